@@ -1,0 +1,1 @@
+"""Runs any stdio MCP server as many isolated, seeded environments behind one endpoint."""
