@@ -1,0 +1,116 @@
+// The rules: one episode on one board. Knows no MCP and no input or output.
+
+import { makeBoard, neighbour, tileAt, TRAP, TREASURE, WALL, withTile } from './board.js';
+
+/** @typedef {import('./board.js').Direction} Direction */
+/** @typedef {{position: [number, number], outcome: 'treasure' | 'trap' | null}} Info */
+/** @typedef {{reward: number, terminated: boolean, truncated: boolean, step: number, info: Info}} Control */
+
+export const DEFAULT_MAX_STEPS = 100; // the farthest treasure of the first 100,000 seeds is 30 steps away
+export const PLAYER = '@';
+
+const TREASURE_REWARD = 1;
+const TRAP_REWARD = -1;
+
+/** A step was asked for after the end. */
+export class EpisodeEnded extends Error {
+  constructor() {
+    super('the episode has ended: no further step is possible; start a new session to play again');
+    this.name = 'EpisodeEnded';
+  }
+}
+
+export class Episode {
+  /** @type {string[]} */ #rows;
+  /** @type {import('./board.js').Cell} */ #player;
+  #said = 'You look around.';
+  #reward = 0;
+  #totalReward = 0;
+  #step = 0;
+  #maxSteps;
+  /** @type {Info['outcome']} */ #outcome = null;
+
+  /**
+   * @param {number} seed an integer from 0 to 2**53 - 1
+   * @param {number} [maxSteps] the episode is truncated after so many steps
+   */
+  constructor(seed, maxSteps = DEFAULT_MAX_STEPS) {
+    const board = makeBoard(seed);
+    this.seed = seed;
+    this.#rows = board.rows;
+    this.#player = board.start;
+    this.#maxSteps = maxSteps;
+    this.initialState = Object.freeze({ observation: this.observation, info: this.info, seed });
+  }
+
+  /** What the agent sees. @returns {string} the map, a blank line, and one sentence */
+  get observation() {
+    return `${withTile(this.#rows, this.#player, PLAYER).join('\n')}\n\n${this.#said}`;
+  }
+
+  /** @returns {Info} */
+  get info() {
+    return { position: [this.#player.row, this.#player.column], outcome: this.#outcome };
+  }
+
+  get reward() {
+    return { reward: this.#reward, step: this.#step };
+  }
+
+  get status() {
+    return {
+      terminated: this.#outcome !== null,
+      truncated: this.#outcome === null && this.#step >= this.#maxSteps,
+      step: this.#step,
+      total_reward: this.#totalReward,
+    };
+  }
+
+  /** What the trainer sees of the last step. @returns {Control} */
+  get control() {
+    const { terminated, truncated, step } = this.status;
+    return { reward: this.#reward, terminated, truncated, step, info: this.info };
+  }
+
+  /**
+   * One step. Walking against a wall is a step too.
+   * @param {Direction} direction
+   * @throws {EpisodeEnded}
+   */
+  move(direction) {
+    const { terminated, truncated } = this.status;
+    if (terminated || truncated) throw new EpisodeEnded();
+    this.#step += 1;
+    this.#reward = 0;
+    this.#enter(neighbour(this.#player, direction), direction);
+    this.#totalReward += this.#reward;
+    if (this.status.truncated) this.#said += ' Night falls, and the search is over.';
+  }
+
+  /**
+   * @param {import('./board.js').Cell} cell
+   * @param {Direction} direction
+   */
+  #enter(cell, direction) {
+    const tile = tileAt(this.#rows, cell);
+    if (tile === WALL) {
+      this.#said = `You walk ${direction}, against a wall.`;
+      return;
+    }
+    this.#player = cell;
+    this.#said = `You walk ${direction}.`;
+    if (tile === TREASURE) this.#end('treasure', TREASURE_REWARD, ' You have found the treasure!');
+    if (tile === TRAP) this.#end('trap', TRAP_REWARD, ' You fall into a trap.');
+  }
+
+  /**
+   * @param {'treasure' | 'trap'} outcome
+   * @param {number} reward
+   * @param {string} sentence
+   */
+  #end(outcome, reward, sentence) {
+    this.#outcome = outcome;
+    this.#reward = reward;
+    this.#said += sentence;
+  }
+}

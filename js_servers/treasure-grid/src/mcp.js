@@ -1,0 +1,91 @@
+// What MCP clients see of an episode: two tools (the data plane) and four resources (the control plane).
+
+import { McpServer } from '@modelcontextprotocol/server';
+import { z } from 'zod';
+
+import { EpisodeEnded, PLAYER } from './episode.js';
+import { TRAP, TREASURE, WALL } from './board.js';
+
+/** @typedef {import('./episode.js').Episode} Episode */
+/** @typedef {import('@modelcontextprotocol/server').ServerContext} ServerContext */
+/** @typedef {import('@modelcontextprotocol/server').CallToolResult} CallToolResult */
+
+/** A request asks with this `_meta` key for the control plane, and the result answers under it. */
+export const CONTROL_META = 'muxsim/control';
+
+const INSTRUCTIONS = `Find the treasure. On the map ${PLAYER} is you, ${TREASURE} the treasure, \
+${TRAP} a trap and ${WALL} a wall; rows run from north (up) to south (down).`;
+
+/**
+ * A server of its own for each connection that is opened; all of them play the one episode.
+ * @param {Episode} episode
+ * @param {string} version of the package
+ * @returns {McpServer}
+ */
+export function serverOf(episode, version) {
+  const server = new McpServer({ name: 'treasure-grid', version }, { instructions: INSTRUCTIONS });
+  addTools(server, episode);
+  addControlPlane(server, episode);
+  return server;
+}
+
+/**
+ * @param {McpServer} server
+ * @param {Episode} episode
+ */
+function addTools(server, episode) {
+  server.registerTool('look', {
+    title: 'Look around',
+    description: `Show the map without taking a step. ${INSTRUCTIONS}`,
+    annotations: { readOnlyHint: true, openWorldHint: false },
+  }, (context) => answer(episode, context, episode.observation));
+
+  server.registerTool('move', {
+    title: 'Move',
+    description: `Take one step and show the map. ${INSTRUCTIONS}`,
+    inputSchema: z.object({ direction: z.enum(['up', 'down', 'left', 'right']).describe('where to step') }),
+    annotations: { readOnlyHint: false, destructiveHint: false, idempotentHint: false, openWorldHint: false },
+  }, ({ direction }, context) => {
+    try {
+      episode.move(direction);
+    } catch (error) {
+      if (!(error instanceof EpisodeEnded)) throw error;
+      return { ...answer(episode, context, error.message), isError: true };
+    }
+    return answer(episode, context, episode.observation);
+  });
+}
+
+/**
+ * @param {Episode} episode
+ * @param {ServerContext} context
+ * @param {string} text
+ * @returns {CallToolResult} with the control plane only for a request that asks for it
+ */
+function answer(episode, context, text) {
+  /** @type {CallToolResult} */
+  const result = { content: [{ type: 'text', text }] };
+  if (context.mcpReq._meta?.[CONTROL_META] === true) result._meta = { [CONTROL_META]: episode.control };
+  return result;
+}
+
+/**
+ * @param {McpServer} server
+ * @param {Episode} episode
+ */
+function addControlPlane(server, episode) {
+  /** @type {[string, string, () => object][]} */
+  const resources = [
+    ['reward', 'Reward of the last step', () => episode.reward],
+    ['status', 'Whether the episode has ended, and its return so far', () => episode.status],
+    ['info', 'Info of the last step', () => episode.info],
+    ['initial_state', 'First observation, first info and seed', () => episode.initialState],
+  ];
+  for (const [name, description, read] of resources) {
+    const uri = `control://${name}`;
+    const mimeType = 'application/json';
+    server.registerResource(name, uri, { description, mimeType }, () => ({
+      contents: [{ uri, mimeType, text: JSON.stringify(read()) }],
+    }));
+  }
+}
