@@ -1,0 +1,49 @@
+"""What can go wrong in muxsim, by whose fault it is.
+
+The message says what to do about it; everything muxsim raises on purpose is a `MuxsimError`.
+"""
+
+
+class MuxsimError(Exception):
+    """The root of muxsim's own exceptions."""
+
+
+class ConfigError(MuxsimError):
+    """The config is wrong. ``str()`` is one line: file, table, key, value, what to do.
+
+    ``file`` is the path as the user gave it (or ``the command line``), ``table`` a dotted name
+    (``environments.frozen_lake``), ``value`` the value as it stands in the file; ``""`` where there is none.
+    """
+
+    def __init__(
+        self, advice: str, *, file: str = "", table: str = "", key: str = "", value: str = ""
+    ) -> None:
+        self.advice = advice
+        self.file = file
+        self.table = table
+        self.key = key
+        self.value = value
+        super().__init__(": ".join(part for part in (file, self._where(), advice) if part))
+
+    def _where(self) -> str:
+        key = f"{self.key} = {self.value}" if self.value else self.key
+        return " ".join(part for part in (self.table and f"[{self.table}]", key) if part)
+
+
+class UnknownEnvironment(MuxsimError):
+    """No environment has the name that was asked for, or none was named where several are served."""
+
+
+class StartError(MuxsimError):
+    """A backend could not be started. The message names the environment, the cause and what to do."""
+
+
+class PackageError(StartError):
+    """An environment's npm package could not be installed, or has nothing to run.
+
+    ``output`` holds the lines of npm that matter, oldest first; ``str()`` has them too, below its first line.
+    """
+
+    def __init__(self, message: str, *, output: tuple[str, ...] = ()) -> None:
+        self.output = output
+        super().__init__("\n  ".join((message, *output)))

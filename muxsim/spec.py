@@ -1,0 +1,180 @@
+"""`EnvSpec`: how to start an environment, and what exactly to execute for one session of it.
+
+Pure: nothing here touches a file, the clock or the process's own environment.
+"""
+
+import difflib
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+PLACEHOLDERS = ("seed", "session_id", "workspace")
+
+# Doubled braces come first, so that `{{seed}}` is seen whole.
+_BRACED = re.compile(r"\{\{([A-Za-z][A-Za-z0-9_-]*)\}\}|\{([A-Za-z][A-Za-z0-9_-]*)\}")
+
+# How alike two words must be for one to pass as a slip of the other: `sed`, `session` and `work_space` do.
+_TYPO_LIKENESS = 0.85
+
+# What programs need to find their files, speak the user's language and trust the same certificates.
+# No proxies (their addresses may hold passwords), no PYTHONPATH or NODE_OPTIONS (an episode must not
+# depend on the shell that muxsim was typed in), no tokens. Some interpreters do not start without
+# LD_LIBRARY_PATH.
+# fmt: off
+PASSED_VARIABLES = frozenset({
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TMPDIR", "TZ", "LANG", "LANGUAGE",
+    "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "LD_LIBRARY_PATH",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS",
+})
+# fmt: on
+_PASSED_PREFIX = "LC_"
+
+# Python draws a new hash seed per process, and with it a new order of every set of strings; the same
+# seed has to give the same episode in each process.
+_REPRODUCIBLE = {"PYTHONHASHSEED": "0"}
+
+
+def meant_placeholder(word: str) -> str | None:
+    """The placeholder that ``word`` is, or is a slip of (``Seed``, ``session``); None for any other word."""
+    return word if word in PLACEHOLDERS else _resembled(word)
+
+
+@functools.lru_cache(maxsize=1024)
+def _resembled(word: str) -> str | None:
+    letters = _letters(word)
+    for name in PLACEHOLDERS:
+        # A slip keeps the first letters: without this, `{speed}` would pass for `{seed}`.
+        if letters[:2] == name[:2]:
+            likeness = difflib.SequenceMatcher(a=letters, b=_letters(name)).ratio()
+            if likeness >= _TYPO_LIKENESS:
+                return name
+    return None
+
+
+def _letters(word: str) -> str:
+    return word.lower().replace("_", "").replace("-", "")
+
+
+def misspelt_placeholder(text: str) -> tuple[str, str] | None:
+    """The first ``{word}`` of ``text`` that is a slip of a placeholder, and that one: ``("sed", "seed")``."""
+    for match in _BRACED.finditer(text):
+        word = match[2]
+        if word is not None and word not in PLACEHOLDERS and (meant := meant_placeholder(word)):
+            return word, meant
+    return None
+
+
+def fill(text: str, values: Mapping[str, str]) -> str:
+    """``text`` with each ``{seed}``, ``{session_id}`` and ``{workspace}`` replaced, once, by its value.
+
+    ``{{seed}}`` gives a literal ``{seed}``. Every other brace stays as it is, so JSON and templates survive.
+    """
+
+    def replacement(match: re.Match[str]) -> str:
+        if match[1] is not None:
+            return "{" + match[1] + "}" if meant_placeholder(match[1]) else match[0]
+        return values.get(match[2], match[0])
+
+    return _BRACED.sub(replacement, text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The times (seconds) and sizes (bytes) that bound a session and its backend; None means without end."""
+
+    install_timeout: float = 600.0
+    """For installing the environment's npm package, once, before its first start."""
+
+    start_timeout: float = 60.0
+    """From the start of a backend to its answer to the first request (`initialize`)."""
+
+    call_timeout: float | None = None
+    """From a request to its answer. A call past it gets an error and the backend a cancellation."""
+
+    idle_timeout: float | None = 3600.0
+    """How long a session lives with no request in flight and no message either way."""
+
+    ttl: float | None = None
+    """How long a session lives at most, from its making."""
+
+    # Both ends together stay under the two seconds in which a session's processes have to be gone.
+    eof_timeout: float = 0.7
+    """From closing a backend's stdin to SIGTERM."""
+
+    term_timeout: float = 0.7
+    """From SIGTERM to SIGKILL."""
+
+    max_line: int = 64 * 2**20
+    """The longest message a backend may write; a longer one ends its session."""
+
+    stderr_lines: int = 20
+    """How many of the last stderr lines are kept, for the errors of a session whose backend died."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What to execute for one session: ``argv[0]`` is a path, or a name to be found on ``env["PATH"]``."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvSpec:
+    """How to start one environment. `muxsim.config` makes these; `muxsim.npm.prepare` resolves npm packages.
+
+    The placeholders ``{seed}``, ``{session_id}`` and ``{workspace}`` may stand in ``command``, ``args``, the
+    values of ``env`` and ``cwd``; `launch` fills them in.
+    """
+
+    name: str
+    """The name in the config and in URLs: letters, digits, ``_``, ``.`` and ``-``."""
+
+    command: str
+    """An absolute path or a name on PATH; ``npx`` or an npm package's folder until the spec is prepared."""
+
+    args: tuple[str, ...] = ()
+    """The arguments after the command."""
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Variables for the backend, beside the ones muxsim passes on (`PASSED_VARIABLES`); these win."""
+
+    cwd: str = "."
+    """The folder the backend starts in; absolute when it comes from a config."""
+
+    shared: bool = False
+    """One backend and one lasting session for all clients, for a server without state of its own."""
+
+    limits: Limits = Limits()
+    """The bounds of each session."""
+
+    package: str = ""
+    """``name@version`` of the npm package behind the command, once the spec is prepared; else ``""``."""
+
+    def launch(self, *, seed: int, session_id: str, workspace: str, environ: Mapping[str, str]) -> Launch:
+        """What to execute for a session. ``environ`` is muxsim's own environment; most of it stays behind."""
+        values = {"seed": str(seed), "session_id": session_id, "workspace": workspace}
+        return Launch(
+            argv=(fill(self.command, values), *(fill(arg, values) for arg in self.args)),
+            env={
+                **passed_variables(environ),
+                **_REPRODUCIBLE,
+                # No session id here: it opens the session's URLs, and many servers have a tool that shows
+                # their variables to the agent. A spec that needs it can still ask for {session_id}.
+                "MUXSIM_SEED": values["seed"],
+                "MUXSIM_WORKSPACE": workspace,
+                **{name: fill(value, values) for name, value in self.env.items()},
+            },
+            cwd=fill(self.cwd, values),
+        )
+
+
+def passed_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of ``environ`` that every backend may see."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in PASSED_VARIABLES or name.startswith(_PASSED_PREFIX)
+    }
