@@ -1,0 +1,124 @@
+"""The few ASGI moves that the HTTP transports share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from sse_starlette import EventSourceResponse
+from starlette.types import Receive, Scope, Send
+
+from transports.http_rules import HTTPRefusal, RawHeaders, header
+
+
+@dataclass(slots=True)
+class Call:
+    """One HTTP request under way, as ASGI hands it over."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+
+    @property
+    def headers(self) -> RawHeaders:
+        """The request's headers as they came, names in lower case."""
+        headers: RawHeaders = self.scope["headers"]
+        return headers
+
+
+JSON_TYPE: Final = (b"content-type", b"application/json")
+
+
+async def read_body(call: Call, limit: int, timeout: float) -> bytes:
+    """The request's body. Raises a 413 past ``limit`` bytes, without reading on, and a 408 after ``timeout`` seconds."""
+    declared = header(call.headers, b"content-length")
+    if declared is not None and declared.isdigit() and int(declared) > limit:
+        raise _too_large(limit)
+    event = await call.receive()
+    body: bytes = event.get("body", b"")
+    if not event.get("more_body", False):
+        if event["type"] == "http.disconnect":
+            raise ClientGone
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+    try:
+        async with asyncio.timeout(timeout):
+            return await _read_rest(call.receive, body, limit)
+    except TimeoutError:
+        raise HTTPRefusal(
+            408,
+            f"the body did not arrive within {timeout:g} s (server.body_timeout)",
+            headers=[(b"connection", b"close")],
+        ) from None
+
+
+async def _read_rest(receive: Receive, first: bytes, limit: int) -> bytes:
+    pieces, length = [first], len(first)
+    more = True
+    while more:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise ClientGone
+        piece = event.get("body", b"")
+        pieces.append(piece)
+        length += len(piece)
+        if length > limit:
+            raise _too_large(limit)
+        more = event.get("more_body", False)
+    return b"".join(pieces)
+
+
+def _too_large(limit: int) -> HTTPRefusal:
+    return HTTPRefusal(
+        413,
+        f"the body is longer than the limit of {limit} bytes (server.max_body)",
+        headers=[(b"connection", b"close")],
+    )
+
+
+class ClientGone(Exception):
+    """The client closed its connection before its request was complete: there is nobody to answer."""
+
+
+async def respond(call: Call, status: int, body: bytes = b"", headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    """Send a whole response; a body is JSON."""
+    fields = [(b"content-length", b"%d" % len(body)), *headers]
+    if body:
+        fields.append(JSON_TYPE)
+    await call.send({"type": "http.response.start", "status": status, "headers": fields})
+    await call.send({"type": "http.response.body", "body": body})
+
+
+async def refuse(call: Call, refusal: HTTPRefusal) -> None:
+    """Answer a request that was refused."""
+    await respond(call, refusal.status, refusal.body().encode(), refusal.headers)
+
+
+async def wait_disconnect(call: Call) -> None:
+    """Return when the client has closed its connection."""
+    while (await call.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def stream_events(
+    call: Call,
+    events: AsyncIterator[bytes],
+    *,
+    ping_interval: float,
+    stall_timeout: float,
+    headers: RawHeaders = (),
+) -> None:
+    """Send encoded events until they end or the client goes; returns either way.
+
+    A client that takes nothing for ``stall_timeout`` seconds while something is to be sent loses the stream.
+    """
+    response = EventSourceResponse(events, ping=ping_interval, send_timeout=stall_timeout)
+    response.raw_headers.extend(headers)
+    try:
+        await response(call.scope, call.receive, call.send)
+    except TimeoutError:
+        # The connection stands still: cutting it is all that can be done, and the client may resume.
+        raise ConnectionAbortedError("the client did not read its event stream") from None

@@ -1,0 +1,70 @@
+"""The seam between the relay and everything that carries messages.
+
+Both directions are plain calls: the relay decides at once and the transport does the waiting. That is what lets a
+request go from a socket to a child's pipe, and its answer back, without a task switch on the way.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import anyio
+
+from transports.messages import Message, RequestId
+
+
+class Receiver(Protocol):
+    """What stands behind a transport and takes what the peer sends. Calls do not block and do not raise."""
+
+    def receive(self, message: Message) -> None:
+        """Take one message from the peer."""
+
+    def disconnected(self) -> None:
+        """The peer is gone for good; called once."""
+
+    def drained(self) -> None:
+        """The peer has taken enough that :attr:`Transport.congested` is False again."""
+
+    async def wait_ready(self) -> None:
+        """Wait until another message can be taken without growing a queue past its bound."""
+
+
+class Transport(Protocol):
+    """One peer as the relay sees it: a way to send to it, and a measure of how far it is behind."""
+
+    @property
+    def congested(self) -> bool:
+        """Whether more is waiting for the peer than should; whoever feeds the transport then waits for `drained`."""
+
+    def send(self, message: Message, about: RequestId | None = None) -> None:
+        """Send, or queue, one message; ``about`` is the peer's request that it belongs to, if any.
+
+        Never blocks. What is sent to a peer that has gone is dropped: the relay learns of it by `disconnected`.
+        """
+
+    def close(self) -> None:
+        """End the peer's streams after what is queued; nothing can be sent afterwards. Calling it again is harmless."""
+
+
+class Bell:
+    """Wakes the tasks that wait for it, on whichever loop they run; ringing it is a plain call from any of them.
+
+    trio runs as a guest in the same thread, so the ringer may be on the other loop than the waiter.
+    """
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event: anyio.Event | None = None
+
+    def ring(self) -> None:
+        """Wake every task waiting now."""
+        event, self._event = self._event, None
+        if event is not None:
+            event.set()
+
+    async def wait(self) -> None:
+        """Wait for the next ring."""
+        if self._event is None:
+            self._event = anyio.Event()
+        await self._event.wait()

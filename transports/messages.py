@@ -1,0 +1,225 @@
+"""JSON-RPC envelopes around payloads that are never looked into.
+
+A message is decoded one level deep: its members stay :class:`msgspec.Raw`, the very bytes that came, in their
+order, unknown members included. Changing the id makes a new envelope around the same payload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from transports.errors import INVALID_REQUEST, PARSE_ERROR, RemoteProtocolError
+
+RequestId = int | str
+ProgressToken = int | str
+
+
+class Kind(Enum):
+    """What a message is, in JSON-RPC's words."""
+
+    REQUEST = "request"
+    NOTIFICATION = "notification"
+    RESULT = "result"
+    ERROR = "error"
+
+
+_members_decoder: Final = msgspec.json.Decoder(dict[str, Raw])
+_id_decoder: Final = msgspec.json.Decoder[int | str](int | str)
+_method_decoder: Final = msgspec.json.Decoder(str)
+_encode: Final = msgspec.json.encode
+
+_VERSION: Final = b'"2.0"'
+_NULL: Final = b"null"
+_NEWLINES_TO_SPACES: Final = bytes.maketrans(b"\r\n", b"  ")
+
+
+class Message:
+    """One JSON-RPC message: ``kind``, ``id`` (None for notifications), ``method`` ("" for answers) and the raw members.
+
+    ``members`` maps each top-level name to its raw JSON; treat it as frozen, several receivers may share it.
+    """
+
+    __slots__ = ("_data", "id", "kind", "members", "method")
+
+    def __init__(
+        self,
+        kind: Kind,
+        id: RequestId | None,
+        method: str,
+        members: dict[str, Raw],
+        data: bytes | None = None,
+    ) -> None:
+        self.kind = kind
+        self.id = id
+        self.method = method
+        self.members = members
+        self._data = data
+
+    def __repr__(self) -> str:
+        name = f" {self.method}" if self.method else ""
+        number = "" if self.id is None else f" id={self.id!r}"
+        return f"<Message {self.kind.value}{name}{number}>"
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether this ends a request: a result or an error."""
+        return self.kind is Kind.RESULT or self.kind is Kind.ERROR
+
+    @property
+    def params(self) -> Raw | None:
+        """The raw ``params`` member, if there is one."""
+        return self.members.get("params")
+
+    def encode(self) -> bytes:
+        """The message as one line of JSON without its newline; the bytes that came, if nothing was changed."""
+        if self._data is None:
+            self._data = _encode(self.members)
+        return self._data
+
+    def with_id(self, id: RequestId, raw: Raw | None = None) -> Message:
+        """The same message under another id; ``raw`` is the id's own spelling, where one is to be kept."""
+        members = self.members.copy()
+        members["id"] = Raw(_encode(id)) if raw is None else raw
+        return Message(self.kind, id, self.method, members)
+
+    def with_params(self, params: Mapping[str, Any]) -> Message:
+        """The same message with other params, whose values may be Raw."""
+        members = self.members.copy()
+        members["params"] = Raw(_encode(params))
+        return Message(self.kind, self.id, self.method, members)
+
+
+def decode(data: bytes) -> Message:
+    """Decode one message.
+
+    Raises :class:`RemoteProtocolError` with code -32700 if the bytes are not JSON in UTF-8, and -32600 if they are
+    JSON but not one JSON-RPC 2.0 message; the exception's ``id`` is then the request's id where it could be read.
+    """
+    members = _decode_members(data)
+    if b"\n" in data or b"\r" in data:
+        # Pretty-printed JSON: a raw newline is only white space by now, and would break every line-based framing.
+        data = data.translate(_NEWLINES_TO_SPACES)
+        members = _decode_members(data)
+    return _classify(members, data)
+
+
+def _decode_members(data: bytes) -> dict[str, Raw]:
+    try:
+        if not data.isascii():
+            data.decode()
+        return _members_decoder.decode(data)
+    except msgspec.ValidationError:
+        raise RemoteProtocolError(INVALID_REQUEST, "not a JSON-RPC message: expected one JSON object") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RemoteProtocolError(PARSE_ERROR, f"not JSON: {error}") from None
+
+
+def _classify(members: dict[str, Raw], data: bytes) -> Message:
+    if bytes(members.get("jsonrpc", b"")) != _VERSION:
+        raise RemoteProtocolError(INVALID_REQUEST, 'not a JSON-RPC message: "jsonrpc" is not "2.0"')
+    raw_id = members.get("id")
+    if "method" in members:
+        method = _decode_method(members["method"])
+        if raw_id is None:
+            return Message(Kind.NOTIFICATION, None, method, members, data)
+        return Message(Kind.REQUEST, decode_id(raw_id), method, members, data)
+    if ("result" in members) == ("error" in members):
+        raise RemoteProtocolError(INVALID_REQUEST, "not a JSON-RPC message: no method, and not one of result and error")
+    if "result" in members:
+        if raw_id is None:
+            raise RemoteProtocolError(INVALID_REQUEST, "not a JSON-RPC message: a result without an id")
+        return Message(Kind.RESULT, decode_id(raw_id), "", members, data)
+    # An error that answers something unreadable has no id, or null.
+    answered = None if raw_id is None or bytes(raw_id) == _NULL else decode_id(raw_id)
+    return Message(Kind.ERROR, answered, "", members, data)
+
+
+def decode_id(raw: Raw) -> RequestId:
+    """A request id, whose type matters: 1 and "1" are two ids."""
+    try:
+        id: RequestId = _id_decoder.decode(raw)
+    except msgspec.DecodeError:
+        raise RemoteProtocolError(INVALID_REQUEST, "a request id must be a string or an integer") from None
+    return id
+
+
+def _decode_method(raw: Raw) -> str:
+    try:
+        return _method_decoder.decode(raw)
+    except msgspec.DecodeError:
+        raise RemoteProtocolError(INVALID_REQUEST, "a method must be a string") from None
+
+
+def readable_id(data: bytes) -> RequestId | None:
+    """The id in bytes that :func:`decode` refused, where one can still be read; None otherwise."""
+    try:
+        return decode_id(_members_decoder.decode(data)["id"])
+    except (msgspec.DecodeError, RecursionError, KeyError, RemoteProtocolError):
+        return None
+
+
+def member(raw: Raw | None, *path: str) -> Raw | None:
+    """The raw value at ``path`` of nested objects, or None where the path ends early; nothing else is decoded."""
+    for name in path:
+        if raw is None:
+            return None
+        try:
+            raw = _members_decoder.decode(raw).get(name)
+        except (msgspec.DecodeError, RecursionError):
+            return None
+    return raw
+
+
+def members_of(raw: Raw | None) -> dict[str, Raw]:
+    """The raw members of an object; {} for anything that is not one."""
+    if raw is None:
+        return {}
+    try:
+        return _members_decoder.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+
+
+def request(id: RequestId, method: str, params: Any = None) -> Message:
+    """A new request."""
+    members = {"jsonrpc": Raw(_VERSION), "id": Raw(_encode(id)), "method": Raw(_encode(method))}
+    if params is not None:
+        members["params"] = Raw(_encode(params))
+    return Message(Kind.REQUEST, id, method, members)
+
+
+def notification(method: str, params: Any = None) -> Message:
+    """A new notification."""
+    members = {"jsonrpc": Raw(_VERSION), "method": Raw(_encode(method))}
+    if params is not None:
+        members["params"] = Raw(_encode(params))
+    return Message(Kind.NOTIFICATION, None, method, members)
+
+
+def result(id: RequestId, value: Any) -> Message:
+    """A new result."""
+    members = {"jsonrpc": Raw(_VERSION), "id": Raw(_encode(id)), "result": Raw(_encode(value))}
+    return Message(Kind.RESULT, id, "", members)
+
+
+def error(id: RequestId | None, code: int, message: str, data: Any = None) -> Message:
+    """A new error; ``id`` None answers something whose id could not be read."""
+    body: dict[str, Any] = {"code": code, "message": message}
+    if data is not None:
+        body["data"] = data
+    members = {"jsonrpc": Raw(_VERSION), "id": Raw(_encode(id)), "error": Raw(_encode(body))}
+    return Message(Kind.ERROR, id, "", members)
+
+
+def error_code(message: Message) -> int | None:
+    """The ``code`` of an error message; None for other messages and codes that are not integers."""
+    raw = member(message.members.get("error"), "code")
+    try:
+        return None if raw is None else msgspec.json.decode(raw, type=int)
+    except msgspec.DecodeError:
+        return None

@@ -1,0 +1,246 @@
+"""Newline-delimited JSON over two file descriptors: a child's pipes, or our own standard streams. Runs on trio."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import deque
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import trio
+
+from transports.errors import LineTooLong, RemoteProtocolError
+from transports.framing import NEWLINE, LineFramer
+from transports.interfaces import Receiver
+from transports.messages import Message, RequestId, decode
+
+DEFAULT_MAX_LINE: Final = 64 * 1024 * 1024
+# What may wait for a peer that is slow to read before whoever feeds it has to wait.
+HIGH_WATER: Final = 1024 * 1024
+LOW_WATER: Final = 256 * 1024
+# A pipe holds 64 KiB; a longer line is read in larger pieces, since there is more to come.
+_READ_SIZE: Final = 64 * 1024
+_LONG_READ_SIZE: Final = 1024 * 1024
+
+
+class LineReceiver(Receiver, Protocol):
+    """A receiver that is also told of lines that are no messages."""
+
+    def rejected(self, line: bytes, error: RemoteProtocolError) -> None:
+        """A line that is not an MCP message; reading goes on, except after :class:`LineTooLong`."""
+
+
+@dataclass(frozen=True)
+class PipeStatistics:
+    """What has passed a pipe: messages each way, lines that were none, bytes cut off at the end of the stream."""
+
+    received: int
+    sent: int
+    rejected: int
+    torn_bytes: int
+    queued_bytes: int
+
+
+class PipeTransport:
+    """One peer on the other side of two file descriptors, which this object owns and closes.
+
+    ``send`` writes at once as much as the pipe takes and queues the rest. `run` reads until the peer closes its end,
+    and writes what is queued; it must be running for either to go on.
+    """
+
+    def __init__(self, read_fd: int, write_fd: int, receiver: LineReceiver, max_line: int = DEFAULT_MAX_LINE) -> None:
+        self._read_fd = _Descriptor(read_fd)
+        self._write_fd = _Descriptor(write_fd)
+        self._receiver = receiver
+        self._framer = LineFramer(max_line)
+        self._queue: deque[bytes | memoryview] = deque()
+        self._queued = 0
+        self._queue_changed = trio.Event()
+        self._was_congested = False
+        self._closing = False
+        self._received = self._sent = self._rejected = self._torn = 0
+
+    def __repr__(self) -> str:
+        state = "closed" if self._write_fd.closed else f"{self._queued} bytes queued"
+        return f"<PipeTransport in={self._read_fd.number} out={self._write_fd.number} {state}>"
+
+    def statistics(self) -> PipeStatistics:
+        """A snapshot of the counters."""
+        return PipeStatistics(self._received, self._sent, self._rejected, self._torn, self._queued)
+
+    @property
+    def congested(self) -> bool:
+        """Whether more than `HIGH_WATER` bytes wait; stays True until fewer than `LOW_WATER` do."""
+        return self._was_congested
+
+    def send(self, message: Message, about: RequestId | None = None) -> None:
+        """Write one message, or queue what the pipe does not take now; dropped once the peer has gone."""
+        if self._write_fd.closed or self._closing:
+            return
+        self._sent += 1
+        data = message.encode()
+        if self._queue:
+            self._enqueue(data, NEWLINE)
+            return
+        try:
+            written = os.writev(self._write_fd.number, (data, NEWLINE))
+        except BlockingIOError:
+            written = 0
+        except OSError:
+            self._stop_writing()
+            return
+        if written == len(data) + 1:
+            return
+        if written < len(data):
+            self._enqueue(memoryview(data)[written:], NEWLINE)
+        else:
+            self._enqueue(NEWLINE)
+
+    def close(self) -> None:
+        """Send end of file after what is queued; reading goes on until the peer has closed too."""
+        self._closing = True
+        self._queue_changed.set()
+        if not self._queue:
+            self._stop_writing()
+
+    def abort(self) -> None:
+        """Close both descriptors now; what is queued is lost."""
+        self._closing = True
+        self._stop_writing()
+        self._read_fd.close()
+
+    async def run(self) -> None:
+        """Read and write until the peer ends its stream or sends a line over the limit; then tell the receiver."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write_queued)
+                await self._read()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._torn += self._framer.torn_tail()
+            self._receiver.disconnected()
+
+    async def _read(self) -> None:
+        while (data := await self._read_fd.read(self._read_size())) != b"":
+            try:
+                for line in self._framer.receive_data(data):
+                    self._take(line)
+            except LineTooLong as error:
+                self._rejected += 1
+                self._receiver.rejected(b"", error)
+                return
+            await self._receiver.wait_ready()
+
+    def _read_size(self) -> int:
+        return _LONG_READ_SIZE if self._framer.waiting >= _READ_SIZE else _READ_SIZE
+
+    def _take(self, line: bytes) -> None:
+        try:
+            message = decode(line)
+        except RemoteProtocolError as error:
+            self._rejected += 1
+            self._receiver.rejected(line, error)
+            return
+        self._received += 1
+        self._receiver.receive(message)
+
+    def _enqueue(self, *pieces: bytes | memoryview) -> None:
+        for piece in pieces:
+            self._queue.append(piece)
+            self._queued += len(piece)
+        if self._queued > HIGH_WATER:
+            self._was_congested = True
+        self._queue_changed.set()
+
+    async def _write_queued(self) -> None:
+        while not self._write_fd.closed:
+            if not self._queue:
+                if self._closing:
+                    break
+                self._queue_changed = trio.Event()
+                await self._queue_changed.wait()
+                continue
+            try:
+                await self._write_fd.wait_writable()
+                self._write_some()
+            except OSError:
+                break
+            if self._was_congested and self._queued < LOW_WATER:
+                self._was_congested = False
+                self._receiver.drained()
+        self._stop_writing()
+
+    def _write_some(self) -> None:
+        try:
+            written = os.writev(self._write_fd.number, _first_pieces(self._queue))
+        except BlockingIOError:
+            return
+        self._queued -= written
+        while written:
+            piece = self._queue.popleft()
+            if len(piece) > written:
+                self._queue.appendleft(memoryview(piece)[written:])
+                return
+            written -= len(piece)
+
+    def _stop_writing(self) -> None:
+        self._queue.clear()
+        self._queued = 0
+        self._write_fd.close()
+        self._queue_changed.set()
+        if self._was_congested:
+            self._was_congested = False
+            self._receiver.drained()
+
+
+def _first_pieces(queue: deque[bytes | memoryview]) -> list[bytes | memoryview]:
+    # A vector is limited to IOV_MAX (1,024) pieces, and more than a few bring nothing on a 64 KiB pipe.
+    return [queue[index] for index in range(min(len(queue), 16))]
+
+
+class _Descriptor:
+    """One file descriptor that is waited for where the kernel can, and closed once."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.closed = False
+        # epoll refuses regular files: they are always ready.
+        self._pollable = not stat.S_ISREG(os.fstat(number).st_mode)
+        if self._pollable:
+            os.set_blocking(number, False)
+
+    async def wait_writable(self) -> None:
+        if self._pollable:
+            await trio.lowlevel.wait_writable(self.number)
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def read(self, size: int) -> bytes:
+        """Bytes, or b"" at the end of the stream or once it was closed here."""
+        while not self.closed:
+            try:
+                if self._pollable:
+                    await trio.lowlevel.wait_readable(self.number)
+                else:
+                    await trio.lowlevel.checkpoint()
+                return os.read(self.number, size)
+            except BlockingIOError:
+                continue
+            except trio.ClosedResourceError:
+                return b""
+            except OSError as error:
+                # EIO is how a terminal says that its other side has gone.
+                if error.errno in (errno.EIO, errno.EBADF, errno.ECONNRESET):
+                    return b""
+                raise
+        return b""
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        if self._pollable:
+            trio.lowlevel.notify_closing(self.number)
+        os.close(self.number)

@@ -1,0 +1,276 @@
+"""Streamable HTTP, the server's side: one transport per session header, and one per request where there is none.
+
+Revisions 2025-03-26 to 2025-11-25 have a session header, a standing GET stream and resumption. 2026-07-28 has none of
+these: each POST is an exchange of its own, and closing its connection cancels it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final
+
+from transports import modern_rules
+from transports.asgi import Call, respond, stream_events, wait_disconnect
+from transports.event_stream import EventStream
+from transports.http_rules import (
+    LAST_EVENT_HEADER,
+    SESSION_HEADER,
+    Accepts,
+    HTTPRefusal,
+    accepts,
+    check_event_stream,
+    header,
+    primes_streams,
+    protocol_version,
+)
+from transports.interfaces import Receiver
+from transports.messages import Kind, Message, RequestId
+from transports.sse_codec import encode_event
+
+# Above this much waiting for a slow reader, whoever feeds it has to wait; below the second, it may go on.
+HIGH_WATER: Final = 1024 * 1024
+LOW_WATER: Final = 256 * 1024
+# How long, and how many, finished event streams can still be asked for with Last-Event-ID.
+RESUME_WINDOW: Final = 60.0
+RESUMABLE_STREAMS: Final = 32
+# What a client is told to wait before it comes back to a stream that broke.
+RETRY_MS: Final = 1000
+# A connection is watched for its end only once a call lasts: the watch costs more than most calls.
+_WATCH_AFTER: Final = 0.05
+
+
+@dataclass(frozen=True)
+class StreamTimes:
+    """Seconds: of ``silence`` before a call's answer becomes an event stream, between ``ping``s, and of a reader's
+    ``stall`` before its stream is cut."""
+
+    silence: float = 5.0
+    ping: float = 15.0
+    stall: float = 60.0
+
+
+class StreamableHTTP:
+    """One client of the handshake revisions, across all its connections. Runs on asyncio, inside ASGI handlers."""
+
+    def __init__(self, id: str, receiver: Receiver, times: StreamTimes) -> None:
+        self.id = id
+        self.dropped = 0
+        self._receiver = receiver
+        self._times = times
+        self._exchanges: dict[RequestId, EventStream] = {}
+        self._json_only: set[RequestId] = set()
+        self._resumable: dict[str, tuple[EventStream, float]] = {}
+        self._made = 0
+        self._standing = self._new_stream()
+        self._congested = False
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<StreamableHTTP {self.id[:8]} {len(self._exchanges)} exchanges{' closed' if self._closed else ''}>"
+
+    @property
+    def congested(self) -> bool:
+        """Whether more than `HIGH_WATER` bytes wait for the client; stays True until fewer than `LOW_WATER` do."""
+        return self._congested
+
+    @property
+    def listening(self) -> bool:
+        """Whether the client holds its standing stream open."""
+        return self._standing.has_reader
+
+    def send(self, message: Message, about: RequestId | None = None) -> None:
+        """Put a message on the stream of the request it is about, or on the standing stream."""
+        stream = None if about is None else self._exchanges.get(about)
+        if stream is None:
+            self._standing.put(message)
+        elif message.is_answer:
+            del self._exchanges[about]
+            self._json_only.discard(about)
+            stream.put(message, last=True)
+        else:
+            (self._standing if about in self._json_only else stream).put(message)
+        if not self._congested and self._backlog() > HIGH_WATER:
+            self._congested = True
+
+    def close(self) -> None:
+        """End every stream after what is queued."""
+        if self._closed:
+            return
+        self._closed = True
+        for stream in (self._standing, *self._exchanges.values()):
+            stream.end()
+        self._exchanges.clear()
+
+    async def post(self, message: Message, call: Call) -> None:
+        """Answer a POST that carries ``message``: 202, one JSON answer, or an event stream."""
+        version = protocol_version(call.headers)
+        wanted = accepts(call.headers)
+        if message.kind is not Kind.REQUEST:
+            await self._receiver.wait_ready()
+            self._receiver.receive(message)
+            await respond(call, 202)
+            return
+        assert message.id is not None
+        if message.id in self._exchanges:
+            raise HTTPRefusal(400, f"request id {message.id!r} is in flight already", id=message.id)
+        await self._receiver.wait_ready()
+        stream = self._exchanges[message.id] = self._new_stream()
+        if not wanted.stream:
+            self._json_only.add(message.id)
+        self._receiver.receive(message)
+        await self._answer(stream, wanted, version, call)
+
+    async def _answer(self, stream: EventStream, wanted: Accepts, version: str, call: Call) -> None:
+        if wanted.json:
+            await stream.wait(self._times.silence)
+            while not wanted.stream and not stream.ended:
+                await stream.wait(self._times.silence)
+            first = stream.first()
+            if first is not None and first.is_answer:
+                await respond(call, 200, first.encode(), [(SESSION_HEADER, self.id.encode())])
+                return
+            if stream.ended and first is None:
+                raise HTTPRefusal(404, "the session has ended")
+        self._keep_resumable(stream)
+        await self._stream(stream, None, version, call)
+
+    async def get(self, call: Call) -> None:
+        """Serve the standing stream, or go on with the one that Last-Event-ID names."""
+        check_event_stream(call.headers)
+        version = protocol_version(call.headers)
+        stream, after = self._resume(header(call.headers, LAST_EVENT_HEADER))
+        await self._stream(stream, after, version, call)
+
+    def _resume(self, last_event: str | None) -> tuple[EventStream, int | None]:
+        name, _, number = (last_event or "").rpartition("-")
+        if not number.isdecimal():
+            return self._standing, None
+        if name == self._standing.name:
+            return self._standing, int(number)
+        stream, _ = self._resumable.get(name, (None, 0.0))
+        # A stream that is not kept any more has nothing to go on with; the standing one is what is left.
+        return (self._standing, None) if stream is None else (stream, int(number))
+
+    async def _stream(self, stream: EventStream, after: int | None, version: str, call: Call) -> None:
+        await stream_events(
+            call,
+            self._events(stream, after, version),
+            ping_interval=self._times.ping,
+            stall_timeout=self._times.stall,
+            headers=[(SESSION_HEADER, self.id.encode())],
+        )
+
+    async def _events(self, stream: EventStream, after: int | None, version: str) -> AsyncIterator[bytes]:
+        if after is None and primes_streams(version):
+            yield encode_event(b"", id=f"{stream.name}-0", retry_ms=RETRY_MS)
+        async for number, message in stream.read(after):
+            yield encode_event(message.encode(), id=f"{stream.name}-{number}")
+
+    def _new_stream(self) -> EventStream:
+        self._made += 1
+        return EventStream(str(self._made), self._taken)
+
+    def _keep_resumable(self, stream: EventStream) -> None:
+        now = time.monotonic()
+        for name in [name for name, (_, until) in self._resumable.items() if until < now]:
+            del self._resumable[name]
+        while len(self._resumable) >= RESUMABLE_STREAMS:
+            del self._resumable[next(iter(self._resumable))]
+        self._resumable[stream.name] = (stream, now + RESUME_WINDOW)
+
+    def _backlog(self) -> int:
+        return self._standing.backlog + sum(stream.backlog for stream in self._exchanges.values())
+
+    def _taken(self) -> None:
+        if self._congested and self._backlog() < LOW_WATER:
+            self._congested = False
+            self._receiver.drained()
+
+
+class SingleExchange:
+    """One POST of a revision without sessions: its request, what comes back, and nothing else."""
+
+    def __init__(self, times: StreamTimes) -> None:
+        self.dropped = 0
+        self._times = times
+        self._json_only = False
+        self._stream = EventStream("", self._taken)
+        self._receiver: Receiver | None = None
+        self._congested = False
+
+    @property
+    def congested(self) -> bool:
+        """Whether more than `HIGH_WATER` bytes wait for the client; stays True until fewer than `LOW_WATER` do."""
+        return self._congested
+
+    def send(self, message: Message, about: RequestId | None = None) -> None:
+        """Put a message on the response; a client that takes no event stream gets the answer only."""
+        if self._json_only and not message.is_answer:
+            self.dropped += 1
+            return
+        self._stream.put(message, last=message.is_answer)
+        if self._stream.backlog > HIGH_WATER:
+            self._congested = True
+
+    def close(self) -> None:
+        """End the response after what is queued."""
+        self._stream.end()
+
+    async def post(self, message: Message, receiver: Receiver, call: Call) -> None:
+        """Answer a POST that carries the request ``message``.
+
+        The backend's own errors get the status that the revision gives them, as long as nothing has been sent.
+        A client that closes its connection first is reported by ``receiver.disconnected()``.
+        """
+        wanted = accepts(call.headers)
+        if message.method == "subscriptions/listen" and not wanted.stream:
+            raise HTTPRefusal(406, "Accept must allow text/event-stream for subscriptions/listen", id=message.id)
+        self._receiver = receiver
+        self._json_only = not wanted.stream
+        await receiver.wait_ready()
+        receiver.receive(message)
+        try:
+            await self._answer(wanted, call)
+        finally:
+            if not self._stream.ended:
+                receiver.disconnected()
+
+    async def _answer(self, wanted: Accepts, call: Call) -> None:
+        if wanted.json and not await self._wait_first(wanted, call):
+            return
+        first = self._stream.first()
+        if first is None and self._stream.ended:
+            raise HTTPRefusal(404, "the session has ended")
+        if wanted.json and first is not None and first.is_answer:
+            await respond(call, modern_rules.status_of(first), first.encode())
+            return
+        events = self._events()
+        await stream_events(call, events, ping_interval=self._times.ping, stall_timeout=self._times.stall)
+
+    async def _wait_first(self, wanted: Accepts, call: Call) -> bool:
+        """Wait for the first message, or the silence that opens a stream; False if the client went away."""
+        await self._stream.wait(_WATCH_AFTER)
+        gone = asyncio.ensure_future(wait_disconnect(call)) if self._stream.first() is None else None
+        if gone is None:
+            return True
+        gone.add_done_callback(lambda _: self._stream.wake())
+        try:
+            await self._stream.wait(self._times.silence)
+            while not (wanted.stream or gone.done() or self._stream.ended):
+                await self._stream.wait(self._times.silence)
+            return not gone.done()
+        finally:
+            gone.cancel()
+
+    async def _events(self) -> AsyncIterator[bytes]:
+        async for _, message in self._stream.read():
+            yield encode_event(message.encode())
+
+    def _taken(self) -> None:
+        if self._congested and self._stream.backlog < LOW_WATER:
+            self._congested = False
+            if self._receiver is not None:
+                self._receiver.drained()
