@@ -1,0 +1,184 @@
+"""The control plane of one episode: what the trainer sees and the agent must not. Pure state."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from muxsim.mcpgym.errors import EnvironmentFailed, EpisodeEnded
+from muxsim.mcpgym.jsonable import to_json
+
+# The key in `_meta`: `true` in the params of a `tools/call` asks, an object in the result answers.
+CONTROL_META_KEY = "muxsim/control"
+
+_OUTCOME_LENGTH = 5
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """What one `env.step` returned, checked. `info` is JSON, `observation` is as the environment gave it."""
+
+    observation: Any
+    reward: float
+    terminated: bool
+    truncated: bool
+    info: dict[str, Any]
+
+
+class ControlPlane:
+    """Rewards and the end of one episode.
+
+    `step` counts the steps that the environment has taken: calls that failed or only looked do not change it.
+    """
+
+    def __init__(self, *, seed: int, observation: Any, info: Any) -> None:
+        """`observation` is JSON, in the form that the agent gets the later ones in; `info` is reset's."""
+        self.seed = seed
+        self.step = 0
+        self.reward = 0.0
+        self.total_reward = 0.0
+        self.terminated = False
+        self.truncated = False
+        self.info = _checked_info(info)
+        self._initial_state = {"observation": observation, "info": self.info, "seed": seed}
+        self._broken: str | None = None
+        self._rewards_of_call: list[float] = []
+
+    def __repr__(self) -> str:
+        ends = {
+            "terminated": self.terminated,
+            "truncated": self.truncated,
+            "broken": self._broken is not None,
+        }
+        state = " ".join(end for end, reached in ends.items() if reached) or "running"
+        return f"<ControlPlane seed={self.seed} step={self.step} total_reward={self.total_reward} {state}>"
+
+    @property
+    def ended(self) -> bool:
+        return self.terminated or self.truncated
+
+    def require_running(self) -> None:
+        """Raises: EpisodeEnded, EnvironmentFailed: another step is not possible."""
+        if self.ended:
+            raise EpisodeEnded("the episode has ended: no further step is possible in this session")
+        if self._broken is not None:
+            raise EnvironmentFailed(f"no further step is possible: {self._broken}")
+
+    def record(self, returned: Any) -> StepOutcome:
+        """Take over what `env.step` returned: all of it, or nothing.
+
+        Raises:
+            EnvironmentFailed: it is not what Gymnasium allows, for example a reward that is not finite. The
+                environment has moved and its reward is not known, so every total from here on would be wrong:
+                no step is possible any more. What was wrong is in `__cause__`, and not in the message, which
+                the agent gets to read.
+        """
+        try:
+            outcome = _checked(returned)
+            total = _finite(self.total_reward + outcome.reward, "the total reward")
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            self._broken = f"what the environment returned from step {self.step + 1} cannot be recorded"
+            raise EnvironmentFailed(self._broken) from error
+        self.step += 1
+        self.total_reward = total
+        self.reward, self.info = outcome.reward, outcome.info
+        self.terminated, self.truncated = outcome.terminated, outcome.truncated
+        self._rewards_of_call.append(outcome.reward)
+        return outcome
+
+    def begin_call(self) -> None:
+        """From here on, rewards belong to a new tool call."""
+        self._rewards_of_call.clear()
+
+    def of_call(self, *, failed: bool) -> dict[str, Any]:
+        """The object for `_meta` of the call that began last.
+
+        `reward` is the sum over the steps which that call made, so that the rewards of all calls add up to
+        the total: 0.0 for a call that only looked, `null` for one that failed before it made a step.
+        """
+        unknown = failed and not self._rewards_of_call
+        return {
+            "reward": None if unknown else math.fsum(self._rewards_of_call),
+            "terminated": self.terminated,
+            "truncated": self.truncated,
+            "step": self.step,
+            "info": self.info,
+        }
+
+    def read_reward(self) -> dict[str, Any]:
+        return {"reward": self.reward, "step": self.step}
+
+    def read_status(self) -> dict[str, Any]:
+        return {
+            "terminated": self.terminated,
+            "truncated": self.truncated,
+            "step": self.step,
+            "total_reward": self.total_reward,
+        }
+
+    def read_info(self) -> dict[str, Any]:
+        return self.info
+
+    def read_initial_state(self) -> dict[str, Any]:
+        return self._initial_state
+
+
+@dataclass(frozen=True, slots=True)
+class ControlResource:
+    """One of the `control://` resources: MCP's name for it, and the JSON that a reader gets."""
+
+    name: str
+    description: str
+    read: Callable[[ControlPlane], dict[str, Any]]
+
+
+CONTROL_RESOURCES = {
+    "control://reward": ControlResource("reward", "Reward of the last step", ControlPlane.read_reward),
+    "control://status": ControlResource("status", "How far the episode is", ControlPlane.read_status),
+    "control://info": ControlResource("info", "Info of the last step", ControlPlane.read_info),
+    "control://initial_state": ControlResource(
+        "initial_state", "Seed, first observation and its info", ControlPlane.read_initial_state
+    ),
+}
+
+
+def _checked(returned: Any) -> StepOutcome:
+    if not isinstance(returned, tuple) or len(returned) != _OUTCOME_LENGTH:
+        raise TypeError("not a tuple of observation, reward, terminated, truncated and info")
+    observation, reward, terminated, truncated, info = returned
+    return StepOutcome(
+        observation=observation,
+        reward=_checked_reward(reward),
+        terminated=_checked_flag(terminated, "terminated"),
+        truncated=_checked_flag(truncated, "truncated"),
+        info=_checked_info(info),
+    )
+
+
+def _checked_reward(reward: Any) -> float:
+    if isinstance(reward, np.ndarray | np.generic) and reward.size == 1:
+        reward = reward.item()
+    if not isinstance(reward, int | float):
+        raise TypeError(f"the reward is not a number but {reward!r:.60}")
+    return _finite(float(reward), "the reward")
+
+
+def _finite(number: float, name: str) -> float:
+    if not math.isfinite(number):
+        raise ValueError(f"{name} is not finite but {number}")
+    return number
+
+
+def _checked_flag(flag: Any, name: str) -> bool:
+    if not isinstance(flag, bool | np.bool_):
+        raise TypeError(f"{name} is not a bool but {flag!r:.60}")
+    return bool(flag)
+
+
+def _checked_info(info: Any) -> dict[str, Any]:
+    if not isinstance(info, dict):
+        raise TypeError(f"the info is not a dict but {info!r:.60}")
+    plain: dict[str, Any] = to_json(info, lenient=True)
+    return plain

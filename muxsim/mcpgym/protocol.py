@@ -1,0 +1,128 @@
+"""The server's side of MCP: tools for the agent, `control://` resources for the trainer."""
+
+import inspect
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+from mcp.server.lowlevel import Server
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    INVALID_PARAMS,
+    CallToolRequestParams,
+    CallToolResult,
+    ListResourcesResult,
+    ListToolsResult,
+    ReadResourceRequestParams,
+    ReadResourceResult,
+    Resource,
+    TextContent,
+    TextResourceContents,
+)
+
+from muxsim.mcpgym.control import CONTROL_META_KEY, CONTROL_RESOURCES, ControlPlane
+from muxsim.mcpgym.errors import ToolError
+from muxsim.mcpgym.observation import to_content
+from muxsim.mcpgym.tools import Tool
+
+_JSON = "application/json"
+
+logger = logging.getLogger(__name__)
+
+
+def mcp_server(
+    name: str,
+    tools: Mapping[str, Tool],
+    control: ControlPlane,
+    *,
+    title: str | None = None,
+    version: str = "",
+    instructions: str | None = None,
+) -> Server[Any]:
+    """The SDK's server for one episode. It speaks both eras of the protocol."""
+    handlers = _Handlers(tools, control)
+    return Server(
+        name,
+        title=title,
+        version=version,
+        instructions=instructions,
+        on_list_tools=handlers.list_tools,
+        on_call_tool=handlers.call_tool,
+        on_list_resources=handlers.list_resources,
+        on_read_resource=handlers.read_resource,
+    )
+
+
+class _Handlers:
+    def __init__(self, tools: Mapping[str, Tool], control: ControlPlane) -> None:
+        self._tools = tools
+        self._control = control
+        self._one_call_at_a_time = anyio.Lock()
+
+    async def list_tools(self, _context: Any, _params: Any) -> ListToolsResult:
+        return ListToolsResult(tools=[tool.definition for tool in self._tools.values()])
+
+    async def call_tool(self, _context: Any, params: CallToolRequestParams) -> CallToolResult:
+        tool = self._tools.get(params.name)
+        if tool is None:
+            known = ", ".join(self._tools)
+            raise MCPError(
+                code=INVALID_PARAMS, message=f"Unknown tool: {params.name!r:.80}. There is: {known}"
+            )
+        # A client may send the next call before it has the answer, and an author's tool may await: steps
+        # are taken in the order in which they came, and the rewards of one call never run into another's.
+        async with self._one_call_at_a_time:
+            self._control.begin_call()
+            result = await _call(tool, params.arguments or {})
+            if _asks_for_control(params):
+                control = self._control.of_call(failed=result.is_error)
+                result.meta = {**(result.meta or {}), CONTROL_META_KEY: control}
+            return result
+
+    async def list_resources(self, _context: Any, _params: Any) -> ListResourcesResult:
+        return ListResourcesResult(
+            resources=[
+                Resource(uri=uri, name=resource.name, description=resource.description, mime_type=_JSON)
+                for uri, resource in CONTROL_RESOURCES.items()
+            ]
+        )
+
+    async def read_resource(self, _context: Any, params: ReadResourceRequestParams) -> ReadResourceResult:
+        resource = CONTROL_RESOURCES.get(params.uri)
+        if resource is None:
+            raise MCPError(code=INVALID_PARAMS, message="Resource not found", data={"uri": params.uri})
+        text = json.dumps(resource.read(self._control), ensure_ascii=False, allow_nan=False)
+        contents = TextResourceContents(uri=params.uri, mime_type=_JSON, text=text)
+        return ReadResourceResult(contents=[contents])
+
+
+async def _call(tool: Tool, arguments: dict[str, Any]) -> CallToolResult:
+    """The tool's result: failures of any kind are results with `isError`, as the protocol wants them."""
+    try:
+        returned = tool.function(**tool.parse(arguments))
+        if inspect.isawaitable(returned):
+            returned = await returned
+        return (
+            returned if isinstance(returned, CallToolResult) else CallToolResult(content=to_content(returned))
+        )
+    except ToolError as error:
+        if error.__cause__ is not None:
+            logger.warning("%s: %s", tool.definition.name, error, exc_info=error.__cause__)
+        return _error(str(error))
+    except MCPError:
+        raise
+    except (
+        Exception
+    ) as error:  # whatever the author's code raises is this call's failure and not the server's end
+        logger.exception("the tool %s failed", tool.definition.name)
+        return _error(f"the tool {tool.definition.name} failed ({type(error).__name__})")
+
+
+def _error(text: str) -> CallToolResult:
+    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
+
+
+def _asks_for_control(params: CallToolRequestParams) -> bool:
+    return (params.meta or {}).get(CONTROL_META_KEY) is True
