@@ -1,0 +1,431 @@
+"""Whose message is this? Ids, exchanges and the two directions of one session. Pure: no I/O, no clock.
+
+A backend sees one client; a session may have several attachments, all of which number their requests from 1. The router
+gives each request an id of its own on the way in, restores the client's on the way out, and knows where everything
+else that a backend says belongs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from transports import messages
+from transports.errors import INVALID_REQUEST
+from transports.messages import Kind, Message, RequestId, member, members_of
+
+SUBSCRIPTION_KEY: Final = "io.modelcontextprotocol/subscriptionId"
+LOG_LEVEL_KEY: Final = "io.modelcontextprotocol/logLevel"
+LISTEN: Final = "subscriptions/listen"
+# Notifications that belong to no request, whoever happens to have one in flight.
+_UNRELATED: Final = frozenset(
+    {
+        "notifications/tools/list_changed",
+        "notifications/prompts/list_changed",
+        "notifications/resources/list_changed",
+        "notifications/resources/updated",
+    }
+)
+NO_RECEIVER: Final = -32000
+
+Attachment = Hashable
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One client's request on its way: who asked, under which id and progress token of theirs."""
+
+    attachment: Attachment
+    request: Message
+    progress_token: Raw | None
+    abandoned: bool = False
+
+    @property
+    def method(self) -> str:
+        """The request's method."""
+        return self.request.method
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message for one attachment; ``about`` is the client's own request that it belongs to."""
+
+    attachment: Attachment
+    message: Message
+    about: RequestId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """What comes of one message: lines for the backend, and messages for attachments."""
+
+    to_backend: tuple[Message, ...] = ()
+    to_clients: tuple[Delivery, ...] = ()
+
+
+@dataclass(frozen=True)
+class RouterStatistics:
+    """Counters since the session began."""
+
+    requests: int = 0
+    answers: int = 0
+    late_answers: int = 0
+    unknown_answers: int = 0
+    server_requests: int = 0
+    undeliverable: int = 0
+
+
+NOTHING: Final = Routed()
+
+
+@dataclass(slots=True)
+class _Handshake:
+    """A backend shakes hands once. The first attachment's handshake goes through; later ones get the same result."""
+
+    first: Attachment | None = None
+    result: Raw | None = None
+    _waiting: list[tuple[Attachment, Message]] = field(default_factory=list)
+    _retries: list[tuple[Attachment, Message]] = field(default_factory=list)
+
+    def began_with(self, attachment: Attachment) -> bool:
+        return self.first is None or self.first == attachment
+
+    def of_another(self, attachment: Attachment, message: Message) -> Routed | None:
+        """The answer to a later attachment's handshake, or None where it has to go to the backend."""
+        if self.first is None or self.first == attachment:
+            self.first = attachment
+            return None
+        if self.result is None:
+            self._waiting.append((attachment, message))
+            return NOTHING
+        return Routed(to_clients=(_handshake_result(attachment, message, self.result),))
+
+    def answered(self, attachment: Attachment, message: Message) -> Routed:
+        """Take the backend's answer; those who waited for it get it too, or try again themselves."""
+        waiting = self.take_waiting()
+        if message.kind is Kind.RESULT:
+            self.result = result = message.members["result"]
+            return Routed(to_clients=tuple(_handshake_result(*one, result) for one in waiting))
+        if self.result is None:
+            self.first = None
+            self._retries = waiting
+        return NOTHING
+
+    def take_waiting(self) -> list[tuple[Attachment, Message]]:
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+    def take_retries(self) -> list[tuple[Attachment, Message]]:
+        retries, self._retries = self._retries, []
+        return retries
+
+
+@dataclass(slots=True)
+class Router:
+    """The exchanges of one session. Every method returns what is to be sent, and has done its bookkeeping by then."""
+
+    _attachments: dict[Attachment, None] = field(default_factory=dict)
+    _exchanges: dict[int, Exchange] = field(default_factory=dict)
+    _by_client: dict[tuple[Attachment, RequestId], int] = field(default_factory=dict)
+    _asked: dict[RequestId, Attachment] = field(default_factory=dict)
+    _last_id: int = 0
+    _handshake: _Handshake = field(default_factory=_Handshake)
+    _statistics: dict[str, int] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<Router {len(self._attachments)} attachments, {len(self._exchanges)} in flight>"
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests have no answer yet, the endless ``subscriptions/listen`` included."""
+        return len(self._exchanges)
+
+    @property
+    def attachments(self) -> int:
+        """How many attachments there are."""
+        return len(self._attachments)
+
+    @property
+    def initialize_result(self) -> Raw | None:
+        """The backend's answer to the handshake, once it has come."""
+        return self._handshake.result
+
+    def statistics(self) -> RouterStatistics:
+        """A snapshot of the counters."""
+        return RouterStatistics(**self._statistics)
+
+    def attach(self, attachment: Attachment) -> None:
+        """Let an attachment take part."""
+        self._attachments[attachment] = None
+
+    def detach(self, attachment: Attachment, *, cancel: bool) -> Routed:
+        """Forget an attachment. Its calls go on and their answers are dropped, or they are cancelled at the backend."""
+        self._attachments.pop(attachment, None)
+        to_backend: list[Message] = []
+        for backend_id, exchange in list(self._exchanges.items()):
+            if exchange.attachment != attachment or exchange.abandoned:
+                continue
+            exchange.abandoned = True
+            assert exchange.request.id is not None
+            self._by_client.pop((attachment, exchange.request.id), None)
+            if cancel and exchange.method != "initialize":
+                to_backend.append(_cancelled(backend_id, exchange.request))
+        for asked_id, asked in list(self._asked.items()):
+            if asked == attachment:
+                del self._asked[asked_id]
+                to_backend.append(messages.error(asked_id, NO_RECEIVER, "the client has gone"))
+        return Routed(tuple(to_backend))
+
+    # ---- from a client
+
+    def from_client(self, attachment: Attachment, message: Message) -> Routed:
+        """Route one message of an attachment."""
+        if message.kind is Kind.REQUEST:
+            return self._client_request(attachment, message)
+        if message.kind is Kind.NOTIFICATION:
+            return self._client_notification(attachment, message)
+        return self._client_answer(attachment, message)
+
+    def _client_request(self, attachment: Attachment, message: Message) -> Routed:
+        assert message.id is not None
+        key = (attachment, message.id)
+        if key in self._by_client:
+            refusal = messages.error(message.id, INVALID_REQUEST, f"request id {message.id!r} is in flight already")
+            return Routed(to_clients=(Delivery(attachment, refusal, message.id),))
+        if message.method == "initialize":
+            known = self._handshake.of_another(attachment, message)
+            if known is not None:
+                return known
+        self._last_id += 1
+        self._count("requests")
+        outgoing, token = _with_progress_token(message, self._last_id)
+        self._exchanges[self._last_id] = Exchange(attachment, message, token)
+        self._by_client[key] = self._last_id
+        return Routed((outgoing.with_id(self._last_id),))
+
+    def _client_notification(self, attachment: Attachment, message: Message) -> Routed:
+        if message.method == "notifications/cancelled":
+            cancelled = _decoded(member(message.params, "requestId"))
+            backend_id = self._by_client.get((attachment, cancelled)) if isinstance(cancelled, int | str) else None
+            if backend_id is None:
+                return NOTHING
+            return Routed((_replaced(message, "requestId", backend_id),))
+        if message.method == "notifications/initialized" and not self._handshake.began_with(attachment):
+            return NOTHING
+        return Routed((message,))
+
+    def _client_answer(self, attachment: Attachment, message: Message) -> Routed:
+        if message.id is None or self._asked.get(message.id) != attachment:
+            self._count("unknown_answers")
+            return NOTHING
+        del self._asked[message.id]
+        return Routed((message,))
+
+    # ---- from the backend
+
+    def from_backend(self, message: Message) -> Routed:
+        """Route one message of the backend."""
+        if message.is_answer:
+            return self._backend_answer(message)
+        if message.kind is Kind.REQUEST:
+            return self._backend_request(message)
+        return self._backend_notification(message)
+
+    def _backend_answer(self, message: Message) -> Routed:
+        exchange = self._exchanges.pop(message.id, None) if isinstance(message.id, int) else None
+        if exchange is None:
+            self._count("unknown_answers")
+            return NOTHING
+        request, attachment = exchange.request, exchange.attachment
+        assert request.id is not None
+        more = self._handshake.answered(attachment, message) if request.method == "initialize" else NOTHING
+        if exchange.abandoned:
+            self._count("late_answers")
+            return self._and_forward(more)
+        del self._by_client[attachment, request.id]
+        self._count("answers")
+        if request.method == LISTEN:
+            message = _with_subscription_id(message, "result", request.members["id"])
+        answer = Delivery(attachment, message.with_id(request.id, request.members["id"]), request.id)
+        return self._and_forward(more, answer)
+
+    def _and_forward(self, more: Routed, *first: Delivery) -> Routed:
+        """``more`` behind ``first``; a handshake that had to wait for a failed one becomes an exchange now."""
+        to_clients = (*first, *more.to_clients)
+        to_backend: list[Message] = []
+        for waiting in self._handshake.take_retries():
+            routed = self._client_request(*waiting)
+            to_backend += routed.to_backend
+            to_clients += routed.to_clients
+        return Routed(tuple(to_backend), to_clients)
+
+    def _backend_request(self, message: Message) -> Routed:
+        assert message.id is not None
+        self._count("server_requests")
+        exchange = self._latest_exchange()
+        attachment = exchange.attachment if exchange else next(reversed(self._attachments), None)
+        if attachment is None:
+            self._count("undeliverable")
+            return Routed((messages.error(message.id, NO_RECEIVER, "no client is attached to the session"),))
+        self._asked[message.id] = attachment
+        return Routed(to_clients=(Delivery(attachment, message, exchange.request.id if exchange else None),))
+
+    def _backend_notification(self, message: Message) -> Routed:
+        if message.method == "notifications/progress":
+            return self._progress(message)
+        if message.method == "notifications/cancelled":
+            return self._backend_cancels(message)
+        subscription = _decoded(member(message.params, "_meta", SUBSCRIPTION_KEY))
+        if subscription is not None:
+            return self._on_subscription(message, subscription)
+        if message.method in _UNRELATED:
+            return self._to_all(message)
+        exchange = self._latest_exchange(logging=message.method == "notifications/message")
+        if exchange is None:
+            return self._to_all(message)
+        return self._deliver(exchange, message)
+
+    def _progress(self, message: Message) -> Routed:
+        token = _decoded(member(message.params, "progressToken"))
+        exchange = self._exchanges.get(token) if isinstance(token, int) else None
+        if exchange is None or exchange.progress_token is None:
+            self._count("undeliverable")
+            return NOTHING
+        return self._deliver(exchange, _replaced(message, "progressToken", exchange.progress_token))
+
+    def _backend_cancels(self, message: Message) -> Routed:
+        cancelled = _decoded(member(message.params, "requestId"))
+        attachment = self._asked.pop(cancelled, None) if isinstance(cancelled, int | str) else None
+        if attachment is None:
+            self._count("undeliverable")
+            return NOTHING
+        return Routed(to_clients=(Delivery(attachment, message),))
+
+    def _on_subscription(self, message: Message, subscription: object) -> Routed:
+        exchange = self._exchanges.get(subscription) if isinstance(subscription, int) else None
+        if exchange is None:
+            self._count("undeliverable")
+            return NOTHING
+        return self._deliver(exchange, _with_subscription_id(message, "params", exchange.request.members["id"]))
+
+    def _deliver(self, exchange: Exchange, message: Message) -> Routed:
+        if exchange.abandoned:
+            self._count("undeliverable")
+            return NOTHING
+        return Routed(to_clients=(Delivery(exchange.attachment, message, exchange.request.id),))
+
+    def _to_all(self, message: Message) -> Routed:
+        if not self._attachments:
+            self._count("undeliverable")
+        return Routed(to_clients=tuple(Delivery(attachment, message) for attachment in self._attachments))
+
+    def _latest_exchange(self, *, logging: bool = False) -> Exchange | None:
+        """The request that an uncorrelated message most likely belongs to: the newest that can have caused it.
+
+        On stdio such a message does not say. A 2026-07-28 request that did not ask for logs must not get one.
+        """
+        for exchange in reversed(self._exchanges.values()):
+            if exchange.abandoned or exchange.method == LISTEN:
+                continue
+            if logging and _is_modern(exchange.request) and not _wants_logs(exchange.request):
+                continue
+            return exchange
+        return None
+
+    # ---- the end
+
+    def cancel(self, attachment: Attachment, request_id: RequestId) -> Routed:
+        """Give up one request for its client, who has gone away from it; its answer, if one comes, is dropped."""
+        backend_id = self._by_client.pop((attachment, request_id), None)
+        if backend_id is None:
+            return NOTHING
+        exchange = self._exchanges[backend_id]
+        exchange.abandoned = True
+        return Routed((_cancelled(backend_id, exchange.request),))
+
+    def fail_all(self, code: int, text: str, data: Any = None) -> Routed:
+        """Answer every request in flight with one error: the backend will not."""
+        failed = [exchange for exchange in self._exchanges.values() if not exchange.abandoned]
+        waiting = self._handshake.take_waiting()
+        self._exchanges.clear()
+        self._by_client.clear()
+        self._asked.clear()
+        pairs: Iterable[tuple[Attachment, Message]] = [
+            *((exchange.attachment, exchange.request) for exchange in failed),
+            *waiting,
+        ]
+        return Routed(
+            to_clients=tuple(
+                Delivery(attachment, messages.error(request.id, code, text, data), request.id)
+                for attachment, request in pairs
+            )
+        )
+
+    def fail_backend_id(self, backend_id: object, code: int, text: str) -> Routed:
+        """Answer the one request whose answer from the backend could not be read."""
+        if not isinstance(backend_id, int) or backend_id not in self._exchanges:
+            return NOTHING
+        return self._backend_answer(messages.error(backend_id, code, text))
+
+    def _count(self, name: str) -> None:
+        self._statistics[name] = self._statistics.get(name, 0) + 1
+
+
+def _handshake_result(attachment: Attachment, request: Message, result: Raw) -> Delivery:
+    assert request.id is not None
+    answer = messages.result(request.id, result).with_id(request.id, request.members["id"])
+    return Delivery(attachment, answer, request.id)
+
+
+def _decoded(raw: Raw | None) -> Any:
+    return None if raw is None else msgspec.json.decode(raw)
+
+
+def _replaced(message: Message, name: str, value: Any) -> Message:
+    return message.with_params({**members_of(message.params), name: value})
+
+
+def _with_progress_token(message: Message, token: int) -> tuple[Message, Raw | None]:
+    """The request with a progress token of ours, and the client's own; several clients may choose the same."""
+    if b'"progressToken"' not in message.encode():
+        return message, None
+    meta = members_of(member(message.params, "_meta"))
+    theirs = meta.get("progressToken")
+    if theirs is None:
+        return message, None
+    return _replaced(message, "_meta", {**meta, "progressToken": token}), theirs
+
+
+def _with_subscription_id(message: Message, holder: str, id: Raw) -> Message:
+    """A listen stream is named by its request's id, which is the client's own to the client."""
+    body = members_of(message.members.get(holder))
+    meta = members_of(body.get("_meta"))
+    if SUBSCRIPTION_KEY not in meta:
+        return message
+    body["_meta"] = Raw(msgspec.json.encode({**meta, SUBSCRIPTION_KEY: id}))
+    members = {**message.members, holder: Raw(msgspec.json.encode(body))}
+    return Message(message.kind, message.id, message.method, members)
+
+
+def _is_modern(request: Message) -> bool:
+    return member(request.params, "_meta", "io.modelcontextprotocol/protocolVersion") is not None
+
+
+def _wants_logs(request: Message) -> bool:
+    return member(request.params, "_meta", LOG_LEVEL_KEY) is not None
+
+
+def _cancelled(backend_id: int, request: Message) -> Message:
+    params: dict[str, Any] = {"requestId": backend_id, "reason": "the client closed its connection"}
+    if _is_modern(request):
+        # In 2026-07-28 every message carries the envelope that the handshake used to settle.
+        meta = members_of(member(request.params, "_meta"))
+        params["_meta"] = {key: value for key, value in meta.items() if key.startswith("io.modelcontextprotocol/")}
+    return messages.notification("notifications/cancelled", params)
+
+
+__all__ = ["NOTHING", "Attachment", "Delivery", "Exchange", "Routed", "Router", "RouterStatistics"]
