@@ -70,7 +70,7 @@ async def listening(command: list[str]) -> AsyncIterator[str]:
 
 async def first_origin(stdout: trio.abc.ReceiveStream) -> str:
     printed = ""
-    while (match := re.search(r"(http://127\.0\.0\.1:\d+)\b\S*\n", printed)) is None:
+    while (match := re.search(r"(http://127\.0\.0\.1:\d+)\D", printed)) is None:
         chunk = await stdout.receive_some()
         assert chunk, f"the server ended before it named a URL: {printed!r}"
         printed += chunk.decode()
