@@ -38,9 +38,7 @@ def describe(observation: Any, env: gymnasium.Env[Any, Any]) -> str:
         "".join(f"[{name}]" if (row, column) == (y, x) else f" {name} " for x, name in enumerate(names))
         for y, names in enumerate(grid)
     ]
-    return "\n".join(
-        [*(line.rstrip() for line in lines), f"You are at row {row}, column {column}, on {tile}."]
-    )
+    return "\n".join([*(line.rstrip() for line in lines), f"You are at row {row}, column {column}, on {tile}."])
 
 
 server = GymServer("frozen_lake", make, describe=describe, title="Frozen Lake", instructions=INSTRUCTIONS)

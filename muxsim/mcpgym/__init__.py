@@ -18,9 +18,7 @@ The agent gets one tool, `step`, made from the action space, or the tools that t
 try:
     import gymnasium as _gymnasium  # noqa: F401  # everything below needs it: say so once, with the remedy
 except ModuleNotFoundError as error:
-    raise ImportError(
-        f"muxsim.mcpgym needs {error.name}: pip install 'mcp-muxsim[gym]'", name=error.name
-    ) from error
+    raise ImportError(f"muxsim.mcpgym needs {error.name}: pip install 'mcp-muxsim[gym]'", name=error.name) from error
 
 from muxsim.mcpgym.errors import (
     EnvironmentFailed,

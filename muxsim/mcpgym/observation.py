@@ -107,11 +107,7 @@ def png(frame: Any) -> bytes:
     except ModuleNotFoundError as error:
         raise ImportError("observations as images need Pillow: pip install 'mcp-muxsim[gym]'") from error
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.shape[2:] != (_COLOURS,):
-        shape = (
-            f"{frame.dtype} of shape {frame.shape}"
-            if isinstance(frame, np.ndarray)
-            else type(frame).__qualname__
-        )
+        shape = f"{frame.dtype} of shape {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__qualname__
         raise TypeError(f"a frame is uint8 of shape (height, width, 3), but render() returned {shape}")
     encoded = io.BytesIO()
     Image.fromarray(frame).save(encoded, "PNG")

@@ -68,18 +68,17 @@ class _Handlers:
         tool = self._tools.get(params.name)
         if tool is None:
             known = ", ".join(self._tools)
-            raise MCPError(
-                code=INVALID_PARAMS, message=f"Unknown tool: {params.name!r:.80}. There is: {known}"
-            )
+            raise MCPError(code=INVALID_PARAMS, message=f"Unknown tool: {params.name!r:.80}. There is: {known}")
         # A client may send the next call before it has the answer, and an author's tool may await: steps
         # are taken in the order in which they came, and the rewards of one call never run into another's.
         async with self._one_call_at_a_time:
             self._control.begin_call()
             result = await _call(tool, params.arguments or {})
-            if _asks_for_control(params):
-                control = self._control.of_call(failed=result.is_error)
-                result.meta = {**(result.meta or {}), CONTROL_META_KEY: control}
-            return result
+            if not _asks_for_control(params):
+                return result
+            control = self._control.of_call(failed=result.is_error)
+            # A copy: the author may return the same result again, to a call that does not ask.
+            return result.model_copy(update={"meta": {**(result.meta or {}), CONTROL_META_KEY: control}})
 
     async def list_resources(self, _context: Any, _params: Any) -> ListResourcesResult:
         return ListResourcesResult(
@@ -104,18 +103,14 @@ async def _call(tool: Tool, arguments: dict[str, Any]) -> CallToolResult:
         returned = tool.function(**tool.parse(arguments))
         if inspect.isawaitable(returned):
             returned = await returned
-        return (
-            returned if isinstance(returned, CallToolResult) else CallToolResult(content=to_content(returned))
-        )
+        return returned if isinstance(returned, CallToolResult) else CallToolResult(content=to_content(returned))
     except ToolError as error:
         if error.__cause__ is not None:
             logger.warning("%s: %s", tool.definition.name, error, exc_info=error.__cause__)
         return _error(str(error))
     except MCPError:
         raise
-    except (
-        Exception
-    ) as error:  # whatever the author's code raises is this call's failure and not the server's end
+    except Exception as error:  # whatever the author's code raises is this call's failure and not the server's end
         logger.exception("the tool %s failed", tool.definition.name)
         return _error(f"the tool {tool.definition.name} failed ({type(error).__name__})")
 

@@ -53,9 +53,9 @@ class GymServer:
 
     Without a `@server.tool()` the agent gets one tool, `step`, made from the action space.
 
-    Same seed and same actions give the same episode: `make` and `reset` get the seed, and the action space,
-    Python's `random` and numpy's global generator are seeded with it. Only the order of a set of strings is
-    out of reach: it follows PYTHONHASHSEED, which has to be in place before Python starts.
+    Same seed and same actions give the same episode: `make` and `reset` get the seed, and both spaces, Python's
+    `random` and numpy's global generator are seeded with it. Only the order of a set of strings is out of reach:
+    it follows PYTHONHASHSEED, which has to be in place before Python starts.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class GymServer:
             type=_seed,
             help=f"seed of the episode (default: ${SEED_VARIABLE}, or else a random one)",
         )
-        self.options = argparse.Namespace()
+        self._options: argparse.Namespace | None = None
         self._make = make
         self._observer = Observer(observation, describe)
         self._actions = actions
@@ -88,7 +88,8 @@ class GymServer:
         self._episode: _Episode | None = None
 
     def __repr__(self) -> str:
-        return f"<GymServer {self.name!r} {self._episode.control if self._episode else 'not started'!r}>"
+        state = repr(self._episode.control) if self._episode else "not started"
+        return f"<GymServer {self.name!r} {state}>"
 
     def tool(
         self,
@@ -106,15 +107,18 @@ class GymServer:
         """
 
         def register(function: _FunctionT) -> _FunctionT:
-            tool = function_tool(
-                function, name=name, title=title, description=description, annotations=annotations
-            )
+            tool = function_tool(function, name=name, title=title, description=description, annotations=annotations)
             if tool.definition.name in self._tools:
                 raise ValueError(f"there is a tool {tool.definition.name!r} already")
             self._tools[tool.definition.name] = tool
             return function
 
         return register
+
+    @property
+    def options(self) -> argparse.Namespace:
+        """What the command line said, for `make` to read; the defaults of `parser` unless `run` has read one."""
+        return self._options or self.parser.parse_args([])
 
     @property
     def env(self) -> Env:
@@ -144,9 +148,7 @@ class GymServer:
             returned = episode.env.step(action)
         except Exception as error:
             number = episode.control.step + 1
-            raise EnvironmentFailed(
-                f"the environment failed in step {number} ({type(error).__name__})"
-            ) from error
+            raise EnvironmentFailed(f"the environment failed in step {number} ({type(error).__name__})") from error
         episode.observation = episode.control.record(returned).observation
         return self.observe()
 
@@ -165,8 +167,9 @@ class GymServer:
         _seed_global_generators(seed)
         env = self._make(seed)
         self._observer.require_fit(env)
+        _seed_spaces(env, seed)  # reset may sample from them
         observation, info = env.reset(seed=seed)
-        env.action_space.seed(seed)
+        _seed_spaces(env, seed)  # and may have put others in their place
         control = ControlPlane(seed=seed, observation=self._observer.plain(observation, env), info=info)
         self._episode = _Episode(env, control, observation)
         return mcp_server(
@@ -182,9 +185,10 @@ class GymServer:
         """Serve on stdin and stdout until stdin ends. Reads `--seed N` from the command line.
 
         What the author added to `parser` is in `options` when `make` is called. From here on, fd 1 is
-        stderr to everybody else: environments may print what they like.
+        stderr to everybody else: environments may print what they like. (What a script prints before this
+        goes the same way if Python buffers it, and to the client if PYTHONUNBUFFERED is set.)
         """
-        self.options = self.parser.parse_args(arguments)
+        self._options = self.parser.parse_args(arguments)
         seed = self._chosen_seed()
         wire = take_wire()
         server = self.start(seed)
@@ -205,18 +209,14 @@ class GymServer:
 
     def _default_tools(self, env: Env) -> dict[str, Tool]:
         description = "Take one step in the environment. Returns what you observe then."
-        tool = step_tool(
-            env.action_space, self.step, name="step", description=description, actions=self._actions
-        )
+        tool = step_tool(env.action_space, self.step, name="step", description=description, actions=self._actions)
         return {tool.definition.name: tool}
 
     def _first_instructions(self) -> str | None:
         if self._instructions is None or _FIRST_OBSERVATION not in self._instructions:
             return self._instructions
         episode = self._started()
-        return self._instructions.replace(
-            _FIRST_OBSERVATION, self._observer.text(episode.observation, episode.env)
-        )
+        return self._instructions.replace(_FIRST_OBSERVATION, self._observer.text(episode.observation, episode.env))
 
     def _started(self) -> _Episode:
         if self._episode is None:
@@ -229,6 +229,11 @@ def _seed(text: str) -> int:
     if not (text.isascii() and text.isdecimal()):
         raise argparse.ArgumentTypeError(f"a seed is a whole number from 0 on, not {text!r}")
     return int(text)
+
+
+def _seed_spaces(env: Env, seed: int) -> None:
+    env.action_space.seed(seed)
+    env.observation_space.seed(seed)
 
 
 def _seed_global_generators(seed: int) -> None:

@@ -26,9 +26,7 @@ def action_schema(space: object) -> Schema:
     Raises:
         UnsupportedSpace: for spaces that JSON cannot write down, like `Graph`.
     """
-    raise UnsupportedSpace(
-        f"no JSON schema for actions in {space!r:.80}: write tools with @server.tool() instead"
-    )
+    raise UnsupportedSpace(f"no JSON schema for actions in {space!r:.80}: write tools with @server.tool() instead")
 
 
 @singledispatch
@@ -218,9 +216,7 @@ def _(space: spaces.Text, value: Any, path: str = "action") -> Any:
             f"{path} must be {space.min_length} to {space.max_length} characters of text, not {_name(value)}"
         )
     if strange := sorted(set(value) - space.character_set):
-        raise InvalidAction(
-            f"{path} may only have characters of {space.characters!r}, not {''.join(strange)!r:.40}"
-        )
+        raise InvalidAction(f"{path} may only have characters of {space.characters!r}, not {''.join(strange)!r:.40}")
     return value
 
 
@@ -271,9 +267,7 @@ def _(space: spaces.OneOf[Any], value: Any, path: str = "action") -> Any:
 @action_schema.register
 def _(space: spaces.Sequence) -> Schema:
     if space.stack:
-        raise UnsupportedSpace(
-            f"no JSON schema for the stacked {space!r:.80}: write tools with @server.tool()"
-        )
+        raise UnsupportedSpace(f"no JSON schema for the stacked {space!r:.80}: write tools with @server.tool()")
     return {"type": "array", "items": action_schema(space.feature_space)}
 
 

@@ -142,9 +142,7 @@ def _arguments_adapter(parameters: Any) -> TypeAdapter[dict[str, Any]]:
         annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
         wrapper: Any = required if parameter.default is parameter.empty else optional
         fields[parameter.name] = wrapper[annotation]
-    make_typed_dict: Any = (
-        typing_extensions.TypedDict
-    )  # a class made from a signature is beyond type checkers
+    make_typed_dict: Any = typing_extensions.TypedDict  # a class made from a signature is beyond type checkers
     arguments = make_typed_dict("Arguments", fields)
     arguments.__pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     return TypeAdapter(arguments)
