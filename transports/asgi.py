@@ -32,7 +32,7 @@ JSON_TYPE: Final = (b"content-type", b"application/json")
 
 
 async def read_body(call: Call, limit: int, timeout: float) -> bytes:
-    """The request's body. Raises a 413 past ``limit`` bytes, without reading on, and a 408 after ``timeout`` seconds."""
+    """The request's body. Raises a 413 past ``limit`` bytes, at once, and a 408 after ``timeout`` seconds."""
     declared = header(call.headers, b"content-length")
     if declared is not None and declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)

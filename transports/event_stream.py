@@ -17,26 +17,28 @@ KEPT_MESSAGES: Final = 256
 class EventStream:
     """Messages in order, numbered from 1. One reader at a time; a new reader takes the place of the old one.
 
-    While there is a reader, everything stays until it has been taken, and counts as ``backlog``. Without one, at most
+    While it is ``attended``, everything stays until it has been taken, and counts as ``backlog``. Unattended, at most
     `KEPT_BYTES` and `KEPT_MESSAGES` are kept and the oldest are dropped (and counted): a client that never opens
-    its standing stream must not stop a session.
+    its standing stream, or has left a call's stream, must not stop a session.
     """
 
     __slots__ = (
-        "_changed",
         "_kept",
         "_kept_bytes",
         "_next",
         "_reader",
         "_unread",
+        "_waiter",
+        "attended",
         "dropped",
         "ended",
         "name",
         "on_taken",
     )
 
-    def __init__(self, name: str, on_taken: Callable[[], None]) -> None:
+    def __init__(self, name: str, on_taken: Callable[[], None], *, attended: bool) -> None:
         self.name = name
+        self.attended = attended
         self.on_taken = on_taken
         self.ended = False
         self.dropped = 0
@@ -45,21 +47,16 @@ class EventStream:
         self._next = 1
         self._unread = 0
         self._reader: object | None = None
-        self._changed: asyncio.Future[None] | None = None
+        self._waiter: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
-        state = "ended" if self.ended else "read" if self._reader else "unread"
+        state = "ended" if self.ended else "attended" if self.attended else "unattended"
         return f"<EventStream {self.name} {state}, {len(self._kept)} kept>"
 
     @property
-    def has_reader(self) -> bool:
-        """Whether somebody is reading now."""
-        return self._reader is not None
-
-    @property
     def backlog(self) -> int:
-        """Bytes that the present reader has not taken yet."""
-        return self._unread if self._reader is not None else 0
+        """Bytes that somebody who is there has not taken yet."""
+        return self._unread if self.attended else 0
 
     def put(self, message: Message, *, last: bool = False) -> None:
         """Add one message; ``last`` ends the stream after it."""
@@ -69,7 +66,7 @@ class EventStream:
         self._kept_bytes += size
         self._unread += size
         self.ended = self.ended or last
-        if self._reader is None:
+        if not self.attended:
             self._trim(keep_unread=False)
         self.wake()
 
@@ -83,22 +80,30 @@ class EventStream:
         index = self._next_index()
         return None if index is None else self._kept[index][1]
 
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once, when something is added, the stream ends, or somebody calls `wake`."""
+        self._waiter = callback
+
     async def wait(self, timeout: float) -> None:
         """Wait until there is something to take, the stream has ended, or ``timeout`` seconds have passed."""
         if self.ended or self.first() is not None:
             return
-        loop = asyncio.get_running_loop()
-        changed = self._changed = loop.create_future()
-        timer = loop.call_later(timeout, self.wake)
+        timer = asyncio.get_running_loop().call_later(timeout, self.wake)
         try:
-            await changed
+            await self._wait_change()
         finally:
             timer.cancel()
+
+    async def _wait_change(self) -> None:
+        changed = asyncio.get_running_loop().create_future()
+        self._waiter = lambda: None if changed.done() else changed.set_result(None)
+        await changed
 
     async def read(self, after: int | None = None) -> AsyncIterator[tuple[int, Message]]:
         """Messages and their numbers until the stream ends; ``after`` goes back (or ahead) to the message behind it."""
         if after is not None and self._kept:
             self._next = min(after, self._kept[-1][0]) + 1
+        self.attended = True
         reader = self._reader = object()
         self._unread = sum(size for number, _, size in self._kept if number >= self._next)
         self.wake()
@@ -109,10 +114,10 @@ class EventStream:
                 elif self.ended:
                     return
                 else:
-                    self._changed = asyncio.get_running_loop().create_future()
-                    await self._changed
+                    await self._wait_change()
         finally:
             if self._reader is reader:
+                self.attended = False
                 self._reader = None
                 self._trim(keep_unread=False)
                 self.on_taken()
@@ -148,6 +153,6 @@ class EventStream:
 
     def wake(self) -> None:
         """Wake whoever waits, to look again."""
-        changed, self._changed = self._changed, None
-        if changed is not None and not changed.done():
-            changed.set_result(None)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter()

@@ -6,6 +6,7 @@ request go from a socket to a child's pipe, and its answer back, without a task 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import anyio
@@ -25,8 +26,12 @@ class Receiver(Protocol):
     def drained(self) -> None:
         """The peer has taken enough that :attr:`Transport.congested` is False again."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether another message can be taken without growing a queue past its bound."""
+
     async def wait_ready(self) -> None:
-        """Wait until another message can be taken without growing a queue past its bound."""
+        """Wait until `ready`."""
 
 
 class Transport(Protocol):
@@ -44,6 +49,16 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """End the peer's streams after what is queued; nothing can be sent afterwards. Calling it again is harmless."""
+
+
+class Watch(Protocol):
+    """Has another event loop call ``callback`` whenever a descriptor is readable, until what it returns is called.
+
+    Where trio is a guest, the host's loop reads the pipes of busy children: a guest learns of each through a thread.
+    """
+
+    def __call__(self, fd: int, callback: Callable[[], None], /) -> Callable[[], None]:
+        """Begin to watch; call the result to stop."""
 
 
 class Bell:

@@ -49,5 +49,10 @@ class MemoryReceiver:
         """Count."""
         self.drains += 1
 
+    @property
+    def ready(self) -> bool:
+        """Always."""
+        return True
+
     async def wait_ready(self) -> None:
         """Always ready."""

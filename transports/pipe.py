@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -13,7 +14,7 @@ import trio
 
 from transports.errors import LineTooLong, RemoteProtocolError
 from transports.framing import NEWLINE, LineFramer
-from transports.interfaces import Receiver
+from transports.interfaces import Receiver, Watch
 from transports.messages import Message, RequestId, decode
 
 DEFAULT_MAX_LINE: Final = 64 * 1024 * 1024
@@ -23,6 +24,8 @@ LOW_WATER: Final = 256 * 1024
 # A pipe holds 64 KiB; a longer line is read in larger pieces, since there is more to come.
 _READ_SIZE: Final = 64 * 1024
 _LONG_READ_SIZE: Final = 1024 * 1024
+# How long to go on reading from a peer that has closed its own reading end.
+_LAST_ANSWERS: Final = 0.25
 
 
 class LineReceiver(Receiver, Protocol):
@@ -50,16 +53,27 @@ class PipeTransport:
     and writes what is queued; it must be running for either to go on.
     """
 
-    def __init__(self, read_fd: int, write_fd: int, receiver: LineReceiver, max_line: int = DEFAULT_MAX_LINE) -> None:
+    def __init__(
+        self,
+        read_fd: int,
+        write_fd: int,
+        receiver: LineReceiver,
+        max_line: int = DEFAULT_MAX_LINE,
+        watch: Watch | None = None,
+    ) -> None:
         self._read_fd = _Descriptor(read_fd)
         self._write_fd = _Descriptor(write_fd)
         self._receiver = receiver
         self._framer = LineFramer(max_line)
+        self._watch = watch
+        self._unwatch: Callable[[], None] | None = None
+        self._paused = trio.Event()
         self._queue: deque[bytes | memoryview] = deque()
         self._queued = 0
         self._queue_changed = trio.Event()
         self._was_congested = False
         self._closing = False
+        self._finished = False
         self._received = self._sent = self._rejected = self._torn = 0
 
     def __repr__(self) -> str:
@@ -107,7 +121,9 @@ class PipeTransport:
 
     def abort(self) -> None:
         """Close both descriptors now; what is queued is lost."""
-        self._closing = True
+        self._closing = self._finished = True
+        self._stop_watching()
+        self._paused.set()
         self._stop_writing()
         self._read_fd.close()
 
@@ -115,26 +131,59 @@ class PipeTransport:
         """Read and write until the peer ends its stream or sends a line over the limit; then tell the receiver."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write_queued)
-                await self._read()
+                nursery.start_soon(self._write_queued, nursery.cancel_scope)
+                await (self._read() if self._watch is None else self._read_watched(self._watch))
                 nursery.cancel_scope.cancel()
         finally:
+            self._stop_watching()
             self._torn += self._framer.torn_tail()
             self._receiver.disconnected()
 
     async def _read(self) -> None:
-        while (data := await self._read_fd.read(self._read_size())) != b"":
+        while await self._read_fd.wait_readable() and self._read_some():
+            if not self._receiver.ready:
+                await self._receiver.wait_ready()
+
+    async def _read_watched(self, watch: Watch) -> None:
+        """As `_read`, with another loop waiting for the descriptor; this task only wakes to pause and to finish."""
+        if not self._read_fd.pollable:
+            await self._read()
+            return
+        while not self._finished and not self._read_fd.closed:
+            self._paused = trio.Event()
+            self._unwatch = watch(self._read_fd.number, self._on_readable)
             try:
-                for line in self._framer.receive_data(data):
-                    self._take(line)
-            except LineTooLong as error:
-                self._rejected += 1
-                self._receiver.rejected(b"", error)
-                return
+                await self._paused.wait()
+            finally:
+                self._stop_watching()
             await self._receiver.wait_ready()
 
-    def _read_size(self) -> int:
-        return _LONG_READ_SIZE if self._framer.waiting >= _READ_SIZE else _READ_SIZE
+    def _on_readable(self) -> None:
+        if not self._read_some():
+            self._finished = True
+        if self._finished or not self._receiver.ready:
+            self._stop_watching()
+            self._paused.set()
+
+    def _stop_watching(self) -> None:
+        unwatch, self._unwatch = self._unwatch, None
+        if unwatch is not None:
+            unwatch()
+
+    def _read_some(self) -> bool:
+        """Read once and hand over what is complete; False at the end of the stream."""
+        size = _LONG_READ_SIZE if self._framer.waiting >= _READ_SIZE else _READ_SIZE
+        data = self._read_fd.read(size)
+        if data is None:
+            return True
+        try:
+            for line in self._framer.receive_data(data):
+                self._take(line)
+        except LineTooLong as error:
+            self._rejected += 1
+            self._receiver.rejected(b"", error)
+            return False
+        return data != b""
 
     def _take(self, line: bytes) -> None:
         try:
@@ -154,7 +203,7 @@ class PipeTransport:
             self._was_congested = True
         self._queue_changed.set()
 
-    async def _write_queued(self) -> None:
+    async def _write_queued(self, whole: trio.CancelScope) -> None:
         while not self._write_fd.closed:
             if not self._queue:
                 if self._closing:
@@ -171,6 +220,9 @@ class PipeTransport:
                 self._was_congested = False
                 self._receiver.drained()
         self._stop_writing()
+        if not self._closing:
+            # The peer reads no more, so it will answer no more; what it has answered already is in the pipe.
+            whole.deadline = trio.current_time() + _LAST_ANSWERS
 
     def _write_some(self) -> None:
         try:
@@ -207,40 +259,47 @@ class _Descriptor:
         self.number = number
         self.closed = False
         # epoll refuses regular files: they are always ready.
-        self._pollable = not stat.S_ISREG(os.fstat(number).st_mode)
-        if self._pollable:
+        self.pollable = not stat.S_ISREG(os.fstat(number).st_mode)
+        if self.pollable:
             os.set_blocking(number, False)
 
     async def wait_writable(self) -> None:
-        if self._pollable:
+        if self.pollable:
             await trio.lowlevel.wait_writable(self.number)
         else:
             await trio.lowlevel.checkpoint()
 
-    async def read(self, size: int) -> bytes:
-        """Bytes, or b"" at the end of the stream or once it was closed here."""
-        while not self.closed:
-            try:
-                if self._pollable:
-                    await trio.lowlevel.wait_readable(self.number)
-                else:
-                    await trio.lowlevel.checkpoint()
-                return os.read(self.number, size)
-            except BlockingIOError:
-                continue
-            except trio.ClosedResourceError:
+    async def wait_readable(self) -> bool:
+        """Wait for something to read; False once it was closed here."""
+        if self.closed:
+            return False
+        try:
+            if self.pollable:
+                await trio.lowlevel.wait_readable(self.number)
+            else:
+                await trio.lowlevel.checkpoint()
+        except trio.ClosedResourceError:
+            return False
+        return True
+
+    def read(self, size: int) -> bytes | None:
+        """Bytes, None if there are none now, or b"" at the end of the stream or once it was closed here."""
+        if self.closed:
+            return b""
+        try:
+            return os.read(self.number, size)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            # EIO is how a terminal says that its other side has gone.
+            if error.errno in (errno.EIO, errno.ECONNRESET):
                 return b""
-            except OSError as error:
-                # EIO is how a terminal says that its other side has gone.
-                if error.errno in (errno.EIO, errno.EBADF, errno.ECONNRESET):
-                    return b""
-                raise
-        return b""
+            raise
 
     def close(self) -> None:
         if self.closed:
             return
         self.closed = True
-        if self._pollable:
+        if self.pollable:
             trio.lowlevel.notify_closing(self.number)
         os.close(self.number)

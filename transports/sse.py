@@ -20,7 +20,7 @@ class SSE:
         self._endpoint = endpoint
         self._receiver = receiver
         self._times = times
-        self._stream = EventStream("", self._taken)
+        self._stream = EventStream("", self._taken, attended=True)
         self._congested = False
 
     def __repr__(self) -> str:

@@ -57,14 +57,14 @@ class StreamableHTTP:
 
     def __init__(self, id: str, receiver: Receiver, times: StreamTimes) -> None:
         self.id = id
-        self.dropped = 0
+        self.session_header = (SESSION_HEADER, id.encode())
         self._receiver = receiver
         self._times = times
         self._exchanges: dict[RequestId, EventStream] = {}
         self._json_only: set[RequestId] = set()
         self._resumable: dict[str, tuple[EventStream, float]] = {}
         self._made = 0
-        self._standing = self._new_stream()
+        self._standing = self._new_stream(attended=False)
         self._congested = False
         self._closed = False
 
@@ -79,12 +79,11 @@ class StreamableHTTP:
     @property
     def listening(self) -> bool:
         """Whether the client holds its standing stream open."""
-        return self._standing.has_reader
+        return self._standing.attended
 
     def send(self, message: Message, about: RequestId | None = None) -> None:
         """Put a message on the stream of the request it is about, or on the standing stream."""
-        stream = None if about is None else self._exchanges.get(about)
-        if stream is None:
+        if about is None or (stream := self._exchanges.get(about)) is None:
             self._standing.put(message)
         elif message.is_answer:
             del self._exchanges[about]
@@ -108,29 +107,34 @@ class StreamableHTTP:
         """Answer a POST that carries ``message``: 202, one JSON answer, or an event stream."""
         version = protocol_version(call.headers)
         wanted = accepts(call.headers)
-        if message.kind is not Kind.REQUEST:
+        if not self._receiver.ready:
             await self._receiver.wait_ready()
+        if message.kind is not Kind.REQUEST:
             self._receiver.receive(message)
             await respond(call, 202)
             return
+        await self.answer(self.begin(message, wanted), wanted, version, call)
+
+    def begin(self, message: Message, wanted: Accepts) -> EventStream:
+        """Hand a request over and return the stream on which its answer will come."""
         assert message.id is not None
         if message.id in self._exchanges:
             raise HTTPRefusal(400, f"request id {message.id!r} is in flight already", id=message.id)
-        await self._receiver.wait_ready()
-        stream = self._exchanges[message.id] = self._new_stream()
+        stream = self._exchanges[message.id] = self._new_stream(attended=True)
         if not wanted.stream:
             self._json_only.add(message.id)
         self._receiver.receive(message)
-        await self._answer(stream, wanted, version, call)
+        return stream
 
-    async def _answer(self, stream: EventStream, wanted: Accepts, version: str, call: Call) -> None:
+    async def answer(self, stream: EventStream, wanted: Accepts, version: str, call: Call) -> None:
+        """Answer a request that `begin` has handed over."""
         if wanted.json:
             await stream.wait(self._times.silence)
             while not wanted.stream and not stream.ended:
                 await stream.wait(self._times.silence)
             first = stream.first()
             if first is not None and first.is_answer:
-                await respond(call, 200, first.encode(), [(SESSION_HEADER, self.id.encode())])
+                await respond(call, 200, first.encode(), [self.session_header])
                 return
             if stream.ended and first is None:
                 raise HTTPRefusal(404, "the session has ended")
@@ -160,7 +164,7 @@ class StreamableHTTP:
             self._events(stream, after, version),
             ping_interval=self._times.ping,
             stall_timeout=self._times.stall,
-            headers=[(SESSION_HEADER, self.id.encode())],
+            headers=[self.session_header],
         )
 
     async def _events(self, stream: EventStream, after: int | None, version: str) -> AsyncIterator[bytes]:
@@ -169,9 +173,9 @@ class StreamableHTTP:
         async for number, message in stream.read(after):
             yield encode_event(message.encode(), id=f"{stream.name}-{number}")
 
-    def _new_stream(self) -> EventStream:
+    def _new_stream(self, *, attended: bool) -> EventStream:
         self._made += 1
-        return EventStream(str(self._made), self._taken)
+        return EventStream(str(self._made), self._taken, attended=attended)
 
     def _keep_resumable(self, stream: EventStream) -> None:
         now = time.monotonic()
@@ -197,7 +201,7 @@ class SingleExchange:
         self.dropped = 0
         self._times = times
         self._json_only = False
-        self._stream = EventStream("", self._taken)
+        self._stream = EventStream("", self._taken, attended=True)
         self._receiver: Receiver | None = None
         self._congested = False
 

@@ -1,0 +1,54 @@
+"""The one stream of what happens to sessions. Log, metrics and dashboard listen to it; nobody else reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+class What(Enum):
+    """What can happen to a session, in the order in which it does."""
+
+    OPENING = "session.opening"
+    STARTED = "session.started"
+    READY = "session.ready"
+    ATTACHED = "session.attached"
+    DETACHED = "session.detached"
+    STDERR = "backend.stderr"
+    REJECTED = "backend.rejected"
+    OPEN_FAILED = "session.open_failed"
+    CRASHED = "session.crashed"
+    ENDED = "session.ended"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEvent:
+    """One thing that happened to one session; ``details`` hold JSON values, ``pid`` is None without a backend."""
+
+    what: What
+    session: str
+    env: str
+    seed: int
+    pid: int | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+Listener = Callable[[SessionEvent], None]
+
+
+class Events:
+    """Hands each event to every listener, at once and in order. Listeners must neither block nor raise."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Listener] = []
+
+    def subscribe(self, listener: Listener) -> None:
+        """Call ``listener`` with every event from now on."""
+        self._listeners.append(listener)
+
+    def emit(self, event: SessionEvent) -> None:
+        """Tell every listener."""
+        for listener in self._listeners:
+            listener(event)

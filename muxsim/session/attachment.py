@@ -1,0 +1,62 @@
+"""One client's connection to a session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from transports import messages
+from transports.errors import LineTooLong, RemoteProtocolError
+from transports.interfaces import Transport
+from transports.messages import Message, readable_id
+
+if TYPE_CHECKING:
+    from muxsim.session.session import Session
+
+
+class Attachment:
+    """Stands between a transport and a session; give it its transport with `connect`.
+
+    ``ends_session``: the session was made by this client's handshake, and ends when the client has gone for good.
+    ``cancels``: the client's going away cancels its requests, as revision 2026-07-28 has it.
+    """
+
+    def __init__(self, session: Session, kind: str, *, ends_session: bool = False, cancels: bool = False) -> None:
+        self.session = session
+        self.kind = kind
+        self.ends_session = ends_session
+        self.cancels = cancels
+        self.transport: Transport
+
+    def __repr__(self) -> str:
+        return f"<Attachment over {self.kind} to {self.session!r}>"
+
+    def connect(self, transport: Transport) -> None:
+        """Use ``transport`` for what goes to the client."""
+        self.transport = transport
+
+    def receive(self, message: Message) -> None:
+        """Take a message from the client."""
+        self.session.from_client(self, message)
+
+    def rejected(self, line: bytes, error: RemoteProtocolError) -> None:
+        """Answer a line that is no message; only stdio has these, HTTP answers by status."""
+        self.transport.send(messages.error(readable_id(line), error.code, error.message))
+        if isinstance(error, LineTooLong):
+            self.transport.close()
+
+    def disconnected(self) -> None:
+        """The client has gone for good."""
+        self.session.detach(self)
+
+    def drained(self) -> None:
+        """The client has caught up."""
+        self.session.client_drained()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the backend keeps up with what clients send."""
+        return self.session.backend_ready
+
+    async def wait_ready(self) -> None:
+        """Wait until `ready`."""
+        await self.session.wait_backend_ready()

@@ -1,0 +1,335 @@
+"""A session: what a client holds. It has a backend as long as it runs."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+import trio
+
+from muxsim.events import Events, SessionEvent, What
+from muxsim.session.attachment import Attachment
+from muxsim.session.router import NOTHING, Delivery, Routed, Router, RouterStatistics
+from muxsim.spec import EnvSpec
+from muxsim.supervise.backend import Backend, BackendExit
+from transports import messages
+from transports.errors import PARSE_ERROR, RemoteProtocolError
+from transports.interfaces import Bell
+from transports.messages import Kind, Message, readable_id
+
+# JSON-RPC codes that muxsim answers with itself, from the range left to implementations.
+BACKEND_GONE: Final = -32000
+CALL_TIMEOUT: Final = -32001
+SESSION_ENDED: Final = -32002
+_REPORTED_LINES: Final = 5
+_REPORTED_LENGTH: Final = 200
+
+
+class State(Enum):
+    """Where a session is in its life."""
+
+    STARTED = "started"
+    READY = "ready"
+    ENDING = "ending"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why a session ended: one of a few words, a sentence, and what the backend said last."""
+
+    cause: str
+    text: str
+    exit: BackendExit | None = None
+
+
+@dataclass(frozen=True)
+class SessionStatistics:
+    """``in_flight`` and ``attachments`` are now; ``rejected_lines`` were no messages; the rest counts messages."""
+
+    in_flight: int
+    attachments: int
+    rejected_lines: int
+    router: RouterStatistics
+
+
+class Session:
+    """One running session. `run` carries it to its end; every other method is a plain call, from either loop."""
+
+    def __init__(
+        self, id: str, spec: EnvSpec, seed: int, events: Events, *, ttl: float | None = None, lasting: bool = False
+    ) -> None:
+        self.id = id
+        self.spec = spec
+        self.seed = seed
+        self.lasting = lasting
+        self.state = State.STARTED
+        self.ending: Ending | None = None
+        self.created = trio.current_time()
+        self._events = events
+        self._ttl = spec.limits.ttl if ttl is None else ttl
+        self._router = Router()
+        self._backend: Backend
+        self._attachments: set[Attachment] = set()
+        self._slow: set[Attachment] = set()
+        self._clients_bell = Bell()
+        self._backend_bell = Bell()
+        self._end_wanted = trio.Event()
+        self._ended = trio.Event()
+        self._timer = trio.CancelScope()
+        self._last_activity = self.created
+        self._handshake_deadline = math.inf
+        self._call_deadlines: dict[tuple[Attachment, messages.RequestId], float] = {}
+        self._rejected_lines = 0
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id[:8]} {self.spec.name} seed {self.seed} {self.state.value}>"
+
+    @property
+    def pid(self) -> int | None:
+        """The backend's process id; None when it has gone."""
+        return None if self.state is State.ENDED else self._backend.pid
+
+    @property
+    def live(self) -> bool:
+        """Whether messages still go through."""
+        return self.ending is None
+
+    def statistics(self) -> SessionStatistics:
+        """A snapshot."""
+        router = self._router
+        return SessionStatistics(router.in_flight, router.attachments, self._rejected_lines, router.statistics())
+
+    # ---- its life
+
+    def use(self, backend: Backend) -> None:
+        """Talk to ``backend``; called once, before `run`."""
+        self._backend = backend
+        self._emit(What.STARTED)
+
+    def end(self, cause: str, text: str, exit: BackendExit | None = None) -> None:
+        """Begin the session's end: every request in flight gets an error now, the processes go in the background."""
+        if self.ending is not None:
+            return
+        self.ending = Ending(cause, text, exit)
+        self.state = State.ENDING
+        data = {"cause": cause, **(exit.data() if exit else {})}
+        self._carry_out(self._router.fail_all(BACKEND_GONE if exit else SESSION_ENDED, text, data))
+        for attachment in list(self._attachments):
+            attachment.transport.close()
+        self._clients_bell.ring()
+        self._backend_bell.ring()
+        self._end_wanted.set()
+
+    async def wait_ended(self) -> None:
+        """Wait until nothing of the session is left."""
+        await self._ended.wait()
+
+    async def run(self) -> None:
+        """Carry the session until `end` is called, its backend ends or a time runs out; then end its processes."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._follow_backend)
+                nursery.start_soon(self._keep_time)
+                await self._end_wanted.wait()
+                nursery.cancel_scope.cancel()
+        except Exception:  # one session's bug must not take the others with it
+            self._emit(What.CRASHED, traceback=traceback.format_exc())
+            self.end("internal_error", "muxsim failed in this session; see its log")
+        finally:
+            self.end("shutdown", "muxsim is shutting down")
+            await self._backend.end()
+            pid = self.pid
+            self.state = State.ENDED
+            self._emit_end(pid)
+            self._ended.set()
+
+    async def _follow_backend(self) -> None:
+        exit = await self._backend.run()
+        self.end("backend_exited", exit.reason, exit)
+
+    def _emit_end(self, pid: int | None) -> None:
+        assert self.ending is not None
+        details: dict[str, Any] = {"cause": self.ending.cause, "text": self.ending.text}
+        if self.ending.exit is not None:
+            details.update(self.ending.exit.data())
+        details["seconds"] = round(trio.current_time() - self.created, 3)
+        self._events.emit(SessionEvent(What.ENDED, self.id, self.spec.name, self.seed, pid, details))
+
+    # ---- time
+
+    async def _keep_time(self) -> None:
+        while True:
+            with trio.CancelScope(deadline=self._next_deadline()) as self._timer:
+                await trio.sleep_forever()
+            self._check_times(trio.current_time())
+
+    def _next_deadline(self) -> float:
+        calls = min(self._call_deadlines.values(), default=math.inf)
+        return min(self._handshake_deadline, self._ttl_deadline(), self._idle_deadline(), calls)
+
+    def _ttl_deadline(self) -> float:
+        return math.inf if self._ttl is None else self.created + self._ttl
+
+    def _idle_deadline(self) -> float:
+        idle = self.spec.limits.idle_timeout
+        if idle is None or self.lasting or self._router.in_flight or self._listening():
+            return math.inf
+        return self._last_activity + idle
+
+    def _listening(self) -> bool:
+        # A client that holds a stream open is there; the stream's pings find out when it is not.
+        return any(getattr(attachment.transport, "listening", True) for attachment in self._attachments)
+
+    def _check_times(self, now: float) -> None:
+        limits = self.spec.limits
+        if now >= self._handshake_deadline:
+            self.end("start_timeout", f"no answer to initialize within {limits.start_timeout:g} s (start_timeout)")
+        elif now >= self._ttl_deadline():
+            self.end("ttl", f"the session has lived its {self._ttl:g} s (ttl)")
+        elif now >= self._idle_deadline():
+            self.end("idle_timeout", f"nothing happened for {limits.idle_timeout:g} s (idle_timeout)")
+        else:
+            self._expire_calls(now)
+
+    def _expire_calls(self, now: float) -> None:
+        for key in [key for key, deadline in self._call_deadlines.items() if deadline <= now]:
+            del self._call_deadlines[key]
+            attachment, request_id = key
+            text = f"no answer within {self.spec.limits.call_timeout:g} s (call_timeout)"
+            self._carry_out(self._router.cancel(attachment, request_id))
+            attachment.transport.send(messages.error(request_id, CALL_TIMEOUT, text), request_id)
+
+    def _wake_timer_by(self, deadline: float) -> None:
+        if deadline < self._timer.deadline:  # noqa: PLR1730 - setting a deadline costs more than comparing it
+            self._timer.deadline = deadline
+
+    def _touch(self) -> None:
+        self._last_activity = trio.current_time()
+
+    # ---- clients
+
+    def attach(self, attachment: Attachment) -> None:
+        """Let a client take part, and hear what is meant for everybody."""
+        self._attachments.add(attachment)
+        self._router.attach(attachment)
+        self._touch()
+        self._emit(What.ATTACHED, transport=attachment.kind)
+
+    def detach(self, attachment: Attachment) -> None:
+        """A client has gone for good. A session that its handshake made ends with it."""
+        self._slow.discard(attachment)
+        self._clients_bell.ring()
+        if not self.live:
+            return
+        self._carry_out(self._router.detach(attachment, cancel=attachment.cancels))
+        self._touch()
+        if attachment in self._attachments:
+            self._attachments.discard(attachment)
+            self._emit(What.DETACHED, transport=attachment.kind)
+        if attachment.ends_session:
+            self.end("client_gone", "the client has gone")
+        self._wake_timer_by(self._idle_deadline())
+
+    def from_client(self, attachment: Attachment, message: Message) -> None:
+        """Take one message from a client."""
+        if self.ending is not None:
+            if message.kind is Kind.REQUEST:
+                refusal = messages.error(message.id, SESSION_ENDED, f"the session has ended: {self.ending.text}")
+                attachment.transport.send(refusal, message.id)
+            return
+        self._touch()
+        if message.kind is Kind.REQUEST:
+            self._expect_answer(attachment, message)
+        self._carry_out(self._router.from_client(attachment, message))
+
+    def _expect_answer(self, attachment: Attachment, message: Message) -> None:
+        limits, now = self.spec.limits, self._last_activity
+        if self.state is State.STARTED:
+            self._handshake_deadline = min(self._handshake_deadline, now + limits.start_timeout)
+            self._wake_timer_by(self._handshake_deadline)
+        elif limits.call_timeout is not None and message.method != "subscriptions/listen":
+            assert message.id is not None
+            self._call_deadlines[attachment, message.id] = now + limits.call_timeout
+            self._wake_timer_by(now + limits.call_timeout)
+
+    @property
+    def backend_ready(self) -> bool:
+        """Whether the backend keeps up with what clients send."""
+        return not (self._backend.congested and self.live)
+
+    async def wait_backend_ready(self) -> None:
+        """Wait until it does."""
+        while not self.backend_ready:
+            await self._backend_bell.wait()
+
+    def client_drained(self) -> None:
+        """A client has caught up."""
+        self._slow = {attachment for attachment in self._slow if attachment.transport.congested}
+        self._clients_bell.ring()
+
+    # ---- the backend (muxsim.supervise.backend.BackendListener)
+
+    def from_backend(self, message: Message) -> None:
+        """Take one message from the backend."""
+        self._touch()
+        if message.is_answer and self.state is State.STARTED:
+            self.state = State.READY
+            self._handshake_deadline = math.inf
+            self._emit(What.READY, seconds=round(self._last_activity - self.created, 3))
+        self._carry_out(self._router.from_backend(message))
+        if not self._router.in_flight:
+            self._wake_timer_by(self._idle_deadline())
+
+    def unreadable(self, line: bytes, error: RemoteProtocolError) -> None:
+        """Skip a line on the backend's stdout that is no message; the request it answers, if one, gets an error."""
+        self._rejected_lines += 1
+        if self._rejected_lines <= _REPORTED_LINES:
+            text = line[:_REPORTED_LENGTH].decode("utf-8", "replace")
+            self._emit(What.REJECTED, line=text, error=error.message)
+        if (backend_id := readable_id(line)) is not None:
+            text = f"the backend's answer could not be read: {error.message}"
+            self._carry_out(self._router.fail_backend_id(backend_id, PARSE_ERROR, text))
+
+    def stderr(self, line: str) -> None:
+        """Pass on a line of the backend's stderr."""
+        self._emit(What.STDERR, line=line)
+
+    def backend_drained(self) -> None:
+        """The backend has caught up."""
+        self._backend_bell.ring()
+
+    @property
+    def clients_ready(self) -> bool:
+        """Whether every client keeps up with the backend."""
+        return not self._slow or not self.live
+
+    async def wait_clients_ready(self) -> None:
+        """Wait until they do."""
+        while not self.clients_ready:
+            await self._clients_bell.wait()
+
+    # ---- doing what the router decided
+
+    def _carry_out(self, routed: Routed) -> None:
+        if routed is NOTHING:
+            return
+        for message in routed.to_backend:
+            self._backend.send(message)
+        for delivery in routed.to_clients:
+            self._deliver(delivery)
+
+    def _deliver(self, delivery: Delivery) -> None:
+        attachment = delivery.attachment
+        assert isinstance(attachment, Attachment)
+        if self._call_deadlines and delivery.message.is_answer and delivery.about is not None:
+            self._call_deadlines.pop((attachment, delivery.about), None)
+        attachment.transport.send(delivery.message, delivery.about)
+        if attachment.transport.congested:
+            self._slow.add(attachment)
+
+    def _emit(self, what: What, **details: Any) -> None:
+        self._events.emit(SessionEvent(what, self.id, self.spec.name, self.seed, self.pid, details))

@@ -1,0 +1,140 @@
+"""All sessions of one muxsim: made, found and ended."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+
+from muxsim.errors import SessionExists, UnknownEnvironment
+from muxsim.events import Events, SessionEvent, What
+from muxsim.session.session import Session
+from muxsim.spec import EnvSpec
+from muxsim.supervise.pool import Lease, Pool
+
+# 128 bits that nobody guesses; hexadecimal, so that an id can stand in a URL, a header and a file name.
+_ID_BYTES: Final = 16
+_CHOSEN_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# Seeds that every environment and file format takes: non-negative, 32 bits with the sign.
+SEED_LIMIT: Final = 2**31
+
+
+class Sessions:
+    """Makes sessions on leases of a pool and knows those that live. Runs on trio; open it with `open_sessions`."""
+
+    def __init__(self, pool: Pool, specs: Mapping[str, EnvSpec], events: Events, nursery: trio.Nursery) -> None:
+        self._pool = pool
+        self._specs = specs
+        self._events = events
+        self._nursery = nursery
+        self._sessions: dict[str, Session] = {}
+        self._reserved: set[str] = set()
+        self._shared: dict[str, Session] = {}
+        self._sharing: dict[str, trio.Lock] = {}
+
+    def __repr__(self) -> str:
+        return f"<Sessions {len(self._sessions)} live>"
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def get(self, id: str) -> Session | None:
+        """The live session with this id."""
+        return self._sessions.get(id)
+
+    def all(self) -> list[Session]:
+        """The live sessions, oldest first."""
+        return list(self._sessions.values())
+
+    def spec(self, env: str) -> EnvSpec:
+        """The spec of an environment. Raises `UnknownEnvironment`."""
+        try:
+            return self._specs[env]
+        except KeyError:
+            raise UnknownEnvironment(
+                f"no environment is called {env!r}; there are {', '.join(sorted(self._specs))}"
+            ) from None
+
+    async def open(
+        self, env: str, *, seed: int | None = None, id: str | None = None, ttl: float | None = None
+    ) -> Session:
+        """Start a session: wait for a lease, then for the start of a process.
+
+        ``seed`` None draws one. Raises `UnknownEnvironment`, `SessionExists`, `Busy` or `StartError`.
+        """
+        spec = self.spec(env)
+        return await self._open(spec, self._new_id(id), _seed_or_random(seed), ttl, lasting=False)
+
+    async def shared(self, env: str) -> Session:
+        """The lasting session of a shared environment, started if there is none."""
+        spec = self.spec(env)
+        async with self._sharing.setdefault(env, trio.Lock()):
+            session = self._shared.get(env)
+            if session is None or not session.live:
+                session = await self._open(spec, self._new_id(None), _seed_or_random(None), None, lasting=True)
+                self._shared[env] = session
+            return session
+
+    async def end_all(self, cause: str, text: str) -> None:
+        """End every session, all at once, and wait until nothing of them is left."""
+        ending = self.all()
+        for session in ending:
+            session.end(cause, text)
+        for session in ending:
+            await session.wait_ended()
+
+    def _new_id(self, chosen: str | None) -> str:
+        if chosen is None:
+            return secrets.token_hex(_ID_BYTES)
+        if not _CHOSEN_ID.fullmatch(chosen):
+            raise ValueError(f"id {chosen!r} must be 1 to 64 of A-Z, a-z, 0-9, '_', '.' and '-'")
+        if chosen in self._sessions or chosen in self._reserved:
+            raise SessionExists(f"a session with the id {chosen!r} is there already")
+        return chosen
+
+    async def _open(self, spec: EnvSpec, id: str, seed: int, ttl: float | None, *, lasting: bool) -> Session:
+        self._reserved.add(id)
+        try:
+            self._events.emit(SessionEvent(What.OPENING, id, spec.name, seed))
+            lease = await self._pool.acquire(spec)
+            try:
+                session = Session(id, lease.spec, seed, self._events, ttl=ttl, lasting=lasting)
+                session.use(await self._pool.start(lease, seed=seed, session=id, listener=session))
+            except BaseException:
+                await self._pool.release(lease)
+                raise
+        except Exception as error:
+            self._events.emit(SessionEvent(What.OPEN_FAILED, id, spec.name, seed, details={"error": str(error)}))
+            raise
+        finally:
+            self._reserved.discard(id)
+        self._sessions[id] = session
+        self._nursery.start_soon(self._carry, session, lease)
+        return session
+
+    async def _carry(self, session: Session, lease: Lease) -> None:
+        try:
+            await session.run()
+        finally:
+            del self._sessions[session.id]
+            await self._pool.release(lease)
+
+
+def _seed_or_random(seed: int | None) -> int:
+    return secrets.randbelow(SEED_LIMIT) if seed is None else seed
+
+
+@asynccontextmanager
+async def open_sessions(pool: Pool, specs: Mapping[str, EnvSpec], events: Events) -> AsyncIterator[Sessions]:
+    """Sessions for the length of a block; on the way out all are ended."""
+    async with trio.open_nursery() as nursery:
+        sessions = Sessions(pool, specs, events, nursery)
+        try:
+            yield sessions
+        finally:
+            with trio.CancelScope(shield=True):
+                await sessions.end_all("shutdown", "muxsim is shutting down")
