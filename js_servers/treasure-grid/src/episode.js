@@ -4,7 +4,7 @@ import { makeBoard, neighbour, tileAt, TRAP, TREASURE, WALL, withTile } from './
 
 /** @typedef {import('./board.js').Direction} Direction */
 /** @typedef {{position: [number, number], outcome: 'treasure' | 'trap' | null}} Info */
-/** @typedef {{reward: number, terminated: boolean, truncated: boolean, step: number, info: Info}} Control */
+/** @typedef {{terminated: boolean, truncated: boolean, step: number, info: Info}} Control */
 
 export const DEFAULT_MAX_STEPS = 100; // the farthest treasure of the first 100,000 seeds is 30 steps away
 export const PLAYER = '@';
@@ -66,10 +66,10 @@ export class Episode {
     };
   }
 
-  /** What the trainer sees of the last step. @returns {Control} */
+  /** What a tool's result tells the trainer, but for the reward. @returns {Control} */
   get control() {
     const { terminated, truncated, step } = this.status;
-    return { reward: this.#reward, terminated, truncated, step, info: this.info };
+    return { terminated, truncated, step, info: this.info };
   }
 
   /**

@@ -13,6 +13,10 @@ import { TRAP, TREASURE, WALL } from './board.js';
 /** A request asks with this `_meta` key for the control plane, and the result answers under it. */
 export const CONTROL_META = 'muxsim/control';
 
+/** Rewards of calls that are no steps. */
+const NO_STEP = 0;
+const FAILED = null;
+
 const INSTRUCTIONS = `Find the treasure. On the map ${PLAYER} is you, ${TREASURE} the treasure, \
 ${TRAP} a trap and ${WALL} a wall; rows run from north (up) to south (down).`;
 
@@ -38,7 +42,7 @@ function addTools(server, episode) {
     title: 'Look around',
     description: `Show the map without taking a step. ${INSTRUCTIONS}`,
     annotations: { readOnlyHint: true, openWorldHint: false },
-  }, (context) => answer(episode, context, episode.observation));
+  }, (context) => answer(episode, context, episode.observation, NO_STEP));
 
   server.registerTool('move', {
     title: 'Move',
@@ -50,9 +54,9 @@ function addTools(server, episode) {
       episode.move(direction);
     } catch (error) {
       if (!(error instanceof EpisodeEnded)) throw error;
-      return { ...answer(episode, context, error.message), isError: true };
+      return { ...answer(episode, context, error.message, FAILED), isError: true };
     }
-    return answer(episode, context, episode.observation);
+    return answer(episode, context, episode.observation, episode.reward.reward);
   });
 }
 
@@ -60,12 +64,14 @@ function addTools(server, episode) {
  * @param {Episode} episode
  * @param {ServerContext} context
  * @param {string} text
+ * @param {number | null} reward of this call: the rewards of all calls add up to the return
  * @returns {CallToolResult} with the control plane only for a request that asks for it
  */
-function answer(episode, context, text) {
+function answer(episode, context, text, reward) {
   /** @type {CallToolResult} */
   const result = { content: [{ type: 'text', text }] };
-  if (context.mcpReq._meta?.[CONTROL_META] === true) result._meta = { [CONTROL_META]: episode.control };
+  const isAsked = context.mcpReq._meta?.[CONTROL_META] === true;
+  if (isAsked) result._meta = { [CONTROL_META]: { reward, ...episode.control } };
   return result;
 }
 

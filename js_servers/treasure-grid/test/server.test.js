@@ -140,12 +140,24 @@ test('looking around takes no step', LIMIT, async (context) => {
   assert.deepEqual(await control(client, 'reward'), { reward: 0, step: 0 });
 });
 
+test('the rewards of all calls add up to the return, looking around included', LIMIT, async (context) => {
+  const client = await connect(context, 4);
+  const look = () => client.callTool({ name: 'look', _meta: { [CONTROL_META]: true } });
+  const results = [];
+  for (const direction of wayTo(new Episode(4).observation, 'T')) {
+    results.push(await move(client, direction, { [CONTROL_META]: true }), await look());
+  }
+  const rewards = results.map(({ _meta }) => /** @type {any} */ (_meta?.[CONTROL_META]).reward);
+  assert.equal(rewards.reduce((sum, reward) => sum + reward), (await control(client, 'status')).total_reward);
+});
+
 test('a move after the end is a tool error and changes nothing', LIMIT, async (context) => {
   const client = await connect(context, 4);
   for (const direction of wayTo(new Episode(4).observation, 'T')) await move(client, direction);
   const before = await control(client, 'status');
   const refused = await move(client, 'up', { [CONTROL_META]: true });
   assert.equal(refused.isError, true);
+  assert.equal(/** @type {any} */ (refused._meta?.[CONTROL_META]).reward, null);
   assert.match(textOf(refused), /^the episode has ended/);
   assert.deepEqual(await control(client, 'status'), before);
 });
