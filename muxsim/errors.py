@@ -15,9 +15,7 @@ class ConfigError(MuxsimError):
     (``environments.frozen_lake``), ``value`` the value as it stands in the file; ``""`` where there is none.
     """
 
-    def __init__(
-        self, advice: str, *, file: str = "", table: str = "", key: str = "", value: str = ""
-    ) -> None:
+    def __init__(self, advice: str, *, file: str = "", table: str = "", key: str = "", value: str = "") -> None:
         self.advice = advice
         self.file = file
         self.table = table
@@ -41,9 +39,22 @@ class StartError(MuxsimError):
 class PackageError(StartError):
     """An environment's npm package could not be installed, or has nothing to run.
 
-    ``output`` holds the lines of npm that matter, oldest first; ``str()`` has them too, below its first line.
+    ``message`` is one line, ``output`` the lines of npm that tell why, oldest first; ``str()`` has both.
     """
 
     def __init__(self, message: str, *, output: tuple[str, ...] = ()) -> None:
+        self.message = message
         self.output = output
         super().__init__("\n  ".join((message, *output)))
+
+
+class Busy(MuxsimError):
+    """All sessions are taken, and waiting for one was no use either; ``retry_after`` is in seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class SessionExists(MuxsimError):
+    """A session with the id that was asked for is there already."""

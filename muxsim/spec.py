@@ -79,6 +79,11 @@ def fill(text: str, values: Mapping[str, str]) -> str:
     return _BRACED.sub(replacement, text)
 
 
+def has_placeholder(text: str) -> bool:
+    """Whether `fill` would put a value into ``text``."""
+    return any(match[2] in PLACEHOLDERS for match in _BRACED.finditer(text))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """The times (seconds) and sizes (bytes) that bound a session and its backend; None means without end."""
@@ -174,7 +179,5 @@ class EnvSpec:
 def passed_variables(environ: Mapping[str, str]) -> dict[str, str]:
     """The variables of ``environ`` that every backend may see."""
     return {
-        name: value
-        for name, value in environ.items()
-        if name in PASSED_VARIABLES or name.startswith(_PASSED_PREFIX)
+        name: value for name, value in environ.items() if name in PASSED_VARIABLES or name.startswith(_PASSED_PREFIX)
     }
