@@ -58,3 +58,7 @@ class Busy(MuxsimError):
 
 class SessionExists(MuxsimError):
     """A session with the id that was asked for is there already."""
+
+
+class ListenError(MuxsimError):
+    """The address to listen on cannot be had."""

@@ -12,11 +12,11 @@ import msgspec
 from mcp.shared.inbound import (
     ERROR_CODE_HTTP_STATUS,
     MCP_PARAM_HEADER_PREFIX,
-    MCP_PROTOCOL_VERSION_HEADER,
     NAME_BEARING_METHODS,
     InboundLadderRejection,
     classify_inbound_request,
     find_duplicated_routing_header,
+    unsupported_protocol_version_rejection,
     validate_mcp_param_headers,
 )
 from mcp_types import (
@@ -28,7 +28,7 @@ from mcp_types import (
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
 from transports.errors import INVALID_PARAMS
-from transports.http_rules import HTTPRefusal, RawHeaders
+from transports.http_rules import VERSION_HEADER, HTTPRefusal, RawHeaders, header
 from transports.messages import Message, error_code, member, members_of
 
 _PARAM_PREFIX: Final = MCP_PARAM_HEADER_PREFIX.lower().encode()
@@ -42,7 +42,7 @@ def claims_modern(message: Message) -> bool:
     return member(message.params, "_meta", PROTOCOL_VERSION_META_KEY) is not None
 
 
-def check_request(message: Message, headers: RawHeaders, supported: tuple[str, ...] | None = None) -> None:
+def check_request(message: Message, headers: RawHeaders) -> None:
     """Raise the refusal of a request whose envelope and headers do not agree or are not complete."""
     pairs = _text_headers(headers)
     if (twice := find_duplicated_routing_header(pairs)) is not None:
@@ -50,6 +50,13 @@ def check_request(message: Message, headers: RawHeaders, supported: tuple[str, .
     verdict = classify_inbound_request(_routing_view(message), headers=dict(pairs))
     if isinstance(verdict, InboundLadderRejection):
         raise _refusal(message, verdict)
+
+
+def check_version(headers: RawHeaders) -> None:
+    """Raise the refusal of a version header that names no revision of this kind."""
+    verdict = unsupported_protocol_version_rejection(header(headers, VERSION_HEADER) or "")
+    if verdict is not None:
+        raise HTTPRefusal(400, verdict.message, code=verdict.code, data=verdict.data)
 
 
 def needs_schema(message: Message, headers: RawHeaders) -> bool:
@@ -112,14 +119,3 @@ def _text_headers(headers: RawHeaders) -> list[tuple[str, str]]:
 def _refusal(message: Message, verdict: InboundLadderRejection) -> HTTPRefusal:
     status = ERROR_CODE_HTTP_STATUS.get(verdict.code, 400)
     return HTTPRefusal(status, verdict.message, code=verdict.code, data=verdict.data, id=message.id)
-
-
-__all__ = [
-    "MCP_PROTOCOL_VERSION_HEADER",
-    "check_param_headers",
-    "check_request",
-    "claims_modern",
-    "handshake_only",
-    "needs_schema",
-    "status_of",
-]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import stat
 from collections import deque
 from collections.abc import Callable
@@ -71,6 +72,7 @@ class PipeTransport:
         self._queue: deque[bytes | memoryview] = deque()
         self._queued = 0
         self._queue_changed = trio.Event()
+        self._all_sent = trio.Event()
         self._was_congested = False
         self._closing = False
         self._finished = False
@@ -118,6 +120,15 @@ class PipeTransport:
         self._queue_changed.set()
         if not self._queue:
             self._stop_writing()
+
+    def is_read(self) -> bool:
+        """Whether the peer still holds its reading end open."""
+        return not self._write_fd.closed and self._write_fd.has_other_end()
+
+    async def wait_sent(self) -> None:
+        """Wait until nothing is queued any more: it is in the pipe, or the peer has gone."""
+        while self._queue:
+            await self._all_sent.wait()
 
     def abort(self) -> None:
         """Close both descriptors now; what is queued is lost."""
@@ -196,6 +207,8 @@ class PipeTransport:
         self._receiver.receive(message)
 
     def _enqueue(self, *pieces: bytes | memoryview) -> None:
+        if not self._queue:
+            self._all_sent = trio.Event()
         for piece in pieces:
             self._queue.append(piece)
             self._queued += len(piece)
@@ -206,6 +219,7 @@ class PipeTransport:
     async def _write_queued(self, whole: trio.CancelScope) -> None:
         while not self._write_fd.closed:
             if not self._queue:
+                self._all_sent.set()
                 if self._closing:
                     break
                 self._queue_changed = trio.Event()
@@ -239,6 +253,7 @@ class PipeTransport:
 
     def _stop_writing(self) -> None:
         self._queue.clear()
+        self._all_sent.set()
         self._queued = 0
         self._write_fd.close()
         self._queue_changed.set()
@@ -262,6 +277,12 @@ class _Descriptor:
         self.pollable = not stat.S_ISREG(os.fstat(number).st_mode)
         if self.pollable:
             os.set_blocking(number, False)
+
+    def has_other_end(self) -> bool:
+        """Whether the other end of this pipe is open."""
+        poll = select.poll()
+        poll.register(self.number, 0)
+        return not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
     async def wait_writable(self) -> None:
         if self.pollable:

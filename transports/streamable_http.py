@@ -103,6 +103,20 @@ class StreamableHTTP:
             stream.end()
         self._exchanges.clear()
 
+    @property
+    def silence(self) -> float:
+        """Seconds without a message after which a call's answer becomes an event stream."""
+        return self._times.silence
+
+    async def resume(self, stream: EventStream, call: Call) -> None:
+        """Answer a POST whose request `begin` has handed over already, now that it takes longer or streams."""
+        wanted, version = accepts(call.headers), protocol_version(call.headers)
+        if not wanted.stream:
+            await self.answer(stream, wanted, version, call)
+            return
+        self._keep_resumable(stream)
+        await self._stream(stream, None, version, call)
+
     async def post(self, message: Message, call: Call) -> None:
         """Answer a POST that carries ``message``: 202, one JSON answer, or an event stream."""
         version = protocol_version(call.headers)

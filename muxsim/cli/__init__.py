@@ -1,0 +1,5 @@
+"""The ``muxsim`` command."""
+
+from muxsim.cli.main import main
+
+__all__ = ["main"]

@@ -145,6 +145,11 @@ class Router:
         return len(self._exchanges)
 
     @property
+    def calls(self) -> int:
+        """How many of those are calls that somebody still waits for."""
+        return sum(1 for exchange in self._exchanges.values() if not exchange.abandoned and exchange.method != LISTEN)
+
+    @property
     def attachments(self) -> int:
         """How many attachments there are."""
         return len(self._attachments)

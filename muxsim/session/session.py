@@ -98,6 +98,11 @@ class Session:
         """Whether messages still go through."""
         return self.ending is None
 
+    @property
+    def busy(self) -> bool:
+        """Whether a call is waiting for its answer; a subscription's endless one does not count."""
+        return self._router.calls > 0
+
     def statistics(self) -> SessionStatistics:
         """A snapshot."""
         router = self._router

@@ -50,6 +50,10 @@ class Sessions:
         """The live sessions, oldest first."""
         return list(self._sessions.values())
 
+    def specs(self) -> list[EnvSpec]:
+        """The environments that can be had."""
+        return list(self._specs.values())
+
     def spec(self, env: str) -> EnvSpec:
         """The spec of an environment. Raises `UnknownEnvironment`."""
         try:

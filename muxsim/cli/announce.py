@@ -1,0 +1,31 @@
+"""What ``muxsim serve`` prints when it is ready."""
+
+from __future__ import annotations
+
+import sys
+
+from muxsim import __version__
+from muxsim.serve.host import Serving
+
+
+def announce(serving: Serving) -> None:
+    """Print the URLs and the environments, the address on the first line for scripts to read."""
+    url, config = serving.url, serving.config
+    width = max(len(name) for name in config.environments)
+    lines = [
+        f"muxsim {__version__} is ready on {url}",
+        "",
+        "  environments",
+        *(
+            f"    {spec.name:{width}}  {url}/envs/{spec.name}/mcp{'  (shared)' if spec.shared else ''}"
+            for spec in config.environments.values()
+        ),
+        "",
+        f"  streamable HTTP  {url}/mcp?env=<name>&seed=<n>",
+        f"  SSE              {url}/sse?env=<name>&seed=<n>",
+        f'  sessions         POST {url}/sessions  {{"env": …, "seed": …}}',
+        "",
+        "  Ctrl-C stops.",
+    ]
+    print("\n".join(lines), flush=True)
+    sys.stdout.flush()

@@ -1,0 +1,147 @@
+"""Reads the command line. What it starts is imported only by the command that needs it: `stdio` starts fast."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from muxsim import __version__
+from muxsim.config import Config, find_config, load, load_command
+from muxsim.errors import ConfigError, ListenError, StartError, UnknownEnvironment
+
+_USAGE_ERROR = 2
+_SEPARATOR = "--"
+
+app = typer.Typer(
+    name="muxsim",
+    help="Run any stdio MCP server as many isolated, seeded environments behind one endpoint.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+LogFormat = Literal["auto", "console", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+ConfigArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[CONFIG | -- COMMAND ARGS...]",
+        help="muxsim.toml or an mcpServers JSON file; ./muxsim.toml if left out. After --: one server to run, no file.",
+        show_default=False,
+    ),
+]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"muxsim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the command as a whole."""
+
+
+@app.command(context_settings={"allow_extra_args": False})
+def serve(
+    config: ConfigArgument = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535, show_default="8000")
+    ] = None,
+    log_format: Annotated[
+        LogFormat | None, typer.Option(help="Form of the log on stderr.", show_default="auto")
+    ] = None,
+    log_level: Annotated[LogLevel | None, typer.Option(help="Least level logged.", show_default="info")] = None,
+) -> None:
+    """Serve environments over streamable HTTP and SSE on one port."""
+    loaded = _with_settings(_load(config), host=host, port=port, log_format=log_format, log_level=log_level)
+    from muxsim.cli.announce import announce  # noqa: PLC0415 - see the module's first line
+    from muxsim.serve import host as server  # noqa: PLC0415
+    from muxsim.serve.log import configure  # noqa: PLC0415
+
+    configure(loaded.server.log_format, loaded.server.log_level)
+    try:
+        server.serve(loaded, announce)
+    except ListenError as error:
+        _fail(error)
+
+
+@app.command()
+def stdio(
+    config: ConfigArgument = None,
+    env: Annotated[str | None, typer.Option(help="The environment to run, if the config has several.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The session's seed.", min=0, max=2**31 - 1, show_default="random")
+    ] = None,
+    log_format: Annotated[
+        LogFormat | None, typer.Option(help="Form of the log on stderr.", show_default="auto")
+    ] = None,
+    log_level: Annotated[LogLevel | None, typer.Option(help="Least level logged.", show_default="info")] = None,
+) -> None:
+    """Run one session on stdin and stdout, for clients that start servers themselves."""
+    loaded = _with_settings(_load(config), log_format=log_format, log_level=log_level)
+    from muxsim.serve.log import configure  # noqa: PLC0415
+    from muxsim.serve.stdio_front import serve_stdio  # noqa: PLC0415
+
+    configure(loaded.server.log_format, loaded.server.log_level)
+    try:
+        finished = serve_stdio(loaded, loaded.environment_name(env), seed)
+    except UnknownEnvironment as error:
+        _fail(error)
+    except StartError as error:
+        typer.echo(f"muxsim: {error}", err=True)
+        raise typer.Exit(1) from None
+    if not finished:
+        raise typer.Exit(1)
+
+
+_command_line: list[str] = []
+
+
+def _load(path: Path | None) -> Config:
+    try:
+        if _command_line:
+            if path is not None:
+                raise ConfigError("give either a config or a command after --, not both", file=str(path))
+            return load_command(_command_line, Path.cwd())
+        return load(path if path is not None else find_config(Path.cwd()))
+    except ConfigError as error:
+        _fail(error)
+
+
+def _with_settings(config: Config, **settings: Any) -> Config:
+    given = {name: value for name, value in settings.items() if value is not None}
+    return replace(config, server=replace(config.server, **given))
+
+
+def _fail(error: Exception) -> Any:
+    typer.echo(f"muxsim: {error}", err=True)
+    raise typer.Exit(_USAGE_ERROR) from None
+
+
+def main() -> None:
+    """The entry point. What stands behind ``--`` is a server's command line, whatever it looks like."""
+    arguments = sys.argv[1:]
+    if _SEPARATOR in arguments:
+        cut = arguments.index(_SEPARATOR)
+        arguments, _command_line[:] = arguments[:cut], arguments[cut + 1 :]
+        if not _command_line:
+            _missing_command()
+    app(args=arguments, prog_name="muxsim")
+
+
+def _missing_command() -> None:
+    print("muxsim: a command is missing after --", file=sys.stderr)
+    sys.exit(_USAGE_ERROR)

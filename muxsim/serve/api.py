@@ -1,0 +1,164 @@
+"""The JSON endpoints: sessions, environments and health. They run on asyncio."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from muxsim import __version__
+from muxsim.errors import Busy, SessionExists, StartError, UnknownEnvironment
+from muxsim.serve.bridge import Bridge
+from muxsim.serve.mcp_endpoints import too_busy
+from muxsim.session.session import BACKEND_GONE, Session
+from muxsim.session.sessions import SEED_LIMIT, Sessions
+from muxsim.supervise.pool import Pool
+from transports.asgi import Call, read_body, respond
+from transports.http_rules import HTTPRefusal, check_json_content, header
+
+# A wish for a session is a few names and numbers.
+_MAX_BODY: Final = 64 * 1024
+_BODY_TIMEOUT: Final = 10.0
+
+
+class OpenRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of ``POST /sessions``: ``ttl`` in seconds, the rest as in the design."""
+
+    env: str | None = None
+    seed: int | None = None
+    id: str | None = None
+    ttl: float | None = None
+
+
+_decoder: Final = msgspec.json.Decoder(OpenRequest)
+
+
+class API:
+    """The endpoints that are not MCP."""
+
+    def __init__(self, sessions: Sessions, pool: Pool, bridge: Bridge, default_env: str | None) -> None:
+        self._sessions = sessions
+        self._pool = pool
+        self._bridge = bridge
+        self._default_env = default_env
+        self.ready = True
+
+    async def sessions(self, call: Call) -> None:
+        """``POST /sessions`` and ``GET /sessions``."""
+        if call.scope["method"] == "POST":
+            session = await self._open(await self._wish(call))
+            await _answer(call, self._describe(session, call), 201, [(b"location", f"/sessions/{session.id}".encode())])
+        else:
+            await _answer(call, {"sessions": [self._describe(session, call) for session in self._sessions.all()]})
+
+    async def session(self, call: Call, id: str) -> None:
+        """``GET`` and ``DELETE /sessions/<id>``."""
+        session = self._sessions.get(id)
+        if session is None or not session.live:
+            raise HTTPRefusal(404, "there is no such session")
+        if call.scope["method"] == "DELETE":
+            session.end("deleted", "the session was deleted")
+            await self._bridge.call(session.wait_ended)
+            await respond(call, 204)
+        else:
+            await _answer(call, self._describe(session, call))
+
+    async def envs(self, call: Call) -> None:
+        """``GET /envs``."""
+        await _answer(
+            call,
+            {
+                "environments": [
+                    {"name": spec.name, "shared": spec.shared, "mcp": f"{_base(call)}/envs/{spec.name}/mcp"}
+                    for spec in self._sessions.specs()
+                ],
+                "default": self._default_env,
+            },
+        )
+
+    async def index(self, call: Call) -> None:
+        """``GET /``: what is here."""
+        base = _base(call)
+        urls = {name: base + path for name, path in {"mcp": "/mcp", "sse": "/sse", "sessions": "/sessions"}.items()}
+        environments = [spec.name for spec in self._sessions.specs()]
+        await _answer(call, {"name": "muxsim", "version": __version__, "environments": environments, "urls": urls})
+
+    async def health(self, call: Call) -> None:
+        """``GET /health``: the process answers, and what it holds."""
+        statistics = self._pool.statistics()
+        await _answer(
+            call,
+            {
+                "status": "ok",
+                "version": __version__,
+                "sessions": len(self._sessions),
+                "waiting": statistics.leases.waiting,
+                "processes": statistics.processes.alive,
+            },
+        )
+
+    async def readiness(self, call: Call) -> None:
+        """``GET /ready``: whether a new session has a chance now."""
+        await _answer(call, {"ready": self.ready}, 200 if self.ready else 503)
+
+    async def _wish(self, call: Call) -> OpenRequest:
+        check_json_content(call.headers)
+        body = await read_body(call, _MAX_BODY, _BODY_TIMEOUT)
+        try:
+            wish = _decoder.decode(body or b"{}")
+        except msgspec.DecodeError as error:
+            raise HTTPRefusal(400, f"the body must be {{env, seed?, id?, ttl?}}: {error}") from None
+        if wish.seed is not None and not 0 <= wish.seed < SEED_LIMIT:
+            raise HTTPRefusal(400, f"seed {wish.seed} must be a whole number from 0 to {SEED_LIMIT - 1}")
+        if wish.ttl is not None and wish.ttl <= 0:
+            raise HTTPRefusal(400, f"ttl {wish.ttl:g} must be more than 0 seconds")
+        return wish
+
+    async def _open(self, wish: OpenRequest) -> Session:
+        env = wish.env or self._default_env
+        if env is None:
+            raise HTTPRefusal(400, 'name an environment: {"env": …}; GET /envs lists them')
+        try:
+            if self._sessions.spec(env).shared:
+                return await self._bridge.call(self._sessions.shared, env)
+            return await self._bridge.call(self._start, env, wish)
+        except UnknownEnvironment as error:
+            raise HTTPRefusal(404, str(error)) from None
+        except SessionExists as error:
+            raise HTTPRefusal(409, str(error)) from None
+        except ValueError as error:
+            raise HTTPRefusal(400, str(error)) from None
+        except Busy as busy:
+            raise too_busy(busy, None) from None
+        except StartError as error:
+            raise HTTPRefusal(502, str(error), code=BACKEND_GONE) from None
+
+    async def _start(self, env: str, wish: OpenRequest) -> Session:
+        return await self._sessions.open(env, seed=wish.seed, id=wish.id, ttl=wish.ttl)
+
+    def _describe(self, session: Session, call: Call) -> dict[str, Any]:
+        base, statistics = _base(call), session.statistics()
+        return {
+            "id": session.id,
+            "env": session.spec.name,
+            "seed": session.seed,
+            "state": session.state.value,
+            "pid": session.pid,
+            "age": round(trio.current_time() - session.created, 3),
+            "attachments": statistics.attachments,
+            "in_flight": statistics.in_flight,
+            "urls": {
+                "mcp": f"{base}/s/{session.id}/mcp",
+                "sse": f"{base}/s/{session.id}/sse",
+                "session": f"{base}/sessions/{session.id}",
+            },
+        }
+
+
+def _base(call: Call) -> str:
+    return f"{call.scope['scheme']}://{header(call.headers, b'host')}"
+
+
+async def _answer(call: Call, value: Any, status: int = 200, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+    await respond(call, status, msgspec.json.encode(value), headers or [])

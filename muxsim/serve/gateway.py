@@ -1,0 +1,125 @@
+"""The ASGI application: what is checked on every request, and which endpoint a path belongs to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from muxsim.serve.api import API
+from muxsim.serve.mcp_endpoints import MCPEndpoints
+from transports.asgi import Call, ClientGone, refuse
+from transports.event_stream import EventStream
+from transports.http_rules import HostRules, HTTPRefusal, header
+from transports.streamable_http import StreamableHTTP
+
+_MCP_METHODS = ["GET", "POST", "DELETE"]
+_ALLOWED_HEADERS = [
+    "Accept",
+    "Authorization",
+    "Content-Type",
+    "Last-Event-ID",
+    "Mcp-Method",
+    "Mcp-Name",
+    "Mcp-Protocol-Version",
+    "Mcp-Session-Id",
+]
+
+
+_HANDED_OVER = "muxsim.handed_over"
+
+
+def hand_over(scope: Any, transport: StreamableHTTP, stream: EventStream) -> None:
+    """Mark a request whose message is with the backend already: only its answer is left to do."""
+    scope[_HANDED_OVER] = (transport, stream)
+
+
+class Gateway:
+    """Host and Origin first, then CORS, then the routes."""
+
+    def __init__(self, endpoints: MCPEndpoints, api: API, rules: HostRules) -> None:
+        self.endpoints = endpoints
+        self.rules = rules
+        self._router = _router(endpoints, api)
+        self._cross_origin = _with_cors(self._router, rules)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        call = Call(scope, receive, send)
+        try:
+            if _HANDED_OVER in scope:
+                transport, stream = scope[_HANDED_OVER]
+                await transport.resume(stream, call)
+                return
+            self.rules.check(call.headers)
+        except HTTPRefusal as refusal:
+            await refuse(call, refusal)
+            return
+        origin = header(call.headers, b"origin")
+        app: ASGIApp = self._router if origin is None else self._cross_origin
+        await app(scope, receive, send)
+
+
+def _router(mcp: MCPEndpoints, api: API) -> ASGIApp:
+    return Router(
+        [
+            _route("/mcp", lambda call, _: mcp.implicit(call, None), _MCP_METHODS),
+            _route("/s/{id}/mcp", lambda call, path: mcp.of_session(call, path["id"]), _MCP_METHODS),
+            _route("/envs/{env}/mcp", lambda call, path: mcp.implicit(call, path["env"]), _MCP_METHODS),
+            _route("/sse", lambda call, _: mcp.sse(call, None), ["GET"]),
+            _route("/envs/{env}/sse", lambda call, path: mcp.sse(call, path["env"]), ["GET"]),
+            _route("/messages", lambda call, _: mcp.messages(call, None), ["POST"]),
+            _route("/s/{id}/sse", lambda call, path: mcp.sse_of_session(call, path["id"]), ["GET"]),
+            _route("/s/{id}/messages", lambda call, path: mcp.messages(call, path["id"]), ["POST"]),
+            _route("/sessions", lambda call, _: api.sessions(call), ["GET", "POST"]),
+            _route("/sessions/{id}", lambda call, path: api.session(call, path["id"]), ["GET", "DELETE"]),
+            _route("/envs", lambda call, _: api.envs(call), ["GET"]),
+            _route("/health", lambda call, _: api.health(call), ["GET"]),
+            _route("/ready", lambda call, _: api.readiness(call), ["GET"]),
+            _route("/", lambda call, _: api.index(call), ["GET"]),
+        ],
+        default=_not_found,
+    )
+
+
+class _Endpoint:
+    """An ASGI application of one function, which may refuse."""
+
+    def __init__(self, answer: Callable[[Call, dict[str, Any]], Awaitable[None]]) -> None:
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call = Call(scope, receive, send)
+        try:
+            await self._answer(call, scope["path_params"])
+        except HTTPRefusal as refusal:
+            await refuse(call, refusal)
+        except ClientGone:
+            pass
+
+
+def _route(path: str, answer: Callable[[Call, dict[str, Any]], Awaitable[None]], methods: list[str]) -> Route:
+    return Route(path, _Endpoint(answer), methods=methods)
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    refusal = HTTPRefusal(404, f"there is nothing at {scope['path']}; GET / says what is")
+    await refuse(Call(scope, receive, send), refusal)
+
+
+def _with_cors(app: ASGIApp, rules: HostRules) -> ASGIApp:
+    patterns = [re.escape(origin).replace(r"\*", r"\d+") for origin in rules.origins if origin.endswith(":*")]
+    return CORSMiddleware(
+        app,
+        allow_origins=[origin for origin in rules.origins if not origin.endswith(":*")],
+        allow_origin_regex="|".join(patterns) or None,
+        allow_methods=[*_MCP_METHODS, "OPTIONS"],
+        allow_headers=_ALLOWED_HEADERS,
+        expose_headers=["Mcp-Session-Id", "Mcp-Protocol-Version", "Location"],
+        max_age=3600,
+    )

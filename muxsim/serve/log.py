@@ -1,0 +1,55 @@
+"""One structured line for each event of a session's life, on stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Final, Literal
+
+import structlog
+
+from muxsim.events import SessionEvent, What
+
+LogFormat = Literal["auto", "console", "json"]
+
+_LEVELS: Final = {
+    What.OPENING: "debug",
+    What.STDERR: "info",
+    What.REJECTED: "warning",
+    What.OPEN_FAILED: "warning",
+    What.CRASHED: "error",
+}
+
+
+def configure(log_format: LogFormat, level: str) -> None:
+    """Write JSON lines, or lines for people where stderr is a terminal or "console" was asked for."""
+    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if console else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def log_event(event: SessionEvent) -> None:
+    """A listener for `muxsim.events.Events`."""
+    fields: dict[str, Any] = {"session": event.session, "env": event.env, "seed": event.seed}
+    if event.pid is not None:
+        fields["pid"] = event.pid
+    details = {key: value for key, value in event.details.items() if value is not None}
+    getattr(structlog.get_logger(), _level(event))(event.what.value, **fields, **details)
+
+
+def _level(event: SessionEvent) -> str:
+    if event.what is What.ENDED and event.details.get("cause") in ("backend_exited", "start_timeout", "internal_error"):
+        return "warning"
+    return _LEVELS.get(event.what, "info")

@@ -1,0 +1,88 @@
+"""The input schemas of a session's tools, asked of its backend when a 2026-07-28 call's headers have to be checked."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from muxsim.session.attachment import Attachment
+from muxsim.session.session import Session
+from transports import messages
+from transports.messages import Kind, Message, RequestId, member, members_of
+
+# How long a listing is believed: the revision has no way to tell a server's clients of every change.
+_FRESH: Final = 60.0
+_PATIENCE: Final = 10.0
+_MOST_PAGES: Final = 100
+
+
+class ToolSchemas:
+    """Input schemas by session and tool name."""
+
+    def __init__(self) -> None:
+        self._known: WeakKeyDictionary[Session, tuple[float, dict[str, Any]]] = WeakKeyDictionary()
+
+    async def of_call(self, session: Session, call: Message) -> Any | None:
+        """The schema of the tool that a ``tools/call`` names; None if the backend does not list it."""
+        raw_name = member(call.params, "name")
+        name = "" if raw_name is None else str(msgspec.json.decode(raw_name))
+        asked, schemas = self._known.get(session, (0.0, {}))
+        if name not in schemas or time.monotonic() - asked > _FRESH:
+            schemas = await _list_tools(session, call)
+            self._known[session] = (time.monotonic(), schemas)
+        return schemas.get(name)
+
+
+async def _list_tools(session: Session, call: Message) -> dict[str, Any]:
+    """All pages of tools/list, under the envelope of the call that needs it: what it may see is what counts."""
+    envelope = members_of(member(call.params, "_meta"))
+    envelope.pop("progressToken", None)
+    schemas: dict[str, Any] = {}
+    params: dict[str, Any] = {"_meta": envelope}
+    for _ in range(_MOST_PAGES):
+        answer = await _ask(session, "tools/list", params)
+        if answer is None or answer.kind is not Kind.RESULT:
+            break
+        page = msgspec.json.decode(answer.members["result"])
+        for tool in page.get("tools", []):
+            schemas[tool.get("name")] = tool.get("inputSchema")
+        if not isinstance(page.get("nextCursor"), str):
+            break
+        params = {"_meta": envelope, "cursor": page["nextCursor"]}
+    return schemas
+
+
+async def _ask(session: Session, method: str, params: Any) -> Message | None:
+    """One request of muxsim's own to a backend; None if it did not answer in time."""
+    caller = Attachment(session, "internal", cancels=True)
+    answers = _Answers()
+    caller.connect(answers)
+    caller.receive(messages.request(1, method, params))
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            return await answers.first
+    except TimeoutError:
+        return None
+    finally:
+        caller.disconnected()
+
+
+class _Answers:
+    """A transport whose client is muxsim itself: it waits for one answer."""
+
+    congested = False
+
+    def __init__(self) -> None:
+        self.first: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+
+    def send(self, message: Message, about: RequestId | None = None) -> None:
+        """Keep the answer."""
+        if message.is_answer and not self.first.done():
+            self.first.set_result(message)
+
+    def close(self) -> None:
+        """The session has ended; its requests have been answered with errors before."""
