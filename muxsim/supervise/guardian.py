@@ -1,0 +1,681 @@
+"""The guardian: a small process that forks every child and sees to it that nothing outlives its use.
+
+`muxsim.supervise.process.Launcher` starts it as `python -I -S guardian.py LAUNCHER_PID TOKEN`, with its end of a
+SOCK_SEQPACKET socket as standard input. It stands apart so that it can be a child subreaper (orphans of any depth
+come back to it, and to no one else) without changing the program that embeds muxsim, and so that it is still there
+when that program is killed. It has one thread and imports only the standard library.
+
+Each packet is one JSON object whose `"kind"` names it:
+
+    to the guardian                                       its answer
+    spawn {ref, argv, env, cwd, umask, rlimits} + 3 fds   spawned {ref, pid} + pidfd, or failed {ref, stage, errno}
+    remember {pid}                                        remembered {pid}
+    signal {pid, signals}                                 none; goes to the child's process group
+    sweep {pid}                                           swept {pid, killed, left}
+    clear {}                                              cleared {killed}
+    (nothing)                                             exited {pid, status}, when a child has ended
+
+`status` is what subprocess calls a returncode. The three descriptors become the child's 0, 1 and 2. A child that has
+ended stays a zombie until `sweep`: its pid, which is its group's and its session's number too, belongs to nobody else
+for as long as anyone may still signal it.
+
+The module is run by its path, so it imports nothing of muxsim; process.py imports the wire format from here.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import errno
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+try:
+    import ctypes
+except ImportError:  # a Python built without libffi: no prctl, so neither subreaper nor PDEATHSIG
+    ctypes = None  # type: ignore[assignment]
+
+MARK = "MUXSIM_PROCESS"
+"""Environment variable of every child, `<launcher token>.<number>`: tells whose tree an orphan belongs to."""
+
+LAUNCHER_GONE_GRACE = 0.5
+"""Seconds for children to end by themselves once their launcher has died and their stdin is at its end."""
+
+LAUNCHER_GONE_TERM = 0.4
+"""Seconds after SIGTERM, in the same case. With the grace before, it leaves one of the promised two seconds spare."""
+
+UNKILLABLE = 5.0
+"""Seconds after which a process that survives SIGKILL (it hangs in the kernel, or is root's) is given up."""
+
+ROUND = 0.01
+"""Seconds between two looks at a tree that is being killed, if no SIGCHLD comes first."""
+
+PACKET_LIMIT = 32 * 1024
+"""Bytes of a message sent as a packet; a longer one travels in a memfd (a socket buffer holds about 200 KiB)."""
+
+DESCRIPTORS = 4
+"""Most descriptors in one packet: three streams and a memfd."""
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+Message = dict[str, Any]
+
+
+# --- the wire, used by both ends ---
+
+
+class Packet(NamedTuple):
+    """A message ready to be sent. It owns its descriptors: `close` it once it is sent or given up."""
+
+    data: bytes
+    fds: tuple[int, ...]
+
+    def close(self) -> None:
+        for fd in self.fds:
+            os.close(fd)
+
+
+class Received(NamedTuple):
+    """`message` is None at the end of the channel. `complete` is False if descriptors were lost for want of room."""
+
+    message: Message | None
+    fds: list[int]
+    complete: bool
+
+
+def pack(message: Message, fds: Sequence[int] = ()) -> Packet:
+    """Encode `message`; takes over `fds`, and closes them if a memfd was needed and there is none to be had."""
+    data = json.dumps(message, separators=(",", ":")).encode()
+    packet = Packet(data, tuple(fds))
+    if len(data) <= PACKET_LIMIT:
+        return packet
+    try:
+        memory = os.memfd_create("muxsim-message", os.MFD_CLOEXEC)
+    except OSError:
+        packet.close()
+        raise
+    packet = Packet(json.dumps({"kind": "memfd", "ref": message.get("ref")}).encode(), (*fds, memory))
+    try:
+        with open(memory, "wb", closefd=False) as file:
+            file.write(data)
+    except OSError:
+        packet.close()
+        raise
+    return packet
+
+
+def send(channel: socket.socket, packet: Packet) -> None:
+    """Send and leave `packet` open: a non-blocking channel may ask for another try."""
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", packet.fds))] if packet.fds else []
+    channel.sendmsg([packet.data], ancillary)
+
+
+def receive(channel: socket.socket) -> Received:
+    """The next message; BlockingIOError if there is none. The descriptors are the caller's, close-on-exec."""
+    room = socket.CMSG_LEN(DESCRIPTORS * array.array("i").itemsize)
+    flags = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+    try:
+        data, ancillary, seen, _ = channel.recvmsg(2 * PACKET_LIMIT, room, flags)
+    except (ConnectionResetError, BrokenPipeError):
+        return Received(None, [], complete=True)
+    fds = array.array("i")
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+    complete = not seen & socket.MSG_CTRUNC
+    if not data:
+        return Received(None, list(fds), complete)
+    message: Message = json.loads(data)
+    if message["kind"] == "memfd" and complete:
+        with open(fds.pop(), "rb") as file:
+            file.seek(0)
+            message = json.load(file)
+    return Received(message, list(fds), complete)
+
+
+# --- looking at processes ---
+
+
+class Stat(NamedTuple):
+    """What /proc/<pid>/stat says. A pid and its `started` (clock ticks since boot) together name one process ever."""
+
+    state: bytes
+    parent: int
+    group: int
+    session: int
+    started: int
+
+
+def read_stat(pid: int) -> Stat | None:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            line = file.read()
+    except OSError:
+        return None
+    # The name, in brackets before this, may hold spaces and brackets of its own.
+    fields = line[line.rindex(b")") + 2 :].split()
+    return Stat(fields[0], int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
+
+
+def environment_holds(pid: int, entry: bytes) -> bool:
+    """Whether the environment that `pid` was started with has something that begins with `entry`."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return b"\0" + entry in b"\0" + file.read() + b"\0"
+    except OSError:
+        return False
+
+
+def all_pids() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return []
+
+
+def has_children_files() -> bool:
+    """Whether the kernel was built with CONFIG_PROC_CHILDREN, as distributions do."""
+    pid = os.getpid()
+    return os.path.exists(f"/proc/{pid}/task/{pid}/children")
+
+
+CHILDREN_FILES = has_children_files()
+
+
+def children_of(pid: int) -> list[int]:
+    """Direct children, zombies included.
+
+    The kernel may leave one out when a sibling is reaped while we read. Our own children are reaped by nobody else, so
+    for them the list is whole; what is missed deeper down becomes our own child when its parent dies.
+    """
+    if not CHILDREN_FILES:
+        return [other for other in all_pids() if (stat := read_stat(other)) and stat.parent == pid]
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                found += map(int, file.read().split())
+    return found
+
+
+def families(roots: Iterable[int]) -> dict[int, Stat]:
+    """`roots` and everything below them."""
+    found: dict[int, Stat] = {}
+    to_see = list(roots)
+    while to_see:
+        pid = to_see.pop()
+        if pid not in found and (stat := read_stat(pid)):
+            found[pid] = stat
+            to_see += children_of(pid)
+    return found
+
+
+def marked(token: str) -> dict[int, Stat]:
+    """Every process on the machine that was started, directly or not, under this launcher's token."""
+    entry = f"{MARK}={token}.".encode()
+    return {pid: stat for pid in all_pids() if environment_holds(pid, entry) and (stat := read_stat(pid))}
+
+
+def signal_exactly(pid: int, started: int, number: int) -> bool:
+    """Signal this very process, never another that got its pid since; False if it is gone or not ours to signal."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        stat = read_stat(pid)
+        if stat is None or stat.started != started:
+            return False
+        signal.pidfd_send_signal(pidfd, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def exit_status(pid: int, *, keep: bool) -> int | None:
+    """The returncode of a child that has ended, else None; reaps it unless it is to be kept."""
+    options = os.WEXITED | os.WNOHANG | (os.WNOWAIT if keep else 0)
+    try:
+        found = os.waitid(os.P_PID, pid, options)
+    except ChildProcessError:
+        return None
+    if found is None:
+        return None
+    return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+
+
+# --- making a child ---
+
+
+def prctl(option: int, value: int) -> bool:
+    if LIBC is None:
+        return False
+    arguments = [ctypes.c_ulong(argument) for argument in (value, 0, 0, 0)]
+    return bool(LIBC.prctl(ctypes.c_int(option), *arguments) == 0)
+
+
+LIBC = ctypes.CDLL(None) if ctypes else None
+
+
+def fork(order: Message, fds: Sequence[int]) -> tuple[int, int]:
+    """Start making a child. Returns its pid and a pipe that ends, empty, once the child runs its program."""
+    report, report_end = os.pipe()
+    parent = os.getpid()
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(report)
+        raise
+    else:
+        if pid == 0:
+            become(order, fds, report_end, parent)
+    finally:
+        os.close(report_end)
+    return pid, report
+
+
+def become(order: Message, fds: Sequence[int], report: int, parent: int) -> NoReturn:
+    """In the fork: turn into the program that was ordered, or say which stage failed and end."""
+    stage = "prepare"
+    try:
+        os.setsid()
+        reset_signals()
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the line above could tie us to it
+            os._exit(127)
+        for target, fd in enumerate(fds):
+            os.dup2(fd, target)
+        if order["umask"] is not None:
+            os.umask(order["umask"])
+        stage = "chdir"
+        os.chdir(order["cwd"])
+        stage = "rlimits"
+        for name, limits in order["rlimits"].items():
+            resource.setrlimit(int(name), tuple(limits))
+        stage = "exec"
+        execute(order["argv"], order["env"])
+    except Exception as error:  # whatever is not reported would look like a child that started
+        number = getattr(error, "errno", None) or errno.EINVAL
+        os.write(report, json.dumps([stage, number]).encode())
+    finally:
+        os._exit(127)
+
+
+def reset_signals() -> None:
+    """As a shell would start it: no signal ignored (Python ignores two of its own accord), none blocked."""
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is not signal.SIG_DFL:
+            with contextlib.suppress(OSError):  # not for those the C library keeps to itself
+                signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def execute(argv: list[str], env: Mapping[str, str]) -> NoReturn:
+    failure = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    for program in places(argv[0], env):
+        try:
+            os.execve(program, argv, env)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except PermissionError as error:  # as a shell does: perhaps a later folder has one that may be run
+            failure = error
+    raise failure
+
+
+def places(program: str, env: Mapping[str, str]) -> list[str]:
+    """Where `program` is looked for: the PATH is the child's own, never ours."""
+    if "/" in program:
+        return [program]
+    return [os.path.join(folder or ".", program) for folder in env.get("PATH", os.defpath).split(os.pathsep)]
+
+
+# --- the guardian itself ---
+
+
+class Starting(NamedTuple):
+    """A child between fork and exec."""
+
+    ref: int
+    pid: int
+    mark: str
+
+
+class Tree:
+    """One child and all that came from it.
+
+    `status` is the returncode once it has ended (it stays unreaped). `seen` are the descendants met so far, by pid and
+    start time, and `sessions` the session ids they had: these recognise a process that has left the child's own
+    session, was orphaned, and cleared its environment.
+    """
+
+    def __init__(self, pid: int, mark: str) -> None:
+        self.pid = pid
+        self.status: int | None = None
+        self.killed: set[tuple[int, int]] = set()
+        self.sweep_until: float | None = None
+        self.next_round = 0.0
+        self.given_up = False
+        self._entry = f"{MARK}={mark}\0".encode()
+        self._seen: dict[int, int] = {}
+        self._sessions: set[int] = {pid}
+
+    def remember(self, family: Mapping[int, Stat]) -> None:
+        for pid, stat in family.items():
+            self._seen[pid] = stat.started
+            self._sessions.add(stat.session)
+
+    def owns(self, pid: int, stat: Stat) -> bool:
+        return (
+            stat.group == self.pid
+            or stat.session in self._sessions
+            or self._seen.get(pid) == stat.started
+            or environment_holds(pid, self._entry)
+        )
+
+    def kill(self, roots: Iterable[int]) -> None:
+        """SIGKILL to the group (at once, so that nobody in it can fork his way out) and to `roots` with their own."""
+        family = families(roots)
+        self.remember(family)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        for pid, stat in family.items():
+            if pid != self.pid and stat.state != b"Z":
+                self.killed.add((pid, stat.started))
+                signal_exactly(pid, stat.started, signal.SIGKILL)
+
+
+class Guardian:
+    """One thread, one poll loop. Nothing in it blocks but a send, until the launcher reads or dies."""
+
+    def __init__(self, channel: socket.socket, launcher: int, token: str) -> None:
+        self._channel = channel
+        self._launcher = launcher
+        self._token = token
+        self._subreaper = prctl(PR_SET_CHILD_SUBREAPER, 1)
+        self._pid = os.getpid()
+        self._trees: dict[int, Tree] = {}
+        self._starting: dict[int, Starting] = {}
+        self._launcher_gone = False
+        self._wakeup = wake_on_sigchld()
+        self._poll = select.poll()
+        for fd in (channel.fileno(), launcher, self._wakeup):
+            self._poll.register(fd, select.POLLIN)
+        self._answers = {
+            "spawn": self._spawn,
+            "remember": self._remember,
+            "signal": self._signal,
+            "sweep": self._sweep,
+            "clear": self._clear,
+        }
+
+    def run(self) -> None:
+        while not self._launcher_gone:
+            for fd, _ in self._poll.poll(self._patience()):
+                self._handle(fd)
+            self._continue_sweeps()
+        self._wind_up()
+
+    def _patience(self) -> float | None:
+        sweeping = any(tree.sweep_until is not None for tree in self._trees.values())
+        return ROUND * 1000 if sweeping else None
+
+    def _handle(self, fd: int) -> None:
+        if fd == self._channel.fileno():
+            self._answer()
+        elif fd == self._launcher:
+            self._launcher_gone = True
+        elif fd == self._wakeup:
+            drain(fd)
+            self._collect()
+        else:
+            self._finish_start(fd)
+
+    def _answer(self) -> None:
+        try:
+            received = receive(self._channel)
+        except BlockingIOError:
+            return
+        try:
+            if received.message is None:
+                self._launcher_gone = True
+            elif not received.complete:
+                self._fail(received.message.get("ref"), "descriptors", errno.EMFILE)
+            else:
+                self._answers[received.message["kind"]](received.message, received.fds)
+        finally:
+            for fd in received.fds:
+                os.close(fd)
+
+    def _send(self, message: Message, *fds: int) -> None:
+        try:
+            send(self._channel, pack(message, fds))
+        except (BrokenPipeError, ConnectionResetError):
+            self._launcher_gone = True
+
+    def _fail(self, ref: int | None, stage: str, number: int) -> None:
+        self._send({"kind": "failed", "ref": ref, "stage": stage, "errno": number})
+
+    # spawning
+
+    def _spawn(self, order: Message, fds: Sequence[int]) -> None:
+        try:
+            pid, report = fork(order, fds)
+        except OSError as error:
+            self._fail(order["ref"], "fork", error.errno or errno.EAGAIN)
+            return
+        self._starting[report] = Starting(order["ref"], pid, order["env"][MARK])
+        self._poll.register(report, select.POLLIN)
+
+    def _finish_start(self, report: int) -> None:
+        start = self._starting.pop(report)
+        self._poll.unregister(report)
+        failure = os.read(report, PACKET_LIMIT)
+        os.close(report)
+        if failure:
+            os.waitpid(start.pid, 0)
+            self._fail(start.ref, *json.loads(failure))
+            return
+        self._trees[start.pid] = tree = Tree(start.pid, start.mark)
+        try:
+            pidfd = os.pidfd_open(start.pid)
+        except OSError as error:
+            self._begin_sweep(tree)
+            self._fail(start.ref, "descriptors", error.errno or errno.EMFILE)
+            return
+        self._send({"kind": "spawned", "ref": start.ref, "pid": start.pid}, pidfd)
+        os.close(pidfd)
+        self._see_exit(tree)
+
+    # exits
+
+    def _collect(self) -> None:
+        for tree in list(self._trees.values()):
+            if tree.status is None:
+                self._see_exit(tree)
+        orphans = self._orphans()
+        if not self._trees and not self._starting:
+            # Nobody is left whom they could belong to. Each that dies brings another SIGCHLD, and so another look.
+            self._signal_all(families(orphans), signal.SIGKILL)
+
+    def _see_exit(self, tree: Tree) -> None:
+        tree.status = exit_status(tree.pid, keep=not tree.given_up)
+        if tree.status is None:
+            return
+        self._send({"kind": "exited", "pid": tree.pid, "status": tree.status})
+        if tree.given_up:
+            del self._trees[tree.pid]
+
+    def _orphans(self) -> dict[int, Stat]:
+        """What has lost its parent and come to us; reaps those that have ended.
+
+        When a child has ended and this names nothing of its tree, then nothing of its tree is left: whatever it
+        started is below it, or has become our child.
+        """
+        if not self._subreaper:
+            return {pid: stat for pid, stat in marked(self._token).items() if pid not in self._trees}
+        known = {start.pid for start in self._starting.values()} | self._trees.keys()
+        strangers = (pid for pid in children_of(self._pid) if pid not in known)
+        alive = (pid for pid in strangers if exit_status(pid, keep=False) is None)
+        return {pid: stat for pid in alive if (stat := read_stat(pid))}
+
+    # ending
+
+    def _remember(self, message: Message, _fds: Sequence[int]) -> None:
+        pid = message["pid"]
+        if tree := self._trees.get(pid):
+            tree.remember(families([pid]))
+        self._send({"kind": "remembered", "pid": pid})
+
+    def _signal(self, message: Message, _fds: Sequence[int]) -> None:
+        if message["pid"] in self._trees:
+            for number in message["signals"]:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(message["pid"], number)
+
+    def _sweep(self, message: Message, _fds: Sequence[int]) -> None:
+        if tree := self._trees.get(message["pid"]):
+            self._begin_sweep(tree)
+
+    def _begin_sweep(self, tree: Tree) -> None:
+        tree.sweep_until = time.monotonic() + UNKILLABLE
+        tree.kill([tree.pid] if tree.status is None else [])
+        tree.next_round = time.monotonic() + ROUND
+
+    def _continue_sweeps(self) -> None:
+        sweeping = [tree for tree in self._trees.values() if tree.sweep_until is not None]
+        if not sweeping:
+            return
+        orphans = self._orphans()
+        for tree in sweeping:
+            self._sweep_once(tree, orphans)
+        if not self._trees:
+            self._collect()
+
+    def _sweep_once(self, tree: Tree, orphans: Mapping[int, Stat]) -> None:
+        now = time.monotonic()
+        roots = [pid for pid, stat in orphans.items() if tree.owns(pid, stat)]
+        if tree.status is None:
+            roots.append(tree.pid)
+        if not roots:
+            exit_status(tree.pid, keep=False)
+            del self._trees[tree.pid]
+            self._send_swept(tree, left=0)
+        elif tree.sweep_until is not None and now >= tree.sweep_until:
+            self._give_up(tree)
+            self._send_swept(tree, left=len(roots))
+        elif tree.status is not None or now >= tree.next_round:
+            tree.kill(roots)
+            tree.next_round = now + ROUND
+
+    def _send_swept(self, tree: Tree, left: int) -> None:
+        self._send({"kind": "swept", "pid": tree.pid, "killed": len(tree.killed), "left": left})
+
+    def _give_up(self, tree: Tree) -> None:
+        """Nobody asks for this child any more: reap it when it ends."""
+        tree.given_up = True
+        tree.sweep_until = None
+        self._see_exit(tree)
+
+    def _clear(self, _message: Message, _fds: Sequence[int]) -> None:
+        """End what another guardian of the same launcher left behind. Nothing of our own has the token yet."""
+        killed: set[tuple[int, int]] = set()
+        for _ in rounds(UNKILLABLE):
+            if not (left := families(marked(self._token))):
+                break
+            killed |= self._signal_all(left, signal.SIGKILL)
+        self._send({"kind": "cleared", "killed": len(killed)})
+
+    def _signal_all(self, processes: Mapping[int, Stat], number: int) -> set[tuple[int, int]]:
+        found = {(pid, stat.started) for pid, stat in processes.items() if pid != self._pid}
+        for pid, started in found:
+            signal_exactly(pid, started, number)
+        return found
+
+    def _wind_up(self) -> None:
+        """The launcher is gone: end everything below us, politely for as long as we may."""
+        self._channel.close()
+        if self._all_gone_within(LAUNCHER_GONE_GRACE):
+            return
+        for number in (signal.SIGTERM, signal.SIGCONT):
+            self._signal_all(self._everything(), number)
+        if self._all_gone_within(LAUNCHER_GONE_TERM):
+            return
+        for _ in rounds(UNKILLABLE):
+            if self._reap_all():
+                return
+            self._signal_all(self._everything(), signal.SIGKILL)
+
+    def _everything(self) -> dict[int, Stat]:
+        ours = families(children_of(self._pid))
+        return ours if self._subreaper else ours | families(marked(self._token))
+
+    def _all_gone_within(self, seconds: float) -> bool:
+        return any(self._reap_all() for _ in rounds(seconds))
+
+    def _reap_all(self) -> bool:
+        """Reap whoever has ended; True if nobody is left. No pid is used after this without its start time."""
+        try:
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
+        except ChildProcessError:
+            return self._subreaper or not marked(self._token)
+        return False
+
+
+def rounds(seconds: float) -> Iterator[None]:
+    """One turn at once, then one every `ROUND` until the time is over."""
+    until = time.monotonic() + seconds
+    while True:
+        yield
+        if time.monotonic() >= until:
+            return
+        time.sleep(ROUND)
+
+
+def wake_on_sigchld() -> int:
+    """A descriptor that becomes readable with every SIGCHLD."""
+    wakeup, wakeup_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(wakeup_end, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    return wakeup
+
+
+def drain(fd: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while os.read(fd, PACKET_LIMIT):
+            pass
+
+
+def main() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    # What we were started with may be odd: SIGCHLD blocked, or no stderr, whose number a child's pipe would then get.
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    spare = os.open(os.devnull, os.O_RDWR)
+    if spare > 2:
+        os.close(spare)
+    launcher, token = int(sys.argv[1]), sys.argv[2]
+    try:
+        # Its end of the channel may live on in a fork of it; this tells of the launcher's own death.
+        pidfd = os.pidfd_open(launcher)
+    except ProcessLookupError:
+        return
+    guardian = Guardian(socket.socket(fileno=0), pidfd, token)
+    gc.freeze()  # what is here now is shared with every fork
+    guardian.run()
+
+
+if __name__ == "__main__":
+    main()
