@@ -97,7 +97,7 @@ def stdio(
 
     configure(loaded.server.log_format, loaded.server.log_level)
     try:
-        finished = serve_stdio(loaded, loaded.environment_name(env), seed)
+        finished = serve_stdio(loaded, loaded.environment(env).name, seed)
     except UnknownEnvironment as error:
         _fail(error)
     except StartError as error:

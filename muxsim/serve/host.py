@@ -120,7 +120,7 @@ class _Host:
     async def _serve(self, sessions: Sessions, pool: Pool, bridge: Bridge) -> None:
         settings = self._config.server
         endpoints = MCPEndpoints(sessions, bridge, _http_settings(self._config))
-        api = API(sessions, pool, bridge, settings.default)
+        api = API(sessions, pool, bridge, self._config.default)
         gateway = Gateway(endpoints, api, HostRules(settings.allowed_hosts, settings.allowed_origins))
         self._events.subscribe(endpoints.on_event)
         server = _Server(_uvicorn_config(gateway))
@@ -174,7 +174,7 @@ def _settle(future: asyncio.Future[Any], result: Outcome[None]) -> None:
 def _http_settings(config: Config) -> HTTPSettings:
     settings = config.server
     times = StreamTimes(silence=settings.stream_silence, ping=settings.ping_interval, stall=settings.stall_timeout)
-    return HTTPSettings(settings.max_body, settings.body_timeout, times, settings.default)
+    return HTTPSettings(settings.max_body, settings.body_timeout, times, config.default)
 
 
 def _uvicorn_config(gateway: Gateway) -> uvicorn.Config:

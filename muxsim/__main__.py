@@ -1,0 +1,5 @@
+"""``python -m muxsim``."""
+
+from muxsim.cli import main
+
+main()
