@@ -1,0 +1,55 @@
+"""What every test with real children is held to: whatever it starts or opens is gone when it ends."""
+
+import contextlib
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+# Seconds. muxsim promises that nothing of a session is left after two.
+GRACE = 2.0
+
+
+def children():
+    """This process's children by pid, zombies included, each with its name and state."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            head, _, tail = (folder / "stat").read_text().rpartition(")")
+            state, parent = tail.split()[:2]
+            if int(parent) == os.getpid():
+                found[int(folder.name)] = f"{head.partition('(')[2]} {state}"
+    return found
+
+
+def descriptors():
+    """This process's open files: what each descriptor leads to."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the one that lists them
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind(request, monkeypatch, tmp_path_factory):
+    if request.node.get_closest_marker("children") is None:
+        yield
+        return
+    # A folder of its own, since other runs on this machine make temporary files too.
+    temporary = tmp_path_factory.mktemp("tmp")
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    before = children().items() | descriptors().items()
+
+    def left():
+        more = (children().items() | descriptors().items()) - before
+        return [f"{number}: {what}" for number, what in more] + [path.name for path in temporary.glob("muxsim-*")]
+
+    yield
+    deadline = time.monotonic() + GRACE
+    while left() and time.monotonic() < deadline:
+        time.sleep(0.01)  # ended, but not gone yet; nothing tells us when
+    assert left() == []
