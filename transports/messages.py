@@ -98,7 +98,7 @@ def decode(data: bytes) -> Message:
     """Decode one message.
 
     Raises :class:`RemoteProtocolError` with code -32700 if the bytes are not JSON in UTF-8, and -32600 if they are
-    JSON but not one JSON-RPC 2.0 message; the exception's ``id`` is then the request's id where it could be read.
+    JSON but not one JSON-RPC 2.0 message; :func:`readable_id` may still find the id then.
     """
     members = _decode_members(data)
     if b"\n" in data or b"\r" in data:
@@ -159,7 +159,7 @@ def readable_id(data: bytes) -> RequestId | None:
     """The id in bytes that :func:`decode` refused, where one can still be read; None otherwise."""
     try:
         return decode_id(_members_decoder.decode(data)["id"])
-    except (msgspec.DecodeError, RecursionError, KeyError, RemoteProtocolError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, RemoteProtocolError):
         return None
 
 
