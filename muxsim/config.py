@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -91,10 +91,10 @@ class ServerSettings:
     drain_timeout: float = 0.3
     """How long calls may still take to finish at shutdown, before their sessions are ended."""
 
-    log_format: str = "auto"
+    log_format: Literal["auto", "console", "json"] = "auto"
     """``console``, ``json``, or ``auto``: console on a terminal, JSON elsewhere."""
 
-    log_level: str = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least level that is logged: ``debug``, ``info``, ``warning`` or ``error``."""
 
 
