@@ -1,5 +1,5 @@
 // A real client of the TypeScript SDK, first or second generation, for the end-to-end tests. Prints one line
-// of JSON, {"ok", "client", "result" | "error", "complaints"}; exit status 0, 1 (it failed) or 2 (bad options).
+// of JSON, {"ok", "client", "result" | "error", "complaints"}; exit status 0, 1 (failed) or 2 (bad options).
 
 import { Heard } from './heard.mjs';
 import { BadOption, readOptions, USAGE } from './options.mjs';
@@ -39,7 +39,8 @@ async function runScenario(options) {
     const { name, code, message, cause } = error;
     report.error = { name, code, message, cause: cause?.message };
   }
-  await within(CLOSE_LIMIT, session?.close(), 'closing').catch(({ message }) => report.complaints.push(message));
+  await within(CLOSE_LIMIT, session?.close(), 'closing')
+    .catch((error) => report.complaints.push(error.message));
   return report;
 }
 
