@@ -21,6 +21,7 @@ import msgspec
 from mcp import StdioServerParameters
 from mcp.client import Client
 from mcp.client.sse import sse_client
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -71,7 +72,7 @@ class Episode:
 
 def grid(text: str) -> list[str]:
     """The rows of a map in an observation, one character a field; the player's own field is ``@``."""
-    rows = [re.sub(r"\[.\]", " @ ", line) for line in text.split("\n\n")[0].splitlines()]
+    rows = [re.sub(r"\[.\]", " @ ", line) for line in text.partition("\n\n")[0].splitlines()]
     return ["".join(row.split()) for row in rows if re.fullmatch(r"[\s@A-Z#^.]+", row)]
 
 
@@ -155,7 +156,7 @@ def episodes() -> Iterator[Episode]:
 
 def table(played: list[Episode]) -> Table:
     """The table a person looks at."""
-    shown = Table(title="Eight isolated, seeded sessions through one muxsim", title_justify="left")
+    shown = Table(title="Eight isolated, seeded sessions through one muxsim", title_justify="left", box=box.SIMPLE)
     for name in ("environment", "transport", "how it ended"):
         shown.add_column(name, no_wrap=True)
     for name in ("seed", "steps", "reward", "time"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -31,7 +31,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 ConfigArgument = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[CONFIG | -- COMMAND ARGS...]",
+        metavar="CONFIG | -- COMMAND ARGS...",
         help="muxsim.toml or an mcpServers JSON file; ./muxsim.toml if left out. After --: one server to run, no file.",
         show_default=False,
     ),
@@ -126,7 +126,7 @@ def _with_settings(config: Config, **settings: Any) -> Config:
     return replace(config, server=replace(config.server, **given))
 
 
-def _fail(error: Exception) -> Any:
+def _fail(error: Exception) -> NoReturn:
     typer.echo(f"muxsim: {error}", err=True)
     raise typer.Exit(_USAGE_ERROR) from None
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import structlog
 
 from muxsim.events import SessionEvent, What
-
-LogFormat = Literal["auto", "console", "json"]
 
 _LEVELS: Final = {
     What.OPENING: "debug",
@@ -21,7 +19,7 @@ _LEVELS: Final = {
 }
 
 
-def configure(log_format: LogFormat, level: str) -> None:
+def configure(log_format: str, level: str) -> None:
     """Write JSON lines, or lines for people where stderr is a terminal or "console" was asked for."""
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     renderer: Any = (
