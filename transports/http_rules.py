@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -23,6 +24,8 @@ UNNAMED_VERSION: Final = "2025-03-26"
 PRIMING_SINCE: Final = "2025-11-25"
 
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+# urlsplit overlooks what stands around the brackets: "evil.example[::1]" would be loopback.
+_BRACKETED: Final = re.compile(r"\[[^\[\]]*\](:[0-9]*)?")
 
 
 class HTTPRefusal(Exception):
@@ -72,10 +75,10 @@ _BOTH: Final = Accepts(json=True, stream=True)
 
 def accepts(headers: RawHeaders) -> Accepts:
     """What the Accept header allows; a client that sends none takes both. Raises a 406 if it allows neither."""
-    value = header(headers, b"accept")
-    if value is None:
+    lines = [value.decode("latin-1") for name, value in headers if name == b"accept"]
+    if not lines:
         return _BOTH
-    kinds = {part.split(";", 1)[0].strip().lower() for part in value.split(",")}
+    kinds = {part.split(";", 1)[0].strip().lower() for part in ",".join(lines).split(",")}
     if "*/*" in kinds:
         return _BOTH
     found = Accepts(
@@ -128,11 +131,15 @@ class HostRules:
     """Which Host and Origin headers are served, against DNS rebinding and against pages of other sites.
 
     ``hosts`` are further host names beside loopback's, with or without a port. ``origins`` are whole origins such as
-    ``https://app.example``; a port may be ``*``, and ``*`` alone allows every origin.
+    ``https://app.example``; a port may be ``*``, and ``*`` alone allows every origin but ``null``.
     """
 
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hosts", tuple(host.lower() for host in self.hosts))
+        object.__setattr__(self, "origins", tuple(origin.lower() for origin in self.origins))
 
     def check(self, headers: RawHeaders) -> None:
         """Raise 400, 403 or 421 for a request that did not come from where it should."""
@@ -141,9 +148,9 @@ class HostRules:
             raise HTTPRefusal(400, "exactly one Host header is needed")
         if not self.allows_host(hosts[0]):
             raise HTTPRefusal(421, f"host {hosts[0]!r} is not served here; name it in server.allowed_hosts")
-        origin = header(headers, b"origin")
-        if origin is not None and not self.allows_origin(origin, hosts[0]):
-            raise HTTPRefusal(403, f"origin {origin!r} is not allowed; name it in server.allowed_origins")
+        for origin in [value.decode("latin-1").strip() for name, value in headers if name == b"origin"]:
+            if not self.allows_origin(origin, hosts[0]):
+                raise HTTPRefusal(403, f"origin {origin!r} is not allowed; name it in server.allowed_origins")
 
     def allows_host(self, host: str) -> bool:
         """Whether a Host header is loopback's or one of ``hosts``."""
@@ -158,11 +165,17 @@ class HostRules:
 
     def names_origin(self, origin: str) -> bool:
         """Whether ``origins`` has this origin."""
-        scheme_and_host = origin.rpartition(":")[0]
-        return "*" in self.origins or origin in self.origins or f"{scheme_and_host}:*" in self.origins
+        scheme_and_host, _, port = origin.rpartition(":")
+        return (
+            "*" in self.origins
+            or origin in self.origins
+            or (port.isdecimal() and f"{scheme_and_host}:*" in self.origins)
+        )
 
 
 def _host_name(host: str) -> str | None:
+    if "[" in host and not _BRACKETED.fullmatch(host):
+        return None
     try:
         parts = urlsplit(f"//{host}")
         _ = parts.port
