@@ -156,8 +156,14 @@ def episodes() -> Iterator[Episode]:
 
 def table(played: list[Episode]) -> Table:
     """The table a person looks at."""
-    shown = Table(title="Eight isolated, seeded sessions through one muxsim", title_justify="left", box=box.SIMPLE)
-    for name in ("environment", "transport", "how it ended"):
+    shown = Table(
+        title="Eight isolated, seeded sessions through one muxsim",
+        title_justify="left",
+        box=box.SIMPLE,
+        padding=(0, 1),
+        pad_edge=False,
+    )
+    for name in ("environment", "transport", "ended"):
         shown.add_column(name, no_wrap=True)
     for name in ("seed", "steps", "reward", "time"):
         shown.add_column(name, no_wrap=True, justify="right")

@@ -44,7 +44,7 @@ class Message:
     ``members`` maps each top-level name to its raw JSON; treat it as frozen, several receivers may share it.
     """
 
-    __slots__ = ("_data", "id", "kind", "members", "method")
+    __slots__ = ("_data", "id", "is_answer", "kind", "members", "method")
 
     def __init__(
         self,
@@ -55,6 +55,8 @@ class Message:
         data: bytes | None = None,
     ) -> None:
         self.kind = kind
+        # Whether this ends a request; asked so often on a call's way that it is not worth a property.
+        self.is_answer = kind is Kind.RESULT or kind is Kind.ERROR
         self.id = id
         self.method = method
         self.members = members
@@ -64,11 +66,6 @@ class Message:
         name = f" {self.method}" if self.method else ""
         number = "" if self.id is None else f" id={self.id!r}"
         return f"<Message {self.kind.value}{name}{number}>"
-
-    @property
-    def is_answer(self) -> bool:
-        """Whether this ends a request: a result or an error."""
-        return self.kind is Kind.RESULT or self.kind is Kind.ERROR
 
     @property
     def params(self) -> Raw | None:

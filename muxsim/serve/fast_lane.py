@@ -8,7 +8,8 @@ about it, before or after, goes the ordinary way through ASGI, with the same res
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+import itertools
+from typing import Any, Final, cast
 
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
@@ -21,15 +22,16 @@ from transports.event_stream import EventStream
 from transports.http_rules import Accepts, HTTPRefusal, RawHeaders, accepts, is_modern, protocol_version
 from transports.messages import Kind, Message, decode
 
-# The headers that decide, in a set that real clients send unchanged with every call of theirs.
-_DECIDING: Final = (b"host", b"origin", b"accept", b"content-type", b"mcp-protocol-version")
 _REMEMBERED_HEADERS: Final = 1024
+# How often calls are looked at that may have been silent for too long; a timer for each would cost more than they.
+_TICK: Final = 0.1
 
 
 class FastLane(HttpToolsProtocol):
     """uvicorn's HTTP protocol with a short cut in front of the application."""
 
     gateway: Gateway
+    patience: _Patience
     _waiting: tuple[RequestResponseCycle, ASGIApp] | None = None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -65,7 +67,7 @@ class FastLane(HttpToolsProtocol):
     def _hand_over(self, cycle: RequestResponseCycle) -> _ShortCall | None:
         """The call, under way to its backend; None if the application has to look at it."""
         scope = cycle.scope
-        pairs: RawHeaders = list(scope["headers"])
+        pairs = cast("RawHeaders", scope["headers"])
         headers = dict(pairs)
         session_id = headers.get(b"mcp-session-id")
         if session_id is None:
@@ -80,7 +82,7 @@ class FastLane(HttpToolsProtocol):
             message = decode(bytes(cycle.body))
             if message.kind is not Kind.REQUEST:
                 return None
-            return _ShortCall(client, message, wanted)
+            return _ShortCall(client, message, wanted, self.patience)
         except (RemoteProtocolError, HTTPRefusal):
             return None
 
@@ -92,13 +94,12 @@ class FastLane(HttpToolsProtocol):
 class _ShortCall:
     """A call under way: answered in one write, or given to the application as it stands."""
 
-    __slots__ = ("_client", "_stream", "_timer", "_wanted")
+    __slots__ = ("_client", "_patience", "_stream")
 
-    def __init__(self, client: HTTPClient, message: Message, wanted: Accepts) -> None:
+    def __init__(self, client: HTTPClient, message: Message, wanted: Accepts, patience: _Patience) -> None:
         self._client = client
-        self._wanted = wanted
+        self._patience = patience
         self._stream: EventStream = client.transport.begin(message, wanted)
-        self._timer: asyncio.TimerHandle | None = None
 
     def follow(self, protocol: FastLane, cycle: RequestResponseCycle, app: Any) -> None:
         """Wait for the first message; the stream's own answer may be there already."""
@@ -106,17 +107,46 @@ class _ShortCall:
             self._settle(protocol, cycle, app)
             return
         self._stream.on_change(lambda: self._settle(protocol, cycle, app))
-        self._timer = protocol.loop.call_later(self._client.transport.silence, self._stream.wake)
+        self._patience.begin(self._stream, self._client.transport.silence)
 
     def _settle(self, protocol: FastLane, cycle: RequestResponseCycle, app: Any) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._patience.end(self._stream)
         first = self._stream.first()
         if first is not None and first.is_answer:
             _write(cycle, first.encode(), self._client.transport.session_header[1])
             return
         hand_over(cycle.scope, self._client.transport, self._stream)
         protocol.resume_asgi(cycle, app)
+
+
+class _Patience:
+    """Wakes streams that have been silent for as long as their client's transport allows."""
+
+    def __init__(self) -> None:
+        # In the order of their deadlines: every transport of one server has the same patience.
+        self._deadlines: dict[EventStream, float] = {}
+        self._ticking = False
+
+    def begin(self, stream: EventStream, seconds: float) -> None:
+        """Wake ``stream`` in so many seconds, give or take a tick, unless `end` is called first."""
+        loop = asyncio.get_running_loop()
+        self._deadlines[stream] = loop.time() + seconds
+        if not self._ticking:
+            self._ticking = True
+            loop.call_later(_TICK, self._tick, loop)
+
+    def end(self, stream: EventStream) -> None:
+        """Forget ``stream``."""
+        self._deadlines.pop(stream, None)
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        late = itertools.takewhile(lambda one: one[1] <= now, self._deadlines.items())
+        for stream, _ in list(late):
+            stream.wake()
+        self._ticking = bool(self._deadlines)
+        if self._ticking:
+            loop.call_later(_TICK, self._tick, loop)
 
 
 def _write(cycle: RequestResponseCycle, body: bytes, session_id: bytes) -> None:
@@ -148,7 +178,8 @@ def _usual(gateway: Gateway, pairs: RawHeaders, headers: dict[bytes, bytes]) -> 
     """
     if len(headers) != len(pairs):
         return None
-    key = tuple(headers.get(name) for name in _DECIDING)
+    get = headers.get
+    key = (get(b"host"), get(b"origin"), get(b"accept"), get(b"content-type"), get(b"mcp-protocol-version"))
     if key in _usual_headers:
         return _usual_headers[key]
     if len(_usual_headers) >= _REMEMBERED_HEADERS:
@@ -169,4 +200,4 @@ def _judge(gateway: Gateway, pairs: RawHeaders, headers: dict[bytes, bytes]) -> 
 
 def fast_lane(gateway: Gateway) -> type[FastLane]:
     """The protocol class for uvicorn's ``http`` option."""
-    return type("GatewayFastLane", (FastLane,), {"gateway": gateway})
+    return type("GatewayFastLane", (FastLane,), {"gateway": gateway, "patience": _Patience()})

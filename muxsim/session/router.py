@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -50,8 +50,7 @@ class Exchange:
         return self.request.method
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """One message for one attachment; ``about`` is the client's own request that it belongs to."""
 
     attachment: Attachment
@@ -59,8 +58,7 @@ class Delivery:
     about: RequestId | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Routed:
+class Routed(NamedTuple):
     """What comes of one message: lines for the backend, and messages for attachments."""
 
     to_backend: tuple[Message, ...] = ()

@@ -68,7 +68,8 @@ class Session:
         self.lasting = lasting
         self.state = State.STARTED
         self.ending: Ending | None = None
-        self.created = trio.current_time()
+        self._now = trio.lowlevel.current_clock().current_time
+        self.created = self._now()
         self._events = events
         self._ttl = spec.limits.ttl if ttl is None else ttl
         self._router = Router()
@@ -161,7 +162,7 @@ class Session:
         details: dict[str, Any] = {"cause": self.ending.cause, "text": self.ending.text}
         if self.ending.exit is not None:
             details.update(self.ending.exit.data())
-        details["seconds"] = round(trio.current_time() - self.created, 3)
+        details["seconds"] = round(self._now() - self.created, 3)
         self._events.emit(SessionEvent(What.ENDED, self.id, self.spec.name, self.seed, pid, details))
 
     # ---- time
@@ -170,7 +171,7 @@ class Session:
         while True:
             with trio.CancelScope(deadline=self._next_deadline()) as self._timer:
                 await trio.sleep_forever()
-            self._check_times(trio.current_time())
+            self._check_times(self._now())
 
     def _next_deadline(self) -> float:
         calls = min(self._call_deadlines.values(), default=math.inf)
@@ -213,7 +214,7 @@ class Session:
             self._timer.deadline = deadline
 
     def _touch(self) -> None:
-        self._last_activity = trio.current_time()
+        self._last_activity = self._now()
 
     # ---- clients
 
