@@ -5,6 +5,7 @@ A stdio server sees no headers, so whoever puts one behind HTTP has to check the
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from mcp.shared.inbound import (
     find_duplicated_routing_header,
     unsupported_protocol_version_rejection,
     validate_mcp_param_headers,
+    x_mcp_header_map,
 )
 from mcp_types import (
     CLIENT_CAPABILITIES_META_KEY,
@@ -33,6 +35,7 @@ from transports.messages import Message, error_code, member, members_of
 
 _PARAM_PREFIX: Final = MCP_PARAM_HEADER_PREFIX.lower().encode()
 _ENVELOPE_KEYS: Final = (PROTOCOL_VERSION_META_KEY, CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY)
+_UNREADABLE: Final = object()
 # What the SDK's server answers for a handler's own "invalid params": the call was well-formed HTTP.
 _STATUS_OF_ANSWERS: Final = {code: status for code, status in ERROR_CODE_HTTP_STATUS.items() if code != INVALID_PARAMS}
 
@@ -70,11 +73,23 @@ def needs_schema(message: Message, headers: RawHeaders) -> bool:
 
 def check_param_headers(message: Message, headers: RawHeaders, input_schema: Any) -> None:
     """Raise the refusal of a ``tools/call`` whose Mcp-Param-* headers contradict its arguments."""
+    mirrored = x_mcp_header_map(input_schema)
+    if not mirrored:
+        return
+    pairs = _text_headers(headers)
+    lines = Counter(name for name, _ in pairs)
+    for token in mirrored.values():
+        name = MCP_PARAM_HEADER_PREFIX + token
+        if lines[name.lower()] > 1:
+            raise HTTPRefusal(400, f"{name} header appears more than once", code=HEADER_MISMATCH, id=message.id)
     arguments = member(message.params, "arguments")
-    values = {} if arguments is None else msgspec.json.decode(arguments)
+    values = {} if arguments is None else _decoded(arguments)
+    if values is _UNREADABLE:
+        why = "the arguments hold a number that is out of range, so their headers cannot be checked"
+        raise HTTPRefusal(400, why, code=HEADER_MISMATCH, id=message.id)
     if not isinstance(values, Mapping):
         return
-    verdict = validate_mcp_param_headers(input_schema, values, dict(_text_headers(headers)))
+    verdict = validate_mcp_param_headers(input_schema, values, dict(pairs))
     if verdict is not None:
         raise _refusal(message, verdict)
 
@@ -88,7 +103,7 @@ def status_of(answer: Message) -> int:
 def handshake_only(message: Message) -> HTTPRefusal:
     """The refusal of a 2026-07-28 request on a URL that makes sessions by a handshake."""
     requested = member(message.params, "_meta", PROTOCOL_VERSION_META_KEY)
-    name = "unknown" if requested is None else msgspec.json.decode(requested)
+    name = "unknown" if requested is None else requested
     return HTTPRefusal(
         400,
         "this URL makes a session by the initialize handshake; for revisions without one, "
@@ -105,11 +120,19 @@ def _routing_view(message: Message) -> dict[str, Any]:
     view: dict[str, Any] = {}
     if "_meta" in params:
         meta = members_of(params["_meta"])
-        view["_meta"] = {key: msgspec.json.decode(meta[key]) for key in _ENVELOPE_KEYS if key in meta}
+        view["_meta"] = {key: _decoded(meta[key]) for key in _ENVELOPE_KEYS if key in meta}
     name_key = NAME_BEARING_METHODS.get(message.method)
     if name_key is not None and name_key in params:
-        view[name_key] = msgspec.json.decode(params[name_key])
+        view[name_key] = _decoded(params[name_key])
     return {"method": message.method, "params": view}
+
+
+def _decoded(raw: msgspec.Raw) -> Any:
+    """The value; for JSON that is none in Python (1e400), something that no header equals."""
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return _UNREADABLE
 
 
 def _text_headers(headers: RawHeaders) -> list[tuple[str, str]]:
