@@ -47,6 +47,9 @@ class Transport(Protocol):
         Never blocks. What is sent to a peer that has gone is dropped: the relay learns of it by `disconnected`.
         """
 
+    def withdraw(self, about: RequestId) -> None:
+        """No answer will come to this request of the peer's: it was cancelled."""
+
     def close(self) -> None:
         """End the peer's streams after what is queued; nothing can be sent afterwards. Calling it again is harmless."""
 

@@ -11,6 +11,7 @@ class MemoryTransport:
 
     def __init__(self) -> None:
         self.sent: list[tuple[Message, RequestId | None]] = []
+        self.withdrawn: list[RequestId] = []
         self.congested = False
         self.closed = False
 
@@ -18,6 +19,10 @@ class MemoryTransport:
         """Keep one message, unless closed."""
         if not self.closed:
             self.sent.append((message, about))
+
+    def withdraw(self, about: RequestId) -> None:
+        """Keep the id in ``withdrawn``."""
+        self.withdrawn.append(about)
 
     def close(self) -> None:
         """Keep nothing more."""

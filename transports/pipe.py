@@ -114,6 +114,9 @@ class PipeTransport:
         else:
             self._enqueue(NEWLINE)
 
+    def withdraw(self, about: RequestId) -> None:
+        """Nothing: on a pipe a request leaves no trace here."""
+
     def close(self) -> None:
         """Send end of file after what is queued; reading goes on until the peer has closed too."""
         self._closing = True

@@ -37,6 +37,9 @@ class SSE:
         if self._stream.backlog > HIGH_WATER:
             self._congested = True
 
+    def withdraw(self, about: RequestId) -> None:
+        """Nothing: all answers share one stream."""
+
     def close(self) -> None:
         """End the stream after what is queued."""
         self._stream.end()

@@ -38,6 +38,8 @@ RESUME_WINDOW: Final = 60.0
 RESUMABLE_STREAMS: Final = 32
 # What a client is told to wait before it comes back to a stream that broke.
 RETRY_MS: Final = 1000
+# What a client that takes no stream gets for a request that it has cancelled itself.
+CANCELLED: Final = -32800
 # A connection is watched for its end only once a call lasts: the watch costs more than most calls.
 _WATCH_AFTER: Final = 0.05
 
@@ -93,6 +95,13 @@ class StreamableHTTP:
             (self._standing if about in self._json_only else stream).put(message)
         if not self._congested and self._backlog() > HIGH_WATER:
             self._congested = True
+
+    def withdraw(self, about: RequestId) -> None:
+        """End the stream of a cancelled request without an answer; a response has to end somehow."""
+        stream = self._exchanges.pop(about, None)
+        if stream is not None:
+            self._json_only.discard(about)
+            stream.end()
 
     def close(self) -> None:
         """End every stream after what is queued."""
@@ -150,8 +159,8 @@ class StreamableHTTP:
             if first is not None and first.is_answer:
                 await respond(call, 200, first.encode(), [self.session_header])
                 return
-            if stream.ended and first is None:
-                raise HTTPRefusal(404, "the session has ended")
+            if first is None and stream.ended and not wanted.stream:
+                raise HTTPRefusal(200, "the request was cancelled", code=CANCELLED)
         self._keep_resumable(stream)
         await self._stream(stream, None, version, call)
 
@@ -233,6 +242,10 @@ class SingleExchange:
         if self._stream.backlog > HIGH_WATER:
             self._congested = True
 
+    def withdraw(self, about: RequestId) -> None:
+        """End the response."""
+        self._stream.end()
+
     def close(self) -> None:
         """End the response after what is queued."""
         self._stream.end()
@@ -260,8 +273,6 @@ class SingleExchange:
         if wanted.json and not await self._wait_first(wanted, call):
             return
         first = self._stream.first()
-        if first is None and self._stream.ended:
-            raise HTTPRefusal(404, "the session has ended")
         if wanted.json and first is not None and first.is_answer:
             await respond(call, modern_rules.status_of(first), first.encode())
             return

@@ -84,5 +84,8 @@ class _Answers:
         if message.is_answer and not self.first.done():
             self.first.set_result(message)
 
+    def withdraw(self, about: RequestId) -> None:
+        """Nothing: muxsim gives up by time."""
+
     def close(self) -> None:
         """The session has ended; its requests have been answered with errors before."""

@@ -7,7 +7,7 @@ else that a backend says belongs.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -31,23 +31,28 @@ _UNRELATED: Final = frozenset(
     }
 )
 NO_RECEIVER: Final = -32000
+_ENVELOPE_PREFIX: Final = "io.modelcontextprotocol/"
+_ENVELOPE_MARK: Final = b'"io.modelcontextprotocol/protocolVersion"'
+# How many cancelled requests a session remembers, to tell their late answers from answers to nothing.
+_ABANDONED_KEPT: Final = 256
 
 Attachment = Hashable
 
 
 @dataclass(slots=True)
 class Exchange:
-    """One client's request on its way: who asked, under which id and progress token of theirs."""
+    """One client's request on its way: who asked, and under which id and progress token of theirs.
+
+    The payload is not kept, a call may last. ``envelope`` is what a 2026-07-28 request has in its ``_meta``, else {}.
+    """
 
     attachment: Attachment
-    request: Message
+    id: RequestId
+    raw_id: Raw
+    method: str
     progress_token: Raw | None
+    envelope: dict[str, Raw]
     abandoned: bool = False
-
-    @property
-    def method(self) -> str:
-        """The request's method."""
-        return self.request.method
 
 
 class Delivery(NamedTuple):
@@ -59,10 +64,11 @@ class Delivery(NamedTuple):
 
 
 class Routed(NamedTuple):
-    """What comes of one message: lines for the backend, and messages for attachments."""
+    """What comes of one message: lines for the backend, messages for attachments, and requests withdrawn by them."""
 
     to_backend: tuple[Message, ...] = ()
     to_clients: tuple[Delivery, ...] = ()
+    withdrawn: tuple[tuple[Attachment, RequestId], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,7 @@ class Router:
     _by_client: dict[tuple[Attachment, RequestId], int] = field(default_factory=dict)
     _asked: dict[RequestId, Attachment] = field(default_factory=dict)
     _last_id: int = 0
+    _abandoned: int = 0
     _handshake: _Handshake = field(default_factory=_Handshake)
     _statistics: dict[str, int] = field(default_factory=dict)
 
@@ -139,12 +146,12 @@ class Router:
 
     @property
     def in_flight(self) -> int:
-        """How many requests have no answer yet, the endless ``subscriptions/listen`` included."""
-        return len(self._exchanges)
+        """How many requests somebody still wants an answer to, the endless ``subscriptions/listen`` included."""
+        return len(self._exchanges) - self._abandoned
 
     @property
     def calls(self) -> int:
-        """How many of those are calls that somebody still waits for."""
+        """How many of those will end by themselves."""
         return sum(1 for exchange in self._exchanges.values() if not exchange.abandoned and exchange.method != LISTEN)
 
     @property
@@ -172,11 +179,9 @@ class Router:
         for backend_id, exchange in list(self._exchanges.items()):
             if exchange.attachment != attachment or exchange.abandoned:
                 continue
-            exchange.abandoned = True
-            assert exchange.request.id is not None
-            self._by_client.pop((attachment, exchange.request.id), None)
+            self._abandon(exchange)
             if cancel and exchange.method != "initialize":
-                to_backend.append(_cancelled(backend_id, exchange.request))
+                to_backend.append(_cancelled(backend_id, exchange))
         for asked_id, asked in list(self._asked.items()):
             if asked == attachment:
                 del self._asked[asked_id]
@@ -206,7 +211,9 @@ class Router:
         self._last_id += 1
         self._count("requests")
         outgoing, token = _with_progress_token(message, self._last_id)
-        self._exchanges[self._last_id] = Exchange(attachment, message, token)
+        self._exchanges[self._last_id] = Exchange(
+            attachment, message.id, message.members["id"], message.method, token, _envelope(message)
+        )
         self._by_client[key] = self._last_id
         return Routed((outgoing.with_id(self._last_id),))
 
@@ -216,7 +223,11 @@ class Router:
             backend_id = self._by_client.get((attachment, cancelled)) if isinstance(cancelled, int | str) else None
             if backend_id is None:
                 return NOTHING
-            return Routed((_replaced(message, "requestId", backend_id),))
+            if self._exchanges[backend_id].method == "initialize":
+                return Routed((_replaced(message, "requestId", backend_id),))
+            # The backend should not answer it any more, and if it does the client no longer wants to know.
+            self._abandon(self._exchanges[backend_id])
+            return Routed((_replaced(message, "requestId", backend_id),), withdrawn=((attachment, cancelled),))
         if message.method == "notifications/initialized" and not self._handshake.began_with(attachment):
             return NOTHING
         return Routed((message,))
@@ -243,17 +254,17 @@ class Router:
         if exchange is None:
             self._count("unknown_answers")
             return NOTHING
-        request, attachment = exchange.request, exchange.attachment
-        assert request.id is not None
-        more = self._handshake.answered(attachment, message) if request.method == "initialize" else NOTHING
+        attachment, id = exchange.attachment, exchange.id
+        more = self._handshake.answered(attachment, message) if exchange.method == "initialize" else NOTHING
         if exchange.abandoned:
+            self._abandoned -= 1
             self._count("late_answers")
             return self._and_forward(more)
-        del self._by_client[attachment, request.id]
+        del self._by_client[attachment, id]
         self._count("answers")
-        if request.method == LISTEN:
-            message = _with_subscription_id(message, "result", request.members["id"])
-        answer = Delivery(attachment, message.with_id(request.id, request.members["id"]), request.id)
+        if exchange.method == LISTEN:
+            message = _with_subscription_id(message, "result", exchange.raw_id)
+        answer = Delivery(attachment, message.with_id(id, exchange.raw_id), id)
         return self._and_forward(more, answer)
 
     def _and_forward(self, more: Routed, *first: Delivery) -> Routed:
@@ -275,7 +286,7 @@ class Router:
             self._count("undeliverable")
             return Routed((messages.error(message.id, NO_RECEIVER, "no client is attached to the session"),))
         self._asked[message.id] = attachment
-        return Routed(to_clients=(Delivery(attachment, message, exchange.request.id if exchange else None),))
+        return Routed(to_clients=(Delivery(attachment, message, exchange.id if exchange else None),))
 
     def _backend_notification(self, message: Message) -> Routed:
         if message.method == "notifications/progress":
@@ -313,13 +324,13 @@ class Router:
         if exchange is None:
             self._count("undeliverable")
             return NOTHING
-        return self._deliver(exchange, _with_subscription_id(message, "params", exchange.request.members["id"]))
+        return self._deliver(exchange, _with_subscription_id(message, "params", exchange.raw_id))
 
     def _deliver(self, exchange: Exchange, message: Message) -> Routed:
         if exchange.abandoned:
             self._count("undeliverable")
             return NOTHING
-        return Routed(to_clients=(Delivery(exchange.attachment, message, exchange.request.id),))
+        return Routed(to_clients=(Delivery(exchange.attachment, message, exchange.id),))
 
     def _to_all(self, message: Message) -> Routed:
         if not self._attachments:
@@ -334,7 +345,7 @@ class Router:
         for exchange in reversed(self._exchanges.values()):
             if exchange.abandoned or exchange.method == LISTEN:
                 continue
-            if logging and _is_modern(exchange.request) and not _wants_logs(exchange.request):
+            if logging and exchange.envelope and LOG_LEVEL_KEY not in exchange.envelope:
                 continue
             return exchange
         return None
@@ -347,8 +358,18 @@ class Router:
         if backend_id is None:
             return NOTHING
         exchange = self._exchanges[backend_id]
+        self._abandon(exchange)
+        return Routed((_cancelled(backend_id, exchange),))
+
+    def _abandon(self, exchange: Exchange) -> None:
+        """Keep an exchange only to know its answer when that comes late; many never come, so old ones go."""
         exchange.abandoned = True
-        return Routed((_cancelled(backend_id, exchange.request),))
+        self._by_client.pop((exchange.attachment, exchange.id), None)
+        self._abandoned += 1
+        if self._abandoned > _ABANDONED_KEPT:
+            oldest = next(backend_id for backend_id, one in self._exchanges.items() if one.abandoned)
+            del self._exchanges[oldest]
+            self._abandoned -= 1
 
     def fail_all(self, code: int, text: str, data: Any = None) -> Routed:
         """Answer every request in flight with one error: the backend will not."""
@@ -357,14 +378,16 @@ class Router:
         self._exchanges.clear()
         self._by_client.clear()
         self._asked.clear()
-        pairs: Iterable[tuple[Attachment, Message]] = [
-            *((exchange.attachment, exchange.request) for exchange in failed),
-            *waiting,
+        self._abandoned = 0
+        pairs = [
+            *((exchange.attachment, exchange.id, exchange.raw_id) for exchange in failed),
+            *((attachment, request.id, request.members["id"]) for attachment, request in waiting),
         ]
         return Routed(
             to_clients=tuple(
-                Delivery(attachment, messages.error(request.id, code, text, data), request.id)
-                for attachment, request in pairs
+                Delivery(attachment, messages.error(id, code, text, data).with_id(id, raw_id), id)
+                for attachment, id, raw_id in pairs
+                if id is not None
             )
         )
 
@@ -414,20 +437,18 @@ def _with_subscription_id(message: Message, holder: str, id: Raw) -> Message:
     return Message(message.kind, message.id, message.method, members)
 
 
-def _is_modern(request: Message) -> bool:
-    return member(request.params, "_meta", "io.modelcontextprotocol/protocolVersion") is not None
+def _envelope(request: Message) -> dict[str, Raw]:
+    """What every 2026-07-28 message has in its ``_meta``, since there is no handshake to settle it."""
+    if _ENVELOPE_MARK not in request.encode():
+        return {}
+    meta = members_of(member(request.params, "_meta"))
+    return {key: value for key, value in meta.items() if key.startswith(_ENVELOPE_PREFIX)}
 
 
-def _wants_logs(request: Message) -> bool:
-    return member(request.params, "_meta", LOG_LEVEL_KEY) is not None
-
-
-def _cancelled(backend_id: int, request: Message) -> Message:
+def _cancelled(backend_id: int, exchange: Exchange) -> Message:
     params: dict[str, Any] = {"requestId": backend_id, "reason": "the client closed its connection"}
-    if _is_modern(request):
-        # In 2026-07-28 every message carries the envelope that the handshake used to settle.
-        meta = members_of(member(request.params, "_meta"))
-        params["_meta"] = {key: value for key, value in meta.items() if key.startswith("io.modelcontextprotocol/")}
+    if exchange.envelope:
+        params["_meta"] = exchange.envelope
     return messages.notification("notifications/cancelled", params)
 
 

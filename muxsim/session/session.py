@@ -327,6 +327,10 @@ class Session:
             self._backend.send(message)
         for delivery in routed.to_clients:
             self._deliver(delivery)
+        for withdrawer, request_id in routed.withdrawn:
+            assert isinstance(withdrawer, Attachment)
+            self._call_deadlines.pop((withdrawer, request_id), None)
+            withdrawer.transport.withdraw(request_id)
 
     def _deliver(self, delivery: Delivery) -> None:
         attachment = delivery.attachment
