@@ -1,0 +1,1 @@
+"""Episodes: a policy plays environments, and what happened is written down."""

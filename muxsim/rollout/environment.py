@@ -1,0 +1,89 @@
+"""One session as a rollout sees it, wherever it runs: in this process's own pool or behind a URL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from muxsim.errors import MuxsimError
+from muxsim.rollout.trajectory import Control
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool of the environment: JSON Schema for its arguments."""
+
+    name: str
+    description: str
+    input_schema: dict[str, Any]
+
+    def for_chat(self) -> dict[str, Any]:
+        """The tool in OpenAI's chat format."""
+        function = {"name": self.name, "description": self.description, "parameters": self.input_schema}
+        return {"type": "function", "function": function}
+
+
+@dataclass(frozen=True)
+class ToolResult:
+    """What a tool call gave: MCP content blocks as JSON, and the control plane (None if the server has none)."""
+
+    content: list[dict[str, Any]]
+    is_error: bool
+    control: Control | None
+    structured: Any = None
+    seconds: float = 0.0
+    control_seconds: float = 0.0
+
+
+class EnvironmentGone(MuxsimError):
+    """The session has ended by itself: its backend died. ``stderr`` has its last words."""
+
+    def __init__(self, message: str, *, stderr: Sequence[str] = ()) -> None:
+        self.stderr = tuple(stderr)
+        super().__init__(message)
+
+
+class CallTimeout(MuxsimError):
+    """A tool call had no answer in time."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """How an environment presents itself after its handshake; times in seconds."""
+
+    instructions: str = ""
+    tools: tuple[Tool, ...] = ()
+    start_seconds: float = 0.0
+    handshake_seconds: float = 0.0
+    initial_state: Any = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Environment(Protocol):
+    """A live session. `close` ends it, and must be called."""
+
+    id: str
+    env: str
+    seed: int
+    opened: Opened
+
+    async def call(self, tool: str, arguments: dict[str, Any], *, timeout: float | None = None) -> ToolResult:
+        """Call a tool. Raises `EnvironmentGone` or `CallTimeout`; a tool's own error is a result."""
+
+    async def close(self) -> None:
+        """End the session. Calling it again is harmless."""
+
+
+class EnvironmentPool(Protocol):
+    """Where environments come from."""
+
+    @property
+    def environments(self) -> tuple[str, ...]:
+        """The names that can be opened."""
+
+    async def open(self, env: str, seed: int, *, start_timeout: float | None = None) -> Environment:
+        """Start a session and shake hands.
+
+        Raises `UnknownEnvironment`, `StartError`, or `Busy` with the seconds after which to try again.
+        """

@@ -1,0 +1,43 @@
+"""The protocol between a rollout and a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from muxsim.errors import MuxsimError
+from muxsim.rollout.trajectory import Usage
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A policy's next message, in OpenAI's chat format: ``role`` assistant, ``content``, ``tool_calls``.
+
+    ``tokens`` is ``{prompt_token_ids, token_ids, logprobs}`` as far as they are known.
+    """
+
+    message: Message
+    usage: Usage = field(default_factory=Usage)
+    tokens: dict[str, Any] | None = None
+
+
+class PolicyError(MuxsimError):
+    """The policy could not give a message; the episode ends with ``policy_error``."""
+
+
+class RateLimited(PolicyError):
+    """The endpoint kept refusing for its rate limit until the policy's patience was over."""
+
+
+class Policy(Protocol):
+    """Decides from the conversation alone, so that one policy serves any number of episodes at once."""
+
+    async def next_message(self, conversation: Sequence[Message], tools: Sequence[Message], seed: int) -> Reply:
+        """The next assistant message.
+
+        ``conversation`` and ``tools`` are in OpenAI's chat format and free of the control plane. ``seed`` is the
+        episode's. The same arguments give the same reply, as far as the policy can promise that. Raises `PolicyError`.
+        """

@@ -1,0 +1,130 @@
+"""What an episode leaves behind. These structs are the rows of ``rollouts.jsonl``."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, Final
+
+import msgspec
+
+# The key of an MCP `_meta` member, and of a tool message's metadata, under which the control plane travels.
+CONTROL_META_KEY: Final = "muxsim/control"
+CONTROL_METADATA_KEY: Final = "control_plane"
+
+
+class EndReason(str, Enum):
+    """Why an episode ended. The list is closed; every episode has exactly one."""
+
+    TERMINATED = "terminated"
+    TRUNCATED = "truncated"
+    MAX_STEPS = "max_steps"
+    NO_TOOL_CALL = "no_tool_call"
+    EPISODE_TIMEOUT = "episode_timeout"
+    TOOL_TIMEOUT = "tool_timeout"
+    ENV_CRASHED = "env_crashed"
+    ENV_START_FAILED = "env_start_failed"
+    POLICY_ERROR = "policy_error"
+    RATE_LIMITED = "rate_limited"
+    CANCELLED = "cancelled"
+
+
+# Ends that say something about the policy. After any other the episode is no sample of it.
+VALID_ENDS: Final = frozenset({EndReason.TERMINATED, EndReason.TRUNCATED, EndReason.MAX_STEPS, EndReason.NO_TOOL_CALL})
+
+
+class Control(msgspec.Struct, frozen=True, kw_only=True):
+    """The control plane after one tool call: what the trainer sees and the agent does not.
+
+    ``reward`` is what the call earned; None where nothing could be read, and ``problem`` then says why. ``step`` is the
+    environment's own count of steps.
+    """
+
+    reward: float | None
+    terminated: bool = False
+    truncated: bool = False
+    step: int | None = None
+    info: dict[str, Any] = {}
+    problem: str | None = None
+
+
+class Usage(msgspec.Struct, kw_only=True):
+    """Tokens of one model call, or the sum over an episode."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+
+    def add(self, other: Usage) -> None:
+        """Add another call's tokens."""
+        self.prompt_tokens += other.prompt_tokens
+        self.completion_tokens += other.completion_tokens
+        self.total_tokens += other.total_tokens
+
+
+class Step(msgspec.Struct, kw_only=True):
+    """One tool call of an episode: ``index`` counts from 0, ``content`` is MCP's, with images as files of the run.
+
+    ``control`` is None for a server without a control plane, ``model_seconds`` 0 for a second call of one reply.
+    """
+
+    index: int
+    tool: str
+    arguments: dict[str, Any]
+    call_id: str
+    content: list[dict[str, Any]]
+    is_error: bool
+    control: Control | None
+    structured: Any = None
+    model_seconds: float = 0.0
+    tool_seconds: float = 0.0
+    control_seconds: float = 0.0
+
+
+class StageTimes(msgspec.Struct, kw_only=True):
+    """Seconds that an episode spent in each of its stages."""
+
+    queue: float = 0.0
+    start: float = 0.0
+    handshake: float = 0.0
+    model: float = 0.0
+    tool: float = 0.0
+    control: float = 0.0
+    close: float = 0.0
+
+
+class Trajectory(msgspec.Struct, kw_only=True):
+    """One episode.
+
+    ``messages`` are in OpenAI's chat format; each tool message has ``metadata.control_plane``, which a policy is never
+    shown. ``initial_state`` is the environment's ``control://initial_state``, None if it has none. ``total_reward`` is
+    None when nothing was scored; ``valid`` is False when the machinery failed, not the policy. ``tokens`` has one entry
+    per assistant message: ``{prompt_token_ids, token_ids, logprobs}`` as far as the endpoint returned them, else null.
+    """
+
+    id: str
+    row: str
+    sample: int
+    env: str
+    seed: int
+    session: str = ""
+    end_reason: EndReason
+    valid: bool
+    total_reward: float | None = None
+    messages: list[dict[str, Any]] = []
+    tools: list[dict[str, Any]] = []
+    steps: list[Step] = []
+    initial_state: Any = None
+    usage: Usage = msgspec.field(default_factory=Usage)
+    tokens: list[dict[str, Any] | None] = []
+    times: StageTimes = msgspec.field(default_factory=StageTimes)
+    started_at: str = ""
+    seconds: float = 0.0
+    error: str | None = None
+    stderr: list[str] = []
+    evaluation_criteria: Any = None
+    info: Any = None
+
+
+def shown_to_agent(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A conversation as a policy may see it: without ``metadata``."""
+    return [{key: value for key, value in message.items() if key != "metadata"} for message in messages]
