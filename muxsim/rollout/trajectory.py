@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
@@ -12,7 +12,7 @@ CONTROL_META_KEY: Final = "muxsim/control"
 CONTROL_METADATA_KEY: Final = "control_plane"
 
 
-class EndReason(str, Enum):
+class EndReason(StrEnum):
     """Why an episode ended. The list is closed; every episode has exactly one."""
 
     TERMINATED = "terminated"

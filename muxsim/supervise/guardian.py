@@ -56,6 +56,9 @@ LAUNCHER_GONE_TERM = 0.4
 UNKILLABLE = 5.0
 """Seconds after which a process that survives SIGKILL (it hangs in the kernel, or is root's) is given up."""
 
+HIDING_LIMIT = 0.1
+"""Seconds that sweeps wait for an orphan without an environment, which may be in an exec, to show whose it is."""
+
 ROUND = 0.01
 """Seconds between two looks at a tree that is being killed, if no SIGCHLD comes first."""
 
@@ -162,18 +165,22 @@ def read_stat(pid: int) -> Stat | None:
             line = file.read()
     except OSError:
         return None
-    # The name, in brackets before this, may hold spaces and brackets of its own.
+    # The name, in brackets before these, may hold spaces and brackets of its own.
     fields = line[line.rindex(b")") + 2 :].split()
     return Stat(fields[0], int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
 
 
-def environment_holds(pid: int, entry: bytes) -> bool:
-    """Whether the environment that `pid` was started with has something that begins with `entry`."""
+def environment(pid: int) -> bytes:
+    """What `pid` was started with, each entry between NULs.
+
+    Empty, without a NUL, if there is nothing to be read; so it looks also while a process is in an exec, or exits.
+    """
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return b"\0" + entry in b"\0" + file.read() + b"\0"
+            content = file.read()
     except OSError:
-        return False
+        return b""
+    return b"\0" + content + b"\0" if content else b""
 
 
 def all_pids() -> list[int]:
@@ -222,8 +229,8 @@ def families(roots: Iterable[int]) -> dict[int, Stat]:
 
 def marked(token: str) -> dict[int, Stat]:
     """Every process on the machine that was started, directly or not, under this launcher's token."""
-    entry = f"{MARK}={token}.".encode()
-    return {pid: stat for pid in all_pids() if environment_holds(pid, entry) and (stat := read_stat(pid))}
+    entry = f"\0{MARK}={token}.".encode()
+    return {pid: stat for pid in all_pids() if entry in environment(pid) and (stat := read_stat(pid))}
 
 
 def signal_exactly(pid: int, started: int, number: int) -> bool:
@@ -352,6 +359,14 @@ class Starting(NamedTuple):
     mark: str
 
 
+class Orphan(NamedTuple):
+    """A process that has come to us, and its environment as far as it can be read."""
+
+    pid: int
+    stat: Stat
+    environment: bytes
+
+
 class Tree:
     """One child and all that came from it.
 
@@ -367,7 +382,7 @@ class Tree:
         self.sweep_until: float | None = None
         self.next_round = 0.0
         self.given_up = False
-        self._entry = f"{MARK}={mark}\0".encode()
+        self._entry = f"\0{MARK}={mark}\0".encode()
         self._seen: dict[int, int] = {}
         self._sessions: set[int] = {pid}
 
@@ -376,12 +391,13 @@ class Tree:
             self._seen[pid] = stat.started
             self._sessions.add(stat.session)
 
-    def owns(self, pid: int, stat: Stat) -> bool:
+    def owns(self, orphan: Orphan) -> bool:
+        pid, stat, environment = orphan
         return (
             stat.group == self.pid
             or stat.session in self._sessions
             or self._seen.get(pid) == stat.started
-            or environment_holds(pid, self._entry)
+            or self._entry in environment
         )
 
     def kill(self, roots: Iterable[int]) -> None:
@@ -408,6 +424,8 @@ class Guardian:
         self._trees: dict[int, Tree] = {}
         self._starting: dict[int, Starting] = {}
         self._launcher_gone = False
+        self._orphans_settled = True
+        self._hiding: dict[tuple[int, int], float] = {}
         self._wakeup = wake_on_sigchld()
         self._poll = select.poll()
         for fd in (channel.fileno(), launcher, self._wakeup):
@@ -520,14 +538,16 @@ class Guardian:
     def _orphans(self) -> dict[int, Stat]:
         """What has lost its parent and come to us; reaps those that have ended.
 
-        When a child has ended and this names nothing of its tree, then nothing of its tree is left: whatever it
-        started is below it, or has become our child.
+        When a child has ended and this, if settled, names nothing of its tree, then nothing of it is left: whatever
+        it started is below it, or has become our child.
         """
         if not self._subreaper:
             return {pid: stat for pid, stat in marked(self._token).items() if pid not in self._trees}
         known = {start.pid for start in self._starting.values()} | self._trees.keys()
-        strangers = (pid for pid in children_of(self._pid) if pid not in known)
-        alive = (pid for pid in strangers if exit_status(pid, keep=False) is None)
+        strangers = [pid for pid in children_of(self._pid) if pid not in known]
+        alive = [pid for pid in strangers if exit_status(pid, keep=False) is None]
+        # One that has ended since it was listed may have left us children that are not on the list.
+        self._orphans_settled = len(alive) == len(strangers)
         return {pid: stat for pid in alive if (stat := read_stat(pid))}
 
     # ending
@@ -549,35 +569,47 @@ class Guardian:
             self._begin_sweep(tree)
 
     def _begin_sweep(self, tree: Tree) -> None:
-        tree.sweep_until = time.monotonic() + UNKILLABLE
+        now = time.monotonic()
+        tree.sweep_until, tree.next_round = now + UNKILLABLE, now + ROUND
         tree.kill([tree.pid] if tree.status is None else [])
-        tree.next_round = time.monotonic() + ROUND
 
     def _continue_sweeps(self) -> None:
         sweeping = [tree for tree in self._trees.values() if tree.sweep_until is not None]
         if not sweeping:
             return
-        orphans = self._orphans()
+        orphans = [Orphan(pid, stat, environment(pid)) for pid, stat in self._orphans().items()]
+        self._watch_hiding(orphans)
         for tree in sweeping:
             self._sweep_once(tree, orphans)
         if not self._trees:
             self._collect()
 
-    def _sweep_once(self, tree: Tree, orphans: Mapping[int, Stat]) -> None:
+    def _sweep_once(self, tree: Tree, orphans: Sequence[Orphan]) -> None:
         now = time.monotonic()
-        roots = [pid for pid, stat in orphans.items() if tree.owns(pid, stat)]
+        roots = [orphan.pid for orphan in orphans if tree.owns(orphan)]
         if tree.status is None:
             roots.append(tree.pid)
         if not roots:
-            exit_status(tree.pid, keep=False)
-            del self._trees[tree.pid]
-            self._send_swept(tree, left=0)
+            if self._all_recognised(now):
+                exit_status(tree.pid, keep=False)
+                del self._trees[tree.pid]
+                self._send_swept(tree, left=0)
         elif tree.sweep_until is not None and now >= tree.sweep_until:
             self._give_up(tree)
             self._send_swept(tree, left=len(roots))
         elif tree.status is not None or now >= tree.next_round:
             tree.kill(roots)
             tree.next_round = now + ROUND
+
+    def _watch_hiding(self, orphans: Iterable[Orphan]) -> None:
+        """Keep since when each orphan without an environment has been known as such."""
+        now = time.monotonic()
+        hiding = [(orphan.pid, orphan.stat.started) for orphan in orphans if not orphan.environment]
+        self._hiding = {key: self._hiding.get(key, now) for key in hiding}
+
+    def _all_recognised(self, now: float) -> bool:
+        """Whether none of the orphans, or of those that may have come since, can still turn out to belong to a tree."""
+        return self._orphans_settled and all(now - since >= HIDING_LIMIT for since in self._hiding.values())
 
     def _send_swept(self, tree: Tree, left: int) -> None:
         self._send({"kind": "swept", "pid": tree.pid, "killed": len(tree.killed), "left": left})
@@ -591,10 +623,13 @@ class Guardian:
     def _clear(self, _message: Message, _fds: Sequence[int]) -> None:
         """End what another guardian of the same launcher left behind. Nothing of our own has the token yet."""
         killed: set[tuple[int, int]] = set()
+        quiet = 0
         for _ in rounds(UNKILLABLE):
-            if not (left := families(marked(self._token))):
-                break
+            left = families(marked(self._token))
             killed |= self._signal_all(left, signal.SIGKILL)
+            quiet = 0 if left else quiet + 1
+            if quiet == 2:  # once more, for whoever was in the middle of an exec
+                break
         self._send({"kind": "cleared", "killed": len(killed)})
 
     def _signal_all(self, processes: Mapping[int, Stat], number: int) -> set[tuple[int, int]]:
@@ -661,11 +696,7 @@ def drain(fd: int) -> None:
 def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
-    # What we were started with may be odd: SIGCHLD blocked, or no stderr, whose number a child's pipe would then get.
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    spare = os.open(os.devnull, os.O_RDWR)
-    if spare > 2:
-        os.close(spare)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the launcher may have SIGCHLD blocked
     launcher, token = int(sys.argv[1]), sys.argv[2]
     try:
         # Its end of the channel may live on in a fork of it; this tells of the launcher's own death.

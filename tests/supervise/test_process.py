@@ -208,6 +208,7 @@ async def test_exits_are_seen_in_a_program_that_blocks_SIGCHLD():
 
 
 async def test_more_starts_than_the_channel_holds_wait_for_room(launcher):
+    await outcome(launcher, TRUE)
     guardian = launcher.statistics().guardian_pid
     os.kill(guardian, signal.SIGSTOP)
     command = Command(("true",), {**PATH, "BIG": "x" * 30_000}, "/")
@@ -218,7 +219,7 @@ async def test_more_starts_than_the_channel_holds_wait_for_room(launcher):
             await trio.testing.wait_all_tasks_blocked()
             assert launcher.statistics().starting == 50
             os.kill(guardian, signal.SIGCONT)
-    assert launcher.statistics().spawned == launcher.statistics().ended == 50
+    assert launcher.statistics().spawned == launcher.statistics().ended == 51
 
 
 async def test_many_children_start_at_once_and_each_has_its_own_pipes(launcher):
@@ -565,6 +566,19 @@ async def test_grandchildren_of_a_stubborn_child_end_with_it_C20_C21(launcher, k
         assert not grandchild.alive
 
 
+@pytest.mark.parametrize("kind", ["exec-double", "fork-double"])
+async def test_orphans_that_keep_changing_their_program_or_their_pid_are_found_C21(launcher, kind):
+    # Another session, for with the last one everything would end in any case.
+    other = await launcher.spawn(CAT, session="b")
+    for _ in range(20):
+        process, grandchild = await start_family(launcher, kind, "leave", "0")
+        with grandchild, trio.fail_after(2):
+            await process.wait()
+            await process.end()
+            assert len(wire.marked(launcher._token)) == 1
+    assert other.returncode is None
+
+
 async def test_an_orphan_that_hides_its_origin_ends_with_the_last_session_C21(launcher):
     other = await launcher.spawn(CAT, session="b")
     process, grandchild = await start_family(launcher, "bare-double", "echo")
@@ -785,6 +799,14 @@ async def test_a_fork_of_the_killed_program_does_not_keep_its_children_alive_H7(
             assert fork.alive
         finally:
             os.kill(fork.pid, signal.SIGKILL)
+
+
+async def test_children_end_though_the_guardian_is_killed_and_the_program_can_do_nothing_H7():
+    with running_program("forked") as (program, said), Watched(said["pids"][1]) as child:
+        program.send_signal(signal.SIGSTOP)
+        os.kill(said["fork"], signal.SIGKILL)
+        os.kill(said["pids"][0], signal.SIGKILL)
+        await child.gone_within(1)
 
 
 async def test_a_SIGINT_from_the_terminal_does_not_reach_children_H9():

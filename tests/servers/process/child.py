@@ -7,6 +7,7 @@
     leave CODE        exit at once
     echo              write every line of stdin back, until its end
     ready             say so
+    again             become itself once more
     forever           stay, whatever happens to stdin
 
 Kinds of grandchild, each ignoring what can be ignored. With `+stdout` it keeps the child's stdout open.
@@ -16,6 +17,8 @@ Kinds of grandchild, each ignoring what can be ignored. With `+stdout` it keeps 
     double            orphaned and in a session of its own, as daemons do
     bare              in a session of its own, with an empty environment
     bare-double       orphaned, in a session of its own, with an empty environment
+    exec-double       orphaned, in a session of its own, becoming another program again and again
+    fork-double       orphaned, in sessions of its own, becoming another process again and again
 """
 
 import json
@@ -25,6 +28,13 @@ import signal
 import sys
 
 IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+PAUSE = "import signal; signal.pause()"
+LIVES = {
+    "exec": f"import sys; os.execv(sys.executable, [sys.executable, '-I', '-S', {__file__!r}, 'again'])",
+    "fork": "while not os.fork(): os.setsid()",
+}
 
 
 def describe():
@@ -83,7 +93,8 @@ def become_grandchild(kind, keep, tell):
     for fd in (0, 2) if keep else (0, 1, 2):
         os.dup2(null, fd)
     os.set_inheritable(tell, True)
-    code = f"import os; os.write({tell}, b'%d\\n' % os.getpid()); os.close({tell}); import signal; signal.pause()"
+    life = LIVES.get(kind.partition("-")[0], PAUSE)
+    code = f"import os; os.write({tell}, b'%d\\n' % os.getpid()); os.close({tell})\n{life}"
     env = {} if kind.startswith("bare") else dict(os.environ)
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)  # stays so through exec
@@ -110,7 +121,7 @@ def forever():
 
 
 def main(words):
-    plain = {"describe": describe, "stubborn": stubborn, "stop": stop, "echo": echo, "ready": ready, "forever": forever}
+    plain = {f.__name__: f for f in (describe, stubborn, stop, echo, ready, again, forever)}
     words = iter(words)
     for word in words:
         if word == "start":
