@@ -1,0 +1,118 @@
+"""One muxsim for many tests, which each has to leave as it was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trio
+from harness import SERVERS, Running, muxsim_serve
+
+from .machine import descendants, descriptors, eventually
+from .wire import ask, shake_hands
+
+LIMIT = 30
+NAUGHTY = SERVERS / "naughty.py"
+
+
+def environment(name, *options, extra=""):
+    """A table of the config for `naughty` with these options."""
+    args = ", ".join(f'"{option}"' for option in ("-I", "-S", str(NAUGHTY), *options))
+    return f'[environments.{name}]\ncommand = "python3"\nargs = [{args}]\n{extra}\n'
+
+
+CONFIG = "\n".join(
+    [
+        '[server]\nmax_body = "12 MiB"\nstream_silence = 0.3\nping_interval = 0.2\nlog_level = "debug"\n'
+        'max_line = "24 MiB"\nallowed_origins = ["https://app.example"]\ndefault = "naughty"\n',
+        environment("naughty", "--seed", "{seed}"),
+        environment("brisk", extra="call_timeout = 0.4\nstart_timeout = 1\neof_timeout = 0.1\nterm_timeout = 0.1"),
+        environment("stubborn", "--stubborn", extra="eof_timeout = 0.1\nterm_timeout = 0.1"),
+        environment("leaving", "--exit", "7"),
+        environment("mute", "--mute", extra="start_timeout = 0.5\neof_timeout = 0.1\nterm_timeout = 0.1"),
+        environment("slow", "--slow", "1"),
+        environment("idle", extra="idle_timeout = 0.5"),
+        environment("brief", extra="ttl = 0.5"),
+        environment("common", extra="shared = true"),
+        '[environments.missing]\ncommand = "/no/such/program"\n',
+        '[environments.not_executable]\ncommand = "./muxsim.toml"\n',
+        '[environments.nowhere]\ncommand = "python3"\nargs = ["-c", "1"]\ncwd = "no/such/folder"\n',
+    ]
+)
+
+
+@dataclass
+class Shared:
+    """The muxsim of many tests, and what it has open when it has nothing to do."""
+
+    running: Running
+    temporary: Path
+    guardian: int
+    descriptors: int
+
+    def __getattr__(self, name):
+        return getattr(self.running, name)
+
+    @property
+    def pid(self):
+        return self.running.process.pid
+
+    def leftovers(self):
+        """What it has beyond what it always has."""
+        processes = [pid for pid in descendants(self.pid) if pid != self.guardian]
+        folders = [path for root in self.temporary.glob("muxsim-*") for path in root.iterdir()]
+        more = len(descriptors(self.pid)) - self.descriptors
+        return [*processes, *folders, *(["descriptors", descriptors(self.pid)] if more > 0 else [])]
+
+
+@pytest.fixture(autouse=True)
+async def _in_time():
+    """No test waits forever, whatever muxsim does. A cancel scope would not reach the test, which is another task."""
+
+    async def expire():
+        await trio.sleep(LIMIT)
+        pytest.fail(f"not finished after {LIMIT} s")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(expire)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture(scope="package")
+def shared_muxsim(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("serve")
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    with muxsim_serve(folder, CONFIG, env={"TMPDIR": str(temporary), "MUXSIM_TEST_SECRET": "very-secret"}) as running:
+        (guardian,) = descendants(running.process.pid)
+        trio.run(_play_a_session, running.url)
+        yield Shared(running, temporary, guardian, len(descriptors(running.process.pid)))
+
+
+async def _play_a_session(url):
+    client = await shake_hands(url)
+    assert await client.text("say", text="hello") == "hello"
+    assert (await client.delete()).status == 204
+
+
+@pytest.fixture
+async def muxsim(shared_muxsim):
+    """A running muxsim with all the environments of `CONFIG`; afterwards it still works and holds nothing more."""
+    yield shared_muxsim
+    with trio.fail_after(LIMIT):
+        for session in (await ask(shared_muxsim.url, "GET", "/sessions")).json()["sessions"]:
+            await ask(shared_muxsim.url, "DELETE", f"/sessions/{session['id']}")
+        await _play_a_session(shared_muxsim.url)
+    try:
+        await eventually(lambda: not shared_muxsim.leftovers())
+    except trio.TooSlowError:
+        raise AssertionError(f"left behind: {shared_muxsim.leftovers()}") from None
+
+
+@pytest.fixture
+async def client(muxsim):
+    """A client with a session of its own."""
+    with trio.fail_after(LIMIT):
+        return await shake_hands(muxsim.url)

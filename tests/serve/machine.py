@@ -1,0 +1,95 @@
+"""What a test may look at from outside muxsim: its processes, files and log."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from pathlib import Path
+
+import trio
+from harness import alive
+
+GRACE = 2.0
+"""Seconds after which nothing of a session is left; the promise that these tests are about."""
+
+_LOOK_AGAIN = 0.01
+
+
+def processes_with(text):
+    """The pids of all processes that have ``text`` in their environment, such as a session's workspace."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if text.encode() in (folder / "environ").read_bytes() and alive(int(folder.name)):
+                found.append(int(folder.name))
+        except OSError:  # ended meanwhile, or not ours
+            continue
+    return found
+
+
+async def eventually(condition, within=GRACE):
+    """Wait until ``condition()``, which may be async, is true: what goes on outside is announced to nobody here."""
+    with trio.fail_after(within):
+        while not (await found if inspect.isawaitable(found := condition()) else found):  # noqa: ASYNC110 - see above
+            await trio.sleep(_LOOK_AGAIN)
+
+
+async def gone(*pids, within=GRACE):
+    """Wait until none of these processes is alive."""
+    try:
+        await eventually(lambda: not any(map(alive, pids)), within)
+    except trio.TooSlowError:
+        raise AssertionError(f"still alive after {within} s: {[*filter(alive, pids)]}") from None
+
+
+def descriptors(pid):
+    """What a process has open, by descriptor."""
+    found = {}
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            found[int(fd)] = os.readlink(f"/proc/{pid}/fd/{fd}")
+        except OSError:  # closed meanwhile
+            continue
+    return found
+
+
+def descendants(pid):
+    """The pids of everything below a process, as far as it is not orphaned."""
+    below = []
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        try:
+            children = [int(child) for child in (task / "children").read_text().split()]
+        except OSError:
+            continue
+        for child in children:
+            below += [child, *descendants(child)]
+    return below
+
+
+def memory(pid):
+    """The resident memory of a process in bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(f"process {pid} has no memory")
+
+
+def peak_memory(pid):
+    """The most that it has ever had, in bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(f"process {pid} has no memory")
+
+
+def log_lines(running, **wanted):
+    """The lines of its log that have these values. Every line has to be JSON."""
+    lines = [json.loads(line) for line in running.log.read_text().splitlines()]
+    return [line for line in lines if wanted.items() <= line.items()]
+
+
+async def logged(running, *, within=GRACE, **wanted):
+    """Wait for such a line; the first."""
+    await eventually(lambda: log_lines(running, **wanted), within)
+    return log_lines(running, **wanted)[0]
