@@ -117,10 +117,15 @@ class EventStream:
                     await self._wait_change()
         finally:
             if self._reader is reader:
-                self.attended = False
                 self._reader = None
-                self._trim(keep_unread=False)
-                self.on_taken()
+                self.unread()
+
+    def unread(self) -> None:
+        """Nobody is there any more, unless a reader is: one may be lost before it has begun to `read`."""
+        if self._reader is None and self.attended:
+            self.attended = False
+            self._trim(keep_unread=False)
+            self.on_taken()
 
     def _take(self) -> tuple[int, Message] | None:
         index = self._next_index()

@@ -7,6 +7,7 @@ these: each POST is an exchange of its own, and closing its connection cancels i
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -33,9 +34,10 @@ from transports.sse_codec import encode_event
 # Above this much waiting for a slow reader, whoever feeds it has to wait; below the second, it may go on.
 HIGH_WATER: Final = 1024 * 1024
 LOW_WATER: Final = 256 * 1024
-# How long, and how many, finished event streams can still be asked for with Last-Event-ID.
+# How long, and how many, finished event streams can still be asked for with Last-Event-ID; all others always can.
 RESUME_WINDOW: Final = 60.0
 RESUMABLE_STREAMS: Final = 32
+_EVENT_ID: Final = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
 # What a client is told to wait before it comes back to a stream that broke.
 RETRY_MS: Final = 1000
 # What a client that takes no stream gets for a request that it has cancelled itself.
@@ -64,7 +66,8 @@ class StreamableHTTP:
         self._times = times
         self._exchanges: dict[RequestId, EventStream] = {}
         self._json_only: set[RequestId] = set()
-        self._resumable: dict[str, tuple[EventStream, float]] = {}
+        self._unfinished: dict[str, EventStream] = {}
+        self._finished: dict[str, tuple[EventStream, float]] = {}
         self._made = 0
         self._standing = self._new_stream(attended=False)
         self._congested = False
@@ -91,6 +94,7 @@ class StreamableHTTP:
             del self._exchanges[about]
             self._json_only.discard(about)
             stream.put(message, last=True)
+            self._finish(stream)
         else:
             (self._standing if about in self._json_only else stream).put(message)
         if not self._congested and self._backlog() > HIGH_WATER:
@@ -102,6 +106,7 @@ class StreamableHTTP:
         if stream is not None:
             self._json_only.discard(about)
             stream.end()
+            self._finish(stream)
 
     def close(self) -> None:
         """End every stream after what is queued."""
@@ -172,23 +177,27 @@ class StreamableHTTP:
         await self._stream(stream, after, version, call)
 
     def _resume(self, last_event: str | None) -> tuple[EventStream, int | None]:
-        name, _, number = (last_event or "").rpartition("-")
-        if not number.isdecimal():
+        found = _EVENT_ID.fullmatch(last_event or "")
+        if found is None:
             return self._standing, None
+        name, number = found[1], int(found[2])
         if name == self._standing.name:
-            return self._standing, int(number)
-        stream, _ = self._resumable.get(name, (None, 0.0))
+            return self._standing, number
+        stream = self._unfinished.get(name) or self._finished.get(name, (None, 0.0))[0]
         # A stream that is not kept any more has nothing to go on with; the standing one is what is left.
-        return (self._standing, None) if stream is None else (stream, int(number))
+        return (self._standing, None) if stream is None else (stream, number)
 
     async def _stream(self, stream: EventStream, after: int | None, version: str, call: Call) -> None:
-        await stream_events(
-            call,
-            self._events(stream, after, version),
-            ping_interval=self._times.ping,
-            stall_timeout=self._times.stall,
-            headers=[self.session_header],
-        )
+        try:
+            await stream_events(
+                call,
+                self._events(stream, after, version),
+                ping_interval=self._times.ping,
+                stall_timeout=self._times.stall,
+                headers=[self.session_header],
+            )
+        finally:
+            stream.unread()
 
     async def _events(self, stream: EventStream, after: int | None, version: str) -> AsyncIterator[bytes]:
         if after is None and primes_streams(version):
@@ -201,12 +210,19 @@ class StreamableHTTP:
         return EventStream(str(self._made), self._taken, attended=attended)
 
     def _keep_resumable(self, stream: EventStream) -> None:
+        self._unfinished[stream.name] = stream
+        if stream.ended:
+            self._finish(stream)
+
+    def _finish(self, stream: EventStream) -> None:
+        if self._unfinished.pop(stream.name, None) is None:
+            return
         now = time.monotonic()
-        for name in [name for name, (_, until) in self._resumable.items() if until < now]:
-            del self._resumable[name]
-        while len(self._resumable) >= RESUMABLE_STREAMS:
-            del self._resumable[next(iter(self._resumable))]
-        self._resumable[stream.name] = (stream, now + RESUME_WINDOW)
+        for name in [name for name, (_, until) in self._finished.items() if until < now]:
+            del self._finished[name]
+        while len(self._finished) >= RESUMABLE_STREAMS:
+            del self._finished[next(iter(self._finished))]
+        self._finished[stream.name] = (stream, now + RESUME_WINDOW)
 
     def _backlog(self) -> int:
         return self._standing.backlog + sum(stream.backlog for stream in self._exchanges.values())
