@@ -238,6 +238,7 @@ def _environment(name: str, table: "_Table", values: Mapping[str, Any], limits: 
         env=values.get("env", {}),
         cwd=_absolute(values.get("cwd", "."), table.folder),
         shared=values.get("shared", False),
+        control=values.get("control", False),
         limits=replace(limits, **{key: value for key, value in values.items() if key in _LIMIT_KEYS}),
     )
 
@@ -449,6 +450,7 @@ _ENVIRONMENT_KEYS: dict[str, _AnyKind] = {
     "cwd": _TEMPLATE,
     "python": _TEMPLATE,
     "shared": _FLAG,
+    "control": _FLAG,
     **_LIMIT_KEYS,
 }
 

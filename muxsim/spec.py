@@ -152,6 +152,9 @@ class EnvSpec:
     shared: bool = False
     """One backend and one lasting session for all clients, for a server without state of its own."""
 
+    control: bool = False
+    """Whether every tool result carries the control plane in ``_meta``, not only for calls that ask for it."""
+
     limits: Limits = Limits()
     """The bounds of each session."""
 

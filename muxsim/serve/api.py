@@ -10,16 +10,19 @@ import trio
 from muxsim import __version__
 from muxsim.errors import Busy, SessionExists, StartError, UnknownEnvironment
 from muxsim.serve.bridge import Bridge
-from muxsim.serve.mcp_endpoints import too_busy
-from muxsim.session.session import BACKEND_GONE, Session
+from muxsim.serve.mcp_endpoints import MCPEndpoints, too_busy
+from muxsim.session.agent_view import AgentAttachment
+from muxsim.session.control import PARTS, ControlUnreadable
+from muxsim.session.session import BACKEND_GONE, Session, State
 from muxsim.session.sessions import SEED_LIMIT, Sessions
 from muxsim.supervise.pool import Pool
 from transports.asgi import Call, read_body, respond
-from transports.http_rules import HTTPRefusal, check_json_content, header
+from transports.http_rules import SESSION_HEADER, HTTPRefusal, check_json_content, header
 
 # A wish for a session is a few names and numbers.
 _MAX_BODY: Final = 64 * 1024
 _BODY_TIMEOUT: Final = 10.0
+_CONTROL_TIMEOUT: Final = 10.0
 
 
 class OpenRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -37,10 +40,13 @@ _decoder: Final = msgspec.json.Decoder(OpenRequest)
 class API:
     """The endpoints that are not MCP."""
 
-    def __init__(self, sessions: Sessions, pool: Pool, bridge: Bridge, default_env: str | None) -> None:
+    def __init__(
+        self, sessions: Sessions, pool: Pool, bridge: Bridge, endpoints: MCPEndpoints, default_env: str | None
+    ) -> None:
         self._sessions = sessions
         self._pool = pool
         self._bridge = bridge
+        self._endpoints = endpoints
         self._default_env = default_env
         self.ready = True
 
@@ -63,6 +69,39 @@ class API:
             await respond(call, 204)
         else:
             await _answer(call, self._describe(session, call))
+
+    async def control(self, call: Call, id: str) -> None:
+        """``GET /sessions/<id>/control``: every part of the control plane; null, and why, for one that is not there."""
+        session = self._live(self._sessions.get(id))
+        values: dict[str, Any] = {}
+        problems: dict[str, str] = {}
+        for part in PARTS:
+            try:
+                values[part] = await session.control.read(part, {}, _CONTROL_TIMEOUT)
+            except ControlUnreadable as error:
+                values[part] = None
+                problems[part] = str(error)
+        await _answer(call, {**values, **({"problems": problems} if problems else {})})
+
+    async def control_part(self, call: Call, part: str) -> None:
+        """``GET /control/<part>`` with the session header: the form that reward-kit's clients know."""
+        if part not in PARTS:
+            raise HTTPRefusal(404, f"the control plane has {', '.join(PARTS)}, not {part!r}")
+        client = self._endpoints.client(header(call.headers, SESSION_HEADER) or "")
+        if client is None or isinstance(client.attachment, AgentAttachment):
+            raise HTTPRefusal(404, "no session has this Mcp-Session-Id")
+        session = self._live(client.attachment.session)
+        try:
+            await _answer(call, await session.control.read(part, {}, _CONTROL_TIMEOUT))
+        except ControlUnreadable as error:
+            raise HTTPRefusal(502, str(error), code=BACKEND_GONE) from None
+
+    def _live(self, session: Session | None) -> Session:
+        if session is None or not session.live:
+            raise HTTPRefusal(404, "there is no such session")
+        if session.state is State.STARTED:
+            raise HTTPRefusal(409, "no client has shaken hands with this session yet")
+        return session
 
     async def envs(self, call: Call) -> None:
         """``GET /envs``."""
@@ -151,6 +190,8 @@ class API:
             "urls": {
                 "mcp": f"{base}/s/{session.id}/mcp",
                 "sse": f"{base}/s/{session.id}/sse",
+                "agent_mcp": f"{base}/s/{session.id}/agent/mcp",
+                "control": f"{base}/sessions/{session.id}/control",
                 "session": f"{base}/sessions/{session.id}",
             },
         }

@@ -40,5 +40,7 @@ class Bridge:
         try:
             return await future
         except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                return future.result()  # too late: what was made has to be taken by somebody
             scope.cancel()
             raise

@@ -70,6 +70,7 @@ def _router(mcp: MCPEndpoints, api: API) -> ASGIApp:
         [
             _route("/mcp", lambda call, _: mcp.implicit(call, None), _MCP_METHODS),
             _route("/s/{id}/mcp", lambda call, path: mcp.of_session(call, path["id"]), _MCP_METHODS),
+            _route("/s/{id}/agent/mcp", lambda call, path: mcp.agent_of_session(call, path["id"]), _MCP_METHODS),
             _route("/envs/{env}/mcp", lambda call, path: mcp.implicit(call, path["env"]), _MCP_METHODS),
             _route("/sse", lambda call, _: mcp.sse(call, None), ["GET"]),
             _route("/envs/{env}/sse", lambda call, path: mcp.sse(call, path["env"]), ["GET"]),
@@ -78,6 +79,8 @@ def _router(mcp: MCPEndpoints, api: API) -> ASGIApp:
             _route("/s/{id}/messages", lambda call, path: mcp.messages(call, path["id"]), ["POST"]),
             _route("/sessions", lambda call, _: api.sessions(call), ["GET", "POST"]),
             _route("/sessions/{id}", lambda call, path: api.session(call, path["id"]), ["GET", "DELETE"]),
+            _route("/sessions/{id}/control", lambda call, path: api.control(call, path["id"]), ["GET"]),
+            _route("/control/{part}", lambda call, path: api.control_part(call, path["part"]), ["GET"]),
             _route("/envs", lambda call, _: api.envs(call), ["GET"]),
             _route("/health", lambda call, _: api.health(call), ["GET"]),
             _route("/ready", lambda call, _: api.readiness(call), ["GET"]),

@@ -120,7 +120,7 @@ class _Host:
     async def _serve(self, sessions: Sessions, pool: Pool, bridge: Bridge) -> None:
         settings = self._config.server
         endpoints = MCPEndpoints(sessions, bridge, _http_settings(self._config))
-        api = API(sessions, pool, bridge, self._config.default)
+        api = API(sessions, pool, bridge, endpoints, self._config.default)
         gateway = Gateway(endpoints, api, HostRules(settings.allowed_hosts, settings.allowed_origins))
         self._events.subscribe(endpoints.on_event)
         server = _Server(_uvicorn_config(gateway))

@@ -14,6 +14,7 @@ from muxsim.errors import Busy, StartError, UnknownEnvironment
 from muxsim.events import SessionEvent, What
 from muxsim.serve.bridge import Bridge
 from muxsim.serve.schemas import ToolSchemas
+from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.attachment import Attachment
 from muxsim.session.session import BACKEND_GONE, Session
 from muxsim.session.sessions import SEED_LIMIT, Sessions
@@ -99,25 +100,37 @@ class MCPEndpoints:
             return session
 
         async def attach(message: Message) -> None:
-            await self._attach(call, session, message, ends_session=False)
+            await self._attach(call, Attachment(session, "streamable-http"), message)
 
-        await self._mcp(call, itself, attach, session)
+        await self._mcp(call, itself, attach)
+
+    async def agent_of_session(self, call: Call, session_id: str) -> None:
+        """``/s/<id>/agent/mcp``: as `of_session`, for a client that must not see the control plane."""
+        session = self._session(session_id)
+
+        async def itself() -> Session:
+            return session
+
+        async def attach(message: Message) -> None:
+            await self._attach(call, AgentAttachment(session, "streamable-http"), message)
+
+        await self._mcp(call, itself, attach, AgentAttachment)
 
     async def _mcp(
         self,
         call: Call,
         modern_session: Callable[[], Awaitable[Session | None]],
         handshake: Callable[[Message], Awaitable[None]],
-        session: Session | None = None,
+        attachment: type[Attachment] = Attachment,
     ) -> None:
         method = call.scope["method"]
         if method == "POST":
-            await self._post(call, modern_session, handshake, session)
+            await self._post(call, modern_session, handshake, attachment)
         elif method == "GET":
             check_event_stream(call.headers)
-            await self._known_client(call, session).transport.get(call)
+            await self._known_client(call).transport.get(call)
         elif method == "DELETE":
-            await self._delete(call, self._known_client(call, session))
+            await self._delete(call, self._known_client(call))
         else:
             raise HTTPRefusal(405, f"{method} is not for this URL", headers=[(b"allow", b"POST, GET, DELETE")])
 
@@ -126,13 +139,13 @@ class MCPEndpoints:
         call: Call,
         modern_session: Callable[[], Awaitable[Session | None]],
         handshake: Callable[[Message], Awaitable[None]],
-        session: Session | None,
+        attachment: type[Attachment],
     ) -> None:
         message = await self._read(call)
         if header(call.headers, SESSION_HEADER) is not None:
-            await self._known_client(call, session).transport.post(message, call)
+            await self._known_client(call).transport.post(message, call)
         elif is_modern(header(call.headers, VERSION_HEADER)) or modern_rules.claims_modern(message):
-            await self._modern(call, await modern_session(), message)
+            await self._modern(call, await modern_session(), message, attachment)
         elif message.kind is Kind.REQUEST and message.method == "initialize":
             protocol_version(call.headers)
             await handshake(message)
@@ -149,12 +162,12 @@ class MCPEndpoints:
         except RemoteProtocolError as error:
             raise HTTPRefusal(400, error.message, code=error.code) from None
 
-    def _known_client(self, call: Call, session: Session | None) -> HTTPClient:
+    def _known_client(self, call: Call) -> HTTPClient:
         id = header(call.headers, SESSION_HEADER)
         if id is None:
             raise HTTPRefusal(400, "the Mcp-Session-Id header is missing")
         client = self.client(id)
-        if client is None or (session is not None and client.attachment.session is not session):
+        if client is None or call.scope["path"] not in client.paths:
             raise HTTPRefusal(404, "no session has this Mcp-Session-Id; initialize again")
         return client
 
@@ -174,7 +187,7 @@ class MCPEndpoints:
             session = await self._open(lambda: self._bridge.call(self._sessions.shared, name), message.id)
         else:
             session = await self._open(lambda: self._bridge.call(self._start, name, seed), message.id)
-        await self._attach(call, session, message, ends_session=not spec.shared)
+        await self._attach(call, Attachment(session, "streamable-http", ends_session=not spec.shared), message)
 
     async def _start(self, env: str, seed: int | None) -> Session:
         return await self._sessions.open(env, seed=seed)
@@ -188,15 +201,17 @@ class MCPEndpoints:
             # The answer to a handshake that cannot be: a client shows a JSON-RPC error, but not an HTTP body.
             raise HTTPRefusal(200, str(error), code=BACKEND_GONE, id=id) from None
 
-    async def _attach(self, call: Call, session: Session, message: Message, *, ends_session: bool) -> None:
+    async def _attach(self, call: Call, attachment: Attachment, message: Message) -> None:
         """Make a client of whoever sent this handshake, and answer it."""
-        id = session.id if ends_session else secrets.token_hex(_CLIENT_ID_BYTES)
-        attachment = Attachment(session, "streamable-http", ends_session=ends_session)
+        session = attachment.session
+        id = session.id if attachment.ends_session else secrets.token_hex(_CLIENT_ID_BYTES)
         transport = StreamableHTTP(id, attachment, self._settings.times)
         attachment.connect(transport)
         session.attach(attachment)
-        paths = frozenset({call.scope["path"], f"/s/{session.id}/mcp"})
-        self._clients[id] = HTTPClient(transport, attachment, paths)
+        paths = {call.scope["path"]}
+        if attachment.ends_session:
+            paths.add(f"/s/{session.id}/mcp")
+        self._clients[id] = HTTPClient(transport, attachment, frozenset(paths))
         await transport.post(message, call)
 
     # ---- revisions without a handshake
@@ -207,7 +222,9 @@ class MCPEndpoints:
             return None
         return await self._open(lambda: self._bridge.call(self._sessions.shared, name), None)
 
-    async def _modern(self, call: Call, session: Session | None, message: Message) -> None:
+    async def _modern(
+        self, call: Call, session: Session | None, message: Message, attachment: type[Attachment]
+    ) -> None:
         if message.kind is Kind.NOTIFICATION:
             # The revision has none from clients: a call is cancelled by closing its connection.
             modern_rules.check_version(call.headers)
@@ -222,9 +239,9 @@ class MCPEndpoints:
         if modern_rules.needs_schema(message, call.headers):
             modern_rules.check_param_headers(message, call.headers, await self._schemas.of_call(session, message))
         exchange = SingleExchange(self._settings.times)
-        attachment = Attachment(session, "streamable-http", cancels=True)
-        attachment.connect(exchange)
-        await exchange.post(message, attachment, call)
+        client = attachment(session, "streamable-http", cancels=True)
+        client.connect(exchange)
+        await exchange.post(message, client, call)
 
     async def _without_session(self, call: Call, message: Message) -> None:
         """A client that tries the new revision first is shown the way to the handshake."""

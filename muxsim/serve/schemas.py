@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import msgspec
 
-from muxsim.session.attachment import Attachment
+from muxsim.session.own_client import OwnClient
 from muxsim.session.session import Session
-from transports import messages
-from transports.messages import Kind, Message, RequestId, member, members_of
+from transports.messages import Kind, Message, member, members_of
 
 # How long a listing is believed: the revision has no way to tell a server's clients of every change.
 _FRESH: Final = 60.0
@@ -41,11 +39,15 @@ async def _list_tools(session: Session, call: Message) -> dict[str, Any]:
     """All pages of tools/list, under the envelope of the call that needs it: what it may see is what counts."""
     envelope = members_of(member(call.params, "_meta"))
     envelope.pop("progressToken", None)
+    client = OwnClient(session)
     schemas: dict[str, Any] = {}
     params: dict[str, Any] = {"_meta": envelope}
     for _ in range(_MOST_PAGES):
-        answer = await _ask(session, "tools/list", params)
-        if answer is None or answer.kind is not Kind.RESULT:
+        try:
+            answer = await client.ask("tools/list", params, _PATIENCE)
+        except TimeoutError:
+            break
+        if answer.kind is not Kind.RESULT:
             break
         page = msgspec.json.decode(answer.members["result"])
         for tool in page.get("tools", []):
@@ -54,38 +56,3 @@ async def _list_tools(session: Session, call: Message) -> dict[str, Any]:
             break
         params = {"_meta": envelope, "cursor": page["nextCursor"]}
     return schemas
-
-
-async def _ask(session: Session, method: str, params: Any) -> Message | None:
-    """One request of muxsim's own to a backend; None if it did not answer in time."""
-    caller = Attachment(session, "internal", cancels=True)
-    answers = _Answers()
-    caller.connect(answers)
-    caller.receive(messages.request(1, method, params))
-    try:
-        async with asyncio.timeout(_PATIENCE):
-            return await answers.first
-    except TimeoutError:
-        return None
-    finally:
-        caller.disconnected()
-
-
-class _Answers:
-    """A transport whose client is muxsim itself: it waits for one answer."""
-
-    congested = False
-
-    def __init__(self) -> None:
-        self.first: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-
-    def send(self, message: Message, about: RequestId | None = None) -> None:
-        """Keep the answer."""
-        if message.is_answer and not self.first.done():
-            self.first.set_result(message)
-
-    def withdraw(self, about: RequestId) -> None:
-        """Nothing: muxsim gives up by time."""
-
-    def close(self) -> None:
-        """The session has ended; its requests have been answered with errors before."""

@@ -18,13 +18,23 @@ class Attachment:
 
     ``ends_session``: the session was made by this client's handshake, and ends when the client has gone for good.
     ``cancels``: the client's going away cancels its requests, as revision 2026-07-28 has it.
+    ``patience``: seconds for each of its requests, instead of the spec's ``call_timeout``.
     """
 
-    def __init__(self, session: Session, kind: str, *, ends_session: bool = False, cancels: bool = False) -> None:
+    def __init__(
+        self,
+        session: Session,
+        kind: str,
+        *,
+        ends_session: bool = False,
+        cancels: bool = False,
+        patience: float | None = None,
+    ) -> None:
         self.session = session
         self.kind = kind
         self.ends_session = ends_session
         self.cancels = cancels
+        self.patience = session.spec.limits.call_timeout if patience is None else patience
         self.transport: Transport
 
     def __repr__(self) -> str:

@@ -212,7 +212,7 @@ class Router:
         self._count("requests")
         outgoing, token = _with_progress_token(message, self._last_id)
         self._exchanges[self._last_id] = Exchange(
-            attachment, message.id, message.members["id"], message.method, token, _envelope(message)
+            attachment, message.id, message.members["id"], message.method, token, envelope_of(message)
         )
         self._by_client[key] = self._last_id
         return Routed((outgoing.with_id(self._last_id),))
@@ -437,7 +437,7 @@ def _with_subscription_id(message: Message, holder: str, id: Raw) -> Message:
     return Message(message.kind, message.id, message.method, members)
 
 
-def _envelope(request: Message) -> dict[str, Raw]:
+def envelope_of(request: Message) -> dict[str, Raw]:
     """What every 2026-07-28 message has in its ``_meta``, since there is no handshake to settle it."""
     if _ENVELOPE_MARK not in request.encode():
         return {}

@@ -9,10 +9,12 @@ from enum import Enum
 from typing import Any, Final
 
 import trio
+from msgspec import Raw
 
 from muxsim.events import Events, SessionEvent, What
 from muxsim.session.attachment import Attachment
-from muxsim.session.router import NOTHING, Delivery, Routed, Router, RouterStatistics
+from muxsim.session.control import ControlReader, asking_for_control, asks_for_control
+from muxsim.session.router import NOTHING, Delivery, Routed, Router, RouterStatistics, envelope_of
 from muxsim.spec import EnvSpec
 from muxsim.supervise.backend import Backend, BackendExit
 from transports import messages
@@ -73,6 +75,8 @@ class Session:
         self._events = events
         self._ttl = spec.limits.ttl if ttl is None else ttl
         self._router = Router()
+        self._control = ControlReader(self)
+        self._scored: dict[tuple[Attachment, messages.RequestId], dict[str, Raw]] = {}
         self._backend: Backend
         self._attachments: set[Attachment] = set()
         self._slow: set[Attachment] = set()
@@ -182,9 +186,10 @@ class Session:
 
     def _idle_deadline(self) -> float:
         idle = self.spec.limits.idle_timeout
-        if idle is None or self.lasting or self._router.in_flight or self._listening():
+        if idle is None or self.lasting or self._router.in_flight:
             return math.inf
-        return self._last_activity + idle
+        # Nobody tells when a stream is closed, so it is looked at again.
+        return (trio.current_time() if self._listening() else self._last_activity) + idle
 
     def _listening(self) -> bool:
         # A client that holds a stream open is there; the stream's pings find out when it is not.
@@ -200,12 +205,15 @@ class Session:
             self.end("idle_timeout", f"nothing happened for {limits.idle_timeout:g} s (idle_timeout)")
         else:
             self._expire_calls(now)
+            if self._listening():
+                self._touch()
 
     def _expire_calls(self, now: float) -> None:
         for key in [key for key, deadline in self._call_deadlines.items() if deadline <= now]:
             del self._call_deadlines[key]
             attachment, request_id = key
-            text = f"no answer within {self.spec.limits.call_timeout:g} s (call_timeout)"
+            text = f"no answer within {attachment.patience:g} s (call_timeout)"
+            self._scored.pop(key, None)
             self._carry_out(self._router.cancel(attachment, request_id))
             attachment.transport.send(messages.error(request_id, CALL_TIMEOUT, text), request_id)
 
@@ -233,6 +241,9 @@ class Session:
             return
         self._carry_out(self._router.detach(attachment, cancel=attachment.cancels))
         self._touch()
+        for awaited in (self._call_deadlines, self._scored):
+            for key in [key for key in awaited if key[0] is attachment]:
+                del awaited[key]
         if attachment in self._attachments:
             self._attachments.discard(attachment)
             self._emit(What.DETACHED, transport=attachment.kind)
@@ -250,17 +261,38 @@ class Session:
         self._touch()
         if message.kind is Kind.REQUEST:
             self._expect_answer(attachment, message)
+            if message.method == "tools/call":
+                message = self._expect_score(attachment, message)
         self._carry_out(self._router.from_client(attachment, message))
+
+    def _expect_score(self, attachment: Attachment, message: Message) -> Message:
+        """Note that a tool call's result is to carry the control plane, if it or the spec asks for it."""
+        asked = asks_for_control(message)
+        if asked or self.spec.control:
+            assert message.id is not None
+            self._scored[attachment, message.id] = envelope_of(message)
+        return message if asked or not self.spec.control else asking_for_control(message)
+
+    def cancel(self, attachment: Attachment, request_id: messages.RequestId) -> None:
+        """Give up a request of a client that has gone on without its answer."""
+        self._call_deadlines.pop((attachment, request_id), None)
+        if self.live:
+            self._carry_out(self._router.cancel(attachment, request_id))
+
+    @property
+    def control(self) -> ControlReader:
+        """Reads the control plane."""
+        return self._control
 
     def _expect_answer(self, attachment: Attachment, message: Message) -> None:
         limits, now = self.spec.limits, self._last_activity
         if self.state is State.STARTED:
             self._handshake_deadline = min(self._handshake_deadline, now + limits.start_timeout)
             self._wake_timer_by(self._handshake_deadline)
-        elif limits.call_timeout is not None and message.method != "subscriptions/listen":
+        elif attachment.patience is not None and message.method != "subscriptions/listen":
             assert message.id is not None
-            self._call_deadlines[attachment, message.id] = now + limits.call_timeout
-            self._wake_timer_by(now + limits.call_timeout)
+            self._call_deadlines[attachment, message.id] = now + attachment.patience
+            self._wake_timer_by(now + attachment.patience)
 
     @property
     def backend_ready(self) -> bool:
@@ -330,14 +362,24 @@ class Session:
         for withdrawer, request_id in routed.withdrawn:
             assert isinstance(withdrawer, Attachment)
             self._call_deadlines.pop((withdrawer, request_id), None)
+            self._scored.pop((withdrawer, request_id), None)
             withdrawer.transport.withdraw(request_id)
 
     def _deliver(self, delivery: Delivery) -> None:
         attachment = delivery.attachment
         assert isinstance(attachment, Attachment)
-        if self._call_deadlines and delivery.message.is_answer and delivery.about is not None:
+        if (self._call_deadlines or self._scored) and delivery.message.is_answer and delivery.about is not None:
             self._call_deadlines.pop((attachment, delivery.about), None)
-        attachment.transport.send(delivery.message, delivery.about)
+            envelope = self._scored.pop((attachment, delivery.about), None)
+            if envelope is not None:
+                self._control.complete(
+                    delivery.message, envelope, lambda scored: self._send(attachment, scored, delivery.about)
+                )
+                return
+        self._send(attachment, delivery.message, delivery.about)
+
+    def _send(self, attachment: Attachment, message: Message, about: messages.RequestId | None) -> None:
+        attachment.transport.send(message, about)
         if attachment.transport.congested:
             self._slow.add(attachment)
 

@@ -1,0 +1,88 @@
+"""muxsim as a client of its own sessions: it asks for the control plane, tool schemas, and plays rollouts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from muxsim.session.attachment import Attachment
+from transports import messages
+from transports.errors import METHOD_NOT_FOUND
+from transports.messages import Kind, Message, RequestId
+
+if TYPE_CHECKING:
+    from muxsim.session.session import Session
+
+OnAnswer = Callable[[Message], None]
+
+
+class OwnClient:
+    """A transport whose client is this process. Answers come to a callback, or to whoever waits on either loop."""
+
+    congested = False
+    listening = False
+
+    def __init__(self, session: Session, *, patience: float | None = None) -> None:
+        self._attachment = Attachment(session, "own", cancels=True, patience=patience)
+        self._attachment.connect(self)
+        self._numbers = itertools.count(1)
+        self._waiting: dict[RequestId, OnAnswer] = {}
+
+    @property
+    def session(self) -> Session:
+        """The session that is asked."""
+        return self._attachment.session
+
+    def request(self, method: str, params: Any, on_answer: OnAnswer) -> RequestId:
+        """Send a request; ``on_answer`` gets its result or error, which comes even if the backend dies."""
+        number = next(self._numbers)
+        self._waiting[number] = on_answer
+        self._attachment.receive(messages.request(number, method, params))
+        return number
+
+    def notify(self, method: str) -> None:
+        """Send a notification."""
+        self._attachment.receive(messages.notification(method))
+
+    async def ask(self, method: str, params: Any, timeout: float | None = None) -> Message:
+        """Send a request and wait for its answer. Raises TimeoutError, and cancels the request, when it is late."""
+        answered, answers = anyio.Event(), list[Message]()
+
+        def on_answer(message: Message) -> None:
+            answers.append(message)
+            answered.set()
+
+        number = self.request(method, params, on_answer)
+        try:
+            with anyio.fail_after(timeout):
+                await answered.wait()
+        except BaseException:
+            self._waiting.pop(number, None)
+            self.session.cancel(self._attachment, number)
+            raise
+        return answers[0]
+
+    def leave(self) -> None:
+        """Stop being a client; what is under way is cancelled."""
+        self._waiting.clear()
+        self._attachment.disconnected()
+
+    # ---- what the session sends (transports.interfaces.Transport)
+
+    def send(self, message: Message, about: RequestId | None = None) -> None:
+        """Hand an answer over; a request of the server's is refused, for nobody is here to sample or to fill forms."""
+        if message.is_answer and message.id is not None:
+            on_answer = self._waiting.pop(message.id, None)
+            if on_answer is not None:
+                on_answer(message)
+        elif message.kind is Kind.REQUEST:
+            self._attachment.receive(messages.error(message.id, METHOD_NOT_FOUND, "this client has no such ability"))
+
+    def withdraw(self, about: RequestId) -> None:
+        """Nothing: whoever cancelled no longer waits."""
+
+    def close(self) -> None:
+        """Nothing: requests under way have been answered with errors before."""
