@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
 from transports.http_rules import HTTPRefusal, RawHeaders, header
 
+T = TypeVar("T")
+
 
 @dataclass(slots=True)
 class Call:
-    """One HTTP request under way, as ASGI hands it over."""
+    """One HTTP request under way, as ASGI hands it over; ``answered`` from where its answer begins."""
 
     scope: Scope
     receive: Receive
     send: Send
+    answered: bool = False
 
     @property
     def headers(self) -> RawHeaders:
@@ -88,6 +91,7 @@ async def respond(call: Call, status: int, body: bytes = b"", headers: Iterable[
     fields = [(b"content-length", b"%d" % len(body)), *headers]
     if body:
         fields.append(JSON_TYPE)
+    call.answered = True
     await call.send({"type": "http.response.start", "status": status, "headers": fields})
     await call.send({"type": "http.response.body", "body": body})
 
@@ -101,6 +105,22 @@ async def wait_disconnect(call: Call) -> None:
     """Return when the client has closed its connection."""
     while (await call.receive())["type"] != "http.disconnect":
         pass
+
+
+async def while_waited_for(call: Call, work: Coroutine[Any, Any, T]) -> T:
+    """What ``work`` returns; `ClientGone`, with the work cancelled, if the client goes before an answer begins."""
+    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(wait_disconnect(call))
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done() and not call.answered:
+            working.cancel()
+            await asyncio.wait((working,))
+            if working.cancelled():
+                raise ClientGone
+        return await working
+    finally:
+        working.cancel()
+        gone.cancel()
 
 
 async def stream_events(
@@ -117,6 +137,7 @@ async def stream_events(
     """
     response = EventSourceResponse(events, ping=ping_interval, send_timeout=stall_timeout)
     response.raw_headers.extend(headers)
+    call.answered = True
     try:
         await response(call.scope, call.receive, call.send)
     except TimeoutError:
