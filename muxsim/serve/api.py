@@ -9,14 +9,14 @@ import trio
 
 from muxsim import __version__
 from muxsim.errors import Busy, SessionExists, StartError, UnknownEnvironment
-from muxsim.serve.bridge import Bridge
+from muxsim.guest import Guest
 from muxsim.serve.mcp_endpoints import MCPEndpoints, too_busy
 from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.control import PARTS, ControlUnreadable
 from muxsim.session.session import BACKEND_GONE, Session, State
 from muxsim.session.sessions import SEED_LIMIT, Sessions
 from muxsim.supervise.pool import Pool
-from transports.asgi import Call, read_body, respond
+from transports.asgi import Call, read_body, respond, while_waited_for
 from transports.http_rules import SESSION_HEADER, HTTPRefusal, check_json_content, header
 
 # A wish for a session is a few names and numbers.
@@ -41,7 +41,7 @@ class API:
     """The endpoints that are not MCP."""
 
     def __init__(
-        self, sessions: Sessions, pool: Pool, bridge: Bridge, endpoints: MCPEndpoints, default_env: str | None
+        self, sessions: Sessions, pool: Pool, bridge: Guest[Any], endpoints: MCPEndpoints, default_env: str | None
     ) -> None:
         self._sessions = sessions
         self._pool = pool
@@ -53,7 +53,7 @@ class API:
     async def sessions(self, call: Call) -> None:
         """``POST /sessions`` and ``GET /sessions``."""
         if call.scope["method"] == "POST":
-            session = await self._open(await self._wish(call))
+            session = await while_waited_for(call, self._open(await self._wish(call)))
             await _answer(call, self._describe(session, call), 201, [(b"location", f"/sessions/{session.id}".encode())])
         else:
             await _answer(call, {"sessions": [self._describe(session, call) for session in self._sessions.all()]})

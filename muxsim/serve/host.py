@@ -1,30 +1,23 @@
-"""uvicorn on asyncio, with trio as its guest in the same thread. Nothing else in muxsim knows of this arrangement.
-
-uvicorn cannot run on trio, and the supervisor's nurseries are what owns processes. As a guest trio costs no lock and no
-second thread of ours; calls go across either way as plain calls.
-"""
+"""`muxsim serve`: uvicorn on asyncio, the sessions on trio as its guest, and the signals that end both."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
-import trio
 import uvicorn
-from outcome import Outcome
 
 from muxsim.config import Config, ServerSettings
 from muxsim.errors import ListenError
 from muxsim.events import Events
+from muxsim.guest import Guest, trio_guest, watch_on_this_loop
 from muxsim.serve.api import API
-from muxsim.serve.bridge import Bridge
 from muxsim.serve.fast_lane import fast_lane
 from muxsim.serve.gateway import Gateway
 from muxsim.serve.log import log_event
@@ -68,32 +61,16 @@ class _Host:
         self._signals = 0
 
     async def run(self) -> None:
-        """Start trio, serve, and stop both in that order's reverse."""
-        loop = self._loop = asyncio.get_running_loop()
-        self._started: asyncio.Future[tuple[Sessions, Pool, Bridge]] = loop.create_future()
-        self._stop = trio.Event()
-        trio_done: asyncio.Future[None] = loop.create_future()
+        """Serve until a signal; the sessions and their processes are ended before this returns."""
+        self._loop = asyncio.get_running_loop()
+        self._watch = watch_on_this_loop()
+        async with trio_guest(self._supervisor) as guest:
+            sessions, pool = guest.value
+            await self._serve(sessions, pool, guest)
 
-        def done(result: Outcome[None]) -> None:
-            for future in (self._started, trio_done):
-                if not future.done():
-                    _settle(future, result)
-
-        trio.lowlevel.start_guest_run(
-            self._supervise,
-            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
-            run_sync_soon_not_threadsafe=loop.call_soon,
-            done_callback=done,
-            host_uses_signal_set_wakeup_fd=True,
-        )
-        try:
-            await self._serve(*await self._started)
-        finally:
-            self._stop.set()
-            await trio_done
-
-    async def _supervise(self) -> None:
-        """trio's main task."""
+    @asynccontextmanager
+    async def _supervisor(self) -> AsyncIterator[tuple[Sessions, Pool]]:
+        """What runs on trio."""
         settings = self._config.server
         async with (
             open_pool(
@@ -103,27 +80,17 @@ class _Host:
                 watch=self._watch,
             ) as pool,
             open_sessions(pool, self._config.environments, self._events) as sessions,
-            trio.open_nursery() as nursery,
         ):
-            self._started.set_result((sessions, pool, Bridge(nursery)))
-            await self._stop.wait()
-            nursery.cancel_scope.cancel()
+            yield sessions, pool
 
-    def _watch(self, fd: int, callback: Callable[[], None]) -> Callable[[], None]:
-        """Have asyncio's selector read a busy pipe: trio's, as a guest, sits in a thread of its own."""
-        self._loop.add_reader(fd, callback)
-        return functools.partial(self._unwatch, fd)
-
-    def _unwatch(self, fd: int) -> None:
-        self._loop.remove_reader(fd)
-
-    async def _serve(self, sessions: Sessions, pool: Pool, bridge: Bridge) -> None:
+    async def _serve(self, sessions: Sessions, pool: Pool, bridge: Guest[Any]) -> None:
         settings = self._config.server
         endpoints = MCPEndpoints(sessions, bridge, _http_settings(self._config))
         api = API(sessions, pool, bridge, endpoints, self._config.default)
         gateway = Gateway(endpoints, api, HostRules(settings.allowed_hosts, settings.allowed_origins))
         self._events.subscribe(endpoints.on_event)
         server = _Server(_uvicorn_config(gateway))
+        bridge.finished.add_done_callback(lambda _: setattr(server, "should_exit", True))
         stopping = asyncio.ensure_future(self._stop_on_signal(server, api, sessions, bridge))
         self._announce(Serving(_url(self._listener, settings), self._config))
         try:
@@ -131,7 +98,7 @@ class _Host:
         finally:
             stopping.cancel()
 
-    async def _stop_on_signal(self, server: _Server, api: API, sessions: Sessions, bridge: Bridge) -> None:
+    async def _stop_on_signal(self, server: _Server, api: API, sessions: Sessions, bridge: Guest[Any]) -> None:
         signalled = asyncio.Event()
 
         def on_signal() -> None:
@@ -162,13 +129,6 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals alone."""
         yield
-
-
-def _settle(future: asyncio.Future[Any], result: Outcome[None]) -> None:
-    try:
-        future.set_result(result.unwrap())
-    except BaseException as error:  # trio's main task failed: whoever waits for it gets to know
-        future.set_exception(error)
 
 
 def _http_settings(config: Config) -> HTTPSettings:

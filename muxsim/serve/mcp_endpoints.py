@@ -5,14 +5,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qs
 
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
 from muxsim.errors import Busy, StartError, UnknownEnvironment
 from muxsim.events import SessionEvent, What
-from muxsim.serve.bridge import Bridge
+from muxsim.guest import Guest
 from muxsim.serve.schemas import ToolSchemas
 from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.attachment import Attachment
@@ -20,7 +20,7 @@ from muxsim.session.session import BACKEND_GONE, Session
 from muxsim.session.sessions import SEED_LIMIT, Sessions
 from muxsim.spec import EnvSpec
 from transports import messages, modern_rules
-from transports.asgi import Call, read_body, respond
+from transports.asgi import Call, ClientGone, read_body, respond, while_waited_for
 from transports.errors import RemoteProtocolError
 from transports.http_rules import (
     SESSION_HEADER,
@@ -62,7 +62,7 @@ class HTTPClient:
 class MCPEndpoints:
     """The ASGI endpoints that carry MCP. They run on asyncio."""
 
-    def __init__(self, sessions: Sessions, bridge: Bridge, settings: HTTPSettings) -> None:
+    def __init__(self, sessions: Sessions, bridge: Guest[Any], settings: HTTPSettings) -> None:
         self._sessions = sessions
         self._bridge = bridge
         self._settings = settings
@@ -172,10 +172,13 @@ class MCPEndpoints:
         return client
 
     async def _delete(self, call: Call, client: HTTPClient) -> None:
-        del self._clients[client.transport.id]
+        self._drop(client)
+        await respond(call, 204)
+
+    def _drop(self, client: HTTPClient) -> None:
+        self._clients.pop(client.transport.id, None)
         client.transport.close()
         client.attachment.disconnected()
-        await respond(call, 204)
 
     # ---- sessions made by a handshake
 
@@ -184,9 +187,10 @@ class MCPEndpoints:
         name, seed = self._env_name(env, query, message.id), seed_from(query, message.id)
         spec = self._spec(name, message.id)
         if spec.shared:
-            session = await self._open(lambda: self._bridge.call(self._sessions.shared, name), message.id)
+            opening = self._open(lambda: self._bridge.call(self._sessions.shared, name), message.id)
         else:
-            session = await self._open(lambda: self._bridge.call(self._start, name, seed), message.id)
+            opening = self._open(lambda: self._bridge.call(self._start, name, seed), message.id)
+        session = await while_waited_for(call, opening)
         await self._attach(call, Attachment(session, "streamable-http", ends_session=not spec.shared), message)
 
     async def _start(self, env: str, seed: int | None) -> Session:
@@ -211,8 +215,13 @@ class MCPEndpoints:
         paths = {call.scope["path"]}
         if attachment.ends_session:
             paths.add(f"/s/{session.id}/mcp")
-        self._clients[id] = HTTPClient(transport, attachment, frozenset(paths))
-        await transport.post(message, call)
+        client = self._clients[id] = HTTPClient(transport, attachment, frozenset(paths))
+        try:
+            await while_waited_for(call, transport.post(message, call))
+        except ClientGone:
+            # Its id has reached nobody, so nobody could use this client, or end it.
+            self._drop(client)
+            raise
 
     # ---- revisions without a handshake
 
@@ -266,9 +275,10 @@ class MCPEndpoints:
         name, seed = self._env_name(env, query, None), seed_from(query, None)
         spec = self._spec(name, None)
         if spec.shared:
-            session = await self._open_sse(lambda: self._bridge.call(self._sessions.shared, name))
+            opening = self._open_sse(lambda: self._bridge.call(self._sessions.shared, name))
         else:
-            session = await self._open_sse(lambda: self._bridge.call(self._start, name, seed))
+            opening = self._open_sse(lambda: self._bridge.call(self._start, name, seed))
+        session = await while_waited_for(call, opening)
         await self._serve_sse(call, session, "/messages", ends_session=not spec.shared)
 
     async def sse_of_session(self, call: Call, session_id: str) -> None:
