@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -32,24 +33,18 @@ class Call:
 
 
 JSON_TYPE: Final = (b"content-type", b"application/json")
+# No body is longer, whatever is declared; int() refuses thousands of digits.
+_LENGTH: Final = re.compile(r"[0-9]{1,18}")
 
 
 async def read_body(call: Call, limit: int, timeout: float) -> bytes:
     """The request's body. Raises a 413 past ``limit`` bytes, at once, and a 408 after ``timeout`` seconds."""
     declared = header(call.headers, b"content-length")
-    if declared is not None and declared.isdigit() and int(declared) > limit:
+    if declared is not None and _LENGTH.fullmatch(declared) and int(declared) > limit:
         raise _too_large(limit)
-    event = await call.receive()
-    body: bytes = event.get("body", b"")
-    if not event.get("more_body", False):
-        if event["type"] == "http.disconnect":
-            raise ClientGone
-        if len(body) > limit:
-            raise _too_large(limit)
-        return body
     try:
         async with asyncio.timeout(timeout):
-            return await _read_rest(call.receive, body, limit)
+            return await _read_pieces(call.receive, limit)
     except TimeoutError:
         raise HTTPRefusal(
             408,
@@ -58,9 +53,9 @@ async def read_body(call: Call, limit: int, timeout: float) -> bytes:
         ) from None
 
 
-async def _read_rest(receive: Receive, first: bytes, limit: int) -> bytes:
-    pieces, length = [first], len(first)
-    more = True
+async def _read_pieces(receive: Receive, limit: int) -> bytes:
+    pieces: list[bytes] = []
+    length, more = 0, True
     while more:
         event = await receive()
         if event["type"] == "http.disconnect":
