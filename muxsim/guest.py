@@ -28,7 +28,10 @@ class Guest(Generic[V]):
         self._nursery = nursery
 
     async def call(self, function: Callable[..., Awaitable[T]], *args: object) -> T:
-        """Run ``function(*args)`` on trio and return or raise what it does; cancelled if the caller is."""
+        """Run ``function(*args)`` on trio and return or raise what it does; cancelled if the caller is.
+
+        What finishes in spite of its cancellation is returned all the same, so that nothing it made is lost.
+        """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         scope = trio.CancelScope()
 
@@ -47,10 +50,13 @@ class Guest(Generic[V]):
 
         self._nursery.start_soon(run)
         try:
-            return await future
+            return await asyncio.shield(future)
         except asyncio.CancelledError:
             scope.cancel()
-            raise
+            await asyncio.wait((future,))
+            if future.cancelled():
+                raise
+            return future.result()  # it had finished: what it made is the caller's to end
 
 
 @asynccontextmanager
