@@ -1,0 +1,319 @@
+"""Whatever ends a session, two seconds later nothing of it is left. Rows are those of the table of faults."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager, contextmanager
+
+import pytest
+import trio
+from harness import MUXSIM, alive, serving
+
+from .conftest import environment
+from .machine import GRACE, descendants, eventually, gone, log_lines, logged, processes_with
+from .wire import (
+    EventReader,
+    ask,
+    connect,
+    initialize,
+    live_sessions,
+    modern_call,
+    modern_headers,
+    open_session,
+    rpc,
+    shake_hands,
+    text_of,
+    tool_call,
+)
+
+pytestmark = pytest.mark.children
+
+JSON = [("Content-Type", "application/json")]
+KINDS = ("group", "setsid", "double")
+
+
+class Tree:
+    """A session's backend, its grandchildren of every kind, and its folder."""
+
+    def __init__(self, pids, workspace):
+        self.pids = pids
+        self.workspace = workspace
+
+    @classmethod
+    async def of(cls, client):
+        """Give the session of this client a tree."""
+        env = (await client.value("who"))["env"]
+        backend = (await client.session())["pid"]
+        grandchildren = [(await client.value("spawn", kind=kind))["pid"] for kind in KINDS]
+        workspace = await client.text("scribble")
+        tree = cls([backend, *grandchildren], workspace)
+        assert workspace == env["MUXSIM_WORKSPACE"]
+        assert all(map(alive, tree.pids))
+        assert sorted(processes_with(workspace)) == sorted(tree.pids)
+        return tree
+
+    def workspace_is_gone(self):
+        return not os.path.exists(self.workspace)
+
+    async def gone(self, within=GRACE):
+        """Wait until nothing of it is left."""
+        begun = trio.current_time()
+        await gone(*self.pids, within=within)
+        await eventually(self.workspace_is_gone, max(0, within - (trio.current_time() - begun)))
+        assert processes_with(self.workspace) == []
+
+
+# ---- by its client
+
+
+async def test_deleting_with_the_session_header_leaves_nothing(client):
+    """C20, C21."""
+    tree = await Tree.of(client)
+    assert (await client.delete()).status == 204
+    await tree.gone()
+    assert (await client.post(rpc(1, "ping"))).status == 404
+
+
+async def test_deleting_by_url_leaves_nothing_as_soon_as_it_is_answered(muxsim, client):
+    tree = await Tree.of(client)
+    with trio.fail_after(GRACE):
+        assert (await ask(muxsim.url, "DELETE", f"/sessions/{client.id}")).status == 204
+    assert not any(map(alive, tree.pids))
+    assert tree.workspace_is_gone()
+
+
+async def test_a_stubborn_session_is_gone_in_time_under_the_default_limits(tmp_path):
+    """C19: neither the end of stdin nor SIGTERM ends it, and both get their full time."""
+    async with serving(tmp_path, environment("stubborn", "--stubborn")) as muxsim:
+        client = await shake_hands(muxsim.url, "/mcp")
+        tree = await Tree.of(client)
+        assert (await client.delete()).status == 204
+        await tree.gone()
+
+
+async def test_closing_the_sse_stream_leaves_nothing(muxsim):
+    async with sse_client(muxsim.url) as (connection, post, events):
+        pids = []
+        for number, kind in enumerate(KINDS):
+            await post(tool_call(number, "spawn", {"kind": kind}))
+            pids.append(int(text_of((await events.next()).json()).partition(":")[2].strip(" }")))
+        (session,) = await live_sessions(muxsim)
+        assert all(map(alive, [*pids, session["pid"]]))
+        connection.drop()
+    await gone(session["pid"], *pids)
+    assert (await ask(muxsim.url, "GET", f"/sessions/{session['id']}")).status == 404
+
+
+@asynccontextmanager
+async def sse_client(url, path="/sse?env=naughty"):
+    """A client of revision 2024-11-05 that has shaken hands: its stream, a way to post, and its events."""
+    async with connect(url) as connection:
+        await connection.send("GET", path, [("Accept", "text/event-stream")])
+        status, _ = await connection.head()
+        assert status == 200
+        events = EventReader(connection)
+        endpoint = await events.next()
+        assert endpoint.type == "endpoint"
+
+        async def post(message):
+            assert (await ask(url, "POST", endpoint.data, body=message)).status == 202
+
+        await post(initialize(0, "2024-11-05"))
+        assert (await events.next()).json()["id"] == 0
+        yield connection, post, events
+
+
+async def test_a_client_that_goes_before_its_handshake_is_answered_leaves_nothing(muxsim):
+    """L18: it never learns the session's id, so nobody could end that session."""
+    async with connect(muxsim.url) as connection:
+        await connection.send("POST", "/mcp?env=slow", JSON, json.dumps(initialize()).encode())
+        await eventually(lambda: log_lines(muxsim, event="session.started", env="slow"))
+        started = log_lines(muxsim, event="session.started", env="slow")[-1]
+        connection.drop()
+    await gone(started["pid"], within=1 + GRACE)
+    assert await live_sessions(muxsim) == []
+
+
+# ---- by time
+
+
+@pytest.mark.parametrize(("env", "cause"), [("idle", "idle_timeout"), ("brief", "ttl")])
+async def test_a_session_whose_time_is_up_leaves_nothing(muxsim, env, cause):
+    """L4: its client has gone without a word."""
+    client = await shake_hands(muxsim.url, f"/mcp?env={env}")
+    tree = await Tree.of(client)
+    ended = await logged(muxsim, event="session.ended", session=client.id)
+    assert ended["cause"] == cause
+    assert 0.4 < ended["seconds"] < 2
+    await tree.gone()
+    assert (await client.post(rpc(1, "ping"))).status == 404
+
+
+async def test_a_call_in_flight_and_an_open_stream_keep_a_session_from_being_idle(muxsim):
+    """L4: idle after 0.5 s."""
+    client = await shake_hands(muxsim.url, "/mcp?env=idle")
+    assert await client.text("slow", seconds=1) == "at last"
+    async with client.listening():
+        await trio.sleep(1)
+        assert await client.text("say", text="still here") == "still here"
+    await logged(muxsim, event="session.ended", session=client.id, cause="idle_timeout")
+
+
+async def test_a_cancelled_call_does_not_keep_a_session_from_being_idle(muxsim):
+    """L3, L4: its answer will never come."""
+    client = await shake_hands(muxsim.url, "/mcp?env=idle")
+    async with client.posting(tool_call("c", "hang")):
+        await eventually_in_flight(client)
+        cancelled = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "c"}}
+        assert (await client.post(cancelled)).status == 202
+    await logged(muxsim, event="session.ended", session=client.id, cause="idle_timeout")
+
+
+async def test_a_call_left_by_a_2026_client_does_not_keep_a_session_from_being_idle(muxsim):
+    """L2, L4."""
+    session = await open_session(muxsim.url, env="idle")
+    path = f"/s/{session['id']}/mcp"
+    message = modern_call(1, "hang")
+    async with connect(muxsim.url) as connection:
+        await connection.send("POST", path, modern_headers(message), json.dumps(message).encode())
+        await trio.sleep(0.2)
+    await logged(muxsim, event="session.ended", session=session["id"], cause="idle_timeout")
+
+
+async def eventually_in_flight(client):
+    async def in_flight():
+        return (await client.session())["in_flight"]
+
+    await eventually(in_flight)
+
+
+async def test_a_ttl_can_be_asked_for(muxsim):
+    begun = trio.current_time()
+    session = await open_session(muxsim.url, ttl=0.4)
+    await logged(muxsim, event="session.ended", session=session["id"], cause="ttl")
+    assert 0.4 <= trio.current_time() - begun < 2
+
+
+# ---- with muxsim
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+@pytest.mark.parametrize("options", [(), ("--stubborn",)], ids=["polite", "stubborn"])
+async def test_however_muxsim_ends_nothing_of_any_session_is_left(tmp_path, number, options):
+    """H6, H7: with the default limits, three sessions of four processes each, one with a call in flight."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    async with serving(tmp_path, environment("naughty", *options), env={"TMPDIR": str(temporary)}) as muxsim:
+        clients = [await shake_hands(muxsim.url, "/mcp") for _ in range(3)]
+        trees = [await Tree.of(client) for client in clients]
+        helpers = [muxsim.process.pid, *descendants(muxsim.process.pid)]
+        async with clients[0].posting(tool_call("waiting", "hang")):
+            await eventually_in_flight(clients[0])
+            muxsim.process.send_signal(number)
+            await gone(*(pid for tree in trees for pid in tree.pids))
+        await gone(*helpers)
+        status = await trio.to_thread.run_sync(muxsim.process.wait)
+    assert status == (-signal.SIGKILL if number == signal.SIGKILL else 0)
+    assert [processes_with(tree.workspace) for tree in trees] == [[], [], []]
+    # Nobody is left to remove the folders of one that was killed.
+    assert number == signal.SIGKILL or all(tree.workspace_is_gone() for tree in trees)
+
+
+async def test_a_second_signal_ends_muxsim_at_once(tmp_path):
+    """H6: without the time for calls to finish, and with nothing left behind all the same."""
+    config = "[server]\ndrain_timeout = 30\n" + environment("naughty")
+    async with serving(tmp_path, config) as muxsim:
+        client = await shake_hands(muxsim.url, "/mcp")
+        tree = await Tree.of(client)
+        async with client.posting(tool_call("waiting", "hang")):
+            await eventually_in_flight(client)
+            muxsim.process.send_signal(signal.SIGTERM)
+            await logged(muxsim, event="muxsim.stopping")
+            assert muxsim.process.poll() is None
+            with trio.fail_after(GRACE):
+                assert await trio.to_thread.run_sync(muxsim.stop) == 0
+        await tree.gone()
+
+
+async def test_at_shutdown_calls_may_still_finish_and_the_rest_get_an_error(tmp_path):
+    """H6."""
+    config = "[server]\ndrain_timeout = 1.5\n" + environment("naughty")
+    async with serving(tmp_path, config) as muxsim:
+        client = await shake_hands(muxsim.url, "/mcp")
+        answers = {}
+
+        async def call(tool, **arguments):
+            answers[tool] = await client.call(tool, **arguments)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: call("slow", seconds=0.5))
+            nursery.start_soon(lambda: call("hang"))
+
+            async def both():
+                return (await client.session())["in_flight"] == 2
+
+            await eventually(both)
+            muxsim.process.send_signal(signal.SIGTERM)
+        assert text_of(answers["slow"]) == "at last"
+        assert answers["hang"]["error"]["data"] == {"cause": "shutdown"}
+        assert await trio.to_thread.run_sync(muxsim.process.wait, 5) == 0
+
+
+async def test_ctrl_c_in_a_terminal_reaches_muxsim_only_and_stops_it_cleanly(tmp_path):
+    """H9: a terminal sends SIGINT to its whole foreground group."""
+    (tmp_path / "muxsim.toml").write_text(environment("naughty"))
+    with terminal_program(tmp_path, *MUXSIM, "serve", "--port", "0") as (process, terminal):
+        output = await terminal.read_until("Ctrl-C stops.")
+        url = next(word for word in output.split() if word.startswith("http://"))
+        tree = await Tree.of(await shake_hands(url, "/mcp"))
+        os.write(terminal.fd, b"\x03")
+        output += await terminal.read_until(None)
+        assert await trio.to_thread.run_sync(process.wait) == 0
+        await tree.gone()
+    assert "Traceback" not in output
+    assert "KeyboardInterrupt" not in output
+
+
+TAKE_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
+@contextmanager
+def terminal_program(folder, *argv):
+    """A program in the foreground of a terminal of its own, and the side of the terminal where a person sits."""
+    ours, theirs = pty.openpty()
+    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    take = (sys.executable, "-I", "-S", "-c", TAKE_TERMINAL)
+    process = subprocess.Popen([*take, *argv], cwd=folder, start_new_session=True, **streams)
+    os.close(theirs)
+    try:
+        yield process, Terminal(ours)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+class Terminal:
+    """The side of a terminal where a person sits."""
+
+    def __init__(self, fd):
+        self.fd = fd
+        os.set_blocking(fd, False)
+
+    async def read_until(self, wanted):
+        """What it shows, up to ``wanted`` or, if that is None, to its end."""
+        shown = b""
+        while wanted is None or wanted.encode() not in shown:
+            await trio.lowlevel.wait_readable(self.fd)
+            try:
+                shown += os.read(self.fd, 65536)
+            except OSError:  # how a terminal's end shows
+                break
+        return shown.decode()
