@@ -22,22 +22,39 @@ Describe: TypeAlias = Callable[[Any, Env], str]
 
 Form: TypeAlias = Literal["text", "image", "text+image"]
 
+FrameSize: TypeAlias = tuple[int, int]
+"""Width and height, in pixels."""
+
 _FORMS = get_args(Form)
 _COLOURS = 3
 
 
 class Observer:
-    """Turns observations into content, in one form for the whole episode."""
+    """Turns observations into content, in one form for the whole episode.
 
-    def __init__(self, form: Form = "text", describe: Describe | None = None) -> None:
+    `frame_size` is that of the images, which are scaled to it; without it they are as large as they are rendered.
+    """
+
+    def __init__(
+        self, form: Form = "text", describe: Describe | None = None, *, frame_size: FrameSize | None = None
+    ) -> None:
         if form not in _FORMS:
             raise ValueError(f"the form of observations is one of {', '.join(_FORMS)}, not {form!r}")
         self._form = form
         self._describe = describe
+        self._frame_size = frame_size
+
+    @property
+    def shows_images(self) -> bool:
+        return "image" in self._form
+
+    def resized(self, frame_size: FrameSize | None) -> "Observer":
+        """The same with images of another size."""
+        return Observer(self._form, self._describe, frame_size=frame_size)
 
     def require_fit(self, env: Env) -> None:
         """Raises: ValueError: the environment does not render what this form shows."""
-        if "image" in self._form and env.render_mode != "rgb_array":
+        if self.shows_images and env.render_mode != "rgb_array":
             raise ValueError(
                 f"observations as images need an environment made with render_mode='rgb_array', "
                 f"but its render_mode is {env.render_mode!r}"
@@ -46,7 +63,7 @@ class Observer:
     def plain(self, observation: Any, env: Env) -> Any:
         """The observation as JSON that holds what the agent sees: the words of `describe`, or the value
         itself, or, with an image in it, a list of content blocks."""
-        if "image" in self._form:
+        if self.shows_images:
             return [
                 block.model_dump(mode="json", by_alias=True, exclude_none=True)
                 for block in self.content(observation, env)
@@ -57,8 +74,8 @@ class Observer:
         content: Content = []
         if "text" in self._form:
             content.append(TextContent(type="text", text=self.text(observation, env)))
-        if "image" in self._form:
-            content.append(_image(env))
+        if self.shows_images:
+            content.append(_image(env, self._frame_size))
         return content
 
     def text(self, observation: Any, env: Env) -> str:
@@ -90,13 +107,13 @@ def to_content(value: Any) -> Content:
     return to_content(json.dumps(to_json(value), ensure_ascii=False))
 
 
-def _image(env: Env) -> ImageContent:
-    data = base64.b64encode(png(env.render())).decode("ascii")
+def _image(env: Env, size: FrameSize | None) -> ImageContent:
+    data = base64.b64encode(png(env.render(), size)).decode("ascii")
     return ImageContent(type="image", data=data, mime_type="image/png")
 
 
-def png(frame: Any) -> bytes:
-    """A frame of `render_mode="rgb_array"`, height x width x 3 of uint8, as PNG.
+def png(frame: Any, size: FrameSize | None = None) -> bytes:
+    """A frame of `render_mode="rgb_array"`, height x width x 3 of uint8, as PNG, scaled to `size` if there is one.
 
     Raises:
         ImportError: Pillow is missing.
@@ -110,5 +127,10 @@ def png(frame: Any) -> bytes:
         shape = f"{frame.dtype} of shape {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__qualname__
         raise TypeError(f"a frame is uint8 of shape (height, width, 3), but render() returned {shape}")
     encoded = io.BytesIO()
-    Image.fromarray(frame).save(encoded, "PNG")
+    image = Image.fromarray(frame)
+    if size is not None:
+        # Each pixel is the average of those it stands for. The sharper filters cost five times as much, and their
+        # ringing doubles the PNG.
+        image = image.resize(size, Image.Resampling.BOX)
+    image.save(encoded, "PNG")
     return encoded.getvalue()

@@ -14,7 +14,7 @@ from mcp_types import ToolAnnotations
 
 from muxsim.mcpgym.control import ControlPlane
 from muxsim.mcpgym.errors import EnvironmentFailed
-from muxsim.mcpgym.observation import Content, Describe, Env, Form, Observer
+from muxsim.mcpgym.observation import Content, Describe, Env, Form, FrameSize, Observer
 from muxsim.mcpgym.protocol import mcp_server
 from muxsim.mcpgym.tools import Tool, function_tool, step_tool
 from muxsim.mcpgym.wire import serve, take_wire
@@ -30,6 +30,9 @@ _NUMPY_SEEDS = 2**32
 
 _FIRST_OBSERVATION = "{observation}"
 
+# Pixels on a side. Above it a typing error would take minutes and gigabytes for each step.
+_LARGEST_FRAME = 4096
+
 _FunctionT = TypeVar("_FunctionT", bound=Callable[..., Any])
 
 
@@ -37,6 +40,7 @@ _FunctionT = TypeVar("_FunctionT", bound=Callable[..., Any])
 class _Episode:
     env: Env
     control: ControlPlane
+    observer: Observer
     observation: Any
 
 
@@ -48,6 +52,8 @@ class GymServer:
         make: makes the environment from the seed.
         describe: the observation in words for the agent; without it the agent reads JSON.
         observation: "text", "image" (the frame that the environment renders), or "text+image".
+        frame_size: width and height of images, in pixels, unless `--frame-size` says otherwise; without either they
+            are as large as the environment renders them.
         actions: names for the elements of a Discrete action space, which the tool `step` then takes.
         instructions: for the agent, before it plays. `{observation}` becomes the first observation's text.
 
@@ -65,6 +71,7 @@ class GymServer:
         *,
         describe: Describe | None = None,
         observation: Form = "text",
+        frame_size: FrameSize | None = None,
         actions: Sequence[str] | None = None,
         title: str | None = None,
         version: str = "",
@@ -80,6 +87,8 @@ class GymServer:
         self._options: argparse.Namespace | None = None
         self._make = make
         self._observer = Observer(observation, describe)
+        if self._observer.shows_images:
+            self._add_frame_size_option(frame_size)
         self._actions = actions
         self._title = title
         self._version = version
@@ -155,7 +164,7 @@ class GymServer:
     def observe(self) -> Content:
         """The last observation for the agent, once more: for a tool that only looks."""
         episode = self._started()
-        return self._observer.content(episode.observation, episode.env)
+        return episode.observer.content(episode.observation, episode.env)
 
     def start(self, seed: int) -> Server[Any]:
         """Make and reset the environment; returns the SDK's server of this episode, connected to nothing yet.
@@ -165,13 +174,14 @@ class GymServer:
             ValueError: the environment does not fit what the constructor was told.
         """
         _seed_global_generators(seed)
+        observer = self._chosen_observer()
         env = self._make(seed)
-        self._observer.require_fit(env)
+        observer.require_fit(env)
         _seed_spaces(env, seed)  # reset may sample from them
         observation, info = env.reset(seed=seed)
         _seed_spaces(env, seed)  # and may have put others in their place
-        control = ControlPlane(seed=seed, observation=self._observer.plain(observation, env), info=info)
-        self._episode = _Episode(env, control, observation)
+        control = ControlPlane(seed=seed, observation=observer.plain(observation, env), info=info)
+        self._episode = _Episode(env, control, observer, observation)
         return mcp_server(
             self.name,
             self._tools or self._default_tools(env),
@@ -191,6 +201,8 @@ class GymServer:
         self._options = self.parser.parse_args(arguments)
         seed = self._chosen_seed()
         wire = take_wire()
+        if self._observer.shows_images:
+            _draw_off_screen()
         server = self.start(seed)
         try:
             serve(server, wire)
@@ -207,6 +219,19 @@ class GymServer:
                 self.parser.error(f"environment variable {SEED_VARIABLE}: {error}")
         return secrets.randbelow(_RANDOM_SEEDS)
 
+    def _add_frame_size_option(self, default: FrameSize | None) -> None:
+        shown = "x".join(map(str, default)) if default else "as rendered"
+        self.parser.add_argument(
+            "--frame-size",
+            type=_frame_size,
+            default=default,
+            metavar="WIDTHxHEIGHT",
+            help=f"pixels of the images that the agent sees (default: {shown})",
+        )
+
+    def _chosen_observer(self) -> Observer:
+        return self._observer.resized(self.options.frame_size) if self._observer.shows_images else self._observer
+
     def _default_tools(self, env: Env) -> dict[str, Tool]:
         description = "Take one step in the environment. Returns what you observe then."
         tool = step_tool(env.action_space, self.step, name="step", description=description, actions=self._actions)
@@ -216,7 +241,7 @@ class GymServer:
         if self._instructions is None or _FIRST_OBSERVATION not in self._instructions:
             return self._instructions
         episode = self._started()
-        return self._instructions.replace(_FIRST_OBSERVATION, self._observer.text(episode.observation, episode.env))
+        return self._instructions.replace(_FIRST_OBSERVATION, episode.observer.text(episode.observation, episode.env))
 
     def _started(self) -> _Episode:
         if self._episode is None:
@@ -231,9 +256,25 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def _frame_size(text: str) -> FrameSize:
+    sides = text.split("x")
+    if len(sides) != 2 or not all(side.isascii() and side.isdecimal() for side in sides):
+        raise argparse.ArgumentTypeError(f"a frame size is like 300x200, not {text!r}")
+    width, height = map(int, sides)
+    if not (0 < width <= _LARGEST_FRAME and 0 < height <= _LARGEST_FRAME):
+        raise argparse.ArgumentTypeError(f"the sides of a frame are from 1 to {_LARGEST_FRAME} pixels, not {text}")
+    return width, height
+
+
 def _seed_spaces(env: Env, seed: int) -> None:
     env.action_space.seed(seed)
     env.observation_space.seed(seed)
+
+
+def _draw_off_screen() -> None:
+    """For environments that draw with pygame, some of which open a display and a sound device even for
+    `rgb_array`. The agent's frames need neither, and a server may have none."""
+    os.environ["SDL_VIDEODRIVER"] = os.environ["SDL_AUDIODRIVER"] = "dummy"
 
 
 def _seed_global_generators(seed: int) -> None:

@@ -1,5 +1,7 @@
 """The kit behind the official client, in one process."""
 
+import base64
+import io
 import json
 import logging
 import random
@@ -11,6 +13,7 @@ import trio
 from gymnasium import spaces
 from mcp import Client, MCPError
 from mcp_types import CallToolResult, TextContent
+from PIL import Image
 
 from muxsim.mcpgym import GymServer, ToolError, UnsupportedSpace
 
@@ -302,6 +305,27 @@ async def test_images_of_the_rendered_frame_are_content_too(era):
         assert [block.type for block in result.content] == ["text", "image"]
         first = (await control(client, "initial_state"))["observation"]
         assert [block["type"] for block in first] == ["text", "image"]
+
+
+def test_images_have_the_size_that_the_author_or_the_command_line_says():
+    def size(**options):
+        server = GymServer("seen", lambda seed: Counter(render_mode="rgb_array"), observation="image", **options)
+        return server, lambda: Image.open(io.BytesIO(base64.b64decode(server.observe()[0].data))).size
+
+    server, shown = size()
+    server.start(seed=0)
+    assert shown() == (3, 2)
+    server, shown = size(frame_size=(30, 20))
+    server.start(seed=0)
+    assert shown() == (30, 20)
+    server.parser.set_defaults(frame_size=(6, 4))
+    server.start(seed=0)
+    assert shown() == (6, 4)
+
+
+def test_a_server_without_images_has_no_option_for_their_size():
+    with pytest.raises(SystemExit):
+        counting().parser.parse_args(["--frame-size", "3x2"])
 
 
 async def test_the_instructions_may_show_the_first_observation():

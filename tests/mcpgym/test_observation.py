@@ -37,6 +37,22 @@ def test_an_image_is_the_rendered_frame_as_png():
     np.testing.assert_array_equal(pixels(block.data), np.full((2, 3, 3), 200))
 
 
+def test_an_image_is_scaled_to_the_size_that_is_asked_for():
+    env = Counter(render_mode="rgb_array")
+    env.count = 200
+    [block] = Observer("image", frame_size=(6, 8)).content(None, env)
+    np.testing.assert_array_equal(pixels(block.data), np.full((8, 6, 3), 200))
+    [block] = Observer("image", frame_size=(6, 8)).resized((1, 1)).content(None, env)
+    np.testing.assert_array_equal(pixels(block.data), np.full((1, 1, 3), 200))
+
+
+def test_a_pixel_of_a_smaller_image_is_the_average_of_those_it_stands_for():
+    frame = np.zeros((2, 4, 3), dtype=np.uint8)
+    frame[:, 1::2] = 200
+    scaled = np.asarray(Image.open(io.BytesIO(png(frame, (2, 1)))))
+    np.testing.assert_array_equal(scaled, np.full((1, 2, 3), 100))
+
+
 def test_text_and_image_come_together():
     observer = Observer("text+image", describe=lambda *_: "words")
     text, image = observer.content(0, Counter(render_mode="rgb_array"))

@@ -1,5 +1,7 @@
 """What only processes can show: seeds across them, a clean stdout, a prompt exit."""
 
+import base64
+import io
 import json
 import os
 import signal
@@ -9,6 +11,7 @@ import tempfile
 
 import pytest
 import trio
+from PIL import Image
 
 from .children import FROZEN_LAKE, SERVERS, call, on_pipes, played
 
@@ -16,6 +19,7 @@ pytestmark = pytest.mark.children
 
 DICE = SERVERS / "dice.py"
 NOISY = SERVERS / "noisy.py"
+SCREEN = SERVERS / "screen.py"
 ASK = {"muxsim/control": True}
 KEY = "muxsim/control"
 
@@ -161,6 +165,29 @@ async def test_a_signal_ends_the_server_at_once(which):
         server.process.send_signal(which)
         with trio.fail_after(PROMPTLY):
             assert await server.process.wait() == -which
+
+
+async def test_frames_are_drawn_without_a_display():
+    without = {"SDL_VIDEODRIVER": "x11", "SDL_AUDIODRIVER": "alsa", "DISPLAY": ""}
+    async with played(SCREEN, "--seed", "1", "--frame-size", "192x64", env=without) as client:
+        [block] = (await client.call_tool("step", {"action": 0})).content
+        assert Image.open(io.BytesIO(base64.b64decode(block.data))).size == (192, 64)
+
+
+@pytest.mark.parametrize(
+    ("size", "complaint"),
+    [
+        ("300", "argument --frame-size: a frame size is like 300x200, not '300'"),
+        ("300x-1", "argument --frame-size: a frame size is like 300x200, not '300x-1'"),
+        ("300x0", "argument --frame-size: the sides of a frame are from 1 to 4096 pixels, not 300x0"),
+        ("5000x2", "argument --frame-size: the sides of a frame are from 1 to 4096 pixels, not 5000x2"),
+    ],
+)
+def test_a_bad_frame_size_is_refused_with_status_2(size, complaint):
+    command = [sys.executable, str(SCREEN), "--frame-size", size]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.splitlines()[-1].endswith(complaint)
 
 
 @pytest.mark.parametrize(
