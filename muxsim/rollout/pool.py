@@ -1,0 +1,139 @@
+"""Environments in this process: a pool of sessions without HTTP, for programs on trio or asyncio."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import sniffio
+
+from muxsim.config import Config, load
+from muxsim.errors import StartError
+from muxsim.events import Events, Listener
+from muxsim.guest import trio_guest, watch_on_this_loop
+from muxsim.rollout.environment import EnvironmentGone
+from muxsim.rollout.mcp_environment import MCPEnvironment, raise_if_gone, shake_hands
+from muxsim.session.own_client import OwnClient
+from muxsim.session.session import Session
+from muxsim.session.sessions import Sessions, open_sessions
+from muxsim.supervise.pool import open_pool as open_backends
+from transports.interfaces import Watch
+from transports.messages import Kind, Message
+
+T = TypeVar("T")
+# Runs a function where the sessions live, on trio, and waits for it here.
+Runner = Callable[..., Awaitable[Any]]
+
+
+class LocalPool:
+    """Opens sessions of one config's environments. Open it with `open_pool`."""
+
+    def __init__(self, config: Config, sessions: Sessions, run: Runner) -> None:
+        self.config = config
+        self._sessions = sessions
+        self._run = run
+
+    def __repr__(self) -> str:
+        return f"<LocalPool of {', '.join(self.environments)}: {self._sessions!r}>"
+
+    @property
+    def environments(self) -> tuple[str, ...]:
+        """The names that can be opened."""
+        return tuple(self.config.environments)
+
+    async def open(self, env: str, seed: int, *, start_timeout: float | None = None) -> MCPEnvironment:
+        """Start a session and shake hands. ``start_timeout`` is in seconds, over both.
+
+        Raises `UnknownEnvironment`, `Busy` or `StartError`.
+        """
+        began = time.perf_counter()
+        limit = self._sessions.spec(env).limits.start_timeout if start_timeout is None else start_timeout
+        session: Session = await self._run(self._start, env, seed)
+        channel = _LocalChannel(session, self._run)
+        started = time.perf_counter() - began
+        try:
+            opened = await shake_hands(channel, limit)
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                await channel.close()
+            if isinstance(error, StartError):
+                raise StartError(f"environment {env!r}: {error}") from None
+            raise
+        return MCPEnvironment(session.id, env, seed, channel, replace(opened, start_seconds=started))
+
+    async def _start(self, env: str, seed: int) -> Session:
+        return await self._sessions.open(env, seed=seed)
+
+
+class _LocalChannel:
+    """A session of this process, without a transport in between."""
+
+    def __init__(self, session: Session, run: Runner) -> None:
+        self._session = session
+        self._run = run
+        self._client = OwnClient(session)
+
+    async def ask(self, method: str, params: Any, timeout: float | None) -> Message:
+        if not self._session.live:
+            raise _gone(self._session)
+        answer = await self._client.ask(method, params, timeout)
+        if answer.kind is Kind.ERROR:
+            raise_if_gone(answer)
+        return answer
+
+    async def notify(self, method: str) -> None:
+        self._client.notify(method)
+
+    async def close(self) -> None:
+        self._session.end("client_gone", "the rollout has closed the session")
+        await self._run(self._session.wait_ended)
+
+
+def _gone(session: Session) -> EnvironmentGone:
+    ending = session.ending
+    if ending is None:
+        return EnvironmentGone("the session has ended")
+    return EnvironmentGone(ending.text, stderr=ending.exit.stderr if ending.exit else ())
+
+
+@asynccontextmanager
+async def open_pool(
+    config: str | Path | Config, *, max_sessions: int | None = None, on_event: Listener | None = None
+) -> AsyncIterator[LocalPool]:
+    """A pool for the length of a block; on the way out every session is ended, and every process gone.
+
+    ``config`` is the path of a `muxsim.toml` or an `mcpServers` JSON, or one that is loaded. Works on trio and asyncio.
+    """
+    loaded = config if isinstance(config, Config) else load(config)
+    settings = loaded.server
+    limit = settings.max_sessions if max_sessions is None else max_sessions
+    events = Events()
+    if on_event is not None:
+        events.subscribe(on_event)
+
+    @asynccontextmanager
+    async def supervisor(watch: Watch | None = None) -> AsyncIterator[Sessions]:
+        async with (
+            open_backends(
+                limit=limit, max_waiting=settings.max_pending, queue_timeout=settings.queue_timeout, watch=watch
+            ) as pool,
+            open_sessions(pool, loaded.environments, events) as sessions,
+        ):
+            yield sessions
+
+    if sniffio.current_async_library() == "trio":
+        async with supervisor() as sessions:
+            yield LocalPool(loaded, sessions, _directly)
+    else:
+        watch = watch_on_this_loop()
+        async with trio_guest(lambda: supervisor(watch)) as guest:
+            yield LocalPool(loaded, guest.value, guest.call)
+
+
+async def _directly(function: Callable[..., Awaitable[T]], *args: object) -> T:
+    return await function(*args)

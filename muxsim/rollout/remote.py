@@ -1,0 +1,279 @@
+"""Environments behind a muxsim that is serving already, over streamable HTTP or SSE. Runs on trio and asyncio."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, Final, Literal
+
+import anyio
+import anyio.abc
+import httpx2
+
+from muxsim.errors import Busy, MuxsimError, StartError, UnknownEnvironment
+from muxsim.rollout.environment import EnvironmentGone
+from muxsim.rollout.mcp_environment import PROTOCOL_VERSION, Channel, MCPEnvironment, raise_if_gone, shake_hands
+from transports import messages
+from transports.errors import RemoteProtocolError
+from transports.messages import Kind, Message, decode
+from transports.sse_codec import EventReader
+
+Wire = Literal["http", "sse"]
+
+_HEADERS: Final = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+_START_TIMEOUT: Final = 60.0
+_CLOSE_TIMEOUT: Final = 10.0
+_CONNECT_TIMEOUT: Final = 10.0
+
+
+class RemotePool:
+    """Opens sessions of a serving muxsim. Open it with `connect`."""
+
+    def __init__(
+        self, url: str, http: httpx2.AsyncClient, tasks: anyio.abc.TaskGroup, wire: Wire, names: tuple[str, ...]
+    ) -> None:
+        self.url = url
+        self._http = http
+        self._tasks = tasks
+        self._wire = wire
+        self._names = names
+
+    def __repr__(self) -> str:
+        return f"<RemotePool at {self.url} over {self._wire}>"
+
+    @property
+    def environments(self) -> tuple[str, ...]:
+        """The names that can be opened."""
+        return self._names
+
+    async def open(self, env: str, seed: int, *, start_timeout: float | None = None) -> MCPEnvironment:
+        """Start a session and shake hands. ``start_timeout`` is in seconds, over both.
+
+        Raises `UnknownEnvironment`, `Busy` or `StartError`.
+        """
+        limit = _START_TIMEOUT if start_timeout is None else start_timeout
+        began = time.perf_counter()
+        with anyio.move_on_after(limit) as late:
+            made = await self._make(env, seed)
+        if late.cancelled_caught:
+            raise StartError(f"environment {env!r}: {self.url} gave no session within {limit:g} s")
+        started = time.perf_counter() - began
+        channel = await self._connect(made)
+        try:
+            opened = await shake_hands(channel, limit)
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                await channel.close()
+            if isinstance(error, StartError):
+                raise StartError(f"environment {env!r}: {error}") from None
+            raise
+        return MCPEnvironment(made["id"], env, made["seed"], channel, replace(opened, start_seconds=started))
+
+    async def _make(self, env: str, seed: int) -> dict[str, Any]:
+        try:
+            response = await self._http.post(f"{self.url}/sessions", json={"env": env, "seed": seed})
+        except httpx2.HTTPError as error:
+            raise StartError(f"{self.url} cannot be reached: {error or type(error).__name__}") from None
+        if response.status_code == 201:
+            made: dict[str, Any] = response.json()
+            return made
+        raise _refusal(response)
+
+    async def _connect(self, made: dict[str, Any]) -> Channel:
+        urls = made["urls"]
+        if self._wire == "sse":
+            channel = _SSEChannel(self._http, urls["sse"], urls["session"])
+            await self._tasks.start(channel.listen)
+            return channel
+        return _HTTPChannel(self._http, urls["mcp"], urls["session"])
+
+
+class _HTTPChannel:
+    """One Mcp-Session-Id on a session's own URL."""
+
+    def __init__(self, http: httpx2.AsyncClient, url: str, session_url: str) -> None:
+        self._http = http
+        self._url = url
+        self._session_url = session_url
+        self._headers = dict(_HEADERS)
+        self._numbers = itertools.count(1)
+        self._closed = False
+
+    async def ask(self, method: str, params: Any, timeout: float | None) -> Message:
+        request = messages.request(next(self._numbers), method, params)
+        with anyio.fail_after(timeout):
+            answer = await self._post(request)
+        assert answer is not None
+        if answer.kind is Kind.ERROR:
+            raise_if_gone(answer)
+        return answer
+
+    async def notify(self, method: str) -> None:
+        await self._post(messages.notification(method))
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            await _delete(self._http, self._session_url)
+
+    async def _post(self, message: Message) -> Message | None:
+        try:
+            async with self._http.stream(
+                "POST", self._url, content=message.encode(), headers=self._headers
+            ) as response:
+                return await self._read(response, message)
+        except httpx2.HTTPError as error:
+            raise EnvironmentGone(f"{self._url}: {error or type(error).__name__}") from None
+
+    async def _read(self, response: httpx2.Response, message: Message) -> Message | None:
+        if response.status_code == 202:
+            return None
+        if response.status_code == 404:
+            await response.aread()
+            raise EnvironmentGone("the session has ended")
+        session_id = response.headers.get("mcp-session-id")
+        if session_id is not None and "mcp-session-id" not in self._headers:
+            self._headers.update({"mcp-session-id": session_id, "mcp-protocol-version": PROTOCOL_VERSION})
+        if response.headers.get("content-type", "").startswith("text/event-stream"):
+            events = EventReader()
+            async for data in response.aiter_bytes():
+                for payload in events.receive_data(data):
+                    answer = _decoded(payload)
+                    if answer is not None and answer.is_answer and answer.id == message.id:
+                        return answer
+            raise EnvironmentGone("the event stream ended before the answer")
+        return _decoded(await response.aread())
+
+
+class _SSEChannel:
+    """One event stream on a session's own URL, and the URL to post to."""
+
+    def __init__(self, http: httpx2.AsyncClient, url: str, session_url: str) -> None:
+        self._http = http
+        self._url = url
+        self._session_url = session_url
+        self._endpoint = ""
+        self._numbers = itertools.count(1)
+        self._waiting: dict[messages.RequestId, tuple[anyio.Event, list[Message]]] = {}
+        self._scope = anyio.CancelScope()
+        self._ended: str | None = None
+
+    async def listen(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Read the stream until the session ends."""
+        try:
+            with self._scope:
+                async with self._http.stream("GET", self._url, headers={"accept": "text/event-stream"}) as response:
+                    await self._read(response, task_status)
+            self._ended = "the event stream has ended"
+        except httpx2.HTTPError as error:
+            self._ended = f"{self._url}: {error or type(error).__name__}"
+        for arrived, _ in self._waiting.values():
+            arrived.set()
+        if not self._endpoint:
+            raise StartError(self._ended or "the event stream named no URL to post to")
+
+    async def _read(self, response: httpx2.Response, task_status: anyio.abc.TaskStatus[None]) -> None:
+        events = EventReader()
+        async for data in response.aiter_bytes():
+            for payload in events.receive_data(data):
+                if not self._endpoint:
+                    self._endpoint = str(httpx2.URL(self._url).join(payload.decode()))
+                    task_status.started()
+                elif (message := _decoded(payload)) is not None and message.is_answer and message.id is not None:
+                    self._arrived(message.id, message)
+
+    def _arrived(self, id: messages.RequestId, message: Message) -> None:
+        arrived, answers = self._waiting.pop(id, (None, []))
+        if arrived is not None:
+            answers.append(message)
+            arrived.set()
+
+    async def ask(self, method: str, params: Any, timeout: float | None) -> Message:
+        number = next(self._numbers)
+        arrived, answers = self._waiting[number] = (anyio.Event(), [])
+        try:
+            with anyio.fail_after(timeout):
+                await self._post(messages.request(number, method, params))
+                await arrived.wait()
+        finally:
+            self._waiting.pop(number, None)
+        if not answers:
+            raise EnvironmentGone(self._ended or "the session has ended")
+        if answers[0].kind is Kind.ERROR:
+            raise_if_gone(answers[0])
+        return answers[0]
+
+    async def notify(self, method: str) -> None:
+        await self._post(messages.notification(method))
+
+    async def close(self) -> None:
+        if not self._scope.cancel_called:
+            self._scope.cancel()
+            await _delete(self._http, self._session_url)
+
+    async def _post(self, message: Message) -> None:
+        if self._ended is not None:
+            raise EnvironmentGone(self._ended)
+        try:
+            response = await self._http.post(self._endpoint, content=message.encode(), headers=_HEADERS)
+        except httpx2.HTTPError as error:
+            raise EnvironmentGone(f"{self._endpoint}: {error or type(error).__name__}") from None
+        if response.status_code != 202:
+            raise EnvironmentGone(f"{self._endpoint}: HTTP status {response.status_code}")
+
+
+def _decoded(payload: bytes) -> Message | None:
+    try:
+        return decode(payload)
+    except RemoteProtocolError:
+        return None
+
+
+async def _delete(http: httpx2.AsyncClient, url: str) -> None:
+    with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):
+        try:
+            await http.delete(url)
+        except httpx2.HTTPError:
+            # Whoever serves the session is gone, and with it the session.
+            return
+
+
+def _refusal(response: httpx2.Response) -> MuxsimError:
+    try:
+        text = str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        text = f"HTTP status {response.status_code}"
+    if response.status_code == 503:
+        return Busy(text, float(response.headers.get("retry-after", "1")))
+    if response.status_code == 404:
+        return UnknownEnvironment(text)
+    return StartError(text)
+
+
+@asynccontextmanager
+async def connect(url: str, *, wire: Wire = "http", max_sessions: int = 256) -> AsyncIterator[RemotePool]:
+    """A pool of the environments that a muxsim serves at ``url``, for the length of a block.
+
+    Sessions that are still open when it ends are the caller's to close; an SSE stream's ends with it. Raises
+    `StartError` if nothing of muxsim answers there.
+    """
+    base = url.rstrip("/")
+    # A connection per session and one for its stream: httpx's pool is quadratic in what queues for it.
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=2 * max_sessions)
+    timeout = httpx2.Timeout(None, connect=_CONNECT_TIMEOUT)
+    async with httpx2.AsyncClient(limits=limits, timeout=timeout) as http:
+        names = await _served(http, base)
+        async with anyio.create_task_group() as tasks:
+            yield RemotePool(base, http, tasks, wire, names)
+            tasks.cancel_scope.cancel()
+
+
+async def _served(http: httpx2.AsyncClient, base: str) -> tuple[str, ...]:
+    try:
+        response = await http.get(f"{base}/envs")
+        return tuple(env["name"] for env in response.json()["environments"])
+    except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
+        raise StartError(f"no muxsim answers at {base}: {error or type(error).__name__}") from None
