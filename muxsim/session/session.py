@@ -151,19 +151,19 @@ class Session:
             self.end("internal_error", "muxsim failed in this session; see its log")
         finally:
             self.end("shutdown", "muxsim is shutting down")
-            await self._backend.end()
+            exit_status = await self._backend.end()
             pid = self.pid
             self.state = State.ENDED
-            self._emit_end(pid)
+            self._emit_end(pid, exit_status)
             self._ended.set()
 
     async def _follow_backend(self) -> None:
         exit = await self._backend.run()
         self.end("backend_exited", exit.reason, exit)
 
-    def _emit_end(self, pid: int | None) -> None:
+    def _emit_end(self, pid: int | None, exit_status: int) -> None:
         assert self.ending is not None
-        details: dict[str, Any] = {"cause": self.ending.cause, "text": self.ending.text}
+        details: dict[str, Any] = {"cause": self.ending.cause, "text": self.ending.text, "exit_status": exit_status}
         if self.ending.exit is not None:
             details.update(self.ending.exit.data())
         details["seconds"] = round(self._now() - self.created, 3)

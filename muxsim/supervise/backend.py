@@ -118,11 +118,11 @@ class Backend:
             nursery.cancel_scope.cancel()
         return self._describe()
 
-    async def end(self) -> None:
-        """End the child and everything it started. Bounded, and not to be cancelled."""
+    async def end(self) -> int:
+        """End the child and everything it started; returns its exit status. Bounded, and not to be cancelled."""
         self._pipe.abort()
         times = EndTimes(stdin_close=self._limits.eof_timeout, term=self._limits.term_timeout)
-        await self._process.end(times)
+        return await self._process.end(times)
 
     async def _read(self, finished: trio.Event) -> None:
         await self._pipe.run()

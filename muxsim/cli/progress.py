@@ -1,0 +1,96 @@
+"""How a rollout goes on: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Final
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from muxsim.rollout.trajectory import Trajectory
+
+# Lines of the display for episodes in flight; a screen has no room for hundreds.
+_SHOWN: Final = 20
+_REFRESHES_PER_SECOND: Final = 8
+
+
+class Progress:
+    """A watcher of a rollout (`muxsim.rollout.runner.Watcher`) that shows what it is told. Use it as a context."""
+
+    def __init__(self, total: int, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._total = total
+        self._began = time.perf_counter()
+        self._flying: dict[str, Trajectory] = {}
+        self._steps = 0
+        self._ended = 0
+        self._reasons: Counter[str] = Counter()
+        self._rewards: list[float] = []
+        self._live = (
+            Live(console=self._console, get_renderable=self._render, refresh_per_second=_REFRESHES_PER_SECOND)
+            if self._console.is_terminal
+            else None
+        )
+
+    def __enter__(self) -> Progress:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def started(self, trajectory: Trajectory) -> None:
+        """Show an episode in flight."""
+        self._flying[trajectory.id] = trajectory
+
+    def stepped(self, trajectory: Trajectory) -> None:
+        """Count a step."""
+        self._steps += 1
+
+    def ended(self, trajectory: Trajectory) -> None:
+        """Count an episode; without a terminal this is a line."""
+        self._flying.pop(trajectory.id, None)
+        self._ended += 1
+        self._reasons[trajectory.end_reason.value] += 1
+        if trajectory.total_reward is not None:
+            self._rewards.append(trajectory.total_reward)
+        if self._live is None:
+            self._console.print(self._line(trajectory), highlight=False, soft_wrap=True)
+
+    def summary(self) -> str:
+        """One line over all episodes so far."""
+        seconds = max(time.perf_counter() - self._began, 1e-9)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self._reasons.most_common())
+        mean = f", mean reward {sum(self._rewards) / len(self._rewards):.3g}" if self._rewards else ""
+        rate = f"{self._steps} steps, {self._steps / seconds:.0f}/s"
+        return f"{self._ended} of {self._total} episodes in {seconds:.1f} s ({rate}{mean}): {reasons or 'none yet'}"
+
+    def _line(self, trajectory: Trajectory) -> str:
+        reward = "unscored" if trajectory.total_reward is None else f"reward {trajectory.total_reward:g}"
+        error = f" ({trajectory.error.splitlines()[0]})" if trajectory.error else ""
+        return (
+            f"[{self._ended}/{self._total}] {trajectory.id} {trajectory.env} seed {trajectory.seed}: "
+            f"{trajectory.end_reason.value} after {len(trajectory.steps)} steps, {reward}, "
+            f"{trajectory.seconds:.2f} s{error}"
+        )
+
+    def _render(self) -> RenderableType:
+        table = Table.grid(padding=(0, 2))
+        for trajectory in list(self._flying.values())[:_SHOWN]:
+            last = trajectory.steps[-1] if trajectory.steps else None
+            table.add_row(
+                trajectory.id,
+                trajectory.env,
+                f"seed {trajectory.seed}",
+                f"step {len(trajectory.steps)}",
+                Text(f"{last.tool} {last.arguments}" if last else "…", style="dim", overflow="ellipsis", no_wrap=True),
+            )
+        hidden = len(self._flying) - _SHOWN
+        more = [Text(f"and {hidden} more", style="dim")] if hidden > 0 else []
+        return Group(table, *more, Text(self.summary(), style="bold"))
