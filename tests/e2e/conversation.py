@@ -76,11 +76,11 @@ async def converse(client, person):
     return {
         "revision": client.protocol_version,
         "tools": sorted(tool.name for tool in (await client.list_tools()).tools),
+        "given up": await _give_up(client),  # early: what comes after must not be taken for part of it
         "answers": await _be_asked(client),
         "asked": list(person.asked),
         "roots": await _change_roots(client, person),
         "progress": await _watch_progress(client),
-        "given up": await _give_up(client),
         "logged": await _listen_to_logs(client, person),
         "updated": await _listen_to_updates(client, person),
         "list changed": await _make_a_resource(client, person),
