@@ -146,7 +146,7 @@ class API:
         body = await read_body(call, _MAX_BODY, _BODY_TIMEOUT)
         try:
             wish = _decoder.decode(body or b"{}")
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise HTTPRefusal(400, f"the body must be {{env, seed?, id?, ttl?}}: {error}") from None
         if wish.seed is not None and not 0 <= wish.seed < SEED_LIMIT:
             raise HTTPRefusal(400, f"seed {wish.seed} must be a whole number from 0 to {SEED_LIMIT - 1}")
