@@ -36,6 +36,15 @@ def configure(log_format: str, level: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
+    # uvicorn and asyncio report with the standard library's logging: their words are lines of this log too.
+    logging.basicConfig(handlers=[_IntoThisLog()], level=logging.WARNING, force=True)
+
+
+class _IntoThisLog(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(
+            record.levelno, record.getMessage().strip(), logger=record.name, exc_info=record.exc_info
+        )
 
 
 def log_event(event: SessionEvent) -> None:
