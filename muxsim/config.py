@@ -62,7 +62,7 @@ class ServerSettings:
     """Values of the Host header to accept beside the loopback names: ``name`` (any port) or ``name:port``."""
 
     allowed_origins: tuple[str, ...] = ()
-    """Origins of browser pages to accept beside the loopback ones: ``https://name`` or ``http://name:port``."""
+    """Origins of browser pages to accept beside muxsim's own: ``https://name`` or ``http://name:port``."""
 
     max_sessions: int = 256
     """How many sessions may be open at once."""
