@@ -1,10 +1,11 @@
 """The official Python client, in every mode and on every way into muxsim, plays what it plays without muxsim."""
 
 import pytest
-from mcp import MCPError
+import trio
+from mcp import Client, MCPError
 
-from .games import GAMES, GRID, LAKE, play, unasked
-from .python_clients import LATEST_HANDSHAKE, MODERN, ROUTES, connected
+from .games import GAMES, GRID, LAKE, play, read_control, unasked
+from .python_clients import DEADLINE, LATEST_HANDSHAKE, MODERN, ROUTES, connected, posted_session
 
 pytestmark = pytest.mark.children
 
@@ -57,3 +58,17 @@ async def test_a_client_of_the_new_revision_only_is_told_to_make_a_session_first
 async def test_the_control_plane_is_in_no_result_that_was_not_asked_for_it(examples, references, game, route):
     async with connected(examples, route, game.env, game.seed, mode="legacy") as client:
         assert await play(client, game, ask=False) == unasked(references[game.env])
+
+
+@by_env
+@pytest.mark.parametrize("mode", ["legacy", MODERN])
+async def test_an_agent_at_its_own_url_sees_the_game_but_nothing_of_the_control_plane(examples, references, game, mode):
+    hidden = {**unasked(references[game.env]), "before": {}, "after": {}}
+    with trio.fail_after(DEADLINE):
+        async with posted_session(examples, game.env, game.seed) as session:
+            async with Client(session["urls"]["agent_mcp"], mode=mode) as agent:
+                assert await play(agent, game) == hidden
+                with pytest.raises(MCPError):
+                    await agent.read_resource("control://reward")
+            async with Client(session["urls"]["mcp"], mode=mode) as trainer:
+                assert await read_control(trainer) == references[game.env]["after"]
