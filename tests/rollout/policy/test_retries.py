@@ -1,0 +1,118 @@
+"""When to ask again, as a table."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from muxsim.rollout.policy.retries import Failure, Retries, RetryRule, is_passing, retry_after
+
+NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC).timestamp()
+REFUSED = Failure("too many requests", status=429)
+BROKEN = Failure("oops", status=500)
+
+
+def low():
+    return 0.0
+
+
+def high():
+    return 1.0
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "2"}, 2.0),
+        ({"retry-after": "0"}, 0.0),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after-ms": "250"}, 0.25),
+        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
+        ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
+        ({"retry-after": "Sat, 21 Nov 2026 12:00:30 GMT"}, 30.0),
+        ({"retry-after": "Sat, 21 Nov 2026 11:00:00 GMT"}, 0.0),
+        ({"retry-after": "later"}, None),
+        ({"retry-after": ""}, None),
+        ({"retry-after": "-3"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "Sat, 99 Nov 2026 12:00:30 GMT"}, None),
+    ],
+)
+def test_what_a_refusal_asks_for_is_read_from_its_headers(headers, seconds):
+    assert retry_after(headers, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "passing"),
+    [
+        (400, {}, False),
+        (401, {}, False),
+        (404, {}, False),
+        (408, {}, True),
+        (409, {}, True),
+        (422, {}, False),
+        (429, {}, True),
+        (500, {}, True),
+        (503, {}, True),
+        (500, {"x-should-retry": "false"}, False),
+        (400, {"x-should-retry": "true"}, True),
+        (400, {"x-should-retry": "maybe"}, False),
+    ],
+)
+def test_some_statuses_pass_and_others_stay(status, headers, passing):
+    assert is_passing(status, headers) is passing
+
+
+def test_waits_double_up_to_the_longest():
+    retries = Retries(RetryRule(attempts=7, first_delay=1, longest_delay=8), high)
+    assert [retries.delay_after(BROKEN) for _ in range(6)] == [1, 2, 4, 8, 8, 8]
+
+
+def test_the_dice_take_up_to_half_of_a_wait():
+    assert Retries(RetryRule(first_delay=1), low).delay_after(BROKEN) == 0.5
+
+
+@pytest.mark.parametrize(("dice", "delay"), [(low, 4.0), (high, 5.0)])
+def test_a_wait_that_was_asked_for_is_never_cut_short(dice, delay):
+    asked = Failure("", status=429, retry_after=4)
+    assert Retries(RetryRule(), dice).delay_after(asked) == delay
+
+
+def test_a_wait_of_nothing_is_no_hot_loop():
+    assert Retries(RetryRule(first_delay=0.5), low).delay_after(Failure("", status=429, retry_after=0)) == 0.5
+
+
+def test_failures_are_retried_until_the_attempts_are_used_up():
+    retries = Retries(RetryRule(attempts=3), low)
+    assert [retries.delay_after(BROKEN) is None for _ in range(3)] == [False, False, True]
+    assert retries.calls == 3
+
+
+def test_refusals_use_up_patience_and_no_attempts():
+    retries = Retries(RetryRule(attempts=2, patience=10), low)
+    asked = Failure("", status=429, retry_after=3)
+    assert [retries.delay_after(asked) for _ in range(4)] == [3, 3, 3, None]
+    assert retries.waited == 9
+
+
+def test_a_wait_longer_than_the_patience_is_not_begun():
+    retries = Retries(RetryRule(patience=10), low)
+    assert retries.delay_after(Failure("", status=429, retry_after=3600)) is None
+    assert retries.waited == 0
+
+
+def test_refusals_do_not_shorten_what_failures_have():
+    retries = Retries(RetryRule(attempts=2), low)
+    assert all(retries.delay_after(REFUSED) is not None for _ in range(5))
+    assert retries.delay_after(BROKEN) is not None
+    assert retries.delay_after(BROKEN) is None
+
+
+def test_a_failure_that_stays_is_not_retried():
+    assert Retries(RetryRule(), low).delay_after(Failure("no such model", status=404, passing=False)) is None
+
+
+def test_a_thousand_refusals_do_not_overflow():
+    retries = Retries(RetryRule(patience=1e9, longest_delay=2), high)
+    assert [retries.delay_after(REFUSED) for _ in range(2000)][-1] == 2
