@@ -72,10 +72,10 @@ def _router(mcp: MCPEndpoints, api: API) -> ASGIApp:
             _route("/s/{id}/mcp", lambda call, path: mcp.of_session(call, path["id"]), _MCP_METHODS),
             _route("/s/{id}/agent/mcp", lambda call, path: mcp.agent_of_session(call, path["id"]), _MCP_METHODS),
             _route("/envs/{env}/mcp", lambda call, path: mcp.implicit(call, path["env"]), _MCP_METHODS),
-            _route("/sse", lambda call, _: mcp.sse(call, None), ["GET"]),
-            _route("/envs/{env}/sse", lambda call, path: mcp.sse(call, path["env"]), ["GET"]),
+            _stream_route("/sse", lambda call, _: mcp.sse(call, None)),
+            _stream_route("/envs/{env}/sse", lambda call, path: mcp.sse(call, path["env"])),
             _route("/messages", lambda call, _: mcp.messages(call, None), ["POST"]),
-            _route("/s/{id}/sse", lambda call, path: mcp.sse_of_session(call, path["id"]), ["GET"]),
+            _stream_route("/s/{id}/sse", lambda call, path: mcp.sse_of_session(call, path["id"])),
             _route("/s/{id}/messages", lambda call, path: mcp.messages(call, path["id"]), ["POST"]),
             _route("/sessions", lambda call, _: api.sessions(call), ["GET", "POST"]),
             _route("/sessions/{id}", lambda call, path: api.session(call, path["id"]), ["GET", "DELETE"]),
@@ -108,6 +108,13 @@ class _Endpoint:
 
 def _route(path: str, answer: Callable[[Call, dict[str, Any]], Awaitable[None]], methods: list[str]) -> Route:
     return Route(path, _Endpoint(answer), methods=methods)
+
+
+def _stream_route(path: str, answer: Callable[[Call, dict[str, Any]], Awaitable[None]]) -> Route:
+    route = _route(path, answer, ["GET"])
+    # Starlette adds it to every GET; here it would start a session for nobody.
+    route.methods = {"GET"}
+    return route
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
