@@ -507,14 +507,18 @@ class Guardian:
             return
         self._trees[start.pid] = tree = Tree(start.pid, start.mark)
         try:
-            pidfd = os.pidfd_open(start.pid)
-        except OSError as error:
+            self._announce(start)
+        except OSError as error:  # no descriptor left, or too many on their way
             self._begin_sweep(tree)
             self._fail(start.ref, "descriptors", error.errno or errno.EMFILE)
-            return
-        self._send({"kind": "spawned", "ref": start.ref, "pid": start.pid}, pidfd)
-        os.close(pidfd)
         self._see_exit(tree)
+
+    def _announce(self, start: Starting) -> None:
+        pidfd = os.pidfd_open(start.pid)
+        try:
+            self._send({"kind": "spawned", "ref": start.ref, "pid": start.pid}, pidfd)
+        finally:
+            os.close(pidfd)
 
     # exits
 
@@ -571,7 +575,10 @@ class Guardian:
     def _begin_sweep(self, tree: Tree) -> None:
         now = time.monotonic()
         tree.sweep_until, tree.next_round = now + UNKILLABLE, now + ROUND
-        tree.kill([tree.pid] if tree.status is None else [])
+        if tree.status is None:
+            tree.kill([tree.pid])
+        elif not self._subreaper:
+            tree.kill([])  # what else is in its group would not come to us to be found
 
     def _continue_sweeps(self) -> None:
         sweeping = [tree for tree in self._trees.values() if tree.sweep_until is not None]

@@ -364,7 +364,13 @@ async def test_a_failing_system_call_here_leaves_nothing_behind_H14(launcher, mo
 
 @pytest.mark.parametrize(
     ("call", "number", "nth"),
-    [("fork", "EAGAIN", 1), ("fork", "ENOMEM", 2), ("pipe", "EMFILE", 1), ("pidfd_open", "EMFILE", 2)],
+    [
+        ("fork", "EAGAIN", 1),
+        ("fork", "ENOMEM", 2),
+        ("pipe", "EMFILE", 1),
+        ("pidfd_open", "EMFILE", 2),
+        ("send", "ETOOMANYREFS", 1),
+    ],
 )
 async def test_a_failing_system_call_in_the_guardian_leaves_nothing_behind_H2_H14(monkeypatch, call, number, nth):
     monkeypatch.setattr(wire, "__file__", str(SERVERS / "faulty_guardian.py"))
@@ -571,11 +577,11 @@ async def test_orphans_that_keep_changing_their_program_or_their_pid_are_found_C
     # Another session, for with the last one everything would end in any case.
     other = await launcher.spawn(CAT, session="b")
     for _ in range(20):
-        process, grandchild = await start_family(launcher, kind, "leave", "0")
-        with grandchild, trio.fail_after(2):
-            await process.wait()
+        process = await launcher.spawn(child("start", kind, "leave", "0"), session="a")
+        await read_line(process)
+        with trio.fail_after(2):
             await process.end()
-            assert len(wire.marked(launcher._token)) == 1
+        assert list(wire.marked(launcher._token)) == [other.pid]
     assert other.returncode is None
 
 

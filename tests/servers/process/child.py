@@ -115,6 +115,10 @@ def ready():
     print("ready", flush=True)
 
 
+def again():
+    os.execv(sys.executable, [sys.executable, "-I", "-S", __file__, "again"])
+
+
 def forever():
     while True:
         signal.pause()

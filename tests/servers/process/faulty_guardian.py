@@ -1,6 +1,7 @@
 """The guardian, with a fault in it: stands in for guardian.py in tests. Standard library only; run with -I -S.
 
-`GUARDIAN_FAULT` is `no-subreaper`, `no-children-files`, `crash`, or `CALL ERRNO N`: the Nth `os.CALL` fails so.
+`GUARDIAN_FAULT` is `no-subreaper`, `no-children-files`, `crash`, or `CALL ERRNO N`: the Nth `os.CALL` fails so, or the
+Nth `send` of the guardian's.
 """
 
 import errno
@@ -15,7 +16,8 @@ import guardian  # noqa: E402 - found by the line above
 
 
 def fail_at(name, number, nth):
-    real = getattr(os, name)
+    module = guardian if name == "send" else os
+    real = getattr(module, name)
     calls = 0
 
     def sometimes(*args):
@@ -25,7 +27,7 @@ def fail_at(name, number, nth):
             raise OSError(number, os.strerror(number))
         return real(*args)
 
-    setattr(os, name, sometimes)
+    setattr(module, name, sometimes)
 
 
 def main():

@@ -42,7 +42,9 @@ async def read_line(process):
     data = b""
     while not data.endswith(b"\n"):
         await trio.lowlevel.wait_readable(process.stdout)
-        data += os.read(process.stdout, 1024)
+        more = os.read(process.stdout, 1024)
+        assert more, f"end of output after {data!r}"
+        data += more
     return data.decode().strip()
 
 
