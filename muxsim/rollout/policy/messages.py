@@ -1,0 +1,172 @@
+"""MCP's results as OpenAI's chat messages, and a recorded conversation as an endpoint takes it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from muxsim.rollout.policy.protocol import Message
+
+# A model that sees nothing at all after a call takes it for an error of its own, and many endpoints refuse "".
+_EMPTY: Final = "(no output)"
+_FORGOTTEN: Final = {"type": "text", "text": "(an earlier image, no longer shown)"}
+# What endpoints know. `metadata` is the trainer's, and anything else would be refused by the strict ones.
+_KEYS_SENT: Final = (
+    "role",
+    "content",
+    "name",
+    "tool_calls",
+    "tool_call_id",
+    "refusal",
+    "reasoning_content",
+    "reasoning",
+)
+
+
+def tool_messages(call_id: str, content: Sequence[Mapping[str, Any]]) -> tuple[Message, Message | None]:
+    """The tool message for a result, MCP content blocks as JSON, and a user message with its images, if it has any.
+
+    Chat completions take only text in a tool message, so the images go to a message of the user's, as ``image_url``
+    parts with data URLs, and the text says where they were. Where a reply has several tool calls, the user messages
+    belong behind the tool messages of all of them: endpoints refuse anything between.
+    """
+    lines: list[str] = []
+    urls: list[str] = []
+    for block in content:
+        url = _image_url(block)
+        if url is None:
+            lines.append(_text(block))
+        else:
+            urls.append(url)
+            lines.append(f"[image {len(urls)}]")
+    text = "\n".join(line for line in lines if line)
+    message = {"role": "tool", "tool_call_id": call_id, "content": text or _EMPTY}
+    return message, _shown(call_id, urls) if urls else None
+
+
+def request_messages(conversation: Iterable[Message], *, max_images: int | None = None) -> list[Message]:
+    """A conversation as endpoints take it; the one given is left as it is.
+
+    Without the keys they do not know; with the last ``max_images`` images only, since endpoints have a limit; and with
+    a JSON object for the arguments of each earlier tool call: servers that render them with the model's own template
+    fail for the whole conversation where the model once wrote something else.
+    """
+    messages = [_sendable(message) for message in conversation]
+    return messages if max_images is None else _with_last_images(messages, max_images)
+
+
+def turn_of(conversation: Iterable[Message]) -> int:
+    """How many assistant messages there have been."""
+    return sum(message.get("role") == "assistant" for message in conversation)
+
+
+def assistant_calls(calls: Iterable[tuple[str, Any]], turn: int) -> Message:
+    """An assistant message with tool calls, given as names and arguments; their ids follow from ``turn``."""
+    return {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {
+                "id": call_id(turn, index),
+                "type": "function",
+                "function": {"name": name, "arguments": msgspec.json.encode(arguments).decode()},
+            }
+            for index, (name, arguments) in enumerate(calls)
+        ],
+    }
+
+
+def call_id(turn: int, index: int) -> str:
+    """A tool call's id where no endpoint has given one: unlike any other of its conversation."""
+    return f"call_{turn}_{index}"
+
+
+def _image_url(block: Mapping[str, Any]) -> str | None:
+    """The data URL of an image block, or of an embedded resource that is one."""
+    if block.get("type") == "image":
+        return _data_url(block.get("mimeType"), block.get("data"))
+    resource = block.get("resource")
+    if block.get("type") == "resource" and isinstance(resource, Mapping) and "blob" in resource:
+        media = resource.get("mimeType")
+        return _data_url(media, resource["blob"]) if str(media).startswith("image/") else None
+    return None
+
+
+def _data_url(media: Any, data: Any) -> str:
+    return f"data:{media or 'image/png'};base64,{data or ''}"
+
+
+def _text(block: Mapping[str, Any]) -> str:
+    """What a block that is no image says to a model that reads."""
+    match block:
+        case {"type": "text", "text": str(text)}:
+            return text
+        case {"type": "audio"}:
+            return f"[audio, {block.get('mimeType', 'of an unknown kind')}, not shown]"
+        case {"type": "resource_link"}:
+            return " ".join(str(block[key]) for key in ("title", "name", "uri", "description") if block.get(key))
+        case {"type": "resource", "resource": {"text": str(text)}}:
+            return text
+        case {"type": "resource", "resource": {"uri": uri}}:
+            return f"[resource {uri}, not shown]"
+    return msgspec.json.encode(block).decode()
+
+
+def _shown(call_id: str, urls: Sequence[str]) -> Message:
+    parts: list[dict[str, Any]] = []
+    for number, url in enumerate(urls, start=1):
+        parts.append({"type": "text", "text": f"[image {number}] of the result of {call_id}:"})
+        parts.append({"type": "image_url", "image_url": {"url": url}})
+    return {"role": "user", "content": parts}
+
+
+def _sendable(message: Message) -> Message:
+    sent: Message = {key: message[key] for key in _KEYS_SENT if key in message}
+    if sent.get("tool_calls"):
+        sent["tool_calls"] = [_with_json_arguments(call) for call in sent["tool_calls"]]
+    return sent
+
+
+def _with_json_arguments(call: dict[str, Any]) -> dict[str, Any]:
+    function = call.get("function") or {}
+    arguments = function.get("arguments")
+    if _is_json_object(arguments):
+        return call
+    if not isinstance(arguments, dict):
+        arguments = {"not_json": arguments} if arguments else {}
+    return {**call, "function": {**function, "arguments": msgspec.json.encode(arguments).decode()}}
+
+
+def _is_json_object(text: Any) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(text), dict)
+    except (msgspec.DecodeError, TypeError):
+        return False
+
+
+def _with_last_images(messages: list[Message], limit: int) -> list[Message]:
+    """Replaces all but the last images by a line of text."""
+    spare = sum(_is_image(part) for message in messages for part in _parts(message)) - limit
+    kept: list[Message] = []
+    for message in messages:
+        parts = _parts(message)
+        if spare > 0 and any(map(_is_image, parts)):
+            content = []
+            for part in parts:
+                content.append(_FORGOTTEN if _is_image(part) and spare > 0 else part)
+                spare -= _is_image(part)
+            kept.append({**message, "content": content})
+        else:
+            kept.append(message)
+    return kept
+
+
+def _parts(message: Message) -> list[Any]:
+    content = message.get("content")
+    return content if isinstance(content, list) else []
+
+
+def _is_image(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "image_url"
