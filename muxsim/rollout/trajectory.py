@@ -46,6 +46,13 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     info: dict[str, Any] = {}
     problem: str | None = None
 
+    def as_metadata(self) -> dict[str, Any]:
+        """For a tool message's metadata: ``problem`` only where there is one."""
+        members: dict[str, Any] = msgspec.to_builtins(self)
+        if self.problem is None:
+            del members["problem"]
+        return members
+
 
 class Usage(msgspec.Struct, kw_only=True):
     """Tokens of one model call, or the sum over an episode."""

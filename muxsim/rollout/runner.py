@@ -1,0 +1,343 @@
+"""The rollout loop: many episodes at once, each of which ends by itself, for a reason that is on the record."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+import anyio
+import msgspec
+
+from muxsim.errors import Busy, StartError, UnknownEnvironment
+from muxsim.rollout.dataset import Dataset, Episode, dataset_from_rows, first_messages
+from muxsim.rollout.environment import CallTimeout, Environment, EnvironmentGone, EnvironmentPool, ToolResult
+from muxsim.rollout.playback import current_episode
+from muxsim.rollout.policy.messages import tool_messages
+from muxsim.rollout.policy.protocol import Policy, PolicyError, RateLimited, Reply
+from muxsim.rollout.trajectory import (
+    CONTROL_METADATA_KEY,
+    VALID_ENDS,
+    Control,
+    EndReason,
+    Step,
+    Trajectory,
+    shown_to_agent,
+)
+
+# Between two tries to open a session on a pool that is full, when it does not say; doubled each time, and spread.
+_FIRST_RETRY: Final = 0.5
+_LONGEST_RETRY: Final = 30.0
+_CLOSE_TIMEOUT: Final = 15.0
+
+RewardFunction = Callable[[Trajectory], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutOptions:
+    """Bounds of a rollout; times in seconds, None for none.
+
+    ``max_steps`` counts tool calls of an episode. ``start_tries`` is how often a session is asked for while the pool is
+    full. ``reward`` scores a trajectory whose environment has no control plane, or replaces its score.
+    """
+
+    max_steps: int = 50
+    max_concurrent: int = 16
+    call_timeout: float | None = 60.0
+    episode_timeout: float | None = None
+    start_timeout: float | None = None
+    start_tries: int = 10
+    reward: RewardFunction | None = None
+
+
+class Watcher(Protocol):
+    """Is told how episodes go on: a progress display, a run folder. Calls neither block nor raise."""
+
+    def started(self, trajectory: Trajectory) -> None:
+        """An episode has its session."""
+
+    def stepped(self, trajectory: Trajectory) -> None:
+        """An episode has taken one more step."""
+
+    def ended(self, trajectory: Trajectory) -> None:
+        """An episode is over; its trajectory is complete."""
+
+
+async def rollout(
+    pool: EnvironmentPool,
+    dataset: Dataset | Iterable[Mapping[str, Any]],
+    *,
+    policy: Policy,
+    rollouts_per_row: int = 1,
+    watchers: Sequence[Watcher] = (),
+    skip: frozenset[str] = frozenset(),
+    options: RolloutOptions | None = None,
+    **bounds: Any,
+) -> list[Trajectory]:
+    """Play every row of ``dataset`` with ``policy``, each ``rollouts_per_row`` times; trajectories in that order.
+
+    ``dataset`` may also be rows as a program makes them (see `muxsim.rollout.dataset`). ``bounds`` are fields of `RolloutOptions`. An episode that fails is a trajectory with ``valid`` False; it harms no
+    other. ``skip`` holds ids of episodes that have been played before. Cancelling ends the episodes under way as
+    ``cancelled`` before the cancellation goes on.
+    """
+    chosen = RolloutOptions(**bounds) if options is None else options
+    rows = dataset if isinstance(dataset, Dataset) else dataset_from_rows(dataset)
+    rows = rows.with_environments(pool.environments)
+    episodes = [episode for episode in rows.episodes(rollouts_per_row) if episode.id not in skip]
+    ended: dict[int, Trajectory] = {}
+    # httpx's and every other queue stay short: who waits for its turn waits here, before anything of it exists.
+    limiter = anyio.CapacityLimiter(chosen.max_concurrent)
+
+    async def play(episode: Episode, queued: float) -> None:
+        async with limiter:
+            player = _Player(pool, policy, chosen, watchers, episode)
+            player.trajectory.times.queue = time.perf_counter() - queued
+            ended[episode.index] = player.trajectory
+            await player.play()
+
+    async with anyio.create_task_group() as group:
+        for episode in episodes:
+            group.start_soon(play, episode, time.perf_counter())
+    return [ended[index] for index in sorted(ended)]
+
+
+class _Ended(Exception):
+    """The episode is over."""
+
+    def __init__(self, reason: EndReason, error: str | None = None, stderr: Sequence[str] = ()) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.error = error
+        self.stderr = list(stderr)
+
+
+@dataclass
+class _Player:
+    """Plays one episode and writes its trajectory."""
+
+    pool: EnvironmentPool
+    policy: Policy
+    options: RolloutOptions
+    watchers: Sequence[Watcher]
+    episode: Episode
+    trajectory: Trajectory = field(init=False)
+    _tools: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        row = self.episode.row
+        self.trajectory = Trajectory(
+            id=self.episode.id,
+            row=row.id,
+            sample=self.episode.sample,
+            env=row.env,
+            seed=row.seed,
+            end_reason=EndReason.CANCELLED,
+            valid=False,
+            evaluation_criteria=row.evaluation_criteria,
+            info=row.info,
+            started_at=datetime.now(UTC).isoformat(),
+        )
+
+    async def play(self) -> None:
+        """Play to the end; every way out leaves a complete trajectory."""
+        began = time.perf_counter()
+        token = current_episode.set(self.episode.index)
+        try:
+            with anyio.move_on_after(self.options.episode_timeout) as late:
+                await self._play()
+            if late.cancelled_caught:
+                self._end(_Ended(EndReason.EPISODE_TIMEOUT, f"over {self.options.episode_timeout:g} s"))
+        except _Ended as ended:
+            self._end(ended)
+        except Exception as error:  # a policy or reward function of the user's, or a bug here: this episode only
+            self._end(_Ended(EndReason.POLICY_ERROR, f"{type(error).__name__}: {error}"))
+        finally:
+            current_episode.reset(token)
+            self.trajectory.seconds = time.perf_counter() - began
+            self._score()
+            for watcher in self.watchers:
+                watcher.ended(self.trajectory)
+
+    async def _play(self) -> None:
+        async with self._environment() as environment:
+            self._begin(environment)
+            while len(self.trajectory.steps) < self.options.max_steps:
+                await self._turn(environment)
+            raise _Ended(EndReason.MAX_STEPS)
+
+    @asynccontextmanager
+    async def _environment(self) -> AsyncIterator[Environment]:
+        environment = await self._open()
+        times = self.trajectory.times
+        times.start, times.handshake = environment.opened.start_seconds, environment.opened.handshake_seconds
+        try:
+            yield environment
+        finally:
+            began = time.perf_counter()
+            with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):
+                await environment.close()
+            times.close = time.perf_counter() - began
+
+    async def _open(self) -> Environment:
+        wait = _FIRST_RETRY
+        for remaining in reversed(range(self.options.start_tries)):
+            try:
+                return await self.pool.open(
+                    self.trajectory.env, self.trajectory.seed, start_timeout=self.options.start_timeout
+                )
+            except Busy as busy:
+                if not remaining:
+                    raise _Ended(EndReason.ENV_START_FAILED, str(busy)) from None
+                # Whoever is refused together must not come back together.
+                await anyio.sleep(max(wait, busy.retry_after) * random.uniform(1.0, 1.5))
+                wait = min(2 * wait, _LONGEST_RETRY)
+            except (StartError, UnknownEnvironment) as error:
+                raise _Ended(EndReason.ENV_START_FAILED, str(error)) from None
+        raise AssertionError("start_tries is at least 1")
+
+    def _begin(self, environment: Environment) -> None:
+        trajectory, opened = self.trajectory, environment.opened
+        trajectory.session, trajectory.seed = environment.id, environment.seed
+        trajectory.initial_state = opened.initial_state
+        self._tools = trajectory.tools = [tool.for_chat() for tool in opened.tools]
+        state = opened.initial_state
+        observation = state.get("observation") if isinstance(state, dict) else None
+        trajectory.messages = first_messages(self.episode.row, observation, instructions=opened.instructions)
+        for watcher in self.watchers:
+            watcher.started(trajectory)
+
+    async def _turn(self, environment: Environment) -> None:
+        reply = await self._decide()
+        calls = reply.message.get("tool_calls") or []
+        if not calls:
+            raise _Ended(EndReason.NO_TOOL_CALL)
+        seconds, pictures = self._decided, list[dict[str, Any]]()
+        for call in calls:
+            ended = await self._act(environment, call, seconds, pictures)
+            seconds = 0.0
+            if ended is not None or len(self.trajectory.steps) >= self.options.max_steps:
+                self.trajectory.messages += pictures
+                raise _Ended(ended or EndReason.MAX_STEPS)
+        # Pictures of all results come behind the last of them: between two results of one reply no endpoint takes them.
+        self.trajectory.messages += pictures
+
+    async def _decide(self) -> Reply:
+        trajectory = self.trajectory
+        began = time.perf_counter()
+        try:
+            reply = await self.policy.next_message(
+                shown_to_agent(trajectory.messages), self._tools, self.episode.policy_seed
+            )
+        except RateLimited as error:
+            raise _Ended(EndReason.RATE_LIMITED, str(error)) from None
+        except PolicyError as error:
+            raise _Ended(EndReason.POLICY_ERROR, str(error)) from None
+        finally:
+            self._decided = time.perf_counter() - began
+            trajectory.times.model += self._decided
+        trajectory.usage.add(reply.usage)
+        trajectory.tokens.append(reply.tokens)
+        trajectory.messages.append(reply.message)
+        return reply
+
+    async def _act(
+        self, environment: Environment, call: dict[str, Any], model_seconds: float, pictures: list[dict[str, Any]]
+    ) -> EndReason | None:
+        """Carry out one tool call; returns why the episode has ended, if it has."""
+        function = call.get("function") or {}
+        name, raw = str(function.get("name", "")), function.get("arguments")
+        arguments, problem = _arguments(raw)
+        result = _not_called(problem) if problem else await self._call(environment, name, arguments)
+        step = Step(
+            index=len(self.trajectory.steps),
+            tool=name,
+            arguments=arguments,
+            call_id=str(call.get("id", "")),
+            content=result.content,
+            is_error=result.is_error,
+            control=result.control,
+            structured=result.structured,
+            model_seconds=model_seconds,
+            tool_seconds=result.seconds,
+            control_seconds=result.control_seconds,
+        )
+        self.trajectory.times.tool += result.seconds
+        self.trajectory.times.control += result.control_seconds
+        self.trajectory.steps.append(step)
+        message, shown = tool_messages(step.call_id, result.content)
+        if step.control is not None:
+            message["metadata"] = {CONTROL_METADATA_KEY: step.control.as_metadata()}
+        self.trajectory.messages.append(message)
+        if shown is not None:
+            pictures.append(shown)
+        for watcher in self.watchers:
+            watcher.stepped(self.trajectory)
+        return _end_of(step.control)
+
+    async def _call(self, environment: Environment, name: str, arguments: dict[str, Any]) -> ToolResult:
+        try:
+            return await environment.call(name, arguments, timeout=self.options.call_timeout)
+        except EnvironmentGone as gone:
+            raise _Ended(EndReason.ENV_CRASHED, str(gone), gone.stderr) from None
+        except CallTimeout as late:
+            raise _Ended(EndReason.TOOL_TIMEOUT, str(late)) from None
+
+    def _end(self, ended: _Ended) -> None:
+        self.trajectory.end_reason = ended.reason
+        self.trajectory.valid = ended.reason in VALID_ENDS
+        self.trajectory.error = ended.error
+        self.trajectory.stderr = ended.stderr
+
+    def _score(self) -> None:
+        """Sum what the steps have earned; an episode that the machinery broke has no score."""
+        trajectory = self.trajectory
+        if not trajectory.valid:
+            return
+        unread = [step.control.problem for step in trajectory.steps if step.control is not None and _unscored(step)]
+        rewards = [step.control.reward for step in trajectory.steps if step.control and step.control.reward is not None]
+        if self.options.reward is not None:
+            self._score_by(self.options.reward)
+        elif unread:
+            trajectory.error = f"a reward could not be read: {unread[0]}"
+        elif rewards:
+            trajectory.total_reward = float(sum(rewards))
+
+    def _score_by(self, reward: RewardFunction) -> None:
+        try:
+            self.trajectory.total_reward = float(reward(self.trajectory))
+        except Exception as error:  # the user's function: the episode stays, unscored, and says why
+            self.trajectory.error = f"the reward function failed: {type(error).__name__}: {error}"
+
+
+def _unscored(step: Step) -> bool:
+    """Whether a step may have earned something that nobody knows; a call that was refused has earned nothing."""
+    assert step.control is not None
+    return step.control.reward is None and step.control.problem is not None and not step.is_error
+
+
+def _end_of(control: Control | None) -> EndReason | None:
+    if control is None:
+        return None
+    if control.terminated:
+        return EndReason.TERMINATED
+    return EndReason.TRUNCATED if control.truncated else None
+
+
+def _arguments(raw: Any) -> tuple[dict[str, Any], str]:
+    """A tool call's arguments, or what is wrong with them: models do not always write JSON."""
+    if isinstance(raw, dict):
+        return raw, ""
+    try:
+        arguments = msgspec.json.decode(raw or "{}")
+    except (msgspec.DecodeError, TypeError) as error:
+        return {}, f"the arguments are not JSON: {error}"
+    return (arguments, "") if isinstance(arguments, dict) else ({}, "the arguments are not a JSON object")
+
+
+def _not_called(problem: str) -> ToolResult:
+    control = Control(reward=None, problem=problem)
+    return ToolResult([{"type": "text", "text": problem}], is_error=True, control=control)
