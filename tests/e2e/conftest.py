@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,13 +41,17 @@ class Gateway:
         """What ``GET /health`` says."""
         return httpx2.get(f"{self.url}/health").raise_for_status().json()
 
+    def sessions_started(self):
+        """How many sessions there have been, by the log."""
+        events = [json.loads(line)["event"] for line in self.running.log.read_text().splitlines()]
+        return events.count("session.started")
 
-def _empty(gateway):
-    """Wait until no session is left; nothing tells us when."""
-    deadline = time.monotonic() + GRACE
-    while (health := gateway.health())["sessions"] and time.monotonic() < deadline:
-        time.sleep(_LOOK_AGAIN)
-    assert health["sessions"] == 0, f"sessions are left {GRACE} s after the test"
+    def wait_empty(self):
+        """Wait until no session is left; nothing tells us when."""
+        deadline = time.monotonic() + GRACE
+        while (health := self.health())["sessions"] and time.monotonic() < deadline:
+            time.sleep(_LOOK_AGAIN)
+        assert health["sessions"] == 0, f"sessions are left {GRACE} s after the test"
 
 
 @pytest.fixture(scope="package")
@@ -59,7 +64,7 @@ def _examples(tmp_path_factory):
 def examples(_examples):
     """The examples' config, served. Afterwards none of the test's sessions is left."""
     yield _examples
-    _empty(_examples)
+    _examples.wait_empty()
 
 
 @pytest.fixture(scope="package")
@@ -79,7 +84,7 @@ def servers(_servers, npm_cache, monkeypatch):
     """The config servers.toml, served; ``muxsim stdio`` finds what it has installed too. Nothing is left afterwards."""
     monkeypatch.setenv("MUXSIM_CACHE", str(npm_cache))
     yield _servers
-    _empty(_servers)
+    _servers.wait_empty()
 
 
 @pytest.fixture(scope="package")
