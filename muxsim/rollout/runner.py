@@ -80,9 +80,10 @@ async def rollout(
 ) -> list[Trajectory]:
     """Play every row of ``dataset`` with ``policy``, each ``rollouts_per_row`` times; trajectories in that order.
 
-    ``dataset`` may also be rows as a program makes them (see `muxsim.rollout.dataset`). ``bounds`` are fields of `RolloutOptions`. An episode that fails is a trajectory with ``valid`` False; it harms no
-    other. ``skip`` holds ids of episodes that have been played before. Cancelling ends the episodes under way as
-    ``cancelled`` before the cancellation goes on.
+    ``dataset`` may also be rows as a program makes them (see `muxsim.rollout.dataset`). ``bounds`` are fields of
+    `RolloutOptions`. An episode that fails is a trajectory with ``valid`` False; it harms no other. ``skip`` holds ids
+    of episodes that have been played before. Cancelling ends the episodes under way as ``cancelled`` before the
+    cancellation goes on.
     """
     chosen = RolloutOptions(**bounds) if options is None else options
     rows = dataset if isinstance(dataset, Dataset) else dataset_from_rows(dataset)
