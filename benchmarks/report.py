@@ -98,13 +98,13 @@ def other_cells(row: Row, sessions: int) -> list[str]:
             if point is None
             else [str(point.backends), f"{point.pss_proxy_mib:.0f}", f"{point.pss_tree_mib:.0f}"]
         ),
-        *large_cells(row.result),
-        *large_cells(row.request),
+        *(large_cells(row.result) if row.points else [NOTHING] * 2),
+        *(large_cells(row.request) if row.points else [NOTHING] * 2),
     ]
 
 
 def large_cells(large: Large | None) -> list[str]:
-    return ["refused", NOTHING] if large is None else [f"{large.ms:.0f}", f"{large.ratio:.1f}"]
+    return ["failed", NOTHING] if large is None else [f"{large.ms:.0f}", f"{large.ratio:.1f}"]
 
 
 # What muxsim is held to: the aim, and how it is read off a row. None where it was not measured.
