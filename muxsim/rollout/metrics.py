@@ -1,0 +1,157 @@
+"""What a run comes to: counts, rewards, tokens and times over its episodes."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from muxsim.rollout.trajectory import StageTimes, Trajectory, Usage
+
+STAGES = tuple(field.name for field in msgspec.structs.fields(StageTimes))
+
+
+class Spread(msgspec.Struct, kw_only=True):
+    """Seconds that episodes spent in one stage: the sum, and the mean and the longest of an episode."""
+
+    total: float = 0.0
+    mean: float = 0.0
+    longest: float = 0.0
+
+
+class Summary(msgspec.Struct, kw_only=True):
+    """Counts and rewards of some episodes; a reward counts when its episode is valid and scored, else all are None."""
+
+    episodes: int = 0
+    valid: int = 0
+    scored: int = 0
+    steps: int = 0
+    mean_reward: float | None = None
+    median_reward: float | None = None
+    min_reward: float | None = None
+    max_reward: float | None = None
+    end_reasons: dict[str, int] = {}
+
+
+class Metrics(Summary, kw_only=True):
+    """The content of ``metrics.json``.
+
+    ``seconds`` counts the time in which at least one episode was under way, so a pause before a resume is left out, and
+    ``steps_per_second`` is over it. ``complete`` is False when episodes are missing: ``planned`` says how many there
+    should be, ``lost`` how many could not be written, ``problem`` why not.
+    """
+
+    seconds: float = 0.0
+    steps_per_second: float | None = None
+    usage: Usage = msgspec.field(default_factory=Usage)
+    times: dict[str, Spread] = {}
+    environments: dict[str, Summary] = {}
+    started_at: str = ""
+    ended_at: str = ""
+    complete: bool = True
+    planned: int | None = None
+    lost: int = 0
+    problem: str | None = None
+
+
+class MetricsBuilder:
+    """Takes trajectories one by one and keeps only numbers of them."""
+
+    def __init__(self, trajectories: Iterable[Trajectory] = ()) -> None:
+        self._all = _Group()
+        self._by_env: dict[str, _Group] = {}
+        self._usage = Usage()
+        self._times: dict[str, Spread] = {stage: Spread() for stage in STAGES}
+        self._spans: list[tuple[datetime, datetime]] = []
+        for trajectory in trajectories:
+            self.add(trajectory)
+
+    def add(self, trajectory: Trajectory) -> None:
+        """Count one more episode."""
+        self._all.add(trajectory)
+        self._by_env.setdefault(trajectory.env, _Group()).add(trajectory)
+        self._usage.add(trajectory.usage)
+        for stage, spread in self._times.items():
+            seconds = getattr(trajectory.times, stage)
+            spread.total += seconds
+            spread.longest = max(spread.longest, seconds)
+        span = _span(trajectory)
+        if span is not None:
+            self._spans.append(span)
+
+    def metrics(self) -> Metrics:
+        """The numbers so far."""
+        seconds = _covered(self._spans)
+        summary = self._all.summary()
+        return Metrics(
+            **msgspec.structs.asdict(summary),
+            seconds=seconds,
+            steps_per_second=summary.steps / seconds if seconds > 0 else None,
+            usage=msgspec.structs.replace(self._usage),
+            times={stage: self._spread(spread) for stage, spread in self._times.items()},
+            environments={env: group.summary() for env, group in sorted(self._by_env.items())},
+            started_at=min(began for began, _ in self._spans).isoformat() if self._spans else "",
+            ended_at=max(ended for _, ended in self._spans).isoformat() if self._spans else "",
+        )
+
+    def _spread(self, spread: Spread) -> Spread:
+        return Spread(total=spread.total, mean=spread.total / max(1, self._all.episodes), longest=spread.longest)
+
+
+class _Group:
+    """Episodes that are counted together."""
+
+    def __init__(self) -> None:
+        self.episodes = 0
+        self._valid = 0
+        self._steps = 0
+        self._rewards: list[float] = []
+        self._ends: Counter[str] = Counter()
+
+    def add(self, trajectory: Trajectory) -> None:
+        self.episodes += 1
+        self._valid += trajectory.valid
+        self._steps += len(trajectory.steps)
+        self._ends[trajectory.end_reason.value] += 1
+        reward = trajectory.total_reward
+        # A reward that is no number is none either: JSON has no NaN, so the row says null.
+        if trajectory.valid and reward is not None and math.isfinite(reward):
+            self._rewards.append(reward)
+
+    def summary(self) -> Summary:
+        rewards = self._rewards
+        return Summary(
+            episodes=self.episodes,
+            valid=self._valid,
+            scored=len(rewards),
+            steps=self._steps,
+            mean_reward=statistics.fmean(rewards) if rewards else None,
+            median_reward=statistics.median(rewards) if rewards else None,
+            min_reward=min(rewards, default=None),
+            max_reward=max(rewards, default=None),
+            end_reasons=dict(self._ends.most_common()),
+        )
+
+
+def _span(trajectory: Trajectory) -> tuple[datetime, datetime] | None:
+    try:
+        began = datetime.fromisoformat(trajectory.started_at)
+    except ValueError:
+        return None
+    began = began if began.tzinfo else began.replace(tzinfo=UTC)
+    return began, began + timedelta(seconds=trajectory.seconds)
+
+
+def _covered(spans: Iterable[tuple[datetime, datetime]]) -> float:
+    """Seconds that lie in at least one of the spans."""
+    covered = timedelta()
+    until: datetime | None = None
+    for began, ended in sorted(spans):
+        fresh = began if until is None else max(began, until)
+        covered += max(ended - fresh, timedelta())
+        until = ended if until is None else max(ended, until)
+    return covered.total_seconds()
