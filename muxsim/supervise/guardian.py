@@ -298,7 +298,6 @@ def become(order: Message, fds: Sequence[int], report: int, parent: int) -> NoRe
     stage = "prepare"
     try:
         os.setsid()
-        reset_signals()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before the line above could tie us to it
             os._exit(127)
@@ -318,15 +317,6 @@ def become(order: Message, fds: Sequence[int], report: int, parent: int) -> NoRe
         os.write(report, json.dumps([stage, number]).encode())
     finally:
         os._exit(127)
-
-
-def reset_signals() -> None:
-    """As a shell would start it: no signal ignored (Python ignores two of its own accord), none blocked."""
-    for number in signal.valid_signals():
-        if signal.getsignal(number) is not signal.SIG_DFL:
-            with contextlib.suppress(OSError):  # not for those the C library keeps to itself
-                signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
 def execute(argv: list[str], env: Mapping[str, str]) -> NoReturn:
@@ -412,6 +402,21 @@ class Tree:
                 signal_exactly(pid, stat.started, signal.SIGKILL)
 
 
+class Hiding:
+    """The orphans whose environment cannot be read: any may be in the middle of an exec, and say whose it is soon."""
+
+    def __init__(self) -> None:
+        self._since: dict[tuple[int, int], float] = {}
+
+    def see(self, orphans: Iterable[Orphan], now: float) -> None:
+        """Take note of all orphans there are now."""
+        hiding = [(orphan.pid, orphan.stat.started) for orphan in orphans if not orphan.environment]
+        self._since = {key: self._since.get(key, now) for key in hiding}
+
+    def is_settled(self, now: float) -> bool:
+        return all(now - since >= HIDING_LIMIT for since in self._since.values())
+
+
 class Guardian:
     """One thread, one poll loop. Nothing in it blocks but a send, until the launcher reads or dies."""
 
@@ -425,7 +430,7 @@ class Guardian:
         self._starting: dict[int, Starting] = {}
         self._launcher_gone = False
         self._orphans_settled = True
-        self._hiding: dict[tuple[int, int], float] = {}
+        self._hiding = Hiding()
         self._wakeup = wake_on_sigchld()
         self._poll = select.poll()
         for fd in (channel.fileno(), launcher, self._wakeup):
@@ -585,19 +590,19 @@ class Guardian:
         if not sweeping:
             return
         orphans = [Orphan(pid, stat, environment(pid)) for pid, stat in self._orphans().items()]
-        self._watch_hiding(orphans)
+        now = time.monotonic()
+        self._hiding.see(orphans, now)
         for tree in sweeping:
-            self._sweep_once(tree, orphans)
+            self._sweep_once(tree, orphans, now)
         if not self._trees:
             self._collect()
 
-    def _sweep_once(self, tree: Tree, orphans: Sequence[Orphan]) -> None:
-        now = time.monotonic()
+    def _sweep_once(self, tree: Tree, orphans: Sequence[Orphan], now: float) -> None:
         roots = [orphan.pid for orphan in orphans if tree.owns(orphan)]
         if tree.status is None:
             roots.append(tree.pid)
         if not roots:
-            if self._all_recognised(now):
+            if self._orphans_settled and self._hiding.is_settled(now):
                 exit_status(tree.pid, keep=False)
                 del self._trees[tree.pid]
                 self._send_swept(tree, left=0)
@@ -607,16 +612,6 @@ class Guardian:
         elif tree.status is not None or now >= tree.next_round:
             tree.kill(roots)
             tree.next_round = now + ROUND
-
-    def _watch_hiding(self, orphans: Iterable[Orphan]) -> None:
-        """Keep since when each orphan without an environment has been known as such."""
-        now = time.monotonic()
-        hiding = [(orphan.pid, orphan.stat.started) for orphan in orphans if not orphan.environment]
-        self._hiding = {key: self._hiding.get(key, now) for key in hiding}
-
-    def _all_recognised(self, now: float) -> bool:
-        """Whether none of the orphans, or of those that may have come since, can still turn out to belong to a tree."""
-        return self._orphans_settled and all(now - since >= HIDING_LIMIT for since in self._hiding.values())
 
     def _send_swept(self, tree: Tree, left: int) -> None:
         self._send({"kind": "swept", "pid": tree.pid, "killed": len(tree.killed), "left": left})
@@ -700,10 +695,21 @@ def drain(fd: int) -> None:
             pass
 
 
-def main() -> None:
+def settle_signals() -> None:
+    """Outlive what a terminal or a service manager sends, and let children start with every signal at its default.
+
+    An exec undoes handlers but keeps what is ignored or blocked, and we may have been started with either.
+    """
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the launcher may have SIGCHLD blocked
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def main() -> None:
+    settle_signals()
     launcher, token = int(sys.argv[1]), sys.argv[2]
     try:
         # Its end of the channel may live on in a fork of it; this tells of the launcher's own death.
