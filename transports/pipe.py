@@ -76,6 +76,7 @@ class PipeTransport:
         self._was_congested = False
         self._closing = False
         self._finished = False
+        self._error: Exception | None = None
         self._received = self._sent = self._rejected = self._torn = 0
 
     def __repr__(self) -> str:
@@ -170,11 +171,16 @@ class PipeTransport:
                 await self._paused.wait()
             finally:
                 self._stop_watching()
-            await self._receiver.wait_ready()
+            if not self._finished:
+                await self._receiver.wait_ready()
+        if self._error is not None:
+            raise self._error
 
     def _on_readable(self) -> None:
-        if not self._read_some():
-            self._finished = True
+        try:
+            self._finished = not self._read_some() or self._finished
+        except Exception as error:  # it is for whoever runs us, not for the loop that watches
+            self._error, self._finished = error, True
         if self._finished or not self._receiver.ready:
             self._stop_watching()
             self._paused.set()
@@ -231,7 +237,7 @@ class PipeTransport:
             try:
                 await self._write_fd.wait_writable()
                 self._write_some()
-            except OSError:
+            except (OSError, trio.ClosedResourceError):
                 break
             if self._was_congested and self._queued < LOW_WATER:
                 self._was_congested = False
@@ -276,8 +282,9 @@ class _Descriptor:
     def __init__(self, number: int) -> None:
         self.number = number
         self.closed = False
-        # epoll refuses regular files: they are always ready.
-        self.pollable = not stat.S_ISREG(os.fstat(number).st_mode)
+        mode = os.fstat(number).st_mode
+        # epoll refuses files and devices such as /dev/null: they are always ready.
+        self.pollable = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(number)
         if self.pollable:
             os.set_blocking(number, False)
 
