@@ -116,10 +116,11 @@ def trajectory(id="lake-0", steps=None, **changes):
 
 def failure(id="lake-9", **changes):
     given = {
+        "steps": [step(0)],
         "end_reason": EndReason.ENV_CRASHED,
         "valid": False,
         "total_reward": None,
         "error": "the backend ended with exit status 1",
         "stderr": ["Traceback (most recent call last):", "ZeroDivisionError: division by zero"],
     }
-    return trajectory(id, [step(0)], **{**given, **changes})
+    return trajectory(id, **{**given, **changes})
