@@ -1,0 +1,45 @@
+"""A program that claims its standard streams, echoes requests on them, and makes all the noise a server may make."""
+
+import os
+import sys
+
+import trio
+
+from transports import messages
+from transports.errors import TransportError
+from transports.memory import MemoryReceiver
+from transports.stdio import claim_stdio
+
+
+class Echo(MemoryReceiver):
+    def receive(self, message):
+        noise()
+        self.transport.send(messages.result(message.id, message.params))
+
+    def rejected(self, line, error):
+        self.transport.send(messages.error(messages.readable_id(line), error.code, error.message))
+
+
+def noise():
+    print("noise of print")
+    os.write(1, b"noise of a C library\n")
+    os.waitpid(
+        os.posix_spawn("/bin/sh", ["sh", "-c", "echo noise of a child; ls /proc/self/fd | xargs"], os.environ), 0
+    )
+    print(f"stdin has {os.read(0, 100)!r}")
+
+
+async def main():
+    print("before")
+    echo = Echo()
+    with claim_stdio(echo) as echo.transport:
+        await echo.transport.run()
+        if "fail" in sys.argv:
+            raise TransportError("on purpose")
+
+
+try:
+    trio.run(main)
+finally:
+    print("after")
+    assert os.read(0, 100) == b""
