@@ -18,7 +18,7 @@ from typing import Protocol
 
 PROTOCOL_VERSION = "2025-06-18"
 READ_SIZE = 1 << 16  # a larger buffer is mapped and unmapped by malloc on every read
-ANSWER_TIMEOUT = 60.0  # seconds; a closed loop that stands still this long has lost an answer
+ANSWER_TIMEOUT = 30.0  # seconds; a closed loop that stands still this long has lost an answer
 CLOSE_TIMEOUT = 10.0
 NEWLINE = 10
 CRLF = b"\r\n"
