@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Raw
 
 from transports import messages
-from transports.errors import INVALID_REQUEST
+from transports.errors import INVALID_REQUEST, RemoteProtocolError
 from transports.messages import Kind, Message, RequestId, member, members_of
 
 SUBSCRIPTION_KEY: Final = "io.modelcontextprotocol/subscriptionId"
@@ -43,7 +43,8 @@ Attachment = Hashable
 class Exchange:
     """One client's request on its way: who asked, and under which id and progress token of theirs.
 
-    The payload is not kept, a call may last. ``envelope`` is what a 2026-07-28 request has in its ``_meta``, else {}.
+    The payload is not kept, a call may last: a Raw that is not a copy keeps the whole message. ``envelope`` is what a
+    2026-07-28 request has in its ``_meta``, else {}.
     """
 
     attachment: Attachment
@@ -92,16 +93,25 @@ class _Handshake:
 
     first: Attachment | None = None
     result: Raw | None = None
+    _completed: bool = False
     _waiting: list[tuple[Attachment, Message]] = field(default_factory=list)
     _retries: list[tuple[Attachment, Message]] = field(default_factory=list)
 
-    def began_with(self, attachment: Attachment) -> bool:
-        return self.first is None or self.first == attachment
+    def completed_by(self, attachment: Attachment) -> bool:
+        """Whether this client's ``initialized`` is the one that the backend waits for: it may not be the first's."""
+        if self._completed or (self.result is None and self.first not in (None, attachment)):
+            return False
+        self._completed = True
+        return True
+
+    def forget(self, attachment: Attachment) -> None:
+        self._waiting = [one for one in self._waiting if one[0] != attachment]
 
     def of_another(self, attachment: Attachment, message: Message) -> Routed | None:
         """The answer to a later attachment's handshake, or None where it has to go to the backend."""
         if self.first is None or self.first == attachment:
             self.first = attachment
+            self._completed = False
             return None
         if self.result is None:
             self._waiting.append((attachment, message))
@@ -175,6 +185,7 @@ class Router:
     def detach(self, attachment: Attachment, *, cancel: bool) -> Routed:
         """Forget an attachment. Its calls go on and their answers are dropped, or they are cancelled at the backend."""
         self._attachments.pop(attachment, None)
+        self._handshake.forget(attachment)
         to_backend: list[Message] = []
         for backend_id, exchange in list(self._exchanges.items()):
             if exchange.attachment != attachment or exchange.abandoned:
@@ -212,23 +223,23 @@ class Router:
         self._count("requests")
         outgoing, token = _with_progress_token(message, self._last_id)
         self._exchanges[self._last_id] = Exchange(
-            attachment, message.id, message.members["id"], message.method, token, envelope_of(message)
+            attachment, message.id, message.members["id"].copy(), message.method, token, envelope_of(message)
         )
         self._by_client[key] = self._last_id
         return Routed((outgoing.with_id(self._last_id),))
 
     def _client_notification(self, attachment: Attachment, message: Message) -> Routed:
         if message.method == "notifications/cancelled":
-            cancelled = _decoded(member(message.params, "requestId"))
-            backend_id = self._by_client.get((attachment, cancelled)) if isinstance(cancelled, int | str) else None
-            if backend_id is None:
+            cancelled = _id_in(member(message.params, "requestId"))
+            backend_id = None if cancelled is None else self._by_client.get((attachment, cancelled))
+            if cancelled is None or backend_id is None:
                 return NOTHING
             if self._exchanges[backend_id].method == "initialize":
                 return Routed((_replaced(message, "requestId", backend_id),))
             # The backend should not answer it any more, and if it does the client no longer wants to know.
             self._abandon(self._exchanges[backend_id])
             return Routed((_replaced(message, "requestId", backend_id),), withdrawn=((attachment, cancelled),))
-        if message.method == "notifications/initialized" and not self._handshake.began_with(attachment):
+        if message.method == "notifications/initialized" and not self._handshake.completed_by(attachment):
             return NOTHING
         return Routed((message,))
 
@@ -293,9 +304,9 @@ class Router:
             return self._progress(message)
         if message.method == "notifications/cancelled":
             return self._backend_cancels(message)
-        subscription = _decoded(member(message.params, "_meta", SUBSCRIPTION_KEY))
+        subscription = member(message.params, "_meta", SUBSCRIPTION_KEY)
         if subscription is not None:
-            return self._on_subscription(message, subscription)
+            return self._on_subscription(message, _id_in(subscription))
         if message.method in _UNRELATED:
             return self._to_all(message)
         exchange = self._latest_exchange(logging=message.method == "notifications/message")
@@ -304,7 +315,7 @@ class Router:
         return self._deliver(exchange, message)
 
     def _progress(self, message: Message) -> Routed:
-        token = _decoded(member(message.params, "progressToken"))
+        token = _id_in(member(message.params, "progressToken"))
         exchange = self._exchanges.get(token) if isinstance(token, int) else None
         if exchange is None or exchange.progress_token is None:
             self._count("undeliverable")
@@ -312,14 +323,14 @@ class Router:
         return self._deliver(exchange, _replaced(message, "progressToken", exchange.progress_token))
 
     def _backend_cancels(self, message: Message) -> Routed:
-        cancelled = _decoded(member(message.params, "requestId"))
-        attachment = self._asked.pop(cancelled, None) if isinstance(cancelled, int | str) else None
+        cancelled = _id_in(member(message.params, "requestId"))
+        attachment = None if cancelled is None else self._asked.pop(cancelled, None)
         if attachment is None:
             self._count("undeliverable")
             return NOTHING
         return Routed(to_clients=(Delivery(attachment, message),))
 
-    def _on_subscription(self, message: Message, subscription: object) -> Routed:
+    def _on_subscription(self, message: Message, subscription: RequestId | None) -> Routed:
         exchange = self._exchanges.get(subscription) if isinstance(subscription, int) else None
         if exchange is None:
             self._count("undeliverable")
@@ -407,8 +418,12 @@ def _handshake_result(attachment: Attachment, request: Message, result: Raw) -> 
     return Delivery(attachment, answer, request.id)
 
 
-def _decoded(raw: Raw | None) -> Any:
-    return None if raw is None else msgspec.json.decode(raw)
+def _id_in(raw: Raw | None) -> RequestId | None:
+    """An id or a token inside a payload, where anything may stand: None for what is neither string nor integer."""
+    try:
+        return None if raw is None else messages.decode_id(raw)
+    except RemoteProtocolError:
+        return None
 
 
 def _replaced(message: Message, name: str, value: Any) -> Message:
@@ -423,7 +438,7 @@ def _with_progress_token(message: Message, token: int) -> tuple[Message, Raw | N
     theirs = meta.get("progressToken")
     if theirs is None:
         return message, None
-    return _replaced(message, "_meta", {**meta, "progressToken": token}), theirs
+    return _replaced(message, "_meta", {**meta, "progressToken": token}), theirs.copy()
 
 
 def _with_subscription_id(message: Message, holder: str, id: Raw) -> Message:
@@ -442,7 +457,7 @@ def envelope_of(request: Message) -> dict[str, Raw]:
     if _ENVELOPE_MARK not in request.encode():
         return {}
     meta = members_of(member(request.params, "_meta"))
-    return {key: value for key, value in meta.items() if key.startswith(_ENVELOPE_PREFIX)}
+    return {key: value.copy() for key, value in meta.items() if key.startswith(_ENVELOPE_PREFIX)}
 
 
 def _cancelled(backend_id: int, exchange: Exchange) -> Message:
