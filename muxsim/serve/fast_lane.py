@@ -193,7 +193,10 @@ def _judge(gateway: Gateway, pairs: RawHeaders, headers: dict[bytes, bytes]) -> 
         return None
     try:
         gateway.rules.check(pairs)
-        return None if is_modern(protocol_version(pairs)) else accepts(pairs)
+        if is_modern(protocol_version(pairs)):
+            return None
+        wanted = accepts(pairs)
+        return wanted if wanted.json else None
     except HTTPRefusal:
         return None
 
