@@ -16,12 +16,14 @@ Message = dict[str, Any]
 class Reply:
     """A policy's next message, in OpenAI's chat format: ``role`` assistant, ``content``, ``tool_calls``.
 
-    ``tokens`` is ``{prompt_token_ids, token_ids, logprobs}`` as far as they are known.
+    ``tokens`` is ``{prompt_token_ids, token_ids, logprobs}`` as far as they are known; ``finish_reason`` is the
+    endpoint's: ``length`` says that the message is cut off.
     """
 
     message: Message
     usage: Usage = field(default_factory=Usage)
     tokens: dict[str, Any] | None = None
+    finish_reason: str | None = None
 
 
 class PolicyError(MuxsimError):

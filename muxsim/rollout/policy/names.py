@@ -1,0 +1,59 @@
+"""Policies by the names that a command line gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any, Final
+
+from muxsim.errors import ConfigError
+from muxsim.rollout.policy.fireworks import FireworksPolicy
+from muxsim.rollout.policy.openai import OpenAIPolicy
+from muxsim.rollout.policy.protocol import Policy
+from muxsim.rollout.policy.random import RandomPolicy
+from muxsim.rollout.policy.scripted import ScriptedPolicy
+
+# By name: what stands behind the colon, "" for nothing; what makes the policy of it; and the options that takes.
+_Kind = tuple[str, Callable[..., Policy], frozenset[str]]
+
+
+def _options_of(policy: type[OpenAIPolicy]) -> frozenset[str]:
+    return frozenset(field.name for field in fields(policy) if field.kw_only)
+
+
+_KINDS: Final[Mapping[str, _Kind]] = {
+    "random": ("", RandomPolicy, frozenset({"seed"})),
+    "scripted": ("FILE", ScriptedPolicy.from_file, frozenset()),
+    "openai": ("MODEL", OpenAIPolicy, _options_of(OpenAIPolicy)),
+    "fireworks": ("MODEL", FireworksPolicy, _options_of(FireworksPolicy)),
+}
+FORMS: Final = tuple(f"{name}:{behind}" if behind else name for name, (behind, *_) in _KINDS.items())
+
+
+def policy_from_spec(spec: str, options: Mapping[str, Any] | None = None) -> Policy:
+    """The policy that ``spec`` names: ``random``, ``scripted:FILE``, ``openai:MODEL`` or ``fireworks:MODEL``.
+
+    ``options`` are keyword arguments of the policy; those that are None count as not given. Raises `ConfigError` for a
+    name or an option that there is not, and `PolicyError` where the policy itself cannot be made.
+    """
+    given = {name: value for name, value in (options or {}).items() if value is not None}
+    name, _, rest = spec.partition(":")
+    if name not in _KINDS:
+        raise _wrong(spec, f"there is no such policy; choose from {', '.join(FORMS)}")
+    behind, make, known = _KINDS[name]
+    if bool(behind) != bool(rest):
+        raise _wrong(spec, f"write {name}:{behind}" if behind else f"write {name}, with nothing behind it")
+    for option in given:
+        if option not in known:
+            raise _wrong(spec, f"{name} takes no {option!r}{_meant(option, known)}")
+    return make(*([rest] if behind else []), **given)
+
+
+def _meant(option: str, known: frozenset[str]) -> str:
+    close = get_close_matches(option, sorted(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _wrong(spec: str, advice: str) -> ConfigError:
+    return ConfigError(advice, file="the command line", key="policy", value=spec)
