@@ -1,0 +1,195 @@
+"""The layers of the design, checked over the real files."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Each row may import from itself and from the rows above it.
+ROWS = [
+    {"muxsim", "muxsim.errors", "muxsim.spec", "muxsim.config", "muxsim.events", "muxsim.npm", "muxsim.guest"},
+    {"muxsim.supervise"},
+    {"muxsim.session"},
+    {"muxsim.serve"},
+    {"muxsim.rollout"},
+    {"muxsim.mcpgym"},
+    {"muxsim.cli", "muxsim.__main__"},
+]
+
+# The hard parts are tested as plain functions: these take time and bytes as arguments.
+PURE = {
+    "transports.errors",
+    "transports.framing",
+    "transports.http_rules",
+    "transports.messages",
+    "transports.modern_rules",
+    "transports.sse_codec",
+    "muxsim.session.router",
+    "muxsim.supervise.leases",
+}
+IMPURE = {
+    *("anyio", "asyncio", "trio", "select", "signal", "socket", "threading", "concurrent"),
+    *("time", "datetime", "random", "secrets", "uuid"),
+    *("os", "sys", "io", "pathlib", "shutil", "tempfile", "subprocess"),
+    *("httpx", "sse_starlette", "starlette", "uvicorn"),
+}
+
+# Which event loop a transport runs on.
+ON_TRIO = {"transports.pipe", "transports.stdio"}
+ON_ASYNCIO = {"transports.asgi", "transports.event_stream", "transports.sse", "transports.streamable_http"}
+
+# Of trio, anyio and asyncio, under whatever name these have been imported.
+STARTING_CALLS = {"open_process", "run_process", "create_subprocess_exec", "create_subprocess_shell"}
+STARTS_PROCESSES = {
+    *("subprocess", "multiprocessing", "pty"),
+    *("os.fork", "os.forkpty", "os.popen", "os.system", "os.posix_spawn", "os.posix_spawnp"),
+    *(f"os.{verb}{form}" for verb in ("exec", "spawn") for form in ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe")),
+}
+
+
+def name_of(path):
+    """The module's name: a package's is that of its folder."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {
+    name_of(path): ast.parse(path.read_text())
+    for package in ("muxsim", "transports")
+    for path in (ROOT / package).rglob("*.py")
+}
+
+
+def imports(name):
+    """What a module imports, wherever it does: under TYPE_CHECKING and inside functions too."""
+    package = name if (ROOT / Path(*name.split("."))).is_dir() else name.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(MODULES[name]):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            # `from muxsim import spec` imports a module, `from muxsim import __version__` does not.
+            found |= {
+                f"{source}.{alias.name}" if f"{source}.{alias.name}" in MODULES else source for alias in node.names
+            }
+    return found
+
+
+def attributes(name):
+    """Every dotted name that a module uses, such as ``trio.lowlevel.start_guest_run``, and every bare one."""
+    found = set()
+    for node in ast.walk(MODULES[name]):
+        if isinstance(node, ast.Attribute | ast.Name):
+            found.add(ast.unparse(node))
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def within(name, *packages):
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def rows_of(name):
+    return [
+        number
+        for number, row in enumerate(ROWS)
+        for member in row
+        if (name == member if member == "muxsim" else within(name, member))
+    ]
+
+
+def row_of(name):
+    return rows_of(name)[0]
+
+
+def starts_processes(name):
+    used = attributes(name)
+    return bool(used & STARTS_PROCESSES) or any(one.rpartition(".")[2] in STARTING_CALLS for one in used)
+
+
+def test_the_check_sees_every_way_to_import(monkeypatch):
+    source = """
+import a.b as c
+from d import e
+from muxsim import errors, __version__
+from . import leases, Answer
+from .process import Process
+from .. import spec
+if TYPE_CHECKING:
+    from f import g
+def late():
+    import h
+"""
+    monkeypatch.setitem(MODULES, "muxsim.supervise.example", ast.parse(source))
+    assert imports("muxsim.supervise.example") == {
+        *("a.b", "d", "f", "h"),
+        *("muxsim", "muxsim.errors", "muxsim.spec"),
+        *("muxsim.supervise", "muxsim.supervise.leases", "muxsim.supervise.process"),
+    }
+
+
+def test_every_module_has_one_row():
+    assert {name: rows_of(name) for name in MODULES if within(name, "muxsim") and len(rows_of(name)) != 1} == {}
+
+
+def test_the_modules_named_here_are_there():
+    assert PURE | ON_TRIO | ON_ASYNCIO | {"muxsim.session.session"} <= MODULES.keys()
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if within(name, "transports")])
+def test_transports_know_nothing_of_muxsim(name):
+    assert {imported for imported in imports(name) if within(imported, "muxsim")} == set()
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if within(name, "muxsim")])
+def test_a_module_imports_only_from_its_own_row_and_the_rows_above(name):
+    below = {imported for imported in imports(name) if within(imported, "muxsim") and row_of(imported) > row_of(name)}
+    assert below == set()
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_a_pure_module_touches_neither_loops_nor_the_clock_nor_the_system(name):
+    assert {imported for imported in imports(name) if imported.partition(".")[0] in IMPURE} == set()
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_a_pure_module_imports_only_pure_ones_of_ours(name):
+    ours = {imported for imported in imports(name) if within(imported, "muxsim", "transports")}
+    assert ours - PURE - {"transports", "muxsim"} == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [(name, "asyncio") for name in sorted(ON_TRIO)] + [(name, "trio") for name in sorted(ON_ASYNCIO)]
+)
+def test_a_transport_runs_on_one_loop(name, other):
+    assert {imported for imported in imports(name) if within(imported, other)} == set()
+
+
+def test_the_author_kit_needs_nothing_of_muxsim_but_itself():
+    # It runs in every child, which should start fast and stay small.
+    kit = [name for name in MODULES if within(name, "muxsim.mcpgym")]
+    ours = {imported for name in kit for imported in imports(name) if within(imported, "muxsim", "transports")}
+    assert {name for name in ours if not within(name, "muxsim.mcpgym")} == set()
+
+
+def test_one_module_knows_that_trio_may_be_a_guest():
+    assert [name for name in MODULES if any("start_guest_run" in used for used in attributes(name))] == ["muxsim.guest"]
+
+
+def test_only_the_command_line_prints():
+    printing = {name for name in MODULES if "print" in attributes(name)}
+    assert {name for name in printing if not within(name, "muxsim.cli")} == set()
+
+
+def test_only_the_supervisor_and_npm_start_processes():
+    # npm runs to its end while a package is installed; nothing of a session's is started there.
+    starting = {name for name in MODULES if starts_processes(name)}
+    assert {name for name in starting if not within(name, "muxsim.supervise", "muxsim.npm")} == set()
+    assert "muxsim.npm" in starting
