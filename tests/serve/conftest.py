@@ -92,9 +92,10 @@ def shared_muxsim(tmp_path_factory):
 
 
 async def _play_a_session(url):
-    client = await shake_hands(url)
-    assert await client.text("say", text="hello") == "hello"
-    assert (await client.delete()).status == 204
+    with trio.fail_after(LIMIT):
+        client = await shake_hands(url)
+        assert await client.text("say", text="hello") == "hello"
+        assert (await client.delete()).status == 204
 
 
 @pytest.fixture

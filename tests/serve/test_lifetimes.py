@@ -8,7 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 
 import pytest
 import trio
@@ -17,7 +17,6 @@ from harness import MUXSIM, alive, serving
 from .conftest import environment
 from .machine import GRACE, descendants, eventually, gone, log_lines, logged, processes_with
 from .wire import (
-    EventReader,
     ask,
     connect,
     initialize,
@@ -27,6 +26,7 @@ from .wire import (
     open_session,
     rpc,
     shake_hands,
+    sse_client,
     text_of,
     tool_call,
 )
@@ -107,25 +107,6 @@ async def test_closing_the_sse_stream_leaves_nothing(muxsim):
         connection.drop()
     await gone(session["pid"], *pids)
     assert (await ask(muxsim.url, "GET", f"/sessions/{session['id']}")).status == 404
-
-
-@asynccontextmanager
-async def sse_client(url, path="/sse?env=naughty"):
-    """A client of revision 2024-11-05 that has shaken hands: its stream, a way to post, and its events."""
-    async with connect(url) as connection:
-        await connection.send("GET", path, [("Accept", "text/event-stream")])
-        status, _ = await connection.head()
-        assert status == 200
-        events = EventReader(connection)
-        endpoint = await events.next()
-        assert endpoint.type == "endpoint"
-
-        async def post(message):
-            assert (await ask(url, "POST", endpoint.data, body=message)).status == 202
-
-        await post(initialize(0, "2024-11-05"))
-        assert (await events.next()).json()["id"] == 0
-        yield connection, post, events
 
 
 async def test_a_client_that_goes_before_its_handshake_is_answered_leaves_nothing(muxsim):

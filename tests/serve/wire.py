@@ -326,6 +326,25 @@ class EventReader:
         return [event async for event in self._events]
 
 
+@asynccontextmanager
+async def sse_client(url, path="/sse?env=naughty", **options):
+    """A client of revision 2024-11-05 that has shaken hands: its stream, a way to post, and its events."""
+    async with connect(url, **options) as connection:
+        await connection.send("GET", path, [("Accept", "text/event-stream")])
+        status, _ = await connection.head()
+        assert status == 200
+        events = EventReader(connection)
+        endpoint = await events.next()
+        assert endpoint.type == "endpoint"
+
+        async def post(message):
+            assert (await ask(url, "POST", endpoint.data, body=message)).status == 202
+
+        await post(initialize(0, "2024-11-05"))
+        assert (await events.next()).json()["id"] == 0
+        yield connection, post, events
+
+
 def modern_call(id, name, arguments=None, meta=None):
     """A ``tools/call`` of revision 2026-07-28, which carries what the handshake used to settle."""
     envelope = {

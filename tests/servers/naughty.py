@@ -123,6 +123,14 @@ def progress(id, arguments, line):
     text(id, "done")
 
 
+def progress_flood(id, arguments, line):
+    token = json.loads(line)["params"]["_meta"]["progressToken"]
+    padding = "x" * arguments["size"]
+    for step in range(arguments["count"]):
+        notify("notifications/progress", {"progressToken": token, "progress": step, "message": padding})
+    text(id, "flooded")
+
+
 def log(id, arguments, line):
     notify("notifications/message", {"level": "info", "data": arguments.get("data", "hello")})
     text(id, "logged")
@@ -142,6 +150,12 @@ def ask(method, params, then):
     own_id = next(own_ids)
     asked[own_id] = then
     send({"jsonrpc": "2.0", "id": own_id, "method": method, "params": params})
+
+
+def ask_later(id, arguments, line):
+    """Ask the client something when no call of its is under way; the answer shows in `heard`."""
+    later.append((time.monotonic() + arguments["seconds"], lambda: ask("roots/list", {}, lambda _: None)))
+    text(id, "later")
 
 
 def list_changed(id, arguments, line):
@@ -320,10 +334,10 @@ def stubborn(*_):
 
 # fmt: off
 TOOLS = {function.__name__: function for function in (
-    who, say, echo, measure, slow, fds, scribble, progress, log, log_then_wait, sample, list_changed, own_error,
-    kill_itself, stop_itself, close_stdout, close_stdin, half_a_line, spawn, leave_stdout_behind,
+    who, say, echo, measure, slow, fds, scribble, progress, log, log_then_wait, sample, ask_later, list_changed,
+    own_error, kill_itself, stop_itself, close_stdout, close_stdin, half_a_line, spawn, leave_stdout_behind,
     hang, block, not_json, not_messages, old_reply, bad_utf8, bad_utf8_reply, pieces, twice, unknown_ids,
-    stderr_flood, close_stderr, notification_flood, big, endless_line,
+    stderr_flood, close_stderr, notification_flood, progress_flood, big, endless_line,
 )} | {"exit": exit_now, "heard": heard_lines}
 # fmt: on
 
