@@ -33,9 +33,29 @@ _id_decoder: Final = msgspec.json.Decoder[int | str](int | str)
 _method_decoder: Final = msgspec.json.Decoder(str)
 _encode: Final = msgspec.json.encode
 
+# Where building a line costs more than writing it in pieces.
+_LARGE: Final = 64 * 1024
+
 _VERSION: Final = b'"2.0"'
 _NULL: Final = b"null"
 _NEWLINES_TO_SPACES: Final = bytes.maketrans(b"\r\n", b"  ")
+
+
+class _Params(msgspec.Struct):
+    meta: Raw | msgspec.UnsetType = msgspec.field(name="_meta", default=msgspec.UNSET)
+
+
+_params_decoder: Final = msgspec.json.Decoder(_Params)
+
+
+def _meta_of(params: Raw | None) -> dict[str, Raw]:
+    if params is None:
+        return {}
+    try:
+        meta = _params_decoder.decode(params).meta
+        return {} if meta is msgspec.UNSET else _members_decoder.decode(meta)
+    except (msgspec.DecodeError, RecursionError):
+        return {}
 
 
 class Message:
@@ -44,7 +64,7 @@ class Message:
     ``members`` maps each top-level name to its raw JSON; treat it as frozen, several receivers may share it.
     """
 
-    __slots__ = ("_data", "id", "is_answer", "kind", "members", "method")
+    __slots__ = ("_data", "_meta", "id", "is_answer", "kind", "members", "method")
 
     def __init__(
         self,
@@ -61,6 +81,7 @@ class Message:
         self.method = method
         self.members = members
         self._data = data
+        self._meta: dict[str, Raw] | None = None
 
     def __repr__(self) -> str:
         name = f" {self.method}" if self.method else ""
@@ -71,6 +92,26 @@ class Message:
     def params(self) -> Raw | None:
         """The raw ``params`` member, if there is one."""
         return self.members.get("params")
+
+    @property
+    def meta(self) -> dict[str, Raw]:
+        """The raw members of the params' ``_meta``; {} if there is none. Decoded once: several steps look at it."""
+        if self._meta is None:
+            self._meta = _meta_of(self.members.get("params"))
+        return self._meta
+
+    def pieces(self) -> list[bytes | memoryview]:
+        """The line that `encode` gives, in pieces that need no copy of a large payload."""
+        if self._data is not None:
+            return [self._data]
+        if all(memoryview(raw).nbytes < _LARGE for raw in self.members.values()):
+            return [self.encode()]
+        pieces: list[bytes | memoryview] = []
+        separator = b"{"
+        for name, raw in self.members.items():
+            pieces += (separator + _encode(name) + b":", memoryview(raw))
+            separator = b","
+        return [*pieces, b"}"]
 
     def encode(self) -> bytes:
         """The message as one line of JSON without its newline; the bytes that came, if nothing was changed."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import select
 import stat
@@ -22,9 +24,10 @@ DEFAULT_MAX_LINE: Final = 64 * 1024 * 1024
 # What may wait for a peer that is slow to read before whoever feeds it has to wait.
 HIGH_WATER: Final = 1024 * 1024
 LOW_WATER: Final = 256 * 1024
-# A pipe holds 64 KiB; a longer line is read in larger pieces, since there is more to come.
+# A pipe holds 64 KiB, and memory for more at a time is mapped anew for every read.
 _READ_SIZE: Final = 64 * 1024
-_LONG_READ_SIZE: Final = 1024 * 1024
+# What a pipe is made to hold when a line does not fit into what it is; only then, for the kernel counts it per user.
+_WIDE_PIPE: Final = 1024 * 1024
 # How long to go on reading from a peer that has closed its own reading end.
 _LAST_ANSWERS: Final = 0.25
 
@@ -97,23 +100,24 @@ class PipeTransport:
         if self._write_fd.closed or self._closing:
             return
         self._sent += 1
-        data = message.encode()
+        pieces = message.pieces()
+        pieces.append(NEWLINE)
         if self._queue:
-            self._enqueue(data, NEWLINE)
+            self._enqueue(*pieces)
             return
         try:
-            written = os.writev(self._write_fd.number, (data, NEWLINE))
+            written = os.writev(self._write_fd.number, pieces)
         except BlockingIOError:
             written = 0
         except OSError:
             self._stop_writing()
             return
-        if written == len(data) + 1:
-            return
-        if written < len(data):
-            self._enqueue(memoryview(data)[written:], NEWLINE)
-        else:
-            self._enqueue(NEWLINE)
+        for index, piece in enumerate(pieces):
+            if written < len(piece):
+                self._enqueue(memoryview(piece)[written:], *pieces[index + 1 :])
+                self._write_fd.widen(self._queued)
+                return
+            written -= len(piece)
 
     def withdraw(self, about: RequestId) -> None:
         """Nothing: on a pipe a request leaves no trace here."""
@@ -133,6 +137,16 @@ class PipeTransport:
         """Wait until nothing is queued any more: it is in the pipe, or the peer has gone."""
         while self._queue:
             await self._all_sent.wait()
+
+    def stop_sending(self) -> None:
+        """Send end of file now; what is queued is lost."""
+        self._closing = True
+        self._stop_writing()
+
+    async def discard(self) -> None:
+        """Read and drop until the peer closes its end; `run` must be over."""
+        while await self._read_fd.wait_readable() and self._read_fd.read(_READ_SIZE) != b"":
+            pass
 
     def abort(self) -> None:
         """Close both descriptors now; what is queued is lost."""
@@ -192,8 +206,7 @@ class PipeTransport:
 
     def _read_some(self) -> bool:
         """Read once and hand over what is complete; False at the end of the stream."""
-        size = _LONG_READ_SIZE if self._framer.waiting >= _READ_SIZE else _READ_SIZE
-        data = self._read_fd.read(size)
+        data = self._read_fd.read(_READ_SIZE)
         if data is None:
             return True
         try:
@@ -282,6 +295,7 @@ class _Descriptor:
     def __init__(self, number: int) -> None:
         self.number = number
         self.closed = False
+        self._widened = False
         mode = os.fstat(number).st_mode
         # epoll refuses files and devices such as /dev/null: they are always ready.
         self.pollable = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(number)
@@ -293,6 +307,13 @@ class _Descriptor:
         poll = select.poll()
         poll.register(self.number, 0)
         return not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+    def widen(self, waiting: int) -> None:
+        """Let a pipe hold more, once, if much is waiting for it; not every descriptor or user may."""
+        if not self._widened and waiting > _READ_SIZE:
+            self._widened = True
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(self.number, fcntl.F_SETPIPE_SZ, _WIDE_PIPE)
 
     async def wait_writable(self) -> None:
         if self.pollable:

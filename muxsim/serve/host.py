@@ -30,6 +30,8 @@ from transports.streamable_http import StreamTimes
 # For connections that are still open when every session has ended.
 _LAST_CONNECTIONS: Final = 1
 _BACKLOG: Final = 2048
+# Seconds. A step of a policy may take a while, and a new connection costs more than one that waits.
+_KEEP_ALIVE: Final = 75
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,7 @@ def _uvicorn_config(gateway: Gateway) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=_LAST_CONNECTIONS,
+        timeout_keep_alive=_KEEP_ALIVE,
     )
 
 

@@ -70,6 +70,11 @@ class MCPEndpoints:
         self._clients: dict[str, HTTPClient] = {}
         self._sse: dict[str, tuple[SSE, Attachment]] = {}
 
+    @property
+    def max_body(self) -> int:
+        """The largest body in bytes."""
+        return self._settings.max_body
+
     def client(self, id: str) -> HTTPClient | None:
         """The client behind a session header, if its session lives."""
         client = self._clients.get(id)

@@ -24,7 +24,6 @@ PARTS: Final = ("reward", "status", "info", "initial_state")
 _STEP_PARTS: Final = ("reward", "status", "info")
 # Seconds; an environment that publishes its state answers from memory.
 _PATIENCE: Final = 10.0
-_ASKED: Final = b'"muxsim/control"'
 
 Parts = dict[str, Any]
 
@@ -35,9 +34,9 @@ class ControlUnreadable(Exception):
 
 def asks_for_control(message: Message) -> bool:
     """Whether a request is a tool call that wants the control plane with its result."""
-    if message.method != "tools/call" or _ASKED not in message.encode():
+    if message.method != "tools/call":
         return False
-    wish = member(message.params, "_meta", META_KEY)
+    wish = message.meta.get(META_KEY)
     return wish is not None and bytes(wish) == b"true"
 
 

@@ -32,7 +32,7 @@ _UNRELATED: Final = frozenset(
 )
 NO_RECEIVER: Final = -32000
 _ENVELOPE_PREFIX: Final = "io.modelcontextprotocol/"
-_ENVELOPE_MARK: Final = b'"io.modelcontextprotocol/protocolVersion"'
+PROTOCOL_VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
 # How many cancelled requests a session remembers, to tell their late answers from answers to nothing.
 _ABANDONED_KEPT: Final = 256
 
@@ -432,9 +432,7 @@ def _replaced(message: Message, name: str, value: Any) -> Message:
 
 def _with_progress_token(message: Message, token: int) -> tuple[Message, Raw | None]:
     """The request with a progress token of ours, and the client's own; several clients may choose the same."""
-    if b'"progressToken"' not in message.encode():
-        return message, None
-    meta = members_of(member(message.params, "_meta"))
+    meta = message.meta
     theirs = meta.get("progressToken")
     if theirs is None:
         return message, None
@@ -454,10 +452,10 @@ def _with_subscription_id(message: Message, holder: str, id: Raw) -> Message:
 
 def envelope_of(request: Message) -> dict[str, Raw]:
     """What every 2026-07-28 message has in its ``_meta``, since there is no handshake to settle it."""
-    if _ENVELOPE_MARK not in request.encode():
+    meta = request.meta
+    if PROTOCOL_VERSION_KEY not in meta:
         return {}
-    meta = members_of(member(request.params, "_meta"))
-    return {key: value.copy() for key, value in meta.items() if key.startswith(_ENVELOPE_PREFIX)}
+    return {key: value for key, value in meta.items() if key.startswith(_ENVELOPE_PREFIX)}
 
 
 def _cancelled(backend_id: int, exchange: Exchange) -> Message:

@@ -73,8 +73,8 @@ class Backend:
         self._violation: LineTooLong | None = None
         self._stderr = StderrRing(limits.stderr_lines, listener.stderr)
         stdin, stdout = process.stdin, process.stdout
-        process.stdin = process.stdout = -1
         self._pipe = PipeTransport(stdout, stdin, self, limits.max_line, watch)
+        process.hand_over("stdin", "stdout", close_stdin=self._pipe.stop_sending)
 
     def __repr__(self) -> str:
         return f"<Backend {self._process!r} {self._pipe!r}>"
@@ -120,9 +120,17 @@ class Backend:
 
     async def end(self) -> int:
         """End the child and everything it started; returns its exit status. Bounded, and not to be cancelled."""
-        self._pipe.abort()
         times = EndTimes(stdin_close=self._limits.eof_timeout, term=self._limits.term_timeout)
-        return await self._process.end(times)
+        try:
+            async with trio.open_nursery() as nursery:
+                # A child that still writes must find a reader, or it would need a signal to end.
+                nursery.start_soon(self._pipe.discard)
+                nursery.start_soon(self._drain_stderr)
+                exit_status = await self._process.end(times)
+                nursery.cancel_scope.cancel()
+        finally:
+            self._pipe.abort()
+        return exit_status
 
     async def _read(self, finished: trio.Event) -> None:
         await self._pipe.run()
@@ -140,7 +148,8 @@ class Backend:
                 if not data:
                     break
                 self._stderr.receive_data(data, trio.current_time())
-        except (OSError, trio.ClosedResourceError):
+        except (OSError, ValueError, trio.ClosedResourceError):
+            # The descriptor is -1 once the process has ended.
             pass
         self._stderr.close()
 
