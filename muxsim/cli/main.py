@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from muxsim import __version__
+from muxsim.cli.episodes import add_to
 from muxsim.config import Config, find_config, load, load_command
 from muxsim.errors import ConfigError, ListenError, StartError, UnknownEnvironment
 
@@ -106,6 +107,8 @@ def stdio(
     if not finished:
         raise typer.Exit(1)
 
+
+add_to(app)
 
 _command_line: list[str] = []
 

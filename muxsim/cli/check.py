@@ -1,0 +1,42 @@
+"""``muxsim check``: a table of what was found."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import trio
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from muxsim.config import find_config, load
+from muxsim.rollout.check import Finding, check
+from muxsim.rollout.policy.random import RandomPolicy
+
+_MARKS: Final = {True: "[green]yes[/green]", False: "[red]no[/red]", None: "[dim]-[/dim]"}
+
+
+def run(env: str, config: Path | None, steps: int, as_json: bool) -> bool:
+    """Check and print; whether nothing is amiss. Raises `MuxsimError` if there is no such environment."""
+    loaded = load(find_config(Path.cwd()) if config is None else config)
+    name = loaded.environment(env).name
+    findings = trio.run(check, loaded, name, RandomPolicy(), steps)
+    fit = all(finding.ok is not False for finding in findings)
+    if as_json:
+        report = {"environment": name, "fit": fit, "findings": findings}
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(report)).decode() + "\n")
+    else:
+        _print(name, findings, fit)
+    return fit
+
+
+def _print(name: str, findings: list[Finding], fit: bool) -> None:
+    table = Table(box=box.SIMPLE, show_header=False, padding=(0, 1), pad_edge=False)
+    for finding in findings:
+        table.add_row(_MARKS[finding.ok], finding.name, finding.detail)
+    console = Console()
+    console.print(f"[bold]{name}[/bold] is {'fit' if fit else 'not fit'} for rollouts")
+    console.print(table)

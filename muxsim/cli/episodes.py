@@ -1,0 +1,159 @@
+"""The commands that run, replay and look at episodes; added to the command line by `muxsim.cli.main`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+
+from muxsim.errors import MuxsimError
+
+_USAGE_ERROR = 2
+
+Transport = Literal["http", "sse"]
+ConfigOption = Annotated[
+    Path | None, typer.Argument(metavar="CONFIG", help="muxsim.toml or an mcpServers JSON file.", show_default=False)
+]
+UrlOption = Annotated[
+    str | None, typer.Option(help="A muxsim that is serving already, instead of a config.", show_default=False)
+]
+TransportOption = Annotated[Transport, typer.Option(help="How to talk to --url.")]
+ConcurrentOption = Annotated[int, typer.Option(help="Episodes at the same time.", min=1)]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (rollout, replay, view, check):
+        app.command()(command)
+
+
+def rollout(
+    config: ConfigOption = None,
+    url: UrlOption = None,
+    transport: TransportOption = "http",
+    env: Annotated[
+        str | None, typer.Option(help="The environment, for rows that name none.", show_default=False)
+    ] = None,
+    dataset: Annotated[
+        Path | None, typer.Option(help="JSONL rows to play; without it, --rollouts seeds.", show_default=False)
+    ] = None,
+    rollouts: Annotated[int, typer.Option(help="Episodes to play without a dataset.", min=1)] = 1,
+    seed: Annotated[int, typer.Option(help="The first seed, and the base for rows without one.", min=0)] = 0,
+    rollouts_per_row: Annotated[int, typer.Option(help="Episodes of each row, all from its start state.", min=1)] = 1,
+    policy: Annotated[
+        str, typer.Option(help="random, scripted:FILE, openai:MODEL or fireworks:MODEL.", metavar="POLICY")
+    ] = "random",
+    base_url: Annotated[str | None, typer.Option(help="The model's endpoint.", show_default=False)] = None,
+    temperature: Annotated[float | None, typer.Option(help="For a model.", min=0.0, show_default=False)] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Of one reply.", min=1, show_default=False)] = None,
+    stream: Annotated[bool, typer.Option(help="Read the model's replies as streams.")] = False,
+    max_steps: Annotated[int, typer.Option(help="Tool calls of an episode.", min=1)] = 50,
+    max_concurrent: ConcurrentOption = 16,
+    call_timeout: Annotated[float, typer.Option(help="Seconds for a tool call.", min=0.001)] = 60.0,
+    episode_timeout: Annotated[
+        float | None, typer.Option(help="Seconds for an episode.", min=0.001, show_default="none")
+    ] = None,
+    start_timeout: Annotated[
+        float | None, typer.Option(help="Seconds for a start.", min=0.001, show_default="the config's")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="The run's folder.")] = Path("runs/rollout"),
+    resume: Annotated[bool, typer.Option("--resume", help="Play only what the run lacks.")] = False,
+) -> None:
+    """Run episodes and write their trajectories. Exit status 1 if some did not get on record."""
+    if (config is None) == (url is None):
+        _fail(MuxsimError("name a config, or a serving muxsim with --url"))
+    from muxsim.cli import rollout as command  # noqa: PLC0415 - `stdio` must not pay for these imports
+    from muxsim.rollout.policy.names import policy_from_spec  # noqa: PLC0415
+    from muxsim.rollout.runner import RolloutOptions  # noqa: PLC0415
+
+    chosen = {"base_url": base_url, "temperature": temperature, "max_tokens": max_tokens, "stream": stream or None}
+    settings = {name: value for name, value in chosen.items() if value is not None}
+    plan = command.RolloutPlan(
+        config=config,
+        url=url,
+        wire=transport,
+        env=env,
+        dataset=dataset,
+        rollouts=rollouts,
+        seed=seed,
+        rollouts_per_row=rollouts_per_row,
+        policy=policy,
+        make_policy=lambda: policy_from_spec(policy, settings),
+        policy_settings=settings,
+        options=RolloutOptions(
+            max_steps=max_steps,
+            max_concurrent=max_concurrent,
+            call_timeout=call_timeout,
+            episode_timeout=episode_timeout,
+            start_timeout=start_timeout,
+        ),
+        output=output,
+        resume=resume,
+    )
+    metrics = _or_fail(command.run, plan)
+    typer.echo(f"{output}: {metrics.episodes} episodes, {metrics.valid} valid; look at them with: muxsim view {output}")
+    if not metrics.complete:
+        typer.echo(f"muxsim: {metrics.problem or 'some episodes are missing'}; --resume plays them", err=True)
+        raise typer.Exit(1)
+
+
+def replay(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    config: Annotated[
+        Path | None, typer.Option(help="Another config than the run's.", show_default="the run's")
+    ] = None,
+    url: UrlOption = None,
+    transport: TransportOption = "http",
+    max_concurrent: ConcurrentOption = 16,
+) -> None:
+    """Play a run's recorded actions again and compare. Exit status 1 if an environment says something else."""
+    from muxsim.cli import replay as command  # noqa: PLC0415
+
+    replayed = _or_fail(command.run, run, config, url, transport, max_concurrent)
+    divergences = [one.divergence for one in replayed if one.divergence is not None]
+    for divergence in divergences:
+        typer.echo(str(divergence))
+    steps = sum(one.steps for one in replayed)
+    same = len(replayed) - len(divergences)
+    typer.echo(f"{same} of {len(replayed)} episodes are the same, over {steps} steps")
+    if divergences:
+        raise typer.Exit(1)
+
+
+def view(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Where to write the page.", show_default="RUN/report.html")
+    ] = None,
+) -> None:
+    """Write a run as one HTML page, with its rewards, episodes, steps and images."""
+    from muxsim.rollout.report import write_report  # noqa: PLC0415
+
+    typer.echo(_or_fail(write_report, run, output))
+
+
+def check(
+    env: Annotated[str, typer.Argument(metavar="ENV", help="An environment of the config.")],
+    config: Annotated[Path | None, typer.Option(help="Its config.", show_default="./muxsim.toml")] = None,
+    steps: Annotated[int, typer.Option(help="Random actions of each play.", min=1)] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Is an environment fit for rollouts? Exit status 1 if not."""
+    from muxsim.cli import check as command  # noqa: PLC0415
+
+    if not _or_fail(command.run, env, config, steps, as_json):
+        raise typer.Exit(1)
+
+
+def _or_fail(function: Any, *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except MuxsimError as error:
+        _fail(error)
+
+
+def _fail(error: Exception) -> NoReturn:
+    print(f"muxsim: {error}", file=sys.stderr)
+    raise typer.Exit(_USAGE_ERROR) from None

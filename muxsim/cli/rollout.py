@@ -1,0 +1,181 @@
+"""``muxsim rollout``: run episodes, show how they go on, write them down."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import trio
+from rich.console import Console
+
+from muxsim.cli.progress import Progress
+from muxsim.config import Config, load
+from muxsim.events import SessionEvent, What
+from muxsim.rollout.dataset import Dataset, generate_dataset, load_dataset
+from muxsim.rollout.environment import EnvironmentPool
+from muxsim.rollout.metrics import Metrics
+from muxsim.rollout.playback import playback_file, with_playback
+from muxsim.rollout.policy.protocol import Policy
+from muxsim.rollout.pool import open_pool
+from muxsim.rollout.remote import Wire, connect
+from muxsim.rollout.run_folder import RunConfig, RunFolder, RunWriter
+from muxsim.rollout.runner import RolloutOptions, rollout
+from muxsim.rollout.trajectory import Trajectory
+
+_STDERR_LINES_KEPT: Final = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutPlan:
+    """What the command line asked for."""
+
+    config: Path | None
+    url: str | None
+    wire: Wire
+    env: str | None
+    dataset: Path | None
+    rollouts: int
+    seed: int
+    rollouts_per_row: int
+    policy: str
+    make_policy: Callable[[], Policy]
+    policy_settings: dict[str, Any]
+    options: RolloutOptions
+    output: Path
+    resume: bool
+
+
+def run(plan: RolloutPlan) -> Metrics:
+    """Run the plan. Raises `MuxsimError` for anything that stops it before its first episode."""
+    return trio.run(_run, plan)
+
+
+async def _run(plan: RolloutPlan) -> Metrics:
+    logs = _SessionLogs()
+    async with _pool(plan, logs) as pool:
+        dataset = _dataset(plan, pool)
+        policy = with_playback(plan.make_policy, playback_file())
+        config = _run_config(plan, pool, dataset)
+        with RunFolder.resume(plan.output, config) if plan.resume else RunFolder.create(plan.output, config) as writer:
+            planned = len(dataset.episodes(plan.rollouts_per_row))
+            with Progress(planned - len(writer.done)) as progress:
+                logs.writer = writer
+                await _play(plan, pool, dataset, policy, [writer, logs, progress])
+            metrics = writer.finish(planned)
+        Console(stderr=True).print(progress.summary(), highlight=False, soft_wrap=True)
+        return metrics
+
+
+async def _play(
+    plan: RolloutPlan, pool: EnvironmentPool, dataset: Dataset, policy: Policy, watchers: list[Any]
+) -> None:
+    writer: RunWriter = watchers[0]
+    with trio.CancelScope() as whole:
+        async with anyio.create_task_group() as group:
+            group.start_soon(_stop_on_signal, whole)
+            await rollout(
+                pool,
+                dataset,
+                policy=policy,
+                rollouts_per_row=plan.rollouts_per_row,
+                watchers=watchers,
+                skip=writer.done,
+                options=plan.options,
+            )
+            group.cancel_scope.cancel()
+
+
+async def _stop_on_signal(whole: trio.CancelScope) -> None:
+    """The first signal ends the episodes under way and keeps what is there; --resume goes on."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            whole.cancel()
+            return
+
+
+class _SessionLogs:
+    """Collects what the sessions of a local pool write on stderr, until their episode is on record."""
+
+    def __init__(self) -> None:
+        self.writer: RunWriter | None = None
+        self._lines: dict[str, list[str]] = {}
+
+    def listen(self, event: SessionEvent) -> None:
+        """A listener for the pool's events."""
+        if event.what is What.STDERR:
+            lines = self._lines.setdefault(event.session, [])
+            if len(lines) < _STDERR_LINES_KEPT:
+                lines.append(str(event.details.get("line", "")))
+
+    def started(self, trajectory: Trajectory) -> None:
+        """Nothing yet."""
+
+    def stepped(self, trajectory: Trajectory) -> None:
+        """Nothing yet."""
+
+    def ended(self, trajectory: Trajectory) -> None:
+        """Write the session's lines, if it wrote any."""
+        lines = self._lines.pop(trajectory.session, None)
+        if lines and self.writer is not None:
+            self.writer.write_stderr(trajectory.session, lines)
+
+
+def _pool(plan: RolloutPlan, logs: _SessionLogs) -> AbstractAsyncContextManager[EnvironmentPool]:
+    if plan.url is not None:
+        return _remote(plan)
+    assert plan.config is not None
+    return _local(load(plan.config), plan, logs)
+
+
+@asynccontextmanager
+async def _remote(plan: RolloutPlan) -> AsyncIterator[EnvironmentPool]:
+    assert plan.url is not None
+    async with connect(plan.url, wire=plan.wire, max_sessions=plan.options.max_concurrent) as pool:
+        yield pool
+
+
+@asynccontextmanager
+async def _local(config: Config, plan: RolloutPlan, logs: _SessionLogs) -> AsyncIterator[EnvironmentPool]:
+    async with open_pool(config, max_sessions=plan.options.max_concurrent, on_event=logs.listen) as pool:
+        yield pool
+
+
+def _dataset(plan: RolloutPlan, pool: EnvironmentPool) -> Dataset:
+    names = list(pool.environments)
+    if plan.dataset is not None:
+        return load_dataset(plan.dataset, base_seed=plan.seed).with_environments(names, plan.env)
+    envs = [plan.env] if plan.env else names
+    return generate_dataset(plan.rollouts, envs=envs, first_seed=plan.seed).with_environments(names)
+
+
+def _run_config(plan: RolloutPlan, pool: EnvironmentPool, dataset: Dataset) -> RunConfig:
+    options = asdict(plan.options)
+    del options["reward"]
+    concurrent = options.pop("max_concurrent")
+    return RunConfig(
+        environments=tuple(sorted({row.env for row in dataset.rows})),
+        policy={"policy": plan.policy, **plan.policy_settings},
+        dataset="" if plan.dataset is None else str(plan.dataset),
+        dataset_sha256=dataset.sha256,
+        rollouts_per_row=plan.rollouts_per_row,
+        config="" if plan.config is None else str(plan.config),
+        config_sha256=_hash(plan.config),
+        url=plan.url or "",
+        options=options,
+        notes={"max_concurrent": concurrent, "transport": plan.wire if plan.url else "local"},
+    )
+
+
+def _hash(path: Path | None) -> str:
+    if path is None:
+        return ""
+    with contextlib.suppress(OSError):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return ""
