@@ -28,6 +28,8 @@ from transports.messages import Kind, decode
 _REMEMBERED_HEADERS: Final = 1024
 # How often calls are looked at that may have been silent for too long; a timer for each would cost more than they.
 _TICK: Final = 0.1
+# A body that takes longer goes the ordinary way, which has a deadline for it.
+_BODY_PATIENCE: Final = 1.0
 # asyncio's own 256 KiB are mapped and unmapped by malloc at every read.
 _RECEIVE_SIZE: Final = 64 * 1024
 # Up to this, head and body are one write, and so one wake-up of the client.
@@ -44,12 +46,18 @@ class FastLane(HttpToolsProtocol):
     patience: _Patience
     # The body of a request that may go the short way; None while another one's is read.
     _parts: list[bytes] | None = None
+    _body_timer: asyncio.TimerHandle | None = None
     _idle_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if hasattr(transport, "max_size"):
             transport.max_size = _RECEIVE_SIZE
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._parts is not None and self._body_timer is None:
+            self._body_timer = self.loop.call_later(_BODY_PATIENCE, self._stop_waiting_for_body)
 
     # ---- from the parser
 
@@ -66,11 +74,10 @@ class FastLane(HttpToolsProtocol):
             self._parts.append(body)
 
     def on_message_complete(self) -> None:
-        parts, self._parts = self._parts, None
-        if parts is None:
+        if self._parts is None:
             super().on_message_complete()
             return
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        body = self._take_body()
         call = self._hand_over(body)
         if call is not None:
             call.follow()
@@ -78,6 +85,20 @@ class FastLane(HttpToolsProtocol):
         super().on_headers_complete()
         super().on_body(body)
         super().on_message_complete()
+
+    def _take_body(self) -> bytes:
+        """What has come of a body; what may come yet is not collected here any more."""
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
+        parts, self._parts = self._parts, None
+        assert parts is not None
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _stop_waiting_for_body(self) -> None:
+        body = self._take_body()
+        super().on_headers_complete()
+        super().on_body(body)
 
     def _may_be_short(self) -> bool:
         busy = self.cycle is not None and not self.cycle.response_complete
@@ -181,8 +202,9 @@ class FastLane(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
+        for timer in (self.timeout_keep_alive_task, self._body_timer):
+            if timer is not None:
+                timer.cancel()
 
 
 async def _run(cycle: RequestResponseCycle, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
