@@ -1,0 +1,197 @@
+"""Requests as they stand on a connection, and the two ways through muxsim, which must not differ."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import pytest
+import trio
+from harness import serving
+
+from .conftest import environment
+from .machine import descriptors, eventually
+from .wire import BOTH, connect, initialize, request_bytes, rpc, shake_hands, text_of, tool_call
+
+pytestmark = pytest.mark.children
+
+JSON = ("Content-Type", "application/json")
+OURS = "https://app.example"
+
+
+def posted(client, message, headers=()):
+    body = message if isinstance(message, bytes) else json.dumps(message).encode()
+    return request_bytes("127.0.0.1", "POST", client.path, [*client.headers, *headers], body)
+
+
+async def test_requests_sent_at_once_on_one_connection_are_answered_in_order(client):
+    """The first takes longest, one streams, and the ways alternate."""
+    messages = [
+        tool_call(1, "slow", {"seconds": 0.2}),
+        tool_call(2, "say", {"text": "two"}),
+        tool_call(3, "log"),
+        tool_call(4, "slow", {"seconds": 0.5}),
+        tool_call(5, "say", {"text": "five"}),
+        tool_call(6, "big", {"mib": 2}),
+        tool_call(7, "say", {"text": "seven"}),
+    ]
+    for ordinary in ([], [2, 5], [1, 3, 7], [1, 2, 3, 4, 5, 6, 7]):
+        async with connect(client.url) as connection:
+            requests = [
+                posted(client, message, [("Origin", OURS)] * (message["id"] in ordinary)) for message in messages
+            ]
+            await connection.stream.send_all(b"".join(requests))
+            answers = [(await connection.answer()).messages[-1] for _ in messages]
+        assert [answer["id"] for answer in answers] == [1, 2, 3, 4, 5, 6, 7]
+        assert [text_of(answer)[:7] for answer in answers] == [
+            "at last", "two", "logged", "at last", "five", "0000000", "seven"
+        ]  # fmt: skip
+
+
+async def test_a_connection_takes_any_number_of_requests_one_after_the_other(client):
+    async with connect(client.url) as connection:
+        for number in range(100):
+            await connection.stream.send_all(posted(client, tool_call(number, "say", {"text": str(number)})))
+            answer = await connection.answer()
+            assert (answer.status, text_of(answer.json())) == (200, str(number))
+        await connection.send("GET", "/health")
+        assert (await connection.answer()).json()["status"] == "ok"
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+async def test_a_request_in_pieces_is_one_request(client, size):
+    """Cut in the middle of its line, headers, characters and body."""
+    request = posted(client, tool_call(7, "say", {"text": "snow☃man" * 10}))
+    async with connect(client.url) as connection:
+        connection.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for start in range(0, len(request), size):
+            await connection.stream.send_all(request[start : start + size])
+        assert text_of((await connection.answer()).json()) == "snow☃man" * 10
+
+
+async def test_a_request_in_chunks_is_one_request(client):
+    body = json.dumps(tool_call(7, "say", {"text": "chunked"})).encode()
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+    headers = [*client.headers, ("Transfer-Encoding", "chunked")]
+    async with connect(client.url) as connection:
+        await connection.send("POST", client.path, headers, chunks)
+        assert text_of((await connection.answer()).json()) == "chunked"
+
+
+async def test_a_client_may_wait_to_be_asked_for_its_body(client):
+    body = json.dumps(tool_call(7, "say", {"text": "continued"})).encode()
+    headers = [*client.headers, ("Expect", "100-continue"), ("Content-Length", str(len(body)))]
+    async with connect(client.url) as connection:
+        await connection.send("POST", client.path, headers)
+        assert await connection.stream.receive_some(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await connection.stream.send_all(body)
+        assert text_of((await connection.answer()).json()) == "continued"
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_a_connection_that_is_to_be_closed_is_closed_after_the_answer(client, version):
+    request = posted(client, tool_call(7, "say", {"text": "last"}), [("Connection", "close")] * (version == "1.1"))
+    async with connect(client.url) as connection:
+        await connection.stream.send_all(request.replace(b"HTTP/1.1", b"HTTP/" + version.encode()))
+        assert text_of((await connection.answer()).json()) == "last"
+        await connection.closed_by_server()
+
+
+# ---- both ways
+
+
+REQUESTS = {
+    "a call": tool_call(7, "say", {"text": "x"}),
+    "a call with a string id": tool_call("seven", "say", {"text": "☃"}),
+    "a big answer": tool_call(7, "big", {"mib": 1}),
+    "a big request": tool_call(7, "measure", {"text": "x" * 300_000}),
+    "a call that notifies first": tool_call(7, "log"),
+    "a call with progress": tool_call(7, "progress", {"steps": 2}, {"progressToken": "t"}),
+    "a slow call": tool_call(7, "slow", {"seconds": 0.5}),
+    "an error of the backend": tool_call(7, "own_error", {"code": -5}),
+    "an unknown method": rpc(7, "no/such/method"),
+    "a ping": rpc("p", "ping"),
+    "a second handshake": initialize(7),
+    "a notification": {"jsonrpc": "2.0", "method": "notifications/x"},
+    "an answer to nothing": {"jsonrpc": "2.0", "id": 99, "result": {}},
+    "an unreadable answer": tool_call(7, "bad_utf8_reply"),
+    "no message": {"jsonrpc": "2.0", "id": 7},
+    "no JSON": b"{",
+    "pretty JSON": json.dumps(tool_call(7, "say", {"text": "x"}), indent=2).encode(),
+}
+ACCEPTS = {
+    "both": BOTH,
+    "JSON": "application/json",
+    "events": "text/event-stream",
+    "all": "*/*",
+    "neither": "text/html",
+}
+
+
+@pytest.mark.parametrize("accept", ACCEPTS.values(), ids=ACCEPTS)
+async def test_the_short_way_and_the_ordinary_way_give_the_same_answers(muxsim, accept):
+    """An Origin, which only browsers send, takes the ordinary way."""
+    client = await shake_hands(muxsim.url)
+    for name, message in REQUESTS.items():
+        short = await client.post(message, [("Accept", accept)])
+        ordinary = await client.post(message, [("Accept", accept), ("Origin", OURS)])
+        assert seen(short) == seen(ordinary), name
+
+
+def seen(answer):
+    """What of an answer a client goes by, without what differs from one stream to the next."""
+    kind = answer.headers.get("content-type", "").partition(";")[0]
+    messages = [] if not answer.body else answer.messages
+    return answer.status, kind, answer.headers.get("mcp-session-id"), messages
+
+
+async def test_a_body_in_no_hurry_is_given_up_in_time(tmp_path):
+    """L7: with a session and without one; no backend hears of it."""
+    config = "[server]\nbody_timeout = 0.5\n" + environment("naughty")
+    async with serving(tmp_path, config) as muxsim:
+        client = await shake_hands(muxsim.url, "/mcp")
+        before = len(descriptors(muxsim.process.pid))
+        body = json.dumps(tool_call(7, "say")).encode()
+        for headers in (client.headers, [JSON]):
+            async with connect(muxsim.url) as connection:
+                await connection.send("POST", "/mcp", [*headers, ("Content-Length", str(len(body)))])
+                await connection.stream.send_all(body[:10])
+                with trio.fail_after(3):
+                    assert (await connection.answer()).status == 408
+                    await connection.closed_by_server()
+        await eventually(lambda: len(descriptors(muxsim.process.pid)) <= before)
+        assert [message["method"] for message in await client.heard()][2:] == ["tools/call"]
+
+
+async def test_a_connection_dropped_in_the_middle_of_anything_leaves_nothing(muxsim, client):
+    """A head, half a body, a call that runs, a stream that streams; sixty times."""
+    whole = posted(client, tool_call("d", "slow", {"seconds": 0.05}))
+    before = len(descriptors(muxsim.pid))
+    for cut in range(0, len(whole) + 1, len(whole) // 60):
+        async with connect(client.url) as connection:
+            await connection.stream.send_all(whole[:cut])
+            connection.drop()
+    await eventually(lambda: len(descriptors(muxsim.pid)) <= before)
+    assert await client.text("say", text="still here") == "still here"
+
+
+@pytest.mark.parametrize(
+    "request_head",
+    [
+        b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
+        b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
+        b"GET /health HTTP/1.1\nHost : localhost\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ],
+    ids=["length and chunks", "bad chunk", "negative length", "two lengths", "space in a name", "TLS"],
+)
+async def test_bytes_that_are_no_http_are_refused_and_the_connection_closed(muxsim, request_head):
+    """L27."""
+    async with connect(muxsim.url) as connection:
+        await connection.stream.send_all(request_head)
+        with trio.fail_after(5):
+            answer = await connection.answer()
+            assert 400 <= answer.status < 500
+            await connection.closed_by_server()
