@@ -64,7 +64,7 @@ class Message:
     ``members`` maps each top-level name to its raw JSON; treat it as frozen, several receivers may share it.
     """
 
-    __slots__ = ("_data", "_meta", "id", "is_answer", "kind", "members", "method")
+    __slots__ = ("_data", "_large", "_meta", "id", "is_answer", "kind", "members", "method")
 
     def __init__(
         self,
@@ -81,6 +81,7 @@ class Message:
         self.method = method
         self.members = members
         self._data = data
+        self._large = data is not None and len(data) >= _LARGE
         self._meta: dict[str, Raw] | None = None
 
     def __repr__(self) -> str:
@@ -104,7 +105,7 @@ class Message:
         """The line that `encode` gives, in pieces that need no copy of a large payload."""
         if self._data is not None:
             return [self._data]
-        if all(memoryview(raw).nbytes < _LARGE for raw in self.members.values()):
+        if not self._large:
             return [self.encode()]
         pieces: list[bytes | memoryview] = []
         separator = b"{"
@@ -123,13 +124,17 @@ class Message:
         """The same message under another id; ``raw`` is the id's own spelling, where one is to be kept."""
         members = self.members.copy()
         members["id"] = Raw(_encode(id)) if raw is None else raw
-        return Message(self.kind, id, self.method, members)
+        changed = Message(self.kind, id, self.method, members)
+        changed._large = self._large
+        return changed
 
     def with_params(self, params: Mapping[str, Any]) -> Message:
         """The same message with other params, whose values may be Raw."""
         members = self.members.copy()
         members["params"] = Raw(_encode(params))
-        return Message(self.kind, self.id, self.method, members)
+        changed = Message(self.kind, self.id, self.method, members)
+        changed._large = self._large
+        return changed
 
 
 def decode(data: bytes) -> Message:
