@@ -455,7 +455,8 @@ def envelope_of(request: Message) -> dict[str, Raw]:
     meta = request.meta
     if PROTOCOL_VERSION_KEY not in meta:
         return {}
-    return {key: value for key, value in meta.items() if key.startswith(_ENVELOPE_PREFIX)}
+    # Copies, since a Raw out of a message keeps the whole message.
+    return {key: value.copy() for key, value in meta.items() if key.startswith(_ENVELOPE_PREFIX)}
 
 
 def _cancelled(backend_id: int, exchange: Exchange) -> Message:

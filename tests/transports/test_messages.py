@@ -139,6 +139,47 @@ def test_a_pretty_printed_body_becomes_one_line_of_the_same_value(value, indent)
         assert b"\r" not in message.with_id(2).encode()
 
 
+@given(envelopes(), ids)
+def test_the_pieces_of_a_line_are_the_line(envelope, id):
+    message = decode(envelope[0])
+    assert b"".join(message.pieces()) == message.encode()
+    if message.kind is not Kind.NOTIFICATION:
+        assert b"".join(message.with_id(id).pieces()) == message.with_id(id).encode()
+
+
+@pytest.mark.parametrize("size", [1000, 64 * 1024, 1024 * 1024])
+@pytest.mark.parametrize("name", ["params", "x\\u0022 y"])
+def test_the_pieces_of_a_long_line_are_the_line_and_no_copy_of_its_payload(size, name):
+    data = b'{"jsonrpc":"2.0","id":1,"method":"m","%b":"%b","z":[]}' % (name.encode(), b"x" * size)
+    message = decode(data).with_id("other")
+    pieces = message.pieces()
+    assert b"".join(pieces) == message.encode()
+    if size > 64 * 1024:
+        [payload] = [memoryview(piece).obj for piece in pieces if memoryview(piece).nbytes > size]
+        assert any(payload is raw for raw in message.members.values())
+
+
+@pytest.mark.parametrize(
+    ("params", "meta"),
+    [
+        ('{"a":[1.0],"_meta":{"x":1.0,"y":{"z":[]}},"b":2}', {"x": "1.0", "y": '{"z":[]}'}),
+        ('{"\\u005fmeta":{"\\u0078":1}}', {"x": "1"}),
+        ('{"_meta":{"x":1},"_meta":{"x":2}}', {"x": "2"}),
+        ('{"a":{"_meta":{"x":1}}}', {}),
+        ('{"_meta":[]}', {}),
+        ('{"_meta":null}', {}),
+        ('{"_meta":3}', {}),
+        ("[1]", {}),
+        ("null", {}),
+    ],
+)
+def test_the_meta_of_a_message_is_read_as_raw_members(params, meta):
+    message = decode(f'{{"jsonrpc":"2.0","id":1,"method":"m","params":{params}}}'.encode())
+    assert {name: bytes(raw).decode() for name, raw in message.meta.items()} == meta
+    assert message.with_params({}).meta == {}
+    assert decode(b'{"jsonrpc":"2.0","id":1,"method":"m"}').meta == {}
+
+
 @pytest.mark.parametrize("payload", DELICATE)
 def test_a_delicate_payload_is_relayed_byte_for_byte_C30(payload):
     request = decode(f'{{"jsonrpc":"2.0","id":1,"method":"m","params":{payload}}}'.encode())

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -55,20 +56,26 @@ async def test_the_streams_are_given_back_as_they_were_blocking_or_not():
     # The mode belongs to the open file, so that a terminal's would stay changed for the shell that started us.
     stdin, requests = os.pipe()
     answers, stdout = os.pipe()
-    try:
-        with trio.fail_after(30):
-            process = await trio.lowlevel.open_process(PROGRAM, stdin=stdin, stdout=stdout, stderr=subprocess.DEVNULL)
-            os.write(requests, REQUESTS)
-            await trio.lowlevel.wait_readable(answers)
-            assert os.read(answers, 7) == b"before\n"
-            await trio.lowlevel.wait_readable(answers)
-            assert not os.get_blocking(stdout)
-            os.close(requests)
-            requests = None
-            assert await process.wait() == 0
-        assert os.get_blocking(stdin)
-        assert os.get_blocking(stdout)
-    finally:
-        for fd in (stdin, requests, answers, stdout):
-            if fd is not None:
-                os.close(fd)
+    with os.fdopen(requests, "wb", 0) as requests, os.fdopen(answers, "rb", 0) as answers:
+        try:
+            with trio.fail_after(30):
+                async with trio.open_nursery() as nursery:
+                    where = {"stdin": stdin, "stdout": stdout, "stderr": subprocess.DEVNULL}
+                    process = await nursery.start(partial(trio.run_process, PROGRAM, **where))
+                    requests.write(REQUESTS)
+                    await read_until(answers, b'"id":"2"')
+                    assert not os.get_blocking(stdout)
+                    requests.close()
+            assert process.returncode == 0
+            assert os.get_blocking(stdin)
+            assert os.get_blocking(stdout)
+        finally:
+            os.close(stdin)
+            os.close(stdout)
+
+
+async def read_until(file, text):
+    data = b""
+    while text not in data:
+        await trio.lowlevel.wait_readable(file)
+        data += file.read(65536)
