@@ -9,6 +9,7 @@ from typing import Any, Final
 import structlog
 
 from muxsim.events import SessionEvent, What
+from muxsim.session.session import FAILURES
 
 _LEVELS: Final = {
     What.OPENING: "debug",
@@ -57,6 +58,6 @@ def log_event(event: SessionEvent) -> None:
 
 
 def _level(event: SessionEvent) -> str:
-    if event.what is What.ENDED and event.details.get("cause") in ("backend_exited", "start_timeout", "internal_error"):
+    if event.what is What.ENDED and event.details.get("cause") in FAILURES:
         return "warning"
     return _LEVELS.get(event.what, "info")

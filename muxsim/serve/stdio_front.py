@@ -11,7 +11,7 @@ from muxsim.config import Config
 from muxsim.events import Events
 from muxsim.serve.log import log_event
 from muxsim.session.attachment import Attachment
-from muxsim.session.session import Session
+from muxsim.session.session import FAILURES, Session
 from muxsim.session.sessions import open_sessions
 from muxsim.supervise.pool import open_pool
 from transports.pipe import PipeTransport
@@ -22,7 +22,7 @@ _LAST_ANSWERS: Final = 2.0
 
 
 def serve_stdio(config: Config, env: str, seed: int | None) -> bool:
-    """Serve one session until the client closes stdin; False if the backend ended first.
+    """Serve one session until the client closes stdin; False if the session failed before.
 
     Raises `StartError` if the backend cannot be started.
     """
@@ -49,7 +49,7 @@ async def _serve(config: Config, env: str, seed: int | None) -> bool:
                 with trio.move_on_after(_LAST_ANSWERS):
                     await transport.wait_sent()
                 nursery.cancel_scope.cancel()
-    return session.ending is not None and session.ending.cause != "backend_exited"
+    return session.ending is not None and session.ending.cause not in FAILURES
 
 
 class _StdioClient(Attachment):

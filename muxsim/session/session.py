@@ -26,6 +26,8 @@ from transports.messages import Kind, Message, readable_id
 BACKEND_GONE: Final = -32000
 CALL_TIMEOUT: Final = -32001
 SESSION_ENDED: Final = -32002
+# The causes of an end that nobody wished for.
+FAILURES: Final = frozenset({"backend_exited", "start_timeout", "internal_error"})
 _REPORTED_LINES: Final = 5
 _REPORTED_LENGTH: Final = 200
 

@@ -135,10 +135,12 @@ def _seed_or_random(seed: int | None) -> int:
 @asynccontextmanager
 async def open_sessions(pool: Pool, specs: Mapping[str, EnvSpec], events: Events) -> AsyncIterator[Sessions]:
     """Sessions for the length of a block; on the way out all are ended."""
-    async with trio.open_nursery() as nursery:
-        sessions = Sessions(pool, specs, events, nursery)
-        try:
-            yield sessions
-        finally:
-            with trio.CancelScope(shield=True):
-                await sessions.end_all("shutdown", "muxsim is shutting down")
+    service = trio.open_nursery()
+    sessions = Sessions(pool, specs, events, await service.__aenter__())
+    try:
+        yield sessions
+    finally:
+        with trio.CancelScope(shield=True):
+            await sessions.end_all("shutdown", "muxsim is shutting down")
+        # Without the block's exception: the nursery serves, and must not wrap in a group what is not its own.
+        await service.__aexit__(None, None, None)
