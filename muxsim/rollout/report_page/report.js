@@ -37,7 +37,7 @@
 
   const trim = (text) => text.replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
   const minus = (text) => text.replace("-", "−");
-  const number = (value, digits = 3) =>
+  const number = (value, digits = Math.abs(value) < 100 ? 3 : 1) =>
     minus(Math.abs(value) >= 1e6 || (value && Math.abs(value) < 0.001)
       ? value.toExponential(2) : trim(value.toFixed(digits)));
   const signed = (value) => (value > 0 ? "+" : "") + number(value);
@@ -199,10 +199,10 @@
   };
 
   // One picture for each environment: their rewards have nothing in common but the name.
-  const rewardChart = (env, height) => {
+  const rewardChart = (env, height, last) => {
     const mine = episodes.filter((one) => one.env === env);
     const scored = mine.filter(isScored);
-    const [width, left, bottom, side] = [700, 46, height - 22, 100];
+    const [width, left, bottom, side] = [700, 46, height - (last ? 22 : 4), 100];
     const right = width - side - 14;
     let low = Math.min(...scored.map((one) => one.reward), scored.length ? Infinity : 0);
     let high = Math.max(...scored.map((one) => one.reward), scored.length ? -Infinity : 1);
@@ -223,7 +223,9 @@
         : s("path", { class: "cross", d: `M${at - 3} ${bottom - 5}l6 6m0 -6l-6 6`, onclick: () => open(one) });
       svg.append(tipped(mark, about));
     }
-    svg.append(trend(scored, x, y), ...histogram(scored, low, high, y, right + 14, width),
+    svg.append(trend(scored, x, y), ...histogram(scored, low, high, y, right + 14, width));
+    if (!last) return svg;
+    svg.append(
       s("text", { x: x(0), y: height - 3 }, "1"),
       s("text", { x: x(Math.max(1, episodes.length - 1)), y: height - 3, "text-anchor": "end" }, episodes.length),
       s("text", { x: (left + right) / 2, y: height - 3, "text-anchor": "middle" }, "episodes, in the order in which they ended"),
@@ -232,15 +234,16 @@
   };
 
   const rewardFigure = () => {
-    const height = envs.length === 1 ? 300 : Math.max(120, 340 / envs.length);
+    const height = envs.length === 1 ? 282 : Math.max(104, 320 / envs.length);
     return h("figure", { class: "panel chart" },
       h("header", null, h("h2", null, "Reward"),
         h("div", { class: "legend" }, h("span", null, "— running mean"),
           metrics.episodes > metrics.scored ? h("span", null, h("span", { class: "negative" }, "✕"), "without a reward") : null)),
-      envs.map((env) => {
+      envs.map((env, index) => {
+        const last = index === envs.length - 1;
         const summary = metrics.environments[env];
         const mean = summary.mean_reward === null ? "no episode is scored" : `mean ${number(summary.mean_reward)}, median ${number(summary.median_reward)}`;
-        return [h("div", { class: "legend" }, envTag(env), h("span", null, `${many(summary.episodes, "episode")}, ${mean}`)), rewardChart(env, height)];
+        return [h("div", { class: "legend" }, envTag(env), h("span", null, `${many(summary.episodes, "episode")}, ${mean}`)), rewardChart(env, last ? height + 18 : height, last)];
       }));
   };
 
@@ -267,19 +270,24 @@
     }), `${many(held, "episode")} from ${number(low + ((high - low) * index) / count)} to ${number(low + ((high - low) * (index + 1)) / count)}`)).filter(Boolean);
   };
 
+  // A bar of parts: [what the mouse is told, how much, what it is painted with].
+  const shares = (parts) => {
+    const total = parts.reduce((sum, [, value]) => sum + value, 0);
+    return h("div", { class: "bar" }, parts.map(([about, value, kind]) => {
+      const part = painted(tipped(h("span", { class: kind }), about), kind);
+      part.style.flexGrow = String((100 * value) / total);  // shares below 1 in all would leave a gap
+      return part;
+    }));
+  };
+
   const endKind = (end) => (FAILED.has(end) ? "k-bad" : { terminated: "k2", truncated: "k4", max_steps: "k1", no_tool_call: "k5" }[end]);
-  const painted = (element, kind) => { if (kind === "k-bad") element.style.setProperty("--k", "var(--bad)"); return element; };
+  const painted = (element, kind) => { if (kind === "k-bad") element.style.background = "var(--bad)"; return element; };
 
   const endings = (setEnd) => {
     const entries = Object.entries(metrics.end_reasons);
-    const bar = h("div", { class: "bar" }, entries.map(([end, count]) => {
-      const part = painted(tipped(h("span", { class: endKind(end) }), `${words(end)}: ${many(count, "episode")}`), endKind(end));
-      part.style.flexGrow = String(count);
-      return part;
-    }));
+    const bar = shares(entries.map(([end, count]) => [`${words(end)}: ${many(count, "episode")}`, count, endKind(end)]));
     const lines = entries.map(([end, count]) => {
       const mark = painted(dot(endKind(end)), endKind(end));
-      if (FAILED.has(end)) mark.style.background = "var(--bad)";
       return [mark, h("button", { title: "Show these", onclick: () => setEnd(end) }, words(end)),
         h("span", { class: "number" }, `${count} · ${Math.round((100 * count) / metrics.episodes)} %`)];
     });
@@ -288,11 +296,7 @@
 
   const stageBar = (times, format) => {
     const parts = STAGES.map((stage, index) => [stage, times[stage] || 0, `k${index % 6}`]).filter(([, value]) => value > 0);
-    const bar = h("div", { class: "bar" }, parts.map(([stage, value, kind]) => {
-      const part = tipped(h("span", { class: kind }), `${stage}: ${seconds(value)}`);
-      part.style.flexGrow = String(value);
-      return part;
-    }));
+    const bar = shares(parts.map(([stage, value, kind]) => [`${stage}: ${seconds(value)}`, value, kind]));
     const lines = parts.map(([stage, value, kind]) => [dot(kind), h("span", null, stage), h("span", { class: "number" }, format(stage, value))]);
     return [bar, h("div", { class: "lines" }, lines)];
   };
