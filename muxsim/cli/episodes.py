@@ -128,7 +128,7 @@ def view(
         Path | None, typer.Option(help="Where to write the page.", show_default="RUN/report.html")
     ] = None,
 ) -> None:
-    """Write a run as one HTML page, with its rewards, episodes, steps and images."""
+    """Write a run as one HTML page. It has the run's rewards, episodes, steps and images."""
     from muxsim.rollout.report import write_report  # noqa: PLC0415
 
     typer.echo(_or_fail(write_report, run, output))

@@ -91,7 +91,7 @@ def stdio(
     ] = None,
     log_level: Annotated[LogLevel | None, typer.Option(help="Least level logged.", show_default="info")] = None,
 ) -> None:
-    """Run one session on stdin and stdout, for clients that start servers themselves."""
+    """Run one session on stdin and stdout. This is for clients that start servers themselves."""
     loaded = _with_settings(_load(config), log_format=log_format, log_level=log_level)
     from muxsim.serve.log import configure  # noqa: PLC0415
     from muxsim.serve.stdio_front import serve_stdio  # noqa: PLC0415
