@@ -12,6 +12,13 @@ from transports.stdio import claim_stdio
 
 
 class Echo(MemoryReceiver):
+    def __init__(self):
+        super().__init__()
+        self.ended = trio.Event()
+
+    def disconnected(self):
+        self.ended.set()
+
     def receive(self, message):
         noise()
         self.transport.send(messages.result(message.id, message.params))
@@ -33,7 +40,10 @@ async def main():
     print("before")
     echo = Echo()
     with claim_stdio(echo) as echo.transport:
-        await echo.transport.run()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(echo.transport.run)
+            await echo.ended.wait()
+            echo.transport.close()
         if "fail" in sys.argv:
             raise TransportError("on purpose")
 

@@ -38,6 +38,10 @@ class Receiver(MemoryReceiver):
         super().rejected(line, error)
         self._tell()
 
+    def disconnected(self):
+        super().disconnected()
+        self._tell()
+
     def _tell(self):
         self._changed.set()
         self._changed = trio.Event()
@@ -47,6 +51,11 @@ class Receiver(MemoryReceiver):
         while len(self.received) + len(self.rejections) < count:
             await self._changed.wait()
         return self.received
+
+    async def left(self):
+        """Wait until the peer has ended its stream."""
+        while not self.gone:
+            await self._changed.wait()
 
     def block(self):
         self._go = trio.Event()
@@ -113,7 +122,9 @@ class Peer:
             self._ended.set()
 
     async def ended(self):
-        """Wait until the transport has finished; raises what it raised."""
+        """Wait until the peer's stream has ended, then for the transport to finish; raises what it raised."""
+        await self.receiver.left()
+        self.transport.close()
         await self._ended.wait()
         if self.error is not None:
             raise self.error
@@ -268,7 +279,7 @@ async def test_lines_that_are_no_messages_are_told_and_reading_goes_on_C12_C13_C
 async def test_the_end_of_the_stream_is_the_end_of_the_peer(peer):
     await peer.send(numbered(1))
     peer.hang_up("stdin")
-    await peer.ended()
+    await peer.receiver.left()
     assert numbers(peer.receiver.received) == [1]
     assert peer.receiver.gone == 1
     assert peer.transport.statistics().torn_bytes == 0
@@ -279,7 +290,7 @@ async def test_a_torn_tail_is_dropped_and_counted_C10(peer):
     await peer.write(numbered(1).encode() + b"\n" + b'{"jsonrpc"')
     await peer.receiver.has(1)
     peer.hang_up("stdin")
-    await peer.ended()
+    await peer.receiver.left()
     assert numbers(peer.receiver.received) == [1]
     assert peer.transport.statistics().torn_bytes == 10
 
@@ -290,7 +301,7 @@ async def test_a_line_over_the_limit_ends_the_reading_C15(peer_of, end):
     peer = peer_of(max_line=1000)
     await peer.send(numbered(1))
     await peer.write(b"x" * 1001 + end)
-    await peer.ended()
+    await peer.receiver.left()
     assert numbers(peer.receiver.received) == [1]
     [(line, error)] = peer.receiver.rejections
     assert (line, type(error), error.limit) == (b"", LineTooLong, 1000)
@@ -336,8 +347,7 @@ async def test_the_end_of_the_stream_is_told_even_while_the_receiver_is_behind(p
     await trio.testing.wait_all_tasks_blocked()
     peer.receiver.block()
     peer.hang_up("stdin")
-    await peer.ended()
-    assert peer.receiver.gone == 1
+    await peer.receiver.left()
 
 
 @in_time
@@ -460,16 +470,27 @@ async def test_closing_an_idle_transport_sends_the_end_at_once(peer):
     assert peer.running
 
 
-@pytest.mark.xfail(strict=True, reason="run() stops writing when the peer's own stream ends: a long answer is cut off")
 @in_time
-async def test_what_is_sent_to_a_peer_that_has_ended_its_own_stream_is_written_whole(peer):
+async def test_a_peer_that_has_ended_its_own_stream_gets_all_that_is_sent_before_this_side_is_closed(peer):
     peer.hang_up("stdin")
-    while not peer.receiver.gone:
-        await trio.testing.wait_all_tasks_blocked()
-    message = numbered(1, 1024 * 1024)
-    peer.transport.send(message)
-    with trio.fail_after(0.2):
-        assert await peer.read_line() == message.encode()
+    await peer.receiver.left()
+    peer.transport.send(numbered(1, HIGH_WATER * 2))
+    assert number_of(await peer.read_line()) == 1
+    await peer.transport.wait_sent()
+    assert peer.receiver.drains == 1
+    assert peer.running
+    peer.transport.close()
+    await peer.ended()
+    assert await peer.read_to_end() == b""
+
+
+@in_time
+async def test_a_peer_that_has_ended_both_its_streams_is_done_with_at_the_next_write(peer):
+    peer.hang_up("stdin")
+    peer.hang_up("stdout")
+    await peer.receiver.left()
+    peer.transport.send(numbered(1))
+    await peer._ended.wait()
 
 
 @pytest.mark.parametrize("queued", [0, 1024 * 1024])
@@ -576,8 +597,8 @@ async def run_on(read_fd, write_fd, watch):
     receiver = Receiver()
     transport = PipeTransport(read_fd, write_fd, receiver, watch=watch)
     transport.send(numbered(1))
+    transport.close()
     await transport.run()
-    await transport.wait_sent()
     transport.abort()
     assert receiver.gone == 1
     return receiver
