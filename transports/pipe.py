@@ -157,16 +157,20 @@ class PipeTransport:
         self._read_fd.close()
 
     async def run(self) -> None:
-        """Read and write until the peer ends its stream or sends a line over the limit; then tell the receiver."""
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write_queued, nursery.cancel_scope)
-                await (self._read() if self._watch is None else self._read_watched(self._watch))
-                nursery.cancel_scope.cancel()
-        finally:
-            self._stop_watching()
-            self._torn += self._framer.torn_tail()
-            self._receiver.disconnected()
+        """Read until the peer ends its stream or sends a line over the limit, and tell the receiver.
+
+        Then write on what is sent, for the peer may still want its answers, until `close` or the peer's own end.
+        """
+        async with trio.open_nursery() as nursery:
+            reading = trio.CancelScope()
+            nursery.start_soon(self._write_queued, reading)
+            try:
+                with reading:
+                    await (self._read() if self._watch is None else self._read_watched(self._watch))
+            finally:
+                self._stop_watching()
+                self._torn += self._framer.torn_tail()
+                self._receiver.disconnected()
 
     async def _read(self) -> None:
         while await self._read_fd.wait_readable() and self._read_some():
@@ -238,7 +242,7 @@ class PipeTransport:
             self._was_congested = True
         self._queue_changed.set()
 
-    async def _write_queued(self, whole: trio.CancelScope) -> None:
+    async def _write_queued(self, reading: trio.CancelScope) -> None:
         while not self._write_fd.closed:
             if not self._queue:
                 self._all_sent.set()
@@ -258,7 +262,7 @@ class PipeTransport:
         self._stop_writing()
         if not self._closing:
             # The peer reads no more, so it will answer no more; what it has answered already is in the pipe.
-            whole.deadline = trio.current_time() + _LAST_ANSWERS
+            reading.deadline = trio.current_time() + _LAST_ANSWERS
 
     def _write_some(self) -> None:
         try:

@@ -71,6 +71,7 @@ class Backend:
         self._limits = limits
         self._listener = listener
         self._violation: LineTooLong | None = None
+        self._silent = trio.Event()
         self._stderr = StderrRing(limits.stderr_lines, listener.stderr)
         stdin, stdout = process.stdin, process.stdout
         self._pipe = PipeTransport(stdout, stdin, self, limits.max_line, watch)
@@ -105,15 +106,14 @@ class Backend:
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._drain_stderr)
-            reading = trio.Event()
-            nursery.start_soon(self._read, reading)
+            nursery.start_soon(self._pipe.run)
             exited = trio.Event()
             nursery.start_soon(self._wait_exit, exited)
-            await _first_of(reading, exited)
+            await _first_of(self._silent, exited)
             if self._violation is None:
                 with trio.move_on_after(_LAST_WORDS):
                     await exited.wait()
-                    await reading.wait()
+                    await self._silent.wait()
                     await self._stderr.closed.wait()
             nursery.cancel_scope.cancel()
         return self._describe()
@@ -131,10 +131,6 @@ class Backend:
         finally:
             self._pipe.abort()
         return exit_status
-
-    async def _read(self, finished: trio.Event) -> None:
-        await self._pipe.run()
-        finished.set()
 
     async def _wait_exit(self, exited: trio.Event) -> None:
         await self._process.wait()
@@ -179,7 +175,8 @@ class Backend:
             self._listener.unreadable(line, error)
 
     def disconnected(self) -> None:
-        """Nothing: `run` sees it."""
+        """The child says no more."""
+        self._silent.set()
 
     def drained(self) -> None:
         """Let those go on who wait to write."""
