@@ -124,15 +124,23 @@ async def chromium(profile, log):
         process = await nursery.start(start)
         os.close(reads)
         os.close(writes)
-        async with trio.lowlevel.FdStream(to_browser) as sends, trio.lowlevel.FdStream(from_browser) as receives:
-            browser = Browser(sends, receives)
-            nursery.start_soon(browser.run)
-            try:
-                yield browser
-                with trio.fail_after(CLOSE_LIMIT):
-                    await browser.ask("Browser.close")
-                    await process.wait()
-            finally:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                nursery.cancel_scope.cancel()
+        sends, receives = trio.lowlevel.FdStream(to_browser), trio.lowlevel.FdStream(from_browser)
+        browser = Browser(sends, receives)
+        nursery.start_soon(browser.run)
+        try:
+            yield browser
+            with trio.fail_after(CLOSE_LIMIT):
+                await browser.ask("Browser.close")
+                await process.wait()
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            # A cancellation here would take the place of the failure on its way out.
+            for stream in (sends, receives):
+                await _close_now(stream)
+        nursery.cancel_scope.cancel()
+
+
+async def _close_now(stream):
+    with trio.CancelScope(shield=True):
+        await stream.aclose()
