@@ -191,7 +191,7 @@ class Session:
         if idle is None or self.lasting or self._router.in_flight:
             return math.inf
         # Nobody tells when a stream is closed, so it is looked at again.
-        return (trio.current_time() if self._listening() else self._last_activity) + idle
+        return (self._now() if self._listening() else self._last_activity) + idle
 
     def _listening(self) -> bool:
         # A client that holds a stream open is there; the stream's pings find out when it is not.
