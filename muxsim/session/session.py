@@ -88,6 +88,7 @@ class Session:
         self._ended = trio.Event()
         self._timer = trio.CancelScope()
         self._last_activity = self.created
+        self._had_listeners = False
         self._handshake_deadline = math.inf
         self._call_deadlines: dict[tuple[Attachment, messages.RequestId], float] = {}
         self._rejected_lines = 0
@@ -190,8 +191,7 @@ class Session:
         idle = self.spec.limits.idle_timeout
         if idle is None or self.lasting or self._router.in_flight:
             return math.inf
-        # Nobody tells when a stream is closed, so it is looked at again.
-        return (self._now() if self._listening() else self._last_activity) + idle
+        return self._last_activity + idle
 
     def _listening(self) -> bool:
         # A client that holds a stream open is there; the stream's pings find out when it is not.
@@ -204,15 +204,23 @@ class Session:
         elif now >= self._ttl_deadline():
             self.end("ttl", f"the session has lived its {self._ttl:g} s (ttl)")
         elif now >= self._idle_deadline():
-            self.end("idle_timeout", f"nothing happened for {limits.idle_timeout:g} s (idle_timeout)")
+            self._look_for_listeners()
         else:
             self._expire_calls(now)
-            if self._listening():
-                self._touch()
+
+    def _look_for_listeners(self) -> None:
+        # Nobody tells when a stream is closed: a client that had one at the last look may have left just now.
+        had_listeners, self._had_listeners = self._had_listeners, self._listening()
+        if had_listeners or self._had_listeners:
+            self._touch()
+        else:
+            idle = self.spec.limits.idle_timeout
+            self.end("idle_timeout", f"nothing happened for {idle:g} s (idle_timeout)")
 
     def _expire_calls(self, now: float) -> None:
         for key in [key for key, deadline in self._call_deadlines.items() if deadline <= now]:
             del self._call_deadlines[key]
+            self._touch()
             attachment, request_id = key
             text = f"no answer within {attachment.patience:g} s (call_timeout)"
             self._scored.pop(key, None)
