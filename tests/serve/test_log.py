@@ -1,0 +1,131 @@
+"""What a running muxsim says of its sessions: one JSON line for each thing that happens. Rows: table of faults."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+import trio
+from harness import serving
+
+from .conftest import environment
+from .machine import eventually, log_lines, logged
+from .wire import ask, connect, open_session, rpc, shake_hands, text_of
+
+pytestmark = pytest.mark.children
+
+
+async def test_each_event_of_a_sessions_life_is_one_line_with_session_env_seed_and_pid(muxsim):
+    client = await shake_hands(muxsim.url, "/mcp?env=naughty&seed=42")
+    pid = (await client.value("who"))["pid"]
+    await client.call("not_json")
+    await client.delete()
+    ended = await logged(muxsim, event="session.ended", session=client.id)
+    lines = log_lines(muxsim, session=client.id)
+    assert [line["event"] for line in lines if not line["event"].startswith("backend.")] == [
+        "session.opening",
+        "session.started",
+        "session.attached",
+        "session.ready",
+        "session.detached",
+        "session.ended",
+    ]
+    for line in lines:
+        assert (line["env"], line["seed"]) == ("naughty", 42)
+        assert line.get("pid") == (None if line["event"] == "session.opening" else pid)
+        assert {"timestamp", "level"} <= line.keys()
+    assert (ended["cause"], ended["text"]) == ("client_gone", "the client has gone")
+    assert ended["seconds"] >= 0
+    rejected = [line for line in lines if line["event"] == "backend.rejected"]
+    assert [line["line"] for line in rejected] == ["Listening on stdio", "{ not json", "INFO: ☃"]
+
+
+async def test_stderr_of_a_backend_appears_under_its_session(muxsim):
+    one, other = await shake_hands(muxsim.url), await shake_hands(muxsim.url)
+    await one.call("exit", say=["words of one", "  indented", "", "\x1b[31mred\x1b[0m ☃"])
+    await logged(muxsim, event="session.ended", session=one.id)
+    said = [line["line"] for line in log_lines(muxsim, event="backend.stderr", session=one.id)]
+    assert said == ["naughty starts", "words of one", "  indented", "\x1b[31mred\x1b[0m ☃"]
+    assert [line["line"] for line in log_lines(muxsim, event="backend.stderr", session=other.id)] == ["naughty starts"]
+
+
+async def test_a_dead_backend_is_a_warning_with_its_exit_status_and_last_words(muxsim, client):
+    """C2."""
+    await client.call("exit", code=3)
+    ended = await logged(muxsim, event="session.ended", session=client.id)
+    assert (ended["level"], ended["cause"], ended["exit_status"]) == ("warning", "backend_exited", 3)
+    assert ended["stderr"][-1] == "I am leaving"
+
+
+async def test_a_failed_start_is_a_warning_that_says_why(muxsim):
+    """H3."""
+    await ask(muxsim.url, "POST", "/sessions", body={"env": "missing", "seed": 5, "id": "will-not-be"})
+    failed = await logged(muxsim, event="session.open_failed", session="will-not-be")
+    assert (failed["level"], failed["env"], failed["seed"]) == ("warning", "missing", 5)
+    assert "there is no such file" in failed["error"]
+
+
+async def test_a_flood_on_stderr_says_how_much_of_it_was_left_out(muxsim, client):
+    """C17."""
+    await client.call("stderr_flood", mib=4)
+    await client.call("exit")
+    await logged(muxsim, event="session.ended", session=client.id)
+    said = [line["line"] for line in log_lines(muxsim, event="backend.stderr", session=client.id)]
+    assert len(said) < 200
+    assert any("lines left out" in line for line in said)
+
+
+async def test_every_line_of_the_log_is_json_whatever_came_over_the_wire(muxsim):
+    """What uvicorn reports is a line like any other."""
+    async with connect(muxsim.url) as connection:
+        await connection.stream.send_all(b"\x00\x01\x02\r\n\r\n")
+        await connection.closed_by_server()
+    await logged(muxsim, logger="uvicorn.error", event="Invalid HTTP request received.")
+    assert log_lines(muxsim, level="error") == []
+
+
+async def test_a_level_leaves_out_what_is_below_it(tmp_path):
+    config = "[server]\nlog_level = 'warning'\n" + environment("naughty")
+    async with serving(tmp_path, config) as muxsim:
+        client = await shake_hands(muxsim.url, "/mcp")
+        await client.call("exit")
+        await logged(muxsim, event="session.ended")
+        assert {line["level"] for line in log_lines(muxsim)} == {"warning"}
+
+
+async def test_a_muxsim_that_stood_still_ends_nobody_when_it_goes_on(tmp_path):
+    """H8: with times shorter than the pause; what is in flight is answered."""
+    config = environment("naughty", extra="call_timeout = 60\nidle_timeout = 1")
+    async with serving(tmp_path, config) as muxsim:
+        client = await shake_hands(muxsim.url, "/mcp")
+        answers = []
+
+        async def call():
+            answers.append(await client.call("slow", seconds=0.5))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call)
+            await eventually(lambda: log_lines(muxsim, event="session.ready"))
+            await trio.sleep(0.2)
+            muxsim.process.send_signal(signal.SIGSTOP)
+            await trio.sleep(2)
+            muxsim.process.send_signal(signal.SIGCONT)
+        assert text_of(answers[0]) == "at last"
+        assert await client.text("say", text="still here") == "still here"
+
+
+async def test_the_urls_of_a_session_are_told_for_the_host_that_was_asked(muxsim):
+    port = muxsim.url.rpartition(":")[2]
+    for host in (f"localhost:{port}", f"127.0.0.1:{port}"):
+        answer = await ask(muxsim.url, "POST", "/sessions", [("Host", host)], {"env": "naughty"})
+        assert answer.json()["urls"]["mcp"].startswith(f"http://{host}/s/")
+
+
+async def test_sessions_on_their_own_url_and_by_handshake_are_the_same_to_the_log(muxsim):
+    session = await open_session(muxsim.url, seed=9)
+    client = await shake_hands(muxsim.url, f"/s/{session['id']}/mcp")
+    assert (await client.post(rpc(1, "ping"))).json()["result"] == {}
+    attached = await logged(muxsim, event="session.attached", session=session["id"])
+    assert (attached["transport"], attached["seed"], attached["pid"]) == ("streamable-http", 9, session["pid"])
+    assert client.id not in json.dumps(log_lines(muxsim)), "a client's own id opens its session"
