@@ -1,5 +1,35 @@
-"""Runs any stdio MCP server as many isolated, seeded environments behind one endpoint."""
+"""Runs any stdio MCP server as many isolated, seeded environments behind one endpoint.
 
+    async with muxsim.open_pool("examples/muxsim.toml") as pool:
+        trajectories = await muxsim.rollout(pool, dataset, policy=policy, max_steps=50, max_concurrent=16)
+
+Works on trio and asyncio.
+"""
+
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 __version__ = version("mcp-muxsim")
+
+if TYPE_CHECKING:
+    from muxsim.rollouts.dataset import load_dataset
+    from muxsim.rollouts.pool import open_pool
+    from muxsim.rollouts.remote import connect
+    from muxsim.rollouts.runner import rollout
+
+# What a program starts with; imported when it is used, since `muxsim stdio` needs none of it.
+_HOMES = {
+    "connect": "muxsim.rollouts.remote",
+    "load_dataset": "muxsim.rollouts.dataset",
+    "open_pool": "muxsim.rollouts.pool",
+    "rollout": "muxsim.rollouts.runner",
+}
+
+__all__ = ["__version__", "connect", "load_dataset", "open_pool", "rollout"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'muxsim' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -13,7 +13,7 @@ ROWS = [
     {"muxsim.supervise"},
     {"muxsim.session"},
     {"muxsim.serve"},
-    {"muxsim.rollout"},
+    {"muxsim.rollouts"},
     {"muxsim.mcpgym"},
     {"muxsim.cli", "muxsim.__main__"},
 ]

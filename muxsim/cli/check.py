@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from muxsim.config import find_config, load
-from muxsim.rollout.check import Finding, check
-from muxsim.rollout.policy.random import RandomPolicy
+from muxsim.rollouts.check import Finding, check
+from muxsim.rollouts.policy.random import RandomPolicy
 
 _MARKS: Final = {True: "[green]yes[/green]", False: "[red]no[/red]", None: "[dim]-[/dim]"}
 

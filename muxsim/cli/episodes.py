@@ -65,8 +65,8 @@ def rollout(
     if (config is None) == (url is None):
         _fail(MuxsimError("name a config, or a serving muxsim with --url"))
     from muxsim.cli import rollout as command  # noqa: PLC0415 - `stdio` must not pay for these imports
-    from muxsim.rollout.policy.names import policy_from_spec  # noqa: PLC0415
-    from muxsim.rollout.runner import RolloutOptions  # noqa: PLC0415
+    from muxsim.rollouts.policy.names import policy_from_spec  # noqa: PLC0415
+    from muxsim.rollouts.runner import RolloutOptions  # noqa: PLC0415
 
     chosen = {"base_url": base_url, "temperature": temperature, "max_tokens": max_tokens, "stream": stream or None}
     settings = {name: value for name, value in chosen.items() if value is not None}
@@ -129,7 +129,7 @@ def view(
     ] = None,
 ) -> None:
     """Write a run as one HTML page. It has the run's rewards, episodes, steps and images."""
-    from muxsim.rollout.report import write_report  # noqa: PLC0415
+    from muxsim.rollouts.report import write_report  # noqa: PLC0415
 
     typer.echo(_or_fail(write_report, run, output))
 

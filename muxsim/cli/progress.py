@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from muxsim.rollout.trajectory import Trajectory
+from muxsim.rollouts.trajectory import Trajectory
 
 # Lines of the display for episodes in flight; a screen has no room for hundreds.
 _SHOWN: Final = 20
@@ -19,7 +19,7 @@ _REFRESHES_PER_SECOND: Final = 8
 
 
 class Progress:
-    """A watcher of a rollout (`muxsim.rollout.runner.Watcher`) that shows what it is told. Use it as a context."""
+    """A watcher of a rollout (`muxsim.rollouts.runner.Watcher`) that shows what it is told. Use it as a context."""
 
     def __init__(self, total: int, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)

@@ -11,12 +11,12 @@ import trio
 
 from muxsim.config import load
 from muxsim.errors import MuxsimError
-from muxsim.rollout.environment import EnvironmentPool
-from muxsim.rollout.images import reference, with_references
-from muxsim.rollout.pool import open_pool
-from muxsim.rollout.remote import Wire, connect
-from muxsim.rollout.replay import Replayed, replay
-from muxsim.rollout.run_folder import RunFolder
+from muxsim.rollouts.environment import EnvironmentPool
+from muxsim.rollouts.images import reference, with_references
+from muxsim.rollouts.pool import open_pool
+from muxsim.rollouts.remote import Wire, connect
+from muxsim.rollouts.replay import Replayed, replay
+from muxsim.rollouts.run_folder import RunFolder
 
 
 def run(folder: Path, config: Path | None, url: str | None, wire: Wire, max_concurrent: int) -> list[Replayed]:

@@ -18,16 +18,16 @@ from rich.console import Console
 from muxsim.cli.progress import Progress
 from muxsim.config import Config, load
 from muxsim.events import SessionEvent, What
-from muxsim.rollout.dataset import Dataset, generate_dataset, load_dataset
-from muxsim.rollout.environment import EnvironmentPool
-from muxsim.rollout.metrics import Metrics
-from muxsim.rollout.playback import playback_file, with_playback
-from muxsim.rollout.policy.protocol import Policy
-from muxsim.rollout.pool import open_pool
-from muxsim.rollout.remote import Wire, connect
-from muxsim.rollout.run_folder import RunConfig, RunFolder, RunWriter
-from muxsim.rollout.runner import RolloutOptions, rollout
-from muxsim.rollout.trajectory import Trajectory
+from muxsim.rollouts.dataset import Dataset, generate_dataset, load_dataset
+from muxsim.rollouts.environment import EnvironmentPool
+from muxsim.rollouts.metrics import Metrics
+from muxsim.rollouts.playback import playback_file, with_playback
+from muxsim.rollouts.policy.protocol import Policy
+from muxsim.rollouts.pool import open_pool
+from muxsim.rollouts.remote import Wire, connect
+from muxsim.rollouts.run_folder import RunConfig, RunFolder, RunWriter
+from muxsim.rollouts.runner import RolloutOptions, rollout
+from muxsim.rollouts.trajectory import Trajectory
 
 _STDERR_LINES_KEPT: Final = 2000
 

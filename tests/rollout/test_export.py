@@ -3,9 +3,9 @@ import json
 import pytest
 from atif import Trajectory as AtifTrajectory
 
-from muxsim.rollout.export import ExportError, atif, chat_rows, export_atif, export_chat
-from muxsim.rollout.run_folder import RunFolder
-from muxsim.rollout.trajectory import EndReason
+from muxsim.rollouts.export import ExportError, atif, chat_rows, export_atif, export_chat
+from muxsim.rollouts.run_folder import RunFolder
+from muxsim.rollouts.trajectory import EndReason
 
 from .samples import TOOL, config, failure, image_block, image_part, png, step, text_block, trajectory
 

@@ -3,7 +3,7 @@ import math
 import msgspec
 import pytest
 
-from muxsim.rollout.metrics import Metrics, MetricsBuilder
+from muxsim.rollouts.metrics import Metrics, MetricsBuilder
 
 from .samples import failure, trajectory
 

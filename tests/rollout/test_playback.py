@@ -3,7 +3,7 @@ import json
 import pytest
 import trio
 
-from muxsim.rollout.playback import (
+from muxsim.rollouts.playback import (
     PlaybackError,
     PlaybackPolicy,
     RecordingPolicy,
@@ -11,7 +11,7 @@ from muxsim.rollout.playback import (
     playback_file,
     with_playback,
 )
-from muxsim.rollout.policy.protocol import PolicyError, Reply
+from muxsim.rollouts.policy.protocol import PolicyError, Reply
 
 USER = {"role": "user", "content": "Go."}
 

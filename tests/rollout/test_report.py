@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from muxsim.rollout.report import ReportError, render_report, write_report
-from muxsim.rollout.run_folder import RunFolder
-from muxsim.rollout.trajectory import EndReason
+from muxsim.rollouts.report import ReportError, render_report, write_report
+from muxsim.rollouts.run_folder import RunFolder
+from muxsim.rollouts.trajectory import EndReason
 
 from .samples import config, failure, image_block, image_part, png, step, text_block, trajectory
 

@@ -7,9 +7,9 @@ import pytest
 import trio
 from e2e.chromium import chromium
 
-from muxsim.rollout.report import write_report
-from muxsim.rollout.run_folder import RunFolder
-from muxsim.rollout.trajectory import EndReason
+from muxsim.rollouts.report import write_report
+from muxsim.rollouts.run_folder import RunFolder
+from muxsim.rollouts.trajectory import EndReason
 
 from .samples import config, failure, image_block, image_part, png, step, text_block, trajectory
 

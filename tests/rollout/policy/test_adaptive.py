@@ -2,7 +2,7 @@
 
 import pytest
 
-from muxsim.rollout.policy.adaptive import AdaptiveLimit
+from muxsim.rollouts.policy.adaptive import AdaptiveLimit
 
 # An event is ("refused", started, now) or ("succeeded", started), or a number of such successes.
 CASES = {

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from muxsim.rollout.policy.messages import assistant_calls, request_messages, tool_messages, turn_of
+from muxsim.rollouts.policy.messages import assistant_calls, request_messages, tool_messages, turn_of
 
 RED = {"type": "image", "mimeType": "image/png", "data": "cmVk"}
 BLUE = {"type": "image", "mimeType": "image/jpeg", "data": "Ymx1ZQ=="}

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from muxsim.rollout.policy.completions import NoCompletion, StreamedCompletion, reply_of
-from muxsim.rollout.trajectory import Usage
+from muxsim.rollouts.policy.completions import NoCompletion, StreamedCompletion, reply_of
+from muxsim.rollouts.trajectory import Usage
 
 
 def completion(message, *, choice=(), **rest):

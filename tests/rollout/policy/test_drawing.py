@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muxsim.rollout.policy.drawing import CannotDraw, draw
-from muxsim.rollout.policy.patterns import UnsupportedPattern, draw_matching
+from muxsim.rollouts.policy.drawing import CannotDraw, draw
+from muxsim.rollouts.policy.patterns import UnsupportedPattern, draw_matching
 
 DRAWS = 60
 

@@ -5,12 +5,12 @@ import re
 import pytest
 
 from muxsim.errors import ConfigError
-from muxsim.rollout.policy.fireworks import FireworksPolicy
-from muxsim.rollout.policy.names import FORMS, policy_from_spec
-from muxsim.rollout.policy.openai import OpenAIPolicy
-from muxsim.rollout.policy.protocol import PolicyError
-from muxsim.rollout.policy.random import RandomPolicy
-from muxsim.rollout.policy.scripted import ScriptedPolicy
+from muxsim.rollouts.policy.fireworks import FireworksPolicy
+from muxsim.rollouts.policy.names import FORMS, policy_from_spec
+from muxsim.rollouts.policy.openai import OpenAIPolicy
+from muxsim.rollouts.policy.protocol import PolicyError
+from muxsim.rollouts.policy.random import RandomPolicy
+from muxsim.rollouts.policy.scripted import ScriptedPolicy
 
 URL = "http://127.0.0.1:1/v1"
 

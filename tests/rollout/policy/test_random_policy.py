@@ -5,8 +5,8 @@ import json
 import jsonschema
 import pytest
 
-from muxsim.rollout.policy.protocol import PolicyError
-from muxsim.rollout.policy.random import RandomPolicy
+from muxsim.rollouts.policy.protocol import PolicyError
+from muxsim.rollouts.policy.random import RandomPolicy
 
 MOVE = {
     "type": "object",

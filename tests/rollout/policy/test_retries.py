@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from muxsim.rollout.policy.retries import Failure, Retries, RetryRule, is_passing, retry_after
+from muxsim.rollouts.policy.retries import Failure, Retries, RetryRule, is_passing, retry_after
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC).timestamp()
 REFUSED = Failure("too many requests", status=429)

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from muxsim.rollout.policy.protocol import PolicyError
-from muxsim.rollout.policy.scripted import ScriptedPolicy
+from muxsim.rollouts.policy.protocol import PolicyError
+from muxsim.rollouts.policy.scripted import ScriptedPolicy
 
 
 def tool(name, *arguments, required=()):

@@ -16,8 +16,8 @@ from muxsim.config import Config, load
 from muxsim.errors import StartError
 from muxsim.events import Events, Listener
 from muxsim.guest import trio_guest, watch_on_this_loop
-from muxsim.rollout.environment import EnvironmentGone
-from muxsim.rollout.mcp_environment import MCPEnvironment, raise_if_gone, shake_hands
+from muxsim.rollouts.environment import EnvironmentGone
+from muxsim.rollouts.mcp_environment import MCPEnvironment, raise_if_gone, shake_hands
 from muxsim.session.own_client import OwnClient
 from muxsim.session.session import Session
 from muxsim.session.sessions import Sessions, open_sessions

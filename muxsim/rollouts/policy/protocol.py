@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from muxsim.errors import MuxsimError
-from muxsim.rollout.trajectory import Usage
+from muxsim.rollouts.trajectory import Usage
 
 Message = dict[str, Any]
 

@@ -10,8 +10,8 @@ import anyio
 import msgspec
 
 from muxsim.errors import MuxsimError
-from muxsim.rollout.environment import Environment, EnvironmentPool, ToolResult
-from muxsim.rollout.trajectory import Step, Trajectory
+from muxsim.rollouts.environment import Environment, EnvironmentPool, ToolResult
+from muxsim.rollouts.trajectory import Step, Trajectory
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from urllib.parse import urlsplit
 import anyio
 from anyio.lowlevel import RunVar
 
-from muxsim.rollout.policy.adaptive import AdaptiveLimit
-from muxsim.rollout.policy.completions import NoCompletion, reply_of
-from muxsim.rollout.policy.messages import request_messages, turn_of
-from muxsim.rollout.policy.protocol import Message, PolicyError, RateLimited, Reply
-from muxsim.rollout.policy.retries import Failure, Retries, RetryRule
+from muxsim.rollouts.policy.adaptive import AdaptiveLimit
+from muxsim.rollouts.policy.completions import NoCompletion, reply_of
+from muxsim.rollouts.policy.messages import request_messages, turn_of
+from muxsim.rollouts.policy.protocol import Message, PolicyError, RateLimited, Reply
+from muxsim.rollouts.policy.retries import Failure, Retries, RetryRule
 
 if TYPE_CHECKING:
-    from muxsim.rollout.policy.endpoint import Endpoint
+    from muxsim.rollouts.policy.endpoint import Endpoint
 
 _OPENAI_URL: Final = "https://api.openai.com/v1"
 _BASE_URL_VARIABLE: Final = "OPENAI_BASE_URL"
@@ -135,7 +135,7 @@ class OpenAIPolicy:
         line = self._line.get()
         if line is None:
             # Here, since importing it takes most of a second, and whoever plays at random need not have it.
-            from muxsim.rollout.policy.endpoint import Endpoint  # noqa: PLC0415
+            from muxsim.rollouts.policy.endpoint import Endpoint  # noqa: PLC0415
 
             endpoint = Endpoint(self.base_url, self.api_key or _NO_KEY, self.headers)
             line = _Line(endpoint, AdaptiveLimit(self.max_concurrent))

@@ -19,7 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from muxsim.errors import MuxsimError
-from muxsim.rollout.policy.protocol import Message, Policy, PolicyError, Reply
+from muxsim.rollouts.policy.protocol import Message, Policy, PolicyError, Reply
 
 PLAYBACK_VARIABLES: Final = ("EP_PLAYBACK_FILE", "REWARD_KIT_PLAYBACK_FILE")
 
@@ -114,7 +114,7 @@ def with_playback(make_policy: Callable[[], Policy], path: Path | None) -> Polic
 def _episode() -> int:
     index = current_episode.get()
     if index is None:
-        raise PolicyError("no episode is being played: set muxsim.rollout.playback.current_episode to its index")
+        raise PolicyError("no episode is being played: set muxsim.rollouts.playback.current_episode to its index")
     return index
 
 

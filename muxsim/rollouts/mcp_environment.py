@@ -9,8 +9,8 @@ import msgspec
 
 from muxsim import __version__
 from muxsim.errors import StartError
-from muxsim.rollout.environment import CallTimeout, EnvironmentGone, Opened, Tool, ToolResult
-from muxsim.rollout.trajectory import CONTROL_META_KEY, Control
+from muxsim.rollouts.environment import CallTimeout, EnvironmentGone, Opened, Tool, ToolResult
+from muxsim.rollouts.trajectory import CONTROL_META_KEY, Control
 from transports.messages import Kind, Message, member
 
 # The newest revision with a handshake: every server that speaks any of them answers it with one it knows.
@@ -56,7 +56,7 @@ _controls: Final = msgspec.json.Decoder(Control)
 
 
 class MCPEnvironment:
-    """A live session; `muxsim.rollout.environment.Environment`."""
+    """A live session; `muxsim.rollouts.environment.Environment`."""
 
     def __init__(self, id: str, env: str, seed: int, channel: Channel, opened: Opened) -> None:
         self.id = id

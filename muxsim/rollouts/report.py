@@ -17,9 +17,9 @@ from typing import Any, Final
 import msgspec
 
 from muxsim.errors import MuxsimError
-from muxsim.rollout.images import is_reference, media_type, reference, with_references
-from muxsim.rollout.run_folder import RunFolder
-from muxsim.rollout.trajectory import Trajectory
+from muxsim.rollouts.images import is_reference, media_type, reference, with_references
+from muxsim.rollouts.run_folder import RunFolder
+from muxsim.rollouts.trajectory import Trajectory
 
 REPORT_NAME: Final = "report.html"
 # Past this a page gets slow to open. Episodes whose images go over it are shown without them, and say so.
@@ -71,7 +71,7 @@ def _parts(run: RunFolder, image_bytes: int) -> Iterator[str]:
 
 
 def _page(name: str) -> str:
-    return (files("muxsim.rollout") / _PAGE / name).read_text(encoding="utf-8")
+    return (files("muxsim.rollouts") / _PAGE / name).read_text(encoding="utf-8")
 
 
 def _policy(style: str, script: str) -> str:

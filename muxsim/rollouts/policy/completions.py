@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import msgspec
 
-from muxsim.rollout.policy.messages import call_id
-from muxsim.rollout.policy.protocol import Message, Reply
-from muxsim.rollout.trajectory import Usage
+from muxsim.rollouts.policy.messages import call_id
+from muxsim.rollouts.policy.protocol import Message, Reply
+from muxsim.rollouts.trajectory import Usage
 
 _TEXTS: Final = ("content", "refusal", "reasoning_content", "reasoning")
 # vLLM has these of the prompt at the top and token_ids in the choice; others have all in the choice.

@@ -12,8 +12,8 @@ import httpx2
 import msgspec
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, OpenAIError
 
-from muxsim.rollout.policy.completions import StreamedCompletion
-from muxsim.rollout.policy.retries import Failure, is_passing, retry_after
+from muxsim.rollouts.policy.completions import StreamedCompletion
+from muxsim.rollouts.policy.retries import Failure, is_passing, retry_after
 from transports.sse_codec import EventReader
 
 # Enough to tell what is wrong, and no page of HTML from a proxy.

@@ -11,7 +11,7 @@ from math import ceil, floor, inf
 from typing import Any, Final
 from urllib.parse import unquote
 
-from muxsim.rollout.policy.patterns import UnsupportedPattern, draw_matching
+from muxsim.rollouts.policy.patterns import UnsupportedPattern, draw_matching
 
 Schema = dict[str, Any]
 

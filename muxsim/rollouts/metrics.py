@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from muxsim.rollout.trajectory import StageTimes, Trajectory, Usage
+from muxsim.rollouts.trajectory import StageTimes, Trajectory, Usage
 
 STAGES = tuple(field.name for field in msgspec.structs.fields(StageTimes))
 

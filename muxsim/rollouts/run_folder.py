@@ -32,9 +32,9 @@ from typing import Any, Final
 import msgspec
 
 from muxsim.errors import MuxsimError
-from muxsim.rollout.images import ImageFolder, reference, with_data, with_references
-from muxsim.rollout.metrics import Metrics, MetricsBuilder
-from muxsim.rollout.trajectory import Trajectory
+from muxsim.rollouts.images import ImageFolder, reference, with_data, with_references
+from muxsim.rollouts.metrics import Metrics, MetricsBuilder
+from muxsim.rollouts.trajectory import Trajectory
 
 _CONFIG: Final = "config.json"
 _ROLLOUTS: Final = "rollouts.jsonl"
@@ -168,7 +168,7 @@ class RunFolder:
 class RunWriter:
     """Writes a run; made by `RunFolder.create` and `RunFolder.resume`, and closed at the end of its ``with`` block.
 
-    It is a watcher of `muxsim.rollout.runner.rollout`. A row that cannot be written does not stop the run: it is
+    It is a watcher of `muxsim.rollouts.runner.rollout`. A row that cannot be written does not stop the run: it is
     counted in ``lost``, ``problem`` says why, and `finish` marks the run as incomplete.
     """
 

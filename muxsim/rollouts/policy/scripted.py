@@ -9,8 +9,8 @@ from typing import Any, Final
 import msgspec
 from anyio.lowlevel import checkpoint
 
-from muxsim.rollout.policy.messages import assistant_calls, turn_of
-from muxsim.rollout.policy.protocol import Message, PolicyError, Reply
+from muxsim.rollouts.policy.messages import assistant_calls, turn_of
+from muxsim.rollouts.policy.protocol import Message, PolicyError, Reply
 
 Script = Sequence[Any]
 Scripts = Script | Mapping[int, Script] | Callable[[int], Script]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from muxsim.errors import MuxsimError
-from muxsim.rollout.trajectory import Control
+from muxsim.rollouts.trajectory import Control
 
 
 @dataclass(frozen=True)

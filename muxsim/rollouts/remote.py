@@ -14,8 +14,8 @@ import anyio.abc
 import httpx2
 
 from muxsim.errors import Busy, MuxsimError, StartError, UnknownEnvironment
-from muxsim.rollout.environment import EnvironmentGone
-from muxsim.rollout.mcp_environment import PROTOCOL_VERSION, Channel, MCPEnvironment, raise_if_gone, shake_hands
+from muxsim.rollouts.environment import EnvironmentGone
+from muxsim.rollouts.mcp_environment import PROTOCOL_VERSION, Channel, MCPEnvironment, raise_if_gone, shake_hands
 from transports import messages
 from transports.errors import RemoteProtocolError
 from transports.messages import Kind, Message, decode

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from muxsim.rollout.policy.protocol import Message
+from muxsim.rollouts.policy.protocol import Message
 
 # A model that sees nothing at all after a call takes it for an error of its own, and many endpoints refuse "".
 _EMPTY: Final = "(no output)"

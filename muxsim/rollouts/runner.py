@@ -14,12 +14,12 @@ import anyio
 import msgspec
 
 from muxsim.errors import Busy, StartError, UnknownEnvironment
-from muxsim.rollout.dataset import Dataset, Episode, dataset_from_rows, first_messages
-from muxsim.rollout.environment import CallTimeout, Environment, EnvironmentGone, EnvironmentPool, ToolResult
-from muxsim.rollout.playback import current_episode
-from muxsim.rollout.policy.messages import tool_messages
-from muxsim.rollout.policy.protocol import Policy, PolicyError, RateLimited, Reply
-from muxsim.rollout.trajectory import (
+from muxsim.rollouts.dataset import Dataset, Episode, dataset_from_rows, first_messages
+from muxsim.rollouts.environment import CallTimeout, Environment, EnvironmentGone, EnvironmentPool, ToolResult
+from muxsim.rollouts.playback import current_episode
+from muxsim.rollouts.policy.messages import tool_messages
+from muxsim.rollouts.policy.protocol import Policy, PolicyError, RateLimited, Reply
+from muxsim.rollouts.trajectory import (
     CONTROL_METADATA_KEY,
     VALID_ENDS,
     Control,
@@ -80,7 +80,7 @@ async def rollout(
 ) -> list[Trajectory]:
     """Play every row of ``dataset`` with ``policy``, each ``rollouts_per_row`` times; trajectories in that order.
 
-    ``dataset`` may also be rows as a program makes them (see `muxsim.rollout.dataset`). ``bounds`` are fields of
+    ``dataset`` may also be rows as a program makes them (see `muxsim.rollouts.dataset`). ``bounds`` are fields of
     `RolloutOptions`. An episode that fails is a trajectory with ``valid`` False; it harms no other. ``skip`` holds ids
     of episodes that have been played before. Cancelling ends the episodes under way as ``cancelled`` before the
     cancellation goes on.

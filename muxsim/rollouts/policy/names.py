@@ -8,11 +8,11 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from muxsim.errors import ConfigError
-from muxsim.rollout.policy.fireworks import FireworksPolicy
-from muxsim.rollout.policy.openai import OpenAIPolicy
-from muxsim.rollout.policy.protocol import Policy
-from muxsim.rollout.policy.random import RandomPolicy
-from muxsim.rollout.policy.scripted import ScriptedPolicy
+from muxsim.rollouts.policy.fireworks import FireworksPolicy
+from muxsim.rollouts.policy.openai import OpenAIPolicy
+from muxsim.rollouts.policy.protocol import Policy
+from muxsim.rollouts.policy.random import RandomPolicy
+from muxsim.rollouts.policy.scripted import ScriptedPolicy
 
 # By name: what stands behind the colon, "" for nothing; what makes the policy of it; and the options that takes.
 _Kind = tuple[str, Callable[..., Policy], frozenset[str]]

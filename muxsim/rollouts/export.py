@@ -12,9 +12,9 @@ from urllib.parse import quote
 import msgspec
 
 from muxsim.errors import MuxsimError
-from muxsim.rollout.images import is_reference, media_type, url_of
-from muxsim.rollout.run_folder import RunFolder
-from muxsim.rollout.trajectory import CONTROL_METADATA_KEY, Trajectory, shown_to_agent
+from muxsim.rollouts.images import is_reference, media_type, url_of
+from muxsim.rollouts.run_folder import RunFolder
+from muxsim.rollouts.trajectory import CONTROL_METADATA_KEY, Trajectory, shown_to_agent
 
 ATIF_VERSION: Final = "ATIF-v1.8"
 

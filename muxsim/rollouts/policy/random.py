@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from anyio.lowlevel import checkpoint
 
-from muxsim.rollout.policy.drawing import CannotDraw, draw
-from muxsim.rollout.policy.messages import assistant_calls, turn_of
-from muxsim.rollout.policy.protocol import Message, PolicyError, Reply
+from muxsim.rollouts.policy.drawing import CannotDraw, draw
+from muxsim.rollouts.policy.messages import assistant_calls, turn_of
+from muxsim.rollouts.policy.protocol import Message, PolicyError, Reply
 
 
 class RandomPolicy:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, Final
 
-from muxsim.rollout.policy.openai import OpenAIPolicy
+from muxsim.rollouts.policy.openai import OpenAIPolicy
 
 _URL: Final = "https://api.fireworks.ai/inference/v1"
 # Fireworks refuses requests with more images.

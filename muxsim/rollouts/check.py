@@ -14,9 +14,9 @@ import msgspec
 from muxsim.config import Config
 from muxsim.errors import MuxsimError
 from muxsim.events import SessionEvent, What
-from muxsim.rollout.environment import Environment, ToolResult
-from muxsim.rollout.policy.protocol import Policy
-from muxsim.rollout.pool import LocalPool, open_pool
+from muxsim.rollouts.environment import Environment, ToolResult
+from muxsim.rollouts.policy.protocol import Policy
+from muxsim.rollouts.pool import LocalPool, open_pool
 
 DEFAULT_STEPS: Final = 10
 _SEEDS: Final = (0, 1, 2, 3)
