@@ -25,7 +25,7 @@ ConcurrentOption = Annotated[int, typer.Option(help="Episodes at the same time."
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (rollout, replay, view, check):
+    for command in (rollout, replay, view, export, check):
         app.command()(command)
 
 
@@ -130,8 +130,31 @@ def view(
 ) -> None:
     """Write a run as one HTML page. It has the run's rewards, episodes, steps and images."""
     from muxsim.rollouts.report import write_report  # noqa: PLC0415
+    from muxsim.rollouts.run_folder import RunFolder  # noqa: PLC0415
 
-    typer.echo(_or_fail(write_report, run, output))
+    typer.echo(_or_fail(lambda: write_report(RunFolder(run), output)))
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    output: Annotated[Path, typer.Argument(help="A file for chat, a folder for atif.")],
+    form: Annotated[
+        Literal["chat", "atif"], typer.Option("--format", help="OpenAI chat JSONL, or ATIF (one file per episode).")
+    ] = "chat",
+    invalid: Annotated[bool, typer.Option("--invalid", help="Also episodes that the machinery broke.")] = False,
+    inline_images: Annotated[bool, typer.Option("--inline-images", help="In chat, as data URLs.")] = False,
+) -> None:
+    """Write a run's episodes in a format that other tools read."""
+    from muxsim.rollouts.export import export_atif, export_chat  # noqa: PLC0415
+    from muxsim.rollouts.run_folder import RunFolder  # noqa: PLC0415
+
+    def write() -> int:
+        folder = RunFolder(run)
+        if form == "atif":
+            return len(export_atif(folder, output, include_invalid=invalid))
+        return export_chat(folder, output, include_invalid=invalid, inline_images=inline_images)
+
+    typer.echo(f"{output}: {_or_fail(write)} episodes")
 
 
 def check(

@@ -67,7 +67,10 @@ async def _run(plan: RolloutPlan) -> Metrics:
             planned = len(dataset.episodes(plan.rollouts_per_row))
             with Progress(planned - len(writer.done)) as progress:
                 logs.writer = writer
-                await _play(plan, pool, dataset, policy, [writer, logs, progress])
+                try:
+                    await _play(plan, pool, dataset, policy, [writer, logs, progress])
+                finally:
+                    await _close(policy)
             metrics = writer.finish(planned)
         Console(stderr=True).print(progress.summary(), highlight=False, soft_wrap=True)
         return metrics
@@ -90,6 +93,14 @@ async def _play(
                 options=plan.options,
             )
             group.cancel_scope.cancel()
+
+
+async def _close(policy: Policy) -> None:
+    """Close a policy that holds connections; most hold none."""
+    close = getattr(policy, "aclose", None)
+    if close is not None:
+        with trio.CancelScope(shield=True):
+            await close()
 
 
 async def _stop_on_signal(whole: trio.CancelScope) -> None:
