@@ -1,6 +1,8 @@
 """The layers of the design, checked over the real files."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -148,10 +150,22 @@ def test_transports_know_nothing_of_muxsim(name):
     assert {imported for imported in imports(name) if within(imported, "muxsim")} == set()
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if within(name, "muxsim")])
+# The package itself offers what programs start with, and is the one place that knows where it is.
+@pytest.mark.parametrize("name", [name for name in MODULES if within(name, "muxsim") and name != "muxsim"])
 def test_a_module_imports_only_from_its_own_row_and_the_rows_above(name):
     below = {imported for imported in imports(name) if within(imported, "muxsim") and row_of(imported) > row_of(name)}
     assert below == set()
+
+
+def test_the_package_imports_what_it_offers_only_when_that_is_used():
+    names = "connect", "load_dataset", "open_pool", "rollout"
+    script = f"""
+import sys, muxsim
+assert not [name for name in sys.modules if name.startswith("muxsim.")]
+for name in {names}:
+    assert callable(getattr(muxsim, name)), name
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("name", sorted(PURE))

@@ -172,7 +172,7 @@ def _run_config(plan: RolloutPlan, pool: EnvironmentPool, dataset: Dataset) -> R
     concurrent = options.pop("max_concurrent")
     return RunConfig(
         environments=tuple(sorted({row.env for row in dataset.rows})),
-        policy={"policy": plan.policy, **plan.policy_settings},
+        policy=_policy_of(plan),
         dataset="" if plan.dataset is None else str(plan.dataset),
         dataset_sha256=dataset.sha256,
         rollouts_per_row=plan.rollouts_per_row,
@@ -182,6 +182,13 @@ def _run_config(plan: RolloutPlan, pool: EnvironmentPool, dataset: Dataset) -> R
         options=options,
         notes={"max_concurrent": concurrent, "transport": plan.wire if plan.url else "local"},
     )
+
+
+def _policy_of(plan: RolloutPlan) -> dict[str, Any]:
+    kind, _, detail = plan.policy.partition(":")
+    if not detail:
+        return {"kind": kind, **plan.policy_settings}
+    return {"kind": kind, "script" if kind == "scripted" else "model": detail, **plan.policy_settings}
 
 
 def _hash(path: Path | None) -> str:
