@@ -1,0 +1,568 @@
+"""The rollout loop, played with environments and policies that do what each test tells them."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+import trio
+
+from muxsim.errors import Busy, StartError, UnknownEnvironment
+from muxsim.rollouts.dataset import DatasetError
+from muxsim.rollouts.environment import CallTimeout, EnvironmentGone, Opened, Tool, ToolResult
+from muxsim.rollouts.policy.messages import assistant_calls, turn_of
+from muxsim.rollouts.policy.protocol import PolicyError, RateLimited, Reply
+from muxsim.rollouts.runner import RolloutOptions, rollout
+from muxsim.rollouts.trajectory import VALID_ENDS, Control, EndReason, Usage
+
+from .samples import image_block, png, text_block
+
+STEP = Tool("step", "Go on.", {"type": "object", "properties": {"to": {"type": "string"}}})
+SEEN = text_block("you see a lake")
+LIMIT = 10
+
+
+# Environments and policies
+
+
+def result(*content, reward=0.0, is_error=False, control=True, **more):
+    """What a call gave; without ``control`` the server has no control plane."""
+    plane = Control(reward=reward, **more) if control else None
+    return ToolResult(list(content) or [SEEN], is_error=is_error, control=plane)
+
+
+@dataclass
+class FakeEnvironment:
+    """Gives one after the other of ``results``, raising those that are exceptions; the last again and again."""
+
+    env: str
+    seed: int
+    results: list
+    pool: FakePool
+    opened: Opened
+    id: str = "session-1"
+    calls: list = field(default_factory=list)
+    timeouts: list = field(default_factory=list)
+
+    async def call(self, tool, arguments, *, timeout=None):
+        self.calls.append((tool, arguments))
+        self.timeouts.append(timeout)
+        await anyio.lowlevel.checkpoint()
+        given = self.results[min(len(self.calls), len(self.results)) - 1]
+        if callable(given):
+            given = await given()
+        if isinstance(given, Exception):
+            raise given
+        return given
+
+    async def close(self):
+        await anyio.lowlevel.checkpoint()  # raises in a cancelled task, unless the runner shields it
+        self.pool.closed.append(self.seed)
+
+
+class FakePool:
+    """Opens environments that give ``results``; ``by_seed`` has those of some seeds. ``starts`` are raised first."""
+
+    environments = ("lake",)
+
+    def __init__(self, *results, by_seed=None, starts=(), state=None):
+        self.results = list(results) or [result()]
+        self.by_seed = by_seed or {}
+        self.starts = list(starts)
+        self.state = {"observation": "a lake"} if state is None else state
+        self.opened = []
+        self.closed = []
+        self.asked = []
+
+    async def open(self, env, seed, *, start_timeout=None):
+        self.asked.append((trio.current_time(), env, seed, start_timeout))
+        await anyio.lowlevel.checkpoint()
+        if self.starts:
+            fault = self.starts.pop(0)
+            if fault is not None:
+                raise fault
+        opened = Opened("Cross it.", (STEP,), start_seconds=0.5, handshake_seconds=0.25, initial_state=self.state)
+        results = self.by_seed.get(seed, self.results)
+        self.opened.append(FakeEnvironment(env, seed, results, self, opened, id=f"session-{seed}"))
+        return self.opened[-1]
+
+
+class Decides:
+    """A policy made of a function of the conversation; keeps what it was given."""
+
+    def __init__(self, decide=None):
+        self.decide = decide or (lambda conversation: calls("on"))
+        self.conversations = []
+        self.seeds = []
+        self.tools = []
+
+    async def next_message(self, conversation, tools, seed):
+        self.conversations.append(json.loads(json.dumps(conversation)))
+        self.seeds.append(seed)
+        self.tools.append(tools)
+        await anyio.lowlevel.checkpoint()
+        decided = self.decide(conversation)
+        if isinstance(decided, Exception):
+            raise decided
+        return decided if isinstance(decided, Reply) else Reply(decided)
+
+
+def calls(*directions):
+    return assistant_calls([("step", {"to": to}) for to in directions], 0)
+
+
+def raw_call(arguments, name="step"):
+    function = {"name": name, "arguments": arguments}
+    return {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function", "function": function}]}
+
+
+def rows(*seeds):
+    return [{"id": f"row-{seed}", "env": "lake", "seed": seed} for seed in seeds or (0,)]
+
+
+async def play(pool, policy=None, *seeds, **options):
+    with trio.fail_after(LIMIT * 100):  # of the mocked clock, where there is one
+        return await rollout(pool, rows(*seeds), policy=policy or Decides(), **options)
+
+
+async def play_one(pool, policy=None, **options):
+    (trajectory,) = await play(pool, policy, **options)
+    return trajectory
+
+
+async def forever():
+    await anyio.sleep_forever()
+
+
+class Diary:
+    """A watcher that writes down what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def started(self, trajectory):
+        self.told.append(("started", trajectory.id, len(trajectory.steps)))
+
+    def stepped(self, trajectory):
+        self.told.append(("stepped", trajectory.id, len(trajectory.steps)))
+
+    def ended(self, trajectory):
+        self.told.append(("ended", trajectory.id, trajectory.end_reason.value))
+
+
+# How episodes end
+
+
+async def test_an_episode_goes_on_until_the_environment_says_that_it_is_over():
+    pool = FakePool(result(reward=0.0), result(reward=0.5), result(reward=1.0, terminated=True))
+    trajectory = await play_one(pool)
+    assert (trajectory.end_reason, trajectory.valid, trajectory.total_reward) == (EndReason.TERMINATED, True, 1.5)
+    assert [step.index for step in trajectory.steps] == [0, 1, 2]
+    assert pool.closed == [0]
+
+
+async def test_a_truncated_episode_is_valid():
+    trajectory = await play_one(FakePool(result(), result(truncated=True)))
+    assert (trajectory.end_reason, trajectory.valid, len(trajectory.steps)) == (EndReason.TRUNCATED, True, 2)
+
+
+async def test_an_episode_that_is_terminated_and_truncated_counts_as_terminated():
+    trajectory = await play_one(FakePool(result(terminated=True, truncated=True)))
+    assert trajectory.end_reason is EndReason.TERMINATED
+
+
+async def test_an_episode_stops_at_its_step_limit():
+    trajectory = await play_one(FakePool(), max_steps=3)
+    assert (trajectory.end_reason, trajectory.valid, len(trajectory.steps)) == (EndReason.MAX_STEPS, True, 3)
+
+
+async def test_a_reply_without_a_tool_call_ends_the_episode():
+    def decide(conversation):
+        return calls("on") if turn_of(conversation) < 2 else {"role": "assistant", "content": "I give up."}
+
+    trajectory = await play_one(FakePool(), Decides(decide))
+    assert (trajectory.end_reason, trajectory.valid, len(trajectory.steps)) == (EndReason.NO_TOOL_CALL, True, 2)
+    assert trajectory.messages[-1] == {"role": "assistant", "content": "I give up."}
+
+
+async def test_a_call_without_an_answer_in_time_ends_the_episode_as_invalid():
+    pool = FakePool(result(reward=1.0), CallTimeout("step: no answer within 7 s"))
+    trajectory = await play_one(pool, call_timeout=7)
+    assert (trajectory.end_reason, trajectory.valid) == (EndReason.TOOL_TIMEOUT, False)
+    assert trajectory.total_reward is None
+    assert trajectory.error == "step: no answer within 7 s"
+    assert (pool.opened[0].timeouts, pool.closed) == ([7, 7], [0])
+
+
+async def test_an_episode_past_its_time_ends_with_what_it_has(autojump_clock):
+    pool = FakePool(result(reward=1.0), forever)
+    trajectory = await play_one(pool, episode_timeout=20)
+    assert (trajectory.end_reason, trajectory.valid, len(trajectory.steps)) == (EndReason.EPISODE_TIMEOUT, False, 1)
+    assert (trajectory.total_reward, trajectory.error) == (None, "over 20 s")
+    assert pool.closed == [0]
+
+
+async def test_the_time_of_an_episode_counts_its_start(autojump_clock):
+    class Slow(FakePool):
+        async def open(self, env, seed, *, start_timeout=None):
+            await anyio.sleep_forever()
+
+    trajectory = await play_one(Slow(), episode_timeout=20)
+    assert (trajectory.end_reason, trajectory.messages) == (EndReason.EPISODE_TIMEOUT, [])
+
+
+async def test_a_crash_ends_its_episode_alone_and_keeps_the_last_words():
+    crash = EnvironmentGone("the backend was killed", stderr=("Traceback", "out of memory"))
+    pool = FakePool(result(), result(reward=1.0, terminated=True), by_seed={1: [result(reward=1.0), crash]})
+    first, second, third = await play(pool, None, 0, 1, 2)
+    assert (second.end_reason, second.valid, second.total_reward) == (EndReason.ENV_CRASHED, False, None)
+    assert (second.error, second.stderr) == ("the backend was killed", ["Traceback", "out of memory"])
+    assert len(second.steps) == 1
+    assert [(one.end_reason, one.total_reward) for one in (first, third)] == [(EndReason.TERMINATED, 1.0)] * 2
+    assert sorted(pool.closed) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("fault", [StartError("server.py does not exist"), UnknownEnvironment("no lake")])
+async def test_an_environment_that_does_not_start_is_no_sample_of_the_policy(fault):
+    trajectory = await play_one(FakePool(starts=[fault]))
+    assert (trajectory.end_reason, trajectory.valid) == (EndReason.ENV_START_FAILED, False)
+    assert (trajectory.error, trajectory.steps, trajectory.session) == (str(fault), [], "")
+
+
+async def test_the_start_timeout_is_the_pools_to_keep():
+    pool = FakePool()
+    await play_one(pool, start_timeout=3, max_steps=1)
+    assert [start_timeout for *_, start_timeout in pool.asked] == [3]
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (PolicyError("the endpoint said no"), EndReason.POLICY_ERROR),
+        (RateLimited("429 for ten minutes"), EndReason.RATE_LIMITED),
+    ],
+)
+async def test_what_a_policy_says_is_why_its_episode_is_invalid(fault, reason):
+    pool = FakePool(result(reward=1.0))
+    policy = Decides(lambda conversation: fault if turn_of(conversation) == 2 else calls("on"))
+    trajectory = await play_one(pool, policy)
+    assert (trajectory.end_reason, trajectory.valid, trajectory.total_reward) == (reason, False, None)
+    assert (trajectory.error, len(trajectory.steps), pool.closed) == (str(fault), 2, [0])
+
+
+async def test_an_exception_of_a_policy_ends_its_episode_and_no_other():
+    class Fails(Decides):
+        async def next_message(self, conversation, tools, seed):
+            if seed == 1:
+                raise ValueError("no idea")
+            return await super().next_message(conversation, tools, seed)
+
+    pool = FakePool(result(terminated=True))
+    first, second = await play(pool, Fails(), 0, 1)
+    assert (second.end_reason, second.error) == (EndReason.POLICY_ERROR, "ValueError: no idea")
+    assert (first.end_reason, first.valid) == (EndReason.TERMINATED, True)
+    assert sorted(pool.closed) == [0, 1]
+
+
+async def test_cancelling_leaves_complete_trajectories(autojump_clock):
+    pool, diary, seen = FakePool(result(reward=1.0), forever), Diary(), []
+
+    class Keeps(Diary):
+        def ended(self, trajectory):
+            seen.append(trajectory)
+
+    with trio.move_on_after(30) as scope:
+        await rollout(pool, rows(0, 1), policy=Decides(), watchers=[diary, Keeps()])
+    assert scope.cancelled_caught
+    assert [(one.end_reason, one.valid, len(one.steps)) for one in seen] == [(EndReason.CANCELLED, False, 1)] * 2
+    assert [told[0] for told in diary.told].count("ended") == 2
+    assert sorted(pool.closed) == [0, 1]
+
+
+def test_cancelling_on_asyncio_closes_the_environments_too():
+    seen, closed = [], []
+
+    class Environment:
+        id, env, seed, opened = "s", "lake", 0, Opened(tools=(STEP,), initial_state={"observation": "a lake"})
+
+        async def call(self, tool, arguments, *, timeout=None):
+            await anyio.sleep_forever()
+
+        async def close(self):
+            await anyio.lowlevel.checkpoint()
+            closed.append(True)
+
+    class Pool:
+        environments = ("lake",)
+
+        async def open(self, env, seed, *, start_timeout=None):
+            return Environment()
+
+    class Keeps(Diary):
+        def started(self, trajectory):
+            scope.cancel()
+
+        def ended(self, trajectory):
+            seen.append(trajectory.end_reason)
+
+    scope = None
+
+    async def main():
+        nonlocal scope
+        with anyio.fail_after(LIMIT), anyio.CancelScope() as scope:
+            await rollout(Pool(), rows(0), policy=Decides(), watchers=[Keeps()])
+
+    anyio.run(main, backend="asyncio")
+    assert (seen, closed) == ([EndReason.CANCELLED], [True])
+
+
+def test_every_end_reason_of_the_list_is_reached_here():
+    tested = Path(__file__).read_text(encoding="utf-8")
+    assert [reason.name for reason in EndReason if f"EndReason.{reason.name}" not in tested] == []
+    assert {reason.value for reason in VALID_ENDS} == {"terminated", "truncated", "max_steps", "no_tool_call"}
+
+
+# Starts on a full pool
+
+
+async def test_a_full_pool_is_asked_again_after_the_time_it_names(autojump_clock):
+    pool = FakePool(result(terminated=True), starts=[Busy("full", 5.0), Busy("full", 40.0)])
+    trajectory = await play_one(pool)
+    first, second, third = (at for at, *_ in pool.asked)
+    assert 5.0 <= second - first <= 7.5
+    assert 40.0 <= third - second <= 60.0
+    assert (trajectory.end_reason, trajectory.valid) == (EndReason.TERMINATED, True)
+
+
+async def test_a_pool_that_stays_full_fails_the_start_after_so_many_tries(autojump_clock):
+    pool = FakePool(starts=[Busy("all sessions are taken", 1.0)] * 9)
+    trajectory = await play_one(pool, start_tries=4)
+    assert (len(pool.asked), trajectory.end_reason) == (4, EndReason.ENV_START_FAILED)
+    assert (trajectory.error, trajectory.valid) == ("all sessions are taken", False)
+
+
+async def test_no_more_episodes_than_allowed_are_under_way(autojump_clock):
+    class Counts(Diary):
+        now = most = 0
+
+        def started(self, trajectory):
+            self.now += 1
+            self.most = max(self.most, self.now)
+
+        def ended(self, trajectory):
+            self.now -= 1
+
+    async def slowly():
+        await anyio.sleep(1)
+        return result(terminated=True)
+
+    counts = Counts()
+    trajectories = await play(FakePool(slowly), None, *range(10), max_concurrent=3, watchers=[counts])
+    assert (counts.most, len(trajectories)) == (3, 10)
+
+
+# What a policy gets, and what is recorded
+
+
+async def test_the_control_plane_is_recorded_and_hidden_from_the_policy():
+    pool = FakePool(
+        result(reward=0.25, step=1, info={"secret": "hole"}), result(reward=1.0, step=2, info={}, terminated=True)
+    )
+    policy = Decides()
+    trajectory = await play_one(pool, policy)
+    tool = [message for message in trajectory.messages if message["role"] == "tool"]
+    assert [message["metadata"]["control_plane"] for message in tool] == [
+        {"reward": 0.25, "terminated": False, "truncated": False, "step": 1, "info": {"secret": "hole"}},
+        {"reward": 1.0, "terminated": True, "truncated": False, "step": 2, "info": {}},
+    ]
+    given = json.dumps([policy.conversations, policy.tools])
+    assert [word for word in ("metadata", "reward", "terminated", "secret", "control") if word in given] == []
+
+
+async def test_a_conversation_starts_with_the_rows_prompts_and_the_first_observation():
+    row = {"id": "r", "seed": 3, "system_prompt": "Be brief.", "user_prompt_template": "{observation}! Seed {seed}."}
+    policy = Decides()
+    (trajectory,) = await rollout(FakePool(), [row], policy=policy, max_steps=1)
+    assert policy.conversations[0] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "a lake! Seed 3."},
+    ]
+    assert trajectory.tools == [STEP.for_chat()]
+    assert (trajectory.env, trajectory.seed, trajectory.session) == ("lake", 3, "session-3")
+    assert trajectory.initial_state == {"observation": "a lake"}
+    assert (trajectory.times.start, trajectory.times.handshake) == (0.5, 0.25)
+
+
+async def test_what_the_row_carries_for_rewards_comes_with_the_trajectory():
+    row = {"id": "r", "env": "lake", "prompt": "Go.", "info": {"answer": 42}, "evaluation_criteria": "by 42"}
+    (trajectory,) = await rollout(FakePool(), [row], policy=Decides(), max_steps=1)
+    assert (trajectory.info, trajectory.evaluation_criteria) == ({"answer": 42}, "by 42")
+
+
+@pytest.mark.parametrize("raw", ['{"to": ', "[1, 2]", '"on"', 7, "null"])
+async def test_malformed_arguments_are_an_error_that_the_policy_sees_and_the_environment_does_not(raw):
+    pool = FakePool()
+    policy = Decides(lambda conversation: raw_call(raw) if turn_of(conversation) == 0 else calls("on"))
+    trajectory = await play_one(pool, policy, max_steps=2)
+    assert pool.opened[0].calls == [("step", {"to": "on"})]
+    first = trajectory.steps[0]
+    assert (first.is_error, first.control.reward) == (True, None)
+    assert "the arguments are not" in policy.conversations[1][-1]["content"]
+    assert (trajectory.end_reason, trajectory.total_reward) == (EndReason.MAX_STEPS, 0.0)
+
+
+@pytest.mark.parametrize("raw", ["", None, "{}", {}])
+async def test_a_call_without_arguments_has_none(raw):
+    pool = FakePool()
+    await play_one(pool, Decides(lambda conversation: raw_call(raw)), max_steps=1)
+    assert pool.opened[0].calls == [("step", {})]
+
+
+async def test_parallel_tool_calls_are_steps_of_one_reply():
+    pool = FakePool()
+    trajectory = await play_one(pool, Decides(lambda conversation: calls("a", "b", "c")), max_steps=6)
+    assert [arguments["to"] for _, arguments in pool.opened[0].calls] == ["a", "b", "c"] * 2
+    roles = [message["role"] for message in trajectory.messages if message["role"] in ("assistant", "tool")]
+    assert roles == ["assistant", "tool", "tool", "tool"] * 2
+    ids = [message["tool_call_id"] for message in trajectory.messages if message["role"] == "tool"]
+    assert ids == [step.call_id for step in trajectory.steps]
+    assert [step.model_seconds > 0 for step in trajectory.steps] == [True, False, False] * 2
+
+
+async def test_calls_behind_the_one_that_ended_the_episode_are_not_made():
+    pool = FakePool(result(reward=1.0, terminated=True))
+    trajectory = await play_one(pool, Decides(lambda conversation: calls("a", "b")))
+    assert (len(pool.opened[0].calls), trajectory.end_reason) == (1, EndReason.TERMINATED)
+
+
+async def test_images_of_parallel_calls_follow_all_results_of_their_reply():
+    pool, policy = FakePool(result(SEEN, image_block(png(1, 2, 3)))), Decides(lambda conversation: calls("a", "b"))
+    trajectory = await play_one(pool, policy, max_steps=4)
+    roles = [message["role"] for message in policy.conversations[1]]
+    assert roles[-5:] == ["assistant", "tool", "tool", "user", "user"]
+    assert policy.conversations[1][-1]["content"][1]["image_url"]["url"].startswith("data:image/png;base64,")
+    assert [message["role"] for message in trajectory.messages[-5:]] == ["assistant", "tool", "tool", "user", "user"]
+
+
+async def test_a_tools_own_error_is_a_step_and_the_episode_goes_on():
+    pool = FakePool(result(text_block("no such way"), is_error=True), result(reward=1.0, terminated=True))
+    trajectory = await play_one(pool)
+    assert [step.is_error for step in trajectory.steps] == [True, False]
+    assert (trajectory.end_reason, trajectory.total_reward) == (EndReason.TERMINATED, 1.0)
+
+
+async def test_usage_is_summed_and_tokens_are_kept_for_each_reply():
+    tokens = {"prompt_token_ids": [1, 2], "token_ids": [3], "logprobs": None}
+    usage = Usage(prompt_tokens=10, completion_tokens=2, total_tokens=12)
+    policy = Decides(lambda conversation: Reply(calls("on"), usage, tokens if turn_of(conversation) else None))
+    trajectory = await play_one(FakePool(), policy, max_steps=3)
+    assert trajectory.usage == Usage(prompt_tokens=30, completion_tokens=6, total_tokens=36)
+    assert trajectory.tokens == [None, tokens, tokens]
+
+
+async def test_watchers_are_told_of_the_start_each_step_and_the_end():
+    diary = Diary()
+    await play_one(FakePool(result(), result(terminated=True)), watchers=[diary])
+    assert diary.told == [
+        ("started", "row-0", 0),
+        ("stepped", "row-0", 1),
+        ("stepped", "row-0", 2),
+        ("ended", "row-0", "terminated"),
+    ]
+
+
+# Scores
+
+
+async def test_a_server_without_a_control_plane_is_unscored():
+    trajectory = await play_one(FakePool(result(control=False)), max_steps=2)
+    assert (trajectory.valid, trajectory.total_reward, trajectory.error) == (True, None, None)
+    assert [step.control for step in trajectory.steps] == [None, None]
+    assert [message for message in trajectory.messages if "metadata" in message] == []
+
+
+async def test_a_reward_function_scores_a_server_without_a_control_plane():
+    pool = FakePool(result(control=False))
+    trajectory = await play_one(pool, max_steps=2, reward=lambda trajectory: len(trajectory.steps) / 4)
+    assert trajectory.total_reward == 0.5
+
+
+async def test_a_reward_function_replaces_the_environments_score():
+    pool = FakePool(result(reward=1.0, terminated=True))
+    assert (await play_one(pool, reward=lambda trajectory: -3)).total_reward == -3.0
+
+
+async def test_a_reward_function_that_fails_leaves_its_episode_unscored_and_says_why():
+    def reward(trajectory):
+        raise KeyError("answer")
+
+    trajectory = await play_one(FakePool(result(terminated=True)), reward=reward)
+    assert (trajectory.valid, trajectory.total_reward) == (True, None)
+    assert trajectory.error == "the reward function failed: KeyError: 'answer'"
+
+
+async def test_a_reward_function_is_not_asked_about_an_episode_that_the_machinery_broke():
+    pool = FakePool(EnvironmentGone("gone"))
+    trajectory = await play_one(pool, reward=lambda trajectory: pytest.fail("asked"))
+    assert trajectory.total_reward is None
+
+
+async def test_a_reward_that_could_not_be_read_leaves_the_total_unknown():
+    unread = result(reward=None, problem="control://reward: no answer in 5 s")
+    trajectory = await play_one(FakePool(result(reward=1.0), unread, result(reward=1.0, terminated=True)))
+    assert (trajectory.valid, trajectory.total_reward) == (True, None)
+    assert trajectory.error == "a reward could not be read: control://reward: no answer in 5 s"
+
+
+async def test_the_total_is_the_sum_of_what_the_steps_earned():
+    trajectory = await play_one(FakePool(result(reward=0.1)), max_steps=3)
+    assert math.isclose(trajectory.total_reward, 0.3)
+
+
+# Rows, groups, resuming
+
+
+async def test_trajectories_come_in_the_order_of_the_rows(autojump_clock):
+    async def late():
+        await anyio.sleep(5)
+        return result(terminated=True)
+
+    trajectories = await play(FakePool(result(terminated=True), by_seed={3: [late]}), None, 3, 1, 2)
+    assert [one.id for one in trajectories] == ["row-3", "row-1", "row-2"]
+
+
+async def test_a_group_shares_its_start_and_differs_in_its_policies():
+    policy = Decides()
+    trajectories = await play(FakePool(result(terminated=True)), policy, 7, rollouts_per_row=3)
+    assert [(one.id, one.row, one.sample, one.seed) for one in trajectories] == [
+        ("row-7#0", "row-7", 0, 7),
+        ("row-7#1", "row-7", 1, 7),
+        ("row-7#2", "row-7", 2, 7),
+    ]
+    assert policy.seeds[0] == 7
+    assert len(set(policy.seeds)) == 3
+
+
+async def test_what_has_been_played_is_not_played_again():
+    pool = FakePool(result(terminated=True))
+    trajectories = await play(pool, None, 0, 1, 2, skip=frozenset({"row-0", "row-2"}))
+    assert [one.id for one in trajectories] == ["row-1"]
+    assert [seed for _, _, seed, _ in pool.asked] == [1]
+
+
+async def test_a_row_for_an_environment_that_the_pool_lacks_is_refused_before_anything_starts():
+    pool = FakePool()
+    with pytest.raises(DatasetError, match=r'row 0: env = "lakes": no such environment; did you mean lake\?'):
+        await rollout(pool, [{"id": "r", "env": "lakes"}], policy=Decides())
+    assert pool.asked == []
+
+
+async def test_options_may_be_given_as_one_object():
+    pool = FakePool()
+    (trajectory,) = await rollout(pool, rows(0), policy=Decides(), options=RolloutOptions(max_steps=2))
+    assert len(trajectory.steps) == 2
