@@ -34,10 +34,15 @@ READY_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 10
 GONE_TIMEOUT_S = 2  # what muxsim promises its sessions' processes to be gone in
 
+# The suite leaves a call's stream 10 s after it has opened, which muxsim does after `stream_silence`, and then asks for
+# the answer for 5 s: it has to come in between.
 CONFIG = """
+[server]
+stream_silence = 3
+log_level = "warning"
 [environments.fixture]
 command = "node"
-args = ["{server}", "--stdio"]
+args = ["{server}", "--stdio", "--reconnection-work", "15000"]
 env = {{ {variable} = "{run}" }}
 """
 
