@@ -47,12 +47,29 @@ async def _list_tools(session: Session, call: Message) -> dict[str, Any]:
             answer = await client.ask("tools/list", params, _PATIENCE)
         except TimeoutError:
             break
-        if answer.kind is not Kind.RESULT:
+        page = _page_of(answer)
+        schemas.update({tool.name: tool.input_schema for tool in page.tools})
+        if page.next_cursor is None:
             break
-        page = msgspec.json.decode(answer.members["result"])
-        for tool in page.get("tools", []):
-            schemas[tool.get("name")] = tool.get("inputSchema")
-        if not isinstance(page.get("nextCursor"), str):
-            break
-        params = {"_meta": envelope, "cursor": page["nextCursor"]}
+        params = {"_meta": envelope, "cursor": page.next_cursor}
     return schemas
+
+
+class _Tool(msgspec.Struct, rename="camel"):
+    name: str
+    input_schema: Any = None
+
+
+class _Page(msgspec.Struct, rename="camel"):
+    tools: list[_Tool] = []
+    next_cursor: str | None = None
+
+
+def _page_of(answer: Message) -> _Page:
+    """A page of a listing; an empty one for what is none: a call must not fail for headers that cannot be checked."""
+    if answer.kind is not Kind.RESULT:
+        return _Page()
+    try:
+        return msgspec.json.decode(answer.members["result"], type=_Page)
+    except (msgspec.DecodeError, RecursionError):
+        return _Page()

@@ -201,6 +201,10 @@ class Router:
 
     # ---- from a client
 
+    def awaits(self, attachment: Attachment, id: RequestId | None) -> bool:
+        """Whether an attachment has a request with this id in flight."""
+        return (attachment, id) in self._by_client
+
     def from_client(self, attachment: Attachment, message: Message) -> Routed:
         """Route one message of an attachment."""
         if message.kind is Kind.REQUEST:
@@ -214,7 +218,8 @@ class Router:
         key = (attachment, message.id)
         if key in self._by_client:
             refusal = messages.error(message.id, INVALID_REQUEST, f"request id {message.id!r} is in flight already")
-            return Routed(to_clients=(Delivery(attachment, refusal, message.id),))
+            # About nothing: under this id the first request is still waiting for its own answer.
+            return Routed(to_clients=(Delivery(attachment, refusal),))
         if message.method == "initialize":
             known = self._handshake.of_another(attachment, message)
             if known is not None:

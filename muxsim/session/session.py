@@ -269,7 +269,7 @@ class Session:
                 attachment.transport.send(refusal, message.id)
             return
         self._touch()
-        if message.kind is Kind.REQUEST:
+        if message.kind is Kind.REQUEST and not self._router.awaits(attachment, message.id):
             self._expect_answer(attachment, message)
             if message.method == "tools/call":
                 message = self._expect_score(attachment, message)

@@ -143,7 +143,7 @@ def test_an_id_that_is_in_flight_is_refused_and_the_first_request_lives_L25():
     router = router_of("a")
     sent = ask(router, "a", request(1))
     refused = only(router.from_client("a", request(1)))
-    assert (refused.attachment, refused.about) == ("a", 1)
+    assert (refused.attachment, refused.about) == ("a", None)
     assert body(refused.message)["error"]["code"] == INVALID_REQUEST
     assert body(refused.message)["id"] == 1
     assert only(router.from_backend(result(sent.id))).about == 1

@@ -20,7 +20,7 @@ from transports.errors import PARSE_ERROR, RemoteProtocolError
 from transports.memory import MemoryTransport
 from transports.messages import Kind
 
-from .fake_backend import FakeBackend
+from .fake_backend import FakeBackend, fake_session
 
 NEVER = Limits(idle_timeout=None)
 
@@ -442,3 +442,21 @@ async def test_clients_wait_for_a_slow_backend(autojump_clock, relief):
             else:
                 one.session.end("deleted", "bye")
         assert client.ready
+
+
+async def test_refusing_an_id_in_flight_leaves_the_first_request_its_deadline_and_its_score_L25(
+    autojump_clock: trio.testing.MockClock,
+):
+    session, _ = fake_session({"tools/call": lambda request: None}, limits=Limits(call_timeout=5))
+    attachment, transport = Attachment(session, "memory"), MemoryTransport()
+    attachment.connect(transport)
+    session.attach(attachment)
+    attachment.receive(messages.request(0, "initialize", {}))
+    for _ in range(2):
+        attachment.receive(messages.request(1, "tools/call", {"name": "move"}))
+    assert messages.error_code(transport.sent[-1][0]) == -32600
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session._keep_time)
+        await trio.sleep(6)
+        nursery.cancel_scope.cancel()
+    assert messages.error_code(transport.sent[-1][0]) == -32001, "the first request ran into its own deadline"
