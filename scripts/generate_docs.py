@@ -42,6 +42,9 @@ Times are in seconds, sizes in bytes or text such as `"64 MiB"`. `"never"` takes
 
 and each of the [limits](#limits).
 
+A shared server that speaks both kinds of revision usually settles on the kind of its first client, and refuses the
+other then: with `shared`, let clients of 2026-07-28 and older ones use two entries of the config.
+
 | `command` | runs |
 |---|---|
 | `"server.py"` | a Python script |
