@@ -1,0 +1,359 @@
+"""Rollouts with real environments: over every wire, from Python on trio and asyncio, and by the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from contextlib import asynccontextmanager
+
+import anyio
+import httpx2
+import pytest
+from anyio.lowlevel import checkpoint
+from cli.terminal import muxsim
+from harness import MUXSIM, ROOT, serving
+from servers.chat_completions import calls, chat_server, hangs, says
+
+import muxsim as library
+from muxsim.events import What
+from muxsim.rollouts.policy.messages import turn_of
+from muxsim.rollouts.policy.random import RandomPolicy
+from muxsim.rollouts.run_folder import RunFolder
+from muxsim.rollouts.trajectory import EndReason
+
+from .runs import config, mixed, played, told, treasure
+
+pytestmark = pytest.mark.children
+
+LIMIT = 60
+WIRES = ("trio", "asyncio", "http", "sse")
+# With random actions some of these reach their own end and others do not.
+SEEDS = (("frozen_lake", 2), ("treasure_grid", 1), ("frozen_lake", 8), ("treasure_grid", 2))
+ROWS = [{"id": f"{env}-{seed}", "env": env, "seed": seed, "system_prompt": "Play."} for env, seed in SEEDS]
+MOST_STEPS = 30
+
+
+class Watched:
+    """A policy that keeps everything it was given, as text."""
+
+    def __init__(self, policy):
+        self.policy = policy
+        self.given = []
+
+    async def next_message(self, conversation, tools, seed):
+        self.given.append(json.dumps([list(conversation), list(tools)]))
+        return await self.policy.next_message(conversation, tools, seed)
+
+
+@asynccontextmanager
+async def pool_over(wire, folder, file, **options):
+    """The environments of a config in this process, or behind a serving muxsim."""
+    if wire in ("trio", "asyncio"):
+        async with library.open_pool(file, **options) as pool:
+            yield pool
+        return
+    async with serving(folder, file) as running, library.connect(running.url, wire=wire) as pool:
+        yield pool
+
+
+def on(wire, function, *arguments):
+    """Run it on the loop that the wire is for, in bounded time."""
+
+    async def bounded():
+        with anyio.fail_after(LIMIT):
+            return await function(*arguments)
+
+    return anyio.run(bounded, backend="asyncio" if wire in ("asyncio", "http") else "trio")
+
+
+async def play(wire, folder, policy):
+    async with pool_over(wire, folder, mixed(folder)) as pool:
+        return await library.rollout(pool, ROWS, policy=policy, max_steps=MOST_STEPS, max_concurrent=4)
+
+
+@pytest.fixture(scope="module")
+def over_each_wire(tmp_path_factory):
+    """The same mixed run over each wire: trajectories, and what the policy was given."""
+    runs = {}
+    for wire in WIRES:
+        policy = Watched(RandomPolicy())
+        runs[wire] = on(wire, play, wire, tmp_path_factory.mktemp(wire), policy), policy.given
+    return runs
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_each_episode_goes_on_past_its_first_step_and_ends_by_itself(over_each_wire, wire):
+    trajectories, _ = over_each_wire[wire]
+    assert [trajectory.id for trajectory in trajectories] == [row["id"] for row in ROWS]
+    assert all(trajectory.valid and trajectory.total_reward is not None for trajectory in trajectories)
+    assert min(len(trajectory.steps) for trajectory in trajectories) > 1
+    assert {trajectory.end_reason for trajectory in trajectories} == {EndReason.TERMINATED, EndReason.MAX_STEPS}
+    assert len({len(trajectory.steps) for trajectory in trajectories}) > 2
+    for trajectory in trajectories:
+        over = [step.control.terminated or step.control.truncated for step in trajectory.steps]
+        assert over[:-1] == [False] * (len(over) - 1)
+        assert over[-1] == (trajectory.end_reason is not EndReason.MAX_STEPS)
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_each_tool_message_has_its_control_plane(over_each_wire, wire):
+    trajectories, _ = over_each_wire[wire]
+    for trajectory in trajectories:
+        planes = [message["metadata"]["control_plane"] for message in trajectory.messages if message["role"] == "tool"]
+        assert [plane["reward"] for plane in planes] == [step.control.reward for step in trajectory.steps]
+        assert all(plane.keys() == {"reward", "terminated", "truncated", "step", "info"} for plane in planes)
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_nothing_of_the_control_plane_is_given_to_the_policy(over_each_wire, wire):
+    _, given = over_each_wire[wire]
+    words = ("metadata", "control_plane", "muxsim/control", "reward", "terminated", "truncated", "prob")
+    assert len(given) > len(ROWS)
+    assert [word for word in words for text in given if word in text] == []
+
+
+@pytest.mark.parametrize("wire", WIRES[1:])
+def test_a_run_is_the_same_over_every_wire(over_each_wire, wire):
+    here, there = ([told(trajectory) for trajectory in over_each_wire[name][0]] for name in (WIRES[0], wire))
+    assert there == here
+
+
+def test_python_and_javascript_take_part_in_one_run(over_each_wire):
+    trajectories, _ = over_each_wire["trio"]
+    assert {trajectory.env for trajectory in trajectories} == {"frozen_lake", "treasure_grid"}
+    assert len({trajectory.session for trajectory in trajectories}) == len(ROWS)
+
+
+# A backend that dies
+
+
+TALKER = """\
+import sys
+import gymnasium
+from muxsim.mcpgym import GymServer
+
+def make(seed):
+    print(f"the lake of seed {seed} freezes", file=sys.stderr, flush=True)
+    return gymnasium.make("FrozenLake-v1")
+
+GymServer("talker", make).run()
+"""
+
+
+class Kills:
+    """A random policy that kills the backend of one seed before its third action."""
+
+    def __init__(self, seed, pid_of):
+        self.seed = seed
+        self.pid_of = pid_of
+
+    async def next_message(self, conversation, tools, seed):
+        await checkpoint()
+        if seed == self.seed and turn_of(conversation) == 2:
+            os.kill(await self.pid_of(seed), signal.SIGKILL)
+        return await RandomPolicy().next_message(conversation, tools, seed)
+
+
+@pytest.mark.parametrize("wire", ["trio", "asyncio", "http", "sse"])
+def test_a_backend_that_is_killed_ends_its_episode_alone(tmp_path, wire):
+    (tmp_path / "talker.py").write_text(TALKER)
+    file = config(tmp_path, talker=tmp_path / "talker.py", treasure_grid=ROOT / "js_servers" / "treasure-grid")
+    rows = [{"id": "killed", "env": "talker", "seed": 5}]
+    rows += [{"id": f"other-{seed}", "env": "treasure_grid", "seed": seed} for seed in (2, 3)]
+
+    async def run():
+        pids = {}
+
+        def listen(event):
+            if event.what is What.STARTED:
+                pids[event.seed] = event.pid
+
+        async def pid_of(seed):
+            if wire in ("http", "sse"):
+                async with httpx2.AsyncClient() as client:
+                    listed = (await client.get(f"{pool.url}/sessions")).json()["sessions"]
+                pids.update({session["seed"]: session["pid"] for session in listed})
+            return pids[seed]
+
+        options = {} if wire in ("http", "sse") else {"on_event": listen}
+        async with pool_over(wire, tmp_path, file, **options) as pool:
+            return await library.rollout(pool, rows, policy=Kills(5, pid_of), max_steps=20)
+
+    killed, *others = on(wire, run)
+    assert (killed.end_reason, killed.valid, killed.total_reward) == (EndReason.ENV_CRASHED, False, None)
+    assert len(killed.steps) == 2
+    assert "the lake of seed 5 freezes" in killed.stderr
+    assert "SIGKILL" in killed.error
+    assert [(other.valid, other.total_reward is None) for other in others] == [(True, False)] * 2
+    assert {other.end_reason for other in others} <= {EndReason.MAX_STEPS, EndReason.TERMINATED}
+
+
+# The command
+
+
+def rollout(folder, *options, **more):
+    return muxsim(folder, "rollout", *options, **more)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    treasure(tmp_path)
+    return tmp_path
+
+
+def test_a_run_is_resumed_with_what_is_missing(folder):
+    options = ("muxsim.toml", "--rollouts", "4", "--max-steps", "6", "--output", "run")
+    assert rollout(folder, *options).status == 0
+    rows = folder / "run" / "rollouts.jsonl"
+    first = played(folder / "run")
+    kept = rows.read_text().splitlines(keepends=True)
+    rows.write_text("".join(kept[:2]) + kept[2][:100])  # as a kill leaves it
+    again = rollout(folder, *options, "--resume")
+    now = played(folder / "run")
+    before = [json.loads(line)["id"] for line in kept[:2]]
+    assert again.status == 0
+    assert len([line for line in again.stderr.splitlines() if line.startswith("[")]) == 2
+    assert {id: told(now[id]) for id in now} == {id: told(first[id]) for id in first}
+    assert [now[id].session for id in before] == [first[id].session for id in before]
+    assert RunFolder(folder / "run").metrics().complete
+
+
+def test_a_run_over_sse_is_on_record_and_replays_where_it_was_made(folder):
+    async def run():
+        async with serving(folder, folder / "muxsim.toml") as running:
+            options = ("--url", running.url, "--transport", "sse", "--rollouts", "2", "--max-steps", "5")
+            made = await anyio.to_thread.run_sync(lambda: rollout(folder, *options, "--output", "run"))
+            again = await anyio.to_thread.run_sync(lambda: muxsim(folder, "replay", "run"))
+            return made, again
+
+    made, again = on("trio", run)
+    assert (made.status, again.status) == (0, 0)
+    assert again.stdout.startswith("2 of 2 episodes are the same")
+
+
+def test_a_run_is_shown_as_a_page_and_exported(folder):
+    assert rollout(folder, "muxsim.toml", "--rollouts", "2", "--max-steps", "5", "--output", "run").status == 0
+    shown = muxsim(folder, "view", "run")
+    chat = muxsim(folder, "export", "run", "chat.jsonl")
+    atif = muxsim(folder, "export", "run", "atif", "--format", "atif")
+    assert [finished.status for finished in (shown, chat, atif)] == [0, 0, 0]
+    page = (folder / "run" / "report.html").read_text()
+    assert page.lower().startswith("<!doctype html>")
+    assert "treasure_grid-1" in page
+    lines = [json.loads(line) for line in (folder / "chat.jsonl").read_text().splitlines()]
+    assert len(lines) == 2
+    assert all(line["messages"] and line["tools"] for line in lines)
+    files = sorted((folder / "atif").rglob("*.json"))
+    assert len(files) == 2
+    assert json.loads(files[0].read_text())["schema_version"].startswith("ATIF-v1")
+
+
+ERRORS = {
+    "no config": ((), "name a config, or a serving muxsim with --url"),
+    "both": (("muxsim.toml", "--url", "http://127.0.0.1:1"), "name a config, or a serving muxsim with --url"),
+    "no such file": (("nothing.toml",), "nothing.toml: does not exist"),
+    "unknown environment": (("muxsim.toml", "--env", "treasure"), "did you mean treasure_grid?"),
+    "nobody answers": (("--url", "http://127.0.0.1:1"), "no muxsim answers at http://127.0.0.1:1"),
+    "unknown policy": (("muxsim.toml", "--policy", "best"), "there is no such policy"),
+    "no key": (("muxsim.toml", "--policy", "openai:tiny"), "set OPENAI_API_KEY"),
+    "no dataset": (("muxsim.toml", "--dataset", "rows.jsonl"), "rows.jsonl: cannot be read"),
+    "existing output": (("muxsim.toml", "--output", "full"), "full is not empty"),
+}
+
+
+@pytest.mark.parametrize("what", ERRORS)
+def test_what_stops_a_run_before_it_starts_is_told_in_one_line(folder, what):
+    (folder / "full").mkdir()
+    (folder / "full" / "letter.txt").write_text("dear")
+    arguments, complaint = ERRORS[what]
+    finished = rollout(folder, *arguments, env={"OPENAI_API_KEY": ""})
+    assert (finished.status, finished.stdout) == (2, "")
+    assert finished.complaint.startswith("muxsim: ")
+    assert complaint in finished.complaint
+    assert not (folder / "runs").exists()
+
+
+# Models
+
+
+WAYS = ("up", "left", "down", "right")
+
+
+def walks(request):
+    """Goes round, by the number of results it has seen."""
+    seen = sum(message["role"] == "tool" for message in request.body["messages"])
+    return calls("move", {"direction": WAYS[seen % len(WAYS)]})
+
+
+def model(server):
+    return ("--policy", "openai:test", "--base-url", server.url)
+
+
+def test_a_model_plays_by_its_endpoint(folder):
+    with chat_server() as server:
+        server.otherwise = walks
+        options = ("muxsim.toml", "--rollouts", "2", "--max-steps", "4", "--output", "run", "--temperature", "0.5")
+        finished = rollout(folder, *options, *model(server))
+    runs = played(folder / "run")
+    assert finished.status == 0
+    assert len(server.requests) == sum(len(run.steps) for run in runs.values())
+    assert all(step.tool == "move" and not step.is_error for run in runs.values() for step in run.steps)
+    assert {request.body["temperature"] for request in server.requests} == {0.5}
+    assert [tool["function"]["name"] for tool in server.requests[0].body["tools"]] == ["look", "move"]
+    assert "control_plane" not in json.dumps([request.body for request in server.requests])
+    assert all(run.usage.total_tokens == 18 * len(run.steps) for run in runs.values())
+
+
+def test_a_model_is_shown_the_frames_of_its_flight(tmp_path):
+    file = config(tmp_path, lunar_lander=ROOT / "examples" / "lunar_lander" / "server.py")
+    with chat_server() as server:
+        server.otherwise = lambda request: calls("fire", {"engine": "MAIN", "frames": 3})
+        options = (file.name, "--rollouts", "1", "--max-steps", "3", "--output", "run")
+        finished = rollout(tmp_path, *options, *model(server))
+    images = server.requests[-1].images
+    assert finished.status == 0
+    assert len(images) >= 2
+    assert {(media, data[:8]) for media, data in images} == {("image/png", b"\x89PNG\r\n\x1a\n")}
+    assert len(set(images)) == len(images)
+    stored = list((tmp_path / "run" / "images").glob("*.png"))
+    assert {data for _, data in images} < {file.read_bytes() for file in stored}
+    assert b"base64" not in (tmp_path / "run" / "rollouts.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("variable", ["REWARD_KIT_PLAYBACK_FILE", "EP_PLAYBACK_FILE"])
+def test_a_recorded_run_is_played_back_without_a_model(folder, variable):
+    options = ("muxsim.toml", "--rollouts", "2", "--max-steps", "4")
+    env = {variable: "tape.jsonl", "OPENAI_API_KEY": ""}
+    with chat_server() as server:
+        server.otherwise = walks
+        recorded = rollout(folder, *options, *model(server), "--output", "one", env=env)
+        tape = (folder / "tape.jsonl").read_bytes()
+    again = rollout(folder, *options, "--policy", "openai:test", "--output", "two", env=env)
+    assert (recorded.status, again.status) == (0, 0)
+    one, two = played(folder / "one"), played(folder / "two")
+    assert {id: told(two[id]) for id in two} == {id: told(one[id]) for id in one}
+    assert sum(len(run.steps) for run in two.values()) > 2
+    assert (folder / "tape.jsonl").read_bytes() == tape
+
+
+def test_a_run_that_is_interrupted_keeps_what_it_has_and_goes_on_later(folder):
+    options = ("muxsim.toml", "--rollouts", "2", "--max-steps", "4", "--output", "run")
+    with chat_server() as server:
+        server.otherwise = hangs()
+        command = [*MUXSIM, "rollout", *options, *model(server)]
+        with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+            try:
+                server.wait_for_requests(2)
+                run.send_signal(signal.SIGINT)
+                _, stderr = run.communicate(timeout=LIMIT)
+            finally:
+                run.kill()
+        assert (run.returncode, "Traceback" in stderr) == (1, False)
+        assert {one.end_reason for one in played(folder / "run").values()} == {EndReason.CANCELLED}
+        server.otherwise = says("I would rather not.")
+        again = rollout(folder, *options, *model(server), "--resume")
+    assert again.status == 0
+    assert {one.end_reason for one in played(folder / "run").values()} == {EndReason.NO_TOOL_CALL}
+    assert len(list(RunFolder(folder / "run").failures())) == 2
