@@ -34,7 +34,7 @@ import msgspec
 from muxsim.errors import MuxsimError
 from muxsim.rollouts.images import ImageFolder, reference, with_data, with_references
 from muxsim.rollouts.metrics import Metrics, MetricsBuilder
-from muxsim.rollouts.trajectory import Trajectory
+from muxsim.rollouts.trajectory import EndReason, Trajectory
 
 _CONFIG: Final = "config.json"
 _ROLLOUTS: Final = "rollouts.jsonl"
@@ -242,7 +242,9 @@ class RunWriter:
         """Write ``metrics.json``. ``planned`` is how many episodes there should be on record now."""
         metrics = self._metrics.metrics()
         metrics.planned, metrics.lost, metrics.problem = planned, self.lost, self.problem
-        metrics.complete = self.lost == 0 and planned in (None, metrics.episodes)
+        # An episode that was cut off has its row, but says nothing: the run was interrupted.
+        cut_off = EndReason.CANCELLED.value in metrics.end_reasons
+        metrics.complete = self.lost == 0 and planned in (None, metrics.episodes) and not cut_off
         try:
             _write_whole(self.folder.path / _METRICS, msgspec.json.format(msgspec.json.encode(metrics)))
         except OSError as error:
