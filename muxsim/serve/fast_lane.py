@@ -44,6 +44,7 @@ class FastLane(HttpToolsProtocol):
 
     gateway: Gateway
     patience: _Patience
+    verdicts: Verdicts
     # The body of a request that may go the short way; None while another one's is read.
     _parts: list[bytes] | None = None
     _body_timer: asyncio.TimerHandle | None = None
@@ -121,7 +122,7 @@ class FastLane(HttpToolsProtocol):
         client = self.gateway.endpoints.client(session_id.decode("latin-1"))
         if client is None or not client.attachment.ready or not _is_on(client, self.url):
             return None
-        wanted = _usual(self.gateway, self.headers, headers)
+        wanted = _usual(self.verdicts, self.gateway, self.headers, headers)
         if wanted is None or not wanted.json:
             return None
         try:
@@ -313,10 +314,10 @@ def _is_on(client: HTTPClient, url: bytes) -> bool:
     return path.decode("latin-1") in client.paths
 
 
-_usual_headers: dict[tuple[bytes | None, ...], Accepts | None] = {}
+Verdicts = dict[tuple[bytes | None, ...], Accepts | None]
 
 
-def _usual(gateway: Gateway, pairs: RawHeaders, headers: dict[bytes, bytes]) -> Accepts | None:
+def _usual(verdicts: Verdicts, gateway: Gateway, pairs: RawHeaders, headers: dict[bytes, bytes]) -> Accepts | None:
     """What the client accepts, if its headers pass every check; None sends it to the application, which says why.
 
     A real client sends the same headers with each call, so the verdict is remembered.
@@ -325,11 +326,11 @@ def _usual(gateway: Gateway, pairs: RawHeaders, headers: dict[bytes, bytes]) -> 
         return None
     get = headers.get
     key = (get(b"host"), get(b"origin"), get(b"accept"), get(b"content-type"), get(b"mcp-protocol-version"))
-    if key in _usual_headers:
-        return _usual_headers[key]
-    if len(_usual_headers) >= _REMEMBERED_HEADERS:
-        _usual_headers.clear()
-    _usual_headers[key] = verdict = _judge(gateway, pairs, headers)
+    if key in verdicts:
+        return verdicts[key]
+    if len(verdicts) >= _REMEMBERED_HEADERS:
+        verdicts.clear()
+    verdicts[key] = verdict = _judge(gateway, pairs, headers)
     return verdict
 
 
@@ -345,4 +346,4 @@ def _judge(gateway: Gateway, pairs: RawHeaders, headers: dict[bytes, bytes]) -> 
 
 def fast_lane(gateway: Gateway) -> type[FastLane]:
     """The protocol class for uvicorn's ``http`` option."""
-    return type("GatewayFastLane", (FastLane,), {"gateway": gateway, "patience": _Patience()})
+    return type("GatewayFastLane", (FastLane,), {"gateway": gateway, "patience": _Patience(), "verdicts": {}})
