@@ -83,16 +83,7 @@ class MCPEnvironment:
         seconds = time.perf_counter() - began
         if answer.kind is Kind.ERROR:
             return _refused(answer, seconds)
-        raw = answer.members["result"]
-        result = _results.decode(raw)
-        control = member(raw, "_meta", CONTROL_META_KEY)
-        return ToolResult(
-            content=result.content,
-            is_error=result.is_error,
-            control=None if control is None else _controls.decode(control),
-            structured=result.structured_content,
-            seconds=seconds,
-        )
+        return _result(answer.members["result"], seconds)
 
     async def close(self) -> None:
         """End the session."""
@@ -168,6 +159,31 @@ def raise_if_gone(answer: Message) -> None:
     fault = fault_of(answer)
     if fault.code in _GONE_CODES and isinstance(fault.data, dict) and "cause" in fault.data:
         raise EnvironmentGone(fault.message, stderr=fault.data.get("stderr", ()))
+
+
+def _result(raw: msgspec.Raw, seconds: float) -> ToolResult:
+    """A tool's result. What is malformed in it is the server's fault, and neither the policy's nor this program's."""
+    try:
+        result = _results.decode(raw)
+    except msgspec.DecodeError as error:
+        problem = f"the result is malformed: {error}"
+        text = {"type": "text", "text": problem}
+        return ToolResult([text], is_error=True, control=Control(reward=None, problem=problem), seconds=seconds)
+    return ToolResult(
+        content=result.content,
+        is_error=result.is_error,
+        control=_control(raw),
+        structured=result.structured_content,
+        seconds=seconds,
+    )
+
+
+def _control(raw: msgspec.Raw) -> Control | None:
+    control = member(raw, "_meta", CONTROL_META_KEY)
+    try:
+        return None if control is None else _controls.decode(control)
+    except msgspec.DecodeError as error:
+        return Control(reward=None, problem=f"the control plane is malformed: {error}")
 
 
 def _refused(answer: Message, seconds: float) -> ToolResult:
