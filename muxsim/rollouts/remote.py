@@ -61,8 +61,10 @@ class RemotePool:
         if late.cancelled_caught:
             raise StartError(f"environment {env!r}: {self.url} gave no session within {limit:g} s")
         started = time.perf_counter() - began
-        channel = await self._connect(made)
+        channel = self._channel(made["urls"])
         try:
+            if isinstance(channel, _SSEChannel):
+                await self._tasks.start(channel.listen)
             opened = await shake_hands(channel, limit)
         except BaseException as error:
             with anyio.CancelScope(shield=True):
@@ -82,12 +84,9 @@ class RemotePool:
             return made
         raise _refusal(response)
 
-    async def _connect(self, made: dict[str, Any]) -> Channel:
-        urls = made["urls"]
+    def _channel(self, urls: dict[str, str]) -> Channel:
         if self._wire == "sse":
-            channel = _SSEChannel(self._http, urls["sse"], urls["session"])
-            await self._tasks.start(channel.listen)
-            return channel
+            return _SSEChannel(self._http, urls["sse"], urls["session"])
         return _HTTPChannel(self._http, urls["mcp"], urls["session"])
 
 
