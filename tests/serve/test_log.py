@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 
+import httpx2
 import pytest
 import trio
-from harness import serving
+from harness import MUXSIM, SERVERS, serving
 
 from .conftest import environment
 from .machine import eventually, log_lines, logged
@@ -129,3 +133,32 @@ async def test_sessions_on_their_own_url_and_by_handshake_are_the_same_to_the_lo
     attached = await logged(muxsim, event="session.attached", session=session["id"])
     assert (attached["transport"], attached["seed"], attached["pid"]) == ("streamable-http", 9, session["pid"])
     assert client.id not in json.dumps(log_lines(muxsim)), "a client's own id opens its session"
+
+
+async def test_a_log_that_nobody_reads_any_more_stops_neither_sessions_nor_muxsim_H17(tmp_path):
+    with trio.fail_after(30):
+        await trio.to_thread.run_sync(_serve_without_a_log, tmp_path)
+
+
+def _serve_without_a_log(tmp_path):
+    reads, writes = os.pipe()
+    command = [*MUXSIM, "serve", "--port", "0", "--log-format", "json", "--"]
+    process = subprocess.Popen(
+        [*command, sys.executable, "-I", "-S", str(SERVERS / "naughty.py")],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=writes,
+        text=True,
+    )
+    os.close(writes)
+    try:
+        url = process.stdout.readline().split()[-1]
+        os.close(reads)
+        opened = httpx2.post(f"{url}/sessions", json={}, timeout=10)
+        assert opened.status_code == 201
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
