@@ -95,9 +95,11 @@ class _HTTPChannel:
 
     def __init__(self, http: httpx2.AsyncClient, url: str, session_url: str) -> None:
         self._http = http
-        self._url = url
+        # Parsed once: httpx would do it, and merge the client's own headers, for every step of every episode.
+        self._url = httpx2.URL(url)
         self._session_url = session_url
-        self._headers = dict(_HEADERS)
+        self._headers = httpx2.Headers(_HEADERS)
+        self._extensions = {"timeout": http.timeout.as_dict()}
         self._numbers = itertools.count(1)
         self._closed = False
 
@@ -105,7 +107,8 @@ class _HTTPChannel:
         request = messages.request(next(self._numbers), method, params)
         with anyio.fail_after(timeout):
             answer = await self._post(request)
-        assert answer is not None
+        if answer is None:
+            raise EnvironmentGone(f"{self._url} answered {method} with something that is no MCP message")
         if answer.kind is Kind.ERROR:
             raise_if_gone(answer)
         return answer
@@ -119,11 +122,15 @@ class _HTTPChannel:
             await _delete(self._http, self._session_url)
 
     async def _post(self, message: Message) -> Message | None:
+        request = httpx2.Request(
+            "POST", self._url, headers=self._headers, content=message.encode(), extensions=self._extensions
+        )
         try:
-            async with self._http.stream(
-                "POST", self._url, content=message.encode(), headers=self._headers
-            ) as response:
+            response = await self._http.send(request, stream=True)
+            try:
                 return await self._read(response, message)
+            finally:
+                await response.aclose()
         except httpx2.HTTPError as error:
             raise EnvironmentGone(f"{self._url}: {error or type(error).__name__}") from None
 
