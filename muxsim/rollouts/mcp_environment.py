@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
+import anyio
 import msgspec
 
 from muxsim import __version__
@@ -88,6 +91,19 @@ class MCPEnvironment:
     async def close(self) -> None:
         """End the session."""
         await self._channel.close()
+
+
+@asynccontextmanager
+async def closed_on_failure(channel: Channel, env: str) -> AsyncIterator[None]:
+    """Close a session whose beginning fails inside the block, and say in a `StartError` which environment it was."""
+    try:
+        yield
+    except BaseException as error:
+        with anyio.CancelScope(shield=True):
+            await channel.close()
+        if isinstance(error, StartError):
+            raise StartError(f"environment {env!r}: {error}") from None
+        raise
 
 
 async def shake_hands(channel: Channel, timeout: float | None) -> Opened:

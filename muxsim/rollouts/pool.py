@@ -9,15 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import anyio
 import sniffio
 
 from muxsim.config import Config, load
-from muxsim.errors import StartError
 from muxsim.events import Events, Listener
 from muxsim.guest import trio_guest, watch_on_this_loop
 from muxsim.rollouts.environment import EnvironmentGone
-from muxsim.rollouts.mcp_environment import MCPEnvironment, raise_if_gone, shake_hands
+from muxsim.rollouts.mcp_environment import MCPEnvironment, closed_on_failure, raise_if_gone, shake_hands
 from muxsim.session.own_client import OwnClient
 from muxsim.session.session import Session
 from muxsim.session.sessions import Sessions, open_sessions
@@ -56,14 +54,8 @@ class LocalPool:
         session: Session = await self._run(self._start, env, seed)
         channel = _LocalChannel(session, self._run)
         started = time.perf_counter() - began
-        try:
+        async with closed_on_failure(channel, env):
             opened = await shake_hands(channel, limit)
-        except BaseException as error:
-            with anyio.CancelScope(shield=True):
-                await channel.close()
-            if isinstance(error, StartError):
-                raise StartError(f"environment {env!r}: {error}") from None
-            raise
         return MCPEnvironment(session.id, env, seed, channel, replace(opened, start_seconds=started))
 
     async def _start(self, env: str, seed: int) -> Session:

@@ -15,7 +15,14 @@ import httpx2
 
 from muxsim.errors import Busy, MuxsimError, StartError, UnknownEnvironment
 from muxsim.rollouts.environment import EnvironmentGone
-from muxsim.rollouts.mcp_environment import PROTOCOL_VERSION, Channel, MCPEnvironment, raise_if_gone, shake_hands
+from muxsim.rollouts.mcp_environment import (
+    PROTOCOL_VERSION,
+    Channel,
+    MCPEnvironment,
+    closed_on_failure,
+    raise_if_gone,
+    shake_hands,
+)
 from transports import messages
 from transports.errors import RemoteProtocolError
 from transports.messages import Kind, Message, decode
@@ -62,16 +69,10 @@ class RemotePool:
             raise StartError(f"environment {env!r}: {self.url} gave no session within {limit:g} s")
         started = time.perf_counter() - began
         channel = self._channel(made["urls"])
-        try:
+        async with closed_on_failure(channel, env):
             if isinstance(channel, _SSEChannel):
                 await self._tasks.start(channel.listen)
             opened = await shake_hands(channel, limit)
-        except BaseException as error:
-            with anyio.CancelScope(shield=True):
-                await channel.close()
-            if isinstance(error, StartError):
-                raise StartError(f"environment {env!r}: {error}") from None
-            raise
         return MCPEnvironment(made["id"], env, made["seed"], channel, replace(opened, start_seconds=started))
 
     async def _make(self, env: str, seed: int) -> dict[str, Any]:
