@@ -121,6 +121,7 @@ def test_a_word_that_is_none_is_told_with_what_was_meant_and_status_2(tmp_path, 
 # ---- where it listens
 
 
+@pytest.mark.fault("H13")
 def test_a_port_in_use_is_one_line_and_starts_nothing(tmp_path):
     """H13."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -131,6 +132,7 @@ def test_a_port_in_use_is_one_line_and_starts_nothing(tmp_path):
     assert "--port" in finished.complaint
 
 
+@pytest.mark.fault("H13")
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1", "not a host"])
 def test_an_address_that_is_not_this_machines_is_one_line(tmp_path, host):
     """H13."""
@@ -224,6 +226,7 @@ def test_paths_are_relative_to_the_config_wherever_muxsim_is_started(project, co
     assert told["cwd"] in (str(project), str(project / "servers"))
 
 
+@pytest.mark.fault("C28")
 def test_variables_of_muxsims_own_reach_a_backend_only_by_name(project):
     """C28."""
     config = (

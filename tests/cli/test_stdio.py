@@ -47,6 +47,7 @@ def test_stdout_carries_messages_and_nothing_else(tmp_path):
     }
 
 
+@pytest.mark.fault("C30")
 def test_numbers_and_big_payloads_pass_byte_for_byte(tmp_path):
     """C30: with files for stdin and stdout, which are always ready."""
     text = "x☃" * (5 * 2**20 // 4)
@@ -60,6 +61,7 @@ def test_numbers_and_big_payloads_pass_byte_for_byte(tmp_path):
     assert last == f'{{"jsonrpc":"2.0","id":1,"result":{{"content":[],"params":{payload}}}}}'
 
 
+@pytest.mark.fault("L10", "L11")
 def test_a_line_that_is_no_message_gets_an_error_and_the_session_goes_on(tmp_path):
     """L10, L11."""
     noise = 'not json\n\n[]\n{"jsonrpc":"2.0","id":7}\n'
@@ -71,6 +73,7 @@ def test_a_line_that_is_no_message_gets_an_error_and_the_session_goes_on(tmp_pat
     assert finished.answer(1)["result"]["content"][0]["text"] == "still here"
 
 
+@pytest.mark.fault("C1", "C2")
 def test_a_backend_that_dies_is_an_error_for_each_call_and_an_exit_status(tmp_path):
     """C1, C2."""
     finished = play(tmp_path, "--", *NAUGHTY_COMMAND, messages=[call(1, "hang"), call(2, "exit", code=3)])
@@ -80,6 +83,7 @@ def test_a_backend_that_dies_is_an_error_for_each_call_and_an_exit_status(tmp_pa
         assert finished.answer(id)["error"]["data"]["stderr"][-1] == "I am leaving"
 
 
+@pytest.mark.fault("C3")
 def test_a_backend_that_exits_at_its_start_is_an_error_for_the_handshake_and_an_exit_status(tmp_path):
     """C3."""
     finished = play(tmp_path, "--", *NAUGHTY_COMMAND, "--exit", "7")
@@ -87,6 +91,7 @@ def test_a_backend_that_exits_at_its_start_is_an_error_for_the_handshake_and_an_
     assert finished.answer(0)["error"]["data"]["exit_status"] == 7
 
 
+@pytest.mark.fault("C5")
 def test_a_backend_that_never_answers_the_handshake_is_an_error_and_an_exit_status(tmp_path):
     """C5."""
     (tmp_path / "muxsim.toml").write_text(
@@ -100,6 +105,7 @@ def test_a_backend_that_never_answers_the_handshake_is_an_error_and_an_exit_stat
         assert process.wait(5) == 1
 
 
+@pytest.mark.fault("H3")
 def test_a_command_that_cannot_be_run_is_one_line_and_an_exit_status(tmp_path):
     """H3."""
     finished = play(tmp_path, "--", "/no/such/program")
@@ -177,6 +183,7 @@ def end_by(number):
     return end
 
 
+@pytest.mark.fault("L29", "H7")
 @pytest.mark.parametrize("options", [(), ("--stubborn",)], ids=["polite", "stubborn"])
 @pytest.mark.parametrize(
     ("end", "status"),
@@ -218,6 +225,7 @@ for line in sys.stdin.buffer:
 """
 
 
+@pytest.mark.fault("L29")
 def test_a_client_that_is_killed_takes_everything_with_it(tmp_path):
     """L29: nobody says goodbye."""
     command = [sys.executable, "-c", CLIENT, *MUXSIM, "stdio", "--", *NAUGHTY_COMMAND, "--stubborn"]
@@ -231,6 +239,7 @@ def test_a_client_that_is_killed_takes_everything_with_it(tmp_path):
     assert not os.path.exists(workspace)
 
 
+@pytest.mark.fault("L29")
 def test_a_client_that_leaves_does_not_wait_for_a_call_that_hangs(tmp_path):
     """L29."""
     with stdio(tmp_path, "--", *NAUGHTY_COMMAND) as process:

@@ -110,6 +110,7 @@ async def use_all(gateway, limit=DEADLINE):
     return await gathered({env: lambda env=env: use(env) for env in USES}), processes
 
 
+@pytest.mark.fault("H20")
 async def test_servers_from_the_registry_work_with_no_npx_in_the_process_tree(servers):
     used, processes = await use_all(servers, INSTALL_LIMIT)
     assert used == WANTED
@@ -139,6 +140,7 @@ async def test_two_sessions_of_a_server_do_not_share_what_they_remember(servers)
         assert json.loads(await _text(second, "read_graph")) == {"entities": [], "relations": []}
 
 
+@pytest.mark.fault("H20")
 async def test_what_was_installed_once_starts_again_without_the_registry(servers, npm_cache, tmp_path):
     used, _ = await use_all(servers, INSTALL_LIMIT)
     offline = {**UNREACHABLE, "MUXSIM_CACHE": str(npm_cache)}

@@ -94,6 +94,7 @@ DEATHS = [
 ]
 
 
+@pytest.mark.fault("C1", "C2", "C8", "C9", "C10", "C22")
 @pytest.mark.parametrize(("tool", "code", "text", "status", "said"), DEATHS)
 async def test_every_request_in_flight_learns_at_once_how_its_backend_ended(muxsim, tool, code, text, status, said):
     """C1, C2, C8, C9, C10, C22."""
@@ -114,6 +115,7 @@ async def test_every_request_in_flight_learns_at_once_how_its_backend_ended(muxs
     assert processes_with(pid["env"]["MUXSIM_WORKSPACE"]) == []
 
 
+@pytest.mark.fault("C9")
 async def test_a_backend_that_closed_its_stdin_is_ended_by_the_next_message_for_it(muxsim, client):
     """C9: until then it may still answer; nobody can tell from outside."""
     pid = (await client.value("who"))["pid"]
@@ -133,6 +135,7 @@ async def until_in_flight(client, number):
     await eventually(in_flight)
 
 
+@pytest.mark.fault("C2")
 async def test_an_error_shows_the_last_lines_of_stderr_in_order(client):
     """C2: the tail is what helps."""
     said = [f"line {number}" for number in range(50)]
@@ -141,6 +144,7 @@ async def test_an_error_shows_the_last_lines_of_stderr_in_order(client):
     assert error["data"]["exit_status"] == 0
 
 
+@pytest.mark.fault("C3")
 async def test_a_backend_that_exits_at_its_start_fails_the_handshake_with_status_and_stderr(muxsim):
     """C3."""
     with trio.fail_after(AT_ONCE):
@@ -153,6 +157,7 @@ async def test_a_backend_that_exits_at_its_start_fails_the_handshake_with_status
     assert await live_sessions(muxsim) == []
 
 
+@pytest.mark.fault("C5")
 async def test_a_backend_that_never_answers_the_handshake_is_ended_after_its_start_timeout(muxsim):
     """C5."""
     async with nobody_else_notices(muxsim.url):
@@ -162,6 +167,7 @@ async def test_a_backend_that_never_answers_the_handshake_is_ended_after_its_sta
     assert [session["env"] for session in await live_sessions(muxsim)] == ["naughty"]
 
 
+@pytest.mark.fault("C6")
 async def test_a_slow_start_succeeds_and_delays_nobody_else(muxsim):
     """C6."""
     begun = trio.current_time()
@@ -171,6 +177,7 @@ async def test_a_slow_start_succeeds_and_delays_nobody_else(muxsim):
     assert await client.text("say", text="awake") == "awake"
 
 
+@pytest.mark.fault("C7")
 async def test_a_call_past_its_timeout_gets_an_error_and_the_backend_a_cancellation(muxsim):
     """C7: the session goes on."""
     client = await shake_hands(muxsim.url, "/mcp?env=brisk")
@@ -183,6 +190,7 @@ async def test_a_call_past_its_timeout_gets_an_error_and_the_backend_a_cancellat
     assert cancelled["params"]["requestId"] == call["id"]
 
 
+@pytest.mark.fault("C7")
 async def test_a_stopped_backend_times_out_its_calls_and_can_still_be_deleted(muxsim):
     """C7: a stopped process takes no SIGTERM before its SIGCONT."""
     client = await shake_hands(muxsim.url, "/mcp?env=brisk")
@@ -192,6 +200,7 @@ async def test_a_stopped_backend_times_out_its_calls_and_can_still_be_deleted(mu
     await gone(pid)
 
 
+@pytest.mark.fault("C19")
 async def test_a_backend_that_ignores_everything_is_killed_in_its_grace(muxsim):
     """C19."""
     client = await shake_hands(muxsim.url, "/mcp?env=stubborn")
@@ -201,11 +210,13 @@ async def test_a_backend_that_ignores_everything_is_killed_in_its_grace(muxsim):
     await gone(pid)
 
 
+@pytest.mark.fault("C11")
 async def test_an_answer_in_tiny_pieces_that_cut_characters_arrives_whole(client):
     """C11."""
     assert await client.text("pieces") == "snow☃man🏔 " * 40
 
 
+@pytest.mark.fault("C12", "C13", "C14")
 @pytest.mark.parametrize(
     ("tool", "text"),
     [("not_json", "after noise"), ("not_messages", "after no messages"), ("bad_utf8", "after bad bytes")],
@@ -218,6 +229,7 @@ async def test_what_is_no_message_is_skipped_and_logged(muxsim, client, tool, te
     assert await client.text("say", text="alive") == "alive"
 
 
+@pytest.mark.fault("C14")
 @pytest.mark.parametrize("tool", ["bad_utf8_reply", "old_reply"])
 async def test_an_answer_that_cannot_be_read_becomes_an_error_of_its_request_alone(client, tool):
     """C14."""
@@ -227,6 +239,7 @@ async def test_an_answer_that_cannot_be_read_becomes_an_error_of_its_request_alo
     assert await client.text("say", text="alive") == "alive"
 
 
+@pytest.mark.fault("C15")
 async def test_a_line_past_the_limit_ends_its_session_in_bounded_memory(muxsim):
     """C15: the limit is 24 MiB here, the line 100 MiB."""
     client = await shake_hands(muxsim.url)
@@ -246,12 +259,14 @@ async def test_a_line_past_the_limit_ends_its_session_in_bounded_memory(muxsim):
     await is_gone(client)
 
 
+@pytest.mark.fault("C16")
 async def test_a_big_answer_arrives_byte_for_byte(client):
     """C16."""
     text = await client.text("big", mib=16)
     assert text == "".join(f"{number:07d}\n" for number in range(16 * 2**17))
 
 
+@pytest.mark.fault("C17")
 async def test_a_flood_on_stderr_neither_stops_its_session_nor_grows_memory(muxsim, client):
     """C17: 64 MiB of it; the ring keeps the last lines, the log a few."""
     before = memory(muxsim.pid)
@@ -263,6 +278,7 @@ async def test_a_flood_on_stderr_neither_stops_its_session_nor_grows_memory(muxs
     assert (await client.call("exit"))["error"]["data"]["stderr"][-2:] == ["the last line", "I am leaving"]
 
 
+@pytest.mark.fault("C18")
 async def test_a_backend_without_stderr_goes_on(client):
     """C18."""
     assert await client.text("close_stderr") == "closed"
@@ -270,6 +286,7 @@ async def test_a_backend_without_stderr_goes_on(client):
     assert (await client.call("half_a_line"))["error"]["data"]["exit_status"] == 4
 
 
+@pytest.mark.fault("C20", "C21")
 @pytest.mark.parametrize("kind", ["group", "setsid", "double"])
 async def test_a_grandchild_is_gone_with_its_session(muxsim, client, kind):
     """C20, C21."""
@@ -278,6 +295,7 @@ async def test_a_grandchild_is_gone_with_its_session(muxsim, client, kind):
     await gone(grandchild)
 
 
+@pytest.mark.fault("C23")
 async def test_of_two_answers_to_one_request_the_first_counts(client):
     """C23."""
     (message,) = (await client.post(tool_call(7, "twice"))).messages
@@ -285,12 +303,14 @@ async def test_of_two_answers_to_one_request_the_first_counts(client):
     assert await client.text("say", text="next") == "next"
 
 
+@pytest.mark.fault("C24")
 async def test_answers_to_unknown_ids_are_dropped_and_types_of_ids_kept_apart(client):
     """C24."""
     (message,) = (await client.post(tool_call(7, "unknown_ids"))).messages
     assert (message["id"], text_of(message)) == (7, "right")
 
 
+@pytest.mark.fault("C25")
 async def test_requests_of_many_backends_with_the_same_ids_reach_their_own_clients(muxsim):
     """C25: each backend asks under id 1 while its client calls under id 1; both find their own."""
     texts = {}
@@ -312,11 +332,13 @@ async def test_requests_of_many_backends_with_the_same_ids_reach_their_own_clien
     assert texts == {number: {"jsonrpc": "2.0", "id": 1, "result": {"mine": number}} for number in range(50)}
 
 
+@pytest.mark.fault("C27")
 async def test_a_backend_has_only_its_three_streams_open(client):
     """C27."""
     assert sorted(await client.value("fds")) == ["0", "1", "2"]
 
 
+@pytest.mark.fault("C28")
 async def test_a_backend_sees_no_variable_that_nobody_gave_it(client):
     """C28: muxsim's own environment holds a secret here, and its client's id would open the session's URLs."""
     env = (await client.value("who"))["env"]
@@ -325,6 +347,7 @@ async def test_a_backend_sees_no_variable_that_nobody_gave_it(client):
     assert env["PATH"] == os.environ["PATH"]
 
 
+@pytest.mark.fault("C29")
 async def test_a_backend_that_does_not_read_slows_its_own_clients_only(muxsim, client):
     """C29: 40 MiB of calls for a backend that looks away; muxsim holds little of it, and all arrive."""
     before, highest = memory(muxsim.pid), 0
@@ -346,6 +369,7 @@ PAYLOAD = (
 )
 
 
+@pytest.mark.fault("C30")
 async def test_what_a_request_and_its_answer_carry_is_relayed_byte_for_byte(client):
     """C30: numbers, order of keys, spaces, escapes, unknown fields, _meta."""
     body = b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":%b}' % PAYLOAD.encode()
@@ -353,6 +377,7 @@ async def test_what_a_request_and_its_answer_carry_is_relayed_byte_for_byte(clie
     assert answer.body == b'{"jsonrpc":"2.0","id":7,"result":{"content":[],"params":%b}}' % PAYLOAD.encode()
 
 
+@pytest.mark.fault("C30")
 async def test_an_error_of_the_backends_own_is_relayed_as_it_is(client):
     """C30."""
     error = (await client.call("own_error", code=-31999))["error"]
@@ -361,6 +386,7 @@ async def test_an_error_of_the_backends_own_is_relayed_as_it_is(client):
     assert error["error"]["data"] == {"method": "no/such/method"}
 
 
+@pytest.mark.fault("C30")
 async def test_only_its_first_ids_and_tokens_are_the_backends_own(client):
     """C30: the client's id, whatever its type, comes back as it was."""
     for id in ("1", 1, "", 2**53, -5, "\u2028"):

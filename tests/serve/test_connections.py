@@ -145,6 +145,7 @@ def seen(answer):
     return answer.status, kind, answer.headers.get("mcp-session-id"), messages
 
 
+@pytest.mark.fault("L7")
 async def test_a_body_in_no_hurry_is_given_up_in_time(tmp_path):
     """L7: with a session and without one; no backend hears of it."""
     config = "[server]\nbody_timeout = 0.5\n" + environment("naughty")
@@ -175,6 +176,7 @@ async def test_a_connection_dropped_in_the_middle_of_anything_leaves_nothing(mux
     assert await client.text("say", text="still here") == "still here"
 
 
+@pytest.mark.fault("L27")
 @pytest.mark.parametrize(
     "request_head",
     [

@@ -52,6 +52,7 @@ STRANGERS = [
 ]
 
 
+@pytest.mark.fault("L19", "L20")
 @pytest.mark.parametrize(("headers", "status"), STRANGERS)
 async def test_who_comes_from_elsewhere_is_refused_on_every_route_before_anything_starts(muxsim, headers, status):
     """L19, L20."""
@@ -63,6 +64,7 @@ async def test_who_comes_from_elsewhere_is_refused_on_every_route_before_anythin
     assert len(log_lines(muxsim, event="session.opening")) == openings
 
 
+@pytest.mark.fault("L19")
 @pytest.mark.parametrize(("headers", "status"), STRANGERS)
 async def test_who_comes_from_elsewhere_is_refused_with_a_valid_session_too(client, headers, status):
     """L19: calls of a known client go a short way, which has the same rules."""
@@ -74,6 +76,7 @@ async def test_who_comes_from_elsewhere_is_refused_with_a_valid_session_too(clie
     assert len(await client.heard()) == before + 1
 
 
+@pytest.mark.fault("L19")
 async def test_a_request_without_a_host_is_refused(muxsim):
     """L19."""
     async with connect(muxsim.url) as connection:
@@ -173,6 +176,7 @@ WAYS = {
 }
 
 
+@pytest.mark.fault("L10", "L11")
 @pytest.mark.parametrize("headers", WAYS.values(), ids=WAYS)
 async def test_a_body_that_is_no_message_is_refused_and_never_reaches_the_backend(client, headers):
     """L10, L11."""
@@ -184,6 +188,7 @@ async def test_a_body_that_is_no_message_is_refused_and_never_reaches_the_backen
     assert len(await client.heard()) == before + 1
 
 
+@pytest.mark.fault("L10", "L11")
 async def test_a_handshake_that_is_no_message_starts_nothing(muxsim):
     """L10, L11."""
     openings = len(log_lines(muxsim, event="session.opening"))
@@ -193,6 +198,7 @@ async def test_a_handshake_that_is_no_message_starts_nothing(muxsim):
     assert len(log_lines(muxsim, event="session.opening")) == openings
 
 
+@pytest.mark.fault("L12", "L13", "L14")
 @pytest.mark.parametrize("headers", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize(
     ("changed", "status"),
@@ -219,6 +225,7 @@ async def test_a_call_with_a_wrong_header_is_refused_and_never_reaches_the_backe
     assert len(await client.heard()) == before + 1
 
 
+@pytest.mark.fault("L12")
 async def test_what_a_content_type_and_an_accept_may_carry_besides_is_ignored(client):
     """L12."""
     for kind in ("application/json; charset=utf-8", "Application/JSON", "application/json;charset=UTF-8"):
@@ -232,6 +239,7 @@ async def test_what_a_content_type_and_an_accept_may_carry_besides_is_ignored(cl
         assert text_of((await client.post(tool_call(7, "say"), [("Accept", accepted)])).messages[0]) == ""
 
 
+@pytest.mark.fault("L14")
 async def test_a_request_without_a_session_header_is_told_what_it_lacks(muxsim):
     """L14."""
     headers = [JSON, ("Accept", BOTH), ("Mcp-Protocol-Version", "2025-11-25")]
@@ -244,6 +252,7 @@ async def test_a_request_without_a_session_header_is_told_what_it_lacks(muxsim):
     assert (await ask(muxsim.url, "DELETE", "/mcp")).status == 400
 
 
+@pytest.mark.fault("L12")
 async def test_a_stream_for_who_takes_none_is_refused_before_anything_starts(muxsim, client):
     """L12."""
     openings = len(log_lines(muxsim, event="session.opening"))
@@ -266,6 +275,7 @@ async def test_a_method_that_no_route_has_is_refused_before_anything_starts(muxs
 # ---- sizes
 
 
+@pytest.mark.fault("L8")
 async def test_a_body_that_says_it_is_too_long_is_refused_before_it_is_sent(muxsim, client):
     """L8: the limit is 12 MiB here."""
     for path, headers in ((client.path, client.headers), ("/mcp", [JSON]), ("/sessions", [JSON])):
@@ -276,6 +286,7 @@ async def test_a_body_that_says_it_is_too_long_is_refused_before_it_is_sent(muxs
             await connection.closed_by_server()
 
 
+@pytest.mark.fault("L8")
 async def test_a_body_that_grows_too_long_is_refused_while_it_comes(muxsim, client):
     """L8: in chunks, without a length; muxsim holds no more than the limit of it."""
     before = memory(muxsim.pid)
@@ -301,6 +312,7 @@ async def test_a_body_that_grows_too_long_is_refused_while_it_comes(muxsim, clie
 # ---- the session's own rules
 
 
+@pytest.mark.fault("L24")
 async def test_a_second_handshake_is_the_backends_to_judge_and_the_session_goes_on(client):
     """L24."""
     answer = (await client.post(initialize(5))).messages[0]
@@ -309,6 +321,7 @@ async def test_a_second_handshake_is_the_backends_to_judge_and_the_session_goes_
     assert await client.text("say", text="still here") == "still here"
 
 
+@pytest.mark.fault("L24")
 async def test_a_call_before_the_handshake_is_complete_is_the_backends_to_judge(muxsim):
     """L24."""
     answer = await ask(muxsim.url, "POST", "/mcp", [("Accept", BOTH)], initialize())
@@ -316,6 +329,7 @@ async def test_a_call_before_the_handshake_is_complete_is_the_backends_to_judge(
     assert await client.text("say", text="early") == "early"
 
 
+@pytest.mark.fault("L24")
 async def test_an_unknown_method_and_an_unknown_notification_reach_the_backend(client):
     """L24."""
     answer = await client.request("naughty/unheard", {"x": 1})
@@ -327,6 +341,7 @@ async def test_an_unknown_method_and_an_unknown_notification_reach_the_backend(c
     ]
 
 
+@pytest.mark.fault("L26")
 @pytest.mark.parametrize(
     "name", ["nobody", "../naughty", "naughty;id", "--help", "naughty%00", "NAUGHTY", "%2e%2e%2fnaughty"]
 )
@@ -340,6 +355,7 @@ async def test_an_environment_that_is_none_is_404_and_starts_nothing(muxsim, nam
     assert len(log_lines(muxsim, event="session.opening")) == openings
 
 
+@pytest.mark.fault("L14")
 async def test_a_session_of_one_url_is_not_served_on_another(muxsim, client):
     """L14, L16: a client's header works on the URLs of its own session only."""
     other = await shake_hands(muxsim.url)

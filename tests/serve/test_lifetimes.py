@@ -71,6 +71,7 @@ class Tree:
 # ---- by its client
 
 
+@pytest.mark.fault("C20", "C21")
 async def test_deleting_with_the_session_header_leaves_nothing(client):
     """C20, C21."""
     tree = await Tree.of(client)
@@ -87,6 +88,7 @@ async def test_deleting_by_url_is_answered_when_no_process_is_left(muxsim, clien
     await tree.gone()
 
 
+@pytest.mark.fault("C19")
 async def test_a_stubborn_session_is_gone_in_time_under_the_default_limits(tmp_path):
     """C19: neither the end of stdin nor SIGTERM ends it, and both get their full time."""
     async with serving(tmp_path, environment("stubborn", "--stubborn")) as muxsim:
@@ -109,6 +111,7 @@ async def test_closing_the_sse_stream_leaves_nothing(muxsim):
     assert (await ask(muxsim.url, "GET", f"/sessions/{session['id']}")).status == 404
 
 
+@pytest.mark.fault("L18")
 async def test_a_client_that_goes_before_its_handshake_is_answered_leaves_nothing(muxsim):
     """L18: it never learns the session's id, so nobody could end that session."""
     async with connect(muxsim.url) as connection:
@@ -122,6 +125,7 @@ async def test_a_client_that_goes_before_its_handshake_is_answered_leaves_nothin
 # ---- by time
 
 
+@pytest.mark.fault("L4")
 @pytest.mark.parametrize(("env", "cause"), [("idle", "idle_timeout"), ("brief", "ttl")])
 async def test_a_session_whose_time_is_up_leaves_nothing(muxsim, env, cause):
     """L4: its client has gone without a word."""
@@ -134,6 +138,7 @@ async def test_a_session_whose_time_is_up_leaves_nothing(muxsim, env, cause):
     assert (await client.post(rpc(1, "ping"))).status == 404
 
 
+@pytest.mark.fault("L4")
 async def test_a_call_in_flight_and_an_open_stream_keep_a_session_from_being_idle(muxsim):
     """L4: idle after 0.5 s."""
     client = await shake_hands(muxsim.url, "/mcp?env=idle")
@@ -144,6 +149,7 @@ async def test_a_call_in_flight_and_an_open_stream_keep_a_session_from_being_idl
     await logged(muxsim, event="session.ended", session=client.id, cause="idle_timeout")
 
 
+@pytest.mark.fault("L3", "L4")
 async def test_a_cancelled_call_does_not_keep_a_session_from_being_idle(muxsim):
     """L3, L4: its answer will never come."""
     client = await shake_hands(muxsim.url, "/mcp?env=idle")
@@ -154,6 +160,7 @@ async def test_a_cancelled_call_does_not_keep_a_session_from_being_idle(muxsim):
     await logged(muxsim, event="session.ended", session=client.id, cause="idle_timeout")
 
 
+@pytest.mark.fault("L2", "L4")
 async def test_a_call_left_by_a_2026_client_does_not_keep_a_session_from_being_idle(muxsim):
     """L2, L4."""
     session = await open_session(muxsim.url, env="idle")
@@ -182,6 +189,7 @@ async def test_a_ttl_can_be_asked_for(muxsim):
 # ---- with muxsim
 
 
+@pytest.mark.fault("H6", "H7")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 @pytest.mark.parametrize("options", [(), ("--stubborn",)], ids=["polite", "stubborn"])
 async def test_however_muxsim_ends_nothing_of_any_session_is_left(tmp_path, number, options):
@@ -204,6 +212,7 @@ async def test_however_muxsim_ends_nothing_of_any_session_is_left(tmp_path, numb
     assert number == signal.SIGKILL or all(tree.workspace_is_gone() for tree in trees)
 
 
+@pytest.mark.fault("H6")
 async def test_a_second_signal_ends_muxsim_at_once(tmp_path):
     """H6: without the time for calls to finish, and with nothing left behind all the same."""
     config = "[server]\ndrain_timeout = 30\n" + environment("naughty")
@@ -220,6 +229,7 @@ async def test_a_second_signal_ends_muxsim_at_once(tmp_path):
         await tree.gone()
 
 
+@pytest.mark.fault("H6")
 async def test_at_shutdown_calls_may_still_finish_and_the_rest_get_an_error(tmp_path):
     """H6."""
     config = "[server]\ndrain_timeout = 1.5\n" + environment("naughty")
@@ -244,6 +254,7 @@ async def test_at_shutdown_calls_may_still_finish_and_the_rest_get_an_error(tmp_
         assert await trio.to_thread.run_sync(muxsim.process.wait, 5) == 0
 
 
+@pytest.mark.fault("H9")
 async def test_ctrl_c_in_a_terminal_reaches_muxsim_only_and_stops_it_cleanly(tmp_path):
     """H9: a terminal sends SIGINT to its whole foreground group."""
     (tmp_path / "muxsim.toml").write_text(environment("naughty"))

@@ -54,6 +54,7 @@ async def test_stderr_of_a_backend_appears_under_its_session(muxsim):
     assert [line["line"] for line in log_lines(muxsim, event="backend.stderr", session=other.id)] == ["naughty starts"]
 
 
+@pytest.mark.fault("C2")
 async def test_a_dead_backend_is_a_warning_with_its_exit_status_and_last_words(muxsim, client):
     """C2."""
     await client.call("exit", code=3)
@@ -62,6 +63,7 @@ async def test_a_dead_backend_is_a_warning_with_its_exit_status_and_last_words(m
     assert ended["stderr"][-1] == "I am leaving"
 
 
+@pytest.mark.fault("H3")
 async def test_a_failed_start_is_a_warning_that_says_why(muxsim):
     """H3."""
     await ask(muxsim.url, "POST", "/sessions", body={"env": "missing", "seed": 5, "id": "will-not-be"})
@@ -70,6 +72,7 @@ async def test_a_failed_start_is_a_warning_that_says_why(muxsim):
     assert "there is no such file" in failed["error"]
 
 
+@pytest.mark.fault("C17")
 async def test_a_flood_on_stderr_says_how_much_of_it_was_left_out(muxsim, client):
     """C17."""
     await client.call("stderr_flood", mib=4)
@@ -98,6 +101,7 @@ async def test_a_level_leaves_out_what_is_below_it(tmp_path):
         assert {line["level"] for line in log_lines(muxsim)} == {"warning"}
 
 
+@pytest.mark.fault("H8")
 async def test_a_muxsim_that_stood_still_ends_nobody_when_it_goes_on(tmp_path):
     """H8: with times shorter than the pause; what is in flight is answered."""
     config = environment("naughty", extra="call_timeout = 60\nidle_timeout = 1")
@@ -135,6 +139,7 @@ async def test_sessions_on_their_own_url_and_by_handshake_are_the_same_to_the_lo
     assert client.id not in json.dumps(log_lines(muxsim)), "a client's own id opens its session"
 
 
+@pytest.mark.fault("H17")
 async def test_a_log_that_nobody_reads_any_more_stops_neither_sessions_nor_muxsim_H17(tmp_path):
     with trio.fail_after(30):
         await trio.to_thread.run_sync(_serve_without_a_log, tmp_path)

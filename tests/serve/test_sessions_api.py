@@ -80,6 +80,7 @@ BAD_WISHES = [
 ]
 
 
+@pytest.mark.fault("L26")
 @pytest.mark.parametrize(("body", "status", "word"), BAD_WISHES)
 async def test_a_wish_that_cannot_be_granted_is_refused_before_anything_starts(muxsim, body, status, word):
     """L26."""
@@ -122,6 +123,7 @@ async def test_without_a_seed_each_session_draws_one_and_says_which(muxsim):
         assert who["argv"] == ["--seed", str(session["seed"])]
 
 
+@pytest.mark.fault("L26")
 @pytest.mark.parametrize("seed", ["-1", "2147483648", "1.5", "one", "1;2", "0x10", "%D9%A1", "--1"])
 async def test_a_seed_in_a_url_that_is_none_is_refused_before_anything_starts(muxsim, seed):
     """L26: the last but one is a digit, but of another script."""
@@ -155,6 +157,7 @@ async def test_of_many_who_choose_one_id_at_once_one_gets_it(muxsim):
     assert sorted(statuses) == [201] + [409] * 9
 
 
+@pytest.mark.fault("L15")
 async def test_drawn_ids_have_128_random_bits(muxsim):
     """L15."""
     ids = [(await open_session(muxsim.url))["id"] for _ in range(5)]
@@ -162,6 +165,7 @@ async def test_drawn_ids_have_128_random_bits(muxsim):
     assert all(len(bytes.fromhex(id)) == 16 for id in ids)
 
 
+@pytest.mark.fault("H3")
 @pytest.mark.parametrize(
     ("env", "word"),
     [("missing", "there is no such file"), ("not_executable", "chmod"), ("nowhere", "cwd must be a folder")],
@@ -179,6 +183,7 @@ async def test_a_command_that_cannot_be_run_is_an_error_that_says_why(muxsim, en
     assert await live_sessions(muxsim) == []
 
 
+@pytest.mark.fault("L17")
 async def test_of_many_deletions_at_once_one_counts(muxsim, client):
     """L17."""
     pid = (await client.value("who"))["pid"]
@@ -195,6 +200,7 @@ async def test_of_many_deletions_at_once_one_counts(muxsim, client):
     assert len(log_lines(muxsim, event="session.ended", session=client.id)) == 1
 
 
+@pytest.mark.fault("L18")
 async def test_deleting_a_session_answers_its_calls_with_an_error(muxsim, client):
     """L18."""
     answers = []
@@ -214,6 +220,7 @@ async def test_deleting_a_session_answers_its_calls_with_an_error(muxsim, client
     assert [answer["error"]["data"]["cause"] for answer in answers] == ["deleted"] * 3
 
 
+@pytest.mark.fault("L18")
 async def test_deleting_a_session_answers_its_handshake_with_an_error(muxsim):
     """L18, at every moment of a start that takes some."""
     for delay in range(10):
@@ -232,6 +239,7 @@ async def test_deleting_a_session_answers_its_handshake_with_an_error(muxsim):
         await gone(session["pid"])
 
 
+@pytest.mark.fault("L14")
 async def test_what_never_was_and_what_has_ended_look_the_same(muxsim, client):
     """L14."""
     assert (await client.delete()).status == 204
@@ -293,6 +301,7 @@ async def waiting(muxsim, number):
     await eventually(are_waiting)
 
 
+@pytest.mark.fault("L22")
 async def test_who_finds_the_queue_full_is_sent_away_at_once(tmp_path):
     """L22: by request, handshake and SSE alike, and those who run or wait are not disturbed."""
     async with small_muxsim(tmp_path) as muxsim, trio.open_nursery() as nursery:
@@ -322,6 +331,7 @@ async def test_who_finds_the_queue_full_is_sent_away_at_once(tmp_path):
         assert [await client.text("say", text="mine") for client in queued] == ["mine", "mine"]
 
 
+@pytest.mark.fault("L22")
 async def test_who_waits_too_long_is_sent_away_and_the_place_goes_to_the_next(tmp_path):
     """L22."""
     async with small_muxsim(tmp_path, queue_timeout=0.4) as muxsim:
@@ -336,6 +346,7 @@ async def test_who_waits_too_long_is_sent_away_and_the_place_goes_to_the_next(tm
         assert (await ask(muxsim.url, "POST", "/sessions", JSON, b"")).status == 201
 
 
+@pytest.mark.fault("L22")
 async def test_who_leaves_the_queue_frees_a_place_in_it(tmp_path):
     """L22: and gets no session that nobody would know of."""
     async with small_muxsim(tmp_path) as muxsim:
@@ -357,6 +368,7 @@ async def test_who_leaves_the_queue_frees_a_place_in_it(tmp_path):
         assert await client.text("say", text="here") == "here"
 
 
+@pytest.mark.fault("L22")
 async def test_a_burst_past_the_limit_runs_as_many_as_there_is_room_for(tmp_path):
     """L22: forty at once, each deleted when it has played; never more processes than there is room for."""
     server = "[server]\nmax_sessions = 4\nmax_pending = 64\nqueue_timeout = 20\n"

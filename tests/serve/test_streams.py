@@ -183,6 +183,7 @@ async def test_clients_of_one_session_over_every_transport_get_their_own_answers
     assert (await ask(muxsim.url, "GET", f"/sessions/{session['id']}")).json()["state"] == "ready"
 
 
+@pytest.mark.fault("L25")
 async def test_a_second_request_under_an_id_in_flight_is_refused(client):
     """L25."""
     async with client.posting(tool_call(7, "slow", {"seconds": 0.5})) as first:
@@ -259,6 +260,7 @@ async def test_ten_mib_pass_the_sse_pair_byte_for_byte(muxsim):
 # ---- clients that go, and come back
 
 
+@pytest.mark.fault("L1")
 async def test_a_client_that_lost_its_connection_gets_the_rest_of_its_call(client):
     """L1: and nothing of it twice."""
     async with client.posting(tool_call(7, "log_then_wait", {"seconds": 0.4})) as connection:
@@ -272,6 +274,7 @@ async def test_a_client_that_lost_its_connection_gets_the_rest_of_its_call(clien
     assert [(message["id"], text_of(message)) for message in messages] == [(7, "at last")]
 
 
+@pytest.mark.fault("L1")
 async def test_an_answer_that_came_while_the_client_was_away_is_kept_for_it(client):
     """L1."""
     async with client.posting(tool_call(7, "log_then_wait", {"seconds": 0.1})) as connection:
@@ -302,6 +305,7 @@ async def test_the_standing_stream_goes_on_after_a_lost_connection(client):
     assert first.id not in [event.id for event in missed]
 
 
+@pytest.mark.fault("L28")
 @pytest.mark.parametrize("last", ["1-1", "2-1", "999-0", "x", "-", "1-99999999999999999999", "\u00b2-1", "0", "-1"])
 async def test_an_event_id_of_another_stream_or_session_gives_no_foreign_event(muxsim, client, last):
     """L28."""
@@ -313,6 +317,7 @@ async def test_an_event_id_of_another_stream_or_session_gives_no_foreign_event(m
     assert event.json()["method"] == "notifications/tools/list_changed"
 
 
+@pytest.mark.fault("L1")
 async def test_to_go_is_not_to_cancel_for_a_client_of_a_handshake_revision(client):
     """L1: while it waits for JSON, and on an event stream."""
     async with client.posting(tool_call("a", "hang")) as connection:
@@ -326,6 +331,7 @@ async def test_to_go_is_not_to_cancel_for_a_client_of_a_handshake_revision(clien
     assert (await client.session())["in_flight"] == 1
 
 
+@pytest.mark.fault("L2")
 @pytest.mark.parametrize("tool", ["hang", "log_then_wait"], ids=["before any answer", "on an event stream"])
 async def test_to_go_is_to_cancel_for_a_client_of_2026(muxsim, tool):
     """L2: the backend hears its own id, and nobody the rest."""
@@ -349,6 +355,7 @@ async def heard_call(client, tool):
     return await calls_of(client, tool)
 
 
+@pytest.mark.fault("L3")
 async def test_a_cancellation_reaches_the_backend_under_its_own_id_and_ends_the_stream(client):
     """L3: `slow` answers all the same, which nobody gets to see."""
     async with client.posting(tool_call("mine", "slow", {"seconds": 0.5})) as connection:
@@ -365,6 +372,7 @@ async def test_a_cancellation_reaches_the_backend_under_its_own_id_and_ends_the_
     assert event.json()["method"] == "notifications/tools/list_changed"
 
 
+@pytest.mark.fault("L3")
 async def test_a_cancellation_before_any_answer_ends_the_request_too(client):
     """L3."""
     async with client.posting(tool_call("mine", "hang")) as connection:
@@ -377,6 +385,7 @@ async def test_a_cancellation_before_any_answer_ends_the_request_too(client):
     assert (await client.session())["in_flight"] == 0
 
 
+@pytest.mark.fault("L3", "L25")
 async def test_nobody_can_cancel_what_is_not_their_own(muxsim):
     """L3, L25: another client of the session uses the same id."""
     session = await open_session(muxsim.url)
@@ -400,6 +409,7 @@ async def until_in_flight_of(muxsim, session):
 # ---- slow readers
 
 
+@pytest.mark.fault("C26", "L5")
 async def test_a_slow_reader_of_a_flood_gets_every_message_and_stops_nobody_but_its_own_backend(muxsim, client):
     """C26, L5: 32 MiB of notifications for a client that looks away for a while."""
     other = await shake_hands(muxsim.url)
@@ -421,6 +431,7 @@ async def test_a_slow_reader_of_a_flood_gets_every_message_and_stops_nobody_but_
     assert text_of(messages[-1]) == "flooded"
 
 
+@pytest.mark.fault("L5")
 async def test_a_client_that_never_reads_loses_its_stream_and_its_session_goes_on(tmp_path):
     """L5: another client of the same session waits for that no longer than the stall_timeout."""
     config = "[server]\nstall_timeout = 0.5\n" + environment("naughty")
@@ -441,6 +452,7 @@ async def test_a_client_that_never_reads_loses_its_stream_and_its_session_goes_o
         assert "Traceback" not in muxsim.log.read_text()
 
 
+@pytest.mark.fault("L5")
 async def test_an_sse_client_that_never_reads_is_taken_for_gone(tmp_path):
     """L5."""
     config = "[server]\nstall_timeout = 0.5\n" + environment("naughty")
@@ -454,6 +466,7 @@ async def test_an_sse_client_that_never_reads_is_taken_for_gone(tmp_path):
         await gone(session["pid"])
 
 
+@pytest.mark.fault("C26")
 async def test_a_standing_stream_that_nobody_opens_never_stops_a_session(client):
     """C26: what concerns no call is kept up to a limit, and the oldest dropped."""
     for _ in range(20):

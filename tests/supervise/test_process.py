@@ -133,6 +133,7 @@ async def test_our_ends_of_the_pipes_do_not_block_and_pass_to_no_other_child(lau
         assert not os.get_inheritable(fd)
 
 
+@pytest.mark.fault("C27")
 async def test_a_child_has_no_descriptors_but_its_three_C27(launcher):
     inheritable = os.open("/dev/null", os.O_RDONLY)
     os.set_inheritable(inheritable, True)
@@ -192,6 +193,7 @@ async def test_a_child_starts_with_every_signal_at_its_default_whatever_the_prog
     assert masks == ["0" * 16] * 3
 
 
+@pytest.mark.fault("H9")
 async def test_a_child_leads_a_session_and_a_group_of_its_own_H9(launcher):
     process = await launcher.spawn(child("describe"), session="a")
     said = json.loads(await read_line(process))
@@ -304,6 +306,7 @@ async def refused(launcher, command):
     return caught.value
 
 
+@pytest.mark.fault("H3")
 @pytest.mark.parametrize(
     ("command", "stage", "number", "words"),
     [
@@ -329,6 +332,7 @@ async def test_a_start_that_fails_says_where_and_what_to_do_H3(launcher, command
     assert words in str(error)
 
 
+@pytest.mark.fault("H3")
 @pytest.mark.parametrize(
     ("content", "number", "words"),
     [("#!/no/such/interpreter\n", errno.ENOENT, "the interpreter"), ("echo hello\n", errno.ENOEXEC, "#!")],
@@ -357,6 +361,7 @@ async def test_a_command_with_a_slash_is_relative_to_the_childs_folder(launcher,
     assert await read_line(process) == "tool"
 
 
+@pytest.mark.fault("H14")
 @pytest.mark.parametrize("call", ["pipe2", "set_blocking", "memfd_create"])
 @pytest.mark.parametrize("nth", [1, 2, 3])
 async def test_a_failing_system_call_here_leaves_nothing_behind_H14(launcher, monkeypatch, call, nth):
@@ -369,6 +374,7 @@ async def test_a_failing_system_call_here_leaves_nothing_behind_H14(launcher, mo
     assert "ulimit -n" in str(errors[0])
 
 
+@pytest.mark.fault("H2", "H14")
 @pytest.mark.parametrize(
     ("call", "number", "nth"),
     [
@@ -389,6 +395,7 @@ async def test_a_failing_system_call_in_the_guardian_leaves_nothing_behind_H2_H1
         assert launcher.statistics().failed == 1
 
 
+@pytest.mark.fault("H14")
 async def test_descriptors_the_kernel_will_not_carry_fail_that_start_alone_H14(launcher, monkeypatch):
     real = wire.send
     fault = failing(lambda: None, 2, errno.ETOOMANYREFS)
@@ -403,6 +410,7 @@ async def test_descriptors_the_kernel_will_not_carry_fail_that_start_alone_H14(l
     assert [error and error.errno for error in outcomes] == [None, errno.ETOOMANYREFS, None]
 
 
+@pytest.mark.fault("H1")
 async def test_a_child_whose_handle_we_have_no_room_for_is_ended_again_H1(launcher, monkeypatch):
     real = wire.receive
 
@@ -453,6 +461,7 @@ def run_program(mode, *wrapper):
     return json.loads(done.stdout)
 
 
+@pytest.mark.fault("H1")
 def test_running_out_of_descriptors_fails_the_start_and_passes_H1():
     said = run_program("starved")
     assert said["errno"] == errno.EMFILE
@@ -461,6 +470,7 @@ def test_running_out_of_descriptors_fails_the_start_and_passes_H1():
     assert said["recovered"]
 
 
+@pytest.mark.fault("H2")
 @pytest.mark.skipif(
     os.getuid() == 0 and not shutil.which("python3", path="/usr/bin:/bin:/usr/local/bin"),
     reason="root has no limit on processes, and there is no Python that another user could run",
@@ -551,6 +561,7 @@ async def test_a_stopped_child_that_ignores_SIGTERM_can_be_ended_C7(launcher):
         assert await process.end(BRISK) == -signal.SIGKILL
 
 
+@pytest.mark.fault("C21")
 @pytest.mark.parametrize("kind", [*GRANDCHILDREN, "bare"])
 async def test_grandchildren_end_with_their_child_C20_C21(launcher, kind):
     process, grandchild = await start_family(launcher, kind, "echo")
@@ -561,6 +572,7 @@ async def test_grandchildren_end_with_their_child_C20_C21(launcher, kind):
     assert launcher.statistics().leftovers_killed == 1
 
 
+@pytest.mark.fault("C21")
 @pytest.mark.parametrize("kind", GRANDCHILDREN)
 async def test_grandchildren_of_a_child_that_has_exited_end_with_it_C20_C21(launcher, kind):
     process, grandchild = await start_family(launcher, kind, "leave", "0")
@@ -571,6 +583,7 @@ async def test_grandchildren_of_a_child_that_has_exited_end_with_it_C20_C21(laun
         assert not grandchild.alive
 
 
+@pytest.mark.fault("C21")
 @pytest.mark.parametrize("kind", [*GRANDCHILDREN, "bare"])
 async def test_grandchildren_of_a_stubborn_child_end_with_it_C20_C21(launcher, kind):
     process, grandchild = await start_family(launcher, kind, "stubborn", "forever")
@@ -579,6 +592,7 @@ async def test_grandchildren_of_a_stubborn_child_end_with_it_C20_C21(launcher, k
         assert not grandchild.alive
 
 
+@pytest.mark.fault("C21")
 @pytest.mark.parametrize("kind", ["exec-double", "fork-double"])
 async def test_orphans_that_keep_changing_their_program_or_their_pid_are_found_C21(launcher, kind):
     # Another session, for with the last one everything would end in any case.
@@ -592,6 +606,7 @@ async def test_orphans_that_keep_changing_their_program_or_their_pid_are_found_C
     assert other.returncode is None
 
 
+@pytest.mark.fault("C21")
 async def test_an_orphan_that_hides_its_origin_ends_with_the_last_session_C21(launcher):
     other = await launcher.spawn(CAT, session="b")
     process, grandchild = await start_family(launcher, "bare-double", "echo")
@@ -602,6 +617,7 @@ async def test_an_orphan_that_hides_its_origin_ends_with_the_last_session_C21(la
         await grandchild.gone_within(1)
 
 
+@pytest.mark.fault("C21")
 async def test_an_orphan_that_hides_its_origin_ends_with_the_launcher_at_the_latest_C21():
     async with Launcher.open(end_times=BRISK) as launcher:
         _, grandchild = await start_family(launcher, "bare-double", "stubborn", "forever")
@@ -727,6 +743,7 @@ async def test_a_closed_launcher_starts_nothing():
 # signals and pids
 
 
+@pytest.mark.fault("H19")
 async def test_a_pid_stays_taken_until_the_process_is_ended_H19(launcher):
     process = await launcher.spawn(TRUE, session="a")
     await process.wait()
@@ -735,6 +752,7 @@ async def test_a_pid_stays_taken_until_the_process_is_ended_H19(launcher):
     assert wire.read_stat(process.pid) is None
 
 
+@pytest.mark.fault("H19")
 async def test_a_signal_to_a_process_that_is_gone_does_nothing_H19(launcher):
     process = await launcher.spawn(TRUE, session="a")
     await process.wait()
@@ -750,6 +768,7 @@ def can_have_a_small_pid_namespace():
     return os.getuid() == 0 and release >= (6, 14) and shutil.which("unshare") is not None
 
 
+@pytest.mark.fault("H19")
 @pytest.mark.skipif(not can_have_a_small_pid_namespace(), reason="needs root, unshare and Linux 6.14")
 def test_a_process_that_gets_a_used_pid_is_spared_H19():
     said = run_program("recycled", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -763,6 +782,7 @@ async def test_a_signal_reaches_the_process(launcher):
         assert await process.wait() == -signal.SIGUSR1
 
 
+@pytest.mark.fault("H18")
 async def test_a_child_outlives_the_ten_seconds_of_an_idle_worker_thread_H18(launcher):
     # PDEATHSIG follows the parent's thread; started from a worker thread of trio's, the child would die at 10.0 s.
     process = await launcher.spawn(CAT, session="a")
@@ -790,6 +810,7 @@ def running_program(mode, **options):
         program.stdout.close()
 
 
+@pytest.mark.fault("H7")
 async def test_nothing_is_left_two_seconds_after_the_program_is_killed_H7():
     with running_program("family") as (program, said), contextlib.ExitStack() as stack:
         watched = [stack.enter_context(Watched(pid)) for pid in said["pids"]]
@@ -800,6 +821,7 @@ async def test_nothing_is_left_two_seconds_after_the_program_is_killed_H7():
                 await process.gone_within(2)
 
 
+@pytest.mark.fault("H7")
 async def test_a_fork_of_the_killed_program_does_not_keep_its_children_alive_H7():
     with running_program("forked") as (program, said), contextlib.ExitStack() as stack:
         watched = [stack.enter_context(Watched(pid)) for pid in said["pids"]]
@@ -814,6 +836,7 @@ async def test_a_fork_of_the_killed_program_does_not_keep_its_children_alive_H7(
             os.kill(fork.pid, signal.SIGKILL)
 
 
+@pytest.mark.fault("H7")
 async def test_children_end_though_the_guardian_is_killed_and_the_program_can_do_nothing_H7():
     with running_program("forked") as (program, said), Watched(said["pids"][1]) as child:
         program.send_signal(signal.SIGSTOP)
@@ -822,6 +845,7 @@ async def test_children_end_though_the_guardian_is_killed_and_the_program_can_do
         await child.gone_within(1)
 
 
+@pytest.mark.fault("H9")
 async def test_a_SIGINT_from_the_terminal_does_not_reach_children_H9():
     controller, terminal = pty.openpty()
     try:
