@@ -7,13 +7,20 @@ when that program is killed. It has one thread and imports only the standard lib
 
 Each packet is one JSON object whose `"kind"` names it:
 
-    to the guardian                                       its answer
-    spawn {ref, argv, env, cwd, umask, rlimits} + 3 fds   spawned {ref, pid} + pidfd, or failed {ref, stage, errno}
-    remember {pid}                                        remembered {pid}
-    signal {pid, signals}                                 none; goes to the child's process group
-    sweep {pid}                                           swept {pid, killed, left}
-    clear {}                                              cleared {killed}
-    (nothing)                                             exited {pid, status}, when a child has ended
+    to the guardian                                          its answer
+    spawn {ref, argv, env, cwd, umask, confinement} + 3 fds  spawned {ref, pid} + pidfd, or failed {ref, stage, errno}
+    remember {pid}                                           remembered {pid}
+    signal {pid, signals}                                    none; goes to the child's process group
+    sweep {pid}                                              swept {pid, killed, left}
+    clear {}                                                 cleared {killed}
+    (nothing)                                                exited {pid, status}, when a child has ended
+
+`confinement` holds what is to bound the child, each key if it is wanted; `confine` applies it:
+
+    cgroup        the folder of a cgroup v2, which is there already, to enter
+    nice          what is added to the niceness
+    no_new_privs  true: nothing it runs gains privileges (setuid, file capabilities)
+    rlimits       {number of RLIMIT_*: [soft, hard]}
 
 `status` is what subprocess calls a returncode. The three descriptors become the child's 0, 1 and 2. A child that has
 ended stays a zombie until `sweep`: its pid, which is its group's and its session's number too, belongs to nobody else
@@ -36,7 +43,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 try:
@@ -70,6 +77,7 @@ DESCRIPTORS = 4
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
 
 Message = dict[str, Any]
 
@@ -307,16 +315,62 @@ def become(order: Message, fds: Sequence[int], report: int, parent: int) -> NoRe
             os.umask(order["umask"])
         stage = "chdir"
         os.chdir(order["cwd"])
-        stage = "rlimits"
-        for name, limits in order["rlimits"].items():
-            resource.setrlimit(int(name), tuple(limits))
+        confine(order["confinement"])
         stage = "exec"
         execute(order["argv"], order["env"])
+    except Unconfined as error:
+        os.write(report, json.dumps([error.key, error.number]).encode())
     except Exception as error:  # whatever is not reported would look like a child that started
         number = getattr(error, "errno", None) or errno.EINVAL
         os.write(report, json.dumps([stage, number]).encode())
     finally:
         os._exit(127)
+
+
+class Unconfined(Exception):
+    """A key of a confinement cannot be applied to this process, which must not go on."""
+
+    def __init__(self, key: str, number: int) -> None:
+        super().__init__(f"{key}: {os.strerror(number)}")
+        self.key = key
+        self.number = number
+
+
+def confine(confinement: Message) -> None:
+    """In the process that is about to become a backend: put it under its bounds. Raises `Unconfined`."""
+    for key, apply in CONFINING.items():
+        if key in confinement:
+            try:
+                apply(confinement[key])
+            except (OSError, MemoryError) as error:
+                raise Unconfined(key, getattr(error, "errno", None) or errno.ENOMEM) from error
+
+
+def enter_cgroup(folder: str) -> None:
+    with open(os.path.join(folder, "cgroup.procs"), "wb", buffering=0) as file:
+        file.write(b"0")
+
+
+def set_rlimits(rlimits: Mapping[str, Sequence[int]]) -> None:
+    for number, (soft, hard) in rlimits.items():
+        try:
+            resource.setrlimit(int(number), (soft, hard))
+        except ValueError as error:  # so it calls EINVAL and EPERM both
+            raise OSError(errno.EINVAL if soft > hard else errno.EPERM, str(error)) from error
+
+
+def forgo_privileges(wanted: bool) -> None:
+    if wanted and not prctl(PR_SET_NO_NEW_PRIVS, 1):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+
+# In this order: whatever comes after is charged to the cgroup, and limits on memory and files come last.
+CONFINING: dict[str, Callable[[Any], object]] = {
+    "cgroup": enter_cgroup,
+    "nice": os.nice,
+    "no_new_privs": forgo_privileges,
+    "rlimits": set_rlimits,
+}
 
 
 def execute(argv: list[str], env: Mapping[str, str]) -> NoReturn:

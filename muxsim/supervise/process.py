@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -44,7 +45,8 @@ class Command:
 
     A first word without a slash is looked up on the PATH of `env`; one with a slash is relative to `cwd`. `env` is the
     whole environment, to which only `MUXSIM_PROCESS` is added, by which the guardian finds what the process leaves
-    behind. `rlimits` maps `resource.RLIMIT_*` to (soft, hard); a `umask` of None leaves the launcher's.
+    behind. `rlimits` maps `resource.RLIMIT_*` to (soft, hard); a `umask` of None leaves the launcher's; `nice` is added
+    to its niceness. With `no_new_privs` no setuid program or file capability gives it, or what it runs, more rights.
     """
 
     argv: tuple[str, ...]
@@ -52,6 +54,8 @@ class Command:
     cwd: str
     umask: int | None = None
     rlimits: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    nice: int = 0
+    no_new_privs: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class ProcessStartError(OSError):
     """A process could not be started, and nothing of it is left.
 
     `stage` says where: "command" (what was asked for makes no sense), "descriptors", "fork", "prepare", "chdir",
-    "rlimits", "exec", "guardian" (the helper process is gone) or "closed" (the launcher is).
+    "nice", "no_new_privs", "rlimits", "exec", "guardian" (the helper process is gone) or "closed" (the launcher is).
     """
 
     def __init__(self, number: int, stage: str, message: str) -> None:
@@ -677,8 +681,13 @@ def _order(command: Command, mark: str) -> wire.Message:
         "env": env,
         "cwd": os.path.abspath(command.cwd),
         "umask": command.umask,
-        "rlimits": dict(command.rlimits),
+        "confinement": _confinement(command),
     }
+
+
+def _confinement(command: Command) -> wire.Message:
+    wanted = {"nice": command.nice, "no_new_privs": command.no_new_privs, "rlimits": dict(command.rlimits)}
+    return {key: value for key, value in wanted.items() if value}
 
 
 def _check(command: Command, env: Mapping[str, str]) -> None:
@@ -701,10 +710,24 @@ def _explain(number: int, stage: str, command: Command) -> str:
     if stage == "chdir":
         return f"{start} in {command.cwd!r}: {os.strerror(number)}; cwd must be a folder that may be entered"
     if stage == "rlimits":
-        return f"{start}: {os.strerror(number)} while setting its limits, {dict(command.rlimits)}"
+        return f"{start}: {os.strerror(number)} while setting its limits, {_describe_rlimits(command.rlimits)}"
+    if stage == "no_new_privs":
+        return f"{start}: this system cannot keep it from gaining privileges; set no_new_privs = false"
     if stage == "exec":
         return f"{start} in {command.cwd!r}: {_explain_exec(number, command)}"
     return f"{start} ({stage}): {_advise(number)}"
+
+
+def _describe_rlimits(rlimits: Mapping[int, tuple[int, int]]) -> str:
+    names = {getattr(resource, name): name for name in dir(resource) if name.startswith("RLIMIT_")}
+    return ", ".join(
+        f"{names[number]} {limits} (muxsim's own may be {_unlimited_or(resource.getrlimit(number)[1])})"
+        for number, limits in rlimits.items()
+    )
+
+
+def _unlimited_or(limit: int) -> str:
+    return "any" if limit == resource.RLIM_INFINITY else str(limit)
 
 
 def _explain_exec(number: int, command: Command) -> str:

@@ -224,7 +224,7 @@ class Running:
 
     def spawn(self, *argv, **changes):
         self._ref += 1
-        order = {"cwd": "/", "umask": None, "rlimits": {}, "env": {"MUXSIM_PROCESS": f"{TOKEN}.{self._ref}"}}
+        order = {"cwd": "/", "umask": None, "confinement": {}, "env": {"MUXSIM_PROCESS": f"{TOKEN}.{self._ref}"}}
         message = {"kind": "spawn", "ref": self._ref, "argv": argv, **order, **changes}
         send(self.channel, Packet(pack(message).data, (NULL, NULL, NULL)))
 
@@ -327,7 +327,7 @@ def test_a_guardian_ends_politely_what_is_polite_when_its_launcher_is_gone_H7():
     told, tell = os.pipe()
     with open(told) as output:
         running._ref = 1
-        order = {"cwd": "/", "umask": None, "rlimits": {}, "env": {"MUXSIM_PROCESS": f"{TOKEN}.1"}}
+        order = {"cwd": "/", "umask": None, "confinement": {}, "env": {"MUXSIM_PROCESS": f"{TOKEN}.1"}}
         message = {"kind": "spawn", "ref": 1, "argv": ["/bin/bash", "-c", f"exec 9>&1; {script}"], **order}
         message["env"]["PATH"] = os.defpath
         send(running.channel, Packet(pack(message).data, (NULL, tell, NULL)))

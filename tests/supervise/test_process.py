@@ -159,12 +159,22 @@ async def test_a_child_gets_exactly_the_given_environment_and_the_mark_C28(launc
 
 async def test_arguments_folder_umask_and_limits_reach_the_child(launcher, tmp_path):
     argv = (*child("describe").argv, "two words", "", "ünïcode")
-    command = Command(argv, {}, str(tmp_path), umask=0o027, rlimits={resource.RLIMIT_NOFILE: (50, 60)})
+    rlimits = {resource.RLIMIT_NOFILE: (50, 60)}
+    command = Command(argv, {}, str(tmp_path), umask=0o027, rlimits=rlimits, nice=3, no_new_privs=True)
     said = json.loads(await read_line(await launcher.spawn(command, session="a")))
     assert said["argv"] == ["describe", "two words", "", "ünïcode"]
     assert said["cwd"] == str(tmp_path)
     assert said["umask"] == 0o027
     assert said["files"] == [50, 60]
+    assert said["nice"] == os.getpriority(os.PRIO_PROCESS, 0) + 3
+    assert said["privileges"] == "1"
+
+
+async def test_a_child_nobody_confines_keeps_what_we_have(launcher):
+    said = json.loads(await read_line(await launcher.spawn(child("describe"), session="a")))
+    assert tuple(said["files"]) == resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert said["nice"] == os.getpriority(os.PRIO_PROCESS, 0)
+    assert said["privileges"] == "0"
 
 
 async def test_bytes_that_are_no_text_pass_unchanged(launcher):

@@ -50,10 +50,17 @@ def describe():
                 "session": os.getsid(0),
                 "umask": os.umask(0),
                 "files": resource.getrlimit(resource.RLIMIT_NOFILE),
+                "nice": os.getpriority(os.PRIO_PROCESS, 0),
+                "privileges": status_of("NoNewPrivs"),
             }
         ),
         flush=True,
     )
+
+
+def status_of(name):
+    with open("/proc/self/status") as file:
+        return next(line.split()[1] for line in file if line.startswith(name + ":"))
 
 
 def is_open(fd):
