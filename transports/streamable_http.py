@@ -282,6 +282,7 @@ class SingleExchange:
         try:
             await self._answer(wanted, call)
         finally:
+            self._stream.unread()  # a whole body has been sent without being taken
             if not self._stream.ended:
                 receiver.disconnected()
 

@@ -162,9 +162,11 @@ async def connect(url, *, receive_buffer=None):
     sock = trio.socket.socket()
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    with sock:
+    try:
         await sock.connect((address.hostname, address.port))
         yield Connection(trio.SocketStream(sock), address.netloc)
+    finally:
+        sock.close()  # which wakes a reader in another task; leaving the socket's own block would not
 
 
 async def ask(url, method, path, headers=(), body=b""):

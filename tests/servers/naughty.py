@@ -8,6 +8,7 @@ while a call waits, so that several may be in flight. Options set what it does b
     --mute          never answer initialize
     --stubborn      ignore SIGTERM, and the end of stdin
     --seed N        shown by the tool `who`
+    --sign          put the seed into the _meta of answers and notifications, so that strays are told apart
 """
 
 import itertools
@@ -22,6 +23,7 @@ heard = []  # every line that came in, as it came
 later = []  # (time, function) of what is to be done
 asked = {}  # what to do with the answer to a request of ours
 own_ids = itertools.count(1)  # of those
+signature = {"_meta": {"signed": sys.argv[sys.argv.index("--seed") + 1]}} if "--sign" in sys.argv else {}
 
 
 # ---- lines
@@ -42,7 +44,8 @@ def answer(id, result):
 
 
 def text(id, value):
-    answer(id, {"content": [{"type": "text", "text": value if isinstance(value, str) else json.dumps(value)}]})
+    shown = value if isinstance(value, str) else json.dumps(value)
+    answer(id, {"content": [{"type": "text", "text": shown}], **signature})
 
 
 def fail(id, code, message, data=None):
@@ -50,7 +53,7 @@ def fail(id, code, message, data=None):
 
 
 def notify(method, params):
-    send({"jsonrpc": "2.0", "method": method, "params": params})
+    send({"jsonrpc": "2.0", "method": method, "params": {**params, **signature}})
 
 
 def complain(line):

@@ -326,3 +326,14 @@ async def test_a_reader_that_takes_nothing_for_too_long_loses_its_stream_and_its
     with pytest.raises(ConnectionAbortedError):
         await one.request.done()
     assert one.receiver.gone == 1
+
+
+@on_asyncio
+async def test_after_a_big_answer_nothing_is_left_to_wait_for():
+    """It is sent as one body, which nobody takes from the stream piece by piece."""
+    one = Exchange()
+    await one.received()
+    one.send(messages.result(1, "x" * HIGH_WATER))
+    assert (await one.request.done()).status == 200
+    assert not one.exchange.congested
+    assert one.receiver.drains == 1
