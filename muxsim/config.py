@@ -79,6 +79,24 @@ class ServerSettings:
     body_timeout: float = 30.0
     """How long a request's body may take to arrive."""
 
+    header_timeout: float = 10.0
+    """How long a request's headers may take to arrive, from the connection or the first byte on."""
+
+    max_header_bytes: int = 32 * 2**10
+    """The largest total size of a request's headers."""
+
+    max_headers: int = 100
+    """How many headers a request may have."""
+
+    max_url: int = 8 * 2**10
+    """The longest request target: path and query."""
+
+    max_connections: int = 8192
+    """How many connections may be open at once."""
+
+    max_connections_per_peer: int = 4096
+    """How many of them may come from one address."""
+
     stream_silence: float = 3.0
     """After how much silence a call's answer becomes an event stream, on which pings can keep it alive."""
 
@@ -422,6 +440,12 @@ _SERVER_KEYS: dict[str, _AnyKind] = {
     "queue_timeout": _SECONDS,
     "max_body": _SIZE_KIND,
     "body_timeout": _SECONDS,
+    "header_timeout": _SECONDS,
+    "max_header_bytes": _SIZE_KIND,
+    "max_headers": _Kind("a whole number from 1", _whole(1)),
+    "max_url": _SIZE_KIND,
+    "max_connections": _Kind("a whole number from 1", _whole(1)),
+    "max_connections_per_peer": _Kind("a whole number from 1", _whole(1)),
     "stream_silence": _SECONDS,
     "ping_interval": _SECONDS,
     "stall_timeout": _SECONDS,

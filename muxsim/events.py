@@ -18,6 +18,7 @@ class What(Enum):
     DETACHED = "session.detached"
     STDERR = "backend.stderr"
     REJECTED = "backend.rejected"
+    LIMIT = "session.limit"
     OPEN_FAILED = "session.open_failed"
     CRASHED = "session.crashed"
     ENDED = "session.ended"

@@ -32,6 +32,7 @@ class Call:
         return headers
 
 
+_REFUSAL: Final = "transports.refusal"
 JSON_TYPE: Final = (b"content-type", b"application/json")
 # No body is longer, whatever is declared; int() refuses thousands of digits.
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
@@ -50,6 +51,7 @@ async def read_body(call: Call, limit: int, timeout: float) -> bytes:
             408,
             f"the body did not arrive within {timeout:g} s (server.body_timeout)",
             headers=[(b"connection", b"close")],
+            limit="body_timeout",
         ) from None
 
 
@@ -74,6 +76,7 @@ def _too_large(limit: int) -> HTTPRefusal:
         413,
         f"the body is longer than the limit of {limit} bytes (server.max_body)",
         headers=[(b"connection", b"close")],
+        limit="max_body",
     )
 
 
@@ -92,8 +95,14 @@ async def respond(call: Call, status: int, body: bytes = b"", headers: Iterable[
 
 
 async def refuse(call: Call, refusal: HTTPRefusal) -> None:
-    """Answer a request that was refused."""
+    """Answer a request that was refused, and leave a note of that in its scope."""
+    call.scope[_REFUSAL] = refusal
     await respond(call, refusal.status, refusal.body().encode(), refusal.headers)
+
+
+def refusal_of(scope: Scope) -> HTTPRefusal | None:
+    """How a request was refused, if it was."""
+    return scope.get(_REFUSAL)
 
 
 async def wait_disconnect(call: Call) -> None:

@@ -29,7 +29,10 @@ _BRACKETED: Final = re.compile(r"\[[^\[\]]*\](:[0-9]*)?")
 
 
 class HTTPRefusal(Exception):
-    """A request that is answered here, with ``status`` and a JSON-RPC error that says what to do."""
+    """A request that is answered here, with ``status`` and a JSON-RPC error that says what to do.
+
+    ``limit`` names the setting whose bound was passed, if it was one, for whoever counts.
+    """
 
     def __init__(
         self,
@@ -40,6 +43,7 @@ class HTTPRefusal(Exception):
         data: object = None,
         id: RequestId | None = None,
         headers: RawHeaders = (),
+        limit: str = "",
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -48,6 +52,7 @@ class HTTPRefusal(Exception):
         self.data = data
         self.id = id
         self.headers = headers
+        self.limit = limit
 
     def body(self) -> Message:
         """The JSON-RPC error that goes out."""

@@ -10,6 +10,7 @@ import trio
 from muxsim import __version__
 from muxsim.errors import Busy, SessionExists, StartError, UnknownEnvironment
 from muxsim.guest import Guest
+from muxsim.limits import Reached
 from muxsim.serve.mcp_endpoints import MCPEndpoints, too_busy
 from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.control import PARTS, ControlUnreadable
@@ -41,13 +42,20 @@ class API:
     """The endpoints that are not MCP."""
 
     def __init__(
-        self, sessions: Sessions, pool: Pool, bridge: Guest[Any], endpoints: MCPEndpoints, default_env: str | None
+        self,
+        sessions: Sessions,
+        pool: Pool,
+        bridge: Guest[Any],
+        endpoints: MCPEndpoints,
+        default_env: str | None,
+        reached: Reached,
     ) -> None:
         self._sessions = sessions
         self._pool = pool
         self._bridge = bridge
         self._endpoints = endpoints
         self._default_env = default_env
+        self._reached = reached
         self.ready = True
 
     async def sessions(self, call: Call) -> None:
@@ -134,6 +142,7 @@ class API:
                 "sessions": len(self._sessions),
                 "waiting": statistics.leases.waiting,
                 "processes": statistics.processes.alive,
+                "limits": self._reached.counts(),
             },
         )
 

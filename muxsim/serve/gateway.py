@@ -10,9 +10,10 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from muxsim.limits import Reached
 from muxsim.serve.api import API
 from muxsim.serve.mcp_endpoints import MCPEndpoints
-from transports.asgi import Call, ClientGone, refuse
+from transports.asgi import Call, ClientGone, refusal_of, refuse
 from transports.event_stream import EventStream
 from transports.http_rules import HostRules, HTTPRefusal, header
 from transports.streamable_http import StreamableHTTP
@@ -41,13 +42,25 @@ def hand_over(scope: Any, transport: StreamableHTTP, stream: EventStream) -> Non
 class Gateway:
     """Host and Origin first, then CORS, then the routes."""
 
-    def __init__(self, endpoints: MCPEndpoints, api: API, rules: HostRules) -> None:
+    def __init__(self, endpoints: MCPEndpoints, api: API, rules: HostRules, reached: Reached) -> None:
         self.endpoints = endpoints
         self.rules = rules
+        self._reached = reached
         self._router = _router(endpoints, api)
         self._cross_origin = _with_cors(self._router, rules)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, and count it if it passed a bound."""
+        try:
+            await self._serve(scope, receive, send)
+        except ConnectionAbortedError:
+            self._reached.count("stall_timeout")
+            raise
+        refusal = refusal_of(scope)
+        if refusal is not None and refusal.limit:
+            self._reached.count(refusal.limit)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         call = Call(scope, receive, send)

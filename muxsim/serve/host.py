@@ -9,7 +9,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import structlog
@@ -19,7 +19,9 @@ from muxsim.config import Config, ServerSettings
 from muxsim.errors import ListenError
 from muxsim.events import Events
 from muxsim.guest import Guest, trio_guest, watch_on_this_loop
+from muxsim.limits import Reached
 from muxsim.serve.api import API
+from muxsim.serve.connections import Bounds, Connections, bounded
 from muxsim.serve.fast_lane import fast_lane
 from muxsim.serve.gateway import Gateway
 from muxsim.serve.log import log_event
@@ -73,6 +75,8 @@ class _Host:
         self._announce = announce
         self._events = Events()
         self._events.subscribe(log_event)
+        self._reached = Reached()
+        self._events.subscribe(self._reached.on_event)
         self._signals = 0
 
     async def run(self) -> None:
@@ -101,10 +105,12 @@ class _Host:
     async def _serve(self, sessions: Sessions, pool: Pool, bridge: Guest[Any]) -> None:
         settings = self._config.server
         endpoints = MCPEndpoints(sessions, bridge, _http_settings(self._config))
-        api = API(sessions, pool, bridge, endpoints, self._config.default)
-        gateway = Gateway(endpoints, api, HostRules(settings.allowed_hosts, settings.allowed_origins))
+        api = API(sessions, pool, bridge, endpoints, self._config.default, self._reached)
+        rules = HostRules(settings.allowed_hosts, settings.allowed_origins)
+        gateway = Gateway(endpoints, api, rules, self._reached)
         self._events.subscribe(endpoints.on_event)
-        server = _Server(_uvicorn_config(gateway))
+        connections = Connections(_bounds(settings), self._reached)
+        server = _Server(_uvicorn_config(gateway, connections))
         bridge.finished.add_done_callback(lambda _: setattr(server, "should_exit", True))
         stopping = asyncio.ensure_future(self._stop_on_signal(server, api, sessions, bridge))
         self._announce(Serving(_url(self._listener, settings), self._config))
@@ -152,10 +158,14 @@ def _http_settings(config: Config) -> HTTPSettings:
     return HTTPSettings(settings.max_body, settings.body_timeout, times, config.default)
 
 
-def _uvicorn_config(gateway: Gateway) -> uvicorn.Config:
+def _bounds(settings: ServerSettings) -> Bounds:
+    return Bounds(**{field.name: getattr(settings, field.name) for field in fields(Bounds)})
+
+
+def _uvicorn_config(gateway: Gateway, connections: Connections) -> uvicorn.Config:
     return uvicorn.Config(
         gateway,
-        http=fast_lane(gateway),
+        http=bounded(fast_lane(gateway), connections),
         ws="none",
         lifespan="off",
         interface="asgi3",

@@ -1,0 +1,63 @@
+"""Every bound of muxsim in one table: what happens past it, and how often that was.
+
+A bound is a setting of `muxsim.config.ServerSettings` or `muxsim.spec.Limits`, and its counter has the setting's name.
+docs/limits.md is made from this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from muxsim.events import SessionEvent, What
+
+CONNECTIONS: Final[Mapping[str, str]] = {
+    "max_connections": "one more connection is answered 503 and closed",
+    "max_connections_per_peer": "one more connection from the same address is answered 503 and closed",
+    "header_timeout": "408, and the connection is closed; one that has sent nothing is only closed",
+    "max_url": "414, and the connection is closed",
+    "max_headers": "431, and the connection is closed",
+    "max_header_bytes": "431, and the connection is closed",
+    "max_body": "413 as soon as it is known, and the connection is closed",
+    "body_timeout": "408, and the connection is closed",
+    "stall_timeout": "the event stream is cut; its client may come back with Last-Event-ID",
+}
+"""Of connections and requests, in the order in which a request meets them."""
+
+SERVER: Final[Mapping[str, str]] = {
+    "drain_timeout": "at shutdown, calls still in flight get an error and their sessions are ended",
+}
+"""Of muxsim as a whole."""
+
+SESSIONS: Final[Mapping[str, str]] = {
+    "start_timeout": "the session ends, and the handshake gets an error",
+    "call_timeout": "the call gets error -32001, and the backend a cancellation",
+    "idle_timeout": "the session ends",
+    "ttl": "the session ends, and calls in flight get an error",
+    "max_line": "the session ends, and calls in flight get an error that names the limit",
+}
+"""Of one session and its backend."""
+
+
+class Reached:
+    """How often each bound was reached since muxsim started."""
+
+    def __init__(self) -> None:
+        self._counts = dict.fromkeys((*CONNECTIONS, *SERVER, *SESSIONS), 0)
+
+    def __repr__(self) -> str:
+        return f"<Reached { ({name: count for name, count in self._counts.items() if count}) }>"
+
+    def count(self, setting: str, times: int = 1) -> None:
+        """Note that a bound was reached."""
+        self._counts[setting] += times
+
+    def counts(self) -> dict[str, int]:
+        """By setting, for all of them."""
+        return dict(self._counts)
+
+    def on_event(self, event: SessionEvent) -> None:
+        """Count those of sessions; a listener for `muxsim.events.Events`."""
+        setting = event.details.get({What.ENDED: "cause", What.LIMIT: "limit"}.get(event.what, ""))
+        if setting in self._counts:
+            self._counts[setting] += 1

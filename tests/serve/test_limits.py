@@ -1,0 +1,290 @@
+"""What a client may cost before its request is complete, on raw connections. Rows are those of the table of faults."""
+
+from __future__ import annotations
+
+import json
+from contextlib import AsyncExitStack, suppress
+
+import pytest
+import trio
+from harness import serving
+
+from .conftest import environment
+from .machine import descriptors, eventually, memory, peak_memory
+from .wire import ask, connect, shake_hands, text_of, tool_call
+
+pytestmark = pytest.mark.children
+
+LIMITS = """[server]
+header_timeout = 0.5
+body_timeout = 0.5
+max_body = "1 MiB"
+max_header_bytes = "8 KiB"
+max_headers = 40
+max_url = 1000
+"""
+JSON = ("Content-Type", "application/json")
+MIB = 2**20
+
+
+async def reached(url, setting):
+    return (await ask(url, "GET", "/health")).json()["limits"][setting]
+
+
+async def answers_and_closes(connection):
+    """The status of what it answers; the connection is closed after it."""
+    with trio.fail_after(5):
+        answer = await connection.answer()
+        await connection.closed_by_server()
+    return answer
+
+
+@pytest.fixture
+async def strict(tmp_path):
+    """A muxsim with small bounds."""
+    async with serving(tmp_path, LIMITS + environment("naughty")) as muxsim:
+        yield muxsim
+
+
+HALF_OPEN = {
+    "nothing": b"",
+    "an empty line": b"\r\n",
+    "half a line": b"POST /mcp HT",
+    "half the headers": b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Le",
+}
+
+
+async def test_two_hundred_connections_without_whole_headers_are_closed_in_time_and_others_served(strict):
+    """L6."""
+    before = len(descriptors(strict.process.pid))
+    async with AsyncExitStack() as stack:
+        for number in range(200):
+            connection = await stack.enter_async_context(connect(strict.url))
+            await connection.stream.send_all([*HALF_OPEN.values()][number % len(HALF_OPEN)])
+        client = await shake_hands(strict.url, "/mcp")
+        for _ in range(20):
+            assert await client.text("say", text="meanwhile") == "meanwhile"
+
+        async def all_closed():
+            return await reached(strict.url, "header_timeout") == 200
+
+        await eventually(all_closed, within=5)
+        assert await client.text("say", text="afterwards") == "afterwards"
+        await client.delete()
+        await eventually(lambda: len(descriptors(strict.process.pid)) <= before)
+
+
+@pytest.mark.parametrize("sent", HALF_OPEN.values(), ids=HALF_OPEN)
+async def test_headers_that_do_not_come_get_a_408_if_they_had_begun(strict, sent):
+    """L6."""
+    async with connect(strict.url) as connection:
+        await connection.stream.send_all(sent)
+        with trio.fail_after(5):
+            if not sent.strip():
+                await connection.closed_by_server()
+                return
+        answer = await answers_and_closes(connection)
+    assert answer.status == 408
+    assert "server.header_timeout" in answer.error["message"]
+
+
+async def test_headers_that_trickle_have_no_more_time_than_others(strict):
+    """L6: each byte comes soon after the last."""
+    async with connect(strict.url) as connection:
+        await connection.stream.send_all(b"GET /health HTTP/1.1\r\nX: ")
+        with trio.fail_after(5):
+            try:
+                while True:
+                    await connection.stream.send_all(b"x")
+                    await trio.sleep(0.05)
+            except trio.BrokenResourceError:
+                pass
+
+
+async def test_the_headers_of_a_later_request_have_a_deadline_too(strict):
+    """L6."""
+    async with connect(strict.url) as connection:
+        assert (await connection.ask("GET", "/health")).status == 200
+        await trio.sleep(0.8)
+        assert (await connection.ask("GET", "/health")).status == 200
+        await connection.stream.send_all(b"GET /health HTTP/1.1\r\nHo")
+        assert (await answers_and_closes(connection)).status == 408
+
+
+async def test_an_empty_line_after_an_answer_keeps_no_connection_for_ever(strict):
+    async with connect(strict.url) as connection:
+        assert (await connection.ask("GET", "/health")).status == 200
+        await connection.stream.send_all(b"\r\n")
+        with trio.fail_after(5):
+            await connection.closed_by_server()
+
+
+async def test_a_body_that_nobody_wants_is_not_waited_for_for_ever(strict):
+    """L7: its answer was there before it."""
+    async with connect(strict.url) as connection:
+        await connection.send("POST", "/nowhere", [("Content-Length", "100000")])
+        assert (await connection.answer()).status == 404
+        with trio.fail_after(5):
+            try:
+                while True:
+                    await connection.stream.send_all(b"x")
+                    await trio.sleep(0.05)
+            except trio.BrokenResourceError:
+                pass
+    assert await reached(strict.url, "body_timeout") == 1
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
+async def test_a_body_that_trickles_gets_a_408(strict, chunked):
+    """L7."""
+    framing = ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", "1000")
+    async with connect(strict.url) as connection, trio.open_nursery() as nursery:
+        await connection.send("POST", "/mcp", [JSON, framing])
+
+        async def trickle():
+            while True:
+                await connection.stream.send_all(b"1\r\n{\r\n" if chunked else b"{")
+                await trio.sleep(0.05)
+
+        async def trickle_until_closed():
+            with suppress(trio.BrokenResourceError):
+                await trickle()
+
+        nursery.start_soon(trickle_until_closed)
+        answer = await connection.answer()
+        nursery.cancel_scope.cancel()
+    assert answer.status == 408
+    assert "server.body_timeout" in answer.error["message"]
+    assert await reached(strict.url, "body_timeout") == 1
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
+async def test_a_body_too_large_gets_a_413_before_it_is_in_memory(strict, chunked):
+    """L8: 32 MiB, thirty-two times what is allowed."""
+    before = memory(strict.process.pid)
+    framing = ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(32 * MIB))
+    async with connect(strict.url) as connection, trio.open_nursery() as nursery:
+        await connection.send("POST", "/mcp", [JSON, framing])
+
+        async def flood():
+            try:
+                for _ in range(32):
+                    await connection.stream.send_all(
+                        (b"100000\r\n" if chunked else b"") + bytes(MIB) + b"\r\n" * chunked
+                    )
+            except trio.BrokenResourceError:
+                pass
+
+        nursery.start_soon(flood)
+        answer = await connection.answer()
+    assert answer.status == 413
+    assert "server.max_body" in answer.error["message"]
+    assert peak_memory(strict.process.pid) - before < 8 * MIB
+    assert await reached(strict.url, "max_body") == 1
+
+
+BOMBS = {
+    "one header of 64 KiB": (431, b"X: " + b"x" * 65536 + b"\r\n\r\n", "max_header_bytes"),
+    "ten thousand headers": (431, b"X: x\r\n" * 10_000 + b"\r\n", "max_header"),
+    "just too many": (431, b"X: x\r\n" * 40 + b"\r\n", "max_headers"),
+    "one header without an end": (431, b"X: " + b"x" * 2**20, "max_header_bytes"),
+    "a name without an end": (431, b"x" * 2**20, "max_header_bytes"),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+async def test_a_header_bomb_gets_a_431(strict, bomb):
+    """L9."""
+    status, headers, setting = BOMBS[bomb]
+    before = memory(strict.process.pid)
+    async with connect(strict.url) as connection, trio.open_nursery() as nursery:
+
+        async def send():
+            with suppress(trio.BrokenResourceError):
+                await connection.stream.send_all(b"POST /mcp HTTP/1.1\r\nHost: localhost\r\n" + headers)
+
+        nursery.start_soon(send)
+        try:
+            answer = await answers_and_closes(connection)
+            assert answer.status == status
+            assert f"server.{setting}" in answer.error["message"]
+        except trio.BrokenResourceError:
+            # The kernel may drop an answer when more has come than was read; that it was refused shows below.
+            pass
+    limits = (await ask(strict.url, "GET", "/health")).json()["limits"]
+    assert sum(count for name, count in limits.items() if name.startswith(setting)) == 1
+    assert peak_memory(strict.process.pid) - before < 8 * MIB
+
+
+async def test_headers_up_to_the_bounds_are_taken(strict):
+    """L9."""
+    for headers in ([("X", "x")] * 39, [("X", "x" * 8000)]):
+        assert (await ask(strict.url, "GET", "/health", headers)).status == 200
+    assert (await ask(strict.url, "GET", "/health?" + "x" * 990)).status == 200
+
+
+async def test_a_target_too_long_gets_a_414(strict):
+    async with connect(strict.url) as connection:
+        await connection.stream.send_all(b"GET /" + b"x" * 1000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = await answers_and_closes(connection)
+    assert answer.status == 414
+    assert "server.max_url" in answer.error["message"]
+    assert await reached(strict.url, "max_url") == 1
+
+
+async def test_trailers_are_bounded_and_nobodys_headers(strict):
+    """L9, L27: a session header that comes after the body opens no session."""
+    client = await shake_hands(strict.url, "/mcp")
+    body = json.dumps(tool_call(1, "say", {"text": "x"})).encode()
+    chunk = b"%x\r\n%b\r\n0\r\n" % (len(body), body)
+    framing = ("Transfer-Encoding", "chunked")
+    async with connect(strict.url) as connection:
+        trailer = f"Mcp-Session-Id: {client.id}\r\n\r\n".encode()
+        headers = [pair for pair in client.headers if pair[0] != "Mcp-Session-Id"]
+        await connection.send("POST", "/mcp", [*headers, framing], chunk + trailer)
+        assert (await connection.answer()).status == 400
+    async with connect(strict.url) as connection:
+        await connection.send("POST", "/mcp", [*client.headers, framing], chunk + b"X: " + b"x" * 100_000)
+        assert (await answers_and_closes(connection)).status == 431
+
+
+async def test_a_bad_request_behind_a_good_one_is_not_answered_in_its_place(strict):
+    """L27: the connection is closed instead."""
+    client = await shake_hands(strict.url, "/mcp")
+    body = json.dumps(tool_call(1, "slow", {"seconds": 0.3})).encode()
+    async with connect(strict.url) as connection:
+        await connection.send("POST", "/mcp", client.headers, body)
+        await connection.stream.send_all(b"POST / HTTP/1.1\r\nX: " + b"x" * 10_000 + b"\r\n\r\n")
+        received = b""
+        with trio.fail_after(5):
+            while data := await connection.stream.receive_some(65536):
+                received += data
+    assert b" 431 " not in received
+
+
+@pytest.mark.parametrize("setting", ["max_connections", "max_connections_per_peer"])
+async def test_connections_past_the_cap_get_a_503_and_places_come_back(tmp_path, setting):
+    config = f"[server]\n{setting} = 5\nheader_timeout = 60\n" + environment("naughty")
+    async with serving(tmp_path, config) as muxsim, AsyncExitStack() as stack:
+        held = [await stack.enter_async_context(connect(muxsim.url)) for _ in range(5)]
+        for connection in held:
+            assert (await connection.ask("GET", "/health")).status == 200
+        async with connect(muxsim.url) as connection:
+            answer = await answers_and_closes(connection)
+            assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+            assert f"server.{setting}" in answer.error["message"]
+        held[0].drop()
+
+        async def has_room():
+            async with connect(muxsim.url) as connection:
+                return (await connection.ask("GET", "/health")).status == 200
+
+        await eventually(has_room)
+        assert (await held[1].ask("GET", "/health")).json()["limits"][setting] >= 1
+
+
+async def test_the_short_way_still_works_under_strict_bounds(strict):
+    client = await shake_hands(strict.url, "/mcp")
+    answer = await client.post(tool_call(1, "measure", {"text": "x" * 300_000}))
+    assert text_of(answer.json()) is not None
+    assert (await client.delete()).status == 204
