@@ -20,7 +20,7 @@ import msgspec
 
 from muxsim.errors import ConfigError, UnknownEnvironment
 from muxsim.npm import is_npx, is_package_folder, parse_npx
-from muxsim.spec import PLACEHOLDERS, EnvSpec, Limits, misspelt_placeholder
+from muxsim.spec import PLACEHOLDERS, Confinement, EnvSpec, Limits, misspelt_placeholder
 
 CONFIG_NAME = "muxsim.toml"
 COMMAND_LINE = "the command line"
@@ -170,7 +170,7 @@ def load_command(argv: Sequence[str], folder: Path) -> Config:
         raise ConfigError("a command is missing after --: muxsim serve -- python server.py", file=COMMAND_LINE)
     table = _Table(COMMAND_LINE, "", {"command": argv[0], "args": list(argv[1:])}, folder.absolute(), None)
     name = _name_of(argv, table.folder)
-    spec = _environment(name, table, table.read(_DESKTOP_KEYS), Limits())
+    spec = _environment(name, table, table.read(_DESKTOP_KEYS), _Defaults())
     return Config(environments={name: spec}, default=name)
 
 
@@ -199,10 +199,10 @@ def _parsed(path: Path) -> dict[str, Any]:
 def _from_toml(root: "_Table", path: Path) -> Config:
     root.know(("server", "environments"))
     server = root.table("server")
-    settings, limits, default = _server(server)
+    settings, defaults, default = _server(server)
     specs = {}
     for name, table in root.table("environments").tables():
-        specs[name] = _environment(name, table, table.read(_ENVIRONMENT_KEYS), limits)
+        specs[name] = _environment(name, table, table.read(_ENVIRONMENT_KEYS), defaults)
     if not specs:
         raise root.error("environments", 'has no environment: add [environments.NAME] with command = "server.py"')
     return Config(environments=specs, server=settings, default=_default(server, default, specs), file=path)
@@ -212,7 +212,7 @@ def _from_json(root: "_Table", path: Path) -> Config:
     # A desktop's file holds settings of its own beside these; only what is nearly one of ours is a slip.
     root.know(("mcpServers", "muxsim"), others=True)
     server = root.table("muxsim")
-    settings, limits, default = _server(server)
+    settings, defaults, default = _server(server)
     specs = {}
     for name, entry in root.table("mcpServers").tables():
         if entry.values.get("disabled") is True:
@@ -223,18 +223,31 @@ def _from_json(root: "_Table", path: Path) -> Config:
             raise entry.error("type", f"must be stdio, the only kind of server that muxsim starts: {_DISABLE}")
         entry.know((*_DESKTOP_KEYS, "muxsim", *_FOREIGN_KEYS))
         values = {**entry.read(_DESKTOP_KEYS, others=True), **entry.table("muxsim").read(_ENVIRONMENT_KEYS)}
-        specs[name] = _environment(name, entry, values, limits)
+        specs[name] = _environment(name, entry, values, defaults)
     if not specs:
         raise root.error("mcpServers", 'has no server to start: add {"NAME": {"command": "server.py"}}')
     return Config(environments=specs, server=settings, default=_default(server, default, specs), file=path)
 
 
-def _server(table: "_Table") -> tuple[ServerSettings, Limits, str | None]:
+@dataclass(frozen=True, slots=True)
+class _Defaults:
+    """What environments start from."""
+
+    limits: Limits = field(default_factory=Limits)
+    confinement: Confinement = field(default_factory=Confinement)
+
+    def changed(self, values: Mapping[str, Any]) -> "_Defaults":
+        return _Defaults(
+            replace(self.limits, **{key: value for key, value in values.items() if key in _LIMIT_KEYS}),
+            replace(self.confinement, **{key: value for key, value in values.items() if key in _CONFINEMENT_KEYS}),
+        )
+
+
+def _server(table: "_Table") -> tuple[ServerSettings, _Defaults, str | None]:
     """The server's settings, the limits that environments start from, and the default's name."""
-    values = table.read({**_SERVER_KEYS, **_LIMIT_KEYS, "default": _TEXT})
+    values = table.read({**_SERVER_KEYS, **_LIMIT_KEYS, **_CONFINEMENT_KEYS, "default": _TEXT})
     settings = ServerSettings(**{key: value for key, value in values.items() if key in _SERVER_KEYS})
-    limits = Limits(**{key: value for key, value in values.items() if key in _LIMIT_KEYS})
-    return settings, limits, values.get("default")
+    return settings, _Defaults().changed(values), values.get("default")
 
 
 def _default(server: "_Table", name: str | None, specs: Mapping[str, EnvSpec]) -> str | None:
@@ -245,10 +258,11 @@ def _default(server: "_Table", name: str | None, specs: Mapping[str, EnvSpec]) -
     return name
 
 
-def _environment(name: str, table: "_Table", values: Mapping[str, Any], limits: Limits) -> EnvSpec:
+def _environment(name: str, table: "_Table", values: Mapping[str, Any], defaults: _Defaults) -> EnvSpec:
     if "command" not in values:
         raise table.error("command", "is missing: name a script, a program, npx or an npm package's folder")
     command, args = _command(table, values)
+    own = defaults.changed(values)
     return EnvSpec(
         name=name,
         command=command,
@@ -257,7 +271,8 @@ def _environment(name: str, table: "_Table", values: Mapping[str, Any], limits: 
         cwd=_absolute(values.get("cwd", "."), table.folder),
         shared=values.get("shared", False),
         control=values.get("control", False),
-        limits=replace(limits, **{key: value for key, value in values.items() if key in _LIMIT_KEYS}),
+        limits=own.limits,
+        confinement=own.confinement,
     )
 
 
@@ -388,6 +403,10 @@ def _seconds_or_never(value: Any) -> float | None:
     return None if value in ("never", math.inf) else _seconds(value)
 
 
+def _or_unlimited(read: Callable[[Any], int]) -> Callable[[Any], int | None]:
+    return lambda value: None if value == "unlimited" else read(value)
+
+
 def _whole(least: int, most: float = math.inf) -> Callable[[Any], int]:
     def read(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
@@ -423,6 +442,9 @@ _FLAG = _Kind("true or false", _flag)
 _SECONDS = _Kind("a number of seconds above 0, such as 60", _seconds)
 _SECONDS_OR_NEVER = _Kind('a number of seconds above 0, such as 600, or "never"', _seconds_or_never)
 _SIZE_KIND = _Kind('a number of bytes above 0, or a size such as "64 MiB"', _size)
+
+_COUNT_OR_UNLIMITED = _Kind('a whole number from 1, or "unlimited"', _or_unlimited(_whole(1)))
+_SIZE_OR_UNLIMITED = _Kind('a number of bytes above 0, a size such as "64 MiB", or "unlimited"', _or_unlimited(_size))
 
 _SERVER_KEYS: dict[str, _AnyKind] = {
     "host": _TEXT,
@@ -464,6 +486,14 @@ _LIMIT_KEYS: dict[str, _AnyKind] = {
     "max_line": _SIZE_KIND,
     "stderr_lines": _Kind("a whole number from 0", _whole(0)),
 }
+_CONFINEMENT_KEYS: dict[str, _AnyKind] = {
+    "max_cpu_seconds": _COUNT_OR_UNLIMITED,
+    "max_address_space": _SIZE_OR_UNLIMITED,
+    "max_open_files": _COUNT_OR_UNLIMITED,
+    "max_file_size": _SIZE_OR_UNLIMITED,
+    "nice": _Kind("a whole number from 0 to 19", _whole(0, 19)),
+    "no_new_privs": _FLAG,
+}
 _DESKTOP_KEYS: dict[str, _AnyKind] = {
     "command": _TEMPLATE,
     "args": _ListOf('a list of strings, such as ["--seed", "{seed}"]', _ARGUMENT),
@@ -476,6 +506,7 @@ _ENVIRONMENT_KEYS: dict[str, _AnyKind] = {
     "shared": _FLAG,
     "control": _FLAG,
     **_LIMIT_KEYS,
+    **_CONFINEMENT_KEYS,
 }
 
 

@@ -118,6 +118,29 @@ class Limits:
     """How many of the last stderr lines are kept, for the errors of a session whose backend died."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confinement:
+    """What a backend may use of the machine, and do to it; None means as much as muxsim itself may."""
+
+    max_cpu_seconds: int | None = None
+    """CPU time of each process of a session, in whole seconds (RLIMIT_CPU); it is killed past it."""
+
+    max_address_space: int | None = None
+    """Addresses each process may map (RLIMIT_AS); not for Node, which reserves far more than it uses."""
+
+    max_open_files: int | None = None
+    """Files each process may have open (RLIMIT_NOFILE)."""
+
+    max_file_size: int | None = None
+    """How large a file may become by its writing (RLIMIT_FSIZE)."""
+
+    nice: int = 0
+    """What is added to muxsim's own niceness, up to 19: the higher, the later its turn on a busy machine."""
+
+    no_new_privs: bool = True
+    """No setuid program or file capability gives a session more rights (sudo, ping and rootless podman need that)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Launch:
     """What to execute for one session: ``argv[0]`` is a path, or a name to be found on ``env["PATH"]``."""
@@ -158,6 +181,9 @@ class EnvSpec:
 
     limits: Limits = Limits()
     """The bounds of each session."""
+
+    confinement: Confinement = Confinement()
+    """What its processes may use of the machine."""
 
     package: str = ""
     """``name@version`` of the npm package behind the command, once the spec is prepared; else ``""``."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from muxsim.config import ServerSettings
-from muxsim.spec import Limits
+from muxsim.spec import Confinement, Limits
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "configuration.md"
@@ -40,7 +40,7 @@ Times are in seconds, sizes in bytes or text such as `"64 MiB"`. `"never"` takes
 | `shared` | `false` | one process and one lasting session for all clients, for a server without state of its own |
 | `control` | `false` | every tool result carries the control plane, not only for calls that ask for it |
 
-and each of the [limits](#limits).
+and each of the [limits](#limits), and of the [bounds on processes](#processes).
 
 A shared server that speaks both kinds of revision usually settles on the kind of its first client, and refuses the
 other then: with `shared`, let clients of 2026-07-28 and older ones use two entries of the config.
@@ -56,6 +56,13 @@ other then: with `shared`, let clients of 2026-07-28 and older ones use two entr
 `{seed}`, `{session_id}` and `{workspace}` are filled in anywhere in `command`, `args`, `env` and `cwd`; `{{seed}}` is a
 literal `{seed}`, and other braces stay as they are. `${NAME}` comes from muxsim's own environment, `${NAME:-default}`
 has a fallback, and `$${` is a literal `${`. Every process also gets `MUXSIM_SEED` and `MUXSIM_WORKSPACE`.
+"""
+
+PROCESSES = """\
+## Processes
+
+What the processes of each session may use of the machine, per environment, or in `[server]` for all. Whoever is killed
+by one of these ends its session with an error that names the key; other sessions go on.
 """
 
 
@@ -76,10 +83,10 @@ def docs_of(settings: type[Any]) -> dict[str, str]:
     return docs
 
 
-def shown(value: Any) -> str:
-    """A default as it would stand in the file."""
+def shown(value: Any, none: str = "never") -> str:
+    """A default as it would stand in the file; `none` is the word for None."""
     if value is None:
-        return '`"never"`'
+        return f'`"{none}"`'
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, int) and value >= 2**20 and value % 2**20 == 0:
@@ -91,11 +98,11 @@ def shown(value: Any) -> str:
     return f"`{value:g}`"
 
 
-def table(settings: type[Any]) -> str:
+def table(settings: type[Any], none: str = "never") -> str:
     """Key, default and meaning of each field."""
     docs = docs_of(settings)
     rows = [
-        f"| `{field.name}` | {shown(field.default)} | {docs[field.name].replace('|', '&#124;')} |"
+        f"| `{field.name}` | {shown(field.default, none)} | {docs[field.name].replace('|', '&#124;')} |"
         for field in dataclasses.fields(settings)
     ]
     return "\n".join(["| key | default | |", "|---|---|---|", *rows])
@@ -107,6 +114,7 @@ def page() -> str:
         f"{HEAD}\n## Server\n\n`[server]`. `default` names the environment for clients that name none; the limits below"
         f" may stand here too, as\ndefaults of every environment.\n\n{table(ServerSettings)}\n"
         f"\n## Limits\n\nOf each session and its backend, per environment.\n\n{table(Limits)}\n"
+        f"\n{PROCESSES}\n{table(Confinement, 'unlimited')}\n"
     )
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from muxsim import config
 from muxsim.config import Config, ServerSettings, find_config, load, load_command
 from muxsim.errors import ConfigError, UnknownEnvironment
-from muxsim.spec import EnvSpec, Limits
+from muxsim.spec import Confinement, EnvSpec, Limits
 
 MIB = 2**20
 
@@ -207,6 +207,7 @@ def test_a_file_with_a_byte_order_mark_is_read(folder):
 def test_every_setting_and_limit_has_a_key():
     assert list(config._SERVER_KEYS) == [field.name for field in dataclasses.fields(ServerSettings)]
     assert list(config._LIMIT_KEYS) == [field.name for field in dataclasses.fields(Limits)]
+    assert list(config._CONFINEMENT_KEYS) == [field.name for field in dataclasses.fields(Confinement)]
 
 
 def test_limits_of_the_server_are_where_environments_start_from(folder):
@@ -225,6 +226,26 @@ def test_limits_of_the_server_are_where_environments_start_from(folder):
     )
     assert loaded.environments["a"].limits == Limits(start_timeout=5.0, ttl=100.0)
     assert loaded.environments["b"].limits == Limits(start_timeout=5.0, ttl=None)
+
+
+def test_bounds_on_processes_come_from_the_server_too_and_can_be_lifted(folder):
+    loaded = toml(
+        folder,
+        """
+        [server]
+        max_open_files = 100
+        nice = 5
+        [environments.a]
+        command = "a"
+        no_new_privs = false
+        [environments.b]
+        command = "b"
+        max_open_files = "unlimited"
+        max_file_size = "2 MiB"
+        """,
+    )
+    assert loaded.environments["a"].confinement == Confinement(max_open_files=100, nice=5, no_new_privs=False)
+    assert loaded.environments["b"].confinement == Confinement(nice=5, max_file_size=2 * MIB)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 import trio
 
 from muxsim.spec import Limits
+from muxsim.supervise.enclosure import Enclosure
 from muxsim.supervise.process import EndTimes, Process
 from transports.errors import LineTooLong, RemoteProtocolError
 from transports.interfaces import Watch
@@ -66,8 +67,16 @@ class BackendListener(Protocol):
 class Backend:
     """The child that serves one session. `run` reads it until it is finished; `end` ends its whole tree."""
 
-    def __init__(self, process: Process, limits: Limits, listener: BackendListener, watch: Watch | None = None) -> None:
+    def __init__(
+        self,
+        process: Process,
+        limits: Limits,
+        listener: BackendListener,
+        watch: Watch | None = None,
+        enclosure: Enclosure | None = None,
+    ) -> None:
         self._process = process
+        self._enclosure = Enclosure() if enclosure is None else enclosure
         self._limits = limits
         self._listener = listener
         self._violation: LineTooLong | None = None
@@ -155,6 +164,8 @@ class Backend:
             reason = f"the backend wrote {self._violation.message}"
         elif code is None:
             reason = "the backend closed its stdin or stdout while it was running"
+        elif met := self._enclosure.verdict(self._process.pid, code):
+            reason = met
         elif code < 0:
             reason = f"the backend was killed by {signal.Signals(-code).name}"
         else:

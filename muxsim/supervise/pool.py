@@ -17,8 +17,9 @@ from muxsim import npm
 from muxsim.errors import Busy, StartError
 from muxsim.spec import EnvSpec
 from muxsim.supervise.backend import Backend, BackendListener
+from muxsim.supervise.enclosure import Enclosure
 from muxsim.supervise.leases import Answer, Leases, LeaseStatistics
-from muxsim.supervise.process import Command, Launcher, LauncherStatistics, ProcessStartError
+from muxsim.supervise.process import Launcher, LauncherStatistics, ProcessStartError
 from transports.interfaces import Watch
 
 
@@ -82,15 +83,14 @@ class Pool:
     async def start(self, lease: Lease, *, seed: int, session: str, listener: BackendListener) -> Backend:
         """Start a backend on a lease. Raises `StartError` if the command cannot be run."""
         launch = lease.spec.launch(seed=seed, session_id=session, workspace=str(lease.workspace), environ=self._environ)
+        enclosure = Enclosure(lease.spec.confinement)
         try:
             # The mark by which strays are found is in the child's environment; the session's id, which opens its
             # URLs, must not be.
-            process = await self._launcher.spawn(
-                Command(launch.argv, launch.env, launch.cwd), session=secrets.token_hex(8)
-            )
+            process = await self._launcher.spawn(enclosure.command(launch), session=secrets.token_hex(8))
         except ProcessStartError as error:
             raise StartError(f"environment {lease.spec.name!r}: {error}") from error
-        return Backend(process, lease.spec.limits, listener, self._watch)
+        return Backend(process, lease.spec.limits, listener, self._watch, enclosure)
 
     async def release(self, lease: Lease) -> None:
         """Take a lease back and remove its folder; whoever waits longest gets the place."""

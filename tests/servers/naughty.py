@@ -330,6 +330,80 @@ def endless_line(id, arguments, line):
         write(block)
 
 
+# ---- ways to want too much
+
+
+def burn_cpu(id, arguments, line):
+    """Compute for ever; with `ignore` through SIGXCPU too."""
+    if arguments.get("ignore"):
+        signal.signal(signal.SIGXCPU, signal.SIG_IGN)
+    while True:
+        pass
+
+
+def grow_file(id, arguments, line):
+    """Write a file of that many MiB; with `die` as a program that does not, like Python, ignore SIGXFSZ."""
+    if arguments.get("die"):
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    attempt(id, lambda: write_file(arguments["mib"]))
+
+
+def write_file(mib):
+    with open(os.path.join(os.environ["MUXSIM_WORKSPACE"], "large"), "wb", buffering=0) as file:
+        for _ in range(mib):
+            file.write(b"x" * 2**20)
+
+
+def take_memory(id, arguments, line):
+    attempt(id, lambda: kept.append(b"x" * (arguments["mib"] * 2**20)))
+
+
+def open_files(id, arguments, line):
+    attempt(id, lambda: kept.extend(open(os.devnull) for _ in range(arguments["count"])))  # noqa: SIM115
+
+
+def start_processes(id, arguments, line):
+    """Fork that many who stay; `user` is who does it."""
+    if "user" in arguments:
+        os.setuid(arguments["user"])
+    attempt(id, lambda: [fork_grandchild("group", keep_stdout=False) for _ in range(arguments["count"])])
+
+
+def read_file(id, arguments, line):
+    def read():
+        with open(arguments["path"]) as file:
+            return file.read()
+
+    attempt(id, read)
+
+
+def touch(id, arguments, line):
+    attempt(id, lambda: open(arguments["path"], "w").close())
+
+
+def connect(id, arguments, line):
+    import socket  # noqa: PLC0415 - dear, and hardly ever needed
+
+    attempt(id, lambda: socket.create_connection(tuple(arguments["address"]), 2).close())
+
+
+def listing(id, arguments, line):
+    attempt(id, lambda: os.listdir(arguments["path"]))
+
+
+kept = []  # what was taken
+
+
+def attempt(id, action):
+    """Answer what came of it, or the name of the error."""
+    try:
+        result = action()
+    except (OSError, MemoryError) as error:
+        text(id, {"error": type(error).__name__, "errno": getattr(error, "errno", None)})
+    else:
+        text(id, {"result": result if isinstance(result, str | list) else None})
+
+
 def stubborn(*_):
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -341,6 +415,7 @@ TOOLS = {function.__name__: function for function in (
     own_error, kill_itself, stop_itself, close_stdout, close_stdin, half_a_line, spawn, leave_stdout_behind,
     hang, block, not_json, not_messages, old_reply, bad_utf8, bad_utf8_reply, pieces, twice, unknown_ids,
     stderr_flood, close_stderr, notification_flood, progress_flood, big, endless_line,
+    burn_cpu, grow_file, take_memory, open_files, start_processes, read_file, touch, connect, listing,
 )} | {"exit": exit_now, "heard": heard_lines}
 # fmt: on
 
