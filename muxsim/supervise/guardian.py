@@ -9,6 +9,7 @@ Each packet is one JSON object whose `"kind"` names it:
 
     to the guardian                                          its answer
     spawn {ref, argv, env, cwd, umask, confinement} + 3 fds  spawned {ref, pid} + pidfd, or failed {ref, stage, errno}
+    adopt {ref, pid, mark}                                   spawned {ref, pid} + pidfd, or failed {ref, stage, errno}
     remember {pid}                                           remembered {pid}
     signal {pid, signals}                                    none; goes to the child's process group
     sweep {pid}                                              swept {pid, killed, left}
@@ -435,6 +436,11 @@ class Tree:
             self._seen[pid] = stat.started
             self._sessions.add(stat.session)
 
+    def disown(self, pid: int) -> None:
+        """This process, perhaps seen among our descendants, has a tree of its own now."""
+        self._seen.pop(pid, None)
+        self._sessions.discard(pid)
+
     def owns(self, orphan: Orphan) -> bool:
         pid, stat, environment = orphan
         return (
@@ -491,6 +497,7 @@ class Guardian:
             self._poll.register(fd, select.POLLIN)
         self._answers = {
             "spawn": self._spawn,
+            "adopt": self._adopt,
             "remember": self._remember,
             "signal": self._signal,
             "sweep": self._sweep,
@@ -564,6 +571,21 @@ class Guardian:
             os.waitpid(start.pid, 0)
             self._fail(start.ref, *json.loads(failure))
             return
+        self._take_in(start)
+
+    def _adopt(self, order: Message, _fds: Sequence[int]) -> None:
+        """Take in an orphan that one of our children has forked as a backend (supervise/zygote.py)."""
+        pid, mark = order["pid"], order["mark"]
+        stat = read_stat(pid)
+        known = pid in self._trees or any(start.pid == pid for start in self._starting.values())
+        if known or stat is None or stat.parent != self._pid or f"\0{MARK}={mark}\0".encode() not in environment(pid):
+            self._fail(order["ref"], "adopt", errno.ESRCH)
+            return
+        for tree in self._trees.values():
+            tree.disown(pid)
+        self._take_in(Starting(order["ref"], pid, mark))
+
+    def _take_in(self, start: Starting) -> None:
         self._trees[start.pid] = tree = Tree(start.pid, start.mark)
         try:
             self._announce(start)

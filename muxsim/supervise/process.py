@@ -38,6 +38,9 @@ DEATH_LIMIT = 1.0
 
 Stream = Literal["stdin", "stdout", "stderr"]
 
+Fork = Callable[[str, tuple[int, int, int]], Awaitable[int]]
+"""Makes a process with this mark and these streams, which it takes over, and returns its pid."""
+
 
 @dataclass(frozen=True)
 class Command:
@@ -132,11 +135,12 @@ class Process:
     they are handed over (-1 afterwards). Who waits on one when it is closed gets trio.ClosedResourceError.
     """
 
-    def __init__(self, guardian: _Guardian, pid: int, pidfd: int, session: str, pipes: tuple[int, int, int]) -> None:
+    def __init__(self, guardian: _Guardian, pid: int, pidfd: int, start: _Start) -> None:
         self.pid = pid
-        self.session = session
+        self.session = start.session
+        self.mark = start.mark
         self.returncode: int | None = None
-        self.stdin, self.stdout, self.stderr = pipes
+        self.stdin, self.stdout, self.stderr = start.pipes
         self._guardian = guardian
         self._pidfd = pidfd
         self._close_stdin: Callable[[], None] | None = None
@@ -274,10 +278,13 @@ class Process:
 
 
 class _Start:
-    """A spawn in flight. Settled when it has a process or an error."""
+    """A spawn or an adoption in flight, which has no command. Settled when it has a process or an error."""
 
-    def __init__(self, number: int, command: Command, session: str, pipes: tuple[int, int, int]) -> None:
+    def __init__(
+        self, number: int, mark: str, command: Command | None, session: str, pipes: tuple[int, int, int]
+    ) -> None:
         self.number = number
+        self.mark = mark
         self.command = command
         self.session = session
         self.settled = trio.Event()
@@ -290,9 +297,12 @@ class _Start:
         self.process = process
         self.settled.set()
 
-    def fail(self, number: int, stage: str) -> None:
+    def close(self) -> None:
         for fd in self.pipes:
             os.close(fd)
+
+    def fail(self, number: int, stage: str) -> None:
+        self.close()
         self.error = ProcessStartError(number, stage, _explain(number, stage, self.command))
         self.settled.set()
 
@@ -337,12 +347,11 @@ class _Guardian:
 
     # what is asked of it
 
-    def spawn(self, command: Command, session: str) -> _Start:
-        number = self._counts.next_number
-        self._counts.next_number += 1
-        order = _order(command, mark=f"{self._token}.{number}")
-        theirs, ours = _open_pipes()
-        start = _Start(number, command, session, ours)
+    def spawn(self, command: Command, session: str, *, channel: bool) -> _Start:
+        number, mark = self._next_mark()
+        order = order_of(command, mark)
+        theirs, ours = _open_pipes(channel=channel)
+        start = _Start(number, mark, command, session, ours)
         try:
             packet = wire.pack({**order, "ref": number}, theirs)
         except OSError as error:
@@ -351,6 +360,28 @@ class _Guardian:
         self.starts[number] = start
         self._post(packet, start)
         return start
+
+    async def adopt(self, fork: Fork, session: str) -> _Start:
+        number, mark = self._next_mark()
+        theirs, ours = _open_pipes()
+        start = _Start(number, mark, None, session, ours)
+        try:
+            pid = await fork(mark, theirs)  # which has closed them even if it fails
+        except BaseException:
+            start.close()  # the end of its stdin ends a fork of which we have not heard
+            raise
+        if self.gone:
+            start.fail(errno.EPIPE, "guardian")
+            return start
+        self.starts[number] = start
+        self._post(wire.pack({"kind": "adopt", "ref": number, "pid": pid, "mark": mark}), start)
+        return start
+
+    def _next_mark(self) -> tuple[int, str]:
+        number = self._counts.next_number
+        self._counts.next_number += 1
+        # Of one length, since a fork writes its own over the one that its process was started with.
+        return number, f"{self._token}.{number:010d}"
 
     async def abandon(self, start: _Start) -> None:
         """Nobody wants this process any more: end it, now or as soon as it is there."""
@@ -459,7 +490,7 @@ class _Guardian:
             self._post(wire.pack({"kind": "sweep", "pid": message["pid"]}))
             start.fail(errno.EMFILE, "descriptors")
             return
-        process = Process(self, message["pid"], fds[0], start.session, start.pipes)
+        process = Process(self, message["pid"], fds[0], start)
         self.processes[process.pid] = process
         self._counts.spawned += 1
         start.succeed(process)
@@ -565,17 +596,35 @@ class Launcher:
             await service.__aexit__(None, None, None)
 
     @trio.lowlevel.enable_ki_protection
-    async def spawn(self, command: Command, *, session: str) -> Process:
+    async def spawn(self, command: Command, *, session: str, channel: bool = False) -> Process:
         """Start `command`; many may be in flight at once. Returns once the program itself runs.
 
-        Raises ProcessStartError, and then, as when cancelled, leaves neither a child nor a descriptor.
+        With `channel` its stdin is not a pipe but a SOCK_SEQPACKET socket, for messages both ways. Raises
+        ProcessStartError, and then, as when cancelled, leaves neither a child nor a descriptor.
         """
         try:
             guardian = self._guardian()
-            start = guardian.spawn(command, session)
+            start = guardian.spawn(command, session, channel=channel)
         except ProcessStartError:
             self._counts.failed += 1
             raise
+        return await self._settled(guardian, start)
+
+    @trio.lowlevel.enable_ki_protection
+    async def adopt(self, parent: Process, fork: Fork, *, session: str) -> Process:
+        """Take in a process that `parent` has forked and orphaned: from then on it is a child like any other.
+
+        Raises ProcessStartError if it is not there or not ours, and whatever `fork` raises.
+        """
+        guardian = parent._guardian
+        try:
+            start = await guardian.adopt(fork, session)
+        except ProcessStartError:
+            self._counts.failed += 1
+            raise
+        return await self._settled(guardian, start)
+
+    async def _settled(self, guardian: _Guardian, start: _Start) -> Process:
         try:
             await start.settled.wait()
         except trio.Cancelled:
@@ -647,11 +696,12 @@ def _start_guardian(python: str, token: str, channel: socket.socket) -> subproce
     )
 
 
-def _open_pipes() -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+def _open_pipes(*, channel: bool = False) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """Pipes for stdin, stdout and stderr: the child's ends and ours, which do not block. All or none."""
     fds: list[int] = []
     try:
-        for _ in range(3):
+        fds += _open_channel() if channel else os.pipe2(os.O_CLOEXEC)
+        for _ in range(2):
             fds += os.pipe2(os.O_CLOEXEC)
         ours = (fds[1], fds[2], fds[4])
         for fd in ours:
@@ -664,6 +714,11 @@ def _open_pipes() -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     return (fds[0], fds[3], fds[5]), ours
 
 
+def _open_channel() -> tuple[int, int]:
+    theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return theirs.detach(), ours.detach()
+
+
 def _close_end(fd: int) -> int:
     if fd >= 0:
         trio.lowlevel.notify_closing(fd)
@@ -671,7 +726,8 @@ def _close_end(fd: int) -> int:
     return -1
 
 
-def _order(command: Command, mark: str) -> wire.Message:
+def order_of(command: Command, mark: str) -> wire.Message:
+    """What the guardian, or a process that waits for its order, is told of `command`."""
     # Not the session's id: it opens the session's URLs, and many servers show their environment to the agent.
     env = {**command.env, wire.MARK: mark}
     _check(command, env)
@@ -681,11 +737,12 @@ def _order(command: Command, mark: str) -> wire.Message:
         "env": env,
         "cwd": os.path.abspath(command.cwd),
         "umask": command.umask,
-        "confinement": _confinement(command),
+        "confinement": confinement_of(command),
     }
 
 
-def _confinement(command: Command) -> wire.Message:
+def confinement_of(command: Command) -> wire.Message:
+    """What `wire.confine` is to apply."""
     wanted = {"nice": command.nice, "no_new_privs": command.no_new_privs, "rlimits": dict(command.rlimits)}
     return {key: value for key, value in wanted.items() if value}
 
@@ -703,7 +760,13 @@ def _check(command: Command, env: Mapping[str, str]) -> None:
         raise ProcessStartError(errno.EINVAL, "command", fault)
 
 
-def _explain(number: int, stage: str, command: Command) -> str:
+def _explain(number: int, stage: str, command: Command | None) -> str:
+    if command is None:
+        return f"cannot take in a forked process ({stage}): {_advise(number)}"
+    return _explain_spawn(number, stage, command)
+
+
+def _explain_spawn(number: int, stage: str, command: Command) -> str:
     start = f"cannot start {command.argv[0]!r}"
     if stage == "guardian":
         return f"{start}: muxsim's helper process has died, see stderr; another try gets a new one"
