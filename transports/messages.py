@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from transports.errors import INVALID_REQUEST, PARSE_ERROR, RemoteProtocolError
 
@@ -38,11 +38,12 @@ _LARGE: Final = 64 * 1024
 
 _VERSION: Final = b'"2.0"'
 _NULL: Final = b"null"
+_ID_NAME: Final = b'"id"'
 _NEWLINES_TO_SPACES: Final = bytes.maketrans(b"\r\n", b"  ")
 
 
-class _Params(msgspec.Struct):
-    meta: Raw | msgspec.UnsetType = msgspec.field(name="_meta", default=msgspec.UNSET)
+class _Params(msgspec.Struct, gc=False):
+    meta: Raw | UnsetType = msgspec.field(name="_meta", default=UNSET)
 
 
 _params_decoder: Final = msgspec.json.Decoder(_Params)
@@ -53,36 +54,30 @@ def _meta_of(params: Raw | None) -> dict[str, Raw]:
         return {}
     try:
         meta = _params_decoder.decode(params).meta
-        return {} if meta is msgspec.UNSET else _members_decoder.decode(meta)
+        return {} if meta is UNSET else _members_decoder.decode(meta)
     except (msgspec.DecodeError, RecursionError):
         return {}
 
 
-class Message:
-    """One JSON-RPC message: ``kind``, ``id`` (None for notifications), ``method`` ("" for answers) and the raw members.
+class Message(msgspec.Struct, eq=False, gc=False):
+    """One JSON-RPC message: ``kind``, ``id`` (None for notifications), ``method`` ("" for answers) and raw members.
 
-    ``members`` maps each top-level name to its raw JSON; treat it as frozen, several receivers may share it.
+    ``raw_id`` and ``params`` are the very bytes that came, None where there are none. Treat a message as frozen,
+    several receivers may share it. A Struct, since several are made on each call's way.
     """
 
-    __slots__ = ("_data", "_large", "_meta", "id", "is_answer", "kind", "members", "method")
-
-    def __init__(
-        self,
-        kind: Kind,
-        id: RequestId | None,
-        method: str,
-        members: dict[str, Raw],
-        data: bytes | None = None,
-    ) -> None:
-        self.kind = kind
-        # Whether this ends a request; asked so often on a call's way that it is not worth a property.
-        self.is_answer = kind is Kind.RESULT or kind is Kind.ERROR
-        self.id = id
-        self.method = method
-        self.members = members
-        self._data = data
-        self._large = data is not None and len(data) >= _LARGE
-        self._meta: dict[str, Raw] | None = None
+    kind: Kind
+    id: RequestId | None
+    method: str
+    # Whether this ends a request; asked so often on a call's way that it is not worth a property.
+    is_answer: bool
+    raw_id: bytes | None
+    params: Raw | None
+    _members: dict[str, Raw] | None = None
+    _data: bytes | None = None
+    _large: bool = False
+    _plain: bool = False
+    _meta: dict[str, Raw] | None = None
 
     def __repr__(self) -> str:
         name = f" {self.method}" if self.method else ""
@@ -90,15 +85,18 @@ class Message:
         return f"<Message {self.kind.value}{name}{number}>"
 
     @property
-    def params(self) -> Raw | None:
-        """The raw ``params`` member, if there is one."""
-        return self.members.get("params")
+    def members(self) -> dict[str, Raw]:
+        """Each top-level name and its raw JSON."""
+        if self._members is None:
+            assert self._data is not None
+            self._members = _members_decoder.decode(self._data)
+        return self._members
 
     @property
     def meta(self) -> dict[str, Raw]:
         """The raw members of the params' ``_meta``; {} if there is none. Decoded once: several steps look at it."""
         if self._meta is None:
-            self._meta = _meta_of(self.members.get("params"))
+            self._meta = _meta_of(self.params)
         return self._meta
 
     def pieces(self) -> list[bytes | memoryview]:
@@ -117,24 +115,57 @@ class Message:
     def encode(self) -> bytes:
         """The message as one line of JSON without its newline; the bytes that came, if nothing was changed."""
         if self._data is None:
-            self._data = _encode(self.members)
+            self._data = _encode(self._members)
         return self._data
 
-    def with_id(self, id: RequestId, raw: Raw | None = None) -> Message:
+    def with_id(self, id: RequestId, raw: bytes | None = None) -> Message:
         """The same message under another id; ``raw`` is the id's own spelling, where one is to be kept."""
-        members = self.members.copy()
-        members["id"] = Raw(_encode(id)) if raw is None else raw
-        changed = Message(self.kind, id, self.method, members)
-        changed._large = self._large
-        return changed
+        if raw is None:
+            raw = b"%d" % id if type(id) is int else _encode(id)
+        data, old = self._data, self.raw_id
+        if self._plain and old is not None and data is not None and data.count(_ID_NAME) == 1:
+            # The only place that can be the id's name; to make the whole line anew costs several times as much.
+            start = data.index(old, data.index(_ID_NAME) + len(_ID_NAME))
+            data = b"".join((data[:start], raw, data[start + len(old) :]))
+            return Message(self.kind, id, self.method, self.is_answer, raw, self.params, None, data, False, True)
+        return self.with_members({**self.members, "id": Raw(raw)}, id)
 
     def with_params(self, params: Mapping[str, Any]) -> Message:
         """The same message with other params, whose values may be Raw."""
-        members = self.members.copy()
-        members["params"] = Raw(_encode(params))
-        changed = Message(self.kind, self.id, self.method, members)
+        return self.with_members({**self.members, "params": Raw(_encode(params))})
+
+    def with_members(self, members: dict[str, Raw], id: RequestId | None = None) -> Message:
+        """The same message with other members; ``id`` where they change it."""
+        changed = _from_members(self.kind, self.id if id is None else id, self.method, members)
         changed._large = self._large
         return changed
+
+
+def _from_members(kind: Kind, id: RequestId | None, method: str, members: dict[str, Raw]) -> Message:
+    raw_id = members.get("id")
+    return Message(
+        kind,
+        id,
+        method,
+        kind is Kind.RESULT or kind is Kind.ERROR,
+        None if raw_id is None else bytes(raw_id),
+        members.get("params"),
+        members,
+    )
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    """What is looked at in a usual message."""
+
+    jsonrpc: Literal["2.0"]
+    id: Raw | UnsetType = UNSET
+    method: str | UnsetType = UNSET
+    params: Raw | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+
+
+_envelope_decoder: Final = msgspec.json.Decoder(_Envelope)
 
 
 def decode(data: bytes) -> Message:
@@ -143,12 +174,49 @@ def decode(data: bytes) -> Message:
     Raises :class:`RemoteProtocolError` with code -32700 if the bytes are not JSON in UTF-8, and -32600 if they are
     JSON but not one JSON-RPC 2.0 message; :func:`readable_id` may still find the id then.
     """
+    if len(data) < _LARGE:
+        try:
+            message = _decode_usual(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            message = None
+        if message is not None:
+            return message
+    return _decode_carefully(data)
+
+
+def _decode_usual(data: bytes) -> Message | None:
+    """A message that has nothing odd about it, decoded at a fraction of the cost; None for any other."""
+    # An escape may hide a member's name, and a newline is for the careful way to take out.
+    if b"\\u" in data or b"\n" in data or b"\r" in data:
+        return None
+    if not data.isascii():
+        data.decode()
+    envelope = _envelope_decoder.decode(data)
+    params = None if envelope.params is UNSET else envelope.params
+    if envelope.id is UNSET:
+        if envelope.method is UNSET:
+            return None
+        return Message(Kind.NOTIFICATION, None, envelope.method, False, None, params, None, data)
+    raw_id = bytes(envelope.id)
+    id = _id_decoder.decode(raw_id)
+    if envelope.method is not UNSET:
+        return Message(Kind.REQUEST, id, envelope.method, False, raw_id, params, None, data, False, True)
+    if (envelope.result is UNSET) is (envelope.error is UNSET):
+        return None
+    kind = Kind.ERROR if envelope.result is UNSET else Kind.RESULT
+    return Message(kind, id, "", True, raw_id, params, None, data, False, True)
+
+
+def _decode_carefully(data: bytes) -> Message:
     members = _decode_members(data)
     if b"\n" in data or b"\r" in data:
         # Pretty-printed JSON: a raw newline is only white space by now, and would break every line-based framing.
         data = data.translate(_NEWLINES_TO_SPACES)
         members = _decode_members(data)
-    return _classify(members, data)
+    message = _from_members(*_classify(members), members)
+    message._data = data
+    message._large = len(data) >= _LARGE
+    return message
 
 
 def _decode_members(data: bytes) -> dict[str, Raw]:
@@ -162,24 +230,23 @@ def _decode_members(data: bytes) -> dict[str, Raw]:
         raise RemoteProtocolError(PARSE_ERROR, f"not JSON: {error}") from None
 
 
-def _classify(members: dict[str, Raw], data: bytes) -> Message:
+def _classify(members: dict[str, Raw]) -> tuple[Kind, RequestId | None, str]:
     if bytes(members.get("jsonrpc", b"")) != _VERSION:
         raise RemoteProtocolError(INVALID_REQUEST, 'not a JSON-RPC message: "jsonrpc" is not "2.0"')
     raw_id = members.get("id")
     if "method" in members:
         method = _decode_method(members["method"])
         if raw_id is None:
-            return Message(Kind.NOTIFICATION, None, method, members, data)
-        return Message(Kind.REQUEST, decode_id(raw_id), method, members, data)
+            return Kind.NOTIFICATION, None, method
+        return Kind.REQUEST, decode_id(raw_id), method
     if ("result" in members) == ("error" in members):
         raise RemoteProtocolError(INVALID_REQUEST, "not a JSON-RPC message: no method, and not one of result and error")
     if "result" in members:
         if raw_id is None:
             raise RemoteProtocolError(INVALID_REQUEST, "not a JSON-RPC message: a result without an id")
-        return Message(Kind.RESULT, decode_id(raw_id), "", members, data)
+        return Kind.RESULT, decode_id(raw_id), ""
     # An error that answers something unreadable has no id, or null.
-    answered = None if raw_id is None or bytes(raw_id) == _NULL else decode_id(raw_id)
-    return Message(Kind.ERROR, answered, "", members, data)
+    return Kind.ERROR, None if raw_id is None or bytes(raw_id) == _NULL else decode_id(raw_id), ""
 
 
 def decode_id(raw: Raw) -> RequestId:
@@ -233,7 +300,7 @@ def request(id: RequestId, method: str, params: Any = None) -> Message:
     members = {"jsonrpc": Raw(_VERSION), "id": Raw(_encode(id)), "method": Raw(_encode(method))}
     if params is not None:
         members["params"] = Raw(_encode(params))
-    return Message(Kind.REQUEST, id, method, members)
+    return _from_members(Kind.REQUEST, id, method, members)
 
 
 def notification(method: str, params: Any = None) -> Message:
@@ -241,13 +308,13 @@ def notification(method: str, params: Any = None) -> Message:
     members = {"jsonrpc": Raw(_VERSION), "method": Raw(_encode(method))}
     if params is not None:
         members["params"] = Raw(_encode(params))
-    return Message(Kind.NOTIFICATION, None, method, members)
+    return _from_members(Kind.NOTIFICATION, None, method, members)
 
 
 def result(id: RequestId, value: Any) -> Message:
     """A new result."""
     members = {"jsonrpc": Raw(_VERSION), "id": Raw(_encode(id)), "result": Raw(_encode(value))}
-    return Message(Kind.RESULT, id, "", members)
+    return _from_members(Kind.RESULT, id, "", members)
 
 
 def error(id: RequestId | None, code: int, message: str, data: Any = None) -> Message:
@@ -256,7 +323,7 @@ def error(id: RequestId | None, code: int, message: str, data: Any = None) -> Me
     if data is not None:
         body["data"] = data
     members = {"jsonrpc": Raw(_VERSION), "id": Raw(_encode(id)), "error": Raw(_encode(body))}
-    return Message(Kind.ERROR, id, "", members)
+    return _from_members(Kind.ERROR, id, "", members)
 
 
 def error_code(message: Message) -> int | None:

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from transports import modern_rules
 from transports.asgi import Call, respond, stream_events, wait_disconnect
@@ -56,6 +56,20 @@ class StreamTimes:
     stall: float = 60.0
 
 
+class ShortExchange(Protocol):
+    """A POST that expects one JSON answer and nothing else, and is told which it was to be. Calls may not raise."""
+
+    def answered(self, message: Message) -> None:
+        """The answer came first."""
+
+    def lengthened(self, stream: EventStream) -> None:
+        """Something else came first, or nothing: all that comes is on ``stream``, for `StreamableHTTP.resume`."""
+
+
+def _in_flight(id: RequestId) -> HTTPRefusal:
+    return HTTPRefusal(400, f"request id {id!r} is in flight already", id=id)
+
+
 class StreamableHTTP:
     """One client of the handshake revisions, across all its connections. Runs on asyncio, inside ASGI handlers."""
 
@@ -65,6 +79,7 @@ class StreamableHTTP:
         self._receiver = receiver
         self._times = times
         self._exchanges: dict[RequestId, EventStream] = {}
+        self._short: dict[RequestId, ShortExchange] = {}
         self._json_only: set[RequestId] = set()
         self._unfinished: dict[str, EventStream] = {}
         self._finished: dict[str, tuple[EventStream, float]] = {}
@@ -88,6 +103,14 @@ class StreamableHTTP:
 
     def send(self, message: Message, about: RequestId | None = None) -> None:
         """Put a message on the stream of the request it is about, or on the standing stream."""
+        if about is not None and about in self._short:
+            if message.is_answer:
+                exchange = self._short.pop(about)
+                self._json_only.discard(about)
+                exchange.answered(message)
+                return
+            if about not in self._json_only:
+                self.lengthen(about)
         if about is None or (stream := self._exchanges.get(about)) is None:
             self._standing.put(message)
         elif message.is_answer:
@@ -102,6 +125,7 @@ class StreamableHTTP:
 
     def withdraw(self, about: RequestId) -> None:
         """End the stream of a cancelled request without an answer; a response has to end somehow."""
+        self.lengthen(about)
         stream = self._exchanges.pop(about, None)
         if stream is not None:
             self._json_only.discard(about)
@@ -113,6 +137,8 @@ class StreamableHTTP:
         if self._closed:
             return
         self._closed = True
+        for about in list(self._short):
+            self.lengthen(about)
         for stream in (self._standing, *self._exchanges.values()):
             stream.end()
         self._exchanges.clear()
@@ -121,6 +147,23 @@ class StreamableHTTP:
     def silence(self) -> float:
         """Seconds without a message after which a call's answer becomes an event stream."""
         return self._times.silence
+
+    def begin_short(self, message: Message, wanted: Accepts, exchange: ShortExchange) -> None:
+        """Hand a request over whose answer, if it is the first thing that comes, is given straight to ``exchange``."""
+        assert message.id is not None
+        if message.id in self._exchanges or message.id in self._short:
+            raise _in_flight(message.id)
+        self._short[message.id] = exchange
+        if not wanted.stream:
+            self._json_only.add(message.id)
+        self._receiver.receive(message)
+
+    def lengthen(self, about: RequestId) -> None:
+        """Make a short exchange an ordinary one, if it is still waiting: it streams, takes long, or was cancelled."""
+        exchange = self._short.pop(about, None)
+        if exchange is not None:
+            stream = self._exchanges[about] = self._new_stream(attended=True)
+            exchange.lengthened(stream)
 
     async def resume(self, stream: EventStream, call: Call) -> None:
         """Answer a POST whose request `begin` has handed over already, now that it takes longer or streams."""
@@ -146,8 +189,8 @@ class StreamableHTTP:
     def begin(self, message: Message, wanted: Accepts) -> EventStream:
         """Hand a request over and return the stream on which its answer will come."""
         assert message.id is not None
-        if message.id in self._exchanges:
-            raise HTTPRefusal(400, f"request id {message.id!r} is in flight already", id=message.id)
+        if message.id in self._exchanges or message.id in self._short:
+            raise _in_flight(message.id)
         stream = self._exchanges[message.id] = self._new_stream(attended=True)
         if not wanted.stream:
             self._json_only.add(message.id)

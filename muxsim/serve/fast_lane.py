@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
+import re
 import urllib.parse
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from muxsim.serve.mcp_endpoints import HTTPClient
 from transports.errors import RemoteProtocolError
 from transports.event_stream import EventStream
 from transports.http_rules import Accepts, HTTPRefusal, RawHeaders, accepts, is_modern, protocol_version
-from transports.messages import Kind, decode
+from transports.messages import Kind, Message, RequestId, decode
 
 _REMEMBERED_HEADERS: Final = 1024
 # How often calls are looked at that may have been silent for too long; a timer for each would cost more than they.
@@ -34,6 +35,9 @@ _BODY_PATIENCE: Final = 1.0
 _RECEIVE_SIZE: Final = 64 * 1024
 # Up to this, head and body are one write, and so one wake-up of the client.
 _ONE_WRITE: Final = 64 * 1024
+_HEAD_END: Final = b"\r\n\r\n"
+_LENGTH_DIGITS: Final = 20
+_LENGTH_LINE: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})(?=\r\n)", re.IGNORECASE)
 _HEAD: Final = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\nmcp-session-id: %b\r\n%b\r\n"
 )
@@ -49,6 +53,10 @@ class FastLane(HttpToolsProtocol):
     _parts: list[bytes] | None = None
     _body_timer: asyncio.TimerHandle | None = None
     _idle_since: float | None = None
+    # Whether the parser stands between two requests, what has come of the next one, and the head of an earlier one.
+    _between = True
+    _raw: bytes = b""
+    _familiar: _FamiliarHead | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -56,11 +64,20 @@ class FastLane(HttpToolsProtocol):
             transport.max_size = _RECEIVE_SIZE
 
     def data_received(self, data: bytes) -> None:
+        if self._between:
+            if self._familiar is not None and self._is_idle() and self._take_familiar(self._familiar, data):
+                return
+            self._raw = data
         super().data_received(data)
+        self._raw = b""
         if self._parts is not None and self._body_timer is None:
             self._body_timer = self.loop.call_later(_BODY_PATIENCE, self._stop_waiting_for_body)
 
     # ---- from the parser
+
+    def on_message_begin(self) -> None:
+        self._between = False
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         if self._may_be_short():
@@ -75,13 +92,12 @@ class FastLane(HttpToolsProtocol):
             self._parts.append(body)
 
     def on_message_complete(self) -> None:
+        self._between = True
         if self._parts is None:
             super().on_message_complete()
             return
         body = self._take_body()
-        call = self._hand_over(body)
-        if call is not None:
-            call.follow()
+        if self._hand_over(body):
             return
         super().on_headers_complete()
         super().on_body(body)
@@ -101,9 +117,11 @@ class FastLane(HttpToolsProtocol):
         super().on_headers_complete()
         super().on_body(body)
 
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
     def _may_be_short(self) -> bool:
-        busy = self.cycle is not None and not self.cycle.response_complete
-        if busy or self.expect_100_continue or self.parser.get_method() != b"POST":
+        if not self._is_idle() or self.expect_100_continue or self.parser.get_method() != b"POST":
             return False
         length = None
         for name, value in self.headers:
@@ -113,48 +131,73 @@ class FastLane(HttpToolsProtocol):
                 return False
         return length is not None and length.isdigit() and int(length) <= self.gateway.endpoints.max_body
 
-    def _hand_over(self, body: bytes) -> _ShortCall | None:
-        """The call, under way to its backend; None if the application has to look at the request."""
+    def _hand_over(self, body: bytes) -> bool:
+        """Take the short way with a request, unless the application has to look at it."""
         headers = dict(self.headers)
         session_id = headers.get(b"mcp-session-id")
         if session_id is None:
-            return None
+            return False
         client = self.gateway.endpoints.client(session_id.decode("latin-1"))
-        if client is None or not client.attachment.ready or not _is_on(client, self.url):
-            return None
+        if client is None or not _is_on(client, self.url):
+            return False
         wanted = _usual(self.verdicts, self.gateway, self.headers, headers)
         if wanted is None or not wanted.json:
-            return None
+            return False
+        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        if not self._begin(body, client, wanted, keep_alive):
+            return False
+        if keep_alive:
+            self._familiar = _FamiliarHead.of(self._raw, body, session_id, client, wanted, self.scope, self.url)
+        return True
+
+    def _take_familiar(self, head: _FamiliarHead, data: bytes) -> bool:
+        """Take a whole request that has an earlier one's head, which need be neither parsed nor judged again."""
+        body = head.body_of(data)
+        if body is None or self.gateway.endpoints.client(head.session_id) is not head.client:
+            return False
+        if len(body) > self.gateway.endpoints.max_body:
+            return False
+        self._idle_since = None
+        self.scope, self.url = head.scope, head.url
+        return self._begin(body, head.client, head.wanted, keep_alive=True)
+
+    def _begin(self, body: bytes, client: HTTPClient, wanted: Accepts, keep_alive: bool) -> bool:
+        if not client.attachment.ready:
+            return False
         try:
             message = decode(body)
-            if message.kind is not Kind.REQUEST:
-                return None
-            stream = client.transport.begin(message, wanted)
-        except (RemoteProtocolError, HTTPRefusal):
-            return None
-        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-        call = _ShortCall(self, client, stream, keep_alive)
-        self.cycle = call  # type: ignore[assignment]  # uvicorn looks at no more of it than _ShortCall has
-        return call
+        except RemoteProtocolError:
+            return False
+        if message.kind is not Kind.REQUEST:
+            return False
+        assert message.id is not None
+        before, self.cycle = self.cycle, _ShortCall(self, client, message.id, keep_alive)  # type: ignore[assignment]
+        try:
+            self.cycle.begin(message, wanted)  # type: ignore[attr-defined]
+        except HTTPRefusal:
+            self.cycle = before
+            return False
+        return True
 
     # ---- the way back
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         super()._start_asgi_task(cycle, functools.partial(_run, cycle, app))
 
-    def start_asgi(self, call: _ShortCall) -> None:
+    def start_asgi(self, call: _ShortCall, stream: EventStream) -> None:
         """Give a call that turned out to be unusual to the application, as it stands."""
         url = httptools.parse_url(call.url)
         path = url.path.decode("ascii")
-        call.scope.update(
+        scope = dict(
+            call.scope,
             method="POST",
             path=self.root_path + (urllib.parse.unquote(path) if "%" in path else path),
             raw_path=self.root_path.encode("ascii") + url.path,
             query_string=url.query or b"",
         )
-        hand_over(call.scope, call.client.transport, call.stream)
+        hand_over(scope, call.client.transport, stream)
         cycle = RequestResponseCycle(
-            scope=call.scope,
+            scope=scope,  # type: ignore[arg-type]
             transport=self.transport,
             flow=self.flow,
             logger=self.logger,
@@ -217,18 +260,60 @@ async def _run(cycle: RequestResponseCycle, app: ASGIApp, scope: Scope, receive:
         cycle.disconnected = True
 
 
+class _FamiliarHead:
+    """The bytes of a request's head, which another request may repeat but for its content-length.
+
+    A real client sends the same head with every call, so to find that it did is all that there is to check. What was
+    found out about the head holds as long as its session's client does.
+    """
+
+    __slots__ = ("client", "prefix", "scope", "session_id", "suffix", "url", "wanted")
+
+    def __init__(
+        self, prefix: bytes, suffix: bytes, session_id: str, client: HTTPClient, wanted: Accepts, scope: Any, url: bytes
+    ) -> None:
+        self.prefix = prefix
+        self.suffix = suffix
+        self.session_id = session_id
+        self.client = client
+        self.wanted = wanted
+        self.scope = scope
+        self.url = url
+
+    @classmethod
+    def of(
+        cls, raw: bytes, body: bytes, session_id: bytes, client: HTTPClient, wanted: Accepts, scope: Any, url: bytes
+    ) -> _FamiliarHead | None:
+        """The head of a request that came whole as ``raw``; None if it came in pieces."""
+        end = raw.find(_HEAD_END) + len(_HEAD_END)
+        length = _LENGTH_LINE.search(raw, 0, end)
+        if length is None or raw[end:] != body:
+            return None
+        return cls(raw[: length.start(1)], raw[length.end(1) : end], session_id.decode(), client, wanted, scope, url)
+
+    def body_of(self, data: bytes) -> bytes | None:
+        """The body of a whole request that has this head; None if ``data`` is anything else."""
+        start = len(self.prefix)
+        end = data.find(b"\r", start, start + _LENGTH_DIGITS)
+        length = data[start:end]
+        if end < 0 or not length.isdigit() or not data.startswith(self.prefix) or not data.startswith(self.suffix, end):
+            return None
+        body = data[end + len(self.suffix) :]
+        return body if len(body) == int(length) else None
+
+
 class _ShortCall:
     """A call under way: answered in one write, or given to the application as it stands.
 
     It stands where uvicorn expects a cycle, so that a pipelined request waits for it and a lost connection is noted.
     """
 
-    __slots__ = ("client", "disconnected", "keep_alive", "protocol", "response_complete", "scope", "stream", "url")
+    __slots__ = ("client", "disconnected", "id", "keep_alive", "protocol", "response_complete", "scope", "url")
 
-    def __init__(self, protocol: FastLane, client: HTTPClient, stream: EventStream, keep_alive: bool) -> None:
+    def __init__(self, protocol: FastLane, client: HTTPClient, id: RequestId, keep_alive: bool) -> None:
         self.protocol = protocol
         self.client = client
-        self.stream = stream
+        self.id = id
         self.keep_alive = keep_alive
         self.scope: Any = protocol.scope
         self.url: bytes = protocol.url
@@ -243,26 +328,32 @@ class _ShortCall:
     def set(self) -> None:
         """Nobody waits."""
 
-    def follow(self) -> None:
-        """Wait for the first message; a refusal of the router's is there already."""
-        if self.stream.ended:
-            self._settle()
-            return
-        self.stream.on_change(self._settle)
-        self.protocol.patience.begin(self.stream, self.client.transport.silence)
+    def begin(self, message: Message, wanted: Accepts) -> None:
+        """Send the request on its way; the answer, a refusal of the router's for one, may be there at once."""
+        patience = self.protocol.patience
+        patience.begin(self, self.client.transport.silence)
+        try:
+            self.client.transport.begin_short(message, wanted, self)
+        except HTTPRefusal:
+            patience.end(self)
+            raise
 
-    def _settle(self) -> None:
-        self.protocol.patience.end(self.stream)
-        first = self.stream.first()
-        if first is not None and first.is_answer:
-            self._write(first.encode())
-        else:
-            self.protocol.start_asgi(self)
+    def overdue(self) -> None:
+        """It has been silent for as long as its client's transport allows."""
+        self.client.transport.lengthen(self.id)
 
-    def _write(self, body: bytes) -> None:
-        self.response_complete = True
+    def lengthened(self, stream: EventStream) -> None:
+        """Something else than its answer comes first."""
+        self.protocol.patience.end(self)
+        self.protocol.start_asgi(self, stream)
+
+    def answered(self, message: Message) -> None:
+        """Write the answer."""
         protocol = self.protocol
+        protocol.patience.end(self)
+        self.response_complete = True
         if not self.disconnected:
+            body = message.encode()
             close = b"" if self.keep_alive else b"connection: close\r\n"
             head = _HEAD % (len(body), self.client.transport.session_header[1], close)
             if len(body) <= _ONE_WRITE:
@@ -276,33 +367,33 @@ class _ShortCall:
 
 
 class _Patience:
-    """Wakes streams that have been silent for as long as their client's transport allows."""
+    """Wakes calls that have been silent for as long as their client's transport allows."""
 
     def __init__(self) -> None:
         # In the order of their deadlines: every transport of one server has the same patience.
-        self._deadlines: dict[EventStream, float] = {}
+        self._deadlines: dict[_ShortCall, float] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ticking = False
 
-    def begin(self, stream: EventStream, seconds: float) -> None:
-        """Wake ``stream`` in so many seconds, give or take a tick, unless `end` is called first."""
+    def begin(self, call: _ShortCall, seconds: float) -> None:
+        """Tell ``call`` in so many seconds, give or take a tick, unless `end` is called first."""
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
-        self._deadlines[stream] = loop.time() + seconds
+        self._deadlines[call] = loop.time() + seconds
         if not self._ticking:
             self._ticking = True
             loop.call_later(_TICK, self._tick, loop)
 
-    def end(self, stream: EventStream) -> None:
-        """Forget ``stream``."""
-        self._deadlines.pop(stream, None)
+    def end(self, call: _ShortCall) -> None:
+        """Forget ``call``."""
+        self._deadlines.pop(call, None)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
         late = itertools.takewhile(lambda one: one[1] <= now, self._deadlines.items())
-        for stream, _ in list(late):
-            stream.wake()
+        for call, _ in list(late):
+            call.overdue()
         self._ticking = bool(self._deadlines)
         if self._ticking:
             loop.call_later(_TICK, self._tick, loop)

@@ -123,7 +123,7 @@ def without_control(answer: Message, method: str) -> Message:
     if not changed:
         return answer
     members = {**answer.members, "result": Raw(msgspec.json.encode(body))}
-    return Message(answer.kind, answer.id, answer.method, members)
+    return answer.with_members(members)
 
 
 def _strike_resources(body: dict[str, Raw], list_name: str, uri_name: str) -> bool:

@@ -58,7 +58,7 @@ def with_control(result: Message, control: Mapping[str, Any]) -> Message:
     meta = members_of(body.get("_meta"))
     body["_meta"] = Raw(msgspec.json.encode({**meta, META_KEY: control}))
     members = {**result.members, "result": Raw(msgspec.json.encode(body))}
-    return Message(result.kind, result.id, result.method, members)
+    return result.with_members(members)
 
 
 def resource_value(answer: Message) -> Any:
