@@ -31,8 +31,6 @@ _REMEMBERED_HEADERS: Final = 1024
 _TICK: Final = 0.1
 # A body that takes longer goes the ordinary way, which has a deadline for it.
 _BODY_PATIENCE: Final = 1.0
-# asyncio's own 256 KiB are mapped and unmapped by malloc at every read.
-_RECEIVE_SIZE: Final = 64 * 1024
 # Up to this, head and body are one write, and so one wake-up of the client.
 _ONE_WRITE: Final = 64 * 1024
 _HEAD_END: Final = b"\r\n\r\n"
@@ -57,11 +55,6 @@ class FastLane(HttpToolsProtocol):
     _between = True
     _raw: bytes = b""
     _familiar: _FamiliarHead | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        if hasattr(transport, "max_size"):
-            transport.max_size = _RECEIVE_SIZE
 
     def data_received(self, data: bytes) -> None:
         if self._between:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import structlog
 import uvicorn
+import uvloop
 
 from muxsim.config import Config, ServerSettings
 from muxsim.errors import ListenError
@@ -53,7 +54,8 @@ def serve(config: Config, announce: Callable[[Serving], None]) -> None:
     """
     with _listening(config.server) as listener:
         _run_in_batches()
-        asyncio.run(_Host(config, listener, announce).run())
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_Host(config, listener, announce).run())
 
 
 def _run_in_batches() -> None:

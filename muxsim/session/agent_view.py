@@ -40,6 +40,7 @@ class AgentAttachment(Attachment):
         """Take a message from the agent; a wish for the control plane is refused or struck out."""
         if message.kind is Kind.REQUEST:
             assert message.id is not None
+            message = _unambiguous(message)
             if names_control(message):
                 self.transport.send(
                     messages.error(message.id, RESOURCE_NOT_FOUND, "there is no such resource"), message.id
@@ -93,6 +94,18 @@ def names_control(message: Message) -> bool:
     if message.method == "completion/complete":
         return _is_control(member(message.params, "ref", "uri"))
     return False
+
+
+def _unambiguous(message: Message) -> Message:
+    """The request with every name once: of two, a backend might heed the first, while the last is looked at here."""
+    params = members_of(message.params)
+    for name in ("_meta", "ref"):
+        if inner := members_of(params.get(name)):
+            params[name] = Raw(msgspec.json.encode(inner))
+    members = {**message.members}
+    if params:
+        members["params"] = Raw(msgspec.json.encode(params))
+    return message.with_members(members)
 
 
 def without_wish(message: Message) -> Message:

@@ -285,6 +285,8 @@ class Router:
         if exchange.method == LISTEN:
             message = _with_subscription_id(message, "result", exchange.raw_id)
         answer = Delivery(attachment, message.with_id(id, exchange.raw_id), id)
+        if exchange.method != "initialize":
+            return Routed((), (answer,))
         return self._and_forward(more, answer)
 
     def _and_forward(self, more: Routed, *first: Delivery) -> Routed:

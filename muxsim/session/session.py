@@ -189,9 +189,10 @@ class Session:
 
     def _idle_deadline(self) -> float:
         idle = self.spec.limits.idle_timeout
-        if idle is None or self.lasting or self._router.in_flight:
+        if idle is None or self.lasting:
             return math.inf
-        return self._last_activity + idle
+        # A request in flight is activity, also that of an endless call.
+        return idle + (self._now() if self._router.in_flight else self._last_activity)
 
     def _listening(self) -> bool:
         # A client that holds a stream open is there; the stream's pings find out when it is not.
@@ -268,20 +269,27 @@ class Session:
                 refusal = messages.error(message.id, SESSION_ENDED, f"the session has ended: {self.ending.text}")
                 attachment.transport.send(refusal, message.id)
             return
-        self._touch()
-        if message.kind is Kind.REQUEST and not self._router.awaits(attachment, message.id):
-            self._expect_answer(attachment, message)
-            if message.method == "tools/call":
-                message = self._expect_score(attachment, message)
+        self._last_activity = self._now()
+        if message.kind is Kind.REQUEST:
+            message = self._expect(attachment, message)
         self._carry_out(self._router.from_client(attachment, message))
 
+    def _expect(self, attachment: Attachment, message: Message) -> Message:
+        """Note what a request is to get, unless its id is in flight already: then it gets a refusal."""
+        timed = attachment.patience is not None or self.state is State.STARTED
+        scored = message.method == "tools/call" and (self.spec.control or asks_for_control(message))
+        if (timed or scored) and not self._router.awaits(attachment, message.id):
+            if timed:
+                self._expect_answer(attachment, message)
+            if scored:
+                return self._expect_score(attachment, message)
+        return message
+
     def _expect_score(self, attachment: Attachment, message: Message) -> Message:
-        """Note that a tool call's result is to carry the control plane, if it or the spec asks for it."""
-        asked = asks_for_control(message)
-        if asked or self.spec.control:
-            assert message.id is not None
-            self._scored[attachment, message.id] = envelope_of(message)
-        return message if asked or not self.spec.control else asking_for_control(message)
+        """Note that a tool call's result is to carry the control plane; returns the call that asks for it."""
+        assert message.id is not None
+        self._scored[attachment, message.id] = envelope_of(message)
+        return message if asks_for_control(message) else asking_for_control(message)
 
     def cancel(self, attachment: Attachment, request_id: messages.RequestId) -> None:
         """Give up a request of a client that has gone on without its answer."""
@@ -323,14 +331,12 @@ class Session:
 
     def from_backend(self, message: Message) -> None:
         """Take one message from the backend."""
-        self._touch()
+        self._last_activity = self._now()
         if message.is_answer and self.state is State.STARTED:
             self.state = State.READY
             self._handshake_deadline = math.inf
             self._emit(What.READY, seconds=round(self._last_activity - self.created, 3))
         self._carry_out(self._router.from_backend(message))
-        if not self._router.in_flight:
-            self._wake_timer_by(self._idle_deadline())
 
     def unreadable(self, line: bytes, error: RemoteProtocolError) -> None:
         """Skip a line on the backend's stdout that is no message; the request it answers, if one, gets an error."""

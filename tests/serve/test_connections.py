@@ -138,6 +138,56 @@ async def test_the_short_way_and_the_ordinary_way_give_the_same_answers(muxsim, 
         assert seen(short) == seen(ordinary), name
 
 
+@pytest.mark.parametrize("accept", ACCEPTS.values(), ids=ACCEPTS)
+async def test_a_head_that_was_seen_before_gives_the_same_answers(muxsim, accept):
+    """Only the length of its body differs from that of the call before on the connection."""
+    client = await shake_hands(muxsim.url)
+    for name, message in REQUESTS.items():
+        async with connect(client.url) as connection:
+            answers = []
+            for one in (tool_call(1, "say", {"text": "before"}), message, tool_call(1, "say", {"text": "after"})):
+                given = [("Content-Type", "application/json"), ("Accept", accept), *client.headers[2:]]
+                body = one if isinstance(one, bytes) else json.dumps(one).encode()
+                answers.append(await connection.ask("POST", client.path, given, body))
+            fresh = await client.post(message, [("Accept", accept), ("Origin", OURS)])
+            assert seen(answers[1]) == seen(fresh), name
+            assert seen(answers[0])[:3] == seen(answers[2])[:3]
+
+
+@pytest.mark.parametrize("cut", [40, 200, -30, -1])
+async def test_a_head_that_was_seen_before_may_come_in_pieces(client, cut):
+    async with connect(client.url) as connection:
+        connection.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for number in range(3):
+            request = posted(client, tool_call(number, "say", {"text": str(number) * 20}))
+            await connection.stream.send_all(request[:cut])
+            await trio.lowlevel.checkpoint()
+            await connection.stream.send_all(request[cut:])
+            assert text_of((await connection.answer()).json()) == str(number) * 20
+
+
+async def test_a_head_that_was_seen_before_opens_nothing_once_its_session_has_ended(muxsim):
+    client = await shake_hands(muxsim.url)
+    async with connect(client.url) as connection:
+        for status in (200, 404):
+            await connection.stream.send_all(posted(client, tool_call(1, "say", {"text": "x"})))
+            answer = await connection.answer()
+            assert answer.status == status
+            if status == 200:
+                assert (await client.delete()).status == 204
+                await eventually(lambda: not muxsim.leftovers())
+
+
+async def test_another_host_after_a_head_that_was_seen_before_is_refused(client):
+    """L19: what was found out about one head is not carried over to another."""
+    request = posted(client, tool_call(1, "say", {"text": "x"}))
+    async with connect(client.url) as connection:
+        await connection.stream.send_all(request)
+        assert (await connection.answer()).status == 200
+        await connection.stream.send_all(request.replace(b"Host: 127.0.0.1", b"Host: evil.test"))
+        assert (await connection.answer()).status == 421
+
+
 def seen(answer):
     """What of an answer a client goes by, without what differs from one stream to the next."""
     kind = answer.headers.get("content-type", "").partition(";")[0]

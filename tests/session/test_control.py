@@ -251,6 +251,23 @@ async def test_an_escaped_uri_is_the_same_uri():
     assert messages.error_code(transport.sent[-1][0]) == -32002
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"jsonrpc":"2.0","id":5,"method":"resources/read","method":"x","params":{"uri":"control://reward"}}',
+        b'{"jsonrpc":"2.0","id":5,"method":"resources/read","params":{"uri":"control://reward","uri":"a://b"}}',
+        b'{"jsonrpc":"2.0","id":5,"method":"x","params":{"_meta":{"muxsim/control":true},"_meta":{}}}',
+        b'{"jsonrpc":"2.0","id":5,"method":"x","params":{"_meta":{"muxsim/control":true,"muxsim/control":false}}}',
+    ],
+)
+async def test_an_agent_cannot_hide_a_wish_behind_a_name_given_twice(line):
+    """Some backends would heed the first of the two."""
+    session, backend = fake_session(Lake().answers())
+    attachment, _ = connect(session, AgentAttachment)
+    attachment.receive(messages.decode(line))
+    assert b"control" not in backend.sent[-1].encode()
+
+
 async def test_an_agent_is_not_notified_of_control_plane_resources():
     session, _ = fake_session(Lake().answers())
     _, transport = connect(session, AgentAttachment)

@@ -104,6 +104,26 @@ def test_another_id_changes_nothing_else(envelope, id):
     assert original.encode() == data
 
 
+@pytest.mark.parametrize(
+    "params",
+    [
+        b'{"id":7}',
+        b'{"a":"id"}',
+        b'{"\\u0069d":7}',
+        b'{"a":"\\"id\\""}',
+        b'[{"id":7},{"id":7}]',
+        b'{"id":{"id":"id"}}',
+    ],
+)
+@pytest.mark.parametrize(
+    "form",
+    [b'{"jsonrpc":"2.0","id":7,"method":"m","params":%b}', b'{"params":%b,"method":"m","id" : 7 ,"jsonrpc":"2.0"}'],
+)
+def test_only_the_id_of_the_message_itself_is_changed(form, params):
+    changed = json.loads(decode(form % params).with_id(12).encode())
+    assert changed == {"jsonrpc": "2.0", "id": 12, "method": "m", "params": json.loads(params)}
+
+
 @given(envelopes(), ids)
 def test_going_to_another_id_and_back_is_lossless_but_for_white_space(envelope, id):
     data, spelled = envelope
