@@ -40,14 +40,15 @@ class AgentAttachment(Attachment):
         """Take a message from the agent; a wish for the control plane is refused or struck out."""
         if message.kind is Kind.REQUEST:
             assert message.id is not None
+            request_id = message.id
             message = _unambiguous(message)
             if names_control(message):
                 self.transport.send(
-                    messages.error(message.id, RESOURCE_NOT_FOUND, "there is no such resource"), message.id
+                    messages.error(request_id, RESOURCE_NOT_FOUND, "there is no such resource"), request_id
                 )
                 return
-            self._asked[message.id] = message.method
             message = without_wish(message)
+            self._asked[request_id] = message.method
         super().receive(message)
 
 
