@@ -31,6 +31,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _VARIABLE = re.compile(r"\$(\$\{)|\$\{([^{}]*)\}|(\$\{)")
 _VARIABLE_NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 _SIZE = re.compile(r"(\d+) ?(KiB|MiB|GiB)")
+_SHARE = re.compile(r"(\d+(?:\.\d+)?)%")
 _SIZE_UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?")
 _HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?")
@@ -72,6 +73,22 @@ class ServerSettings:
 
     queue_timeout: float = 30.0
     """How long one may wait for a place before it is refused."""
+
+    max_starting: int = 0
+    """How many backends may be starting at once, until their first answer; 0 means four for each processor."""
+
+    max_sessions_per_client: int = 0
+    """How many sessions one client (a token's name, else an address) may have open or asked for; 0 sets no bound."""
+
+    opens_per_second: float = 200.0
+    """How many sessions one client may ask for per second in the long run; 0 sets no bound."""
+
+    opens_burst: int = 1000
+    """How many of those may come at once."""
+
+    memory_limit: int | str | None = "90%"
+    """How much memory may be in use before no more sessions start: a share of the machine, or of the cgroup that limits
+    muxsim, or a size for muxsim and its environments. `"never"` looks at none."""
 
     max_body: int = 64 * 2**20
     """The largest request body."""
@@ -422,6 +439,16 @@ def _size(value: Any) -> int:
     return _whole(1)(value)
 
 
+def _rate(value: Any) -> float:
+    return 0.0 if value == 0 and not isinstance(value, bool) else _seconds(value)
+
+
+def _memory(value: Any) -> int | str | None:
+    if isinstance(value, str) and (match := _SHARE.fullmatch(value)) and 0 < float(match[1]) <= 100:
+        return value
+    return None if value == "never" else _size(value)
+
+
 def _one_of(*choices: str) -> _Kind:
     return _Kind("one of " + ", ".join(choices), lambda value: choices[choices.index(value)])
 
@@ -460,6 +487,11 @@ _SERVER_KEYS: dict[str, _AnyKind] = {
     "max_sessions": _Kind("a whole number from 1", _whole(1)),
     "max_pending": _Kind("a whole number from 0", _whole(0)),
     "queue_timeout": _SECONDS,
+    "max_starting": _Kind("a whole number from 0", _whole(0)),
+    "max_sessions_per_client": _Kind("a whole number from 0", _whole(0)),
+    "opens_per_second": _Kind("a number from 0", _rate),
+    "opens_burst": _Kind("a whole number from 1", _whole(1)),
+    "memory_limit": _Kind('a share such as "80%", a size such as "20 GiB", or "never"', _memory),
     "max_body": _SIZE_KIND,
     "body_timeout": _SECONDS,
     "header_timeout": _SECONDS,
@@ -485,6 +517,8 @@ _LIMIT_KEYS: dict[str, _AnyKind] = {
     "term_timeout": _SECONDS,
     "max_line": _SIZE_KIND,
     "stderr_lines": _Kind("a whole number from 0", _whole(0)),
+    "max_failed_starts": _Kind("a whole number from 0", _whole(0)),
+    "failed_start_window": _SECONDS,
 }
 _CONFINEMENT_KEYS: dict[str, _AnyKind] = {
     "max_cpu_seconds": _COUNT_OR_UNLIMITED,

@@ -49,11 +49,15 @@ class PackageError(StartError):
 
 
 class Busy(MuxsimError):
-    """All sessions are taken, and waiting for one was no use either; ``retry_after`` is in seconds."""
+    """No session can start now, and waiting for one was no use either; ``retry_after`` is in seconds."""
 
     def __init__(self, message: str, retry_after: float) -> None:
         self.retry_after = retry_after
         super().__init__(message)
+
+
+class TooMuch(Busy):
+    """This client has too many sessions, or asks for them too fast; others are served."""
 
 
 class SessionExists(MuxsimError):

@@ -117,6 +117,13 @@ class Limits:
     stderr_lines: int = 20
     """How many of the last stderr lines are kept, for the errors of a session whose backend died."""
 
+    max_failed_starts: int = 5
+    """After how many failed starts within `failed_start_window` the environment is left alone for as long again; then
+    one start is tried. 0 never leaves it alone."""
+
+    failed_start_window: float = 30.0
+    """The time within which failed starts count together, and for which nothing starts after too many."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confinement:

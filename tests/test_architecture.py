@@ -40,7 +40,9 @@ PURE = {
     "muxsim.events",
     "muxsim.limits",
     "muxsim.session.router",
-    "muxsim.supervise.leases",
+    "muxsim.supervise.admission",
+    "muxsim.supervise.breaker",
+    "muxsim.supervise.rates",
 }
 IMPURE = {
     *("anyio", "asyncio", "trio", "select", "signal", "socket", "threading", "concurrent"),
@@ -132,7 +134,7 @@ def test_the_check_sees_every_way_to_import(monkeypatch):
 import a.b as c
 from d import e
 from muxsim import errors, __version__
-from . import leases, Answer
+from . import admission, Answer
 from .process import Process
 from .. import spec
 if TYPE_CHECKING:
@@ -144,7 +146,7 @@ def late():
     assert imports("muxsim.supervise.example") == {
         *("a.b", "d", "f", "h"),
         *("muxsim", "muxsim.errors", "muxsim.spec"),
-        *("muxsim.supervise", "muxsim.supervise.leases", "muxsim.supervise.process"),
+        *("muxsim.supervise", "muxsim.supervise.admission", "muxsim.supervise.process"),
     }
 
 

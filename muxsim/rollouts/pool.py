@@ -19,6 +19,7 @@ from muxsim.rollouts.mcp_environment import MCPEnvironment, closed_on_failure, r
 from muxsim.session.own_client import OwnClient
 from muxsim.session.session import Session
 from muxsim.session.sessions import Sessions, open_sessions
+from muxsim.supervise.pool import capacity_of
 from muxsim.supervise.pool import open_pool as open_backends
 from transports.interfaces import Watch
 from transports.messages import Kind, Message
@@ -103,7 +104,6 @@ async def open_pool(
     """
     loaded = config if isinstance(config, Config) else load(config)
     settings = loaded.server
-    limit = settings.max_sessions if max_sessions is None else max_sessions
     events = Events()
     if on_event is not None:
         events.subscribe(on_event)
@@ -112,7 +112,7 @@ async def open_pool(
     async def supervisor(watch: Watch | None = None) -> AsyncIterator[Sessions]:
         async with (
             open_backends(
-                limit=limit, max_waiting=settings.max_pending, queue_timeout=settings.queue_timeout, watch=watch
+                capacity_of(settings, max_sessions=max_sessions), memory_limit=settings.memory_limit, watch=watch
             ) as pool,
             open_sessions(pool, loaded.environments, events) as sessions,
         ):

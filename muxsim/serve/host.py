@@ -28,7 +28,7 @@ from muxsim.serve.gateway import Gateway
 from muxsim.serve.log import log_event
 from muxsim.serve.mcp_endpoints import HTTPSettings, MCPEndpoints
 from muxsim.session.sessions import Sessions, open_sessions
-from muxsim.supervise.pool import Pool, open_pool
+from muxsim.supervise.pool import Pool, capacity_of, open_pool
 from transports.http_rules import HostRules
 from transports.streamable_http import StreamTimes
 
@@ -94,12 +94,7 @@ class _Host:
         """What runs on trio."""
         settings = self._config.server
         async with (
-            open_pool(
-                limit=settings.max_sessions,
-                max_waiting=settings.max_pending,
-                queue_timeout=settings.queue_timeout,
-                watch=self._watch,
-            ) as pool,
+            open_pool(capacity_of(settings), memory_limit=settings.memory_limit, watch=self._watch) as pool,
             open_sessions(pool, self._config.environments, self._events) as sessions,
         ):
             yield sessions, pool

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
-from muxsim.errors import Busy, StartError, UnknownEnvironment
+from muxsim.errors import Busy, StartError, TooMuch, UnknownEnvironment
 from muxsim.events import SessionEvent, What
 from muxsim.guest import Guest
 from muxsim.serve.schemas import ToolSchemas
@@ -344,7 +344,7 @@ class MCPEndpoints:
 def too_busy(busy: Busy, id: RequestId | None) -> HTTPRefusal:
     """The refusal of a session for which there is no room."""
     retry = (b"retry-after", b"%d" % max(1, round(busy.retry_after)))
-    return HTTPRefusal(503, str(busy), code=BACKEND_GONE, id=id, headers=[retry])
+    return HTTPRefusal(429 if isinstance(busy, TooMuch) else 503, str(busy), code=BACKEND_GONE, id=id, headers=[retry])
 
 
 def seed_from(query: dict[str, list[str]], id: RequestId | None) -> int | None:

@@ -13,6 +13,7 @@ from muxsim.serve.log import log_event
 from muxsim.session.attachment import Attachment
 from muxsim.session.session import FAILURES, Session
 from muxsim.session.sessions import open_sessions
+from muxsim.supervise.admission import Capacity
 from muxsim.supervise.pool import open_pool
 from transports.pipe import PipeTransport
 from transports.stdio import claim_stdio
@@ -33,7 +34,7 @@ async def _serve(config: Config, env: str, seed: int | None) -> bool:
     events = Events()
     events.subscribe(log_event)
     async with (
-        open_pool(limit=1, max_waiting=0, queue_timeout=0) as pool,
+        open_pool(Capacity(max_sessions=1, max_pending=0, queue_timeout=0, max_starting=1)) as pool,
         open_sessions(pool, config.environments, events) as sessions,
     ):
         session = await sessions.open(env, seed=seed)

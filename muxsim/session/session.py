@@ -6,7 +6,7 @@ import math
 import traceback
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import trio
 from msgspec import Raw
@@ -28,6 +28,7 @@ CALL_TIMEOUT: Final = -32001
 SESSION_ENDED: Final = -32002
 # The causes of an end that nobody wished for.
 FAILURES: Final = frozenset({"backend_exited", "start_timeout", "internal_error"})
+_FAILED_STARTS: Final = frozenset({"backend_exited", "start_timeout"})
 _REPORTED_LINES: Final = 5
 _REPORTED_LENGTH: Final = 200
 
@@ -60,6 +61,16 @@ class SessionStatistics:
     router: RouterStatistics
 
 
+class Progress(Protocol):
+    """Who is told how far a session's start is. Calls may neither block nor raise."""
+
+    def asked(self) -> None:
+        """The backend has its first request."""
+
+    def answered(self) -> None:
+        """The backend has answered it."""
+
+
 class Session:
     """One running session. `run` carries it to its end; every other method is a plain call, from either loop."""
 
@@ -90,6 +101,8 @@ class Session:
         self._last_activity = self.created
         self._had_listeners = False
         self._handshake_deadline = math.inf
+        self._answered = False
+        self._progress: Progress | None = None
         self._call_deadlines: dict[tuple[Attachment, messages.RequestId], float] = {}
         self._rejected_lines = 0
 
@@ -118,9 +131,15 @@ class Session:
 
     # ---- its life
 
-    def use(self, backend: Backend) -> None:
+    @property
+    def failed_to_start(self) -> bool:
+        """Whether it ended by its backend's fault before the first answer."""
+        return not self._answered and self.ending is not None and self.ending.cause in _FAILED_STARTS
+
+    def use(self, backend: Backend, progress: Progress | None = None) -> None:
         """Talk to ``backend``; called once, before `run`."""
         self._backend = backend
+        self._progress = progress
         self._emit(What.STARTED)
 
     def end(self, cause: str, text: str, exit: BackendExit | None = None) -> None:
@@ -305,6 +324,8 @@ class Session:
     def _expect_answer(self, attachment: Attachment, message: Message) -> None:
         limits, now = self.spec.limits, self._last_activity
         if self.state is State.STARTED:
+            if self._progress is not None and self._handshake_deadline == math.inf:
+                self._progress.asked()
             self._handshake_deadline = min(self._handshake_deadline, now + limits.start_timeout)
             self._wake_timer_by(self._handshake_deadline)
         elif attachment.patience is not None and message.method != "subscriptions/listen":
@@ -334,6 +355,9 @@ class Session:
         self._last_activity = self._now()
         if message.is_answer and self.state is State.STARTED:
             self.state = State.READY
+            self._answered = True
+            if self._progress is not None:
+                self._progress.answered()
             self._handshake_deadline = math.inf
             self._emit(What.READY, seconds=round(self._last_activity - self.created, 3))
         self._carry_out(self._router.from_backend(message))

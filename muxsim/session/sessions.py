@@ -6,6 +6,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import trio
@@ -64,14 +65,21 @@ class Sessions:
             ) from None
 
     async def open(
-        self, env: str, *, seed: int | None = None, id: str | None = None, ttl: float | None = None
+        self,
+        env: str,
+        *,
+        seed: int | None = None,
+        id: str | None = None,
+        ttl: float | None = None,
+        client: str | None = None,
     ) -> Session:
         """Start a session: wait for a lease, then for the start of a process.
 
-        ``seed`` None draws one. Raises `UnknownEnvironment`, `SessionExists`, `Busy` or `StartError`.
+        ``seed`` None draws one. ``client`` is whose share of the pool it counts for; None is no client's. Raises
+        `UnknownEnvironment`, `SessionExists`, `Busy` or `StartError`.
         """
         spec = self.spec(env)
-        return await self._open(spec, self._new_id(id), _seed_or_random(seed), ttl, lasting=False)
+        return await self._open(spec, self._new_id(id), _seed_or_random(seed), ttl, client, lasting=False)
 
     async def shared(self, env: str) -> Session:
         """The lasting session of a shared environment, started if there is none."""
@@ -79,7 +87,7 @@ class Sessions:
         async with self._sharing.setdefault(env, trio.Lock()):
             session = self._shared.get(env)
             if session is None or not session.live:
-                session = await self._open(spec, self._new_id(None), _seed_or_random(None), None, lasting=True)
+                session = await self._open(spec, self._new_id(None), _seed_or_random(None), None, None, lasting=True)
                 self._shared[env] = session
             return session
 
@@ -100,14 +108,17 @@ class Sessions:
             raise SessionExists(f"a session with the id {chosen!r} is there already")
         return chosen
 
-    async def _open(self, spec: EnvSpec, id: str, seed: int, ttl: float | None, *, lasting: bool) -> Session:
+    async def _open(
+        self, spec: EnvSpec, id: str, seed: int, ttl: float | None, client: str | None, *, lasting: bool
+    ) -> Session:
         self._reserved.add(id)
         try:
             self._events.emit(SessionEvent(What.OPENING, id, spec.name, seed))
-            lease = await self._pool.acquire(spec)
+            lease = await self._pool.acquire(spec, client)
             try:
                 session = Session(id, lease.spec, seed, self._events, ttl=ttl, lasting=lasting)
-                session.use(await self._pool.start(lease, seed=seed, session=id, listener=session))
+                backend = await self._pool.start(lease, seed=seed, session=id, listener=session)
+                session.use(backend, _Progress(self._pool, lease))
             except BaseException:
                 await self._pool.release(lease)
                 raise
@@ -125,7 +136,23 @@ class Sessions:
             await session.run()
         finally:
             del self._sessions[session.id]
+            if session.failed_to_start:
+                self._pool.failed(lease)
             await self._pool.release(lease)
+
+
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    """Tells the pool how far a session's start is."""
+
+    pool: Pool
+    lease: Lease
+
+    def asked(self) -> None:
+        self.pool.asked(self.lease)
+
+    def answered(self) -> None:
+        self.pool.answered(self.lease)
 
 
 def _seed_or_random(seed: int | None) -> int:

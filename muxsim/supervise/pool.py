@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import secrets
 import shutil
@@ -10,17 +12,31 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import trio
 
 from muxsim import npm
-from muxsim.errors import Busy, StartError
+from muxsim.config import ServerSettings
+from muxsim.errors import Busy, StartError, TooMuch
 from muxsim.spec import EnvSpec
+from muxsim.supervise.admission import Admission, Answer, Capacity, LeaseStatistics, Refusal, Verdict
 from muxsim.supervise.backend import Backend, BackendListener
 from muxsim.supervise.enclosure import Enclosure
-from muxsim.supervise.leases import Answer, Leases, LeaseStatistics
+from muxsim.supervise.memory import MemoryMeter
 from muxsim.supervise.process import Launcher, LauncherStatistics, ProcessStartError
 from transports.interfaces import Watch
+
+# What a process cannot be started for that is the machine's fault, and may be over soon.
+_EXHAUSTED: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.ETOOMANYREFS}
+)
+# More of them would only wait for each other; fewer would leave a processor idle while a start waits for the disk.
+_STARTS_PER_CPU: Final = 4
+# Seconds to come back after, when the machine had no more to give.
+_EXHAUSTED_RETRY: Final = 5.0
+# Seconds between two looks at the memory while somebody waits for some to become free.
+_MEMORY_LOOK: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -44,44 +60,53 @@ class Pool:
     """Gives out leases and starts backends on them. Open it with `open_pool`."""
 
     def __init__(
-        self, launcher: Launcher, leases: Leases, queue_timeout: float, root: Path, watch: Watch | None
+        self, launcher: Launcher, capacity: Capacity, meter: MemoryMeter | None, root: Path, watch: Watch | None
     ) -> None:
         self._launcher = launcher
-        self._leases = leases
-        self._queue_timeout = queue_timeout
+        self._admission = Admission(capacity)
+        self._meter = meter
         self._root = root
         self._watch = watch
         self._environ = dict(os.environ)
-        self._granted: dict[int, trio.Event] = {}
+        self._waiting: dict[int, _Waiter] = {}
         self._prepared: dict[str, EnvSpec] = {}
         self._preparing: dict[str, trio.Lock] = {}
 
     def __repr__(self) -> str:
-        return f"<Pool {self._leases.statistics()}>"
+        return f"<Pool {self._admission.statistics(trio.current_time())}>"
 
     def statistics(self) -> PoolStatistics:
         """A snapshot."""
-        return PoolStatistics(self._leases.statistics(), self._launcher.statistics())
+        return PoolStatistics(self._admission.statistics(trio.current_time()), self._launcher.statistics())
 
-    async def acquire(self, spec: EnvSpec) -> Lease:
-        """Wait for a lease, first come, first served.
+    async def acquire(self, spec: EnvSpec, client: str | None = None) -> Lease:
+        """Wait for a lease. ``client`` is who asks, by which turns are taken; None is this program itself.
 
-        Raises `Busy` when the queue is full or the wait was longer than ``queue_timeout``, and `StartError` when the
-        environment's package cannot be installed.
+        Raises `Busy` when there is none to be had now, `TooMuch` when the client has its share, and `StartError` when
+        the environment's package cannot be installed.
         """
-        number = await self._wait_turn()
+        number = await self._wait_turn(spec, client)
         try:
             ready = await self._prepare(spec)
             return Lease(number, ready, Path(tempfile.mkdtemp(prefix=f"{spec.name}-", dir=self._root)))
+        except StartError:
+            self._carry_out(self._admission.failed(number, trio.current_time()))
+            self._give_back(number)
+            raise
         except OSError as error:
             self._give_back(number)
-            raise StartError(f"environment {spec.name!r}: no folder for its session: {error}") from error
+            text = f"environment {spec.name!r}: no folder for its session: {error}"
+            raise _exhausted(text) if error.errno in _EXHAUSTED else StartError(text) from error
         except BaseException:
             self._give_back(number)
             raise
 
     async def start(self, lease: Lease, *, seed: int, session: str, listener: BackendListener) -> Backend:
-        """Start a backend on a lease. Raises `StartError` if the command cannot be run."""
+        """Start a backend on a lease.
+
+        Raises `StartError` if the command cannot be run, and `Busy` if the machine has no more descriptors, processes
+        or memory for one.
+        """
         launch = lease.spec.launch(seed=seed, session_id=session, workspace=str(lease.workspace), environ=self._environ)
         enclosure = Enclosure(lease.spec.confinement)
         try:
@@ -89,44 +114,91 @@ class Pool:
             # URLs, must not be.
             process = await self._launcher.spawn(enclosure.command(launch), session=secrets.token_hex(8))
         except ProcessStartError as error:
-            raise StartError(f"environment {lease.spec.name!r}: {error}") from error
+            text = f"environment {lease.spec.name!r}: {error}"
+            if error.stage != "exec" and error.errno in _EXHAUSTED:
+                raise _exhausted(text) from error
+            self.failed(lease)
+            raise StartError(text) from error
         return Backend(process, lease.spec.limits, listener, self._watch, enclosure)
 
+    def asked(self, lease: Lease) -> None:
+        """The backend on this lease has been asked for its first answer."""
+        self._admission.asked(lease.number, trio.current_time())
+
+    def answered(self, lease: Lease) -> None:
+        """The backend on this lease has given its first answer: its start is over."""
+        self._carry_out(self._admission.answered(lease.number, trio.current_time()))
+
+    def failed(self, lease: Lease) -> None:
+        """The backend on this lease ended, or ran out of time, before its first answer."""
+        self._carry_out(self._admission.failed(lease.number, trio.current_time()))
+
     async def release(self, lease: Lease) -> None:
-        """Take a lease back and remove its folder; whoever waits longest gets the place."""
+        """Take a lease back and remove its folder; whoever's turn it is gets the place."""
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(_remove_tree, lease.workspace)
         self._give_back(lease.number)
 
     def _give_back(self, number: int) -> None:
-        heir = self._leases.release(number)
-        if heir is not None:
-            self._granted.pop(heir).set()
+        self._carry_out(self._admission.release(number, trio.current_time()))
 
-    async def _wait_turn(self) -> int:
-        number, answer = self._leases.ask()
-        if answer is Answer.GRANTED:
-            return number
-        if answer is Answer.REFUSED:
-            raise Busy("all sessions are taken and the queue is full (server.max_sessions, server.max_pending)", 1.0)
-        granted = self._granted[number] = trio.Event()
+    def _carry_out(self, verdicts: list[Verdict]) -> None:
+        for verdict in verdicts:
+            waiter = self._waiting.pop(verdict.number)
+            waiter.refusal = verdict.refusal
+            waiter.settled.set()
+
+    async def _wait_turn(self, spec: EnvSpec, client: str | None) -> int:
+        await self._measure()
+        limits = spec.limits
+        verdict, *others = self._admission.ask(
+            spec.name,
+            client,
+            trio.current_time(),
+            failures=limits.max_failed_starts,
+            window=limits.failed_start_window,
+        )
+        self._carry_out(others)
+        if verdict.refusal is not None:
+            raise _busy(verdict.refusal)
+        if verdict.answer is Answer.QUEUED:
+            await self._wait_in_queue(verdict.number)
+        return verdict.number
+
+    async def _wait_in_queue(self, number: int) -> None:
+        waiter = self._waiting[number] = _Waiter()
+        deadline = trio.current_time() + self._admission.capacity.queue_timeout
         try:
-            with trio.move_on_after(self._queue_timeout):
-                await granted.wait()
+            while not waiter.settled.is_set() and trio.current_time() < deadline:
+                with trio.move_on_at(min(deadline, self._next_look())):
+                    await waiter.settled.wait()
+                    break
+                await self._measure()
+                self._carry_out(self._admission.advance(trio.current_time()))
         except BaseException:
-            self._leave_queue(number, granted)
+            self._leave_queue(number, waiter)
             raise
-        if granted.is_set():
-            return number
-        self._leave_queue(number, granted)
-        raise Busy(f"no session became free within {self._queue_timeout:g} s (server.queue_timeout)", 1.0)
+        if not waiter.settled.is_set():
+            del self._waiting[number]
+            raise _busy(self._admission.time_out(number))
+        if waiter.refusal is not None:
+            raise _busy(waiter.refusal)
 
-    def _leave_queue(self, number: int, granted: trio.Event) -> None:
-        self._granted.pop(number, None)
-        if granted.is_set():
+    def _next_look(self) -> float:
+        """When one who waits has to see for itself whether there is room by now."""
+        again = trio.current_time() + _MEMORY_LOOK if self._admission.short_of_memory else math.inf
+        return min(again, self._admission.next_change())
+
+    def _leave_queue(self, number: int, waiter: _Waiter) -> None:
+        self._waiting.pop(number, None)
+        if waiter.settled.is_set() and waiter.refusal is None:
             self._give_back(number)
         else:
-            self._leases.give_up(number)
+            self._admission.give_up(number)
+
+    async def _measure(self) -> None:
+        if self._meter is not None:
+            self._admission.measured(await self._meter.read())
 
     async def _prepare(self, spec: EnvSpec) -> EnvSpec:
         """The spec with its npm package installed, once; a failure is tried again by the next session."""
@@ -138,23 +210,53 @@ class Pool:
             return self._prepared[spec.name]
 
 
+class _Waiter:
+    """One in the queue, and what has become of it."""
+
+    def __init__(self) -> None:
+        self.settled = trio.Event()
+        self.refusal: Refusal | None = None
+
+
+def _busy(refusal: Refusal) -> Busy:
+    return (TooMuch if refusal.excessive else Busy)(refusal.text, refusal.retry_after)
+
+
+def _exhausted(text: str) -> Busy:
+    return Busy(text, _EXHAUSTED_RETRY)
+
+
 def _remove_tree(path: Path) -> None:
     # What a backend left read-only, or is being removed by somebody else, is not worth a session's end.
     shutil.rmtree(path, ignore_errors=True)
 
 
+def capacity_of(settings: ServerSettings, *, max_sessions: int | None = None) -> Capacity:
+    """The bounds in these settings."""
+    return Capacity(
+        max_sessions=settings.max_sessions if max_sessions is None else max_sessions,
+        max_pending=settings.max_pending,
+        queue_timeout=settings.queue_timeout,
+        max_starting=settings.max_starting or _STARTS_PER_CPU * len(os.sched_getaffinity(0)),
+        max_sessions_per_client=settings.max_sessions_per_client,
+        opens_per_second=settings.opens_per_second,
+        opens_burst=settings.opens_burst,
+    )
+
+
 @asynccontextmanager
 async def open_pool(
-    *, limit: int, max_waiting: int, queue_timeout: float, watch: Watch | None = None
+    capacity: Capacity, *, memory_limit: int | str | None = None, watch: Watch | None = None
 ) -> AsyncIterator[Pool]:
-    """A pool of at most ``limit`` leases, ``max_waiting`` in its queue for at most ``queue_timeout`` seconds.
+    """A pool within ``capacity``, in which nothing starts past ``memory_limit`` (bytes, or as in ``"80%"``).
 
     On the way out every process it started is ended, and every folder removed.
     """
+    meter = None if memory_limit is None else MemoryMeter(memory_limit)
     root = Path(tempfile.mkdtemp(prefix="muxsim-"))
     try:
         async with Launcher.open() as launcher:
-            yield Pool(launcher, Leases(limit, max_waiting), queue_timeout, root, watch)
+            yield Pool(launcher, capacity, meter, root, watch)
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(_remove_tree, root)

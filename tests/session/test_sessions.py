@@ -53,8 +53,9 @@ class Pool:
         self.given = 0
         self.started = []
         self.failures = []
+        self.failed_starts = []
 
-    async def acquire(self, spec):
+    async def acquire(self, spec, client=None):
         await trio.lowlevel.checkpoint()
         self.given += 1
         self.held.add(self.given)
@@ -66,6 +67,9 @@ class Pool:
             raise self.failures.pop()
         self.started.append((lease.spec.name, seed, session))
         return Backend()
+
+    def failed(self, lease):
+        self.failed_starts.append(lease.spec.name)
 
     async def release(self, lease):
         with trio.CancelScope(shield=True):

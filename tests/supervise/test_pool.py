@@ -19,6 +19,7 @@ from serve.machine import eventually
 from muxsim import npm
 from muxsim.errors import Busy, PackageError, StartError
 from muxsim.spec import EnvSpec, Limits
+from muxsim.supervise.admission import Capacity
 from muxsim.supervise.pool import open_pool
 
 pytestmark = pytest.mark.children
@@ -66,9 +67,10 @@ class Listener:
 
 
 @asynccontextmanager
-async def some_pool(limit=2, max_waiting=2, queue_timeout=5.0):
+async def some_pool(max_sessions=2, max_pending=2, queue_timeout=5.0, **options):
+    capacity = Capacity(max_sessions=max_sessions, max_pending=max_pending, queue_timeout=queue_timeout, max_starting=8)
     with trio.fail_after(20):
-        async with open_pool(limit=limit, max_waiting=max_waiting, queue_timeout=queue_timeout) as pool:
+        async with open_pool(capacity, **options) as pool:
             yield pool
 
 
@@ -126,7 +128,7 @@ async def test_nothing_of_a_pool_is_left_after_its_block():
 
 async def test_leases_are_given_in_the_order_in_which_they_were_asked_for():
     """L22."""
-    async with some_pool(limit=1, max_waiting=3) as pool, trio.open_nursery() as nursery:
+    async with some_pool(max_sessions=1, max_pending=3) as pool, trio.open_nursery() as nursery:
         first = await pool.acquire(teller())
         got = []
 
@@ -153,7 +155,7 @@ def has_come(got, count):
 
 async def test_who_waits_too_long_is_refused_and_leaves_the_queue():
     """L22."""
-    async with some_pool(limit=1, queue_timeout=0.1) as pool:
+    async with some_pool(max_sessions=1, queue_timeout=0.1) as pool:
         first = await pool.acquire(teller())
         with pytest.raises(Busy, match="queue_timeout"):
             await pool.acquire(teller())
@@ -165,7 +167,7 @@ async def test_who_waits_too_long_is_refused_and_leaves_the_queue():
 @pytest.mark.parametrize("already_granted", [False, True])
 async def test_a_place_goes_to_the_next_when_who_waited_has_given_up(already_granted):
     """L18: also in the very moment in which it was granted."""
-    async with some_pool(limit=1) as pool, trio.open_nursery() as nursery:
+    async with some_pool(max_sessions=1) as pool, trio.open_nursery() as nursery:
         first = await pool.acquire(teller())
         leaving, got = trio.CancelScope(), []
 
@@ -215,7 +217,7 @@ async def test_a_command_that_cannot_be_run_says_why_and_costs_nothing(fields, w
 
 async def test_without_room_for_a_folder_there_is_no_lease():
     """H1: as on a full disk."""
-    async with some_pool(limit=1) as pool:
+    async with some_pool(max_sessions=1) as pool:
         first = await pool.acquire(teller())
         shutil.rmtree(first.workspace.parent)
         await pool.release(first)
@@ -228,7 +230,7 @@ async def test_without_room_for_a_folder_there_is_no_lease():
 
 async def test_a_package_is_prepared_once_for_all_who_wait_and_again_after_a_failure(monkeypatch):
     """While it is installed, environments of others start."""
-    async with some_pool(limit=8) as pool:
+    async with some_pool(max_sessions=8) as pool:
         begun, installed, fails = [], trio.Event(), [True]
 
         async def prepare(spec):

@@ -1,0 +1,71 @@
+"""When an environment that does not start is left alone for a while. Pure: the time is an argument."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Breaker:
+    """Open for ``window`` seconds after ``limit`` failed starts within as many; then one start at a time is tried.
+
+    A start that succeeds closes it and forgets the failures. A ``limit`` of 0 never opens it.
+    """
+
+    limit: int
+    window: float
+    opened: int = 0
+    """How often it has opened."""
+    _failures: deque[float] = field(default_factory=deque)
+    _open_until: float | None = None
+    _proven: bool = False
+
+    def failed(self, now: float) -> None:
+        """A start has failed."""
+        if not self.limit:
+            return
+        if self._open_until is not None:
+            if now >= self._open_until:
+                self._open(now)
+            return  # one that was under way when it opened is no news
+        self._failures.append(now)
+        self._forget(now)
+        if len(self._failures) >= self.limit:
+            self._open(now)
+
+    def succeeded(self) -> None:
+        """A start has succeeded."""
+        self._failures.clear()
+        self._open_until = None
+        self._proven = True
+
+    def closed_in(self, now: float) -> float:
+        """Seconds in which nothing may start; 0 when something may."""
+        return 0.0 if self._open_until is None else max(0.0, self._open_until - now)
+
+    def room(self, now: float) -> float:
+        """How many starts may be under way whose outcome is not known: no more than may fail."""
+        if not self.limit:
+            return math.inf
+        if self._open_until is not None:
+            return 0 if now < self._open_until else 1
+        self._forget(now)
+        if self._proven and not self._failures:
+            return math.inf
+        return self.limit - len(self._failures)
+
+    @property
+    def probing(self) -> bool:
+        """Whether it has opened and nothing has succeeded since."""
+        return self._open_until is not None
+
+    def _open(self, now: float) -> None:
+        self._failures.clear()
+        self._open_until = now + self.window
+        self.opened += 1
+
+    def _forget(self, now: float) -> None:
+        while self._failures and self._failures[0] <= now - self.window:
+            self._failures.popleft()

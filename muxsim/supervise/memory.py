@@ -1,0 +1,153 @@
+"""How much memory is in use, and how much may be: read from cgroup v2, /proc/meminfo, or process by process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from muxsim.supervise import guardian as processes
+from muxsim.supervise.admission import MemoryReading
+
+# Seconds for which a reading is good. What has started since is not in it, and is at most what may start at once.
+_FRESH: Final = 0.25
+# A reading may take this share of the time, so that one of a thousand processes is made less often.
+_MOST_EFFORT: Final = 0.05
+# Processes of which one sample reads the memory; the others keep what they had, since each costs the kernel a walk.
+_READ_AT_ONCE: Final = 200
+
+
+class MemoryMeter:
+    """Measures against `memory_limit`: bytes, or a share of the machine (or the cgroup) such as ``"80%"``.
+
+    Bytes are compared with the cgroup's memory where muxsim is in one with a limit, else with what this process and all
+    its children have (PSS). A share is that of the cgroup with a limit, or the machine, whichever has less left.
+    """
+
+    def __init__(self, limit: int | str, root: Path = Path("/")) -> None:
+        self._limit = limit
+        self._root = root
+        self._cgroups = list(_limited_cgroups(root))
+        self._own = _ProportionalSum()
+        self._reading: MemoryReading | None = None
+        self._good_until = 0.0
+
+    def __repr__(self) -> str:
+        return f"<MemoryMeter {self._limit}: {self._reading}>"
+
+    async def read(self) -> MemoryReading | None:
+        """A reading that is at most a moment old; None if none can be had, which is not for want of trying."""
+        now = trio.current_time()
+        if now >= self._good_until:
+            self._good_until = now + _FRESH
+            began = time.perf_counter()
+            # Where files cannot be opened for want of descriptors, the last reading is the best there is.
+            with contextlib.suppress(OSError, ValueError):
+                self._reading = await self._measure()
+            self._good_until = max(self._good_until, now + (time.perf_counter() - began) / _MOST_EFFORT)
+        return self._reading
+
+    async def _measure(self) -> MemoryReading | None:
+        if isinstance(self._limit, str):
+            share = float(self._limit.removesuffix("%")) / 100
+            readings = [_share_of(*group.read(), share, "in this cgroup") for group in self._cgroups]
+            readings.append(_share_of(*_machine(self._root), share, "on this machine"))
+            return max(readings, key=lambda reading: reading.used / reading.limit)
+        if self._cgroups:
+            return MemoryReading(self._cgroups[0].read()[0], self._limit, "in this cgroup")
+        used = await trio.to_thread.run_sync(self._own.read, abandon_on_cancel=False)
+        return MemoryReading(used, self._limit, "by muxsim and its environments")
+
+
+def _share_of(used: int, whole: int, share: float, what: str) -> MemoryReading:
+    return MemoryReading(used, max(1, int(whole * share)), what)
+
+
+def _machine(root: Path) -> tuple[int, int]:
+    """Bytes in use that cannot be had back, and all."""
+    sizes = {}
+    for line in (root / "proc/meminfo").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        sizes[name] = int(rest.split()[0]) * 1024
+        if name == "MemAvailable":
+            break
+    return sizes["MemTotal"] - sizes["MemAvailable"], sizes["MemTotal"]
+
+
+@dataclass(frozen=True)
+class _Cgroup:
+    """A cgroup v2 with a limit of ``limit`` bytes."""
+
+    folder: Path
+    limit: int
+
+    def read(self) -> tuple[int, int]:
+        """Bytes in use without the file cache that the kernel gives back at need, and the limit."""
+        used = int((self.folder / "memory.current").read_text())
+        for line in (self.folder / "memory.stat").read_text().splitlines():
+            name, _, value = line.partition(" ")
+            if name == "inactive_file":
+                used -= int(value)
+                break
+        return max(0, used), self.limit
+
+
+def _limited_cgroups(root: Path) -> Iterator[_Cgroup]:
+    """The cgroups around this process that have a limit, innermost first."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    path = next((line[len("0::/") :] for line in lines if line.startswith("0::/")), None)
+    if path is None:
+        return
+    mount = root / "sys/fs/cgroup"
+    folder = mount / path
+    for one in (folder, *folder.parents):
+        if limit := _limit_of(one):
+            yield _Cgroup(one, limit)
+        if one == mount:
+            return
+
+
+def _limit_of(folder: Path) -> int | None:
+    """The lower of memory.max and memory.high, past which the kernel swaps."""
+    limits = []
+    for name in ("memory.max", "memory.high"):
+        with contextlib.suppress(OSError, ValueError):  # "max" is no limit
+            limits.append(int((folder / name).read_text()))
+    return min(limits, default=None)
+
+
+class _ProportionalSum:
+    """The memory of this process and everything below it, pages that several share counted once (PSS)."""
+
+    def __init__(self) -> None:
+        # By pid: when it started, its bytes, and in which sample these were read.
+        self._known: dict[int, tuple[int, int, int]] = {}
+        self._sample = 0
+
+    def read(self) -> int:
+        """Bytes. Of processes that could not be read yet, as many as the others have on average."""
+        self._sample += 1
+        alive = processes.families([os.getpid()])
+        self._known = {pid: one for pid, one in self._known.items() if pid in alive and alive[pid].started == one[0]}
+        due = sorted(alive, key=lambda pid: self._known[pid][2] if pid in self._known else 0)
+        for pid in due[:_READ_AT_ONCE]:
+            with contextlib.suppress(OSError):  # gone meanwhile, or somebody else's
+                self._known[pid] = (alive[pid].started, _proportional_size(pid), self._sample)
+        known = [size for _, size, _ in self._known.values()]
+        return sum(known) + (len(alive) - len(known)) * (sum(known) // max(1, len(known)))
+
+
+def _proportional_size(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0  # a zombie has none
