@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from muxsim.access import ALGORITHMS, AuthSettings, OAuthSettings
 from muxsim.errors import ConfigError, UnknownEnvironment
 from muxsim.npm import is_npx, is_package_folder, parse_npx
 from muxsim.spec import PLACEHOLDERS, Confinement, EnvSpec, Limits, misspelt_placeholder
@@ -34,6 +35,7 @@ _SIZE = re.compile(r"(\d+) ?(KiB|MiB|GiB)")
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)%")
 _SIZE_UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?")
+_URL = re.compile(r"https?://[^\s/?#@]+[^\s#]*")
 _HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?")
 
 _PYTHON_NAME = re.compile(r"python(3(\.\d+)?)?")
@@ -64,6 +66,15 @@ class ServerSettings:
 
     allowed_origins: tuple[str, ...] = ()
     """Origins of browser pages to accept beside muxsim's own: ``https://name`` or ``http://name:port``."""
+
+    tls_cert: str = ""
+    """A file with the certificate and its chain (PEM): with it, everything is served over TLS."""
+
+    tls_key: str = ""
+    """The file with the certificate's private key (PEM, without a password); the certificate's own if left out."""
+
+    max_failures: int = 300
+    """How many requests with a wrong token, and how many for unknown sessions, an address may send in a minute."""
 
     max_sessions: int = 256
     """How many sessions may be open at once."""
@@ -135,12 +146,15 @@ class ServerSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What is served, and how."""
+    """What is served, how, and to whom."""
 
     environments: Mapping[str, EnvSpec]
     """By name, in the file's order; at least one."""
 
     server: ServerSettings = field(default_factory=ServerSettings)
+
+    auth: AuthSettings | None = None
+    """Who may call; None for everybody on this machine."""
 
     default: str | None = None
     """The environment for those who name none; None when there are several and the config chooses none."""
@@ -222,7 +236,9 @@ def _from_toml(root: "_Table", path: Path) -> Config:
         specs[name] = _environment(name, table, table.read(_ENVIRONMENT_KEYS), defaults)
     if not specs:
         raise root.error("environments", 'has no environment: add [environments.NAME] with command = "server.py"')
-    return Config(environments=specs, server=settings, default=_default(server, default, specs), file=path)
+    return Config(
+        environments=specs, server=settings, auth=_auth(server), default=_default(server, default, specs), file=path
+    )
 
 
 def _from_json(root: "_Table", path: Path) -> Config:
@@ -243,7 +259,9 @@ def _from_json(root: "_Table", path: Path) -> Config:
         specs[name] = _environment(name, entry, values, defaults)
     if not specs:
         raise root.error("mcpServers", 'has no server to start: add {"NAME": {"command": "server.py"}}')
-    return Config(environments=specs, server=settings, default=_default(server, default, specs), file=path)
+    return Config(
+        environments=specs, server=settings, auth=_auth(server), default=_default(server, default, specs), file=path
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,9 +280,41 @@ class _Defaults:
 
 def _server(table: "_Table") -> tuple[ServerSettings, _Defaults, str | None]:
     """The server's settings, the limits that environments start from, and the default's name."""
-    values = table.read({**_SERVER_KEYS, **_LIMIT_KEYS, **_CONFINEMENT_KEYS, "default": _TEXT})
+    known: dict[str, _AnyKind] = {**_SERVER_KEYS, **_LIMIT_KEYS, **_CONFINEMENT_KEYS, "default": _TEXT}
+    table.know((*known, "auth"))
+    values = _with_paths(table.read(known, others=True), table.folder, "tls_cert", "tls_key")
     settings = ServerSettings(**{key: value for key, value in values.items() if key in _SERVER_KEYS})
     return settings, _Defaults().changed(values), values.get("default")
+
+
+def _auth(server: "_Table") -> AuthSettings | None:
+    if server.values.get("auth") is None:
+        return None
+    table = server.table("auth")
+    table.know((*_AUTH_KEYS, "oauth"))
+    values = _with_paths(table.read(_AUTH_KEYS, others=True), table.folder, "tokens_file")
+    settings = AuthSettings(**values, oauth=_oauth(table))
+    if settings == AuthSettings():
+        raise server.error("auth", "names no tokens: add tokens_file, tokens_env or oauth, or take the table out")
+    return settings
+
+
+def _oauth(auth: "_Table") -> OAuthSettings | None:
+    if auth.values.get("oauth") is None:
+        return None
+    table = auth.table("oauth")
+    values = table.read(_OAUTH_KEYS)
+    for key in ("issuer", "audience", "jwks"):
+        if key not in values:
+            raise table.error(key, "is missing: name the issuer, the audience and the jwks (a URL or a file)")
+    if not _URL.match(values["jwks"]):
+        values = _with_paths(values, table.folder, "jwks")
+    return OAuthSettings(**values)
+
+
+def _with_paths(values: dict[str, Any], folder: Path, *keys: str) -> dict[str, Any]:
+    """The values with the paths under these keys absolute."""
+    return {key: _absolute(value, folder) if key in keys else value for key, value in values.items()}
 
 
 def _default(server: "_Table", name: str | None, specs: Mapping[str, EnvSpec]) -> str | None:
@@ -484,6 +534,9 @@ _SERVER_KEYS: dict[str, _AnyKind] = {
         'a list of origins, such as ["https://lab.example.org"]',
         _Kind("one origin without path or wildcard, such as https://lab.example.org", _matching(_ORIGIN)),
     ),
+    "tls_cert": _TEXT,
+    "tls_key": _TEXT,
+    "max_failures": _Kind("a whole number from 1", _whole(1)),
     "max_sessions": _Kind("a whole number from 1", _whole(1)),
     "max_pending": _Kind("a whole number from 0", _whole(0)),
     "queue_timeout": _SECONDS,
@@ -506,6 +559,19 @@ _SERVER_KEYS: dict[str, _AnyKind] = {
     "drain_timeout": _SECONDS,
     "log_format": _one_of("auto", "console", "json"),
     "log_level": _one_of("debug", "info", "warning", "error"),
+}
+_AUTH_KEYS: dict[str, _AnyKind] = {
+    "tokens_file": _TEXT,
+    "tokens_env": _Kind("the name of a variable", _matching(re.compile(r"[A-Za-z_][A-Za-z0-9_]*"))),
+}
+_OAUTH_KEYS: dict[str, _AnyKind] = {
+    "issuer": _Kind("the URL that tokens have in iss", _matching(_URL)),
+    "audience": _TEXT,
+    "jwks": _TEXT,
+    "resource": _Kind("the URL of this server, as its clients know it", _matching(_URL)),
+    "algorithms": _ListOf('a list of algorithms, such as ["RS256"]', _one_of(*ALGORITHMS)),
+    "principal_claim": _TEXT,
+    "scope_prefix": _TEXT,
 }
 _LIMIT_KEYS: dict[str, _AnyKind] = {
     "install_timeout": _SECONDS,

@@ -18,6 +18,7 @@ CONNECTIONS: Final[Mapping[str, str]] = {
     "max_url": "414, and the connection is closed",
     "max_headers": "431, and the connection is closed",
     "max_header_bytes": "431, and the connection is closed",
+    "max_failures": "429 for one more wrong token or unknown session from the same address, until the minute is over",
     "max_body": "413 as soon as it is known, and the connection is closed",
     "body_timeout": "408, and the connection is closed",
     "stall_timeout": "the event stream is cut; its client may come back with Last-Event-ID",

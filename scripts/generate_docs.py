@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import dataclasses
 import itertools
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from muxsim.access import AuthSettings, OAuthSettings
 from muxsim.config import ServerSettings
 from muxsim.spec import Confinement, Limits
 
@@ -85,8 +87,8 @@ def docs_of(settings: type[Any]) -> dict[str, str]:
 
 def shown(value: Any, none: str = "never") -> str:
     """A default as it would stand in the file; `none` is the word for None."""
-    if value is None:
-        return f'`"{none}"`'
+    if value is None or value is dataclasses.MISSING:
+        return f'`"{none}"`' if value is None else ""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, int) and value >= 2**20 and value % 2**20 == 0:
@@ -94,7 +96,7 @@ def shown(value: Any, none: str = "never") -> str:
     if isinstance(value, str):
         return f'`"{value}"`'
     if isinstance(value, tuple):
-        return "`[]`"
+        return f"`{json.dumps(value)}`"
     return f"`{value:g}`"
 
 
@@ -104,6 +106,7 @@ def table(settings: type[Any], none: str = "never") -> str:
     rows = [
         f"| `{field.name}` | {shown(field.default, none)} | {docs[field.name].replace('|', '&#124;')} |"
         for field in dataclasses.fields(settings)
+        if field.name != "oauth"  # a table of its own
     ]
     return "\n".join(["| key | default | |", "|---|---|---|", *rows])
 
@@ -113,6 +116,10 @@ def page() -> str:
     return (
         f"{HEAD}\n## Server\n\n`[server]`. `default` names the environment for clients that name none; the limits below"
         f" may stand here too, as\ndefaults of every environment.\n\n{table(ServerSettings)}\n"
+        f"\n## Who may call\n\n`[server.auth]`, see [SECURITY.md](../SECURITY.md); without it everybody on this"
+        f" machine.\n\n"
+        f"{table(AuthSettings)}\n\n`[server.auth.oauth]`, which needs the extra `mcp-muxsim[oauth]`.\n\n"
+        f"{table(OAuthSettings)}\n"
         f"\n## Limits\n\nOf each session and its backend, per environment.\n\n{table(Limits)}\n"
         f"\n{PROCESSES}\n{table(Confinement, 'unlimited')}\n"
     )

@@ -20,6 +20,7 @@ ROWS = [
         "muxsim.npm",
         "muxsim.guest",
         "muxsim.limits",
+        "muxsim.access",
     },
     {"muxsim.supervise"},
     {"muxsim.session"},
@@ -43,6 +44,8 @@ PURE = {
     "muxsim.supervise.admission",
     "muxsim.supervise.breaker",
     "muxsim.supervise.rates",
+    "muxsim.serve.callers",
+    "muxsim.serve.failures",
 }
 IMPURE = {
     *("anyio", "asyncio", "trio", "select", "signal", "socket", "threading", "concurrent"),

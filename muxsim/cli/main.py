@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from muxsim import __version__
+from muxsim.access import AuthSettings
 from muxsim.cli.episodes import add_to
 from muxsim.config import Config, find_config, load, load_command
 from muxsim.errors import ConfigError, ListenError, StartError, UnknownEnvironment
@@ -61,13 +62,30 @@ def serve(
     port: Annotated[
         int | None, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535, show_default="8000")
     ] = None,
+    tokens_file: Annotated[
+        Path | None, typer.Option(help="Bearer tokens, lines of NAME SCOPE TOKEN.", show_default=False)
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Serve over TLS with this certificate.", show_default=False)
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The certificate's private key.", show_default=False)] = None,
     log_format: Annotated[
         LogFormat | None, typer.Option(help="Form of the log on stderr.", show_default="auto")
     ] = None,
     log_level: Annotated[LogLevel | None, typer.Option(help="Least level logged.", show_default="info")] = None,
 ) -> None:
     """Serve environments over streamable HTTP and SSE on one port."""
-    loaded = _with_settings(_load(config), host=host, port=port, log_format=log_format, log_level=log_level)
+    loaded = _with_settings(
+        _load(config),
+        host=host,
+        port=port,
+        tls_cert=tls_cert and str(tls_cert.absolute()),
+        tls_key=tls_key and str(tls_key.absolute()),
+        log_format=log_format,
+        log_level=log_level,
+    )
+    if tokens_file is not None:
+        loaded = replace(loaded, auth=replace(loaded.auth or AuthSettings(), tokens_file=str(tokens_file.absolute())))
     from muxsim.cli.announce import announce  # noqa: PLC0415 - see the module's first line
     from muxsim.serve import host as server  # noqa: PLC0415
     from muxsim.serve.log import configure  # noqa: PLC0415
@@ -75,7 +93,7 @@ def serve(
     configure(loaded.server.log_format, loaded.server.log_level)
     try:
         server.serve(loaded, announce)
-    except ListenError as error:
+    except (ListenError, ConfigError) as error:
         _fail(error)
 
 

@@ -11,6 +11,8 @@ from muxsim import __version__
 from muxsim.errors import Busy, SessionExists, StartError, UnknownEnvironment
 from muxsim.guest import Guest
 from muxsim.limits import Reached
+from muxsim.serve.auth import caller_of, share_of
+from muxsim.serve.callers import Scope, forbidden
 from muxsim.serve.mcp_endpoints import MCPEndpoints, too_busy
 from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.control import PARTS, ControlUnreadable
@@ -18,7 +20,7 @@ from muxsim.session.session import BACKEND_GONE, Session, State
 from muxsim.session.sessions import SEED_LIMIT, Sessions
 from muxsim.supervise.pool import Pool
 from transports.asgi import Call, read_body, respond, while_waited_for
-from transports.http_rules import SESSION_HEADER, HTTPRefusal, check_json_content, header
+from transports.http_rules import HTTPRefusal, check_json_content, header
 
 # A wish for a session is a few names and numbers.
 _MAX_BODY: Final = 64 * 1024
@@ -61,17 +63,19 @@ class API:
     async def sessions(self, call: Call) -> None:
         """``POST /sessions`` and ``GET /sessions``."""
         if call.scope["method"] == "POST":
-            session = await while_waited_for(call, self._open(await self._wish(call)))
+            session = await while_waited_for(call, self._open(await self._wish(call), call))
             await _answer(call, self._describe(session, call), 201, [(b"location", f"/sessions/{session.id}".encode())])
         else:
-            await _answer(call, {"sessions": [self._describe(session, call) for session in self._sessions.all()]})
+            caller = caller_of(call)
+            seen = [one for one in self._sessions.all() if caller.sees(one.owner, shared=one.lasting)]
+            await _answer(call, {"sessions": [self._describe(session, call) for session in seen]})
 
     async def session(self, call: Call, id: str) -> None:
         """``GET`` and ``DELETE /sessions/<id>``."""
-        session = self._sessions.get(id)
-        if session is None or not session.live:
-            raise HTTPRefusal(404, "there is no such session")
+        session = self._endpoints.session(call, id)
         if call.scope["method"] == "DELETE":
+            if not caller_of(call).may_end(session.owner):
+                raise forbidden(Scope.ADMIN)
             session.end("deleted", "the session was deleted")
             await self._bridge.call(session.wait_ended)
             await respond(call, 204)
@@ -80,7 +84,7 @@ class API:
 
     async def control(self, call: Call, id: str) -> None:
         """``GET /sessions/<id>/control``: every part of the control plane; null, and why, for one that is not there."""
-        session = self._live(self._sessions.get(id))
+        session = _ready(self._endpoints.session(call, id))
         values: dict[str, Any] = {}
         problems: dict[str, str] = {}
         for part in PARTS:
@@ -95,21 +99,14 @@ class API:
         """``GET /control/<part>`` with the session header: the form that reward-kit's clients know."""
         if part not in PARTS:
             raise HTTPRefusal(404, f"the control plane has {', '.join(PARTS)}, not {part!r}")
-        client = self._endpoints.client(header(call.headers, SESSION_HEADER) or "")
-        if client is None or isinstance(client.attachment, AgentAttachment):
-            raise HTTPRefusal(404, "no session has this Mcp-Session-Id")
-        session = self._live(client.attachment.session)
+        client = self._endpoints.known_client(call, elsewhere=True)
+        if isinstance(client.attachment, AgentAttachment):
+            raise HTTPRefusal(404, "no session has this Mcp-Session-Id; initialize again")
+        session = _ready(client.attachment.session)
         try:
             await _answer(call, await session.control.read(part, {}, _CONTROL_TIMEOUT))
         except ControlUnreadable as error:
             raise HTTPRefusal(502, str(error), code=BACKEND_GONE) from None
-
-    def _live(self, session: Session | None) -> Session:
-        if session is None or not session.live:
-            raise HTTPRefusal(404, "there is no such session")
-        if session.state is State.STARTED:
-            raise HTTPRefusal(409, "no client has shaken hands with this session yet")
-        return session
 
     async def envs(self, call: Call) -> None:
         """``GET /envs``."""
@@ -132,7 +129,10 @@ class API:
         await _answer(call, {"name": "muxsim", "version": __version__, "environments": environments, "urls": urls})
 
     async def health(self, call: Call) -> None:
-        """``GET /health``: the process answers, and what it holds."""
+        """``GET /health``: the process answers; and what it holds, for who may know."""
+        if caller_of(call).scope is not Scope.ADMIN:
+            await _answer(call, {"status": "ok"})
+            return
         statistics = self._pool.statistics()
         await _answer(
             call,
@@ -163,14 +163,14 @@ class API:
             raise HTTPRefusal(400, f"ttl {wish.ttl:g} must be more than 0 seconds")
         return wish
 
-    async def _open(self, wish: OpenRequest) -> Session:
+    async def _open(self, wish: OpenRequest, call: Call) -> Session:
         env = wish.env or self._default_env
         if env is None:
             raise HTTPRefusal(400, 'name an environment: {"env": …}; GET /envs lists them')
         try:
             if self._sessions.spec(env).shared:
                 return await self._bridge.call(self._sessions.shared, env)
-            return await self._bridge.call(self._start, env, wish)
+            return await self._bridge.call(self._start, env, wish, call)
         except UnknownEnvironment as error:
             raise HTTPRefusal(404, str(error)) from None
         except SessionExists as error:
@@ -182,8 +182,9 @@ class API:
         except StartError as error:
             raise HTTPRefusal(502, str(error), code=BACKEND_GONE) from None
 
-    async def _start(self, env: str, wish: OpenRequest) -> Session:
-        return await self._sessions.open(env, seed=wish.seed, id=wish.id, ttl=wish.ttl)
+    async def _start(self, env: str, wish: OpenRequest, call: Call) -> Session:
+        client, owner = share_of(call), caller_of(call).name
+        return await self._sessions.open(env, seed=wish.seed, id=wish.id, ttl=wish.ttl, client=client, owner=owner)
 
     def _describe(self, session: Session, call: Call) -> dict[str, Any]:
         base, statistics = _base(call), session.statistics()
@@ -204,6 +205,12 @@ class API:
                 "session": f"{base}/sessions/{session.id}",
             },
         }
+
+
+def _ready(session: Session) -> Session:
+    if session.state is State.STARTED:
+        raise HTTPRefusal(409, "no client has shaken hands with this session yet")
+    return session
 
 
 def _base(call: Call) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
+import math
 import re
 import urllib.parse
 from typing import Any, Final
@@ -19,6 +20,8 @@ import httptools
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from muxsim.serve.auth import known_caller
+from muxsim.serve.callers import Caller
 from muxsim.serve.gateway import Gateway, hand_over
 from muxsim.serve.mcp_endpoints import HTTPClient
 from transports.errors import RemoteProtocolError
@@ -133,13 +136,14 @@ class FastLane(HttpToolsProtocol):
         client = self.gateway.endpoints.client(session_id.decode("latin-1"))
         if client is None or not _is_on(client, self.url):
             return False
-        wanted = _usual(self.verdicts, self.gateway, self.headers, headers)
-        if wanted is None or not wanted.json:
+        verdict = _usual(self.verdicts, self.gateway, client, self.headers, headers)
+        if verdict is None or not verdict[0].json:
             return False
+        wanted, caller = verdict
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
         if not self._begin(body, client, wanted, keep_alive):
             return False
-        if keep_alive:
+        if keep_alive and caller.expires == math.inf:
             self._familiar = _FamiliarHead.of(self._raw, body, session_id, client, wanted, self.scope, self.url)
         return True
 
@@ -398,10 +402,14 @@ def _is_on(client: HTTPClient, url: bytes) -> bool:
     return path.decode("latin-1") in client.paths
 
 
-Verdicts = dict[tuple[bytes | None, ...], Accepts | None]
+# What a client accepts, and who it is.
+Verdict = tuple[Accepts, Caller]
+Verdicts = dict[tuple[bytes | None, ...], Verdict]
 
 
-def _usual(verdicts: Verdicts, gateway: Gateway, pairs: RawHeaders, headers: dict[bytes, bytes]) -> Accepts | None:
+def _usual(
+    verdicts: Verdicts, gateway: Gateway, client: HTTPClient, pairs: RawHeaders, headers: dict[bytes, bytes]
+) -> Verdict | None:
     """What the client accepts, if its headers pass every check; None sends it to the application, which says why.
 
     A real client sends the same headers with each call, so the verdict is remembered.
@@ -409,21 +417,34 @@ def _usual(verdicts: Verdicts, gateway: Gateway, pairs: RawHeaders, headers: dic
     if len(headers) != len(pairs):
         return None
     get = headers.get
-    key = (get(b"host"), get(b"origin"), get(b"accept"), get(b"content-type"), get(b"mcp-protocol-version"))
-    if key in verdicts:
-        return verdicts[key]
-    if len(verdicts) >= _REMEMBERED_HEADERS:
-        verdicts.clear()
-    verdicts[key] = verdict = _judge(gateway, pairs, headers)
-    return verdict
+    # fmt: off
+    key = (
+        get(b"host"), get(b"origin"), get(b"accept"), get(b"content-type"), get(b"mcp-protocol-version"),
+        get(b"authorization"),
+    )
+    # fmt: on
+    verdict = verdicts.get(key)
+    if verdict is None:
+        verdict = _judge(gateway, pairs, headers)
+        if verdict is None:
+            return None
+        # A token that expires is looked up each time.
+        if verdict[1].expires == math.inf:
+            if len(verdicts) >= _REMEMBERED_HEADERS:
+                verdicts.clear()
+            verdicts[key] = verdict
+    return verdict if verdict[1] is client.caller or client.admits(verdict[1]) else None
 
 
-def _judge(gateway: Gateway, pairs: RawHeaders, headers: dict[bytes, bytes]) -> Accepts | None:
+def _judge(gateway: Gateway, pairs: RawHeaders, headers: dict[bytes, bytes]) -> Verdict | None:
     if b"origin" in headers or headers.get(b"content-type") != b"application/json":
         return None
     try:
         gateway.rules.check(pairs)
-        return None if is_modern(protocol_version(pairs)) else accepts(pairs)
+        if is_modern(protocol_version(pairs)):
+            return None
+        caller = known_caller(gateway.auth, pairs)
+        return None if caller is None else (accepts(pairs), caller)
     except HTTPRefusal:
         return None
 

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from muxsim.limits import Reached
 from muxsim.serve.api import API
+from muxsim.serve.auth import Authenticator, Guard
 from muxsim.serve.mcp_endpoints import MCPEndpoints
 from transports.asgi import Call, ClientGone, refusal_of, refuse
 from transports.event_stream import EventStream
@@ -40,13 +41,16 @@ def hand_over(scope: Any, transport: StreamableHTTP, stream: EventStream) -> Non
 
 
 class Gateway:
-    """Host and Origin first, then CORS, then the routes."""
+    """Host and Origin first, then CORS, then the caller's token, then the routes."""
 
-    def __init__(self, endpoints: MCPEndpoints, api: API, rules: HostRules, reached: Reached) -> None:
+    def __init__(
+        self, endpoints: MCPEndpoints, api: API, rules: HostRules, auth: Authenticator | None, reached: Reached
+    ) -> None:
         self.endpoints = endpoints
         self.rules = rules
+        self.auth = auth
         self._reached = reached
-        self._router = _router(endpoints, api)
+        self._router = Guard(_router(endpoints, api), auth)
         self._cross_origin = _with_cors(self._router, rules)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -143,6 +147,6 @@ def _with_cors(app: ASGIApp, rules: HostRules) -> ASGIApp:
         allow_origin_regex="|".join(patterns) or None,
         allow_methods=[*_MCP_METHODS, "OPTIONS"],
         allow_headers=_ALLOWED_HEADERS,
-        expose_headers=["Mcp-Session-Id", "Mcp-Protocol-Version", "Location"],
+        expose_headers=["Mcp-Session-Id", "Mcp-Protocol-Version", "Location", "WWW-Authenticate", "Retry-After"],
         max_age=3600,
     )

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, fields
@@ -17,14 +18,15 @@ import uvicorn
 import uvloop
 
 from muxsim.config import Config, ServerSettings
-from muxsim.errors import ListenError
 from muxsim.events import Events
 from muxsim.guest import Guest, trio_guest, watch_on_this_loop
 from muxsim.limits import Reached
 from muxsim.serve.api import API
+from muxsim.serve.auth import Authenticator, open_auth
 from muxsim.serve.connections import Bounds, Connections, bounded
 from muxsim.serve.fast_lane import fast_lane
 from muxsim.serve.gateway import Gateway
+from muxsim.serve.listening import listening, server_url, tls_context
 from muxsim.serve.log import log_event
 from muxsim.serve.mcp_endpoints import HTTPSettings, MCPEndpoints
 from muxsim.session.sessions import Sessions, open_sessions
@@ -34,7 +36,6 @@ from transports.streamable_http import StreamTimes
 
 # For connections that are still open when every session has ended.
 _LAST_CONNECTIONS: Final = 1
-_BACKLOG: Final = 2048
 # Seconds. A step of a policy may take a while, and a new connection costs more than one that waits.
 _KEEP_ALIVE: Final = 75
 
@@ -50,12 +51,15 @@ class Serving:
 def serve(config: Config, announce: Callable[[Serving], None]) -> None:
     """Serve until SIGINT or SIGTERM; a second one ends it at once.
 
-    Raises `ListenError` before anything has been started if the address cannot be had.
+    Raises `ListenError` or `ConfigError` before anything has been started if the address cannot be had, or a file of
+    tokens or certificates is wrong.
     """
-    with _listening(config.server) as listener:
+    auth = open_auth(config.auth, config.server.max_failures, os.environ)
+    tls = tls_context(config.server)
+    with listening(config.server, authenticated=auth is not None) as listener:
         _run_in_batches()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_Host(config, listener, announce).run())
+            runner.run(_Host(config, listener, announce, auth, tls).run())
 
 
 def _run_in_batches() -> None:
@@ -71,8 +75,17 @@ def _run_in_batches() -> None:
 class _Host:
     """One run of both loops."""
 
-    def __init__(self, config: Config, listener: socket.socket, announce: Callable[[Serving], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        listener: socket.socket,
+        announce: Callable[[Serving], None],
+        auth: Authenticator | None,
+        tls: ssl.SSLContext | None,
+    ) -> None:
         self._config = config
+        self._auth = auth
+        self._tls = tls
         self._listener = listener
         self._announce = announce
         self._events = Events()
@@ -104,13 +117,13 @@ class _Host:
         endpoints = MCPEndpoints(sessions, bridge, _http_settings(self._config))
         api = API(sessions, pool, bridge, endpoints, self._config.default, self._reached)
         rules = HostRules(settings.allowed_hosts, settings.allowed_origins)
-        gateway = Gateway(endpoints, api, rules, self._reached)
+        gateway = Gateway(endpoints, api, rules, self._auth, self._reached)
         self._events.subscribe(endpoints.on_event)
         connections = Connections(_bounds(settings), self._reached)
-        server = _Server(_uvicorn_config(gateway, connections))
+        server = _Server(_uvicorn_config(gateway, connections, self._tls))
         bridge.finished.add_done_callback(lambda _: setattr(server, "should_exit", True))
         stopping = asyncio.ensure_future(self._stop_on_signal(server, api, sessions, bridge))
-        self._announce(Serving(_url(self._listener, settings), self._config))
+        self._announce(Serving(server_url(self._listener, settings), self._config))
         try:
             await server.serve(sockets=[self._listener])
         finally:
@@ -152,14 +165,14 @@ class _Server(uvicorn.Server):
 def _http_settings(config: Config) -> HTTPSettings:
     settings = config.server
     times = StreamTimes(silence=settings.stream_silence, ping=settings.ping_interval, stall=settings.stall_timeout)
-    return HTTPSettings(settings.max_body, settings.body_timeout, times, config.default)
+    return HTTPSettings(settings.max_body, settings.body_timeout, times, config.default, settings.max_failures)
 
 
 def _bounds(settings: ServerSettings) -> Bounds:
     return Bounds(**{field.name: getattr(settings, field.name) for field in fields(Bounds)})
 
 
-def _uvicorn_config(gateway: Gateway, connections: Connections) -> uvicorn.Config:
+def _uvicorn_config(gateway: Gateway, connections: Connections, tls: ssl.SSLContext | None) -> uvicorn.Config:
     return uvicorn.Config(
         gateway,
         http=bounded(fast_lane(gateway), connections),
@@ -174,23 +187,5 @@ def _uvicorn_config(gateway: Gateway, connections: Connections) -> uvicorn.Confi
         date_header=False,
         timeout_graceful_shutdown=_LAST_CONNECTIONS,
         timeout_keep_alive=_KEEP_ALIVE,
+        ssl_context_factory=None if tls is None else lambda *_: tls,
     )
-
-
-@contextmanager
-def _listening(settings: ServerSettings) -> Iterator[socket.socket]:
-    try:
-        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise ListenError(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; "
-            "choose another --port, or 0 for a free one"
-        ) from None
-    with listener:
-        yield listener
-
-
-def _url(listener: socket.socket, settings: ServerSettings) -> str:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{listener.getsockname()[1]}"

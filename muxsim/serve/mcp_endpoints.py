@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,6 +14,9 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from muxsim.errors import Busy, StartError, TooMuch, UnknownEnvironment
 from muxsim.events import SessionEvent, What
 from muxsim.guest import Guest
+from muxsim.serve.auth import caller_of, peer_of, share_of, too_many_failures
+from muxsim.serve.callers import Caller
+from muxsim.serve.failures import FailureLimit
 from muxsim.serve.schemas import ToolSchemas
 from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.attachment import Attachment
@@ -42,21 +46,30 @@ Opener = Callable[[], Awaitable[Session]]
 
 @dataclass(frozen=True)
 class HTTPSettings:
-    """``max_body`` in bytes, ``body_timeout`` in seconds; ``default_env`` is used where a URL names none."""
+    """``max_body`` in bytes, ``body_timeout`` in seconds; ``default_env`` is used where a URL names none.
+
+    ``max_failures`` requests for unknown sessions may come from one address in a minute.
+    """
 
     max_body: int
     body_timeout: float
     times: StreamTimes
     default_env: str | None
+    max_failures: int
 
 
 @dataclass(slots=True)
 class HTTPClient:
-    """One Mcp-Session-Id: its transport, what stands behind it, and the paths it may be used on."""
+    """One Mcp-Session-Id: its transport, what stands behind it, the paths it may be used on, and who made it."""
 
     transport: StreamableHTTP
     attachment: Attachment
     paths: frozenset[str]
+    caller: Caller
+
+    def admits(self, caller: Caller) -> bool:
+        """Whether ``caller`` may go on with it."""
+        return caller is self.caller or _admits(self.caller, self.attachment, caller)
 
 
 class MCPEndpoints:
@@ -68,7 +81,8 @@ class MCPEndpoints:
         self._settings = settings
         self._schemas = ToolSchemas()
         self._clients: dict[str, HTTPClient] = {}
-        self._sse: dict[str, tuple[SSE, Attachment]] = {}
+        self._sse: dict[str, tuple[SSE, Attachment, Caller]] = {}
+        self._misses = FailureLimit(settings.max_failures)
 
     @property
     def max_body(self) -> int:
@@ -95,47 +109,44 @@ class MCPEndpoints:
 
     async def implicit(self, call: Call, env: str | None) -> None:
         """``/mcp`` and ``/envs/<env>/mcp``: the handshake makes a session."""
-        await self._mcp(call, lambda: self._shared_session(env), lambda message: self._handshake(call, env, message))
+        await self._mcp(
+            call, lambda: self._shared_session(env), lambda message: self._handshake(call, env, message), _view(call)
+        )
 
     async def of_session(self, call: Call, session_id: str) -> None:
         """``/s/<id>/mcp``: a client of a session that is there."""
-        session = self._session(session_id)
-
-        async def itself() -> Session:
-            return session
-
-        async def attach(message: Message) -> None:
-            await self._attach(call, Attachment(session, "streamable-http"), message)
-
-        await self._mcp(call, itself, attach)
+        await self._of_session(call, session_id, _view(call))
 
     async def agent_of_session(self, call: Call, session_id: str) -> None:
         """``/s/<id>/agent/mcp``: as `of_session`, for a client that must not see the control plane."""
-        session = self._session(session_id)
+        await self._of_session(call, session_id, AgentAttachment)
+
+    async def _of_session(self, call: Call, session_id: str, view: type[Attachment]) -> None:
+        session = self.session(call, session_id)
 
         async def itself() -> Session:
             return session
 
         async def attach(message: Message) -> None:
-            await self._attach(call, AgentAttachment(session, "streamable-http"), message)
+            await self._attach(call, view(session, "streamable-http"), message)
 
-        await self._mcp(call, itself, attach, AgentAttachment)
+        await self._mcp(call, itself, attach, view)
 
     async def _mcp(
         self,
         call: Call,
         modern_session: Callable[[], Awaitable[Session | None]],
         handshake: Callable[[Message], Awaitable[None]],
-        attachment: type[Attachment] = Attachment,
+        view: type[Attachment],
     ) -> None:
         method = call.scope["method"]
         if method == "POST":
-            await self._post(call, modern_session, handshake, attachment)
+            await self._post(call, modern_session, handshake, view)
         elif method == "GET":
             check_event_stream(call.headers)
-            await self._known_client(call).transport.get(call)
+            await self.known_client(call).transport.get(call)
         elif method == "DELETE":
-            await self._delete(call, self._known_client(call))
+            await self._delete(call, self.known_client(call))
         else:
             raise HTTPRefusal(405, f"{method} is not for this URL", headers=[(b"allow", b"POST, GET, DELETE")])
 
@@ -144,13 +155,13 @@ class MCPEndpoints:
         call: Call,
         modern_session: Callable[[], Awaitable[Session | None]],
         handshake: Callable[[Message], Awaitable[None]],
-        attachment: type[Attachment],
+        view: type[Attachment],
     ) -> None:
         message = await self._read(call)
         if header(call.headers, SESSION_HEADER) is not None:
-            await self._known_client(call).transport.post(message, call)
+            await self.known_client(call).transport.post(message, call)
         elif is_modern(header(call.headers, VERSION_HEADER)) or modern_rules.claims_modern(message):
-            await self._modern(call, await modern_session(), message, attachment)
+            await self._modern(call, await modern_session(), message, view)
         elif message.kind is Kind.REQUEST and message.method == "initialize":
             protocol_version(call.headers)
             await handshake(message)
@@ -167,13 +178,18 @@ class MCPEndpoints:
         except RemoteProtocolError as error:
             raise HTTPRefusal(400, error.message, code=error.code) from None
 
-    def _known_client(self, call: Call) -> HTTPClient:
+    def known_client(self, call: Call, *, elsewhere: bool = False) -> HTTPClient:
+        """The client that a request's session header names; ``elsewhere``, also on a path that is not the client's.
+
+        Raises a 400 without the header, and the same 404 for an id that never was, that is over, or another's.
+        """
         id = header(call.headers, SESSION_HEADER)
         if id is None:
             raise HTTPRefusal(400, "the Mcp-Session-Id header is missing")
         client = self.client(id)
-        if client is None or call.scope["path"] not in client.paths:
-            raise HTTPRefusal(404, "no session has this Mcp-Session-Id; initialize again")
+        here = client is not None and (elsewhere or call.scope["path"] in client.paths)
+        if client is None or not here or not client.admits(caller_of(call)):
+            raise self._missing(call, "no session has this Mcp-Session-Id; initialize again")
         return client
 
     async def _delete(self, call: Call, client: HTTPClient) -> None:
@@ -194,12 +210,12 @@ class MCPEndpoints:
         if spec.shared:
             opening = self._open(lambda: self._bridge.call(self._sessions.shared, name), message.id)
         else:
-            opening = self._open(lambda: self._bridge.call(self._start, name, seed), message.id)
+            opening = self._open(lambda: self._bridge.call(self._start, name, seed, call), message.id)
         session = await while_waited_for(call, opening)
-        await self._attach(call, Attachment(session, "streamable-http", ends_session=not spec.shared), message)
+        await self._attach(call, _view(call)(session, "streamable-http", ends_session=not spec.shared), message)
 
-    async def _start(self, env: str, seed: int | None) -> Session:
-        return await self._sessions.open(env, seed=seed)
+    async def _start(self, env: str, seed: int | None, call: Call) -> Session:
+        return await self._sessions.open(env, seed=seed, client=share_of(call), owner=caller_of(call).name)
 
     async def _open(self, opener: Opener, id: RequestId | None) -> Session:
         try:
@@ -220,7 +236,7 @@ class MCPEndpoints:
         paths = {call.scope["path"]}
         if attachment.ends_session:
             paths.add(f"/s/{session.id}/mcp")
-        client = self._clients[id] = HTTPClient(transport, attachment, frozenset(paths))
+        client = self._clients[id] = HTTPClient(transport, attachment, frozenset(paths), caller_of(call))
         try:
             await while_waited_for(call, transport.post(message, call))
         except ClientGone:
@@ -236,9 +252,7 @@ class MCPEndpoints:
             return None
         return await self._open(lambda: self._bridge.call(self._sessions.shared, name), None)
 
-    async def _modern(
-        self, call: Call, session: Session | None, message: Message, attachment: type[Attachment]
-    ) -> None:
+    async def _modern(self, call: Call, session: Session | None, message: Message, view: type[Attachment]) -> None:
         if message.kind is Kind.NOTIFICATION:
             # The revision has none from clients: a call is cancelled by closing its connection.
             modern_rules.check_version(call.headers)
@@ -253,7 +267,7 @@ class MCPEndpoints:
         if modern_rules.needs_schema(message, call.headers):
             modern_rules.check_param_headers(message, call.headers, await self._schemas.of_call(session, message))
         exchange = SingleExchange(self._settings.times)
-        client = attachment(session, "streamable-http", cancels=True)
+        client = view(session, "streamable-http", cancels=True)
         client.connect(exchange)
         await exchange.post(message, client, call)
 
@@ -282,14 +296,14 @@ class MCPEndpoints:
         if spec.shared:
             opening = self._open_sse(lambda: self._bridge.call(self._sessions.shared, name))
         else:
-            opening = self._open_sse(lambda: self._bridge.call(self._start, name, seed))
+            opening = self._open_sse(lambda: self._bridge.call(self._start, name, seed, call))
         session = await while_waited_for(call, opening)
         await self._serve_sse(call, session, "/messages", ends_session=not spec.shared)
 
     async def sse_of_session(self, call: Call, session_id: str) -> None:
         """``/s/<id>/sse``: one more client of a session that is there."""
         check_event_stream(call.headers)
-        session = self._session(session_id)
+        session = self.session(call, session_id)
         await self._serve_sse(call, session, f"/s/{session_id}/messages", ends_session=False)
 
     async def _open_sse(self, opener: Opener) -> Session:
@@ -302,11 +316,11 @@ class MCPEndpoints:
 
     async def _serve_sse(self, call: Call, session: Session, endpoint: str, *, ends_session: bool) -> None:
         id = secrets.token_hex(_CLIENT_ID_BYTES)
-        attachment = Attachment(session, "sse", ends_session=ends_session)
+        attachment = _view(call)(session, "sse", ends_session=ends_session)
         transport = SSE(id, f"{endpoint}?sessionId={id}", attachment, self._settings.times)
         attachment.connect(transport)
         session.attach(attachment)
-        self._sse[id] = (transport, attachment)
+        self._sse[id] = (transport, attachment, caller_of(call))
         try:
             await transport.get(call)
         finally:
@@ -316,17 +330,28 @@ class MCPEndpoints:
         """``/messages?sessionId=``: what an SSE client sends."""
         query = parse_qs(call.scope["query_string"].decode("latin-1"))
         known = self._sse.get(query.get("sessionId", [""])[0])
-        if known is None or (session_id is not None and known[1].session.id != session_id):
-            raise HTTPRefusal(404, "no SSE stream has this sessionId; open one first")
+        here = known is not None and (session_id is None or known[1].session.id == session_id)
+        if known is None or not here or not _admits(known[2], known[1], caller_of(call)):
+            raise self._missing(call, "no SSE stream has this sessionId; open one first")
         await known[0].post(await self._read(call), call)
 
     # ---- finding things
 
-    def _session(self, id: str) -> Session:
+    def session(self, call: Call, id: str) -> Session:
+        """The live session with this id. Raises the same 404 for one that never was, that has ended, or another's."""
         session = self._sessions.get(id)
-        if session is None or not session.live:
-            raise HTTPRefusal(404, "there is no such session")
+        if session is None or not session.live or not caller_of(call).sees(session.owner, shared=session.lasting):
+            raise self._missing(call, "there is no such session")
         return session
+
+    def _missing(self, call: Call, text: str) -> HTTPRefusal:
+        """The refusal of a session that is not there for whoever asks."""
+        peer, now = peer_of(call), time.monotonic()
+        # Only misses are bounded: others at this address, whose sessions are there, must not suffer from a guesser.
+        if wait := self._misses.wait_of(peer, now):
+            return too_many_failures("requests for unknown sessions", wait)
+        self._misses.failed(peer, now)
+        return HTTPRefusal(404, text)
 
     def _env_name(self, env: str | None, query: dict[str, list[str]], id: RequestId | None) -> str:
         name = env or query.get("env", [""])[-1] or self._settings.default_env
@@ -339,6 +364,16 @@ class MCPEndpoints:
             return self._sessions.spec(name)
         except UnknownEnvironment as error:
             raise HTTPRefusal(404, str(error), id=id) from None
+
+
+def _view(call: Call) -> type[Attachment]:
+    """What this caller may see of a session."""
+    return Attachment if caller_of(call).controls else AgentAttachment
+
+
+def _admits(maker: Caller, attachment: Attachment, caller: Caller) -> bool:
+    """Whether ``caller`` may speak as the client that ``maker`` made: the same principal, and no more than it sees."""
+    return caller.sees(maker.name) and (caller.controls or isinstance(attachment, AgentAttachment))
 
 
 def too_busy(busy: Busy, id: RequestId | None) -> HTTPRefusal:

@@ -72,15 +72,27 @@ class Progress(Protocol):
 
 
 class Session:
-    """One running session. `run` carries it to its end; every other method is a plain call, from either loop."""
+    """One running session. `run` carries it to its end; every other method is a plain call, from either loop.
+
+    ``owner`` is the name of the principal who made it; None for a shared one, and where nobody has to have a name.
+    """
 
     def __init__(
-        self, id: str, spec: EnvSpec, seed: int, events: Events, *, ttl: float | None = None, lasting: bool = False
+        self,
+        id: str,
+        spec: EnvSpec,
+        seed: int,
+        events: Events,
+        *,
+        ttl: float | None = None,
+        lasting: bool = False,
+        owner: str | None = None,
     ) -> None:
         self.id = id
         self.spec = spec
         self.seed = seed
         self.lasting = lasting
+        self.owner = owner
         self.state = State.STARTED
         self.ending: Ending | None = None
         self._now = trio.lowlevel.current_clock().current_time

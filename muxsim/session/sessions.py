@@ -72,14 +72,17 @@ class Sessions:
         id: str | None = None,
         ttl: float | None = None,
         client: str | None = None,
+        owner: str | None = None,
     ) -> Session:
         """Start a session: wait for a lease, then for the start of a process.
 
-        ``seed`` None draws one. ``client`` is whose share of the pool it counts for; None is no client's. Raises
-        `UnknownEnvironment`, `SessionExists`, `Busy` or `StartError`.
+        ``seed`` None draws one. ``client`` is whose share of the pool it counts for; None is no client's. ``owner`` is
+        the principal whose session it is. Raises `UnknownEnvironment`, `SessionExists`, `Busy` or `StartError`.
         """
         spec = self.spec(env)
-        return await self._open(spec, self._new_id(id), _seed_or_random(seed), ttl, client, lasting=False)
+        return await self._open(
+            spec, self._new_id(id), _seed_or_random(seed), ttl=ttl, client=client, owner=owner, lasting=False
+        )
 
     async def shared(self, env: str) -> Session:
         """The lasting session of a shared environment, started if there is none."""
@@ -87,7 +90,7 @@ class Sessions:
         async with self._sharing.setdefault(env, trio.Lock()):
             session = self._shared.get(env)
             if session is None or not session.live:
-                session = await self._open(spec, self._new_id(None), _seed_or_random(None), None, None, lasting=True)
+                session = await self._open(spec, self._new_id(None), _seed_or_random(None), lasting=True)
                 self._shared[env] = session
             return session
 
@@ -109,14 +112,23 @@ class Sessions:
         return chosen
 
     async def _open(
-        self, spec: EnvSpec, id: str, seed: int, ttl: float | None, client: str | None, *, lasting: bool
+        self,
+        spec: EnvSpec,
+        id: str,
+        seed: int,
+        *,
+        lasting: bool,
+        ttl: float | None = None,
+        client: str | None = None,
+        owner: str | None = None,
     ) -> Session:
         self._reserved.add(id)
         try:
-            self._events.emit(SessionEvent(What.OPENING, id, spec.name, seed))
+            details = {"owner": owner} if owner else {}
+            self._events.emit(SessionEvent(What.OPENING, id, spec.name, seed, details=details))
             lease = await self._pool.acquire(spec, client)
             try:
-                session = Session(id, lease.spec, seed, self._events, ttl=ttl, lasting=lasting)
+                session = Session(id, lease.spec, seed, self._events, ttl=ttl, lasting=lasting, owner=owner)
                 backend = await self._pool.start(lease, seed=seed, session=id, listener=session)
                 session.use(backend, _Progress(self._pool, lease))
             except BaseException:

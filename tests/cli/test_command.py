@@ -136,9 +136,26 @@ def test_a_port_in_use_is_one_line_and_starts_nothing(tmp_path):
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1", "not a host"])
 def test_an_address_that_is_not_this_machines_is_one_line(tmp_path, host):
     """H13."""
-    finished = muxsim(tmp_path, "serve", "--port", "0", "--host", host, "--", *NAUGHTY_COMMAND)
+    tokens = tmp_path / "tokens"
+    tokens.write_text("lab trainer " + "t" * 32)
+    tokens.chmod(0o600)
+    options = ("--port", "0", "--host", host, "--tokens-file", "tokens")
+    finished = muxsim(tmp_path, "serve", *options, "--", *NAUGHTY_COMMAND)
     assert (finished.status, finished.stdout) == (2, "")
     assert f"cannot listen on {host}:0" in finished.complaint
+
+
+@pytest.mark.fault("H13")
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_an_address_for_others_without_authentication_is_one_line_and_starts_nothing(tmp_path, host):
+    """H13."""
+    started = tmp_path / "started"
+    finished = muxsim(tmp_path, "serve", "--port", "0", "--host", host, "--", "touch", str(started))
+    assert (finished.status, finished.stdout) == (2, "")
+    assert f"refusing to listen on {host} without authentication" in finished.complaint
+    assert "--tokens-file" in finished.complaint
+    assert "127.0.0.1" in finished.complaint
+    assert not started.exists()
 
 
 async def test_the_first_line_is_the_url_and_the_rest_says_what_is_served(tmp_path):

@@ -1,0 +1,242 @@
+"""Bearer tokens: read from where the config says, and asked for on every request. Runs on asyncio.
+
+Nothing here keeps a token: only digests under a key that lives as long as this process.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+import os
+import secrets
+import stat
+import time
+from collections.abc import MutableMapping, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from muxsim.access import AuthSettings
+from muxsim.errors import ConfigError
+from muxsim.serve import callers
+from muxsim.serve.callers import ANYONE, NOBODY, Caller, NamedToken, TokenFault, bearer_token, forbidden, unauthorized
+from muxsim.serve.failures import FailureLimit
+from transports.asgi import Call, refuse
+from transports.http_rules import HTTPRefusal, RawHeaders
+
+_CALLER: Final = "muxsim.caller"
+# Verified tokens that are remembered, so that a signature is checked once and not with each call.
+_MOST_VERIFIED: Final = 1024
+_MOST_BYTES: Final = 2**20
+_OTHERS_MAY: Final = stat.S_IRWXO | stat.S_IWGRP
+
+
+class Verifier(Protocol):
+    """Checks tokens that are not configured here."""
+
+    metadata_url: str
+    """Where a client learns who gives out tokens; for the answer to one that has none."""
+
+    async def verify(self, token: bytes) -> Caller | None:
+        """Whose token it is; None if it is not valid. Raises a 503 if that cannot be found out now."""
+
+
+class Authenticator:
+    """Tells who sent a request."""
+
+    def __init__(self, tokens: Sequence[NamedToken], failures: FailureLimit, verifier: Verifier | None = None) -> None:
+        self._failures = failures
+        self._verifier = verifier
+        self._key = secrets.token_bytes(32)
+        self._tokens = [(self._digest(one.token.encode()), Caller(one.name, one.scope)) for one in tokens]
+        self._used: set[Caller] = set()
+        self._verified: dict[bytes, Caller] = {}
+
+    def __repr__(self) -> str:
+        return f"<Authenticator {len(self._tokens)} tokens{' and a verifier' if self._verifier else ''}>"
+
+    def known(self, token: bytes) -> Caller | None:
+        """Whose token it is, if it is configured or has been verified; every token takes the same time."""
+        digest, found = self._digest(token), None
+        for known, caller in self._tokens:
+            if hmac.compare_digest(known, digest):
+                found = caller
+        return found or self._verified_before(digest)
+
+    async def authenticate(self, call: Call) -> Caller:
+        """Who sent this request. Raises a 401, or a 429 for an address that has sent too many wrong tokens."""
+        peer, now = peer_of(call), time.monotonic()
+        wait = self._failures.wait_of(peer, now)
+        try:
+            token = bearer_token(call.headers)
+            if token is None:
+                raise unauthorized("", "this needs a header: Authorization: Bearer TOKEN", self._metadata_url)
+            return await self._caller_of(token, wait)
+        except HTTPRefusal as refusal:
+            if refusal.status == 401 and any(name == b"authorization" for name, _ in call.headers):
+                self._failures.failed(peer, now)
+            raise
+
+    def glance(self, call: Call) -> Caller:
+        """Who sent a request to a path that is open to everybody."""
+        try:
+            token = bearer_token(call.headers)
+        except HTTPRefusal:
+            return NOBODY
+        return NOBODY if token is None else self.known(token) or NOBODY
+
+    async def _caller_of(self, token: bytes, wait: float) -> Caller:
+        caller = self.known(token)
+        if wait and (caller is None or caller not in self._used):
+            # Not even told whether this one is right; who has been here before goes on.
+            raise too_many_failures("wrong tokens", wait)
+        if caller is None and self._verifier is not None:
+            caller = await self._verifier.verify(token)
+            if caller is not None:
+                self._remember(self._digest(token), caller)
+        if caller is None:
+            raise unauthorized("invalid_token", "the token is not valid here", self._metadata_url)
+        if math.isinf(caller.expires):
+            self._used.add(caller)
+        return caller
+
+    @property
+    def _metadata_url(self) -> str:
+        return "" if self._verifier is None else self._verifier.metadata_url
+
+    def _verified_before(self, digest: bytes) -> Caller | None:
+        caller = self._verified.get(digest)
+        if caller is not None and caller.expires <= time.time():
+            del self._verified[digest]
+            return None
+        return caller
+
+    def _remember(self, digest: bytes, caller: Caller) -> None:
+        while len(self._verified) >= _MOST_VERIFIED:
+            del self._verified[next(iter(self._verified))]
+        self._verified[digest] = caller
+
+    def _digest(self, token: bytes) -> bytes:
+        return hmac.digest(self._key, token, "sha256")
+
+
+class Guard:
+    """Lets a request through to an application if its token is good for its path; without tokens, every one."""
+
+    def __init__(self, app: ASGIApp, auth: Authenticator | None) -> None:
+        self._app = app
+        self._auth = auth
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call = Call(scope, receive, send)
+        try:
+            scope[_CALLER] = ANYONE if self._auth is None else await _admit(call, self._auth)
+        except HTTPRefusal as refusal:
+            await refuse(call, refusal)
+            return
+        await self._app(scope, receive, send)
+
+
+async def _admit(call: Call, auth: Authenticator) -> Caller:
+    needed = callers.needed_scope(call.scope["path"])
+    if needed is callers.Scope.NONE:
+        return auth.glance(call)
+    caller = await auth.authenticate(call)
+    if caller.scope < needed:
+        raise forbidden(needed)
+    return caller
+
+
+def caller_of(call: Call) -> Caller:
+    """Who sent a request that `Guard` has let through."""
+    caller: Caller = call.scope[_CALLER]
+    return caller
+
+
+def known_caller(auth: Authenticator | None, headers: RawHeaders) -> Caller | None:
+    """Who sent these headers, if that can be told at once; raises a 401 for a malformed token."""
+    if auth is None:
+        return ANYONE
+    token = bearer_token(headers)
+    return None if token is None else auth.known(token)
+
+
+def peer_of(call: Call) -> str:
+    """The address that a request came from; "" where there is none."""
+    client = call.scope.get("client")
+    return str(client[0]) if client else ""
+
+
+def share_of(call: Call) -> str:
+    """Whose share of the pool a new session counts for: the principal's, or the address's where nobody has a name."""
+    return caller_of(call).name or peer_of(call)
+
+
+def too_many_failures(what: str, wait: float) -> HTTPRefusal:
+    """The 429 of an address past its `FailureLimit`."""
+    text = f"too many {what} came from this address (server.max_failures); wait {math.ceil(wait)} s"
+    return HTTPRefusal(429, text, headers=[(b"retry-after", b"%d" % math.ceil(wait))], limit="max_failures")
+
+
+# ---- where tokens come from
+
+
+def open_auth(settings: AuthSettings | None, limit: int, environ: MutableMapping[str, str]) -> Authenticator | None:
+    """What checks tokens as the config wants it; None where it wants none.
+
+    The variable of the tokens is taken out of ``environ``, so that no child can inherit it. Raises `ConfigError`.
+    """
+    if settings is None:
+        return None
+    return Authenticator(read_tokens(settings, environ), FailureLimit(limit))
+
+
+def read_tokens(settings: AuthSettings, environ: MutableMapping[str, str]) -> list[NamedToken]:
+    """The tokens of the config's file and variable. Raises `ConfigError`, which never has a token's text."""
+    tokens: list[NamedToken] = []
+    if settings.tokens_file:
+        tokens += _parse(_read_private(Path(settings.tokens_file)), settings.tokens_file)
+    if settings.tokens_env:
+        text = environ.pop(settings.tokens_env, None)
+        if text is None:
+            raise ConfigError(
+                f"the variable {settings.tokens_env} is not set: set it to lines of NAME SCOPE[,SCOPE] TOKEN",
+                table="server.auth",
+                key="tokens_env",
+            )
+        tokens += _parse(text, f"the variable {settings.tokens_env}")
+    if len({one.token for one in tokens}) < len(tokens):
+        raise ConfigError("a token stands in the file and in the variable: make a new one", table="server.auth")
+    return tokens
+
+
+def _parse(text: str, place: str) -> list[NamedToken]:
+    try:
+        tokens = callers.parse_tokens(text)
+    except TokenFault as fault:
+        raise ConfigError(str(fault), file=place) from None
+    if not tokens:
+        raise ConfigError("has no token: add a line of NAME SCOPE[,SCOPE] TOKEN", file=place)
+    return tokens
+
+
+def _read_private(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            check_private(file.fileno(), path)
+            data = file.read(_MOST_BYTES)
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", file=str(path)) from None
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"is not UTF-8, see byte {error.start}", file=str(path)) from None
+
+
+def check_private(fd: int, path: Path) -> None:
+    """Raise `ConfigError` for an open file that others may read, or others or its group may write."""
+    status = os.fstat(fd)
+    if stat.S_ISREG(status.st_mode) and status.st_mode & _OTHERS_MAY:
+        mode = stat.S_IMODE(status.st_mode)
+        raise ConfigError(f"has mode {mode:04o}, so others may use what is in it: chmod 600 {path}", file=str(path))

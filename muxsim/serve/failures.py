@@ -1,0 +1,61 @@
+"""How often somebody may be wrong: a bound on guesses from one address. Pure: the time is an argument."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Final
+
+WINDOW: Final = 60.0
+"""Seconds in which the limit counts."""
+
+# Addresses that are remembered; past these the one whose window began first is forgotten.
+_MOST_PEERS: Final = 4096
+# Whoever has one address of IPv6 usually has all of a /64.
+_IPV6_NETWORK: Final = 64
+
+
+@dataclass(slots=True)
+class _Window:
+    began: float
+    failures: int = 0
+
+
+class FailureLimit:
+    """Counts the failures of each peer in windows of `WINDOW` seconds. ``total`` has been counted in all."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.total = 0
+        self._windows: dict[str, _Window] = {}
+
+    def __repr__(self) -> str:
+        return f"<FailureLimit {self.total} failures, {len(self._windows)} peers>"
+
+    def failed(self, peer: str, now: float) -> None:
+        """Note a failure."""
+        self.total += 1
+        name = _network(peer)
+        window = self._windows.get(name)
+        if window is None or now >= window.began + WINDOW:
+            self._windows.pop(name, None)
+            if len(self._windows) >= _MOST_PEERS:
+                del self._windows[next(iter(self._windows))]
+            window = self._windows[name] = _Window(now)
+        window.failures += 1
+
+    def wait_of(self, peer: str, now: float) -> float:
+        """The seconds until this peer may fail again; 0 if it still may."""
+        window = self._windows.get(_network(peer))
+        if window is None or window.failures < self.limit:
+            return 0.0
+        return max(0.0, window.began + WINDOW - now)
+
+
+def _network(peer: str) -> str:
+    if ":" not in peer:
+        return peer
+    try:
+        return str(ipaddress.ip_network((peer.partition("%")[0], _IPV6_NETWORK), strict=False))
+    except ValueError:
+        return peer
