@@ -50,6 +50,12 @@ class Connections:
     def __repr__(self) -> str:
         return f"<Connections {self.open} open, {len(self._heads) + len(self._bodies)} awaited>"
 
+    def use(self, bounds: Bounds) -> None:
+        """Hold new requests and connections to these bounds."""
+        self.bounds = bounds
+        self._heads.seconds = bounds.header_timeout
+        self._bodies.seconds = bounds.body_timeout
+
     def enter(self, peer: str) -> str:
         """Count a new connection; returns the setting that leaves no place for it, or ``""``."""
         self.open += 1
@@ -102,7 +108,7 @@ class _Waiting:
     """
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
         self._deadlines: dict[BoundedProtocol, tuple[object, float]] = {}
 
     def __len__(self) -> int:
@@ -110,7 +116,7 @@ class _Waiting:
 
     def begin(self, connection: BoundedProtocol, now: float) -> None:
         self._deadlines.pop(connection, None)
-        self._deadlines[connection] = connection.scope, now + self._seconds
+        self._deadlines[connection] = connection.request, now + self.seconds
 
     def forget(self, connection: BoundedProtocol) -> None:
         self._deadlines.pop(connection, None)
@@ -136,14 +142,23 @@ class BoundedProtocol(HttpToolsProtocol):
 
     limits: Connections
     _peer = ""
-    # The request whose head is complete, the one whose head or rest has a deadline: an ASGI scope names a request.
-    _headed: object = None
+    # The parser's request, named by its ASGI scope, and whether its head or its end is still to come. Requests that the
+    # protocol class takes past the parser have come whole.
+    _request: object = None
+    _in_head = False
+    _in_request = False
+    # What has a deadline already: a request whose head is to come, or the cycle of one that has had its answer.
     _timed: object = None
     # Bytes since the parser last had a whole head or a piece of a body: lines, chunk sizes, trailers.
     _lines = 0
     # Bytes of the last read.
     _read = 0
     _refusal: tuple[str, HTTPRefusal] | None = None
+
+    @property
+    def request(self) -> object:
+        """What the parser is reading, or has read last; None before the first."""
+        return self._request
 
     # ---- from the event loop
 
@@ -164,22 +179,23 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._read = len(data)
-        self._lines += self._read
+        if self._in_request:
+            self._lines += self._read
         super().data_received(data)
-        if self._headed is not self.scope:
-            self._hurry()
-        elif self._lines > self.limits.bounds.max_header_bytes:
-            self._lines_too_long()
+        if self._in_request:
+            self._is_unfinished()
         elif self.cycle is not None and self.cycle.response_complete:
             self._bytes_after_answer()
 
-    def _hurry(self) -> None:
-        """A head, or only its beginning, has come without its end."""
-        if self._refusal is None and self._timed is not self.scope:
-            self._timed = self.scope
+    def _is_unfinished(self) -> None:
+        """The beginning of a request has come without its end."""
+        if self._refusal is None and self._in_head and self._timed is not self._request:
+            self._timed = self._request
             self.limits.await_head(self)
         if self._lines > self.limits.bounds.max_header_bytes:
             self._lines_too_long()
+        if self.cycle is not None and self.cycle.response_complete:
+            self._bytes_after_answer()
 
     def _lines_too_long(self) -> None:
         if self._refusal is not None:
@@ -191,11 +207,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _bytes_after_answer(self) -> None:
         """The rest of a body that nobody wants, or an empty line: either has stopped an idle connection's clock."""
-        if self.cycle.scope is self.scope and self._timed is not self.cycle:
+        if self.cycle.scope is self.scope and self._timed is not self.cycle and not self._in_head:
             self._timed = self.cycle
             self.limits.await_rest(self)
 
     # ---- from the parser
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._request = self.scope
+        self._in_head = self._in_request = True
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -212,13 +233,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse("max_headers", HTTPRefusal(431, text))
             raise _Refused
         # Most come whole, in a read that is shorter than that; in a longer one it may be the body that is long.
-        may_be_long = self._read > bounds.max_header_bytes or self._timed is self.scope
+        may_be_long = self._read > bounds.max_header_bytes or self._timed is self._request
         if may_be_long and _length(headers) > bounds.max_header_bytes:
             text = f"the headers are longer than {bounds.max_header_bytes} bytes (server.max_header_bytes)"
             self._refuse("max_header_bytes", HTTPRefusal(431, text))
             raise _Refused
         self._lines = 0
-        self._headed = self.scope
+        self._in_head = False
         super().on_headers_complete()
         # Trailers, which httptools reports as headers, are not the request's: nobody has checked them.
         self.headers = headers.copy()
@@ -227,12 +248,17 @@ class BoundedProtocol(HttpToolsProtocol):
         self._lines = 0
         super().on_body(body)
 
+    def on_message_complete(self) -> None:
+        self._lines = 0
+        self._in_request = False
+        super().on_message_complete()
+
     # ---- refusals
 
     def head_is_late(self, request: object) -> None:
         """The time for a head is over; nothing is wrong if ``request`` has its head by now."""
-        has_come = request is not None and self._headed is request
-        if has_come or self.scope is not request or self.transport.is_closing():
+        still = self._request is request and (self._in_head or request is None)
+        if not still or self.transport.is_closing():
             return
         self.limits.reached.count("header_timeout")
         if request is None:
@@ -244,7 +270,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def rest_is_late(self, request: object) -> None:
         """The time for the rest of an answered request is over."""
-        if self.scope is not request or self.transport.is_closing():
+        if self._request is not request or self._timed is not self.cycle or self.transport.is_closing():
             return
         if getattr(self.cycle, "more_body", False):
             self.limits.reached.count("body_timeout")
@@ -272,7 +298,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Whether a response would not be taken for another request's, or get into the middle of its own."""
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
-            return self._headed is not self.scope or cycle is None or cycle.scope is not self.scope
+            return self._in_head or cycle is None or cycle.scope is not self.scope
         return cycle.scope is self.scope and not getattr(cycle, "response_started", True)
 
 
