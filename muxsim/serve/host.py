@@ -30,6 +30,7 @@ from muxsim.serve.listening import listening, server_url, tls_context
 from muxsim.serve.log import log_event
 from muxsim.serve.mcp_endpoints import HTTPSettings, MCPEndpoints
 from muxsim.session.sessions import Sessions, open_sessions
+from muxsim.supervise.descriptors import raise_limit
 from muxsim.supervise.pool import Pool, capacity_of, open_pool
 from transports.http_rules import HostRules
 from transports.streamable_http import StreamTimes
@@ -110,6 +111,7 @@ class _Host:
             open_pool(capacity_of(settings), memory_limit=settings.memory_limit, watch=self._watch) as pool,
             open_sessions(pool, self._config.environments, self._events) as sessions,
         ):
+            raise_limit()
             yield sessions, pool
 
     async def _serve(self, sessions: Sessions, pool: Pool, bridge: Guest[Any]) -> None:

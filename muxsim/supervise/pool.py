@@ -20,6 +20,7 @@ from muxsim import npm
 from muxsim.config import ServerSettings
 from muxsim.errors import Busy, StartError, TooMuch
 from muxsim.spec import EnvSpec
+from muxsim.supervise import descriptors
 from muxsim.supervise.admission import Admission, Answer, Capacity, LeaseStatistics, Refusal, Verdict
 from muxsim.supervise.backend import Backend, BackendListener
 from muxsim.supervise.enclosure import Enclosure
@@ -41,10 +42,11 @@ _MEMORY_LOOK: Final = 1.0
 
 @dataclass(frozen=True)
 class PoolStatistics:
-    """What the pool holds, and what its launcher has done."""
+    """What the pool holds and its launcher has done; ``exhaustions`` counts starts that the machine had no room for."""
 
     leases: LeaseStatistics
     processes: LauncherStatistics
+    exhaustions: int
 
 
 @dataclass(slots=True)
@@ -69,6 +71,8 @@ class Pool:
         self._watch = watch
         self._environ = dict(os.environ)
         self._waiting: dict[int, _Waiter] = {}
+        self._to_remove: list[Path] = []
+        self._exhaustions = 0
         self._prepared: dict[str, EnvSpec] = {}
         self._preparing: dict[str, trio.Lock] = {}
 
@@ -77,7 +81,8 @@ class Pool:
 
     def statistics(self) -> PoolStatistics:
         """A snapshot."""
-        return PoolStatistics(self._admission.statistics(trio.current_time()), self._launcher.statistics())
+        leases = self._admission.statistics(trio.current_time())
+        return PoolStatistics(leases, self._launcher.statistics(), self._exhaustions)
 
     async def acquire(self, spec: EnvSpec, client: str | None = None) -> Lease:
         """Wait for a lease. ``client`` is who asks, by which turns are taken; None is this program itself.
@@ -96,7 +101,7 @@ class Pool:
         except OSError as error:
             self._give_back(number)
             text = f"environment {spec.name!r}: no folder for its session: {error}"
-            raise _exhausted(text) if error.errno in _EXHAUSTED else StartError(text) from error
+            raise self._exhausted(text) if error.errno in _EXHAUSTED else StartError(text) from error
         except BaseException:
             self._give_back(number)
             raise
@@ -107,6 +112,9 @@ class Pool:
         Raises `StartError` if the command cannot be run, and `Busy` if the machine has no more descriptors, processes
         or memory for one.
         """
+        if not descriptors.has_room():
+            text = "muxsim may open no more files: raise the limit (ulimit -n), or run fewer sessions"
+            raise self._exhausted(f"environment {lease.spec.name!r}: {text}")
         launch = lease.spec.launch(seed=seed, session_id=session, workspace=str(lease.workspace), environ=self._environ)
         enclosure = Enclosure(lease.spec.confinement)
         try:
@@ -116,7 +124,7 @@ class Pool:
         except ProcessStartError as error:
             text = f"environment {lease.spec.name!r}: {error}"
             if error.stage != "exec" and error.errno in _EXHAUSTED:
-                raise _exhausted(text) from error
+                raise self._exhausted(text) from error
             self.failed(lease)
             raise StartError(text) from error
         return Backend(process, lease.spec.limits, listener, self._watch, enclosure)
@@ -135,8 +143,12 @@ class Pool:
 
     async def release(self, lease: Lease) -> None:
         """Take a lease back and remove its folder; whoever's turn it is gets the place."""
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(_remove_tree, lease.workspace)
+        self._to_remove.append(lease.workspace)
+        # A folder has to be opened to be emptied. Without descriptors it stays until somebody else's turn.
+        if descriptors.has_room():
+            folders, self._to_remove = self._to_remove, []
+            with trio.CancelScope(shield=True):
+                await _remove(folders)
         self._give_back(lease.number)
 
     def _give_back(self, number: int) -> None:
@@ -196,6 +208,10 @@ class Pool:
         else:
             self._admission.give_up(number)
 
+    def _exhausted(self, text: str) -> Busy:
+        self._exhaustions += 1
+        return Busy(text, _EXHAUSTED_RETRY)
+
     async def _measure(self) -> None:
         if self._meter is not None:
             self._admission.measured(await self._meter.read())
@@ -222,13 +238,17 @@ def _busy(refusal: Refusal) -> Busy:
     return (TooMuch if refusal.excessive else Busy)(refusal.text, refusal.retry_after)
 
 
-def _exhausted(text: str) -> Busy:
-    return Busy(text, _EXHAUSTED_RETRY)
+async def _remove(folders: list[Path]) -> None:
+    try:
+        await trio.to_thread.run_sync(_remove_trees, folders)
+    except RuntimeError:  # there can be no more threads
+        _remove_trees(folders)
 
 
-def _remove_tree(path: Path) -> None:
-    # What a backend left read-only, or is being removed by somebody else, is not worth a session's end.
-    shutil.rmtree(path, ignore_errors=True)
+def _remove_trees(folders: list[Path]) -> None:
+    for folder in folders:
+        # What a backend left read-only, or is being removed by somebody else, is not worth a session's end.
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def capacity_of(settings: ServerSettings, *, max_sessions: int | None = None) -> Capacity:
@@ -259,4 +279,4 @@ async def open_pool(
             yield Pool(launcher, capacity, meter, root, watch)
     finally:
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(_remove_tree, root)
+            await _remove([root])
