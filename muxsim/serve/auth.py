@@ -21,7 +21,7 @@ from muxsim.access import AuthSettings
 from muxsim.errors import ConfigError
 from muxsim.serve import callers
 from muxsim.serve.callers import ANYONE, NOBODY, Caller, NamedToken, TokenFault, bearer_token, forbidden, unauthorized
-from muxsim.serve.failures import FailureLimit
+from muxsim.serve.failures import FailureLimit, network_of
 from transports.asgi import Call, refuse
 from transports.http_rules import HTTPRefusal, RawHeaders
 
@@ -170,7 +170,7 @@ def peer_of(call: Call) -> str:
 
 def share_of(call: Call) -> str:
     """Whose share of the pool a new session counts for: the principal's, or the address's where nobody has a name."""
-    return caller_of(call).name or peer_of(call)
+    return caller_of(call).name or network_of(peer_of(call))
 
 
 def too_many_failures(what: str, wait: float) -> HTTPRefusal:

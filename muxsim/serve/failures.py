@@ -35,7 +35,7 @@ class FailureLimit:
     def failed(self, peer: str, now: float) -> None:
         """Note a failure."""
         self.total += 1
-        name = _network(peer)
+        name = network_of(peer)
         window = self._windows.get(name)
         if window is None or now >= window.began + WINDOW:
             self._windows.pop(name, None)
@@ -46,13 +46,14 @@ class FailureLimit:
 
     def wait_of(self, peer: str, now: float) -> float:
         """The seconds until this peer may fail again; 0 if it still may."""
-        window = self._windows.get(_network(peer))
+        window = self._windows.get(network_of(peer))
         if window is None or window.failures < self.limit:
             return 0.0
         return max(0.0, window.began + WINDOW - now)
 
 
-def _network(peer: str) -> str:
+def network_of(peer: str) -> str:
+    """Whom an address stands for: itself, or all of a network of IPv6 that one party usually has."""
     if ":" not in peer:
         return peer
     try:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from muxsim.supervise.breaker import Breaker
 from muxsim.supervise.rates import TokenBuckets
 
-UNASKED: Final = 2.0
+UNASKED: Final = 1.0
 """Seconds for which a start counts while no client asks the backend anything; then it idles, as far as one can tell."""
 
 SLOW: Final = 10.0
@@ -243,9 +243,11 @@ class Admission:
     def advance(self, now: float) -> list[Verdict]:
         """Grant and refuse what can be by now; returns what has become of those who waited."""
         for wish in [wish for wish in self._starting if wish.starting_until <= now]:
-            # What was asked and does not answer may still fail.
             self._starting.discard(wish)
-            self._set_unproven(wish, wish.asked)
+            if not wish.asked:
+                # What was asked and does not answer may still fail. This one waits to be asked.
+                self._set_unproven(wish, False)
+                self._breakers[wish.env].survived()
         verdicts = self._refuse_by_breakers(now)
         while self._has_room() and (next_one := self._queue.take(lambda env: self._may_start(env, now))):
             self._grant(next_one, now)

@@ -41,6 +41,10 @@ class Breaker:
         self._open_until = None
         self._proven = True
 
+    def survived(self) -> None:
+        """A start has not failed in the time in which one would that is going to, but has not been tried either."""
+        self._proven = True
+
     def closed_in(self, now: float) -> float:
         """Seconds in which nothing may start; 0 when something may."""
         return 0.0 if self._open_until is None else max(0.0, self._open_until - now)

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import os
+import resource
 import sys
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import trio
-from harness import serving
+from harness import SERVERS, serving
 from serve.conftest import environment
-from serve.wire import ask, initialize, shake_hands
+from serve.machine import descriptors, eventually
+from serve.wire import BOTH, Connection, ask, connect, initialize, shake_hands
+
+from muxsim.errors import Busy
+from muxsim.events import Events
+from muxsim.session.sessions import open_sessions
+from muxsim.spec import EnvSpec
+from muxsim.supervise import guardian
+from muxsim.supervise.admission import Capacity
+from muxsim.supervise.pool import open_pool
 
 pytestmark = pytest.mark.children
 
 LIMIT = 60
+NAUGHTY = SERVERS / "naughty.py"
 
 
 def settings(**values):
@@ -33,9 +47,6 @@ def breaking(name, log, *, works_if):
     file = log.with_suffix(".py")
     file.write_text(script)
     return f'[environments.{name}]\ncommand = "{sys.executable}"\nargs = ["-I", "-S", "{file}"]\n'
-
-
-NAUGHTY = Path(__file__).resolve().parent.parent / "servers" / "naughty.py"
 
 
 @asynccontextmanager
@@ -102,13 +113,14 @@ async def test_an_environment_that_exits_at_its_start_is_tried_so_often_and_then
 @pytest.mark.fault("L22")
 async def test_of_sixty_opens_ten_run_some_wait_their_time_and_the_others_are_refused_at_once(tmp_path):
     """L22: and those that run are not harmed."""
-    config = settings(max_sessions=10, max_pending=20, queue_timeout=1.0) + environment("naughty")
+    config = settings(max_sessions=10, max_starting=10, max_pending=20, queue_timeout=1.0) + environment("naughty")
     async with muxsim_with(tmp_path, config) as muxsim:
         first = await shake_hands(muxsim.url)
         answers = await open_many(muxsim.url, 59)
         assert len(opened(answers)) == 9
-        assert len(refused(answers, 503, "server.max_pending")) + len(refused(answers, 503, "server.queue_timeout")) == 50
-        assert len(refused(answers, 503, "server.queue_timeout")) == 20
+        late = [answer for answer in answers if answer.status == 503 and "queue_timeout" in answer.error["message"]]
+        assert len(refused(late, 503, "server.max_sessions")) == 20
+        assert len(refused([one for one in answers if one not in late], 503, "server.max_pending")) == 30
         assert await first.text("say", text="unharmed") == "unharmed"
 
 
@@ -123,14 +135,86 @@ async def test_a_flood_of_opens_from_one_address_starts_no_more_than_its_share_a
         assert len([answer for answer in answers if answer.status == 429]) == 492
         assert (await statistics(muxsim.url))["processes"] <= 8
         async with from_address("127.0.0.2", muxsim.url) as other:
-            answer = await other.ask("POST", "/mcp?env=naughty", JSON, b"%s" % initialize_bytes())
+            headers = [("Content-Type", "application/json"), ("Accept", BOTH)]
+            answer = await other.ask("POST", "/mcp?env=naughty", headers, json.dumps(initialize()).encode())
             assert answer.status == 200
 
 
-JSON = [("Content-Type", "application/json"), ("Accept", "application/json, text/event-stream")]
+@asynccontextmanager
+async def from_address(address, url):
+    """A connection that comes from another address of this machine."""
+    server = urlsplit(url)
+    sock = trio.socket.socket()
+    await sock.bind((address, 0))
+    await sock.connect((server.hostname, server.port))
+    with sock:
+        yield Connection(trio.SocketStream(sock), server.netloc)
 
 
-def initialize_bytes():
-    import json
+# Of a muxsim that has few descriptors. It needs some for itself, and keeps an eighth of them for connections.
+FEW = 96
 
-    return json.dumps(initialize()).encode()
+
+@pytest.mark.fault("H1")
+async def test_without_descriptors_opens_are_refused_and_work_again_when_some_come_back(tmp_path):
+    """H1: pipes and forks. What runs is not harmed, and nothing is half made."""
+    async with muxsim_with(tmp_path, environment("naughty")) as muxsim:
+        limit_descriptors(muxsim, FEW)
+        clients = []
+        while (answer := await ask(muxsim.url, "POST", "/sessions", body={"env": "naughty"})).status == 201:
+            clients.append(answer.json())
+        assert len(clients) > 5
+        (message,) = [one.error["message"] for one in refused([answer], 503, "ulimit -n")]
+        assert "'naughty'" in message
+        for _ in range(5):
+            assert refused([await ask(muxsim.url, "POST", "/sessions", body={"env": "naughty"})], 503, "ulimit -n")
+        assert (await statistics(muxsim.url))["sessions"] == (await statistics(muxsim.url))["processes"] == len(clients)
+        first = await shake_hands(muxsim.url, f"/s/{clients[0]['id']}/mcp")
+        assert await first.text("say", text="unharmed") == "unharmed"
+        for client in clients[:3]:
+            assert (await ask(muxsim.url, "DELETE", f"/sessions/{client['id']}")).status == 204
+        again = await shake_hands(muxsim.url)
+        assert await again.text("say", text="back") == "back"
+        assert len(workspaces()) == len(clients) - 3 + 1
+
+
+@pytest.mark.fault("H1")
+async def test_connections_that_take_every_descriptor_keep_others_out_only_while_they_are_there(tmp_path):
+    """H1: accept."""
+    async with muxsim_with(tmp_path, environment("naughty")) as muxsim:
+        limit_descriptors(muxsim, FEW)
+        client = await shake_hands(muxsim.url)
+        async with AsyncExitStack() as stack:
+            for _ in range(FEW):
+                await stack.enter_async_context(connect(muxsim.url))
+            await eventually(lambda: len(descriptors(muxsim.process.pid)) >= FEW - 1)
+        assert await client.text("say", text="back") == "back"
+        assert await (await shake_hands(muxsim.url)).text("say", text="new") == "new"
+
+
+@pytest.mark.fault("H2")
+async def test_without_processes_opens_are_refused_and_work_again_when_there_are_some(tmp_path, monkeypatch):
+    """H2: every fork of the guardian fails, until it is another one's turn."""
+    monkeypatch.setattr(guardian, "__file__", str(SERVERS / "process" / "faulty_guardian.py"))
+    monkeypatch.setenv("GUARDIAN_FAULT", "fork EAGAIN 1")
+    capacity = Capacity(max_sessions=4, max_pending=0, queue_timeout=1, max_starting=4)
+    spec = EnvSpec(name="game", command="cat")
+    with trio.fail_after(LIMIT):
+        async with open_pool(capacity) as pool, open_sessions(pool, {"game": spec}, Events()) as sessions:
+            with pytest.raises(Busy, match="ulimit -u") as busy:
+                await sessions.open("game")
+            assert busy.value.retry_after > 0
+            now = pool.statistics()
+            assert (now.leases.held, now.processes.alive, now.exhaustions) == (0, 0, 1)
+            assert now.leases.breakers_opened == 0
+            assert (await sessions.open("game")).live
+
+
+def limit_descriptors(muxsim, count):
+    _, hard = resource.prlimit(muxsim.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(muxsim.process.pid, resource.RLIMIT_NOFILE, (count, hard))
+
+
+def workspaces():
+    """The folders of sessions that are there."""
+    return [path for root in Path(os.environ["TMPDIR"]).glob("muxsim-*") for path in root.iterdir()]

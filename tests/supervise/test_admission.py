@@ -313,6 +313,7 @@ def test_a_start_that_is_not_asked_anything_keeps_no_other_from_starting():
     waiting, answer = ask(one, **BREAKER)
     assert answer is QUEUED
     assert names(one.advance(UNASKED)) == [(waiting, GRANTED)]
+    assert [ask(one, now=UNASKED, **BREAKER)[1] for _ in range(5)] == [GRANTED] * 5
 
 
 def test_a_success_forgets_the_failures_and_so_does_the_window():
