@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -22,6 +22,8 @@ from muxsim.access import ALGORITHMS, AuthSettings, OAuthSettings
 from muxsim.errors import ConfigError, UnknownEnvironment
 from muxsim.npm import is_npx, is_package_folder, parse_npx
 from muxsim.spec import PLACEHOLDERS, Confinement, EnvSpec, Limits, misspelt_placeholder
+
+T = TypeVar("T")
 
 CONFIG_NAME = "muxsim.toml"
 COMMAND_LINE = "the command line"
@@ -136,6 +138,9 @@ class ServerSettings:
 
     drain_timeout: float = 0.3
     """How long calls may still take to finish at shutdown, before their sessions are ended."""
+
+    cgroup: Literal["auto", "required", "off"] = "auto"
+    """Groups of cgroup v2: ``auto`` for environments bounded by what needs one, ``required`` for all or no start."""
 
     log_format: Literal["auto", "console", "json"] = "auto"
     """``console``, ``json``, or ``auto``: console on a terminal, JSON elsewhere."""
@@ -470,7 +475,7 @@ def _seconds_or_never(value: Any) -> float | None:
     return None if value in ("never", math.inf) else _seconds(value)
 
 
-def _or_unlimited(read: Callable[[Any], int]) -> Callable[[Any], int | None]:
+def _or_unlimited(read: Callable[[Any], T]) -> Callable[[Any], T | None]:
     return lambda value: None if value == "unlimited" else read(value)
 
 
@@ -557,6 +562,7 @@ _SERVER_KEYS: dict[str, _AnyKind] = {
     "ping_interval": _SECONDS,
     "stall_timeout": _SECONDS,
     "drain_timeout": _SECONDS,
+    "cgroup": _one_of("auto", "required", "off"),
     "log_format": _one_of("auto", "console", "json"),
     "log_level": _one_of("debug", "info", "warning", "error"),
 }
@@ -587,12 +593,16 @@ _LIMIT_KEYS: dict[str, _AnyKind] = {
     "failed_start_window": _SECONDS,
 }
 _CONFINEMENT_KEYS: dict[str, _AnyKind] = {
+    "max_memory": _SIZE_OR_UNLIMITED,
+    "max_cpus": _Kind('a number of CPUs above 0, such as 0.5, or "unlimited"', _or_unlimited(_seconds)),
+    "max_processes": _COUNT_OR_UNLIMITED,
     "max_cpu_seconds": _COUNT_OR_UNLIMITED,
     "max_address_space": _SIZE_OR_UNLIMITED,
     "max_open_files": _COUNT_OR_UNLIMITED,
     "max_file_size": _SIZE_OR_UNLIMITED,
     "nice": _Kind("a whole number from 0 to 19", _whole(0, 19)),
     "no_new_privs": _FLAG,
+    "sandbox": _one_of("none", "bubblewrap"),
 }
 _DESKTOP_KEYS: dict[str, _AnyKind] = {
     "command": _TEMPLATE,

@@ -8,6 +8,7 @@ import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 PLACEHOLDERS = ("seed", "session_id", "workspace")
 
@@ -129,6 +130,15 @@ class Limits:
 class Confinement:
     """What a backend may use of the machine, and do to it; None means as much as muxsim itself may."""
 
+    max_memory: int | None = None
+    """Memory of all processes of a session together (cgroup v2); past it they are killed."""
+
+    max_cpus: float | None = None
+    """CPUs that they may keep busy, 0.5 being half of one (cgroup v2); past it they have to wait."""
+
+    max_processes: int | None = None
+    """Processes and threads they may be (cgroup v2); elsewhere all of muxsim's user's, unless that is root."""
+
     max_cpu_seconds: int | None = None
     """CPU time of each process of a session, in whole seconds (RLIMIT_CPU); it is killed past it."""
 
@@ -146,6 +156,9 @@ class Confinement:
 
     no_new_privs: bool = True
     """No setuid program or file capability gives a session more rights (sudo, ping and rootless podman need that)."""
+
+    sandbox: Literal["none", "bubblewrap"] = "none"
+    """`bubblewrap`: no network, a `/tmp` of its own, and nothing to write to but that and the session's workspace."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ def stdio(
     configure(loaded.server.log_format, loaded.server.log_level)
     try:
         finished = serve_stdio(loaded, loaded.environment(env).name, seed)
-    except UnknownEnvironment as error:
+    except (UnknownEnvironment, ConfigError) as error:
         _fail(error)
     except StartError as error:
         typer.echo(f"muxsim: {error}", err=True)

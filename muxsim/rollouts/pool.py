@@ -112,7 +112,11 @@ async def open_pool(
     async def supervisor(watch: Watch | None = None) -> AsyncIterator[Sessions]:
         async with (
             open_backends(
-                capacity_of(settings, max_sessions=max_sessions), memory_limit=settings.memory_limit, watch=watch
+                capacity_of(settings, max_sessions=max_sessions),
+                memory_limit=settings.memory_limit,
+                watch=watch,
+                specs=loaded.environments.values(),
+                cgroup=settings.cgroup,
             ) as pool,
             open_sessions(pool, loaded.environments, events) as sessions,
         ):

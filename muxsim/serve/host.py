@@ -108,7 +108,13 @@ class _Host:
         """What runs on trio."""
         settings = self._config.server
         async with (
-            open_pool(capacity_of(settings), memory_limit=settings.memory_limit, watch=self._watch) as pool,
+            open_pool(
+                capacity_of(settings),
+                memory_limit=settings.memory_limit,
+                watch=self._watch,
+                specs=self._config.environments.values(),
+                cgroup=settings.cgroup,
+            ) as pool,
             open_sessions(pool, self._config.environments, self._events) as sessions,
         ):
             raise_limit()

@@ -34,7 +34,11 @@ async def _serve(config: Config, env: str, seed: int | None) -> bool:
     events = Events()
     events.subscribe(log_event)
     async with (
-        open_pool(Capacity(max_sessions=1, max_pending=0, queue_timeout=0, max_starting=1)) as pool,
+        open_pool(
+            Capacity(max_sessions=1, max_pending=0, queue_timeout=0, max_starting=1),
+            specs=[config.environment(env)],
+            cgroup=config.server.cgroup,
+        ) as pool,
         open_sessions(pool, config.environments, events) as sessions,
     ):
         session = await sessions.open(env, seed=seed)

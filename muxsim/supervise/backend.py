@@ -139,6 +139,7 @@ class Backend:
                 nursery.cancel_scope.cancel()
         finally:
             self._pipe.abort()
+            await self._enclosure.close()
         return exit_status
 
     async def _wait_exit(self, exited: trio.Event) -> None:

@@ -19,6 +19,8 @@ from typing import Final
 
 _PREFIX: Final = "muxsim"
 _ITSELF: Final = "itself"
+# Not every kernel has these, and without them a bound is kept all the same.
+_OPTIONAL: Final = frozenset({"memory.oom.group", "memory.swap.max"})
 _numbers = itertools.count(1)
 
 
@@ -140,7 +142,8 @@ class Cgroups:
             self._files.make(at)
             for name, value in settings.items():
                 at = f"{group.folder}/{name}"
-                self._files.write(at, value)
+                with contextlib.suppress(FileNotFoundError) if name in _OPTIONAL else contextlib.nullcontext():
+                    self._files.write(at, value)
         except OSError as error:
             self.give_back(group)
             raise CgroupError(f"{at}: {error.strerror}") from error
@@ -168,7 +171,10 @@ class Cgroups:
         """Have our groups bounded by these controllers."""
         offered = frozenset(self._files.read(f"{self._own}/cgroup.controllers").split())
         if missing := wanted - offered:
-            raise CgroupError(f"{self._own} offers no controller {' or '.join(sorted(missing))}; {_DELEGATE}")
+            raise CgroupError(
+                f"{self._own} offers no controller {' or '.join(sorted(missing))}; {_DELEGATE}; "
+                "on a system that has it in cgroup v1 there is no way"
+            )
         handed_out = frozenset(self._files.read(f"{self._own}/cgroup.subtree_control").split())
         if lacking := wanted - handed_out:
             self._hand_out(lacking)

@@ -8,9 +8,10 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,7 @@ from muxsim.spec import EnvSpec
 from muxsim.supervise import descriptors
 from muxsim.supervise.admission import Admission, Answer, Capacity, LeaseStatistics, Refusal, Verdict
 from muxsim.supervise.backend import Backend, BackendListener
-from muxsim.supervise.enclosure import Enclosure
+from muxsim.supervise.enclosure import CgroupMode, Enclosures, open_enclosures
 from muxsim.supervise.memory import MemoryMeter
 from muxsim.supervise.process import Launcher, LauncherStatistics, ProcessStartError
 from transports.interfaces import Watch
@@ -62,9 +63,16 @@ class Pool:
     """Gives out leases and starts backends on them. Open it with `open_pool`."""
 
     def __init__(
-        self, launcher: Launcher, capacity: Capacity, meter: MemoryMeter | None, root: Path, watch: Watch | None
+        self,
+        launcher: Launcher,
+        enclosures: Enclosures,
+        capacity: Capacity,
+        meter: MemoryMeter | None,
+        root: Path,
+        watch: Watch | None,
     ) -> None:
         self._launcher = launcher
+        self._enclosures = enclosures
         self._admission = Admission(capacity)
         self._meter = meter
         self._root = root
@@ -116,11 +124,11 @@ class Pool:
             text = "muxsim may open no more files: raise the limit (ulimit -n), or run fewer sessions"
             raise self._exhausted(f"environment {lease.spec.name!r}: {text}")
         launch = lease.spec.launch(seed=seed, session_id=session, workspace=str(lease.workspace), environ=self._environ)
-        enclosure = Enclosure(lease.spec.confinement)
+        # The mark by which strays are found is in the child's environment; the session's id, which opens its URLs,
+        # must not be.
+        spawn = partial(self._launcher.spawn, session=secrets.token_hex(8))
         try:
-            # The mark by which strays are found is in the child's environment; the session's id, which opens its
-            # URLs, must not be.
-            process = await self._launcher.spawn(enclosure.command(launch), session=secrets.token_hex(8))
+            process, enclosure = await self._enclosures.start(lease.spec, launch, str(lease.workspace), spawn)
         except ProcessStartError as error:
             text = f"environment {lease.spec.name!r}: {error}"
             if error.stage != "exec" and error.errno in _EXHAUSTED:
@@ -266,17 +274,24 @@ def capacity_of(settings: ServerSettings, *, max_sessions: int | None = None) ->
 
 @asynccontextmanager
 async def open_pool(
-    capacity: Capacity, *, memory_limit: int | str | None = None, watch: Watch | None = None
+    capacity: Capacity,
+    *,
+    memory_limit: int | str | None = None,
+    watch: Watch | None = None,
+    specs: Iterable[EnvSpec] = (),
+    cgroup: CgroupMode = "auto",
 ) -> AsyncIterator[Pool]:
     """A pool within ``capacity``, in which nothing starts past ``memory_limit`` (bytes, or as in ``"80%"``).
 
-    On the way out every process it started is ended, and every folder removed.
+    What ``specs`` will need of cgroups is prepared as ``cgroup`` has it. Raises `ConfigError` if they, or bubblewrap,
+    are required and cannot be had. On the way out every process it started is ended, and every folder removed.
     """
     meter = None if memory_limit is None else MemoryMeter(memory_limit)
     root = Path(tempfile.mkdtemp(prefix="muxsim-"))
     try:
-        async with Launcher.open() as launcher:
-            yield Pool(launcher, capacity, meter, root, watch)
+        with open_enclosures(specs, cgroup) as enclosures:
+            async with Launcher.open() as launcher:
+                yield Pool(launcher, enclosures, capacity, meter, root, watch)
     finally:
         with trio.CancelScope(shield=True):
             await _remove([root])

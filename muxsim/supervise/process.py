@@ -50,6 +50,7 @@ class Command:
     whole environment, to which only `MUXSIM_PROCESS` is added, by which the guardian finds what the process leaves
     behind. `rlimits` maps `resource.RLIMIT_*` to (soft, hard); a `umask` of None leaves the launcher's; `nice` is added
     to its niceness. With `no_new_privs` no setuid program or file capability gives it, or what it runs, more rights.
+    `cgroup` is the folder of a cgroup v2 for it to be in.
     """
 
     argv: tuple[str, ...]
@@ -59,6 +60,7 @@ class Command:
     rlimits: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     nice: int = 0
     no_new_privs: bool = False
+    cgroup: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class ProcessStartError(OSError):
     """A process could not be started, and nothing of it is left.
 
     `stage` says where: "command" (what was asked for makes no sense), "descriptors", "fork", "prepare", "chdir",
-    "nice", "no_new_privs", "rlimits", "exec", "guardian" (the helper process is gone) or "closed" (the launcher is).
+    "cgroup", "nice", "no_new_privs", "rlimits", "exec", "guardian" (the helper process is gone) or "closed" (the
+    launcher is).
     """
 
     def __init__(self, number: int, stage: str, message: str) -> None:
@@ -743,7 +746,12 @@ def order_of(command: Command, mark: str) -> wire.Message:
 
 def confinement_of(command: Command) -> wire.Message:
     """What `wire.confine` is to apply."""
-    wanted = {"nice": command.nice, "no_new_privs": command.no_new_privs, "rlimits": dict(command.rlimits)}
+    wanted = {
+        "cgroup": command.cgroup,
+        "nice": command.nice,
+        "no_new_privs": command.no_new_privs,
+        "rlimits": dict(command.rlimits),
+    }
     return {key: value for key, value in wanted.items() if value}
 
 
@@ -772,13 +780,20 @@ def _explain_spawn(number: int, stage: str, command: Command) -> str:
         return f"{start}: muxsim's helper process has died, see stderr; another try gets a new one"
     if stage == "chdir":
         return f"{start} in {command.cwd!r}: {os.strerror(number)}; cwd must be a folder that may be entered"
-    if stage == "rlimits":
-        return f"{start}: {os.strerror(number)} while setting its limits, {_describe_rlimits(command.rlimits)}"
-    if stage == "no_new_privs":
-        return f"{start}: this system cannot keep it from gaining privileges; set no_new_privs = false"
     if stage == "exec":
         return f"{start} in {command.cwd!r}: {_explain_exec(number, command)}"
+    if stage in confinement_of(command):
+        return f"{start}: {os.strerror(number)} {_explain_confinement(stage, command)}"
     return f"{start} ({stage}): {_advise(number)}"
+
+
+def _explain_confinement(stage: str, command: Command) -> str:
+    return {
+        "cgroup": f"while it entered its cgroup, {command.cgroup}",
+        "nice": f"while it was made {command.nice} nicer",
+        "no_new_privs": "while it was kept from gaining privileges; set no_new_privs = false",
+        "rlimits": f"while setting its limits, {_describe_rlimits(command.rlimits)}",
+    }[stage]
 
 
 def _describe_rlimits(rlimits: Mapping[int, tuple[int, int]]) -> str:

@@ -4,24 +4,37 @@ import errno
 import json
 import os
 import resource
+import shutil
 import signal
+import subprocess
 import sys
+import time
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import trio
-from harness import SERVERS
+from enclosed import enclosed_sessions, ends_because_of
+from harness import MUXSIM, SERVERS, alive, muxsim_serve
+from serve.machine import gone
 
-from muxsim.events import Events
-from muxsim.session.own_client import OwnClient
-from muxsim.session.sessions import open_sessions
-from muxsim.spec import Confinement, EnvSpec, Limits
-from muxsim.supervise.enclosure import cpu_seconds, rlimits, shown_size, verdict
-from muxsim.supervise.pool import open_pool
-from transports.messages import Kind
+from muxsim.errors import ConfigError
+from muxsim.spec import Confinement, EnvSpec, Launch
+from muxsim.supervise.cgroups import CgroupError, CgroupFiles, Cgroups, own_group
+from muxsim.supervise.enclosure import (
+    Enclosure,
+    Enclosures,
+    controllers,
+    cpu_seconds,
+    open_enclosures,
+    rlimits,
+    settings,
+    shown_size,
+    verdict,
+)
+from muxsim.supervise.process import Command, Launcher, ProcessStartError
 
 MIB = 2**20
-NAUGHTY = ("-I", "-S", str(SERVERS / "naughty.py"))
-BRISK = Limits(eof_timeout=0.1, term_timeout=0.1)
 XCPU, XFSZ, KILL = -signal.SIGXCPU, -signal.SIGXFSZ, -signal.SIGKILL
 
 
@@ -67,6 +80,93 @@ def test_sizes_are_told_as_the_config_has_them(size, text):
     assert shown_size(size) == text
 
 
+@pytest.mark.parametrize(
+    ("out_of_memory", "returncode", "key"),
+    [(True, KILL, "max_memory"), (False, KILL, None), (True, 0, None), (True, XCPU, None)],
+)
+def test_memory_is_blamed_when_the_kernel_says_so(out_of_memory, returncode, key):
+    said = verdict(Confinement(max_memory=64 * MIB), returncode, out_of_memory=out_of_memory)
+    assert said is None if key is None else f"64 MiB of memory ({key})" in said
+
+
+def test_processes_are_counted_by_a_cgroup_or_else_by_user():
+    assert rlimits(Confinement(max_processes=9)) == {resource.RLIMIT_NPROC: (9, 9)}
+    assert rlimits(Confinement(max_processes=9), counts_processes=True) == {}
+
+
+def test_a_cgroup_is_bounded_as_far_as_there_are_controllers():
+    wanted = Confinement(max_memory=64 * MIB, max_cpus=0.5, max_processes=9)
+    assert settings(wanted, ["memory", "cpu", "pids"]) == {
+        "memory.max": str(64 * MIB),
+        "memory.swap.max": "0",
+        "memory.oom.group": "1",
+        "cpu.max": "50000 100000",
+        "pids.max": "9",
+    }
+    assert settings(wanted, []) == {}
+    assert settings(Confinement(), ["memory", "cpu", "pids"]) == {}
+    assert settings(Confinement(max_processes=9, sandbox="bubblewrap"), ["pids"]) == {"pids.max": "11"}
+
+
+def test_only_what_needs_a_cgroup_asks_for_controllers():
+    spec = EnvSpec(name="a", command="a", confinement=Confinement(max_open_files=9, nice=3, max_cpu_seconds=4))
+    assert controllers([spec]) == set()
+    assert controllers([spec, bounded("b", max_memory=MIB), bounded("c", max_cpus=2.0)]) == {"memory", "cpu"}
+
+
+def bounded(name, **bounds):
+    return EnvSpec(name=name, command="a", confinement=Confinement(**bounds))
+
+
+def no_groups(*_):
+    raise CgroupError("there are none here")
+
+
+def test_without_a_cgroup_what_is_not_kept_is_told_once(monkeypatch, caplog):
+    monkeypatch.setattr(Cgroups, "open", no_groups)
+    specs = [bounded("greedy", max_memory=MIB, max_processes=3), bounded("modest", max_open_files=3)]
+    with open_enclosures(specs, "auto") as enclosures:
+        enclosures.tell_unkept(specs[0])
+    assert [record.getMessage() for record in caplog.records] == [
+        "environment 'greedy': cgroup v2 does not bound it (max_memory, max_processes): there are none here"
+    ]
+
+
+def test_without_a_cgroup_that_is_required_nothing_is_opened(monkeypatch):
+    monkeypatch.setattr(Cgroups, "open", no_groups)
+    refused = pytest.raises(ConfigError, match=r'\[server\] cgroup = "required": there are none here')
+    with refused, open_enclosures([], "required"):
+        """Not reached."""
+
+
+def test_cgroups_are_left_alone_where_nothing_needs_them_or_the_config_has_them_off(monkeypatch, caplog):
+    monkeypatch.setattr(Cgroups, "open", lambda _: pytest.fail("opened"))
+    with open_enclosures([bounded("a", max_open_files=3)], "auto"):
+        assert caplog.records == []
+    with open_enclosures([bounded("a", max_cpus=0.5)], "off"):
+        assert 'cgroup = "off"' in caplog.records[0].getMessage()
+
+
+def test_a_spec_that_came_later_and_needs_more_is_told_of_too(caplog):
+    with open_enclosures([], "auto") as enclosures:
+        enclosures.tell_unkept(bounded("late", max_memory=MIB))
+    assert "start it again" in caplog.records[0].getMessage()
+
+
+def test_a_sandbox_without_bubblewrap_is_an_error_of_the_config(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    refused = pytest.raises(ConfigError, match=r'\[environments.boxed\] sandbox = "bubblewrap": .*install')
+    with refused, open_enclosures([bounded("boxed", sandbox="bubblewrap")], "auto"):
+        """Not reached."""
+
+
+def test_a_sandboxed_backend_ends_as_bubblewrap_tells():
+    enclosure = Enclosure(Confinement(sandbox="bubblewrap", max_cpu_seconds=2, max_file_size=MIB))
+    assert "(max_cpu_seconds)" in enclosure.verdict(os.getpid(), 128 + signal.SIGXCPU)
+    assert "(max_file_size)" in enclosure.verdict(os.getpid(), 128 + signal.SIGXFSZ)
+    assert enclosure.verdict(os.getpid(), 1) is None
+
+
 def test_the_time_of_a_process_that_is_not_there_is_nothing():
     assert cpu_seconds(2**22 + 1) == 0.0
     assert cpu_seconds(os.getpid()) > 0.0
@@ -75,71 +175,10 @@ def test_the_time_of_a_process_that_is_not_there_is_nothing():
 # real children
 
 
-class Here:
-    """Sessions of `naughty`, each enclosed as it is told."""
-
-    def __init__(self, sessions, specs):
-        self._sessions = sessions
-        self._specs = specs
-
-    async def open(self, limits=BRISK, **bounds):
-        name = f"bound{len(self._specs)}"
-        spec = EnvSpec(
-            name=name,
-            command=sys.executable,
-            args=NAUGHTY,
-            cwd="{workspace}",
-            limits=limits,
-            confinement=Confinement(**bounds),
-        )
-        self._specs[name] = spec
-        client = Client(await self._sessions.open(name))
-        await client.initialize()
-        return client
-
-
-class Client:
-    """The only client of a session."""
-
-    def __init__(self, session):
-        self.session = session
-        self._own = OwnClient(session)
-
-    async def initialize(self):
-        params = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "0"}}
-        await self._own.ask("initialize", params, 10)
-        self._own.notify("notifications/initialized")
-
-    async def call(self, tool, **arguments):
-        return await self._own.ask("tools/call", {"name": tool, "arguments": arguments}, 15)
-
-    async def value(self, tool, **arguments):
-        answer = await self.call(tool, **arguments)
-        assert answer.kind is Kind.RESULT, answer.members
-        return json.loads(json.loads(bytes(answer.members["result"]))["content"][0]["text"])
-
-    async def is_alive(self):
-        return "pid" in await self.value("who")
-
-
 @pytest.fixture
 async def here():
-    specs = {}
-    with trio.fail_after(25):
-        async with (
-            open_pool(limit=8, max_waiting=0, queue_timeout=5) as pool,
-            open_sessions(pool, specs, Events()) as sessions,
-        ):
-            yield Here(sessions, specs)
-
-
-async def ends_because_of(key, client, tool, **arguments):
-    """The call that goes too far gets an error which names the setting; so does the session's end."""
-    answer = await client.call(tool, **arguments)
-    assert answer.kind is Kind.ERROR
-    assert f"({key})" in json.loads(bytes(answer.members["error"]))["message"]
-    await client.session.wait_ended()
-    assert f"({key})" in client.session.ending.text
+    async with enclosed_sessions() as here:
+        yield here
 
 
 @pytest.mark.children
@@ -181,3 +220,143 @@ async def test_niceness_and_the_lack_of_new_privileges_reach_the_backend(here):
     assert os.getpriority(os.PRIO_PROCESS, trusted.session.pid) == own
     assert "NoNewPrivs:\t1\n" in (await modest.value("read_file", path="/proc/self/status"))["result"]
     assert "NoNewPrivs:\t0\n" in (await trusted.value("read_file", path="/proc/self/status"))["result"]
+
+
+NOBODY = 65534
+
+
+@pytest.mark.children
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user who has no processes yet")
+async def test_without_a_cgroup_a_user_has_only_so_many_processes_H2(here, caplog):
+    client = await here.open(max_processes=4)
+    assert list((await client.value("start_processes", count=8, user=NOBODY)).values()) == [
+        "BlockingIOError",
+        errno.EAGAIN,
+    ]
+    assert await client.is_alive()
+    assert "max_processes" in caplog.records[0].getMessage()
+
+
+def why_not(*wanted):
+    """Why this machine has no cgroups with these controllers for us."""
+    try:
+        Cgroups.open(wanted).close()
+    except CgroupError as error:
+        return str(error)
+    return ""
+
+
+def needs(*wanted):
+    reason = why_not(*wanted)
+    return pytest.mark.skipif(bool(reason), reason=f"no cgroup for this test: {reason}")
+
+
+@pytest.mark.children
+@needs("memory")
+async def test_a_backend_that_takes_too_much_memory_is_killed_and_the_reason_told():
+    bounds = {"max_memory": 64 * MIB}
+    async with enclosed_sessions(bounds) as here:
+        greedy, other = await here.open(**bounds), await here.open(**bounds)
+        assert "result" in await greedy.value("take_memory", mib=8)
+        await ends_because_of("max_memory", greedy, "take_memory", mib=100)
+        assert await other.is_alive()
+
+
+@pytest.mark.children
+@needs("pids")
+async def test_in_a_cgroup_a_backend_has_only_so_many_processes_H2():
+    bounds = {"max_processes": 4}
+    async with enclosed_sessions(bounds) as here:
+        greedy, other = await here.open(**bounds), await here.open(**bounds)
+        assert "errno" in await greedy.value("start_processes", count=8)
+        assert "result" in await other.value("start_processes", count=2)
+
+
+@pytest.mark.children
+@needs("cpu")
+async def test_in_a_cgroup_a_backend_has_only_so_much_of_the_cpu():
+    bounds = {"max_cpus": 0.2, "max_cpu_seconds": 1}
+    async with enclosed_sessions(bounds) as here:
+        greedy = await here.open(**bounds)
+        began = time.monotonic()
+        await ends_because_of("max_cpu_seconds", greedy, "burn_cpu")
+        assert time.monotonic() - began > 2.5  # a second's work at a fifth of the pace takes five
+
+
+@pytest.fixture
+async def group():
+    groups = Cgroups.open([])
+    async with Launcher.open() as launcher:
+        yield SimpleNamespace(groups=groups, launcher=launcher)
+    groups.close()
+    assert not [name for name in CgroupFiles().groups_in(own_group(CgroupFiles())) if f"-{os.getpid()}-" in name]
+
+
+def grandchild(kind):
+    program = str(SERVERS / "process" / "child.py")
+    return Launch((sys.executable, "-I", "-S", program, "start", kind, "forever"), {}, "/")
+
+
+async def read_line(process):
+    await trio.lowlevel.wait_readable(process.stdout)
+    return os.read(process.stdout, 1000).decode().strip()
+
+
+@pytest.mark.children
+@needs()
+async def test_a_backend_is_in_its_cgroup_before_it_runs_its_program(group):
+    enclosure = Enclosure(groups=group.groups)
+    launch = Launch(("cat", "/proc/self/cgroup"), {"PATH": os.defpath}, "/")
+    process = await group.launcher.spawn(enclosure.command(launch), session="a")
+    path = await read_line(process)
+    await process.end()
+    await enclosure.close()
+    assert f"/muxsim-{os.getpid()}-" in path
+
+
+@pytest.mark.children
+@needs()
+async def test_a_process_that_hides_where_it_comes_from_ends_with_its_cgroup_C21(group):
+    """Without a cgroup it is only found when no other session is left that it might belong to."""
+    enclosure = Enclosure(groups=group.groups)
+    with trio.fail_after(10):
+        other = await group.launcher.spawn(Command(("cat",), {"PATH": os.defpath}, "/"), session="b")
+        process = await group.launcher.spawn(enclosure.command(grandchild("bare-double")), session="a")
+        hidden = int(await read_line(process))
+        await process.end()
+        assert alive(hidden)
+        await enclosure.close()
+        await gone(hidden)
+        assert other.returncode is None
+
+
+@pytest.mark.children
+@needs()
+async def test_a_start_that_fails_leaves_no_cgroup_H14(group):
+    enclosures = Enclosures(group.groups, "", "bwrap", every=True)
+    spec = EnvSpec(name="a", command="a")
+    with pytest.raises(ProcessStartError):
+        await enclosures.start(spec, Launch(("/no/such",), {}, "/"), "/w", partial(group.launcher.spawn, session="a"))
+
+
+NO_CONTROLLERS = why_not("memory", "cpu", "pids")
+NAMELESS = '[environments.a]\ncommand = "true"\n'
+
+
+@pytest.mark.skipif(not NO_CONTROLLERS, reason="this machine has cgroups with every controller for us")
+def test_muxsim_does_not_start_without_the_cgroups_that_are_required(tmp_path):
+    config = tmp_path / "muxsim.toml"
+    config.write_text(f'[server]\nport = 0\ncgroup = "required"\n{NAMELESS}')
+    done = subprocess.run([*MUXSIM, "serve", str(config)], capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f'muxsim: [server] cgroup = "required": {NO_CONTROLLERS}\n'
+
+
+@pytest.mark.children
+@pytest.mark.skipif(not NO_CONTROLLERS, reason="this machine has cgroups with every controller for us")
+def test_muxsim_starts_without_the_cgroups_that_it_would_use_and_logs_it(tmp_path):
+    with muxsim_serve(tmp_path, f"{NAMELESS}max_memory = 1000\nmax_cpus = 1\nmax_processes = 9\n") as running:
+        assert running.stop() == 0
+        (line,) = [json.loads(line) for line in running.log.read_text().splitlines() if "cgroup" in line]
+    assert line["level"] == "warning"
+    assert "'a': cgroup v2 does not bound it (max_memory, max_cpus, max_processes)" in line["event"]

@@ -1,0 +1,94 @@
+"""Sessions of `naughty`, each enclosed as a test tells it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import asynccontextmanager
+
+import trio
+from harness import SERVERS
+
+from muxsim.events import Events
+from muxsim.session.own_client import OwnClient
+from muxsim.session.sessions import open_sessions
+from muxsim.spec import Confinement, EnvSpec, Limits
+from muxsim.supervise.admission import Capacity
+from muxsim.supervise.pool import open_pool
+from transports.messages import Kind
+
+BRISK = Limits(eof_timeout=0.1, term_timeout=0.1)
+NAUGHTY = ("-I", "-S", str(SERVERS / "naughty.py"))
+CAPACITY = Capacity(max_sessions=8, max_pending=0, queue_timeout=5, max_starting=8)
+
+
+class Here:
+    """Sessions of `naughty`, each enclosed as it is told."""
+
+    def __init__(self, sessions, specs):
+        self._sessions = sessions
+        self._specs = specs
+
+    async def open(self, limits=BRISK, **bounds):
+        name = f"bound{len(self._specs)}"
+        spec = EnvSpec(
+            name=name,
+            command=sys.executable,
+            args=NAUGHTY,
+            cwd="{workspace}",
+            limits=limits,
+            confinement=Confinement(**bounds),
+        )
+        self._specs[name] = spec
+        client = Client(await self._sessions.open(name))
+        await client.initialize()
+        return client
+
+
+class Client:
+    """The only client of a session."""
+
+    def __init__(self, session):
+        self.session = session
+        self._own = OwnClient(session)
+
+    async def initialize(self):
+        params = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "0"}}
+        await self._own.ask("initialize", params, 10)
+        self._own.notify("notifications/initialized")
+
+    async def call(self, tool, **arguments):
+        return await self._own.ask("tools/call", {"name": tool, "arguments": arguments}, 15)
+
+    async def text(self, tool, **arguments):
+        answer = await self.call(tool, **arguments)
+        assert answer.kind is Kind.RESULT, answer.members
+        return json.loads(bytes(answer.members["result"]))["content"][0]["text"]
+
+    async def value(self, tool, **arguments):
+        return json.loads(await self.text(tool, **arguments))
+
+    async def is_alive(self):
+        return "pid" in await self.value("who")
+
+
+@asynccontextmanager
+async def enclosed_sessions(*bounded, cgroup="auto"):
+    """`Here`, with the cgroups that these bounds will need."""
+    specs = {}
+    needing = [EnvSpec(name="needing", command="a", confinement=Confinement(**bounds)) for bounds in bounded]
+    with trio.fail_after(25):
+        async with (
+            open_pool(CAPACITY, specs=needing, cgroup=cgroup) as pool,
+            open_sessions(pool, specs, Events()) as sessions,
+        ):
+            yield Here(sessions, specs)
+
+
+async def ends_because_of(key, client, tool, **arguments):
+    """The call that goes too far gets an error which names the setting; so does the session's end."""
+    answer = await client.call(tool, **arguments)
+    assert answer.kind is Kind.ERROR
+    assert f"({key})" in json.loads(bytes(answer.members["error"]))["message"]
+    await client.session.wait_ended()
+    assert f"({key})" in client.session.ending.text
