@@ -5,7 +5,7 @@ Pure: what bubblewrap is told, from what the backend is.
 
 from __future__ import annotations
 
-import os.path
+import posixpath
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -33,7 +33,7 @@ def sandboxed(bubblewrap: str, launch: Launch, workspace: str) -> tuple[str, ...
         "--proc", "/proc",
         *(word for folder in private for word in ("--tmpfs", folder)),
         *(word for entry in needed(named, private) for word in ("--ro-bind-try", entry, entry)),
-        "--tmpfs", os.path.dirname(workspace),  # other sessions have theirs beside it
+        "--tmpfs", posixpath.dirname(workspace),  # other sessions have theirs beside it
         "--bind", workspace, workspace,
         "--chdir", launch.cwd,
         "--",
@@ -45,7 +45,7 @@ def sandboxed(bubblewrap: str, launch: Launch, workspace: str) -> tuple[str, ...
 def private_folders(temporary: str) -> Iterator[str]:
     """The folders that are empty in the sandbox; ``temporary`` is where the backend has its temporary files."""
     yield from _PRIVATE
-    temporary = os.path.normpath(temporary) if temporary.startswith("/") else "/"
+    temporary = posixpath.normpath(temporary) if temporary.startswith("/") else "/"
     if temporary != "/" and not any(within(temporary, folder) for folder in _PRIVATE):
         yield temporary
 
@@ -53,10 +53,10 @@ def private_folders(temporary: str) -> Iterator[str]:
 def needed(named: Iterable[str], private: Iterable[str]) -> list[str]:
     """The entries of private folders under which the named paths are."""
     entries = []
-    for path in map(os.path.normpath, named):
+    for path in map(posixpath.normpath, named):
         for folder in private:
             if within(path, folder) and path != folder:
-                entries.append(os.path.join(folder, os.path.relpath(path, folder).split("/", 1)[0]))
+                entries.append(posixpath.join(folder, posixpath.relpath(path, folder).split("/", 1)[0]))
     return list(dict.fromkeys(entries))
 
 
