@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final, Literal
+from urllib.request import getproxies, proxy_bypass
 
 import anyio
 import anyio.abc
@@ -15,6 +16,7 @@ import httpx2
 
 from muxsim.errors import Busy, MuxsimError, StartError, UnknownEnvironment
 from muxsim.rollouts.environment import EnvironmentGone
+from muxsim.rollouts.http_connection import Answer, Headers, HTTPBroken, HTTPConnections
 from muxsim.rollouts.mcp_environment import (
     PROTOCOL_VERSION,
     Channel,
@@ -30,7 +32,11 @@ from transports.sse_codec import EventReader
 
 Wire = Literal["http", "sse"]
 
-_HEADERS: Final = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+_HEADERS: Final = {
+    "accept": "application/json, text/event-stream",
+    "accept-encoding": "identity",
+    "content-type": "application/json",
+}
 _START_TIMEOUT: Final = 60.0
 _CLOSE_TIMEOUT: Final = 10.0
 _CONNECT_TIMEOUT: Final = 10.0
@@ -96,11 +102,12 @@ class _HTTPChannel:
 
     def __init__(self, http: httpx2.AsyncClient, url: str, session_url: str) -> None:
         self._http = http
-        # Parsed once: httpx would do it, and merge the client's own headers, for every step of every episode.
-        self._url = httpx2.URL(url)
+        self._url = url
         self._session_url = session_url
-        self._headers = httpx2.Headers(_HEADERS)
-        self._extensions = {"timeout": http.timeout.as_dict()}
+        self._target = httpx2.URL(url).raw_path.decode("ascii")
+        self._exchanges = _exchanges(http, url)
+        # What the client sends with everything, a token for one, goes with each message too.
+        self._headers = Headers({**http.headers, **_HEADERS})
         self._numbers = itertools.count(1)
         self._closed = False
 
@@ -108,8 +115,7 @@ class _HTTPChannel:
         request = messages.request(next(self._numbers), method, params)
         with anyio.fail_after(timeout):
             answer = await self._post(request)
-        if answer is None:
-            raise EnvironmentGone(f"{self._url} answered {method} with something that is no MCP message")
+        assert answer is not None
         if answer.kind is Kind.ERROR:
             raise_if_gone(answer)
         return answer
@@ -120,39 +126,98 @@ class _HTTPChannel:
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
+            await self._exchanges.aclose()
             await _delete(self._http, self._session_url)
 
     async def _post(self, message: Message) -> Message | None:
-        request = httpx2.Request(
-            "POST", self._url, headers=self._headers, content=message.encode(), extensions=self._extensions
-        )
+        """The answer to a request, and for anything else what there is."""
         try:
-            response = await self._http.send(request, stream=True)
+            answer = await self._exchanges.post(self._target, self._headers, message.encode())
             try:
-                return await self._read(response, message)
+                return await self._read(answer, message)
             finally:
-                await response.aclose()
-        except httpx2.HTTPError as error:
-            raise EnvironmentGone(f"{self._url}: {error or type(error).__name__}") from None
+                await answer.aclose()
+        except HTTPBroken as error:
+            raise EnvironmentGone(f"{self._url}: {error}") from None
 
-    async def _read(self, response: httpx2.Response, message: Message) -> Message | None:
-        if response.status_code == 202:
-            return None
-        if response.status_code == 404:
-            await response.aread()
+    async def _read(self, answer: Answer, message: Message) -> Message | None:
+        if answer.status == 404:
             raise EnvironmentGone("the session has ended")
-        session_id = response.headers.get("mcp-session-id")
-        if session_id is not None and "mcp-session-id" not in self._headers:
-            self._headers.update({"mcp-session-id": session_id, "mcp-protocol-version": PROTOCOL_VERSION})
-        if response.headers.get("content-type", "").startswith("text/event-stream"):
-            events = EventReader()
-            async for data in response.aiter_bytes():
-                for payload in events.receive_data(data):
-                    answer = _decoded(payload)
-                    if answer is not None and answer.is_answer and answer.id == message.id:
-                        return answer
-            raise EnvironmentGone("the event stream ended before the answer")
-        return _decoded(await response.aread())
+        session_id = answer.headers.get("mcp-session-id")
+        if session_id is not None and "mcp-session-id" not in self._headers.fields:
+            known = {"mcp-session-id": session_id, "mcp-protocol-version": PROTOCOL_VERSION}
+            self._headers = Headers({**self._headers.fields, **known})
+        if answer.headers.get("content-type", "").startswith("text/event-stream"):
+            return await self._read_events(answer, message)
+        found = _decoded(await answer.read())
+        if found is None and message.kind is Kind.REQUEST:
+            raise EnvironmentGone(f"{self._url}: HTTP status {answer.status}, and no MCP message")
+        return found
+
+    async def _read_events(self, answer: Answer, message: Message) -> Message:
+        events = EventReader()
+        while data := await answer.part():
+            for payload in events.receive_data(data):
+                found = _decoded(payload)
+                if found is not None and found.is_answer and found.id == message.id:
+                    return found
+        raise EnvironmentGone("the event stream ended before the answer")
+
+
+class _ByClient:
+    """Exchanges by way of httpx, which knows TLS and proxies."""
+
+    def __init__(self, http: httpx2.AsyncClient, url: httpx2.URL) -> None:
+        self._http = http
+        self._url = url
+
+    async def post(self, target: str, headers: Headers, body: bytes) -> Answer:
+        try:
+            request = self._http.build_request("POST", self._url, headers=headers.fields, content=body)
+            return _ClientAnswer(await self._http.send(request, stream=True))
+        except httpx2.HTTPError as error:
+            raise _broken(error) from None
+
+    async def aclose(self) -> None:
+        """Nothing: the connections are the client's."""
+
+
+class _ClientAnswer:
+    """httpx's response as an `Answer`."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self.status = response.status_code
+        self.headers = response.headers
+        self._response = response
+        self._body = response.aiter_bytes()
+
+    async def read(self) -> bytes:
+        try:
+            return await self._response.aread()
+        except httpx2.HTTPError as error:
+            raise _broken(error) from None
+
+    async def part(self) -> bytes:
+        try:
+            return await anext(self._body, b"")
+        except httpx2.HTTPError as error:
+            raise _broken(error) from None
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+
+def _broken(error: httpx2.HTTPError) -> HTTPBroken:
+    return HTTPBroken(str(error) or type(error).__name__)
+
+
+def _exchanges(http: httpx2.AsyncClient, address: str) -> _ByClient | HTTPConnections:
+    """How to exchange messages with an address: over connections of its own where nothing stands between."""
+    url = httpx2.URL(address)
+    proxied = getproxies().keys() & {"http", "all"} and not proxy_bypass(url.host)
+    if url.scheme != "http" or proxied:
+        return _ByClient(http, url)
+    return HTTPConnections(url.host, url.port or 80, connect_timeout=_CONNECT_TIMEOUT)
 
 
 class _SSEChannel:

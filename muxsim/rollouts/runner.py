@@ -127,6 +127,7 @@ class _Player:
     episode: Episode
     trajectory: Trajectory = field(init=False)
     _tools: list[dict[str, Any]] = field(default_factory=list)
+    _shown: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         row = self.episode.row
@@ -230,9 +231,7 @@ class _Player:
         trajectory = self.trajectory
         began = time.perf_counter()
         try:
-            reply = await self.policy.next_message(
-                shown_to_agent(trajectory.messages), self._tools, self.episode.policy_seed
-            )
+            reply = await self.policy.next_message(self._conversation(), self._tools, self.episode.policy_seed)
         except RateLimited as error:
             raise _Ended(EndReason.RATE_LIMITED, str(error)) from None
         except PolicyError as error:
@@ -244,6 +243,14 @@ class _Player:
         trajectory.tokens.append(reply.tokens)
         trajectory.messages.append(reply.message)
         return reply
+
+    def _conversation(self) -> list[dict[str, Any]]:
+        """The messages as the policy may see them, each copied once; the list is the policy's own."""
+        messages = self.trajectory.messages
+        if len(self._shown) > len(messages):  # a watcher has forgotten some
+            self._shown.clear()
+        self._shown += shown_to_agent(messages[len(self._shown) :])
+        return list(self._shown)
 
     async def _act(
         self, environment: Environment, call: dict[str, Any], model_seconds: float, pictures: list[dict[str, Any]]

@@ -2,77 +2,179 @@
 
 from __future__ import annotations
 
-import anyio
-import httpx2
+import json
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
 import pytest
 import trio
 
+import muxsim
 from muxsim.errors import Busy, StartError, UnknownEnvironment
-from muxsim.rollouts.remote import RemotePool
+from muxsim.rollouts.environment import CallTimeout, EnvironmentGone
+
+from .scripted_http import answer, scripted_http
 
 LIMIT = 10
-URL = "http://muxsim.test"
-MADE = {
-    "id": "one",
-    "seed": 4,
-    "urls": {"mcp": f"{URL}/s/one/mcp", "sse": f"{URL}/s/one/sse", "session": f"{URL}/sessions/one"},
-}
+ENVS = answer(200, {"environments": [{"name": "lake"}]})
+CALLED = {"content": [{"type": "text", "text": "you move"}], "_meta": {"muxsim/control": {"reward": 1.0}}}
 
 
-async def refusal(answer, wire="http"):
+def made(request):
+    """A session, with URLs of the server that was asked."""
+    base = f"http://{request.headers['host']}"
+    urls = {"mcp": f"{base}/s/one/mcp", "sse": f"{base}/s/one/sse", "session": f"{base}/sessions/one"}
+    return answer(201, {"id": "one", "seed": 4, "urls": urls})
+
+
+def message(request, result):
+    id = json.loads(request.body).get("id")
+    return {"jsonrpc": "2.0", "id": id, "result": result}
+
+
+def muxsim_says(**answers):
+    """Answers as a muxsim does; ``answers`` are functions of the request by path or method that know better."""
+    by_method = {
+        "initialize": {
+            "protocolVersion": "2025-11-25",
+            "capabilities": {},
+            "serverInfo": {"name": "x", "version": "1"},
+        },
+        "tools/list": {"tools": [{"name": "move", "inputSchema": {"type": "object"}}]},
+        "resources/read": {"contents": [{"uri": "control://initial_state", "text": "7"}]},
+        "tools/call": CALLED,
+    }
+
+    def say(request):
+        if request.line == "GET /envs":
+            return ENVS
+        if request.method == "DELETE":
+            return answer(204)
+        if request.path == "/sessions":
+            return answers.get("made", made)(request)
+        method = json.loads(request.body)["method"]
+        if method in answers:
+            return answers[method](request)
+        if method not in by_method:
+            return answer(202)
+        return answer(200, message(request, by_method[method]), content_type="application/json", mcp_session_id="sid")
+
+    return say
+
+
+@asynccontextmanager
+async def pool_of(say, wire="http"):
+    async with scripted_http(say) as server, muxsim.connect(server.url, wire=wire) as pool:
+        with trio.fail_after(LIMIT):
+            yield pool, server
+
+
+async def refusal(say, wire="http"):
     """What opening raises, and the requests that were made."""
-    requests = []
-
-    def handle(request):
-        requests.append(f"{request.method} {request.url.path}")
-        return answer(request)
-
-    async with (
-        httpx2.AsyncClient(transport=httpx2.MockTransport(handle)) as http,
-        anyio.create_task_group() as tasks,
-    ):
-        pool = RemotePool(URL, http, tasks, wire, ("lake",))
-        with trio.fail_after(LIMIT), pytest.raises((Busy, StartError, UnknownEnvironment)) as caught:
+    async with pool_of(say, wire) as (pool, server):
+        with pytest.raises((Busy, StartError, UnknownEnvironment)) as caught:
             await pool.open("lake", 4)
-        tasks.cancel_scope.cancel()
-    return caught.value, requests
+        return caught.value, server.lines
 
 
-def says(status, message, **headers):
-    return lambda request: httpx2.Response(status, json={"error": {"message": message}}, headers=headers)
+def refuses(status, text, **headers):
+    return muxsim_says(made=lambda request: answer(status, {"error": {"message": text}}, **headers))
 
 
 async def test_a_full_muxsim_says_when_to_come_again():
-    fault, _ = await refusal(says(503, "all sessions are taken", **{"retry-after": "7"}))
+    fault, _ = await refusal(refuses(503, "all sessions are taken", retry_after="7"))
     assert (type(fault), str(fault), fault.retry_after) == (Busy, "all sessions are taken", 7.0)
 
 
 async def test_an_environment_that_is_not_served_is_named():
-    fault, _ = await refusal(says(404, "no environment is called lake"))
+    fault, _ = await refusal(refuses(404, "no environment is called lake"))
     assert (type(fault), str(fault)) == (UnknownEnvironment, "no environment is called lake")
 
 
 async def test_a_start_that_failed_there_has_its_reason():
-    fault, _ = await refusal(says(502, "server.py does not exist"))
+    fault, _ = await refusal(refuses(502, "server.py does not exist"))
     assert (type(fault), str(fault)) == (StartError, "server.py does not exist")
 
 
 async def test_a_muxsim_that_cannot_be_reached_is_a_failed_start():
-    def nobody(request):
-        raise httpx2.ConnectError("refused")
-
-    fault, _ = await refusal(nobody)
-    assert str(fault) == f"{URL} cannot be reached: refused"
+    async with pool_of(muxsim_says()) as (pool, _):
+        async with scripted_http(muxsim_says()) as gone:
+            pass
+        pool.url = gone.url
+        with pytest.raises(StartError) as caught:
+            await pool.open("lake", 4)
+    assert str(caught.value).startswith(f"{gone.url} cannot be reached: ")
 
 
 @pytest.mark.parametrize("wire", ["http", "sse"])
 async def test_a_session_that_cannot_be_spoken_to_is_not_left_behind(wire):
-    def answer(request):
-        if request.url.path == "/sessions":
-            return httpx2.Response(201, json=MADE)
-        return httpx2.Response(204 if request.method == "DELETE" else 404)
+    def say(request):
+        return answer(404) if request.path.startswith("/s/") else muxsim_says()(request)
 
-    fault, requests = await refusal(answer, wire)
+    fault, requests = await refusal(say, wire)
     assert isinstance(fault, StartError)
     assert requests[-1] == "DELETE /sessions/one"
     assert requests.count("DELETE /sessions/one") == 1
+
+
+async def test_messages_of_a_session_take_one_connection_and_say_whose_they_are():
+    async with pool_of(muxsim_says()) as (pool, server):
+        environment = await pool.open("lake", 4)
+        for _ in range(3):
+            result = await environment.call("move", {})
+            assert (result.content, result.control.reward) == (CALLED["content"], 1.0)
+        await environment.close()
+    messages = [request for request in server.requests if request.path == "/s/one/mcp"]
+    assert len({request.connection for request in messages}) == 1
+    assert "mcp-session-id" not in messages[0].headers
+    assert {request.headers["mcp-session-id"] for request in messages[1:]} == {"sid"}
+    assert {request.headers["mcp-protocol-version"] for request in messages[1:]} == {"2025-11-25"}
+
+
+def events(request):
+    """An answer as an event stream, which the server leaves open."""
+    progress = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {}}
+    data = "".join(f"data: {json.dumps(each)}\n\n" for each in (progress, message(request, CALLED))).encode()
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    return head + b"%x\r\n%b\r\n" % (len(data), data)
+
+
+FAULTS = [
+    (lambda request: None, EnvironmentGone, "the connection was closed before the answer"),
+    (lambda request: answer(404), EnvironmentGone, "the session has ended"),
+    (lambda request: answer(502, b"Bad Gateway"), EnvironmentGone, "HTTP status 502"),
+    (lambda request: answer(200, b"<html>"), EnvironmentGone, "HTTP status 200"),
+    (lambda request: [], CallTimeout, "move: no answer within 0.1 s"),
+]
+
+
+@pytest.mark.parametrize(("say", "fault", "text"), FAULTS)
+async def test_a_call_without_an_answer_says_why(say, fault, text):
+    async with pool_of(muxsim_says(**{"tools/call": say})) as (pool, _):
+        environment = await pool.open("lake", 4)
+        with pytest.raises(fault, match=text):
+            await environment.call("move", {}, timeout=0.1 if fault is CallTimeout else None)
+        await environment.close()
+
+
+async def test_an_answer_may_come_as_an_event_stream():
+    async with pool_of(muxsim_says(**{"tools/call": events})) as (pool, _):
+        environment = await pool.open("lake", 4)
+        assert (await environment.call("move", {})).content == CALLED["content"]
+        assert (await environment.call("move", {})).content == CALLED["content"]
+        await environment.close()
+
+
+async def test_a_proxy_between_is_used_for_the_messages_too(monkeypatch):
+    def forward(request):
+        return muxsim_says()(replace(request, path=request.path.removeprefix("http://muxsim.test")))
+
+    async with scripted_http(forward) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        async with muxsim.connect("http://muxsim.test") as pool:
+            with trio.fail_after(LIMIT):
+                environment = await pool.open("lake", 4)
+                assert (await environment.call("move", {})).content == CALLED["content"]
+                await environment.close()
+    assert proxy.lines.count("POST http://muxsim.test/s/one/mcp") == 5

@@ -384,6 +384,21 @@ async def test_the_control_plane_is_recorded_and_hidden_from_the_policy():
     assert [word for word in ("metadata", "reward", "terminated", "secret", "control") if word in given] == []
 
 
+async def test_a_conversation_is_the_policys_own_and_whatever_it_does_to_it_is_not_on_record():
+    kept = []
+
+    def vandalize(conversation):
+        kept.append(list(conversation))
+        conversation[0]["content"] = "nothing"
+        conversation.clear()
+        return calls("on")
+
+    trajectory = await play_one(FakePool(), Decides(vandalize), max_steps=3)
+    assert [len(each) for each in kept] == [2, 4, 6]
+    assert trajectory.messages[0]["content"] != "nothing"
+    assert all(now is before for now, before in zip(kept[2], kept[1], strict=False))  # each was copied once
+
+
 async def test_a_conversation_starts_with_the_rows_prompts_and_the_first_observation():
     row = {"id": "r", "seed": 3, "system_prompt": "Be brief.", "user_prompt_template": "{observation}! Seed {seed}."}
     policy = Decides()
