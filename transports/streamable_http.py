@@ -98,8 +98,8 @@ class StreamableHTTP:
 
     @property
     def listening(self) -> bool:
-        """Whether the client holds its standing stream open."""
-        return self._standing.attended
+        """Whether the client holds its standing stream open, or is still reading an answer that has come."""
+        return self._standing.attended or any(stream.backlog for stream, _ in self._finished.values())
 
     def send(self, message: Message, about: RequestId | None = None) -> None:
         """Put a message on the stream of the request it is about, or on the standing stream."""

@@ -300,6 +300,22 @@ async def test_what_belongs_to_no_request_is_kept_for_the_standing_stream():
 
 
 @on_asyncio
+async def test_the_client_is_listening_until_it_has_read_all_of_an_answer():
+    """One that reads slowly is there, though nothing is in flight any more."""
+    client = Client()
+    request = client.call(reads=False)
+    await client.received(1)
+    client.progress(1, about=1)
+    client.answer()
+    for _ in range(20):  # for the handler to begin its stream
+        await asyncio.sleep(0)
+    assert client.transport.listening
+    request.read()
+    await request.done()
+    assert not client.transport.listening
+
+
+@on_asyncio
 async def test_the_client_is_listening_while_its_standing_stream_is_open():
     client = Client()
     assert not client.transport.listening
