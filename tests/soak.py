@@ -123,8 +123,10 @@ async def _pause(pid, record):
 
 async def _kill_guardian(pid, record):
     record.steps["guardian killed"] += 1
-    record.trouble += 1
+    record.trouble += 1  # odd while it lasts
     os.kill(descendants(pid)[0], signal.SIGKILL)
+    await trio.sleep(1)
+    record.trouble += 1
 
 
 WEATHER = {"pause": _pause, "guardian": _kill_guardian}

@@ -404,10 +404,9 @@ class _Guardian:
         self._post(wire.pack({"kind": "sweep", "pid": process.pid}))
         await process._swept.wait()
 
-    async def clear(self) -> None:
-        """End whatever an earlier guardian of this launcher left behind."""
+    def clear(self) -> None:
+        """End whatever earlier guardians of this launcher left behind; asked first, when nothing is its own yet."""
         self._post(wire.pack({"kind": "clear"}))
-        await self.cleared.wait()
 
     def forget(self, process: Process, *, swept: bool) -> None:
         if self.processes.get(process.pid) is process:
@@ -667,6 +666,8 @@ class Launcher:
                 raise ProcessStartError(error.errno or errno.EAGAIN, "guardian", message) from error
             self._guardians = [other for other in self._guardians if not other.finished.is_set()]
             self._guardians.append(guardian)
+            if self._counts.guardians_started > 1:
+                guardian.clear()
             self._nursery.start_soon(guardian.serve, self._replace)
         return self._guardians[-1]
 
@@ -675,7 +676,7 @@ class Launcher:
         if self._closed:
             return
         with trio.move_on_after(wire.UNKILLABLE), contextlib.suppress(ProcessStartError):  # the next spawn says it
-            await self._guardian().clear()
+            await self._guardian().cleared.wait()
 
     async def _close(self) -> None:
         self._closed = True

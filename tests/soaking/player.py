@@ -35,6 +35,7 @@ class Player:
         self.doomed = False
         self.without_stderr = False
         self.is_wrong = False
+        self.refusal = None
         self.connection = None
         self.session = None
         self.trouble = record.trouble
@@ -50,9 +51,14 @@ class Player:
             self.record.wrong(self.life, what)
 
     @property
+    def troubled(self):
+        """Whether muxsim itself was met in this life."""
+        return self.trouble != self.record.trouble or self.trouble % 2 == 1
+
+    @property
     def may_fail(self):
         """Whether something was done after which no result can be asked for."""
-        return self.doomed or self.trouble != self.record.trouble or self.life.env in SHORT_LIVED
+        return self.doomed or self.troubled or self.life.env in SHORT_LIVED
 
     def check_signature(self, message):
         """Whatever a backend signed must be signed by ours."""
@@ -145,8 +151,8 @@ class Player:
 
     async def _open(self, stack):
         opened = await getattr(self, f"_open_{self.life.way}")(stack)
-        if not opened and self.life.env not in SHORT_LIVED and self.record.trouble == self.trouble:
-            self.wrong("its session could not be had")
+        if not opened and self.life.env not in SHORT_LIVED and not self.troubled:
+            self.wrong(f"its session could not be had: {self.refusal}")
         return opened
 
     async def _open_header(self, stack):
@@ -158,8 +164,7 @@ class Player:
         final = [message for message in answer.messages if is_answer(message)] if answer.body else []
         ended = answer.status == 404 and self.life.env in SHORT_LIVED
         if ended or answer.status == 503 or (answer.status == 200 and "error" in final[0]):
-            self.count("no session")
-            return False
+            return self.no_session(answer)
         assert answer.status == 200, answer
         client = Client(self.url, path.partition("?")[0], answer.headers["mcp-session-id"], LATEST)
         await client.post({"jsonrpc": "2.0", "method": "notifications/initialized"})
@@ -167,12 +172,16 @@ class Player:
         self.way = Streamable(self, client)
         return True
 
+    def no_session(self, refusal):
+        self.count("no session")
+        self.refusal = refusal
+        return False
+
     async def _make_session(self):
         wish = {"env": self.life.env, "seed": self.life.seed}
         answer = await ask(self.url, "POST", "/sessions", body=wish)
         if answer.status in (502, 503):
-            self.count("no session")
-            return False
+            return self.no_session(answer)
         assert answer.status == 201, answer
         self.session = answer.json()["id"]
         return True
@@ -192,8 +201,7 @@ class Player:
         await connection.send("GET", path, [("Accept", "text/event-stream")])
         status, _ = await connection.head()
         if status in (502, 503):
-            self.count("no session")
-            return False
+            return self.no_session(status)
         assert status == 200, status
         events = EventReader(connection)
         endpoint = (await events.next()).data
@@ -202,8 +210,7 @@ class Player:
         self.nursery.start_soon(self.way.listen)
         status, messages = await self.way.exchange(initialize(0, "2024-11-05"))
         if status != 200 or "error" in messages[0]:
-            self.count("no session")
-            return False
+            return self.no_session(messages)
         return True
 
     async def _farewell(self):

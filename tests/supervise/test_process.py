@@ -890,6 +890,23 @@ async def test_after_the_death_of_the_guardian_processes_can_be_started_again(la
     assert launcher.statistics().guardians_started == 2
 
 
+async def test_a_process_of_the_next_guardian_is_not_taken_for_what_the_dead_one_left(launcher):
+    """It may start as soon as the death is known, while the dead one's children are still being ended."""
+    for _ in range(5):
+        await launcher.spawn(CAT, session="lost")
+    os.kill(launcher.statistics().guardian_pid, signal.SIGKILL)
+    with trio.fail_after(5):
+        while launcher.statistics().guardian_pid is not None:
+            await trio.lowlevel.checkpoint()
+    new = await launcher.spawn(CAT, session="new")
+    with trio.fail_after(5):
+        while launcher.statistics().alive > 1:
+            await trio.lowlevel.checkpoint()
+    with trio.move_on_after(0.5) as lived:
+        await new.wait()
+    assert lived.cancelled_caught
+
+
 async def test_a_start_in_flight_fails_when_the_guardian_dies(launcher):
     guardian = launcher.statistics().guardian_pid
     os.kill(guardian, signal.SIGSTOP)
