@@ -292,8 +292,8 @@ def test_of_an_environment_that_never_started_no_more_start_at_once_than_may_fai
     numbers = [ask(one, **BREAKER) for _ in range(20)]
     started = [number for number, answer in numbers if answer is GRANTED]
     assert len(started) == 3
-    assert one.failed(started[0], 1) == one.failed(started[1], 1) == []
-    refused = one.failed(started[2], 1)
+    assert one.failed(started[0], 0.5) == one.failed(started[1], 0.5) == []
+    refused = one.failed(started[2], 0.5)
     assert {verdict.answer for verdict in refused} == {REFUSED}
     assert len(refused) == 17
     assert {verdict.refusal.retry_after for verdict in refused} == {30}
