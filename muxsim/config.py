@@ -103,6 +103,10 @@ class ServerSettings:
     """How much memory may be in use before no more sessions start: a share of the machine, or of the cgroup that limits
     muxsim, or a size for muxsim and its environments. `"never"` looks at none."""
 
+    spare_idle: float | None = 300.0
+    """Past `memory_limit`, after how long without a call or a message a session is ended, the longest idle first;
+    `"never"` ends none."""
+
     max_body: int = 64 * 2**20
     """The largest request body."""
 
@@ -550,6 +554,7 @@ _SERVER_KEYS: dict[str, _AnyKind] = {
     "opens_per_second": _Kind("a number from 0", _rate),
     "opens_burst": _Kind("a whole number from 1", _whole(1)),
     "memory_limit": _Kind('a share such as "80%", a size such as "20 GiB", or "never"', _memory),
+    "spare_idle": _SECONDS_OR_NEVER,
     "max_body": _SIZE_KIND,
     "body_timeout": _SECONDS,
     "header_timeout": _SECONDS,

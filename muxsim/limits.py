@@ -25,7 +25,20 @@ CONNECTIONS: Final[Mapping[str, str]] = {
 }
 """Of connections and requests, in the order in which a request meets them."""
 
+OPENS: Final[Mapping[str, str]] = {
+    "opens_per_second": "429 for one more session that the client asks for",
+    "max_sessions_per_client": "429 for one more session that the client asks for",
+    "max_failed_starts": "503 for the environment until failed_start_window is over, then one start is tried",
+    "memory_limit": "503 for one more session",
+    "max_sessions": "one more session has to wait; environments and clients take turns",
+    "max_starting": "one more session has to wait; environments and clients take turns",
+    "max_pending": "503 for the last of the environment and client that has most waiting",
+    "queue_timeout": "503 for a session that has waited so long",
+}
+"""Of sessions that are asked for, in the order in which an open meets them. The pool counts these itself."""
+
 SERVER: Final[Mapping[str, str]] = {
+    "spare_idle": "past memory_limit, sessions idle for so long are ended, the longest idle first",
     "drain_timeout": "at shutdown, calls still in flight get an error and their sessions are ended",
 }
 """Of muxsim as a whole."""

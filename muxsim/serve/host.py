@@ -29,6 +29,7 @@ from muxsim.serve.gateway import Gateway
 from muxsim.serve.listening import listening, server_url, tls_context
 from muxsim.serve.log import log_event
 from muxsim.serve.mcp_endpoints import HTTPSettings, MCPEndpoints
+from muxsim.session.relief import relieving
 from muxsim.session.sessions import Sessions, open_sessions
 from muxsim.supervise.descriptors import raise_limit
 from muxsim.supervise.pool import Pool, capacity_of, open_pool
@@ -116,6 +117,7 @@ class _Host:
                 cgroup=settings.cgroup,
             ) as pool,
             open_sessions(pool, self._config.environments, self._events) as sessions,
+            relieving(sessions, pool, settings.spare_idle),
         ):
             raise_limit()
             yield sessions, pool

@@ -136,6 +136,13 @@ class Session:
         """Whether a call is waiting for its answer; a subscription's endless one does not count."""
         return self._router.calls > 0
 
+    @property
+    def idle_since(self) -> float | None:
+        """When something happened last, by the session's clock; None if something is happening, or it is to last."""
+        if self.lasting or not self.live or self._router.in_flight:
+            return None
+        return self._last_activity
+
     def statistics(self) -> SessionStatistics:
         """A snapshot."""
         router = self._router

@@ -36,6 +36,7 @@ class Sessions:
         self._reserved: set[str] = set()
         self._shared: dict[str, Session] = {}
         self._sharing: dict[str, trio.Lock] = {}
+        self._populated = trio.Event()
 
     def __repr__(self) -> str:
         return f"<Sessions {len(self._sessions)} live>"
@@ -50,6 +51,10 @@ class Sessions:
     def all(self) -> list[Session]:
         """The live sessions, oldest first."""
         return list(self._sessions.values())
+
+    async def wait_for_any(self) -> None:
+        """Wait until there is a session."""
+        await self._populated.wait()
 
     def specs(self) -> list[EnvSpec]:
         """The environments that can be had."""
@@ -140,6 +145,7 @@ class Sessions:
         finally:
             self._reserved.discard(id)
         self._sessions[id] = session
+        self._populated.set()
         self._nursery.start_soon(self._carry, session, lease)
         return session
 
@@ -148,6 +154,8 @@ class Sessions:
             await session.run()
         finally:
             del self._sessions[session.id]
+            if not self._sessions:
+                self._populated = trio.Event()
             if session.failed_to_start:
                 self._pool.failed(lease)
             await self._pool.release(lease)

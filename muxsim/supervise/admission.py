@@ -92,7 +92,7 @@ class MemoryReading:
 class LeaseStatistics:
     """``held``, ``starting``, ``waiting`` and ``breakers_open`` are now; the rest since the start.
 
-    ``refused`` counts by the setting that was the reason.
+    ``reached`` counts, by the setting that was the reason, those who had to wait or were refused.
     """
 
     held: int
@@ -100,7 +100,7 @@ class LeaseStatistics:
     waiting: int
     breakers_open: tuple[str, ...]
     breakers_opened: int
-    refused: Mapping[str, int]
+    reached: Mapping[str, int]
 
 
 @dataclass(slots=True, eq=False)
@@ -184,7 +184,7 @@ class Admission:
     _starting: set[_Wish] = field(default_factory=set)
     _unproven: Counter[str] = field(default_factory=Counter)
     _of_client: Counter[str] = field(default_factory=Counter)
-    _refused: Counter[str] = field(default_factory=Counter)
+    _reached: Counter[str] = field(default_factory=Counter)
     _memory: MemoryReading | None = None
     _last: int = 0
 
@@ -199,7 +199,7 @@ class Admission:
             len(self._queue),
             tuple(env for env, breaker in self._breakers.items() if breaker.closed_in(now)),
             sum(breaker.opened for breaker in self._breakers.values()),
-            dict(self._refused),
+            dict(self._reached),
         )
 
     # ---- wishes
@@ -224,6 +224,8 @@ class Admission:
             verdicts[last.number] = self._refuse(last.number, Refusal("max_pending", _FULL, _SOON))
             self._forget(last)
         mine = verdicts.pop(wish.number, None) or Verdict(wish.number, Answer.QUEUED)
+        if mine.answer is Answer.QUEUED:
+            self._reached[self._bottleneck()] += 1
         return [mine, *verdicts.values()]
 
     def give_up(self, number: int) -> None:
@@ -347,15 +349,21 @@ class Admission:
         room = self._held < bounds.max_sessions and len(self._starting) < bounds.max_starting
         return room and not self.short_of_memory
 
-    def _why(self) -> str:
-        """What keeps those waiting who wait."""
+    def _bottleneck(self) -> str:
+        """The setting that keeps those waiting who wait."""
         if self.short_of_memory:
-            return f"memory is short: {self._memory} (server.memory_limit)"
+            return "memory_limit"
         if self._held >= self.capacity.max_sessions:
-            return "all sessions are taken (server.max_sessions)"
-        if len(self._starting) >= self.capacity.max_starting:
-            return "as many are starting as may at once (server.max_starting)"
-        return "the starts before it have not succeeded yet (max_failed_starts)"
+            return "max_sessions"
+        return "max_starting" if len(self._starting) >= self.capacity.max_starting else "max_failed_starts"
+
+    def _why(self) -> str:
+        return {
+            "memory_limit": f"memory is short: {self._memory} (server.memory_limit)",
+            "max_sessions": "all sessions are taken (server.max_sessions)",
+            "max_starting": "as many are starting as may at once (server.max_starting)",
+            "max_failed_starts": "the starts before it have not succeeded yet (max_failed_starts)",
+        }[self._bottleneck()]
 
     def _refuse_by_breakers(self, now: float) -> list[Verdict]:
         verdicts = []
@@ -371,7 +379,7 @@ class Admission:
     # ---- bookkeeping
 
     def _refuse(self, number: int, refusal: Refusal) -> Verdict:
-        self._refused[refusal.setting] += 1
+        self._reached[refusal.setting] += 1
         return Verdict(number, Answer.REFUSED, refusal)
 
     def _grant(self, wish: _Wish, now: float) -> None:

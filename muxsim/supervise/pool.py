@@ -22,12 +22,12 @@ from muxsim.config import ServerSettings
 from muxsim.errors import Busy, StartError, TooMuch
 from muxsim.spec import EnvSpec
 from muxsim.supervise import descriptors
-from muxsim.supervise.admission import Admission, Answer, Capacity, LeaseStatistics, Refusal, Verdict
+from muxsim.supervise.admission import Admission, Answer, Capacity, LeaseStatistics, MemoryReading, Refusal, Verdict
 from muxsim.supervise.backend import Backend, BackendListener
 from muxsim.supervise.enclosure import CgroupMode, Enclosures, open_enclosures
 from muxsim.supervise.memory import MemoryMeter
 from muxsim.supervise.process import Launcher, LauncherStatistics, ProcessStartError
-from transports.interfaces import Watch
+from transports.interfaces import Bell, Watch
 
 # What a process cannot be started for that is the machine's fault, and may be over soon.
 _EXHAUSTED: Final = frozenset(
@@ -80,6 +80,7 @@ class Pool:
         self._environ = dict(os.environ)
         self._waiting: dict[int, _Waiter] = {}
         self._to_remove: list[Path] = []
+        self._shortage = Bell()
         self._exhaustions = 0
         self._prepared: dict[str, EnvSpec] = {}
         self._preparing: dict[str, trio.Lock] = {}
@@ -169,7 +170,7 @@ class Pool:
             waiter.settled.set()
 
     async def _wait_turn(self, spec: EnvSpec, client: str | None) -> int:
-        await self._measure()
+        await self.measure()
         limits = spec.limits
         verdict, *others = self._admission.ask(
             spec.name,
@@ -193,7 +194,7 @@ class Pool:
                 with trio.move_on_at(min(deadline, self._next_look())):
                     await waiter.settled.wait()
                     break
-                await self._measure()
+                await self.measure()
                 self._carry_out(self._admission.advance(trio.current_time()))
         except BaseException:
             self._leave_queue(number, waiter)
@@ -220,9 +221,19 @@ class Pool:
         self._exhaustions += 1
         return Busy(text, _EXHAUSTED_RETRY)
 
-    async def _measure(self) -> None:
-        if self._meter is not None:
-            self._admission.measured(await self._meter.read())
+    async def measure(self) -> MemoryReading | None:
+        """How much memory is in use, as of a moment ago; None without a memory_limit, or means to tell."""
+        if self._meter is None:
+            return None
+        reading = await self._meter.read()
+        self._admission.measured(reading)
+        if reading is not None and reading.over:
+            self._shortage.ring()
+        return reading
+
+    async def wait_short_of_memory(self) -> None:
+        """Wait until a measurement finds too little."""
+        await self._shortage.wait()
 
     async def _prepare(self, spec: EnvSpec) -> EnvSpec:
         """The spec with its npm package installed, once; a failure is tried again by the next session."""
