@@ -22,6 +22,7 @@ from muxsim.errors import ConfigError
 from muxsim.serve import callers
 from muxsim.serve.callers import ANYONE, NOBODY, Caller, NamedToken, TokenFault, bearer_token, forbidden, unauthorized
 from muxsim.serve.failures import FailureLimit, network_of
+from muxsim.serve.own_environment import take_variable
 from transports.asgi import Call, refuse
 from transports.http_rules import HTTPRefusal, RawHeaders
 
@@ -198,7 +199,7 @@ def read_tokens(settings: AuthSettings, environ: MutableMapping[str, str]) -> li
     if settings.tokens_file:
         tokens += _parse(_read_private(Path(settings.tokens_file)), settings.tokens_file)
     if settings.tokens_env:
-        text = environ.pop(settings.tokens_env, None)
+        text = take_variable(settings.tokens_env, environ)
         if text is None:
             raise ConfigError(
                 f"the variable {settings.tokens_env} is not set: set it to lines of NAME SCOPE[,SCOPE] TOKEN",

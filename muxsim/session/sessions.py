@@ -19,7 +19,8 @@ from muxsim.supervise.pool import Lease, Pool
 
 # 128 bits that nobody guesses; hexadecimal, so that an id can stand in a URL, a header and a file name.
 _ID_BYTES: Final = 16
-_CHOSEN_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# Not "..", nor anything that a command would take for an option: an id may become a path, or an argument.
+_CHOSEN_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 # Seeds that every environment and file format takes: non-negative, 32 bits with the sign.
 SEED_LIMIT: Final = 2**31
 
@@ -111,7 +112,9 @@ class Sessions:
         if chosen is None:
             return secrets.token_hex(_ID_BYTES)
         if not _CHOSEN_ID.fullmatch(chosen):
-            raise ValueError(f"id {chosen!r} must be 1 to 64 of A-Z, a-z, 0-9, '_', '.' and '-'")
+            raise ValueError(
+                f"id {chosen!r} must be 1 to 64 of A-Z, a-z, 0-9, '_', '.' and '-', and not begin with '.' or '-'"
+            )
         if chosen in self._sessions or chosen in self._reserved:
             raise SessionExists(f"a session with the id {chosen!r} is there already")
         return chosen

@@ -211,6 +211,7 @@ class Client:
     id: str
     version: str = LATEST
     last_id: int = field(default=0)
+    extra: tuple = ()
 
     @property
     def headers(self):
@@ -219,6 +220,7 @@ class Client:
             ("Accept", BOTH),
             ("Mcp-Session-Id", self.id),
             ("Mcp-Protocol-Version", self.version),
+            *self.extra,
         ]
 
     def next_id(self):
@@ -278,21 +280,20 @@ class Client:
         return (await ask(self.url, "GET", f"/sessions/{self.id}")).json()
 
 
-async def shake_hands(url, path="/mcp?env=naughty", version=LATEST, capabilities=None):
-    """A new client; on ``/mcp`` and ``/envs/…`` with a new session."""
-    headers = [("Accept", BOTH)]
-    answer = await ask(url, "POST", path, headers, initialize(0, version, capabilities))
+async def shake_hands(url, path="/mcp?env=naughty", version=LATEST, capabilities=None, headers=()):
+    """A new client; on ``/mcp`` and ``/envs/…`` with a new session. It sends ``headers`` with each request."""
+    answer = await ask(url, "POST", path, [("Accept", BOTH), *headers], initialize(0, version, capabilities))
     assert answer.status == 200, answer
     assert "result" in answer.messages[-1], answer.messages
-    client = Client(url, path.partition("?")[0], answer.headers["mcp-session-id"], version)
+    client = Client(url, path.partition("?")[0], answer.headers["mcp-session-id"], version, extra=tuple(headers))
     answer = await client.post({"jsonrpc": "2.0", "method": "notifications/initialized"})
     assert answer.status == 202
     return client
 
 
-async def open_session(url, **wish):
+async def open_session(url, headers=(), **wish):
     """`POST /sessions`; what it answers."""
-    answer = await ask(url, "POST", "/sessions", body={"env": "naughty"} | wish)
+    answer = await ask(url, "POST", "/sessions", headers, body={"env": "naughty"} | wish)
     assert answer.status == 201, answer
     return answer.json()
 
@@ -329,18 +330,19 @@ class EventReader:
 
 
 @asynccontextmanager
-async def sse_client(url, path="/sse?env=naughty", **options):
+async def sse_client(url, path="/sse?env=naughty", headers=(), **options):
     """A client of revision 2024-11-05 that has shaken hands: its stream, a way to post, and its events."""
     async with connect(url, **options) as connection:
-        await connection.send("GET", path, [("Accept", "text/event-stream")])
+        await connection.send("GET", path, [("Accept", "text/event-stream"), *headers])
         status, _ = await connection.head()
         assert status == 200
         events = EventReader(connection)
         endpoint = await events.next()
         assert endpoint.type == "endpoint"
+        events.endpoint = endpoint.data
 
         async def post(message):
-            assert (await ask(url, "POST", endpoint.data, body=message)).status == 202
+            assert (await ask(url, "POST", endpoint.data, headers, message)).status == 202
 
         await post(initialize(0, "2024-11-05"))
         assert (await events.next()).json()["id"] == 0
