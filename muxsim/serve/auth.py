@@ -15,9 +15,10 @@ from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from muxsim.access import AuthSettings
+from muxsim.access import AuthSettings, OAuthSettings
 from muxsim.errors import ConfigError
 from muxsim.serve import callers
 from muxsim.serve.callers import ANYONE, NOBODY, Caller, NamedToken, TokenFault, bearer_token, forbidden, unauthorized
@@ -38,6 +39,9 @@ class Verifier(Protocol):
 
     metadata_url: str
     """Where a client learns who gives out tokens; for the answer to one that has none."""
+
+    routes: list[BaseRoute]
+    """What is served there."""
 
     async def verify(self, token: bytes) -> Caller | None:
         """Whose token it is; None if it is not valid. Raises a 503 if that cannot be found out now."""
@@ -101,6 +105,11 @@ class Authenticator:
         if math.isinf(caller.expires):
             self._used.add(caller)
         return caller
+
+    @property
+    def routes(self) -> list[BaseRoute]:
+        """What clients without a token may read."""
+        return [] if self._verifier is None else self._verifier.routes
 
     @property
     def _metadata_url(self) -> str:
@@ -190,7 +199,18 @@ def open_auth(settings: AuthSettings | None, limit: int, environ: MutableMapping
     """
     if settings is None:
         return None
-    return Authenticator(read_tokens(settings, environ), FailureLimit(limit))
+    verifier = None if settings.oauth is None else _verifier(settings.oauth)
+    return Authenticator(read_tokens(settings, environ), FailureLimit(limit), verifier)
+
+
+def _verifier(settings: OAuthSettings) -> Verifier:
+    try:
+        from muxsim.serve.oauth import open_oauth  # noqa: PLC0415 - an extra, and slow to import
+    except ImportError as error:
+        raise ConfigError(
+            f"needs what is not installed ({error.name}): pip install 'mcp-muxsim[oauth]'", table="server.auth.oauth"
+        ) from None
+    return open_oauth(settings)
 
 
 def read_tokens(settings: AuthSettings, environ: MutableMapping[str, str]) -> list[NamedToken]:

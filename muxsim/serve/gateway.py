@@ -50,7 +50,7 @@ class Gateway:
         self.rules = rules
         self.auth = auth
         self._reached = reached
-        self._router = Guard(_router(endpoints, api), auth)
+        self._router = Guard(_router(endpoints, api, auth), auth)
         self._cross_origin = _with_cors(self._router, rules)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,9 +82,10 @@ class Gateway:
         await app(scope, receive, send)
 
 
-def _router(mcp: MCPEndpoints, api: API) -> ASGIApp:
+def _router(mcp: MCPEndpoints, api: API, auth: Authenticator | None) -> ASGIApp:
     return Router(
         [
+            *([] if auth is None else auth.routes),
             _route("/mcp", lambda call, _: mcp.implicit(call, None), _MCP_METHODS),
             _route("/s/{id}/mcp", lambda call, path: mcp.of_session(call, path["id"]), _MCP_METHODS),
             _route("/s/{id}/agent/mcp", lambda call, path: mcp.agent_of_session(call, path["id"]), _MCP_METHODS),
