@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Protocol
@@ -167,13 +169,13 @@ class Session:
             return
         self.ending = Ending(cause, text, exit)
         self.state = State.ENDING
+        self._end_wanted.set()  # first, so that the session ends even if something here fails
         data = {"cause": cause, **(exit.data() if exit else {})}
         self._carry_out(self._router.fail_all(BACKEND_GONE if exit else SESSION_ENDED, text, data))
         for attachment in list(self._attachments):
             attachment.transport.close()
         self._clients_bell.ring()
         self._backend_bell.ring()
-        self._end_wanted.set()
 
     async def wait_ended(self) -> None:
         """Wait until nothing of the session is left."""
@@ -182,27 +184,47 @@ class Session:
     async def run(self) -> None:
         """Carry the session until `end` is called, its backend ends or a time runs out; then end its processes."""
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._follow_backend)
-                nursery.start_soon(self._keep_time)
-                await self._end_wanted.wait()
-                nursery.cancel_scope.cancel()
-        except Exception:  # one session's bug must not take the others with it
-            self._emit(What.CRASHED, traceback=traceback.format_exc())
-            self.end("internal_error", "muxsim failed in this session; see its log")
+            with self._reporting_bugs():
+                await self._live()
+            with self._reporting_bugs():
+                self.end("internal_error", "muxsim failed in this session; see its log")
         finally:
+            try:
+                await self._finish()
+            finally:
+                self._ended.set()
+
+    async def _live(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow_backend)
+            nursery.start_soon(self._keep_time)
+            await self._end_wanted.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _finish(self) -> None:
+        with self._reporting_bugs():
             self.end("shutdown", "muxsim is shutting down")
+        exit_status = None
+        with self._reporting_bugs():
             exit_status = await self._backend.end()
-            pid = self.pid
-            self.state = State.ENDED
+        pid = self.pid
+        self.state = State.ENDED
+        with self._reporting_bugs():
             self._emit_end(pid, exit_status)
-            self._ended.set()
+
+    @contextmanager
+    def _reporting_bugs(self) -> Iterator[None]:
+        """Go on after a bug in the block: it must neither take the other sessions with it, nor leave this one open."""
+        try:
+            yield
+        except Exception:  # whatever it is, it is ours, and the log has it
+            self._emit(What.CRASHED, traceback=traceback.format_exc())
 
     async def _follow_backend(self) -> None:
         exit = await self._backend.run()
         self.end("backend_exited", exit.reason, exit)
 
-    def _emit_end(self, pid: int | None, exit_status: int) -> None:
+    def _emit_end(self, pid: int | None, exit_status: int | None) -> None:
         assert self.ending is not None
         details: dict[str, Any] = {"cause": self.ending.cause, "text": self.ending.text, "exit_status": exit_status}
         if self.ending.exit is not None:

@@ -138,8 +138,10 @@ class Backend:
                 exit_status = await self._process.end(times)
                 nursery.cancel_scope.cancel()
         finally:
-            self._pipe.abort()
-            await self._enclosure.close()
+            try:
+                self._pipe.abort()
+            finally:
+                await self._enclosure.close()
         return exit_status
 
     async def _wait_exit(self, exited: trio.Event) -> None:

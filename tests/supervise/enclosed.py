@@ -25,9 +25,13 @@ CAPACITY = Capacity(max_sessions=8, max_pending=0, queue_timeout=5, max_starting
 class Here:
     """Sessions of `naughty`, each enclosed as it is told."""
 
-    def __init__(self, sessions, specs):
+    def __init__(self, sessions, specs, events):
         self._sessions = sessions
         self._specs = specs
+        self._events = events
+
+    def events(self, what):
+        return [event for event in self._events if event.what is what]
 
     async def open(self, limits=BRISK, **bounds):
         name = f"bound{len(self._specs)}"
@@ -50,6 +54,7 @@ class Client:
 
     def __init__(self, session):
         self.session = session
+        self.pid = session.pid
         self._own = OwnClient(session)
 
     async def initialize(self):
@@ -75,14 +80,15 @@ class Client:
 @asynccontextmanager
 async def enclosed_sessions(*bounded, cgroup="auto"):
     """`Here`, with the cgroups that these bounds will need."""
-    specs = {}
+    specs, events, told = {}, Events(), []
+    events.subscribe(told.append)
     needing = [EnvSpec(name="needing", command="a", confinement=Confinement(**bounds)) for bounds in bounded]
     with trio.fail_after(25):
         async with (
             open_pool(CAPACITY, specs=needing, cgroup=cgroup) as pool,
-            open_sessions(pool, specs, Events()) as sessions,
+            open_sessions(pool, specs, events) as sessions,
         ):
-            yield Here(sessions, specs)
+            yield Here(sessions, specs, told)
 
 
 async def ends_because_of(key, client, tool, **arguments):

@@ -1,0 +1,120 @@
+"""H15: a bug of ours in any task of a session, injected, ends that session and no other.
+
+Real children, so that it also shows that nothing of them is left.
+"""
+
+import functools
+import inspect
+
+import pytest
+import trio
+from harness import alive
+from supervise.enclosed import enclosed_sessions
+
+from muxsim.events import What
+from muxsim.session.session import Session
+from muxsim.supervise.backend import Backend, StderrRing
+from muxsim.supervise.process import Process
+from transports.messages import Kind
+from transports.pipe import PipeTransport
+
+pytestmark = [pytest.mark.children]
+
+
+class Bug:
+    """Lets the first call of a method fail from the time on when it is armed."""
+
+    def __init__(self, monkeypatch, owner, name):
+        self.armed = False
+        self.bitten = 0
+        real = getattr(owner, name)
+
+        def bite():
+            if self.armed:
+                self.armed = False
+                self.bitten += 1
+                raise RuntimeError("a bug of ours")
+
+        @functools.wraps(real)
+        def call(*args, **kwargs):
+            bite()
+            return real(*args, **kwargs)
+
+        @functools.wraps(real)
+        async def call_async(*args, **kwargs):
+            bite()
+            return await real(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, call_async if inspect.iscoroutinefunction(real) else call)
+
+
+# What runs in a session's tasks: when each starts, whenever something happens in it, and while the session ends.
+STARTING = [
+    (Session, "_follow_backend"),
+    (Session, "_keep_time"),
+    (Session, "_next_deadline"),
+    (Backend, "run"),
+    (Backend, "_drain_stderr"),
+    (Backend, "_wait_exit"),
+    (PipeTransport, "run"),
+    (Process, "wait"),
+]
+WORKING = [
+    (Backend, "receive"),
+    (Session, "from_backend"),
+    (StderrRing, "receive_data"),
+]
+ENDING = [
+    (Session, "_emit_end"),
+    (PipeTransport, "discard"),
+    (StderrRing, "close"),
+    (Process, "_ask_to_exit"),
+]
+
+
+@pytest.mark.fault("H15")
+@pytest.mark.parametrize(("owner", "name"), STARTING)
+async def test_a_task_that_fails_as_it_starts_ends_its_session_alone(monkeypatch, owner, name):
+    bug = Bug(monkeypatch, owner, name)
+    async with enclosed_sessions() as here:
+        other = await here.open()
+        bug.armed = True
+        victim = await here.open()
+        await nobody_but(victim, here, other, bug)
+
+
+@pytest.mark.fault("H15")
+@pytest.mark.parametrize(("owner", "name"), WORKING)
+async def test_a_task_that_fails_at_its_work_ends_its_session_alone(monkeypatch, owner, name):
+    bug = Bug(monkeypatch, owner, name)
+    async with enclosed_sessions() as here:
+        other, victim = await here.open(), await here.open()
+        bug.armed = True
+        with trio.fail_after(5):
+            answer = await victim.call("exit" if owner is StderrRing else "say")
+        assert answer.kind is Kind.ERROR
+        await nobody_but(victim, here, other, bug)
+
+
+@pytest.mark.fault("H15")
+@pytest.mark.parametrize(("owner", "name"), ENDING)
+async def test_a_session_that_fails_as_it_ends_takes_no_other_along(monkeypatch, owner, name):
+    bug = Bug(monkeypatch, owner, name)
+    async with enclosed_sessions() as here:
+        other, victim = await here.open(), await here.open()
+        bug.armed = True
+        victim.session.end("test", "enough")
+        await nobody_but(victim, here, other, bug)
+
+
+async def nobody_but(victim, here, other, bug):
+    with trio.fail_after(5):
+        await victim.session.wait_ended()
+    assert bug.bitten == 1
+    assert [(event.session, "a bug of ours" in event.details["traceback"]) for event in here.events(What.CRASHED)] == [
+        (victim.session.id, True)
+    ]
+    assert not alive(victim.pid)
+    assert await other.is_alive()
+    third = await here.open()
+    assert await third.is_alive()
