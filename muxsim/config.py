@@ -347,9 +347,19 @@ def _environment(name: str, table: "_Table", values: Mapping[str, Any], defaults
         cwd=_absolute(values.get("cwd", "."), table.folder),
         shared=values.get("shared", False),
         control=values.get("control", False),
+        seeded=_seeded(table, values),
+        warm=values.get("warm", 0),
         limits=own.limits,
         confinement=own.confinement,
     )
+
+
+def _seeded(table: "_Table", values: Mapping[str, Any]) -> bool:
+    seeded: bool = values.get("seeded", True)
+    texts = (values["command"], *values.get("args", ()), *values.get("env", {}).values(), values.get("cwd", ""))
+    if not seeded and any("{seed}" in text.replace("{{seed}}", "") for text in texts):
+        raise table.error("seeded", "contradicts {seed}, which gives the server a seed: take one of them out")
+    return seeded
 
 
 # ---- commands ----
@@ -620,6 +630,8 @@ _ENVIRONMENT_KEYS: dict[str, _AnyKind] = {
     "python": _TEMPLATE,
     "shared": _FLAG,
     "control": _FLAG,
+    "seeded": _FLAG,
+    "warm": _Kind("a whole number from 0", _whole(0)),
     **_LIMIT_KEYS,
     **_CONFINEMENT_KEYS,
 }

@@ -199,6 +199,12 @@ class EnvSpec:
     control: bool = False
     """Whether every tool result carries the control plane in ``_meta``, not only for calls that ask for it."""
 
+    seeded: bool = True
+    """Whether sessions differ by seed. A server that takes none is not given ``MUXSIM_SEED`` either."""
+
+    warm: int = 0
+    """How many processes are kept ready before anybody asks."""
+
     limits: Limits = Limits()
     """The bounds of each session."""
 
@@ -218,7 +224,7 @@ class EnvSpec:
                 **_REPRODUCIBLE,
                 # No session id here: it opens the session's URLs, and many servers have a tool that shows
                 # their variables to the agent. A spec that needs it can still ask for {session_id}.
-                "MUXSIM_SEED": values["seed"],
+                **({"MUXSIM_SEED": values["seed"]} if self.seeded else {}),
                 "MUXSIM_WORKSPACE": workspace,
                 **{name: fill(value, values) for name, value in self.env.items()},
             },

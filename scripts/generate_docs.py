@@ -41,6 +41,8 @@ Times are in seconds, sizes in bytes or text such as `"64 MiB"`. `"never"` takes
 | `python` | muxsim's own | the interpreter for a Python command |
 | `shared` | `false` | one process and one lasting session for all clients, for a server without state of its own |
 | `control` | `false` | every tool result carries the control plane, not only for calls that ask for it |
+| `seeded` | `true` | `false` for a server that takes no seed: it is given none |
+| `warm` | `0` | processes kept ready before anybody asks, see [environments](environments.md#start-in-milliseconds) |
 
 and each of the [limits](#limits), and of the [bounds on processes](#processes).
 

@@ -46,6 +46,7 @@ PURE = {
     "muxsim.supervise.rates",
     "muxsim.serve.callers",
     "muxsim.serve.failures",
+    "muxsim.supervise.slots",
 }
 IMPURE = {
     *("anyio", "asyncio", "trio", "select", "signal", "socket", "threading", "concurrent"),

@@ -120,6 +120,7 @@ async def open_pool(
             ) as pool,
             open_sessions(pool, loaded.environments, events) as sessions,
         ):
+            pool.keep_warm(loaded.environments.values())
             yield sessions
 
     if sniffio.current_async_library() == "trio":

@@ -143,6 +143,7 @@ class API:
                 "waiting": statistics.leases.waiting,
                 "processes": statistics.processes.alive,
                 "limits": {**self._reached.counts(), **dict.fromkeys(OPENS, 0), **statistics.leases.reached},
+                "warm": statistics.warm,
             },
         )
 

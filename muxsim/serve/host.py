@@ -120,6 +120,7 @@ class _Host:
             relieving(sessions, pool, settings.spare_idle),
         ):
             raise_limit()
+            pool.keep_warm(self._config.environments.values())
             yield sessions, pool
 
     async def _serve(self, sessions: Sessions, pool: Pool, bridge: Guest[Any]) -> None:

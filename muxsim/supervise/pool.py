@@ -8,25 +8,27 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import trio
 
-from muxsim import npm
 from muxsim.config import ServerSettings
 from muxsim.errors import Busy, StartError, TooMuch
 from muxsim.spec import EnvSpec
 from muxsim.supervise import descriptors
 from muxsim.supervise.admission import Admission, Answer, Capacity, LeaseStatistics, MemoryReading, Refusal, Verdict
 from muxsim.supervise.backend import Backend, BackendListener
-from muxsim.supervise.enclosure import CgroupMode, Enclosures, open_enclosures
+from muxsim.supervise.enclosure import CgroupMode, Enclosure, Enclosures, open_enclosures
 from muxsim.supervise.memory import MemoryMeter
-from muxsim.supervise.process import Launcher, LauncherStatistics, ProcessStartError
+from muxsim.supervise.packages import Packages
+from muxsim.supervise.process import Launcher, LauncherStatistics, Process, ProcessStartError
+from muxsim.supervise.slots import SlotStatistics
+from muxsim.supervise.warm import LaunchIn, Warm, open_warm
 from transports.interfaces import Bell, Watch
 
 # What a process cannot be started for that is the machine's fault, and may be over soon.
@@ -48,6 +50,7 @@ class PoolStatistics:
     leases: LeaseStatistics
     processes: LauncherStatistics
     exhaustions: int
+    warm: Mapping[str, SlotStatistics] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -70,6 +73,8 @@ class Pool:
         meter: MemoryMeter | None,
         root: Path,
         watch: Watch | None,
+        packages: Packages,
+        warm: Warm,
     ) -> None:
         self._launcher = launcher
         self._enclosures = enclosures
@@ -82,8 +87,8 @@ class Pool:
         self._to_remove: list[Path] = []
         self._shortage = Bell()
         self._exhaustions = 0
-        self._prepared: dict[str, EnvSpec] = {}
-        self._preparing: dict[str, trio.Lock] = {}
+        self._packages = packages
+        self._warm = warm
 
     def __repr__(self) -> str:
         return f"<Pool {self._admission.statistics(trio.current_time())}>"
@@ -91,7 +96,11 @@ class Pool:
     def statistics(self) -> PoolStatistics:
         """A snapshot."""
         leases = self._admission.statistics(trio.current_time())
-        return PoolStatistics(leases, self._launcher.statistics(), self._exhaustions)
+        return PoolStatistics(leases, self._launcher.statistics(), self._exhaustions, self._warm.statistics())
+
+    def keep_warm(self, specs: Iterable[EnvSpec]) -> None:
+        """Keep processes ready for sessions of these environments, as many as each wants, and of no others."""
+        self._warm.keep(specs, has_room=lambda: self._admission.has_spare_start)
 
     async def acquire(self, spec: EnvSpec, client: str | None = None) -> Lease:
         """Wait for a lease. ``client`` is who asks, by which turns are taken; None is this program itself.
@@ -101,7 +110,7 @@ class Pool:
         """
         number = await self._wait_turn(spec, client)
         try:
-            ready = await self._prepare(spec)
+            ready = await self._packages.ready(spec)
             return Lease(number, ready, Path(tempfile.mkdtemp(prefix=f"{spec.name}-", dir=self._root)))
         except StartError:
             self._carry_out(self._admission.failed(number, trio.current_time()))
@@ -124,12 +133,11 @@ class Pool:
         if not descriptors.has_room():
             text = "muxsim may open no more files: raise the limit (ulimit -n), or run fewer sessions"
             raise self._exhausted(f"environment {lease.spec.name!r}: {text}")
-        launch = lease.spec.launch(seed=seed, session_id=session, workspace=str(lease.workspace), environ=self._environ)
-        # The mark by which strays are found is in the child's environment; the session's id, which opens its URLs,
-        # must not be.
-        spawn = partial(self._launcher.spawn, session=secrets.token_hex(8))
+        launch_in = partial(lease.spec.launch, seed=seed, session_id=session, environ=self._environ)
         try:
-            process, enclosure = await self._enclosures.start(lease.spec, launch, str(lease.workspace), spawn)
+            with self._warm.opening():
+                started = await self._take_warm(lease, launch_in)
+                process, enclosure = started or await self._start_fresh(lease, launch_in)
         except ProcessStartError as error:
             text = f"environment {lease.spec.name!r}: {error}"
             if error.stage != "exec" and error.errno in _EXHAUSTED:
@@ -137,6 +145,28 @@ class Pool:
             self.failed(lease)
             raise StartError(text) from error
         return Backend(process, lease.spec.limits, listener, self._watch, enclosure)
+
+    async def _take_warm(self, lease: Lease, launch_in: LaunchIn) -> tuple[Process, Enclosure] | None:
+        taken = await self._warm.take(lease.spec, launch_in)
+        if taken is None:
+            return None
+        unused, lease.workspace = lease.workspace, taken.workspace
+        unused.rmdir()
+        return taken.process, taken.enclosure
+
+    async def _start_fresh(self, lease: Lease, launch_in: LaunchIn) -> tuple[Process, Enclosure]:
+        workspace = str(lease.workspace)
+        launch = launch_in(workspace=workspace)
+        # The mark by which strays are found is in the child's environment; the session's id, which opens its URLs,
+        # must not be.
+        spawn = partial(self._launcher.spawn, session=secrets.token_hex(8))
+        try:
+            return await self._enclosures.start(lease.spec, launch, workspace, spawn)
+        except ProcessStartError as error:
+            # What is kept ready must not keep a session from being opened.
+            if error.stage == "exec" or error.errno not in _EXHAUSTED or not await self._warm.give_up():
+                raise
+            return await self._enclosures.start(lease.spec, launch, workspace, spawn)
 
     def asked(self, lease: Lease) -> None:
         """The backend on this lease has been asked for its first answer."""
@@ -226,6 +256,9 @@ class Pool:
         if self._meter is None:
             return None
         reading = await self._meter.read()
+        # What is kept ready goes before anybody is refused for want of memory.
+        if reading is not None and reading.over and await self._warm.give_up():
+            reading = await self._meter.read()
         self._admission.measured(reading)
         if reading is not None and reading.over:
             self._shortage.ring()
@@ -234,15 +267,6 @@ class Pool:
     async def wait_short_of_memory(self) -> None:
         """Wait until a measurement finds too little."""
         await self._shortage.wait()
-
-    async def _prepare(self, spec: EnvSpec) -> EnvSpec:
-        """The spec with its npm package installed, once; a failure is tried again by the next session."""
-        if (ready := self._prepared.get(spec.name)) is not None:
-            return ready
-        async with self._preparing.setdefault(spec.name, trio.Lock()):
-            if spec.name not in self._prepared:
-                self._prepared[spec.name] = await npm.prepare(spec)
-            return self._prepared[spec.name]
 
 
 class _Waiter:
@@ -301,8 +325,9 @@ async def open_pool(
     root = Path(tempfile.mkdtemp(prefix="muxsim-"))
     try:
         with open_enclosures(specs, cgroup) as enclosures:
-            async with Launcher.open() as launcher:
-                yield Pool(launcher, enclosures, capacity, meter, root, watch)
+            packages = Packages()
+            async with Launcher.open() as launcher, open_warm(launcher, enclosures, packages, root) as warm:
+                yield Pool(launcher, enclosures, capacity, meter, root, watch, packages, warm)
     finally:
         with trio.CancelScope(shield=True):
             await _remove([root])

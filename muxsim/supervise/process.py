@@ -173,6 +173,14 @@ class Process:
         assert self.returncode is not None
         return self.returncode
 
+    def has_exited(self) -> bool:
+        """Whether it has exited, or at least its first thread has, though its guardian may not have said so yet."""
+        if self.returncode is not None or self._pidfd < 0:
+            return True
+        # Its pid stays its own until it is swept. The pidfd would tell only when the last thread has gone too.
+        stat = wire.read_stat(self.pid)
+        return stat is None or stat.state == b"Z"
+
     def send_signal(self, number: int) -> None:
         """Signal this process alone. Harmless when it is gone: its pid can never mean another one here."""
         if self._pidfd >= 0:

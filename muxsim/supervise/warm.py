@@ -1,0 +1,351 @@
+"""Warm slots: processes that are ready before anybody asks, kept, used once and replaced.
+
+What to fill, use and give up next is decided in slots.py, and how a slot of an environment is made in warm_start.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import trio
+
+from muxsim.errors import StartError
+from muxsim.npm import cache_folder
+from muxsim.spec import EnvSpec, Launch
+from muxsim.supervise.enclosure import Enclosure, Enclosures
+from muxsim.supervise.packages import Packages
+from muxsim.supervise.prepared import Prepared
+from muxsim.supervise.process import AT_ONCE, Command, EndTimes, Launcher, Process, ProcessStartError
+from muxsim.supervise.slots import Slots, SlotStatistics
+from muxsim.supervise.warm_start import Kind, NotWarm, fingerprint, warm_start, watched_files
+
+# What a waiting process says of itself; paths of its files may make it long.
+_REPORT_LIMIT: Final = 1024 * 1024
+# Modules that are left out of an environment's slots before loading early is no use.
+_LEFT_OUT_LIMIT: Final = 20
+_LAST_WORDS: Final = 64 * 1024
+
+_log = logging.getLogger(__name__)
+
+
+class LaunchIn(Protocol):
+    """A session's launch, but for its folder."""
+
+    def __call__(self, *, workspace: str) -> Launch: ...
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A slot that has become a session's: its process, the folder it was made for, and what encloses it."""
+
+    process: Process
+    workspace: Path
+    enclosure: Enclosure
+
+
+@dataclass
+class _Slot:
+    """A process that waits, in a folder of its own, and the files that it was made from."""
+
+    number: int
+    spec: EnvSpec
+    kind: Kind
+    process: Process
+    enclosure: Enclosure
+    folder: Path
+    files: tuple[str, ...] = ()
+    stamps: tuple[tuple[int, int], ...] = ()
+    used: trio.Event = field(default_factory=trio.Event)
+
+    def is_outdated(self, spec: EnvSpec) -> bool:
+        return spec != self.spec or fingerprint(self.files) != self.stamps
+
+    def end_times(self) -> EndTimes:
+        if self.kind is Kind.NODE:
+            return AT_ONCE  # nothing of the environment has run
+        return EndTimes(stdin_close=self.spec.limits.eof_timeout, term=self.spec.limits.term_timeout)
+
+
+class _Withdrawn(Exception):
+    """The next slot will be made otherwise."""
+
+
+class Warm:
+    """Keeps slots for the environments that want them. Open it with `open_warm`."""
+
+    def __init__(
+        self, launcher: Launcher, enclosures: Enclosures, packages: Packages, root: Path, nursery: trio.Nursery
+    ) -> None:
+        self._launcher = launcher
+        self._enclosures = enclosures
+        self._packages = packages
+        self._root = root
+        self._nursery = nursery
+        self._environ = dict(os.environ)
+        self._compile_cache = str(cache_folder(self._environ) / "node")
+        self._specs: dict[str, EnvSpec] = {}
+        self._left_out: dict[str, tuple[str, ...]] = {}
+        self._slots = Slots()
+        self._scopes: dict[int, trio.CancelScope] = {}
+        self._waiting: dict[int, _Slot] = {}
+        self._opening = 0
+        self._has_room: Callable[[], bool] = lambda: True
+        self._is_running = False
+        self._changed = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Warm {self._slots!r}>"
+
+    def statistics(self) -> dict[str, SlotStatistics]:
+        """By environment; those that want slots."""
+        return self._slots.statistics()
+
+    def keep(self, specs: Iterable[EnvSpec], *, has_room: Callable[[], bool]) -> None:
+        """Keep as many slots as each of these wants, from now on, and none for others.
+
+        While ``has_room`` says that there is none, they are filled but slowly.
+        """
+        self._has_room = has_room
+        wanted = {spec.name: spec for spec in specs if spec.warm}
+        for name in self._specs.keys() | wanted.keys():
+            if self._specs.get(name) != wanted.get(name):
+                self._outdated(name)
+            self._slots.want(name, wanted[name].warm if name in wanted else 0)
+        self._specs = wanted
+        if wanted and not self._is_running:
+            self._is_running = True
+            self._nursery.start_soon(self._run)
+        self._changed.set()
+
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        """A session is being opened in this block: slots wait."""
+        self._opening += 1
+        try:
+            yield
+        finally:
+            self._opening -= 1
+            self._slots.opened(trio.current_time())
+            self._changed.set()
+
+    async def take(self, spec: EnvSpec, launch_in: LaunchIn) -> Taken | None:
+        """A process that has become a session of this prepared spec; None if none was ready."""
+        while (number := self._slots.oldest(spec.name)) is not None:
+            slot = self._waiting[number]
+            launch = launch_in(workspace=str(slot.folder))
+            if slot.is_outdated(spec):
+                self._outdated(spec.name)
+            elif slot.process.has_exited():
+                self._died(spec.name, number, "it ended while it waited")
+            elif not os.path.isdir(launch.cwd):  # noqa: ASYNC240 - it is about to be used
+                return None  # it cannot go there; a fresh start says so
+            else:
+                self._slots.used(number)
+                slot.used.set()
+                try:
+                    await _activate(slot, launch)
+                except BaseException as error:
+                    await self._discard(slot)
+                    if not isinstance(error, ProcessStartError) or error.stage != "order":
+                        raise
+                    self._slots.died_at_use(spec.name)
+                else:
+                    return Taken(slot.process, slot.folder, slot.enclosure)
+        return None
+
+    async def give_up(self) -> int:
+        """End what waits, for the machine is short of something, and fill nothing for a while; returns how many."""
+        numbers = self._slots.give_up(trio.current_time())
+        processes = [self._waiting[number].process for number in numbers]
+        self._end(numbers)
+        async with trio.open_nursery() as nursery:
+            for process in processes:
+                nursery.start_soon(process.end, AT_ONCE)
+        return len(processes)
+
+    # ---- the slots
+
+    async def _run(self) -> None:
+        while True:
+            self._changed = trio.Event()
+            now = trio.current_time()
+            step = self._slots.next(now, opening=self._opening > 0 or not self._has_room())
+            self._end(step.end)
+            for name in step.fill:
+                self._nursery.start_soon(self._hold, name, self._slots.begin(name, now))
+            with trio.move_on_at(step.again):
+                await self._changed.wait()
+
+    def _end(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            if number in self._scopes:
+                self._scopes[number].cancel()
+
+    def _outdated(self, name: str) -> None:
+        self._left_out.pop(name, None)
+        self._end(self._slots.outdated(name))
+        self._changed.set()
+
+    def _died(self, name: str, number: int, why: str) -> None:
+        if self._slots.died(number, trio.current_time()):
+            _log.warning("environment %s: its warm slots keep dying, and sessions start without: %s", name, why)
+        self._end([number])
+        self._changed.set()
+
+    def _refuse(self, name: str, why: str) -> None:
+        if self._slots.want(name, 0):
+            _log.warning("environment %s: warm = %d has no effect: %s", name, self._specs[name].warm, why)
+
+    async def _hold(self, name: str, number: int) -> None:
+        """The life of one slot: from its start until it is used or ended."""
+        with trio.CancelScope() as self._scopes[number]:
+            try:
+                slot = await self._start(name, number)
+            except _Withdrawn:
+                self._slots.withdrawn(number)
+            except NotWarm as why:
+                self._slots.withdrawn(number)
+                self._refuse(name, str(why))
+            except (StartError, OSError) as error:
+                self._died(name, number, str(error))
+            else:
+                self._slots.ready(number, trio.current_time())
+                self._waiting[number] = slot
+                await self._watch(slot)
+        del self._scopes[number]
+        self._changed.set()
+
+    async def _watch(self, slot: _Slot) -> None:
+        self._changed.set()
+        try:
+            await _first_of(slot.process.wait, slot.used.wait)
+            if not slot.used.is_set():
+                self._died(slot.spec.name, slot.number, _last_words(slot.process))
+        finally:
+            del self._waiting[slot.number]
+            if not slot.used.is_set():
+                await self._discard(slot)
+
+    async def _discard(self, slot: _Slot) -> None:
+        with trio.CancelScope(shield=True):
+            await slot.process.end(slot.end_times())
+            await slot.enclosure.close()
+            await _remove(slot.folder)
+
+    async def _start(self, name: str, number: int) -> _Slot:
+        spec = await self._packages.ready(self._specs[name])
+        folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._root))
+        skip = self._left_out.get(name, ())
+        spawn = partial(self._launcher.spawn, session=secrets.token_hex(8))
+        try:
+            start = warm_start(spec, workspace=str(folder), environ=self._environ)
+            launch = start.command_line(skip=skip, compile_cache=self._compile_cache)
+            process, enclosure = await self._enclosures.start(spec, launch, str(folder), spawn)
+        except BaseException:
+            await _remove(folder)
+            raise
+        slot = _Slot(number, spec, start.kind, process, enclosure, folder)
+        try:
+            files = watched_files(launch.argv)
+            if start.kind is Kind.NODE:
+                files += await self._report(process, spec, skip)
+            slot.files, slot.stamps = files, fingerprint(files)
+        except BaseException:
+            await self._discard(slot)
+            raise
+        return slot
+
+    async def _report(self, process: Process, spec: EnvSpec, skipped: tuple[str, ...]) -> tuple[str, ...]:
+        """Wait until a node has loaded what it can; returns the files of the package."""
+        try:
+            with trio.fail_after(spec.limits.start_timeout):
+                report = await _read_report(process)
+        except trio.TooSlowError:
+            raise StartError(f"not ready within {spec.limits.start_timeout:g} s (start_timeout)") from None
+        if (why := report.get("refused")) is not None:
+            raise NotWarm(why)
+        if (module := report.get("skip")) is not None:
+            if module in skipped or len(skipped) >= _LEFT_OUT_LIMIT:
+                raise NotWarm(f"{module} reads {report['reads']} while it loads")
+            left_out = self._left_out.get(spec.name, ())
+            if module not in left_out:  # another slot may have found it in the meantime
+                self._left_out[spec.name] = (*left_out, module)
+                _log.info("environment %s: slots load all but %s, which reads %s", spec.name, module, report["reads"])
+            raise _Withdrawn
+        return tuple(report["files"])
+
+
+async def _activate(slot: _Slot, launch: Launch) -> None:
+    """Let a waiting process become ``launch``; what encloses it does so already. Raises ProcessStartError."""
+    if slot.kind is Kind.NODE:
+        await Prepared(slot.process).activate(Command(launch.argv, launch.env, launch.cwd))
+
+
+async def _read_report(process: Process) -> dict[str, Any]:
+    """The line that a waiting node says of itself; what modules may have printed before is left out."""
+    data = b""
+    while len(data) < _REPORT_LIMIT:
+        await trio.lowlevel.wait_readable(process.stdout)
+        new = os.read(process.stdout, _REPORT_LIMIT)
+        if not new:
+            await process.wait()
+            raise StartError(_last_words(process))
+        data += new
+        *lines, _ = data.split(b"\n")
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                report = json.loads(line)
+                if isinstance(report, dict) and report.keys() & {"ready", "skip", "refused"}:
+                    return report
+    raise StartError("its modules print without end while they load")
+
+
+def _last_words(process: Process) -> str:
+    """How a process ended, and what it said last."""
+    try:
+        said = os.read(process.stderr, _LAST_WORDS).decode(errors="replace").strip()
+    except (OSError, ValueError):
+        said = ""
+    status = f"exit status {process.returncode}"
+    return f"{status}, {said.splitlines()[-1]}" if said else status
+
+
+async def _first_of(*waits: Callable[[], Awaitable[object]]) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def wait(function: Callable[[], Awaitable[object]]) -> None:
+            await function()
+            nursery.cancel_scope.cancel()
+
+        for function in waits:
+            nursery.start_soon(wait, function)
+
+
+async def _remove(folder: Path) -> None:
+    with trio.CancelScope(shield=True):
+        await trio.to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+@asynccontextmanager
+async def open_warm(launcher: Launcher, enclosures: Enclosures, packages: Packages, root: Path) -> AsyncIterator[Warm]:
+    """Warm slots for the length of a block, after which none is left; their folders are made in ``root``."""
+    service = trio.open_nursery()
+    nursery = await service.__aenter__()
+    try:
+        yield Warm(launcher, enclosures, packages, root, nursery)
+    finally:
+        nursery.cancel_scope.cancel()
+        # Without the block's exception: the nursery serves, and must not wrap in a group what is not its own.
+        await service.__aexit__(None, None, None)

@@ -1,0 +1,123 @@
+"""How a slot of an environment is made before its session is known, and what has to be the same when it is used."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from itertools import takewhile
+from pathlib import Path
+from typing import Final
+
+from muxsim.spec import EnvSpec, Launch
+
+LOADER: Final = Path(__file__).with_name("warm_node.cjs")
+"""What a waiting node runs; its first lines say how to talk to it."""
+
+# Options with which node would run something else than one script, or modules of its own choice before it, which
+# nobody would watch.
+_NOT_FOR_NODE: Final = (
+    *("-e", "--eval", "-p", "--print", "-i", "--interactive", "-c", "--check", "-h", "--help", "-v", "--version"),
+    *("-r", "--require", "--import", "--loader", "--experimental-loader", "--test", "--watch", "--run"),
+    *("--preserve-symlinks", "--input-type", "--experimental-default-type", "--env-file", "--build-sea"),
+)
+# Variables that node or its libraries read before any script, or out of our sight.
+_READ_EARLY: Final = frozenset({"TZ", "LANG", "LANGUAGE", "HOME", "TMPDIR", "TMP", "TEMP", "PATH"})
+_READ_EARLY_PREFIXES: Final = ("NODE_", "UV_", "LD_", "LC_", "SSL_", "OPENSSL_", "ICU_")
+
+
+class Kind(Enum):
+    """How far a slot has come."""
+
+    WHOLE = "whole"
+    """The server itself, started: the spec takes nothing of the session but its folder."""
+
+    NODE = "node"
+    """A node that has loaded what the server imports, and waits for its order."""
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """How to make a slot: what to execute, and for NODE what its plan says (see `LOADER`)."""
+
+    kind: Kind
+    launch: Launch
+    entry: int = 0
+    """Where the entry script stands in the session's own command line."""
+    late: tuple[str, ...] = ()
+    """The variables that only the order brings."""
+    late_cwd: bool = False
+
+    def command_line(self, *, skip: tuple[str, ...], compile_cache: str) -> Launch:
+        """What to execute so that these modules are left out."""
+        if self.kind is Kind.WHOLE:
+            return self.launch
+        *options, script = self.launch.argv[: self.entry + 1]
+        plan = {
+            "entry": script,
+            "at": self.entry,
+            "late": self.late,
+            "lateCwd": self.late_cwd,
+            "skip": skip,
+            "compileCache": compile_cache,
+        }
+        return replace(self.launch, argv=(*options, str(LOADER), json.dumps(plan)))
+
+
+class NotWarm(Exception):
+    """No slot can be made of this spec; says why, and what to do."""
+
+
+def warm_start(spec: EnvSpec, *, workspace: str, environ: Mapping[str, str]) -> WarmStart:
+    """How to make a slot of a prepared spec, for a session in ``workspace``. Raises `NotWarm`."""
+    if spec.shared:
+        raise NotWarm("a shared environment has one process for all: take warm out")
+    # What differs between two sessions is what is not known before there is one.
+    one = spec.launch(seed=1, session_id="one", workspace=workspace, environ=environ)
+    other = spec.launch(seed=2, session_id="other", workspace=workspace, environ=environ)
+    if not spec.seeded:
+        if one != other:
+            raise NotWarm("{session_id} is not known before there is a session: take it out")
+        return WarmStart(Kind.WHOLE, one)
+    if os.path.basename(spec.command) != "node":
+        raise NotWarm("only what node runs can wait for its seed; set seeded = false if the server takes none")
+    late = tuple(sorted(name for name, value in one.env.items() if other.env[name] != value))
+    if early := [name for name in late if name in _READ_EARLY or name.startswith(_READ_EARLY_PREFIXES)]:
+        raise NotWarm(f"{early[0]} is read while modules load: take {{seed}} and {{session_id}} out of it")
+    entry = _entry(spec, one, other)
+    late_cwd = one.cwd != other.cwd
+    waiting = Launch(one.argv, {**one.env, **dict.fromkeys(late, "")}, workspace if late_cwd else one.cwd)
+    return WarmStart(Kind.NODE, waiting, entry, late, late_cwd)
+
+
+def _entry(spec: EnvSpec, one: Launch, other: Launch) -> int:
+    """Where the script stands in the command line: the first word that is no option."""
+    options = [*takewhile(lambda arg: arg.startswith("-"), one.argv[1:])]
+    for option in (*options, *spec.env.get("NODE_OPTIONS", "").split()):
+        if option.partition("=")[0] in _NOT_FOR_NODE:
+            raise NotWarm(f"{option} lets node do more than run one script: take it out, or take warm out")
+    at = len(options) + 1
+    is_known = one.argv[: at + 1] == other.argv[: at + 1]
+    if len(one.argv) <= at or not is_known or not os.path.isfile(os.path.join(one.cwd, one.argv[at])):
+        raise NotWarm("the first word after node and its options must be a script: write options as --name=value")
+    return at
+
+
+def watched_files(argv: Iterable[str]) -> tuple[str, ...]:
+    """The files in a command line: a slot that was started from others than are there now is outdated."""
+    return tuple(word for word in argv if os.path.isabs(word) and os.path.isfile(word))
+
+
+def fingerprint(files: Iterable[str]) -> tuple[tuple[int, int], ...]:
+    """What changes with a file: when it was written, and its size; -1 for one that is gone."""
+    return tuple(map(_stamp, files))
+
+
+def _stamp(file: str) -> tuple[int, int]:
+    try:
+        stat = os.stat(file)
+    except OSError:
+        return (-1, -1)
+    return (stat.st_mtime_ns, stat.st_size)
