@@ -35,6 +35,8 @@ _encode: Final = msgspec.json.encode
 
 # Where building a line costs more than writing it in pieces.
 _LARGE: Final = 64 * 1024
+# How many of them are looked at before parsing is cheaper.
+_UNDERSCORES: Final = 64
 
 _VERSION: Final = b'"2.0"'
 _NULL: Final = b"null"
@@ -57,6 +59,20 @@ def _meta_of(params: Raw | None) -> dict[str, Raw]:
         return {} if meta is UNSET else _members_decoder.decode(meta)
     except (msgspec.DecodeError, RecursionError):
         return {}
+
+
+def _may_name_meta(data: bytes) -> bool:
+    """Whether ``"_meta"`` may stand in ``data``. For most large payloads, base64 say, this is known without parsing."""
+    if b"\\" in data:
+        return True
+    at = -1
+    for _ in range(_UNDERSCORES):
+        at = data.find(b"_", at + 1)
+        if at < 0:
+            return False
+        if data.startswith(b"_meta", at):
+            return True
+    return True
 
 
 class Message(msgspec.Struct, eq=False, gc=False):
@@ -96,7 +112,8 @@ class Message(msgspec.Struct, eq=False, gc=False):
     def meta(self) -> dict[str, Raw]:
         """The raw members of the params' ``_meta``; {} if there is none. Decoded once: several steps look at it."""
         if self._meta is None:
-            self._meta = _meta_of(self.params)
+            none = self._large and self._data is not None and not _may_name_meta(self._data)
+            self._meta = {} if none else _meta_of(self.params)
         return self._meta
 
     def pieces(self) -> list[bytes | memoryview]:

@@ -200,6 +200,14 @@ def test_the_meta_of_a_message_is_read_as_raw_members(params, meta):
     assert decode(b'{"jsonrpc":"2.0","id":1,"method":"m"}').meta == {}
 
 
+@pytest.mark.parametrize("filling", ["x", "_", "x_y", "\\\\", "_met", '\\"'])
+@pytest.mark.parametrize("meta", ['"_meta":{"a":1}', '"\\u005fmeta":{"a":1}', '"b":2'])
+def test_the_meta_of_a_long_message_is_found_in_any_payload(filling, meta):
+    for params in (f'{{"data":"{filling * 40_000}",{meta}}}', f'{{{meta},"data":"{filling * 40_000}"}}'):
+        found = decode(f'{{"jsonrpc":"2.0","id":7,"method":"m","params":{params}}}'.encode()).meta
+        assert {name: bytes(raw) for name, raw in found.items()} == ({} if "b" in meta else {"a": b"1"})
+
+
 @pytest.mark.parametrize("payload", DELICATE)
 def test_a_delicate_payload_is_relayed_byte_for_byte_C30(payload):
     request = decode(f'{{"jsonrpc":"2.0","id":1,"method":"m","params":{payload}}}'.encode())
