@@ -43,11 +43,12 @@ def config():
     return "\n".join(
         [
             "[server]\nmax_sessions = 160\nmax_pending = 2000\nqueue_timeout = 40\nstream_silence = 0.5\n"
-            'ping_interval = 0.5\nstall_timeout = 10\nmax_line = "8 MiB"\nstart_timeout = 30\nidle_timeout = 600\n',
+            'ping_interval = 0.5\nstall_timeout = 10\nmax_line = "8 MiB"\nstart_timeout = 30\nidle_timeout = 600\n'
+            "max_failures = 1_000_000\nmax_failed_starts = 0\nopens_per_second = 0\nmax_starting = 16\n",
             table("naughty"),
             table("brisk", extra="call_timeout = 0.5\neof_timeout = 0.1\nterm_timeout = 0.1"),
             table("stubborn", "--stubborn", extra="eof_timeout = 0.1\nterm_timeout = 0.1"),
-            table("idle", extra="idle_timeout = 5"),
+            table("idle", extra="idle_timeout = 20"),
             table("brief", extra="ttl = 1.5"),
             table("slow", "--slow", "0.5"),
             table("leaving", "--exit", "7"),

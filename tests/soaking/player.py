@@ -162,7 +162,7 @@ class Player:
     async def _shake_hands(self, path):
         answer = await ask(self.url, "POST", path, [("Accept", "application/json, text/event-stream")], initialize())
         final = [message for message in answer.messages if is_answer(message)] if answer.body else []
-        ended = answer.status == 404 and self.life.env in SHORT_LIVED
+        ended = answer.status == 404 and self.may_fail
         if ended or answer.status == 503 or (answer.status == 200 and "error" in final[0]):
             return self.no_session(answer)
         assert answer.status == 200, answer
