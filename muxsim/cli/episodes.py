@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -11,6 +12,7 @@ import typer
 from muxsim.errors import MuxsimError
 
 _USAGE_ERROR = 2
+_TOKEN_VARIABLE = "MUXSIM_TOKEN"
 
 Transport = Literal["http", "sse"]
 ConfigOption = Annotated[
@@ -20,6 +22,12 @@ UrlOption = Annotated[
     str | None, typer.Option(help="A muxsim that is serving already, instead of a config.", show_default=False)
 ]
 TransportOption = Annotated[Transport, typer.Option(help="How to talk to --url.")]
+TokenOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="The variable that holds the token for --url.", show_default=f"{_TOKEN_VARIABLE}, if set"
+    ),
+]
 ConcurrentOption = Annotated[int, typer.Option(help="Episodes at the same time.", min=1)]
 
 
@@ -32,6 +40,7 @@ def add_to(app: typer.Typer) -> None:
 def rollout(
     config: ConfigOption = None,
     url: UrlOption = None,
+    token_env: TokenOption = None,
     transport: TransportOption = "http",
     env: Annotated[
         str | None, typer.Option(help="The environment, for rows that name none.", show_default=False)
@@ -73,6 +82,7 @@ def rollout(
     plan = command.RolloutPlan(
         config=config,
         url=url,
+        token=_token(token_env),
         wire=transport,
         env=env,
         dataset=dataset,
@@ -105,13 +115,14 @@ def replay(
         Path | None, typer.Option(help="Another config than the run's.", show_default="the run's")
     ] = None,
     url: UrlOption = None,
+    token_env: TokenOption = None,
     transport: TransportOption = "http",
     max_concurrent: ConcurrentOption = 16,
 ) -> None:
     """Play a run's recorded actions again and compare. Exit status 1 if an environment says something else."""
     from muxsim.cli import replay as command  # noqa: PLC0415
 
-    replayed = _or_fail(command.run, run, config, url, transport, max_concurrent)
+    replayed = _or_fail(command.run, run, config, url, transport, max_concurrent, _token(token_env))
     divergences = [one.divergence for one in replayed if one.divergence is not None]
     for divergence in divergences:
         typer.echo(str(divergence))
@@ -168,6 +179,14 @@ def check(
 
     if not _or_fail(command.run, env, config, steps, as_json):
         raise typer.Exit(1)
+
+
+def _token(variable: str | None) -> str | None:
+    """The token for another muxsim, taken out of the environment; an option would stand in every list of processes."""
+    token = os.environ.pop(variable or _TOKEN_VARIABLE, "").strip()
+    if variable is not None and not token:
+        _fail(MuxsimError(f"the variable {variable} (--token-env) is not set"))
+    return token or None
 
 
 def _or_fail(function: Any, *arguments: Any) -> Any:

@@ -19,18 +19,20 @@ from muxsim.rollouts.replay import Replayed, replay
 from muxsim.rollouts.run_folder import RunFolder
 
 
-def run(folder: Path, config: Path | None, url: str | None, wire: Wire, max_concurrent: int) -> list[Replayed]:
+def run(
+    folder: Path, config: Path | None, url: str | None, wire: Wire, max_concurrent: int, token: str | None
+) -> list[Replayed]:
     """Replay every valid episode of a run. Raises `MuxsimError` if it cannot begin."""
-    return trio.run(_run, RunFolder(folder), config, url, wire, max_concurrent)
+    return trio.run(_run, RunFolder(folder), config, url, wire, max_concurrent, token)
 
 
 async def _run(
-    folder: RunFolder, config: Path | None, url: str | None, wire: Wire, max_concurrent: int
+    folder: RunFolder, config: Path | None, url: str | None, wire: Wire, max_concurrent: int, token: str | None
 ) -> list[Replayed]:
     trajectories = [trajectory for trajectory in folder.trajectories() if trajectory.valid]
     if not trajectories:
         raise MuxsimError(f"{folder.path} has no valid episode to replay")
-    async with _pool(folder, config, url, wire, max_concurrent) as pool:
+    async with _pool(folder, config, url, wire, max_concurrent, token) as pool:
         return await replay(pool, trajectories, content_of=_as_stored, max_concurrent=max_concurrent)
 
 
@@ -42,12 +44,12 @@ def _as_stored(block: dict[str, Any]) -> dict[str, Any]:
 
 @asynccontextmanager
 async def _pool(
-    folder: RunFolder, config: Path | None, url: str | None, wire: Wire, max_concurrent: int
+    folder: RunFolder, config: Path | None, url: str | None, wire: Wire, max_concurrent: int, token: str | None
 ) -> AsyncIterator[EnvironmentPool]:
     """The pool that was named, else the one that the run was made with."""
     url = url or (folder.config.url if config is None else "")
     if url:
-        async with connect(url, wire=wire, max_sessions=max_concurrent) as remote:
+        async with connect(url, wire=wire, max_sessions=max_concurrent, token=token) as remote:
             yield remote
         return
     path = config or Path(folder.config.config)

@@ -7,7 +7,7 @@ import hashlib
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +38,7 @@ class RolloutPlan:
 
     config: Path | None
     url: str | None
+    token: str | None = field(repr=False)
     wire: Wire
     env: str | None
     dataset: Path | None
@@ -148,7 +149,8 @@ def _pool(plan: RolloutPlan, logs: _SessionLogs) -> AbstractAsyncContextManager[
 @asynccontextmanager
 async def _remote(plan: RolloutPlan) -> AsyncIterator[EnvironmentPool]:
     assert plan.url is not None
-    async with connect(plan.url, wire=plan.wire, max_sessions=plan.options.max_concurrent) as pool:
+    sessions = plan.options.max_concurrent
+    async with connect(plan.url, wire=plan.wire, max_sessions=sessions, token=plan.token) as pool:
         yield pool
 
 

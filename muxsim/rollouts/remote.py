@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -40,6 +41,10 @@ _HEADERS: Final = {
 _START_TIMEOUT: Final = 60.0
 _CLOSE_TIMEOUT: Final = 10.0
 _CONNECT_TIMEOUT: Final = 10.0
+# Of RFC 6750: nothing that could end a header.
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+# What a muxsim answers to a token that is not, or not any more, good for what is asked.
+_REFUSALS: Final = frozenset({401, 403})
 
 
 class RemotePool:
@@ -93,8 +98,12 @@ class RemotePool:
 
     def _channel(self, urls: dict[str, str]) -> Channel:
         if self._wire == "sse":
-            return _SSEChannel(self._http, urls["sse"], urls["session"])
-        return _HTTPChannel(self._http, urls["mcp"], urls["session"])
+            return _SSEChannel(self._http, self._here(urls["sse"]), self._here(urls["session"]))
+        return _HTTPChannel(self._http, self._here(urls["mcp"]), self._here(urls["session"]))
+
+    def _here(self, url: str) -> str:
+        """A URL of the server's, at the address by which it is reached: a token goes nowhere else."""
+        return self.url + httpx2.URL(url).raw_path.decode("ascii")
 
 
 class _HTTPChannel:
@@ -143,6 +152,8 @@ class _HTTPChannel:
     async def _read(self, answer: Answer, message: Message) -> Message | None:
         if answer.status == 404:
             raise EnvironmentGone("the session has ended")
+        if answer.status in _REFUSALS:
+            raise EnvironmentGone(f"{self._url} refuses the token: HTTP status {answer.status}")
         session_id = answer.headers.get("mcp-session-id")
         if session_id is not None and "mcp-session-id" not in self._headers.fields:
             known = {"mcp-session-id": session_id, "mcp-protocol-version": PROTOCOL_VERSION}
@@ -252,7 +263,7 @@ class _SSEChannel:
         async for data in response.aiter_bytes():
             for payload in events.receive_data(data):
                 if not self._endpoint:
-                    self._endpoint = str(httpx2.URL(self._url).join(payload.decode()))
+                    self._endpoint = _joined(self._url, payload.decode())
                     task_status.started()
                 elif (message := _decoded(payload)) is not None and message.is_answer and message.id is not None:
                     self._arrived(message.id, message)
@@ -297,6 +308,15 @@ class _SSEChannel:
             raise EnvironmentGone(f"{self._endpoint}: HTTP status {response.status_code}")
 
 
+def _joined(url: str, target: str) -> str:
+    """Where to post to. Raises `StartError` for another server than the one that says so."""
+    base = httpx2.URL(url)
+    joined = base.join(target)
+    if (joined.scheme, joined.host, joined.port) != (base.scheme, base.host, base.port):
+        raise StartError(f"{url} names another server to post to: {joined.host}")
+    return str(joined)
+
+
 def _decoded(payload: bytes) -> Message | None:
     try:
         return decode(payload)
@@ -318,7 +338,7 @@ def _refusal(response: httpx2.Response) -> MuxsimError:
         text = str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
         text = f"HTTP status {response.status_code}"
-    if response.status_code == 503:
+    if response.status_code in (429, 503):
         return Busy(text, float(response.headers.get("retry-after", "1")))
     if response.status_code == 404:
         return UnknownEnvironment(text)
@@ -326,17 +346,23 @@ def _refusal(response: httpx2.Response) -> MuxsimError:
 
 
 @asynccontextmanager
-async def connect(url: str, *, wire: Wire = "http", max_sessions: int = 256) -> AsyncIterator[RemotePool]:
+async def connect(
+    url: str, *, wire: Wire = "http", max_sessions: int = 256, token: str | None = None
+) -> AsyncIterator[RemotePool]:
     """A pool of the environments that a muxsim serves at ``url``, for the length of a block.
 
+    ``token`` is a bearer token with the scope ``trainer``, for a muxsim that asks for one; it goes to no other server.
     Sessions that are still open when it ends are the caller's to close; an SSE stream's ends with it. Raises
-    `StartError` if nothing of muxsim answers there.
+    `StartError` if nothing of muxsim answers there, or the token is not good for it.
     """
+    if token is not None and not _TOKEN.fullmatch(token):
+        raise StartError("the token has characters that no token has; is there a space or a line's end in it?")
+    headers = {} if token is None else {"authorization": f"Bearer {token}"}
     base = url.rstrip("/")
     # A connection per session and one for its stream: httpx's pool is quadratic in what queues for it.
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=2 * max_sessions)
     timeout = httpx2.Timeout(None, connect=_CONNECT_TIMEOUT)
-    async with httpx2.AsyncClient(limits=limits, timeout=timeout) as http:
+    async with httpx2.AsyncClient(limits=limits, timeout=timeout, headers=headers) as http:
         names = await _served(http, base)
         async with anyio.create_task_group() as tasks:
             yield RemotePool(base, http, tasks, wire, names)
@@ -346,6 +372,8 @@ async def connect(url: str, *, wire: Wire = "http", max_sessions: int = 256) -> 
 async def _served(http: httpx2.AsyncClient, base: str) -> tuple[str, ...]:
     try:
         response = await http.get(f"{base}/envs")
+        if response.status_code in _REFUSALS:
+            raise StartError(f"{base} wants another token: {_refusal(response)}")
         return tuple(env["name"] for env in response.json()["environments"])
     except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
         raise StartError(f"no muxsim answers at {base}: {error or type(error).__name__}") from None

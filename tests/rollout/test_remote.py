@@ -178,3 +178,93 @@ async def test_a_proxy_between_is_used_for_the_messages_too(monkeypatch):
                 assert (await environment.call("move", {})).content == CALLED["content"]
                 await environment.close()
     assert proxy.lines.count("POST http://muxsim.test/s/one/mcp") == 5
+
+
+# ---- tokens
+
+TOKEN = "t" * 40
+
+
+@pytest.mark.parametrize("wire", ["http", "sse"])
+async def test_a_token_goes_with_every_request(wire):
+    """L21."""
+
+    def say(request):
+        return answer(404) if request.path == "/s/one/sse" else muxsim_says()(request)
+
+    async with scripted_http(say) as server, muxsim.connect(server.url, wire=wire, token=TOKEN) as pool:
+        with trio.fail_after(LIMIT):
+            if wire == "http":
+                environment = await pool.open("lake", 4)
+                await environment.call("move", {})
+                await environment.close()
+            else:
+                with pytest.raises(StartError):
+                    await pool.open("lake", 4)
+    assert len(server.requests) > 3
+    assert {request.headers.get("authorization") for request in server.requests} == {f"bearer {TOKEN}"}
+    assert TOKEN not in repr(pool)
+
+
+async def test_a_token_goes_to_no_other_server_whatever_the_answer_names():
+    """L21: a muxsim behind a proxy names itself as the proxy calls it; one that is not to be trusted, anybody."""
+    async with scripted_http(muxsim_says()) as evil:
+
+        def elsewhere(request):
+            urls = {name: f"{evil.url}/s/one/{name}" for name in ("mcp", "sse", "session")}
+            return answer(201, {"id": "one", "seed": 4, "urls": urls})
+
+        async with (
+            scripted_http(muxsim_says(made=elsewhere)) as server,
+            muxsim.connect(server.url, token=TOKEN) as pool,
+        ):
+            with trio.fail_after(LIMIT):
+                await (await pool.open("lake", 4)).close()
+        assert evil.lines == []
+        assert server.lines[-1] == "DELETE /s/one/session"
+
+
+async def test_an_event_stream_that_names_another_server_to_post_to_is_not_followed():
+    """L21."""
+    async with scripted_http(muxsim_says()) as evil:
+
+        def say(request):
+            if request.path != "/s/one/sse":
+                return muxsim_says()(request)
+            head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+            return [head + f"event: endpoint\ndata: {evil.url}/messages\n\n".encode(), None]
+
+        fault, _ = await refusal(say, "sse")
+        assert "another server" in "".join(str(one) for one in getattr(fault, "exceptions", [fault]))
+        assert evil.lines == []
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_token_that_is_not_good_is_told_at_once(status):
+    say = scripted_http(lambda request: answer(status, {"error": {"message": "the token is not valid here"}}))
+    async with say as server:
+        with pytest.raises(StartError, match="wants another token: the token is not valid here") as caught:
+            async with muxsim.connect(server.url, token=TOKEN):
+                pass
+    assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_token_that_is_not_good_any_more_ends_the_episode_and_is_no_result(status):
+    async with pool_of(
+        muxsim_says(**{"tools/call": lambda request: answer(status, {"jsonrpc": "2.0", "id": None, "error": {}})})
+    ) as (pool, _):
+        environment = await pool.open("lake", 4)
+        with pytest.raises(EnvironmentGone, match=f"refuses the token: HTTP status {status}"):
+            await environment.call("move", {})
+
+
+@pytest.mark.parametrize("token", ["two words" + TOKEN, TOKEN + "\n", TOKEN + "\r\nX: y", "", "tökën" * 8])
+async def test_what_cannot_be_a_token_is_never_sent_nor_shown(token):
+    """L21."""
+    async with scripted_http(muxsim_says()) as server:
+        with pytest.raises(StartError, match="the token has characters") as caught:
+            async with muxsim.connect(server.url, token=token):
+                pass
+    assert TOKEN not in str(caught.value)
+    assert server.lines == []
