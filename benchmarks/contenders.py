@@ -34,13 +34,13 @@ class Contender:
     what: str
     prepare: Callable[[], str]
     """Installs it if need be and gives its version. Raises NotHad."""
-    command: Callable[[int], Sequence[str]]
-    """The command line that serves on the port."""
+    command: Callable[..., Sequence[str]]
+    """The command line that serves on the port, given one, and a backend's command line."""
     picks_port: bool = False
     """It is given port 0 and prints its URL."""
 
 
-def _run(command: Sequence[str | Path]) -> str:
+def run_quietly(command: Sequence[str | Path]) -> str:
     """The command's output. Raises NotHad with its last line."""
     try:
         done = subprocess.run(
@@ -64,10 +64,10 @@ def _python_package(folder: str, requirement: str, package: str) -> Callable[[],
         if not python.exists():
             venv.create(home, with_pip=True)
         try:
-            return _run([python, "-c", ask]).strip()
+            return run_quietly([python, "-c", ask]).strip()
         except NotHad:
-            _run([python, "-m", "pip", "install", "--quiet", requirement])
-            return _run([python, "-c", ask]).strip()
+            run_quietly([python, "-m", "pip", "install", "--quiet", requirement])
+            return run_quietly([python, "-c", ask]).strip()
 
     return prepare
 
@@ -84,7 +84,7 @@ def _node_package(package: str, wanted: str) -> Callable[[], str]:
             home.mkdir(parents=True, exist_ok=True)
             (home / "package.json").write_text('{"private": true}')
             quiet = ["--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock"]
-            _run(["npm", "install", "--prefix", home, *quiet, f"{package}@{wanted}"])
+            run_quietly(["npm", "install", "--prefix", home, *quiet, f"{package}@{wanted}"])
         return str(json.loads(manifest.read_text())["version"])
 
     return prepare
@@ -105,7 +105,7 @@ def _muxsim() -> Path:
 def _muxsim_version() -> str:
     if not _muxsim().exists():
         raise NotHad(f"no muxsim beside {sys.executable}: pip install . in its environment")
-    return _run([_muxsim(), "--version"]).split()[-1]
+    return run_quietly([_muxsim(), "--version"]).split()[-1]
 
 
 def _cache_python(folder: str, script: str) -> list[str]:
@@ -117,7 +117,7 @@ CONTENDERS = (
         name="muxsim",
         what="muxsim serve, a child per session",
         prepare=_muxsim_version,
-        command=lambda port: [
+        command=lambda port, backend=BACKEND: [
             str(_muxsim()),
             "serve",
             "--port",
@@ -125,7 +125,7 @@ CONTENDERS = (
             "--log-level",
             "warning",
             "--",
-            *BACKEND,
+            *backend,
         ],
         picks_port=True,
     ),
@@ -133,10 +133,10 @@ CONTENDERS = (
         name="supergateway",
         what="npm supergateway --stateful, a child per session",
         prepare=_node_package("supergateway", "4"),
-        command=lambda port: [
+        command=lambda port, backend=BACKEND: [
             *_node_bin("supergateway"),
             "--stdio",
-            shlex.join(BACKEND),
+            shlex.join(backend),
             "--outputTransport",
             "streamableHttp",
             "--stateful",
@@ -150,7 +150,7 @@ CONTENDERS = (
         name="mcp-proxy-npm",
         what="npm mcp-proxy, one child shared by all",
         prepare=_node_package("mcp-proxy", "6"),
-        command=lambda port: [
+        command=lambda port, backend=BACKEND: [
             *_node_bin("mcp-proxy"),
             "--host",
             "127.0.0.1",
@@ -159,39 +159,43 @@ CONTENDERS = (
             "--server",
             "stream",
             "--",
-            *BACKEND,
+            *backend,
         ],
     ),
     Contender(
         name="mcp-proxy-pypi",
         what="PyPI mcp-proxy, one child shared by all",
         prepare=_python_package("python-mcp-proxy", "mcp-proxy", "mcp-proxy"),
-        command=lambda port: [
+        command=lambda port, backend=BACKEND: [
             str(CACHE / "python-mcp-proxy" / "bin" / "mcp-proxy"),
             "--port",
             str(port),
             "--log-level",
             "ERROR",
             "--",
-            *BACKEND,
+            *backend,
         ],
     ),
     Contender(
         name="fastmcp",
         what="PyPI fastmcp's proxy, a child per session",
         prepare=_python_package("python-fastmcp", "fastmcp", "fastmcp"),
-        command=lambda port: [*_cache_python("python-fastmcp", "fastmcp_proxy.py"), str(port), *BACKEND],
+        command=lambda port, backend=BACKEND: [
+            *_cache_python("python-fastmcp", "fastmcp_proxy.py"),
+            str(port),
+            *backend,
+        ],
     ),
     Contender(
         name="sdk",
         what="the official SDK serving the tool itself, event streams (its default)",
         prepare=_python_package("python-sdk", "mcp>=2.3,<3", "mcp"),
-        command=lambda port: [*_cache_python("python-sdk", "sdk_server.py"), str(port)],
+        command=lambda port, backend=BACKEND: [*_cache_python("python-sdk", "sdk_server.py"), str(port)],
     ),
     Contender(
         name="sdk-json",
         what="the official SDK serving the tool itself, JSON answers",
         prepare=_python_package("python-sdk", "mcp>=2.3,<3", "mcp"),
-        command=lambda port: [*_cache_python("python-sdk", "sdk_server.py"), str(port), "json"],
+        command=lambda port, backend=BACKEND: [*_cache_python("python-sdk", "sdk_server.py"), str(port), "json"],
     ),
 )

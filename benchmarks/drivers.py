@@ -4,6 +4,7 @@ Both run on one epoll in the benchmark's own process and do as little as they ca
 cores with what they measure. Their own CPU per call is part of every sample.
 """
 
+import contextlib
 import gc
 import json
 import os
@@ -64,8 +65,10 @@ def initialize() -> bytes:
 class PipeLane:
     """A backend of its own on two bare pipes."""
 
-    def __init__(self, command: Sequence[str]) -> None:
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    def __init__(self, command: Sequence[str], stderr: int | None = None) -> None:
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, bufsize=0
+        )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.read_fd = self.process.stdout.fileno()
@@ -140,6 +143,7 @@ class HttpLane:
         ).encode()
         self._path = path
         self._session_headers = b""
+        self.known = False
         self._connect()
         self._reset()
 
@@ -204,13 +208,27 @@ class HttpLane:
         begun = time.perf_counter()
         converse(self, initialize())
         taken = time.perf_counter() - begun
+        self.learn()
+        converse(self, INITIALIZED)
+        return taken
+
+    def learn(self) -> None:
+        """Take the session's headers from the answer to `initialize`."""
+        self.known = True
         headers = f"MCP-Protocol-Version: {PROTOCOL_VERSION}\r\n".encode()
         _, found, rest = self._answer_head.partition(b"\r\nmcp-session-id:")
         if found:  # a stateless server gives none
             headers += b"Mcp-Session-Id: " + rest.partition(b"\r\n")[0].strip() + b"\r\n"
         self._session_headers = headers
-        converse(self, INITIALIZED)
-        return taken
+
+    def end(self) -> None:
+        """DELETE the session, whatever the server says to that, and hang up."""
+        self.refresh()
+        with contextlib.suppress(BrokenRun, OSError):
+            os.write(self.write_fd, b"DELETE" + self.request(b"").removeprefix(b"POST"))
+            if select.select([self.read_fd], [], [], CLOSE_TIMEOUT)[0]:
+                self.receive()
+        self.close()
 
     def refresh(self) -> None:
         """Connect again if the server closed the idle connection, as servers do after some seconds."""
@@ -249,6 +267,15 @@ def converse(lane: Lane, body: bytes) -> bytes:
             answer = lane.receive()
             if answer is not None:
                 return answer
+
+
+def read_until(lane: Lane, mark: bytes, data: bytes = b"") -> bytes:
+    """What comes until `mark` does, after `data` that has come already: notifications may stand before an answer."""
+    while mark not in data:
+        if not select.select([lane.read_fd], [], [], ANSWER_TIMEOUT)[0]:
+            raise BrokenRun(f"nothing like {mark!r} in {ANSWER_TIMEOUT:.0f} s")
+        data += lane.receive() or b""
+    return data
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,21 @@ READY_TIMEOUT = 30.0
 END_TIMEOUT = 5.0  # seconds from SIGTERM to SIGKILL, and from the server's end to the count of what it left
 POLL_SECONDS = 0.02
 TICK = os.sysconf("SC_CLK_TCK")
+TOLERATED_TICKS = 0.5  # a child that ends takes its ticks out of the sum, so less than one counts as none
 LOG_TAIL = 300  # characters of a failed server's output that are shown
 URL = re.compile(r"http://[\d.]+:(\d+)")
 
 
 class NotReady(Exception):
     """The server did not come up."""
+
+
+def stat_fields(pid: int) -> list[str]:
+    """What `/proc/PID/stat` has after the name, from the state on; nothing for a process that is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 @dataclass(frozen=True)
@@ -35,11 +44,8 @@ class Process:
 
     @classmethod
     def read(cls, pid: int) -> "Process | None":
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            return None
-        if fields[0] == "Z":
+        fields = stat_fields(pid)
+        if not fields or fields[0] == "Z":
             return None
         cpu = (int(fields[11]) + int(fields[12])) / TICK
         return cls(pid=pid, parent=int(fields[1]), started=int(fields[19]), cpu=cpu)
@@ -60,6 +66,38 @@ def tree(root: int) -> list[Process]:
     for member in members:  # grows while it is walked
         members += by_parent.get(member.pid, [])
     return members
+
+
+def cpu_seconds(root: int) -> float:
+    """CPU of the process and all its living descendants so far."""
+    return sum(member.cpu for member in tree(root))
+
+
+def settle(root: int, quiet: float, limit: float) -> None:
+    """Wait until the tree has used no CPU for so many seconds: nothing of the last session is still going on."""
+    deadline = time.monotonic() + limit
+    before, since = cpu_seconds(root), time.monotonic()
+    while time.monotonic() - since < quiet and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+        now = cpu_seconds(root)
+        if abs(now - before) > TOLERATED_TICKS / TICK:
+            before, since = now, time.monotonic()
+
+
+def zombies(root: int) -> int:
+    """Dead children of the tree that nobody has reaped."""
+    members = {member.pid for member in tree(root)}
+    states = (stat_fields(int(name)) for name in os.listdir("/proc") if name.isdigit())
+    return sum(fields[0] == "Z" and int(fields[1]) in members for fields in states if fields)
+
+
+def descriptors(root: int) -> int:
+    """Open files of the whole tree."""
+    count = 0
+    for member in tree(root):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            count += len(os.listdir(f"/proc/{member.pid}/fd"))
+    return count
 
 
 def pss_mib(pid: int) -> float:
