@@ -60,7 +60,7 @@ def muxsim_serve(
         )
     try:
         assert process.stdout is not None
-        found = re.search(r"http://\S+", process.stdout.readline())
+        found = re.search(r"https?://\S+", process.stdout.readline())
         assert found is not None, f"muxsim did not start:\n{log.read_text()}"
         yield Running(found[0], process, log)
     finally:
