@@ -603,6 +603,7 @@ _LIMIT_KEYS: dict[str, _AnyKind] = {
     "eof_timeout": _SECONDS,
     "term_timeout": _SECONDS,
     "max_line": _SIZE_KIND,
+    "max_waiting": _Kind("a whole number from 1", _whole(1)),
     "stderr_lines": _Kind("a whole number from 0", _whole(0)),
     "max_failed_starts": _Kind("a whole number from 0", _whole(0)),
     "failed_start_window": _SECONDS,

@@ -46,6 +46,7 @@ SERVER: Final[Mapping[str, str]] = {
 SESSIONS: Final[Mapping[str, str]] = {
     "start_timeout": "the session ends, and the handshake gets an error",
     "call_timeout": "the call gets error -32001, and the backend a cancellation",
+    "max_waiting": "503 for one more message",
     "idle_timeout": "the session ends",
     "ttl": "the session ends, and calls in flight get an error",
     "max_line": "the session ends, and calls in flight get an error that names the limit",

@@ -115,6 +115,9 @@ class Limits:
     max_line: int = 64 * 2**20
     """The longest message a backend may write; a longer one ends its session."""
 
+    max_waiting: int = 64
+    """How many messages of clients may wait for a backend that does not read; one more gets an error."""
+
     stderr_lines: int = 20
     """How many of the last stderr lines are kept, for the errors of a session whose backend died."""
 

@@ -11,7 +11,10 @@ from typing import Any, Final, TypeVar
 from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
+from transports.errors import ReceiverBusy
 from transports.http_rules import HTTPRefusal, RawHeaders, header
+from transports.interfaces import Receiver
+from transports.messages import Kind, Message
 
 T = TypeVar("T")
 
@@ -78,6 +81,17 @@ def _too_large(limit: int) -> HTTPRefusal:
         headers=[(b"connection", b"close")],
         limit="max_body",
     )
+
+
+async def wait_ready(receiver: Receiver, message: Message) -> None:
+    """Wait until ``receiver`` can take ``message``. Refuses it where that takes too long or too many wait already."""
+    try:
+        await receiver.wait_ready()
+    except ReceiverBusy as busy:
+        late = busy.setting == "call_timeout" and message.kind is Kind.REQUEST
+        retry = [] if late else [(b"retry-after", b"1")]
+        status = 200 if late else 503
+        raise HTTPRefusal(status, str(busy), code=busy.code, id=message.id, headers=retry, limit=busy.setting) from None
 
 
 class ClientGone(Exception):

@@ -36,6 +36,15 @@ class LineTooLong(RemoteProtocolError):
         self.limit = limit
 
 
+class ReceiverBusy(TransportError):
+    """Whoever messages are for takes none for now, and no more may wait: ``setting`` is the bound that was met."""
+
+    def __init__(self, code: int, message: str, setting: str) -> None:
+        super().__init__(f"{message} ({setting})")
+        self.code = code
+        self.setting = setting
+
+
 class TransportClosed(TransportError):
     """This side has closed the transport; nothing can be sent any more."""
 

@@ -31,7 +31,7 @@ class Receiver(Protocol):
         """Whether another message can be taken without growing a queue past its bound."""
 
     async def wait_ready(self) -> None:
-        """Wait until `ready`."""
+        """Wait until `ready`. The one call that may raise: `ReceiverBusy`, if that will not be soon."""
 
 
 class Transport(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from transports.asgi import Call, respond, stream_events
+from transports.asgi import Call, respond, stream_events, wait_ready
 from transports.event_stream import EventStream
 from transports.interfaces import Receiver
 from transports.messages import Message, RequestId
@@ -58,7 +58,7 @@ class SSE:
 
     async def post(self, message: Message, call: Call) -> None:
         """Take one message; its answer comes on the stream."""
-        await self._receiver.wait_ready()
+        await wait_ready(self._receiver, message)
         self._receiver.receive(message)
         await respond(call, 202, b'"accepted"')
 

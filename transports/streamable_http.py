@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from transports import modern_rules
-from transports.asgi import Call, respond, stream_events, wait_disconnect
+from transports.asgi import Call, respond, stream_events, wait_disconnect, wait_ready
 from transports.event_stream import EventStream
 from transports.http_rules import (
     LAST_EVENT_HEADER,
@@ -179,7 +179,7 @@ class StreamableHTTP:
         version = protocol_version(call.headers)
         wanted = accepts(call.headers)
         if not self._receiver.ready:
-            await self._receiver.wait_ready()
+            await wait_ready(self._receiver, message)
         if message.kind is not Kind.REQUEST:
             self._receiver.receive(message)
             await respond(call, 202)
@@ -320,7 +320,7 @@ class SingleExchange:
             raise HTTPRefusal(406, "Accept must allow text/event-stream for subscriptions/listen", id=message.id)
         self._receiver = receiver
         self._json_only = not wanted.stream
-        await receiver.wait_ready()
+        await wait_ready(receiver, message)
         receiver.receive(message)
         try:
             await self._answer(wanted, call)

@@ -68,5 +68,8 @@ class Attachment:
         return self.session.backend_ready
 
     async def wait_ready(self) -> None:
-        """Wait until `ready`."""
-        await self.session.wait_backend_ready()
+        """Wait until `ready`. Raises `ReceiverBusy` where that takes too long, or too many wait already."""
+        if self.kind == "stdio":  # one client, which waits at its own pipe
+            await self.session.wait_backend_ready()
+        elif not self.ready:
+            await self.session.wait_turn(self.patience)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Protocol
 
+import anyio
 import trio
 from msgspec import Raw
 
@@ -20,7 +21,7 @@ from muxsim.session.router import NOTHING, Delivery, Routed, Router, RouterStati
 from muxsim.spec import EnvSpec
 from muxsim.supervise.backend import Backend, BackendExit
 from transports import messages
-from transports.errors import PARSE_ERROR, RemoteProtocolError
+from transports.errors import PARSE_ERROR, ReceiverBusy, RemoteProtocolError
 from transports.interfaces import Bell
 from transports.messages import Kind, Message, readable_id
 
@@ -28,6 +29,7 @@ from transports.messages import Kind, Message, readable_id
 BACKEND_GONE: Final = -32000
 CALL_TIMEOUT: Final = -32001
 SESSION_ENDED: Final = -32002
+BUSY: Final = -32003
 # The causes of an end that nobody wished for.
 FAILURES: Final = frozenset({"backend_exited", "start_timeout", "internal_error"})
 _FAILED_STARTS: Final = frozenset({"backend_exited", "start_timeout"})
@@ -119,6 +121,7 @@ class Session:
         self._progress: Progress | None = None
         self._call_deadlines: dict[tuple[Attachment, messages.RequestId], float] = {}
         self._rejected_lines = 0
+        self._waiting_messages = 0
 
     def __repr__(self) -> str:
         return f"<Session {self.id[:8]} {self.spec.name} seed {self.seed} {self.state.value}>"
@@ -383,6 +386,19 @@ class Session:
         """Wait until it does."""
         while not self.backend_ready:
             await self._backend_bell.wait()
+
+    async def wait_turn(self, patience: float | None) -> None:
+        """Wait with one message until the backend takes it, for ``patience`` seconds. Raises `ReceiverBusy`."""
+        if self._waiting_messages >= self.spec.limits.max_waiting:
+            raise ReceiverBusy(BUSY, "the backend does not read, and as many messages wait as may", "max_waiting")
+        self._waiting_messages += 1
+        try:
+            with anyio.move_on_after(patience):
+                await self.wait_backend_ready()
+                return
+        finally:
+            self._waiting_messages -= 1
+        raise ReceiverBusy(CALL_TIMEOUT, f"the backend has read nothing for {patience:g} s", "call_timeout")
 
     def client_drained(self) -> None:
         """A client has caught up."""
