@@ -11,7 +11,6 @@ Nothing here waits: making a group takes some 0.1 ms. A child enters its group b
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
 import os
 from collections.abc import Iterable, Mapping
@@ -128,6 +127,9 @@ class Cgroups:
             raise CgroupError(f"{own}: {error.strerror}; {_DELEGATE}") from error
         try:
             groups._obtain(frozenset(wanted))
+        except OSError as error:
+            groups.close()
+            raise CgroupError(f"{error.filename}: {error.strerror}") from error
         except BaseException:
             groups.close()
             raise
@@ -159,7 +161,7 @@ class Cgroups:
     def close(self) -> None:
         """Remove everything, and go back to where we were. What is not empty is left to the next muxsim."""
         self._try_again()
-        if self._moved:
+        if self._handed_out or self._moved:
             self._go_back()
         with contextlib.suppress(OSError):
             self._files.remove(self._folder)
@@ -177,23 +179,27 @@ class Cgroups:
             )
         handed_out = frozenset(self._files.read(f"{self._own}/cgroup.subtree_control").split())
         if lacking := wanted - handed_out:
-            self._hand_out(lacking)
+            if not self._is_root():
+                self._step_aside()
+            self._handed_out = lacking
+            self._tell_control(self._own, "+", lacking)
         if wanted:
             self._tell_control(self._folder, "+", wanted)
         self.controllers = wanted
 
-    def _hand_out(self, controllers: frozenset[str]) -> None:
+    def _is_root(self) -> bool:
+        """The root of all groups may hand out controllers and have processes."""
         try:
-            self._tell_control(self._own, "+", controllers)
-        except CgroupError as error:
-            if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EBUSY:
-                raise
-            self._step_aside()
-            self._tell_control(self._own, "+", controllers)
-        self._handed_out = controllers
+            self._files.read(f"{self._own}/cgroup.type")
+        except FileNotFoundError:
+            return True
+        return False
 
     def _step_aside(self) -> None:
-        """A group that hands controllers to its children may have no process of its own, and we are one of its."""
+        """A group that hands controllers to its children may have no process of its own, and we are one of its.
+
+        With some controllers (cpu, pids) the kernel does not refuse that, but makes groups of threads of its children.
+        """
         itself = f"{self._folder}/{_ITSELF}"
         try:
             self._files.make(itself)
@@ -201,23 +207,25 @@ class Cgroups:
         except OSError as error:
             raise CgroupError(f"{itself}: {error.strerror}; {_DELEGATE}") from error
         self._moved = True
+        if self._files.read(f"{self._own}/cgroup.procs").split():
+            raise CgroupError(f"{self._own}: other processes live in it; {_DELEGATE}")
 
     def _go_back(self) -> None:
         with contextlib.suppress(CgroupError):
             self._tell_control(self._folder, "-", self.controllers)
         with contextlib.suppress(CgroupError):
             self._tell_control(self._own, "-", self._handed_out)
-        with contextlib.suppress(OSError):
-            self._files.write(f"{self._own}/cgroup.procs", str(os.getpid()))
-            self._files.remove(f"{self._folder}/{_ITSELF}")
+        if self._moved:
+            with contextlib.suppress(OSError):
+                self._files.write(f"{self._own}/cgroup.procs", str(os.getpid()))
+                self._files.remove(f"{self._folder}/{_ITSELF}")
 
     def _tell_control(self, folder: str, sign: str, controllers: frozenset[str]) -> None:
         try:
             words = " ".join(f"{sign}{name}" for name in sorted(controllers))
             self._files.write(f"{folder}/cgroup.subtree_control", words)
         except OSError as error:
-            advice = f"other processes live in it; {_DELEGATE}" if error.errno == errno.EBUSY else _DELEGATE
-            raise CgroupError(f"{folder}: {error.strerror}: {advice}") from error
+            raise CgroupError(f"{folder}: {error.strerror}; {_DELEGATE}") from error
 
 
 _DELEGATE: Final = (

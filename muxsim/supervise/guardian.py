@@ -83,6 +83,15 @@ PR_SET_NO_NEW_PRIVS = 38
 Message = dict[str, Any]
 
 
+def close(fd: int) -> None:
+    """Close a descriptor, which Linux does also where it says that something went wrong on the way."""
+    try:
+        os.close(fd)
+    except OSError as error:
+        if error.errno == errno.EBADF:  # it was closed before, and may be somebody else's by now: a bug of ours
+            raise
+
+
 # --- the wire, used by both ends ---
 
 
@@ -94,7 +103,7 @@ class Packet(NamedTuple):
 
     def close(self) -> None:
         for fd in self.fds:
-            os.close(fd)
+            close(fd)
 
 
 class Received(NamedTuple):
@@ -256,7 +265,7 @@ def signal_exactly(pid: int, started: int, number: int) -> bool:
     except (ProcessLookupError, PermissionError):
         return False
     finally:
-        os.close(pidfd)
+        close(pidfd)
     return True
 
 
@@ -292,13 +301,13 @@ def fork(order: Message, fds: Sequence[int]) -> tuple[int, int]:
     try:
         pid = os.fork()
     except OSError:
-        os.close(report)
+        close(report)
         raise
     else:
         if pid == 0:
             become(order, fds, report_end, parent)
     finally:
-        os.close(report_end)
+        close(report_end)
     return pid, report
 
 
@@ -540,7 +549,7 @@ class Guardian:
                 self._answers[received.message["kind"]](received.message, received.fds)
         finally:
             for fd in received.fds:
-                os.close(fd)
+                close(fd)
 
     def _send(self, message: Message, *fds: int) -> None:
         try:
@@ -566,7 +575,7 @@ class Guardian:
         start = self._starting.pop(report)
         self._poll.unregister(report)
         failure = os.read(report, PACKET_LIMIT)
-        os.close(report)
+        close(report)
         if failure:
             os.waitpid(start.pid, 0)
             self._fail(start.ref, *json.loads(failure))
@@ -599,7 +608,7 @@ class Guardian:
         try:
             self._send({"kind": "spawned", "ref": start.ref, "pid": start.pid}, pidfd)
         finally:
-            os.close(pidfd)
+            close(pidfd)
 
     # exits
 

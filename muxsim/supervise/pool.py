@@ -26,7 +26,7 @@ from muxsim.supervise.backend import Backend, BackendListener
 from muxsim.supervise.enclosure import CgroupMode, Enclosure, Enclosures, open_enclosures
 from muxsim.supervise.memory import MemoryMeter
 from muxsim.supervise.packages import Packages
-from muxsim.supervise.process import Launcher, LauncherStatistics, Process, ProcessStartError
+from muxsim.supervise.process import AT_ONCE, Launcher, LauncherStatistics, Process, ProcessStartError
 from muxsim.supervise.slots import SlotStatistics
 from muxsim.supervise.warm import LaunchIn, Warm, open_warm
 from transports.interfaces import Bell, Watch
@@ -144,7 +144,12 @@ class Pool:
                 raise self._exhausted(text) from error
             self.failed(lease)
             raise StartError(text) from error
-        return Backend(process, lease.spec.limits, listener, self._watch, enclosure)
+        try:
+            return Backend(process, lease.spec.limits, listener, self._watch, enclosure)
+        except OSError as error:
+            await process.end(AT_ONCE)
+            await enclosure.close()
+            raise StartError(f"environment {lease.spec.name!r}: its pipes cannot be used: {error}") from error
 
     async def _take_warm(self, lease: Lease, launch_in: LaunchIn) -> tuple[Process, Enclosure] | None:
         taken = await self._warm.take(lease.spec, launch_in)

@@ -269,7 +269,7 @@ class Process:
             self._set_exited(-signal.SIGKILL)
         self._guardian.forget(self, swept=self._swept.is_set())
         self.stdin, self.stdout, self.stderr = map(_close_end, (self.stdin, self.stdout, self.stderr))
-        os.close(self._pidfd)
+        wire.close(self._pidfd)
         self._pidfd = -1
         self._ended.set()
 
@@ -310,7 +310,7 @@ class _Start:
 
     def close(self) -> None:
         for fd in self.pipes:
-            os.close(fd)
+            wire.close(fd)
 
     def fail(self, number: int, stage: str) -> None:
         self.close()
@@ -548,7 +548,7 @@ class _Guardian:
             try:
                 await trio.lowlevel.wait_readable(pidfd)
             finally:
-                os.close(pidfd)
+                wire.close(pidfd)
 
     async def _lose_everything(self, replace: Callable[[], Awaitable[None]]) -> None:
         starts, processes = list(self.starts.values()), list(self.processes.values())
@@ -720,7 +720,7 @@ def _open_pipes(*, channel: bool = False) -> tuple[tuple[int, int, int], tuple[i
             os.set_blocking(fd, False)
     except OSError as error:
         for fd in fds:
-            os.close(fd)
+            wire.close(fd)
         number = error.errno or errno.EMFILE
         raise ProcessStartError(number, "descriptors", f"no pipes for a new process: {_advise(number)}") from error
     return (fds[0], fds[3], fds[5]), ours
@@ -734,7 +734,7 @@ def _open_channel() -> tuple[int, int]:
 def _close_end(fd: int) -> int:
     if fd >= 0:
         trio.lowlevel.notify_closing(fd)
-        os.close(fd)
+        wire.close(fd)
     return -1
 
 

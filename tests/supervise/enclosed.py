@@ -25,7 +25,8 @@ CAPACITY = Capacity(max_sessions=8, max_pending=0, queue_timeout=5, max_starting
 class Here:
     """Sessions of `naughty`, each enclosed as it is told."""
 
-    def __init__(self, sessions, specs, events):
+    def __init__(self, pool, sessions, specs, events):
+        self.pool = pool
         self._sessions = sessions
         self._specs = specs
         self._events = events
@@ -33,12 +34,13 @@ class Here:
     def events(self, what):
         return [event for event in self._events if event.what is what]
 
-    async def open(self, limits=BRISK, **bounds):
+    async def open(self, limits=BRISK, env=None, **bounds):
         name = f"bound{len(self._specs)}"
         spec = EnvSpec(
             name=name,
             command=sys.executable,
             args=NAUGHTY,
+            env=env or {},
             cwd="{workspace}",
             limits=limits,
             confinement=Confinement(**bounds),
@@ -59,7 +61,7 @@ class Client:
 
     async def initialize(self):
         params = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "0"}}
-        await self._own.ask("initialize", params, 10)
+        self.greeting = await self._own.ask("initialize", params, 10)
         self._own.notify("notifications/initialized")
 
     async def call(self, tool, **arguments):
@@ -88,7 +90,7 @@ async def enclosed_sessions(*bounded, cgroup="auto"):
             open_pool(CAPACITY, specs=needing, cgroup=cgroup) as pool,
             open_sessions(pool, specs, events) as sessions,
         ):
-            yield Here(sessions, specs, told)
+            yield Here(pool, sessions, specs, told)
 
 
 async def ends_because_of(key, client, tool, **arguments):

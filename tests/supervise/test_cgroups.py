@@ -44,6 +44,12 @@ class PaperKernel(CgroupFiles):
         if folder not in self.groups:
             self.refuse(errno.ENOENT, path)
         group = self.groups[folder]
+        if name == "cgroup.type":
+            if folder == ROOT:
+                self.refuse(errno.ENOENT, path)
+            return "domain\n"
+        if name == "cgroup.procs":
+            return "".join(f"{pid}\n" for pid in group["procs"])
         if name == "cgroup.events":
             return f"populated {int(bool(group['procs']))}\nfrozen 0\n"
         words = {"cgroup.controllers": self.offers(folder), "cgroup.subtree_control": group["handed"]}
@@ -57,6 +63,9 @@ class PaperKernel(CgroupFiles):
         if name == "cgroup.procs":
             if group["handed"]:
                 self.refuse(errno.EBUSY, path)
+            above = self.groups.get(posixpath.dirname(folder))
+            if above and above["procs"] and above["handed"]:  # it has become a group of threads
+                self.refuse(errno.EOPNOTSUPP, path)
             for other in self.groups.values():
                 other["procs"].discard(int(text))
             group["procs"].add(int(text))
@@ -83,7 +92,7 @@ class PaperKernel(CgroupFiles):
                 continue
             if word[1:] not in self.offers(folder):
                 self.refuse(errno.ENOENT, folder)
-            if group["procs"]:
+            if group["procs"] and word[1:] == "memory":  # the others become controllers of threads
                 self.refuse(errno.EBUSY, folder)
             group["handed"].add(word[1:])
 
@@ -159,13 +168,17 @@ def test_without_controllers_nobody_has_to_move():
     assert list(kernel.groups) == [OWN]
 
 
-def test_muxsim_steps_aside_for_the_controllers_and_comes_back():
+@pytest.mark.parametrize("wanted", [{"memory.max": "1000", "pids.max": "5"}, {"pids.max": "5"}, {"cpu.max": "1 2"}])
+def test_muxsim_steps_aside_for_the_controllers_and_comes_back(wanted):
     kernel = PaperKernel()
-    groups = Cgroups.open(["memory", "pids"], kernel)
-    assert groups.controllers == {"memory", "pids"}
+    controllers = {name.partition(".")[0] for name in wanted}
+    groups = Cgroups.open(controllers, kernel)
+    assert groups.controllers == controllers
     assert kernel.groups[OWN]["procs"] == set()
-    group = groups.group({"memory.max": "1000", "pids.max": "5"})
-    assert kernel.groups[group.folder]["files"] == {"memory.max": "1000", "pids.max": "5"}
+    group = groups.group(wanted)
+    assert kernel.groups[group.folder]["files"] == wanted
+    kernel.write(f"{group.folder}/cgroup.procs", "9")
+    kernel.groups[group.folder]["procs"].clear()
     groups.give_back(group)
     groups.close()
     assert kernel.groups == {OWN: {"procs": {os.getpid()}, "handed": set(), "files": {}}}
