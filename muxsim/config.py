@@ -75,7 +75,7 @@ class ServerSettings:
     tls_key: str = ""
     """The file with the certificate's private key (PEM, without a password); the certificate's own if left out."""
 
-    max_failures: int = 300
+    max_failures: int = 1000
     """How many requests with a wrong token, and how many for unknown sessions, an address may send in a minute."""
 
     max_sessions: int = 256

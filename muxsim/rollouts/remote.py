@@ -154,6 +154,8 @@ class _HTTPChannel:
             raise EnvironmentGone("the session has ended")
         if answer.status in _REFUSALS:
             raise EnvironmentGone(f"{self._url} refuses the token: HTTP status {answer.status}")
+        if answer.status == 429:
+            raise EnvironmentGone(f"{self._url} had too many wrong requests from this address: HTTP status 429")
         session_id = answer.headers.get("mcp-session-id")
         if session_id is not None and "mcp-session-id" not in self._headers.fields:
             known = {"mcp-session-id": session_id, "mcp-protocol-version": PROTOCOL_VERSION}

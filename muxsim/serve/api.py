@@ -18,6 +18,7 @@ from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.control import PARTS, ControlUnreadable
 from muxsim.session.session import BACKEND_GONE, Session, State
 from muxsim.session.sessions import SEED_LIMIT, Sessions
+from muxsim.spec import EnvSpec
 from muxsim.supervise.pool import Pool
 from transports.asgi import Call, read_body, respond, while_waited_for
 from transports.http_rules import HTTPRefusal, check_json_content, header
@@ -169,7 +170,9 @@ class API:
         if env is None:
             raise HTTPRefusal(400, 'name an environment: {"env": …}; GET /envs lists them')
         try:
-            if self._sessions.spec(env).shared:
+            spec = self._sessions.spec(env)
+            _check_ttl(wish.ttl, spec)
+            if spec.shared:
                 return await self._bridge.call(self._sessions.shared, env)
             return await self._bridge.call(self._start, env, wish, call)
         except UnknownEnvironment as error:
@@ -206,6 +209,11 @@ class API:
                 "session": f"{base}/sessions/{session.id}",
             },
         }
+
+
+def _check_ttl(ttl: float | None, spec: EnvSpec) -> None:
+    if ttl is not None and spec.limits.ttl is not None and ttl > spec.limits.ttl:
+        raise HTTPRefusal(400, f"ttl {ttl:g} must not be more than the {spec.limits.ttl:g} s of {spec.name!r} (ttl)")
 
 
 def _ready(session: Session) -> Session:
