@@ -24,8 +24,9 @@ def environment(name, *options, extra=""):
 
 CONFIG = "\n".join(
     [
-        '[server]\nmax_body = "12 MiB"\nmax_failures = 100000\nstream_silence = 0.3\nping_interval = 0.2\nlog_level = "debug"\n'
-        'max_line = "24 MiB"\nmax_failed_starts = 0\nallowed_origins = ["https://app.example"]\ndefault = "naughty"\n',
+        '[server]\nmax_body = "12 MiB"\nstream_silence = 0.3\nping_interval = 0.2\nlog_level = "debug"\n'
+        'max_failures = 100000\nmax_line = "24 MiB"\nmax_failed_starts = 0\n'
+        'allowed_origins = ["https://app.example"]\ndefault = "naughty"\n',
         environment("naughty", "--seed", "{seed}"),
         environment("brisk", extra="call_timeout = 0.4\nstart_timeout = 1\neof_timeout = 0.1\nterm_timeout = 0.1"),
         environment("stubborn", "--stubborn", extra="eof_timeout = 0.1\nterm_timeout = 0.1"),
