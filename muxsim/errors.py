@@ -64,5 +64,9 @@ class SessionExists(MuxsimError):
     """A session with the id that was asked for is there already."""
 
 
+class NotRunning(MuxsimError):
+    """No muxsim is there to be asked, or not the one that was meant."""
+
+
 class ListenError(MuxsimError):
     """The address to listen on cannot be had."""

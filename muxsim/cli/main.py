@@ -11,6 +11,7 @@ import typer
 
 from muxsim import __version__
 from muxsim.access import AuthSettings
+from muxsim.cli import operate
 from muxsim.cli.episodes import add_to
 from muxsim.config import Config, find_config, load, load_command
 from muxsim.errors import ConfigError, ListenError, StartError, UnknownEnvironment
@@ -75,24 +76,31 @@ def serve(
     log_level: Annotated[LogLevel | None, typer.Option(help="Least level logged.", show_default="info")] = None,
 ) -> None:
     """Serve environments over streamable HTTP and SSE on one port."""
-    loaded = _with_settings(
-        _load(config),
-        host=host,
-        port=port,
-        tls_cert=tls_cert and str(tls_cert.absolute()),
-        tls_key=tls_key and str(tls_key.absolute()),
-        log_format=log_format,
-        log_level=log_level,
-    )
-    if tokens_file is not None:
-        loaded = replace(loaded, auth=replace(loaded.auth or AuthSettings(), tokens_file=str(tokens_file.absolute())))
+
+    def with_options(config: Config) -> Config:
+        config = _with_settings(
+            config,
+            host=host,
+            port=port,
+            tls_cert=tls_cert and str(tls_cert.absolute()),
+            tls_key=tls_key and str(tls_key.absolute()),
+            log_format=log_format,
+            log_level=log_level,
+        )
+        if tokens_file is None:
+            return config
+        return replace(config, auth=replace(config.auth or AuthSettings(), tokens_file=str(tokens_file.absolute())))
+
+    loaded = with_options(_load(config))
+    file = loaded.file
+    reread = None if file is None else lambda: with_options(load(file))
     from muxsim.cli.announce import announce  # noqa: PLC0415 - see the module's first line
     from muxsim.serve import host as server  # noqa: PLC0415
     from muxsim.serve.log import configure  # noqa: PLC0415
 
     configure(loaded.server.log_format, loaded.server.log_level)
     try:
-        server.serve(loaded, announce)
+        server.serve(loaded, announce, reread)
     except (ListenError, ConfigError) as error:
         _fail(error)
 
@@ -127,6 +135,7 @@ def stdio(
 
 
 add_to(app)
+operate.add_to(app)
 
 _command_line: list[str] = []
 

@@ -59,7 +59,10 @@ class API:
         self._endpoints = endpoints
         self._default_env = default_env
         self._reached = reached
-        self.ready = True
+
+    def use(self, default_env: str | None) -> None:
+        """Name this environment to clients that name none."""
+        self._default_env = default_env
 
     async def sessions(self, call: Call) -> None:
         """``POST /sessions`` and ``GET /sessions``."""
@@ -150,7 +153,8 @@ class API:
 
     async def readiness(self, call: Call) -> None:
         """``GET /ready``: whether a new session has a chance now."""
-        await _answer(call, {"ready": self.ready}, 200 if self.ready else 503)
+        ready = not self._sessions.draining
+        await _answer(call, {"ready": ready}, 200 if ready else 503)
 
     async def _wish(self, call: Call) -> OpenRequest:
         check_json_content(call.headers)

@@ -29,6 +29,7 @@ from muxsim.serve.gateway import Gateway
 from muxsim.serve.listening import listening, server_url, tls_context
 from muxsim.serve.log import log_event
 from muxsim.serve.mcp_endpoints import HTTPSettings, MCPEndpoints
+from muxsim.serve.operations import Operations, operator_socket
 from muxsim.session.relief import relieving
 from muxsim.session.sessions import Sessions, open_sessions
 from muxsim.supervise.descriptors import raise_limit
@@ -38,6 +39,8 @@ from transports.streamable_http import StreamTimes
 
 # For connections that are still open when every session has ended.
 _LAST_CONNECTIONS: Final = 1
+# Seconds between two looks at whether the last calls are over, at shutdown.
+_LOOK_AGAIN: Final = 0.02
 # Seconds. A step of a policy may take a while, and a new connection costs more than one that waits.
 _KEEP_ALIVE: Final = 75
 
@@ -50,8 +53,8 @@ class Serving:
     config: Config
 
 
-def serve(config: Config, announce: Callable[[Serving], None]) -> None:
-    """Serve until SIGINT or SIGTERM; a second one ends it at once.
+def serve(config: Config, announce: Callable[[Serving], None], reread: Callable[[], Config] | None = None) -> None:
+    """Serve until SIGINT or SIGTERM; a second one ends it at once. SIGHUP puts to use what ``reread`` returns then.
 
     Raises `ListenError` or `ConfigError` before anything has been started if the address cannot be had, or a file of
     tokens or certificates is wrong.
@@ -61,7 +64,7 @@ def serve(config: Config, announce: Callable[[Serving], None]) -> None:
     with listening(config.server, authenticated=auth is not None) as listener:
         _run_in_batches()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_Host(config, listener, announce, auth, tls).run())
+            runner.run(_Host(config, listener, announce, reread, auth, tls).run())
 
 
 def _run_in_batches() -> None:
@@ -82,9 +85,11 @@ class _Host:
         config: Config,
         listener: socket.socket,
         announce: Callable[[Serving], None],
+        reread: Callable[[], Config] | None,
         auth: Authenticator | None,
         tls: ssl.SSLContext | None,
     ) -> None:
+        self._reread = reread
         self._config = config
         self._auth = auth
         self._tls = tls
@@ -94,11 +99,13 @@ class _Host:
         self._events.subscribe(log_event)
         self._reached = Reached()
         self._events.subscribe(self._reached.on_event)
-        self._signals = 0
+        self._stop_signals = 0
 
     async def run(self) -> None:
         """Serve until a signal; the sessions and their processes are ended before this returns."""
         self._loop = asyncio.get_running_loop()
+        self._stop_wanted = asyncio.Event()
+        self._haste_wanted = asyncio.Event()
         self._watch = watch_on_this_loop()
         async with trio_guest(self._supervisor) as guest:
             sessions, pool = guest.value
@@ -125,7 +132,8 @@ class _Host:
 
     async def _serve(self, sessions: Sessions, pool: Pool, bridge: Guest[Any]) -> None:
         settings = self._config.server
-        endpoints = MCPEndpoints(sessions, bridge, _http_settings(self._config))
+        times = _stream_times(settings)
+        endpoints = MCPEndpoints(sessions, bridge, _http_settings(self._config, times))
         api = API(sessions, pool, bridge, endpoints, self._config.default, self._reached)
         rules = HostRules(settings.allowed_hosts, settings.allowed_origins)
         gateway = Gateway(endpoints, api, rules, self._auth, self._reached)
@@ -133,39 +141,90 @@ class _Host:
         connections = Connections(_bounds(settings), self._reached)
         server = _Server(_uvicorn_config(gateway, connections, self._tls))
         bridge.finished.add_done_callback(lambda _: setattr(server, "should_exit", True))
-        stopping = asyncio.ensure_future(self._stop_on_signal(server, api, sessions, bridge))
-        self._announce(Serving(server_url(self._listener, settings), self._config))
+        url = server_url(self._listener, settings)
+
+        def apply(config: Config) -> None:
+            self._config = config
+            sessions.use(config.environments)
+            pool.keep_warm(config.environments.values())
+            api.use(config.default)
+            endpoints.use(_http_settings(config, times))
+            connections.use(_bounds(config.server))
+
+        operations = Operations(
+            self._config,
+            url,
+            sessions,
+            reread=self._reread,
+            apply=apply,
+            stop=self._on_stop_signal,
+            counts=self._reached.counts,
+        )
+        self._watch_signals(operations)
+        stopping = asyncio.ensure_future(self._stop_when_told(server, sessions, pool, bridge))
         try:
-            await server.serve(sockets=[self._listener])
+            async with operator_socket(operations.answer):
+                self._announce(Serving(url, self._config))
+                await server.serve(sockets=[self._listener])
         finally:
             stopping.cancel()
 
-    async def _stop_on_signal(self, server: _Server, api: API, sessions: Sessions, bridge: Guest[Any]) -> None:
-        signalled = asyncio.Event()
-
-        def on_signal() -> None:
-            self._signals += 1
-            api.ready = False
-            server.should_exit = True
-            server.force_exit = self._signals > 1
-            signalled.set()
-
+    def _watch_signals(self, operations: Operations) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._loop.add_signal_handler(number, on_signal)
-        await signalled.wait()
+            self._loop.add_signal_handler(number, self._on_stop_signal)
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+            return  # nohup means it
+        had_terminal = _has_terminal()
+
+        def on_hangup() -> None:
+            # From a terminal that is closed it means the end; from a service manager or a person, the config.
+            if had_terminal and not _has_terminal():
+                self._on_stop_signal()
+            else:
+                operations.reload()
+
+        self._loop.add_signal_handler(signal.SIGHUP, on_hangup)
+
+    def _on_stop_signal(self) -> None:
+        self._stop_signals += 1
+        self._stop_wanted.set()
+        if self._stop_signals > 1:
+            self._haste_wanted.set()
+
+    async def _stop_when_told(self, server: _Server, sessions: Sessions, pool: Pool, bridge: Guest[Any]) -> None:
+        await self._stop_wanted.wait()
+        sessions.draining = True
+        server.stop_accepting()
         structlog.get_logger().info("muxsim.stopping", sessions=len(sessions))
+        hastening = asyncio.ensure_future(self._hasten_when_told(server, pool, bridge))
         await self._drain(sessions)
         await bridge.call(sessions.end_all, "shutdown", "muxsim is shutting down")
+        hastening.cancel()
+        server.should_exit = True
+
+    async def _hasten_when_told(self, server: _Server, pool: Pool, bridge: Guest[Any]) -> None:
+        await self._haste_wanted.wait()
+        server.force_exit = True
+        await bridge.call(pool.hasten)
 
     async def _drain(self, sessions: Sessions) -> None:
         """Let calls finish that are about to."""
-        deadline = self._loop.time() + self._config.server.drain_timeout
-        while self._signals < 2 and self._loop.time() < deadline and any(one.busy for one in sessions.all()):  # noqa: ASYNC110 - short, once
-            await asyncio.sleep(0.02)
+        begun = self._loop.time()
+        while (busy := sum(one.busy for one in sessions.all())) and not self._haste_wanted.is_set():
+            if self._loop.time() >= begun + self._config.server.drain_timeout:
+                self._reached.count("drain_timeout")
+                structlog.get_logger().warning("muxsim.drain_timeout", busy_sessions=busy)
+                return
+            await asyncio.sleep(_LOOK_AGAIN)
 
 
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: ours end the sessions too."""
+
+    def stop_accepting(self) -> None:
+        """Take no new connections; those that are open go on, for the answers that are still to come."""
+        for server in getattr(self, "servers", ()):
+            server.close()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -173,9 +232,20 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _http_settings(config: Config) -> HTTPSettings:
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def _stream_times(settings: ServerSettings) -> StreamTimes:
+    return StreamTimes(silence=settings.stream_silence, ping=settings.ping_interval, stall=settings.stall_timeout)
+
+
+def _http_settings(config: Config, times: StreamTimes) -> HTTPSettings:
     settings = config.server
-    times = StreamTimes(silence=settings.stream_silence, ping=settings.ping_interval, stall=settings.stall_timeout)
     return HTTPSettings(settings.max_body, settings.body_timeout, times, config.default, settings.max_failures)
 
 

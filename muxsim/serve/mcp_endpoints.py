@@ -84,6 +84,10 @@ class MCPEndpoints:
         self._sse: dict[str, tuple[SSE, Attachment, Caller]] = {}
         self._misses = FailureLimit(settings.max_failures)
 
+    def use(self, settings: HTTPSettings) -> None:
+        """Serve new requests by these settings."""
+        self._settings = settings
+
     @property
     def max_body(self) -> int:
         """The largest body in bytes."""

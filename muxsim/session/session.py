@@ -180,6 +180,12 @@ class Session:
         self._clients_bell.ring()
         self._backend_bell.ring()
 
+    def let_go(self) -> None:
+        """Be a lasting session no more: end when nothing happens for long, as others do."""
+        self.lasting = False
+        self._touch()
+        self._wake_timer_by(self._idle_deadline())
+
     async def wait_ended(self) -> None:
         """Wait until nothing of the session is left."""
         await self._ended.wait()

@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from muxsim.errors import SessionExists, UnknownEnvironment
+from muxsim.errors import Busy, SessionExists, UnknownEnvironment
 from muxsim.events import Events, SessionEvent, What
 from muxsim.session.session import Session
 from muxsim.spec import EnvSpec
@@ -21,6 +21,8 @@ from muxsim.supervise.pool import Lease, Pool
 _ID_BYTES: Final = 16
 # Not "..", nor anything that a command would take for an option: an id may become a path, or an argument.
 _CHOSEN_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+# Seconds after which a client may look for the muxsim that takes the place of one that is drained.
+_DRAINING_RETRY: Final = 5.0
 # Seeds that every environment and file format takes: non-negative, 32 bits with the sign.
 SEED_LIMIT: Final = 2**31
 
@@ -35,9 +37,11 @@ class Sessions:
         self._nursery = nursery
         self._sessions: dict[str, Session] = {}
         self._reserved: set[str] = set()
-        self._shared: dict[str, Session] = {}
+        self._shared: dict[str, tuple[EnvSpec, Session]] = {}
         self._sharing: dict[str, trio.Lock] = {}
         self._populated = trio.Event()
+        self.draining = False
+        """Whether no new session is made any more; those that run go on."""
 
     def __repr__(self) -> str:
         return f"<Sessions {len(self._sessions)} live>"
@@ -56,6 +60,10 @@ class Sessions:
     async def wait_for_any(self) -> None:
         """Wait until there is a session."""
         await self._populated.wait()
+
+    def use(self, specs: Mapping[str, EnvSpec]) -> None:
+        """Make new sessions of these environments from now on; those that run go on."""
+        self._specs = specs
 
     def specs(self) -> list[EnvSpec]:
         """The environments that can be had."""
@@ -94,11 +102,14 @@ class Sessions:
         """The lasting session of a shared environment, started if there is none."""
         spec = self.spec(env)
         async with self._sharing.setdefault(env, trio.Lock()):
-            session = self._shared.get(env)
-            if session is None or not session.live:
-                session = await self._open(spec, self._new_id(None), _seed_or_random(None), lasting=True)
-                self._shared[env] = session
-            return session
+            made_for, session = self._shared.get(env, (None, None))
+            if session is not None and session.live and made_for == spec:
+                return session
+            new = await self._open(spec, self._new_id(None), _seed_or_random(None), lasting=True)
+            if session is not None:
+                session.let_go()  # the config has changed: it goes on for the clients it has
+            self._shared[env] = spec, new
+            return new
 
     async def end_all(self, cause: str, text: str) -> None:
         """End every session, all at once, and wait until nothing of them is left."""
@@ -130,6 +141,8 @@ class Sessions:
         client: str | None = None,
         owner: str | None = None,
     ) -> Session:
+        if self.draining:
+            raise Busy("this muxsim takes no new sessions: it is being drained", _DRAINING_RETRY)
         self._reserved.add(id)
         try:
             details = {"owner": owner} if owner else {}

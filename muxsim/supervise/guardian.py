@@ -1,9 +1,10 @@
 """The guardian: a small process that forks every child and sees to it that nothing outlives its use.
 
-`muxsim.supervise.process.Launcher` starts it as `python -I -S guardian.py LAUNCHER_PID TOKEN`, with its end of a
-SOCK_SEQPACKET socket as standard input. It stands apart so that it can be a child subreaper (orphans of any depth
-come back to it, and to no one else) without changing the program that embeds muxsim, and so that it is still there
-when that program is killed. It has one thread and imports only the standard library.
+`muxsim.supervise.process.Launcher` starts it as `python -I -S guardian.py LAUNCHER_PID TOKEN [FOLDER]`, with its end
+of a SOCK_SEQPACKET socket as standard input. It removes FOLDER, if one is given, when the launcher has gone. It stands
+apart so that it can be a child subreaper (orphans of any depth come back to it, and to no one else) without changing
+the program that embeds muxsim, and so that it is still there when that program is killed. It has one thread and
+imports only the standard library.
 
 Each packet is one JSON object whose `"kind"` names it:
 
@@ -489,10 +490,11 @@ class Hiding:
 class Guardian:
     """One thread, one poll loop. Nothing in it blocks but a send, until the launcher reads or dies."""
 
-    def __init__(self, channel: socket.socket, launcher: int, token: str) -> None:
+    def __init__(self, channel: socket.socket, launcher: int, token: str, folder: str | None = None) -> None:
         self._channel = channel
         self._launcher = launcher
         self._token = token
+        self._folder = folder
         self._subreaper = prctl(PR_SET_CHILD_SUBREAPER, 1)
         self._pid = os.getpid()
         self._trees: dict[int, Tree] = {}
@@ -726,8 +728,14 @@ class Guardian:
         return found
 
     def _wind_up(self) -> None:
-        """The launcher is gone: end everything below us, politely for as long as we may."""
+        """The launcher is gone: end everything below us, then remove what it cannot remove any more."""
         self._channel.close()
+        self._end_everything()
+        if self._folder:
+            remove(self._folder)
+
+    def _end_everything(self) -> None:
+        """Politely for as long as we may."""
         if self._all_gone_within(LAUNCHER_GONE_GRACE):
             return
         for number in (signal.SIGTERM, signal.SIGCONT):
@@ -780,6 +788,13 @@ def drain(fd: int) -> None:
             pass
 
 
+def remove(*folders: str) -> None:
+    import shutil  # noqa: PLC0415 - only at the end: it would be in every fork's memory
+
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def settle_signals() -> None:
     """Outlive what a terminal or a service manager sends, and let children start with every signal at its default.
 
@@ -795,13 +810,14 @@ def settle_signals() -> None:
 
 def main() -> None:
     settle_signals()
-    launcher, token = int(sys.argv[1]), sys.argv[2]
+    launcher, token, *folder = int(sys.argv[1]), *sys.argv[2:]
     try:
         # Its end of the channel may live on in a fork of it; this tells of the launcher's own death.
         pidfd = os.pidfd_open(launcher)
     except ProcessLookupError:
+        remove(*folder)
         return
-    guardian = Guardian(socket.socket(fileno=0), pidfd, token)
+    guardian = Guardian(socket.socket(fileno=0), pidfd, token, *folder)
     gc.freeze()  # what is here now is shared with every fork
     guardian.run()
 

@@ -20,7 +20,7 @@ import trio
 from muxsim.config import ServerSettings
 from muxsim.errors import Busy, StartError, TooMuch
 from muxsim.spec import EnvSpec
-from muxsim.supervise import descriptors
+from muxsim.supervise import descriptors, strays
 from muxsim.supervise.admission import Admission, Answer, Capacity, LeaseStatistics, MemoryReading, Refusal, Verdict
 from muxsim.supervise.backend import Backend, BackendListener
 from muxsim.supervise.enclosure import CgroupMode, Enclosure, Enclosures, open_enclosures
@@ -185,6 +185,10 @@ class Pool:
         """The backend on this lease ended, or ran out of time, before its first answer."""
         self._carry_out(self._admission.failed(lease.number, trio.current_time()))
 
+    async def hasten(self) -> None:
+        """End every process at once, also those that have been asked politely."""
+        self._launcher.hasten()
+
     async def release(self, lease: Lease) -> None:
         """Take a lease back and remove its folder; whoever's turn it is gets the place."""
         self._to_remove.append(lease.workspace)
@@ -327,12 +331,15 @@ async def open_pool(
     are required and cannot be had. On the way out every process it started is ended, and every folder removed.
     """
     meter = None if memory_limit is None else MemoryMeter(memory_limit)
-    root = Path(tempfile.mkdtemp(prefix="muxsim-"))
-    try:
-        with open_enclosures(specs, cgroup) as enclosures:
-            packages = Packages()
-            async with Launcher.open() as launcher, open_warm(launcher, enclosures, packages, root) as warm:
-                yield Pool(launcher, enclosures, capacity, meter, root, watch, packages, warm)
-    finally:
-        with trio.CancelScope(shield=True):
-            await _remove([root])
+    with strays.own_folder() as root:
+        try:
+            with open_enclosures(specs, cgroup) as enclosures:
+                packages = Packages()
+                async with (
+                    Launcher.open(folder=str(root)) as launcher,
+                    open_warm(launcher, enclosures, packages, root) as warm,
+                ):
+                    yield Pool(launcher, enclosures, capacity, meter, root, watch, packages, warm)
+        finally:
+            with trio.CancelScope(shield=True):
+                await _remove([root])

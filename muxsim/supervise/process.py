@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 import resource
-import secrets
 import signal
 import socket
 import subprocess
@@ -25,6 +24,7 @@ from typing import Literal
 import trio
 
 from muxsim.supervise import guardian as wire
+from muxsim.supervise import strays
 
 ANSWER_LIMIT = 2.0
 """Seconds that a cancelled spawn waits, so as to leave no child; an answer after that ends it in the background."""
@@ -321,7 +321,7 @@ class _Start:
 class _Guardian:
     """One guardian process: the channel to it, and whatever waits for its answers."""
 
-    def __init__(self, python: str, token: str, counts: _Counts, nursery: trio.Nursery) -> None:
+    def __init__(self, python: str, token: str, folder: str | None, counts: _Counts, nursery: trio.Nursery) -> None:
         self.gone = False
         self.finished = trio.Event()
         self.starts: dict[int, _Start] = {}
@@ -344,7 +344,7 @@ class _Guardian:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._channel.setblocking(False)
-            self._child = _start_guardian(python, token, theirs)
+            self._child = _start_guardian(python, token, folder, theirs)
         except BaseException:
             self._channel.close()
             raise
@@ -568,11 +568,12 @@ class _Guardian:
 class Launcher:
     """Starts processes and owns every one of them, through one guardian, which it replaces if that is killed."""
 
-    def __init__(self, nursery: trio.Nursery, python: str, end_times: EndTimes) -> None:
+    def __init__(self, nursery: trio.Nursery, python: str, end_times: EndTimes, folder: str | None) -> None:
         self._nursery = nursery
         self._python = python
         self._end_times = end_times
-        self._token = secrets.token_hex(8)
+        self._folder = folder
+        self._token = strays.new_token()
         self._counts = _Counts()
         self._guardians: list[_Guardian] = []
         self._closed = False
@@ -589,13 +590,15 @@ class Launcher:
         *,
         python: str = sys.executable,
         end_times: EndTimes = EndTimes(),
+        folder: str | None = None,
     ) -> AsyncIterator[Launcher]:
         """A launcher for the length of a block, after which no process of its is left.
 
-        `python` runs the guardian. Processes not yet ended are, all at once, within `end_times`.
+        `python` runs the guardian. Processes not yet ended are, all at once, within `end_times`. `folder` is removed
+        when they are, even if nobody is left to do it but the guardian.
         """
         service = trio.open_nursery()
-        launcher = cls(await service.__aenter__(), python, end_times)
+        launcher = cls(await service.__aenter__(), python, end_times, folder)
         try:
             launcher._guardian()
             yield launcher
@@ -647,6 +650,12 @@ class Launcher:
         assert start.process is not None
         return start.process
 
+    def hasten(self) -> None:
+        """End everything at once, whoever is ending it politely already."""
+        for guardian in self._guardians:
+            for process in guardian.processes.values():
+                self._nursery.start_soon(process.end, AT_ONCE)
+
     def statistics(self) -> LauncherStatistics:
         guardians = [guardian for guardian in self._guardians if not guardian.gone]
         processes = [process for guardian in self._guardians for process in guardian.processes.values()]
@@ -668,7 +677,7 @@ class Launcher:
             raise ProcessStartError(errno.ESHUTDOWN, "closed", "this launcher is closed: open another one")
         if not self._guardians or self._guardians[-1].gone:
             try:
-                guardian = _Guardian(self._python, self._token, self._counts, self._nursery)
+                guardian = _Guardian(self._python, self._token, self._folder, self._counts, self._nursery)
             except OSError as error:
                 message = f"cannot start muxsim's helper process with {self._python!r}: {error}"
                 raise ProcessStartError(error.errno or errno.EAGAIN, "guardian", message) from error
@@ -696,11 +705,12 @@ class Launcher:
             guardian.shut_down()
 
 
-def _start_guardian(python: str, token: str, channel: socket.socket) -> subprocess.Popen[bytes]:
+def _start_guardian(python: str, token: str, folder: str | None, channel: socket.socket) -> subprocess.Popen[bytes]:
     # Not trio's own: that starts children on a worker thread, and PDEATHSIG is about threads. In a session of its
     # own, no terminal's SIGINT reaches it or its children; its stderr is ours, should it ever have a fault to show.
     return subprocess.Popen(
-        [python, "-I", "-S", wire.__file__, str(os.getpid()), token],
+        [python, "-I", "-S", wire.__file__, str(os.getpid()), token, *([folder] if folder else [])],
+        env={**os.environ, strays.GUARDIAN_MARK: token},
         stdin=channel.fileno(),
         stdout=subprocess.DEVNULL,
         cwd="/",

@@ -68,7 +68,7 @@ async def test_two_hundred_connections_without_whole_headers_are_closed_in_time_
         async def all_closed():
             return await reached(strict.url, "header_timeout") == 200
 
-        await eventually(all_closed, within=5)
+        await eventually(all_closed, within=20)
         assert await client.text("say", text="afterwards") == "afterwards"
         await client.delete()
         await eventually(lambda: len(descriptors(strict.process.pid)) <= before)

@@ -209,11 +209,11 @@ def test_orphans_without_an_environment_are_given_some_time_once():
 class Running:
     """A guardian, and our end of its channel."""
 
-    def __init__(self, launcher):
+    def __init__(self, launcher, *folder):
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-I", "-S", guardian.__file__, str(launcher), TOKEN],
+                [sys.executable, "-I", "-S", guardian.__file__, str(launcher), TOKEN, *folder],
                 stdin=theirs.fileno(),
                 start_new_session=True,
             )
@@ -345,6 +345,23 @@ def test_a_guardian_whose_launcher_is_gone_already_does_not_stay():
     with subprocess.Popen(["true"]) as gone:
         pass
     assert Running(gone.pid).close() == 0
+
+
+@pytest.mark.children
+@pytest.mark.parametrize("already", [True, False])
+def test_a_guardian_removes_its_launchers_folder_when_that_is_gone_H7(tmp_path, already):
+    """H7: whenever that is, the time before the guardian has begun included."""
+    folder = tmp_path / "folder"
+    (folder / "workspace").mkdir(parents=True)
+    with subprocess.Popen(["sleep", "60"]) as launcher:
+        if already:
+            launcher.kill()
+            launcher.wait()
+        guarding = Running(launcher.pid, str(folder))
+        launcher.kill()
+    guarding.process.wait(10)
+    assert not folder.exists()
+    guarding.close()
 
 
 @pytest.mark.children

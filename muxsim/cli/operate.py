@@ -1,0 +1,84 @@
+"""The commands that look into a muxsim that serves, and clear up after one that was killed."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+
+from muxsim.errors import MuxsimError
+
+_USAGE_ERROR = 2
+
+PidOption = Annotated[
+    int | None, typer.Option(help="Which muxsim, if several serve.", metavar="PID", show_default="the only one")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (ctl, ps, reap):
+        app.command()(command)
+
+
+def ctl(
+    command: Annotated[
+        Literal["status", "reload", "drain", "stop"],
+        typer.Argument(help="status, reload (the config), drain (no new sessions), or stop.", metavar="COMMAND"),
+    ],
+    pid: PidOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask something of a running muxsim. Exit status 2 if it refuses, or if there is none."""
+    from muxsim.cli import operator as screen  # noqa: PLC0415 - `stdio` must not pay for these imports
+    from muxsim.serve.running import choose_running  # noqa: PLC0415
+
+    try:
+        muxsim = choose_running(pid)
+        answer = muxsim.ask(command)
+        if "error" in answer:
+            raise MuxsimError(answer["error"])
+        if command == "stop":
+            screen.wait_for_end(muxsim.pid)
+    except MuxsimError as error:
+        _fail(error)
+    screen.show_answer(command, answer, as_json=as_json)
+
+
+def ps(pid: PidOption = None, as_json: JsonOption = False) -> None:
+    """List the sessions of every muxsim that is running. The memory is that of a session's whole tree."""
+    from muxsim.cli import operator as screen  # noqa: PLC0415
+    from muxsim.serve.running import choose_running, find_running  # noqa: PLC0415
+
+    try:
+        chosen = find_running() if pid is None else [choose_running(pid)]
+        rows: list[dict[str, Any]] = [row for muxsim in chosen for row in screen.sessions_of(muxsim)]
+    except (MuxsimError, OSError) as error:
+        _fail(error)
+    screen.show_sessions([muxsim.pid for muxsim in chosen], rows, as_json=as_json)
+
+
+def reap(
+    pid: Annotated[
+        int | None, typer.Option(help="Only what this dead muxsim has left.", metavar="PID", show_default="all")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be ended and removed.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """End and remove what a killed muxsim has left. Exit status 1 if something stays."""
+    from muxsim.cli import operator as screen  # noqa: PLC0415
+    from muxsim.supervise.strays import end_strays, find_folders, find_strays, remove_folders  # noqa: PLC0415
+
+    strays, folders = find_strays(pid), find_folders(pid)
+    survivors = [] if dry_run else end_strays(strays)
+    kept = [] if dry_run else remove_folders(folders)
+    screen.show_reaped(strays, folders, dry_run=dry_run, left=[*survivors, *kept], as_json=as_json)
+    if survivors or kept:
+        raise typer.Exit(1)
+
+
+def _fail(error: Exception) -> NoReturn:
+    print(f"muxsim: {error}", file=sys.stderr)
+    raise typer.Exit(_USAGE_ERROR) from None

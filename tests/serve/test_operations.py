@@ -1,0 +1,429 @@
+"""What an operator asks of a running muxsim: `muxsim ctl`, `muxsim ps`, SIGHUP. And how it stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import time
+
+import pytest
+import trio
+from harness import MUXSIM, alive, serving
+
+from muxsim.config import load
+from muxsim.serve.operations import compare
+from muxsim.serve.running import at
+
+from .conftest import NAUGHTY, environment
+from .machine import GRACE, descendants, eventually, gone, log_lines, logged
+from .test_lifetimes import Tree, terminal_program
+from .wire import ask, connect, open_session, shake_hands, text_of, tool_call
+
+pytestmark = pytest.mark.children
+
+ORIGIN = ("Origin", "https://app.example")
+ALLOWED = 'allowed_origins = ["https://app.example"]\n'
+
+
+@pytest.fixture(autouse=True)
+def runtime(tmp_path, monkeypatch):
+    """A place of its own for the sockets, where no other muxsim of this machine is."""
+    folder = tmp_path / "runtime"
+    folder.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    return folder / "muxsim"
+
+
+async def command(*args):
+    """`muxsim` with these arguments: exit status, stdout and stderr."""
+    done = await trio.run_process([*MUXSIM, *args], capture_stdout=True, capture_stderr=True, check=False)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+async def answer(*args):
+    """What a command prints with --json."""
+    status, out, problem = await command(*args, "--json")
+    assert (status, problem) == (0, "")
+    return json.loads(out)
+
+
+def config_of(tmp_path):
+    return tmp_path / "config" / "muxsim.toml"
+
+
+# ---- looking
+
+
+async def test_ps_lists_sessions_with_the_memory_of_their_trees(tmp_path):
+    async with serving(tmp_path, environment("naughty")) as muxsim:
+        client = await shake_hands(muxsim.url, "/mcp?seed=7")
+        before = (await answer("ps"))["sessions"][0]["memory"]
+        tree = await Tree.of(client)
+        async with client.posting(tool_call("waiting", "hang")):
+
+            async def in_flight():
+                return (await client.session())["in_flight"]
+
+            await eventually(in_flight)
+            found = await answer("ps")
+        (session,) = found["sessions"]
+        assert found["muxsims"] == [muxsim.process.pid]
+        wanted = {"id": client.id[:8], "env": "naughty", "seed": 7, "state": "ready", "in_flight": 1, "attachments": 1}
+        assert wanted.items() <= session.items()
+        assert session["pid"] in tree.pids
+        assert session["memory"] > before > 2**20
+        status, shown, _ = await command("ps")
+        assert status == 0
+        assert client.id[:8] in shown
+        assert client.id not in shown, "the whole id opens the session"
+        assert "1 sessions" in shown
+
+
+async def test_status_tells_what_runs_and_which_bounds_were_met(tmp_path):
+    async with serving(tmp_path, "[server]\nmax_url = 100\n" + environment("naughty")) as muxsim:
+        await ask(muxsim.url, "GET", "/" + "x" * 200)
+        status = await answer("ctl", "status")
+        assert status["pid"] == muxsim.process.pid
+        assert status["url"] == muxsim.url
+        assert status["config"] == str(config_of(tmp_path))
+        assert (status["state"], status["sessions"], status["limits"]) == ("serving", 0, {"max_url": 1})
+        _, shown, _ = await command("ctl", "status")
+        assert muxsim.url in shown
+
+
+async def test_without_a_muxsim_there_is_nobody_to_ask(runtime):
+    status, out, problem = await command("ctl", "status")
+    assert (status, out) == (2, "")
+    assert "no muxsim is serving" in problem
+    assert await command("ps") == (0, "no muxsim is serving as this user\n", "")
+
+
+async def test_of_several_muxsims_one_has_to_be_chosen(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    async with serving(tmp_path / "a", environment("one")) as one, serving(tmp_path / "b", environment("two")) as two:
+        status, _, problem = await command("ctl", "status")
+        assert status == 2
+        assert f"{one.process.pid}" in problem
+        assert f"{two.process.pid}" in problem
+        assert (await answer("ctl", "status", "--pid", str(two.process.pid)))["environments"] == ["two"]
+        await open_session(one.url, env="one")
+        await open_session(two.url, env="two")
+        assert {row["env"] for row in (await answer("ps"))["sessions"]} == {"one", "two"}
+        status, _, problem = await command("ctl", "status", "--pid", "1")
+        assert status == 2
+        assert "no muxsim with pid 1" in problem
+
+
+async def test_the_socket_is_its_users_alone_and_goes_with_muxsim(tmp_path, runtime):
+    async with serving(tmp_path, environment("naughty")) as muxsim:
+        path = runtime / f"{muxsim.process.pid}.sock"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(runtime.stat().st_mode) == 0o700
+        assert await trio.to_thread.run_sync(muxsim.stop) == 0
+        assert not path.exists()
+
+
+async def test_a_socket_left_by_one_that_was_killed_is_nobody(tmp_path, runtime):
+    async with serving(tmp_path, environment("naughty")) as muxsim:
+        path = runtime / f"{muxsim.process.pid}.sock"
+        muxsim.process.kill()
+        await trio.to_thread.run_sync(muxsim.process.wait)
+        assert path.exists()
+        assert (await answer("ps"))["muxsims"] == []
+        assert not path.exists()
+
+
+async def test_a_folder_open_to_others_is_not_used_and_muxsim_serves_all_the_same(tmp_path, runtime):
+    runtime.mkdir()
+    runtime.chmod(0o777)
+    async with serving(tmp_path, environment("naughty")) as muxsim:
+        problem = (await logged(muxsim, event="muxsim.no_operator_socket"))["problem"]
+        assert "chmod 700" in problem
+        assert (await ask(muxsim.url, "GET", "/ready")).status == 200
+    assert (await command("ctl", "status"))[0] == 2
+
+
+async def test_nonsense_on_the_socket_is_answered_or_dropped_and_stops_nobody(tmp_path, runtime):
+    async with serving(tmp_path, environment("naughty")) as muxsim:
+        told = []
+        for question in (b"{}\n", b'{"command": "explode"}\n', b"[]\n", b"no json\n", b"x" * 100_000, b"\n", b""):
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(3)
+                with at(runtime, muxsim.process.pid) as address:
+                    connection.connect(address)
+                try:
+                    connection.sendall(question)
+                    connection.shutdown(socket.SHUT_WR)
+                    told.append(connection.recv(1000))
+                except (BrokenPipeError, ConnectionResetError):
+                    told.append(b"")
+        assert [b"there is no command" in one for one in told] == [True, True, True, False, False, False, False]
+        assert (await answer("ctl", "status"))["state"] == "serving"
+
+
+# ---- reloading
+
+
+@pytest.mark.parametrize("way", ["ctl", "SIGHUP"])
+async def test_a_changed_config_is_for_new_sessions_and_running_ones_go_on(tmp_path, way):
+    first = environment("kept", "--seed", "1") + environment("gone") + environment("common", extra="shared = true")
+    then = (
+        "[server]\nport = 1\nmax_url = 200\ndrain_timeout = 1\n"
+        + environment("kept", "--seed", "2", extra='env = { LEVEL = "2" }')
+        + environment("new")
+        + environment("common", extra='shared = true\nenv = { LEVEL = "2" }')
+    )
+    async with serving(tmp_path, first, "--log-level", "info") as muxsim:
+        kept, gone_one = (
+            await shake_hands(muxsim.url, "/envs/kept/mcp"),
+            await shake_hands(muxsim.url, "/envs/gone/mcp"),
+        )
+        common = await shake_hands(muxsim.url, "/envs/common/mcp")
+        config_of(tmp_path).write_text(then)
+        if way == "ctl":
+            told = await answer("ctl", "reload")
+            assert told == {
+                "added": ["new"],
+                "changed": ["kept", "common"],
+                "removed": ["gone"],
+                "applied": ["max_url", "drain_timeout"],
+                "restart": [],
+            }, "the port was given on the command line, which still counts"
+        else:
+            muxsim.process.send_signal(signal.SIGHUP)
+        told = await logged(muxsim, event="muxsim.reloaded")
+        assert (told["changed"], told["removed"]) == (["kept", "common"], ["gone"])
+        for client in (kept, gone_one, common):
+            assert "LEVEL" not in (await client.value("who"))["env"]
+        for env, level in (("kept", "2"), ("new", None), ("common", "2")):
+            client = await shake_hands(muxsim.url, f"/envs/{env}/mcp")
+            assert (await client.value("who"))["env"].get("LEVEL") == level
+        assert (await ask(muxsim.url, "POST", "/sessions", body={"env": "gone"})).status == 404
+        assert [one["name"] for one in (await ask(muxsim.url, "GET", "/envs")).json()["environments"]] == [
+            "kept", "new", "common"
+        ]  # fmt: skip
+        assert (await ask(muxsim.url, "GET", "/" + "x" * 300)).status == 414
+
+
+async def test_a_config_with_a_fault_changes_nothing_and_says_why(tmp_path):
+    async with serving(tmp_path, environment("naughty")) as muxsim:
+        config_of(tmp_path).write_text("[environments.other]\ncommand = 7\n")
+        status, out, problem = await command("ctl", "reload")
+        assert (status, out) == (2, "")
+        assert "[environments.other] command = 7: must be a string" in problem
+        assert "stays in use" in problem
+        assert "command = 7" in (await logged(muxsim, event="muxsim.reload_failed"))["problem"]
+        config_of(tmp_path).unlink()
+        assert "does not exist" in (await command("ctl", "reload"))[2]
+        assert (await open_session(muxsim.url))["state"] == "started"
+
+
+async def test_settings_that_need_a_restart_are_named(tmp_path):
+    async with serving(tmp_path, environment("naughty")) as muxsim:
+        config_of(tmp_path).write_text("[server]\nmax_sessions = 9\nhost = '127.0.0.2'\n" + environment("naughty"))
+        status, out, _ = await command("ctl", "reload")
+        assert (status, out) == (0, "settings that need a restart: host, max_sessions\n")
+        assert (await logged(muxsim, event="muxsim.restart_needed"))["settings"] == ["host", "max_sessions"]
+
+
+async def test_a_muxsim_without_a_file_has_nothing_to_read_again(tmp_path):
+    await trio.to_thread.run_sync(_reload_without_a_file, tmp_path)
+
+
+def _reload_without_a_file(tmp_path):
+    server = [*MUXSIM, "serve", "--port", "0", "--", "python3", "-I", "-S", str(NAUGHTY)]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(server, cwd=tmp_path, **streams) as process:
+        process.stdout.readline()
+        told = subprocess.run([*MUXSIM, "ctl", "reload"], capture_output=True, text=True, timeout=30, check=False)
+        assert told.returncode == 2
+        assert "not with a config" in told.stderr
+        process.terminate()
+
+
+async def test_a_comparison_names_what_is_different(tmp_path):
+    def config(text):
+        path = tmp_path / "muxsim.toml"
+        path.write_text(text)
+        return load(path)
+
+    one = config("[environments.a]\ncommand = 'a'\n[environments.b]\ncommand = 'b'\n[server]\ncall_timeout = 5\n")
+    other = config("[environments.a]\ncommand = 'a'\n[environments.c]\ncommand = 'b'\n[server]\ncall_timeout = 6\n")
+    changes = compare(one, other)
+    assert (changes.added, changes.removed) == (("c",), ("b",))
+    assert changes.changed == ("a",), "limits of [server] are its environments'"
+    assert compare(one, one).changed == ()
+    assert compare(one, config("[environments.a]\ncommand = 'a'\n")).applied == ("default",)
+
+
+# ---- stopping
+
+
+async def test_drained_it_takes_no_new_sessions_and_the_others_go_on(tmp_path):
+    async with serving(tmp_path, environment("naughty")) as muxsim:
+        client = await shake_hands(muxsim.url, "/mcp")
+        assert (await answer("ctl", "drain"))["state"] == "draining"
+        assert (await ask(muxsim.url, "GET", "/ready")).status == 503
+        refused = await ask(muxsim.url, "POST", "/sessions", body={})
+        assert (refused.status, refused.headers["retry-after"]) == (503, "5")
+        assert await client.text("say", text="still here") == "still here"
+        status, out, _ = await command("ctl", "stop")
+        assert (status, out) == (0, f"muxsim {muxsim.process.pid} has stopped\n")
+        assert muxsim.process.wait(1) == 0
+
+
+async def test_calls_may_take_their_drain_time_on_either_way_H6(tmp_path):
+    """H6: longer than uvicorn waits by itself. New connections are refused meanwhile."""
+    async with serving(tmp_path, f"[server]\ndrain_timeout = 20\n{ALLOWED}" + environment("naughty")) as muxsim:
+        client = await shake_hands(muxsim.url, "/mcp")
+        statuses = []
+
+        async def call(id, headers=()):
+            found = await client.post(tool_call(id, "slow", {"seconds": 2}), headers)
+            statuses.append((found.status, text_of(found.messages[-1])))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call, 1)
+            nursery.start_soon(call, 2, [ORIGIN])
+
+            async def both():
+                return (await client.session())["in_flight"] == 2
+
+            await eventually(both)
+            muxsim.process.send_signal(signal.SIGTERM)
+            await logged(muxsim, event="muxsim.stopping")
+            with pytest.raises(OSError, match=r"."):
+                await ask(muxsim.url, "GET", "/ready")
+        assert statuses == [(200, "at last")] * 2
+        assert await trio.to_thread.run_sync(muxsim.process.wait, 5) == 0
+        assert log_lines(muxsim, event="muxsim.drain_timeout") == []
+
+
+async def test_while_it_stops_it_is_not_ready(tmp_path):
+    """H6: seen on a connection from before."""
+    async with serving(tmp_path, "[server]\ndrain_timeout = 20\n" + environment("naughty")) as muxsim:
+        client = await shake_hands(muxsim.url, "/mcp")
+        async with connect(muxsim.url) as early, client.posting(tool_call(1, "slow", {"seconds": 1})) as late:
+            assert (await early.ask("GET", "/ready")).json() == {"ready": True}
+
+            async def in_flight():
+                return (await client.session())["in_flight"]
+
+            await eventually(in_flight)
+            muxsim.process.send_signal(signal.SIGTERM)
+            await logged(muxsim, event="muxsim.stopping")
+            ready = await early.ask("GET", "/ready")
+            assert (ready.status, ready.json()) == (503, {"ready": False})
+            assert text_of((await late.answer()).json()) == "at last"
+
+
+async def test_the_second_signal_waits_neither_for_calls_nor_for_stubborn_children_H6(tmp_path):
+    """H6."""
+    slow = "eof_timeout = 20\nterm_timeout = 20"
+    config = "[server]\ndrain_timeout = 20\n" + environment("naughty", "--stubborn", extra=slow)
+    async with serving(tmp_path, config) as muxsim:
+        clients = [await shake_hands(muxsim.url, "/mcp") for _ in range(2)]
+        trees = [await Tree.of(client) for client in clients]
+        async with clients[0].posting(tool_call("waiting", "hang")):
+            muxsim.process.send_signal(signal.SIGTERM)
+            await logged(muxsim, event="muxsim.stopping")
+            assert muxsim.process.poll() is None
+            begun = time.monotonic()
+            assert await trio.to_thread.run_sync(muxsim.stop) == 0
+            assert time.monotonic() - begun < GRACE
+        for tree in trees:
+            await tree.gone()
+
+
+async def test_the_second_signal_may_come_while_sessions_end_H6(tmp_path):
+    """H6."""
+    config = environment("naughty", "--stubborn", extra="eof_timeout = 20\nterm_timeout = 20")
+    async with serving(tmp_path, config) as muxsim:
+        tree = await Tree.of(await shake_hands(muxsim.url, "/mcp"))
+        muxsim.process.send_signal(signal.SIGTERM)
+        await logged(muxsim, event="muxsim.stopping")
+        await trio.sleep(0.5)
+        assert muxsim.process.poll() is None
+        begun = time.monotonic()
+        assert await trio.to_thread.run_sync(muxsim.stop) == 0
+        assert time.monotonic() - begun < GRACE
+        await tree.gone()
+
+
+async def test_a_terminal_that_is_closed_stops_muxsim_cleanly_H9(tmp_path):
+    """H9: SIGHUP from a terminal is no wish for a new config."""
+    (tmp_path / "muxsim.toml").write_text(environment("naughty"))
+    with terminal_program(tmp_path, *MUXSIM, "serve", "--port", "0") as (process, terminal):
+        output = await terminal.read_until("Ctrl-C stops.")
+        url = next(word for word in output.split() if word.startswith("http://"))
+        tree = await Tree.of(await shake_hands(url, "/mcp"))
+        helpers = descendants(process.pid)
+        os.close(terminal.fd)
+        terminal.fd = os.open(os.devnull, os.O_RDONLY)
+        with trio.fail_after(5):
+            assert await trio.to_thread.run_sync(process.wait) == 0
+        await tree.gone()
+        await gone(*helpers)
+
+
+async def test_hangups_without_a_terminal_end_nobody(tmp_path):
+    config = environment("naughty")
+    async with serving(tmp_path, config) as muxsim:
+        muxsim.process.send_signal(signal.SIGHUP)
+        muxsim.process.send_signal(signal.SIGHUP)
+        await eventually(lambda: len(log_lines(muxsim, event="muxsim.reloaded")) >= 1)
+        assert alive(muxsim.process.pid)
+        assert (await ask(muxsim.url, "GET", "/ready")).status == 200
+
+
+# ---- clearing up
+
+
+async def test_reap_ends_and_removes_what_a_muxsim_left_that_was_killed_with_its_guardian(tmp_path, monkeypatch):
+    """H7: where even the guardian was killed. Another muxsim and its sessions are not touched."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    config = environment("naughty")
+    async with serving(tmp_path / "a", config) as dead, serving(tmp_path / "b", config) as other:
+        dead_tree = await Tree.of(await shake_hands(dead.url, "/mcp"))
+        client = await shake_hands(other.url, "/mcp")
+        other_tree = await Tree.of(client)
+        assert json.loads((await command("reap", "--dry-run", "--json", "--pid", str(dead.process.pid)))[1]) == []
+        guardian = descendants(dead.process.pid)[0]
+        os.kill(dead.process.pid, signal.SIGSTOP)  # or it would have another one
+        os.kill(guardian, signal.SIGKILL)
+        os.kill(dead.process.pid, signal.SIGKILL)
+        await trio.to_thread.run_sync(dead.process.wait)
+        found = json.loads((await command("reap", "--dry-run", "--json", "--pid", str(dead.process.pid)))[1])
+        assert {row["kind"] for row in found} == {"process", "folder"}
+        assert {row["pid"] for row in found if row["pid"]} <= set(dead_tree.pids)
+        assert not dead_tree.workspace_is_gone()
+        status, out, problem = await command("reap", "--pid", str(dead.process.pid))
+        assert (status, problem) == (0, "")
+        assert "gone" in out
+        await dead_tree.gone()
+        assert list(temporary.glob(f"muxsim-{dead.process.pid}-*")) == []
+        assert all(map(alive, other_tree.pids))
+        assert await client.text("say", text="still here") == "still here"
+        again = await command("reap", "--pid", str(dead.process.pid))
+        assert again == (0, "nothing of a dead muxsim is left\n", "")
+
+
+async def test_a_muxsim_that_is_killed_leaves_no_folder(tmp_path, monkeypatch):
+    """H7: the guardian removes it."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    async with serving(tmp_path, environment("naughty")) as muxsim:
+        tree = await Tree.of(await shake_hands(muxsim.url, "/mcp"))
+        muxsim.process.kill()
+        await tree.gone()
+        await eventually(lambda: not list(temporary.glob("muxsim-*")))
