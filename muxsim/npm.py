@@ -6,17 +6,12 @@ the version it had then, so that later starts need no network and give the same 
 """
 
 import contextlib
-import fcntl
-import functools
-import hashlib
 import os
 import platform
 import re
 import shutil
-import signal
-import subprocess
 import tempfile
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +19,7 @@ import msgspec
 import trio
 
 from muxsim.errors import PackageError
+from muxsim.install_cache import cache_folder, damage, key, locked, record, remove, run_installer, telling_lines
 from muxsim.spec import EnvSpec, has_placeholder
 
 _QUIET = ("--no-audit", "--no-fund", "--no-update-notifier", "--no-progress", "--loglevel=error")
@@ -32,14 +28,15 @@ _QUIET = ("--no-audit", "--no-fund", "--no-update-notifier", "--no-progress", "-
 # environment should not hang that long. A value of the user's own goes before.
 _RETRY_SOON = {"npm_config_fetch_retry_mintimeout": "1000"}
 
-_LOCK_POLL = 0.1  # s; a blocking flock could not be cancelled
-_OUTPUT_ENDS = 6  # npm puts its cause first and a failed build's last: so many lines of either end are shown
+# What npm says when it did not get as far as the registry.
+_UNREACHABLE = re.compile(
+    rb"npm error code (ECONN\w+|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH|ERR_SOCKET_TIMEOUT)"
+)
 
 _NPX_IGNORED = frozenset({"-y", "--yes", "-q", "--quiet", "-s", "--silent"})
 _NPX_PASSED = frozenset({"--prefer-offline", "--prefer-online", "--offline", "--ignore-scripts"})
 _NPX_USAGE = "npx [-y] [-p PACKAGE] [--OPTION=VALUE] PACKAGE[@VERSION] ARGS…"
 
-_STACK_FRAME = re.compile(r"npm error\s+at ")
 _PLAIN_NODE = re.compile(rb"#!\s*(/usr/bin/env\s+)?(\S*/)?node\s*")
 
 
@@ -93,15 +90,6 @@ def parse_npx(args: Iterable[str]) -> NpxCall:
 def is_package_folder(path: str | Path) -> bool:
     """Whether ``path`` is a folder with a package.json."""
     return os.path.isfile(os.path.join(path, "package.json"))
-
-
-def cache_folder(environ: Mapping[str, str]) -> Path:
-    """Where muxsim keeps what can be made again: ``$MUXSIM_CACHE``, else ``muxsim`` in the user's cache."""
-    if named := environ.get("MUXSIM_CACHE"):
-        return Path(named).absolute()
-    if base := environ.get("XDG_CACHE_HOME"):
-        return Path(base).absolute() / "muxsim"
-    return Path(environ.get("HOME") or Path.home()) / ".cache" / "muxsim"
 
 
 async def prepare(spec: EnvSpec, environ: Mapping[str, str] = os.environ) -> EnvSpec:
@@ -172,27 +160,54 @@ def _projects_own(call: NpxCall, folder: Path) -> Path | None:
 async def _installed(call: NpxCall, node: "_Node", cache: Path) -> Path:
     """The folder in the cache with the call's packages in its node_modules."""
     # The machine is in the key because packages may hold compiled parts and home folders are shared.
-    home = cache / _key(call.packages[0], *call.packages, *call.options, platform.machine())
-    if not home.is_dir():
-        async with _locked(home) as lock:
-            if not home.is_dir():
-                await _install(call, home, node, lock)
+    home = cache / key(call.packages[0], *call.packages, *call.options, platform.machine())
+    if await trio.to_thread.run_sync(_fault_of, home) is not None:
+        async with locked(home) as lock:
+            if (fault := await trio.to_thread.run_sync(_fault_of, home)) is not None:
+                await _install(call, home, node, lock, fault)
     return home
 
 
-async def _install(call: NpxCall, home: Path, node: "_Node", lock: int) -> None:
-    """Installs beside ``home`` and renames, so that a folder of that name is always whole."""
+def _fault_of(home: Path) -> str | None:
+    """What is wrong with it: ``""`` that it is not there, None that nothing is."""
+    return damage(home) if home.is_dir() else ""
+
+
+async def _install(call: NpxCall, home: Path, node: "_Node", lock: int, fault: str) -> None:
+    """Installs beside ``home`` and renames, so that a folder of that name was whole once."""
     for leftover in home.parent.glob(f"{home.name}.partial-*"):
-        await _remove(leftover)
+        await remove(leftover)
     partial = Path(tempfile.mkdtemp(prefix=f"{home.name}.partial-", dir=home.parent))
     try:
-        (partial / "package.json").write_text('{"private": true}\n', encoding="utf-8")
-        args = ("install", *_QUIET, *call.options, "--", *call.packages)
-        await node.npm(args, partial, lock, what=" ".join(call.packages))
+        await node.npm(_install_args(call, home, partial), partial, lock, what=" ".join(call.packages))
+        await trio.to_thread.run_sync(record, partial)
+        damaged = Path(tempfile.mkdtemp(prefix=f"{home.name}.partial-", dir=home.parent))
+        if fault:
+            os.rename(home, damaged)
         os.rename(partial, home)
+        await remove(damaged)
+    except PackageError as error:
+        await remove(partial)
+        if not fault:
+            raise
+        message = f"{home} is damaged ({fault}), and cannot be made anew: {error.message}"
+        raise PackageError(message, output=error.output) from error
     except BaseException:
-        await _remove(partial)
+        await remove(partial)
         raise
+
+
+def _install_args(call: NpxCall, home: Path, partial: Path) -> tuple[str, ...]:
+    """What npm is to do in ``partial``: as it was done before, if something is left that tells how."""
+    files = ("package.json", "package-lock.json")
+    with contextlib.suppress(OSError, msgspec.MsgspecError):
+        kept = [(home / file).read_bytes() for file in files]
+        for file, content in zip(files, kept, strict=True):
+            msgspec.json.decode(content)
+            (partial / file).write_bytes(content)
+        return ("ci", *_QUIET, *call.options)
+    (partial / "package.json").write_text('{"private": true}\n', encoding="utf-8")
+    return ("install", *_QUIET, *call.options, "--", *call.packages)
 
 
 # ---- a package's folder ----
@@ -209,7 +224,7 @@ async def _from_folder(spec: EnvSpec, node: "_Node", cache: Path) -> EnvSpec:
 
 
 async def _install_dependencies(package: "_Package", node: "_Node", lock_name: Path) -> None:
-    async with _locked(lock_name) as lock:
+    async with locked(lock_name) as lock:
         # The lock's file is not empty while npm is at work: node_modules does not tell of a cut-off npm.
         if os.fstat(lock).st_size or package.is_stale():
             os.pwrite(lock, b"installing\n", 0)
@@ -255,7 +270,7 @@ class _Package:
     def key(self) -> str:
         """A file name that stands for the folder, however it was reached."""
         real = os.path.realpath(self.folder)
-        return _key(os.path.basename(real), real)
+        return key(os.path.basename(real), real)
 
     @property
     def _unscoped(self) -> str:
@@ -313,77 +328,22 @@ class _Node:
         return replace(spec, command=argv[0], args=(*argv[1:], *args), package=package.label)
 
     async def npm(self, args: tuple[str, ...], cwd: Path, lock: int, *, what: str) -> None:
-        """Runs npm to its end. It inherits the lock, which so outlives a killed muxsim for as long as npm."""
-        done = await trio.run_process(
-            [self.tool("npm"), *args],
-            capture_stdout=True,
-            stderr=subprocess.STDOUT,
-            check=False,
-            cwd=cwd,
-            env=self.environ,
-            pass_fds=[lock],
-            start_new_session=True,
-            deliver_cancel=_kill_group,
-        )
+        """Runs npm to its end; where the registry cannot be reached, with what npm has in its own cache."""
+        argv = (self.tool("npm"), *args)
+        done = await run_installer(argv, cwd=cwd, environ=self.environ, lock=lock)
+        if done.returncode and _UNREACHABLE.search(done.stdout):
+            offline = {**self.environ, "npm_config_offline": "true"}
+            if (await run_installer(argv, cwd=cwd, environ=offline, lock=lock)).returncode == 0:
+                return
         if done.returncode:
             raise PackageError(
                 f"npm could not install {what} (exit status {done.returncode}): "
                 "check the package's name and version, and that the registry can be reached",
-                output=_telling_lines(done.stdout.decode(errors="replace")),
+                output=telling_lines(done.stdout),
             )
-
-
-async def _kill_group(npm: trio.Process) -> None:
-    """Ends npm and the install scripts it runs, at once: half an install is thrown away in any case."""
-    os.killpg(npm.pid, signal.SIGKILL)
 
 
 def _is_for_node(program: Path) -> bool:
     with program.open("rb") as file:
         first = file.readline(256)
     return not first.startswith(b"#!") or bool(_PLAIN_NODE.fullmatch(first)) or not os.access(program, os.X_OK)
-
-
-def _telling_lines(output: str) -> tuple[str, ...]:
-    """The lines of npm that say why, without its stack traces and the middle of a long report."""
-    lines = [line.rstrip() for line in output.splitlines() if not _STACK_FRAME.match(line)]
-    lines = [line for line in lines if line not in ("", "npm error")]
-    if len(lines) > 2 * _OUTPUT_ENDS:
-        lines[_OUTPUT_ENDS:-_OUTPUT_ENDS] = ["…"]
-    return tuple(lines)
-
-
-def _key(name: str, *parts: str) -> str:
-    """A file name that shows what it is for and is its own for the parts."""
-    readable = re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.")[:60]
-    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-    return f"{readable}-{digest[:12]}"
-
-
-@contextlib.asynccontextmanager
-async def _locked(name: Path) -> AsyncGenerator[int]:
-    """Holds ``name.lock`` against every task and process; gives its file descriptor."""
-    name.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(name.with_name(name.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        while not _try_lock(lock):  # noqa: ASYNC110 - other processes set no event
-            await trio.sleep(_LOCK_POLL)
-        yield lock
-    finally:
-        # Only closing would leave it to who inherited the descriptor, such as an install script's daemon.
-        fcntl.flock(lock, fcntl.LOCK_UN)
-        os.close(lock)
-
-
-def _try_lock(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-async def _remove(folder: Path) -> None:
-    """Removes a folder tree, in a thread because it may hold thousands of files, and to the end."""
-    with trio.CancelScope(shield=True):
-        await trio.to_thread.run_sync(functools.partial(shutil.rmtree, folder, ignore_errors=True))

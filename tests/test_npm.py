@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from muxsim.errors import PackageError
-from muxsim.npm import NpxCall, cache_folder, parse_npx, prepare
+from muxsim.install_cache import cache_folder
+from muxsim.npm import NpxCall, parse_npx, prepare
 from muxsim.spec import EnvSpec, Limits
 
 MEMORY = "@modelcontextprotocol/server-memory"
@@ -563,6 +564,80 @@ def test_an_install_works_where_trio_is_a_guest(fake):
     assert prepared[0].package == "grid@1.2.3"
 
 
+def spoilt(how, home):
+    file = home / "node_modules" / "grid" / ("package.json" if how == "garbled" else "cli.js")
+    if how == "missing":
+        file.unlink()
+    elif how == "cut off":
+        file.write_text("")
+    else:
+        file.write_text("{")
+    return file.relative_to(home)
+
+
+@pytest.mark.children
+@pytest.mark.parametrize("how", ["missing", "cut off", "garbled"])
+async def test_a_damaged_copy_is_found_and_made_anew(fake, how):
+    """The cache after a full disk, a power cut, or a cleaner of old files."""
+    fake.publish(manifest())
+    first = await prepare(npx("grid"), fake.environ)
+    (home,) = fake.cached
+    spoilt(how, home)
+    assert await prepare(npx("grid"), fake.environ) == first
+    assert (home / "node_modules" / "grid" / "cli.js").read_text() == "#!/usr/bin/env node\n"
+    assert fake.cached == [home]
+    await prepare(npx("grid"), fake.environ)
+    assert commands(fake) == ["install", "install"]
+
+
+@pytest.mark.children
+async def test_a_damaged_copy_is_made_anew_in_the_version_that_it_had(fake):
+    fake.publish(manifest())
+    await prepare(npx("grid"), fake.environ)
+    (home,) = fake.cached
+    (home / "package-lock.json").write_text('{"lockfileVersion": 3}')
+    (fake.root / "dependencies").write_text('["grid"]')
+    spoilt("missing", home)
+    await prepare(npx("grid"), fake.environ)
+    assert commands(fake) == ["install", "ci"]
+    assert (home / "package-lock.json").read_text() == '{"lockfileVersion": 3}'
+
+
+@pytest.mark.children
+async def test_a_damaged_copy_that_cannot_be_made_anew_is_told_with_both_reasons(fake):
+    fake.publish(manifest())
+    await prepare(npx("grid"), fake.environ)
+    (home,) = fake.cached
+    file = spoilt("missing", home)
+    with pytest.raises(PackageError) as caught:
+        await prepare(npx("grid"), {**fake.environ, "FAKE_FAILS": "npm error code E500"})
+    assert caught.value.message == (
+        f"environment grid: {home} is damaged ({file} is missing), and cannot be made anew: "
+        "npm could not install grid (exit status 3): "
+        "check the package's name and version, and that the registry can be reached"
+    )
+    assert fake.cached == [home]
+
+
+@pytest.mark.children
+async def test_what_a_server_keeps_beside_its_code_is_no_damage(fake):
+    fake.publish(manifest())
+    await prepare(npx("grid"), fake.environ)
+    (home,) = fake.cached
+    (home / "node_modules" / "grid" / "memory.json").write_text("{}")
+    await prepare(npx("grid"), fake.environ)
+    assert len(fake.calls) == 1
+
+
+@pytest.mark.children
+async def test_without_the_registry_npms_own_cache_will_do(fake):
+    fake.publish(manifest())
+    unreachable = 'if "npm_config_offline" not in os.environ:\n    print("npm error code EAI_AGAIN")\n    sys.exit(1)\n'
+    fake.program("npm", FAKE_NPM.replace("names =", f"{unreachable}names =", 1))
+    assert (await prepare(npx("grid"), fake.environ)).package == "grid@1.2.3"
+    assert len(fake.calls) == 2
+
+
 # ---- a folder's dependencies ----
 
 
@@ -720,6 +795,27 @@ def children_of(pid):
     """The processes that any thread of the process has started."""
     threads = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for thread in threads for child in thread.read_text().split()]
+
+
+@pytest.mark.network
+@pytest.mark.children
+async def test_a_registry_package_is_repaired_and_installed_from_npms_cache_alone(real, tmp_path):
+    """npm's own cache is filled by the first install; a part of it is spoilt, the registry gone, ours damaged."""
+    here = {**real, "npm_config_cache": str(tmp_path / "npm")}
+    with trio.fail_after(240):
+        first = await prepare(npx(MEMORY), here)
+        for content in list((tmp_path / "npm" / "_cacache" / "content-v2").rglob("*"))[:40]:
+            if content.is_file():
+                content.write_bytes(b"spoilt")
+        os.unlink(first.args[0])
+        assert await prepare(npx(MEMORY), here) == first
+        # Not by another registry's address, under which npm has nothing in its cache.
+        nowhere = dict.fromkeys(("npm_config_proxy", "npm_config_https_proxy"), "http://127.0.0.1:9")
+        unreachable = {**here, **nowhere, "npm_config_noproxy": "", "npm_config_fetch_retries": "0"}
+        again = await prepare(npx(MEMORY), {**unreachable, "MUXSIM_CACHE": str(tmp_path / "another")})
+    assert again.package == first.package
+    said, _ = answer(again, tmp_path)
+    assert said["serverInfo"]["name"] == "memory-server"
 
 
 @pytest.mark.network

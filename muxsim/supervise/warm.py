@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from muxsim.errors import StartError
-from muxsim.npm import cache_folder
+from muxsim.install_cache import cache_folder
 from muxsim.spec import EnvSpec, Launch
 from muxsim.supervise.enclosure import Enclosure, Enclosures
 from muxsim.supervise.packages import Packages
