@@ -22,6 +22,7 @@ from muxsim.access import ALGORITHMS, AuthSettings, OAuthSettings
 from muxsim.errors import ConfigError, UnknownEnvironment
 from muxsim.npm import is_npx, is_package_folder, parse_npx
 from muxsim.spec import PLACEHOLDERS, Confinement, EnvSpec, Limits, misspelt_placeholder
+from muxsim.uv import is_uvx, parse_uvx
 
 T = TypeVar("T")
 
@@ -377,6 +378,8 @@ def _command(table: "_Table", values: Mapping[str, Any]) -> tuple[str, tuple[str
         raise table.error("python", f"is for Python commands only, and {_shown(command)} is none: take it out")
     if is_npx(command):
         return _npx(table, command, args)
+    if is_uvx(command):
+        return _uvx(table, command, args)
     if _PYTHON_NAME.fullmatch(os.path.basename(command)):
         args = _with_python_script(args, folder)
     elif os.path.basename(command) == "node":
@@ -423,6 +426,14 @@ def _npx(table: "_Table", command: str, args: tuple[str, ...]) -> tuple[str, tup
     if call.command:
         raise table.error("args", "npx -p takes no folder: name the folder as the command, without npx")
     return _absolute(package, table.folder), call.args
+
+
+def _uvx(table: "_Table", command: str, args: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    try:
+        parse_uvx(args)
+    except ValueError as error:
+        raise table.error("args", str(error)) from None
+    return command, args
 
 
 def _name_of(argv: Sequence[str], folder: Path) -> str:

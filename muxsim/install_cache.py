@@ -53,6 +53,11 @@ def record(home: Path) -> None:
     (home / _RECORD).write_bytes(msgspec.json.encode(dict(_code_of(home))))
 
 
+def was_recorded(home: Path) -> bool:
+    """Whether an install was once finished here."""
+    return (home / _RECORD).exists()
+
+
 def damage(home: Path) -> str | None:
     """What is wrong with a folder since it was recorded, as far as names and sizes of its code tell; None if nothing.
 

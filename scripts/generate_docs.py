@@ -54,6 +54,7 @@ other then: with `shared`, let clients of 2026-07-28 and older ones use two entr
 | `"server.py"` | a Python script |
 | `"python"`, with `args = ["-m", "package"]` or a script first | the same interpreter; a path names another |
 | `"npx"`, with `args = ["-y", "package@version"]` | an npm package, installed once; then its own bin with `node` |
+| `"uvx"`, with `args = ["package@version"]` | a Python tool, installed once by `uv`; then by its own interpreter |
 | `"folder"` with a `package.json` | a local npm package: installed once, then its bin with `node` |
 | anything else | an executable, by path or on PATH |
 

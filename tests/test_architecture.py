@@ -221,8 +221,8 @@ def test_only_the_command_line_prints():
     assert {name for name in printing if not within(name, "muxsim.cli")} == set()
 
 
-def test_only_the_supervisor_and_npm_start_processes():
-    # npm runs to its end while a package is installed; nothing of a session's is started there.
+def test_only_the_supervisor_and_installers_start_processes():
+    # npm or uv runs to its end while a package is installed; nothing of a session's is started there.
     starting = {name for name in MODULES if starts_processes(name)}
-    assert {name for name in starting if not within(name, "muxsim.supervise", "muxsim.npm")} == set()
-    assert "muxsim.npm" in starting
+    assert {name for name in starting if not within(name, "muxsim.supervise", "muxsim.install_cache")} == set()
+    assert "muxsim.install_cache" in starting

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from muxsim import npm
+from muxsim import npm, uv
 from muxsim.spec import EnvSpec
 
 
@@ -22,7 +22,7 @@ class Packages:
         async with self._preparing.setdefault(spec.name, trio.Lock()):
             if (known := self._known(spec)) is not None:
                 return known
-            ready = await npm.prepare(spec)
+            ready = await uv.prepare(await npm.prepare(spec))
             self._ready[spec.name] = spec, ready
             return ready
 
