@@ -81,6 +81,9 @@ class Backend:
         self._listener = listener
         self._violation: LineTooLong | None = None
         self._silent = trio.Event()
+        self._exited = trio.Event()
+        # Either of them: an event costs less than two tasks that wait, of which every session would have its own.
+        self._over = trio.Event()
         self._stderr = StderrRing(limits.stderr_lines, listener.stderr)
         stdin, stdout = process.stdin, process.stdout
         self._pipe = PipeTransport(stdout, stdin, self, limits.max_line, watch)
@@ -116,12 +119,11 @@ class Backend:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._drain_stderr)
             nursery.start_soon(self._pipe.run)
-            exited = trio.Event()
-            nursery.start_soon(self._wait_exit, exited)
-            await _first_of(self._silent, exited)
+            nursery.start_soon(self._wait_exit)
+            await self._over.wait()
             if self._violation is None:
                 with trio.move_on_after(_LAST_WORDS):
-                    await exited.wait()
+                    await self._exited.wait()
                     await self._silent.wait()
                     await self._stderr.closed.wait()
             nursery.cancel_scope.cancel()
@@ -144,9 +146,10 @@ class Backend:
                 await self._enclosure.close()
         return exit_status
 
-    async def _wait_exit(self, exited: trio.Event) -> None:
+    async def _wait_exit(self) -> None:
         await self._process.wait()
-        exited.set()
+        self._exited.set()
+        self._over.set()
 
     async def _drain_stderr(self) -> None:
         try:
@@ -191,6 +194,7 @@ class Backend:
     def disconnected(self) -> None:
         """The child says no more."""
         self._silent.set()
+        self._over.set()
 
     def drained(self) -> None:
         """Let those go on who wait to write."""
@@ -258,14 +262,3 @@ class StderrRing:
             self.report(f"({self._silenced} lines left out here)")
             self._silenced = 0
         self.report(text)
-
-
-async def _first_of(*events: trio.Event) -> None:
-    async with trio.open_nursery() as nursery:
-
-        async def wait(event: trio.Event) -> None:
-            await event.wait()
-            nursery.cancel_scope.cancel()
-
-        for event in events:
-            nursery.start_soon(wait, event)
