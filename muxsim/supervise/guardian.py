@@ -65,6 +65,9 @@ LAUNCHER_GONE_TERM = 0.4
 UNKILLABLE = 5.0
 """Seconds after which a process that survives SIGKILL (it hangs in the kernel, or is root's) is given up."""
 
+SHORT_OF_MEMORY = 5.0
+"""Seconds for the kernel to have memory for a message again."""
+
 HIDING_LIMIT = 0.1
 """Seconds that sweeps wait for an orphan without an environment, which may be in an exec, to show whose it is."""
 
@@ -555,9 +558,25 @@ class Guardian:
 
     def _send(self, message: Message, *fds: int) -> None:
         try:
-            send(self._channel, pack(message, fds))
+            packet = pack(message, fds)
+            if fds:
+                send(self._channel, packet)
+            else:
+                self._insist(packet)
         except (BrokenPipeError, ConnectionResetError):
             self._launcher_gone = True
+
+    def _insist(self, packet: Packet) -> None:
+        """Send what has to arrive, and what nobody is there to be told of: every child would die with us."""
+        for _ in rounds(SHORT_OF_MEMORY):
+            try:
+                send(self._channel, packet)
+            except OSError as error:
+                if error.errno not in (errno.ENOBUFS, errno.ENOMEM):
+                    raise
+            else:
+                return
+        raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
 
     def _fail(self, ref: int | None, stage: str, number: int) -> None:
         self._send({"kind": "failed", "ref": ref, "stage": stage, "errno": number})

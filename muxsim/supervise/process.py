@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import resource
 import signal
@@ -31,6 +32,9 @@ ANSWER_LIMIT = 2.0
 
 GUARDIAN_EXIT_LIMIT = 3.0
 """Seconds for the guardian to exit when the launcher closes; it needs at most one, with nothing stuck in the kernel."""
+
+RESEND_PAUSE = 0.01
+"""Seconds until a message is sent again that the kernel had no memory for."""
 
 DEATH_LIMIT = 1.0
 """Seconds for a process to be gone after SIGKILL before its exit is reported without having been seen."""
@@ -332,6 +336,7 @@ class _Guardian:
         self._nursery = nursery
         self._outbox: deque[tuple[wire.Packet, _Start | None]] = deque()
         self._stalled = trio.Event()
+        self._resend_after = -math.inf
         self._reading = trio.CancelScope()
         self._answers: dict[str, Callable[[wire.Message, list[int]], None]] = {
             "spawned": self._on_spawned,
@@ -451,7 +456,9 @@ class _Guardian:
                 break  # the reader sees its end too, and fails what is in flight
             except OSError as error:
                 if start is None:
-                    raise
+                    # Nobody could be told, and an end must not be lost: the kernel is short of memory for it now.
+                    self._hold_back()
+                    return
                 # The kernel takes no more descriptors in flight (ETOOMANYREFS) or has no memory for them.
                 del self.starts[start.number]
                 start.fail(error.errno or errno.EMFILE, "descriptors")
@@ -460,6 +467,10 @@ class _Guardian:
         self._drop_outbox()
         if self._stalled.is_set():
             self._stalled = trio.Event()
+
+    def _hold_back(self) -> None:
+        self._stalled.set()
+        self._resend_after = trio.current_time() + RESEND_PAUSE
 
     def _drop_outbox(self) -> None:
         while self._outbox:
@@ -481,6 +492,7 @@ class _Guardian:
     async def _write(self) -> None:
         while True:
             await self._stalled.wait()
+            await trio.sleep_until(self._resend_after)
             await trio.lowlevel.wait_writable(self._channel)
             self._flush()
 

@@ -4,22 +4,26 @@ What is done each time: a session is opened, used and ended. It may fail, once; 
 one has to work.
 """
 
+import contextlib
 import errno
 import os
 
 import pytest
 import trio
 from enclosed import enclosed_sessions
+from harness import SERVERS
 
 from muxsim.errors import Busy, StartError
 from muxsim.supervise import backend, cgroups, enclosure, pool, process
 from muxsim.supervise import guardian as wire
+from muxsim.supervise.process import Command, EndTimes, Launcher, ProcessStartError
 from transports import pipe
 from transports.messages import Kind
 
 pytestmark = [pytest.mark.children]
 
 ENOUGH = 200
+CAT = Command(("cat",), {"PATH": os.defpath}, "/")
 BIG = "x" * 2 * wire.PACKET_LIMIT
 
 
@@ -124,3 +128,100 @@ async def test_any_call_of_ours_may_fail(monkeypatch, call, number, after):
             if faulty.calls < nth:
                 break
         assert faulty.calls < nth
+
+
+@pytest.mark.fault("H14")
+async def test_any_message_to_the_guardian_may_fail_to_be_sent(monkeypatch):
+    async with enclosed_sessions() as here:
+        assert await one_session(here) == 0
+        before = open_descriptors()
+        for nth in range(1, ENOUGH):
+            sender = FailingSend(nth)
+            with monkeypatch.context() as patch, trio.fail_after(5):
+                patch.setattr(wire, "send", sender)
+                failures = await one_session(here)
+                await settles(here, before)
+            assert failures <= 1
+            if sender.calls < nth:
+                break
+        assert sender.calls < nth
+
+
+class FailingSend:
+    """`wire.send`, for whose nth call the kernel has no memory."""
+
+    def __init__(self, nth):
+        self.calls, self._nth, self._real = 0, nth, wire.send
+
+    def __call__(self, channel, packet):
+        self.calls += 1
+        if self.calls == self._nth:
+            raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+        self._real(channel, packet)
+
+
+async def start(launcher):
+    try:
+        return await launcher.spawn(CAT, session="a")
+    except ProcessStartError:
+        return None
+
+
+async def echoes(child):
+    with contextlib.suppress(BrokenPipeError):
+        os.write(child.stdin, b"hello\n")
+    await trio.lowlevel.wait_readable(child.stdout)
+    return os.read(child.stdout, 100) == b"hello\n"
+
+
+async def failures_of_three(launcher):
+    """One child that stays while another comes and goes, and a third: how many of them failed."""
+    staying, leaving = await start(launcher), await start(launcher)
+    outcomes = []
+    if leaving is not None:
+        outcomes.append(await echoes(leaving))
+        await leaving.end(EndTimes(stdin_close=1, term=0.2))
+    last = await start(launcher)
+    for child in (last, staying):
+        if child is not None:
+            outcomes.append(await echoes(child))
+            await child.end(EndTimes(stdin_close=1, term=0.2))
+    return 3 - sum(outcomes)
+
+
+@pytest.mark.fault("H14")
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [
+        ("pipe", "EMFILE"),
+        ("fork", "EAGAIN"),
+        ("setsid", "EPERM"),
+        ("dup2", "EBADF"),
+        ("chdir", "EIO"),
+        ("pidfd_open", "EMFILE"),
+        ("open", "EMFILE"),
+        ("listdir", "EMFILE"),
+        ("write", "EIO"),
+        ("killpg", "EPERM"),
+        ("close", "EIO"),
+        ("send", "ENOBUFS"),
+    ],
+)
+async def test_any_call_of_the_guardians_may_fail(monkeypatch, tmp_path, call, number):
+    monkeypatch.setattr(wire, "__file__", str(SERVERS / "process" / "faulty_guardian.py"))
+    for nth in range(1, ENOUGH):
+        told = tmp_path / str(nth)
+        monkeypatch.setenv("GUARDIAN_FAULT", f"{call} {number} {nth}")
+        monkeypatch.setenv("GUARDIAN_FAULT_FILE", str(told))
+        with trio.fail_after(15):
+            async with Launcher.open() as launcher:
+                failures = await failures_of_three(launcher)
+                statistics = launcher.statistics()
+        assert failures <= 1
+        # One that cannot even begin is replaced; any other has children, who would die with it.
+        assert statistics.guardians_started == 1 + ((call, nth) == ("pidfd_open", 1))
+        assert (statistics.alive, statistics.starting, statistics.unswept) == (0, 0, 0)
+        assert wire.marked(launcher._token) == {}
+        if not told.exists():
+            break
+    assert not told.exists()

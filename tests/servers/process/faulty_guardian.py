@@ -1,9 +1,11 @@
 """The guardian, with a fault in it: stands in for guardian.py in tests. Standard library only; run with -I -S.
 
 `GUARDIAN_FAULT` is `no-subreaper`, `no-children-files`, `crash`, or `CALL ERRNO N`: the Nth `os.CALL` fails so, or the
-Nth `send` of the guardian's.
+Nth `send` of the guardian's, or `open`; `close` does its work all the same. In children it makes, calls are counted on.
+If `GUARDIAN_FAULT_FILE` names a file, there is one when it has failed, and nothing fails a second time.
 """
 
+import builtins
 import errno
 import os
 import pathlib
@@ -16,16 +18,27 @@ import guardian  # noqa: E402 - found by the line above
 
 
 def fail_at(name, number, nth):
-    module = guardian if name == "send" else os
-    real = getattr(module, name)
+    module = {"send": guardian, "open": builtins}.get(name, os)
+    real, touch = getattr(module, name), os.open
     calls = 0
 
-    def sometimes(*args):
+    def sometimes(*args, **kwargs):
         nonlocal calls
         calls += 1
-        if calls == nth:
-            raise OSError(number, os.strerror(number))
-        return real(*args)
+        if calls != nth or not is_first():
+            return real(*args, **kwargs)
+        if name == "close":
+            real(*args)
+        raise OSError(number, os.strerror(number))
+
+    def is_first():
+        if (file := os.environ.get("GUARDIAN_FAULT_FILE")) is None:
+            return True
+        try:
+            touch(file, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)  # never closed, for that may be what is to fail
+        except FileExistsError:
+            return False
+        return True
 
     setattr(module, name, sometimes)
 
