@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +75,9 @@ def serve(
         LogFormat | None, typer.Option(help="Form of the log on stderr.", show_default="auto")
     ] = None,
     log_level: Annotated[LogLevel | None, typer.Option(help="Least level logged.", show_default="info")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Look for each environment's folder and program, and exit.")
+    ] = False,
 ) -> None:
     """Serve environments over streamable HTTP and SSE on one port."""
 
@@ -94,6 +98,9 @@ def serve(
     loaded = with_options(_load(config))
     file = loaded.file
     reread = None if file is None else lambda: with_options(load(file))
+    if check:
+        _check_starts(loaded)
+        return
     from muxsim.cli.announce import announce  # noqa: PLC0415 - see the module's first line
     from muxsim.serve import host as server  # noqa: PLC0415
     from muxsim.serve.log import configure  # noqa: PLC0415
@@ -132,6 +139,17 @@ def stdio(
         raise typer.Exit(1) from None
     if not finished:
         raise typer.Exit(1)
+
+
+def _check_starts(config: Config) -> None:
+    from muxsim.supervise.preflight import problems  # noqa: PLC0415 - see the module's first line
+
+    found = problems(config.environments.values(), os.environ)
+    for problem in found:
+        typer.echo(f"muxsim: {problem}", err=True)
+    if found:
+        raise typer.Exit(_USAGE_ERROR)
+    typer.echo(f"{len(config.environments)} environments: nothing stands in the way of a start")
 
 
 add_to(app)

@@ -802,10 +802,11 @@ def _check(command: Command, env: Mapping[str, str]) -> None:
 def _explain(number: int, stage: str, command: Command | None) -> str:
     if command is None:
         return f"cannot take in a forked process ({stage}): {_advise(number)}"
-    return _explain_spawn(number, stage, command)
+    return explain_spawn(number, stage, command)
 
 
-def _explain_spawn(number: int, stage: str, command: Command) -> str:
+def explain_spawn(number: int, stage: str, command: Command) -> str:
+    """Why a start failed with this errno at this stage (``chdir``, ``exec`` …), and what to do about it."""
     start = f"cannot start {command.argv[0]!r}"
     if stage == "guardian":
         return f"{start}: muxsim's helper process has died, see stderr; another try gets a new one"

@@ -288,3 +288,43 @@ def test_a_desktops_file_works_as_it_is_and_with_muxsims_own_block(project):
     assert told["argv"] == ["--seed", "5"]
     assert told["env"]["A"] == "b"
     assert told["cwd"] == str(project / "servers")
+
+
+CHECKED = {
+    "no such program": ('command = "/no/such/program"', "there is no such file"),
+    "not on PATH": ('command = "no-such-program-anywhere"', "there is none on its PATH"),
+    "not executable": ('command = "./plain.txt"', "chmod"),
+    "a folder": ('command = "./src"', "make it executable"),
+    "no such cwd": ('command = "cat"\ncwd = "no/such"', "cwd must be a folder"),
+    "cwd is a file": ('command = "cat"\ncwd = "plain.txt"', "cwd must be a folder"),
+    "no such script": ('command = "python3"\nargs = ["gone.py"]', "gone.py"),
+    "no npm": ('command = "npx"\nargs = ["-y", "package@1.0.0"]\nenv = { PATH = "/nowhere" }', "install Node.js"),
+}
+
+
+@pytest.mark.fault("H3")
+@pytest.mark.parametrize("name", CHECKED)
+def test_a_check_tells_what_would_fail_every_start_and_starts_nothing_H3(tmp_path, name):
+    table, words = CHECKED[name]
+    (tmp_path / "plain.txt").write_text("")
+    (tmp_path / "src").mkdir()
+    (tmp_path / "muxsim.toml").write_text(f"[environments.good]\ncommand = 'cat'\n[environments.bad]\n{table}\n")
+    finished = muxsim(tmp_path, "serve", "--check")
+    assert (finished.status, finished.stdout) == (2, "")
+    (line,) = finished.stderr.splitlines()
+    assert line.startswith("muxsim: environment 'bad': ")
+    assert words in line
+
+
+def test_a_check_that_finds_nothing_ends_with_status_0(tmp_path):
+    """What a session's own values complete is left to the session."""
+    (tmp_path / "server.py").write_text("")
+    tables = (
+        "[environments.one]\ncommand = 'server.py'\n"
+        "[environments.two]\ncommand = '{workspace}/x'\ncwd = '{workspace}/y'\n"
+        "[environments.three]\ncommand = 'python3'\nargs = ['-m', 'nothing', '{seed}']\n"
+    )
+    (tmp_path / "muxsim.toml").write_text(tables)
+    finished = muxsim(tmp_path, "serve", "--check")
+    assert (finished.status, finished.stderr) == (0, "")
+    assert finished.stdout.startswith("3 environments")
