@@ -23,6 +23,8 @@ UNNAMED_VERSION: Final = "2025-03-26"
 # From this revision on an event stream starts with an event that only carries an id, so that it can be resumed.
 PRIMING_SINCE: Final = "2025-11-25"
 
+# What a browser says of a request that no other page has made: of this server's own, or of the user's.
+_OWN_SITE: Final = frozenset({b"same-origin", b"none"})
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 # urlsplit overlooks what stands around the brackets: "evil.example[::1]" would be loopback.
 _BRACKETED: Final = re.compile(r"\[[^\[\]]*\](:[0-9]*)?")
@@ -153,9 +155,13 @@ class HostRules:
             raise HTTPRefusal(400, "exactly one Host header is needed")
         if not self.allows_host(hosts[0]):
             raise HTTPRefusal(421, f"host {hosts[0]!r} is not served here; name it in server.allowed_hosts")
-        for origin in [value.decode("latin-1").strip() for name, value in headers if name == b"origin"]:
+        origins = [value.decode("latin-1").strip() for name, value in headers if name == b"origin"]
+        for origin in origins:
             if not self.allows_origin(origin, hosts[0]):
                 raise HTTPRefusal(403, f"origin {origin!r} is not allowed; name it in server.allowed_origins")
+        # A page's <img>, <script> or link names no origin, but the browser says that it is of another site.
+        if not origins and any(name == b"sec-fetch-site" and value not in _OWN_SITE for name, value in headers):
+            raise HTTPRefusal(403, "this came from a page of another site; ask with fetch or EventSource")
 
     def allows_host(self, host: str) -> bool:
         """Whether a Host header is loopback's or one of ``hosts``."""

@@ -420,7 +420,7 @@ def _usual(
     # fmt: off
     key = (
         get(b"host"), get(b"origin"), get(b"accept"), get(b"content-type"), get(b"mcp-protocol-version"),
-        get(b"authorization"),
+        get(b"authorization"), get(b"sec-fetch-site"),
     )
     # fmt: on
     verdict = verdicts.get(key)

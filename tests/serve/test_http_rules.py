@@ -49,6 +49,8 @@ STRANGERS = [
     ([("Origin", "https://app.example.evil.example")], 403),
     ([("Origin", "http://app.example")], 403),
     ([("Origin", OURS), ("Origin", "https://evil.example")], 403),
+    ([("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "no-cors")], 403),
+    ([("Sec-Fetch-Site", "same-site")], 403),
 ]
 
 

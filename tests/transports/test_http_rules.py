@@ -336,6 +336,30 @@ def test_a_request_without_an_origin_comes_from_no_page():
 # refusals
 
 
+@pytest.mark.parametrize(
+    ("site", "origin", "status"),
+    [
+        (b"cross-site", None, 403),
+        (b"same-site", None, 403),
+        (b"who-knows", None, 403),
+        (b"same-origin", None, None),
+        (b"none", None, None),
+        (b"cross-site", b"https://app.example", None),
+        (b"same-origin", b"https://evil.example", 403),
+    ],
+)
+def test_a_page_that_names_no_origin_is_found_out_by_its_site_L19(site, origin, status):
+    """An image of another site, for one, which would start a session if it named an event stream."""
+    headers = [(b"host", b"localhost"), (b"sec-fetch-site", site), *([(b"origin", origin)] if origin else [])]
+    rules = HostRules(origins=("https://app.example",))
+    if status is None:
+        rules.check(headers)
+    else:
+        with pytest.raises(HTTPRefusal) as raised:
+            rules.check(headers)
+        assert raised.value.status == status
+
+
 def test_a_refusal_is_a_json_rpc_error_with_the_requests_id():
     refused = HTTPRefusal(400, "why", code=-5, data={"x": 1}, id="7", headers=[(b"retry-after", b"1")])
     assert refused.body().encode() == (b'{"jsonrpc":"2.0","id":"7","error":{"code":-5,"message":"why","data":{"x":1}}}')
