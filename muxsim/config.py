@@ -85,8 +85,8 @@ class ServerSettings:
     max_pending: int = 64
     """How many more may wait for a place; past these a session is refused at once."""
 
-    queue_timeout: float = 30.0
-    """How long one may wait for a place before it is refused."""
+    queue_timeout: float = 60.0
+    """How long one may wait for a place, and for its turn to start, before it is refused."""
 
     max_starting: int = 0
     """How many backends may be starting at once, until their first answer; 0 means four for each processor."""

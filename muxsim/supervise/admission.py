@@ -219,7 +219,8 @@ class Admission:
         if client is not None:
             self._of_client[client] += 1
         verdicts = {verdict.number: verdict for verdict in self.advance(now)}
-        if len(self._queue) > self.capacity.max_pending:
+        # A place is free for as many as wait only for others to have started.
+        if len(self._queue) > self.capacity.max_pending + self.capacity.max_sessions - self._held:
             last = self._queue.last_of_longest()
             verdicts[last.number] = self._refuse(last.number, Refusal("max_pending", _FULL, _SOON))
             self._forget(last)

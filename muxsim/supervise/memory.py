@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -45,12 +46,15 @@ class MemoryMeter:
         """A reading that is at most a moment old; None if none can be had, which is not for want of trying."""
         now = trio.current_time()
         if now >= self._good_until:
-            self._good_until = now + _FRESH
+            self._good_until = math.inf  # others who ask meanwhile take the last one
             began = time.perf_counter()
-            # Where files cannot be opened for want of descriptors, the last reading is the best there is.
-            with contextlib.suppress(OSError, ValueError):
+            try:
                 self._reading = await self._measure()
-            self._good_until = max(self._good_until, now + (time.perf_counter() - began) / _MOST_EFFORT)
+            except (OSError, ValueError, RuntimeError):
+                # There are no descriptors to read with, or no thread: the last reading is the best there is.
+                pass
+            finally:
+                self._good_until = now + max(_FRESH, (time.perf_counter() - began) / _MOST_EFFORT)
         return self._reading
 
     async def _measure(self) -> MemoryReading | None:

@@ -149,7 +149,8 @@ class Pool:
         except OSError as error:
             await process.end(AT_ONCE)
             await enclosure.close()
-            raise StartError(f"environment {lease.spec.name!r}: its pipes cannot be used: {error}") from error
+            text = f"environment {lease.spec.name!r}: its pipes cannot be used: {error}"
+            raise self._exhausted(text) if error.errno in _EXHAUSTED else StartError(text) from error
 
     async def _take_warm(self, lease: Lease, launch_in: LaunchIn) -> tuple[Process, Enclosure] | None:
         taken = await self._warm.take(lease.spec, launch_in)

@@ -151,6 +151,23 @@ async def from_address(address, url):
         yield Connection(trio.SocketStream(sock), server.netloc)
 
 
+@pytest.mark.fault("H12")
+async def test_past_the_memory_limit_opens_are_refused_and_counted(tmp_path):
+    """H12: no muxsim has as little as this one may have."""
+    async with muxsim_with(tmp_path, settings(memory_limit="1 MiB") + environment("naughty")) as muxsim:
+        for _ in range(3):
+            (answer,) = refused([await ask(muxsim.url, "POST", "/sessions", body={"env": "naughty"})], 503, "memory")
+            assert "server.memory_limit" in answer.error["message"]
+        now = await statistics(muxsim.url)
+        assert (now["limits"]["memory_limit"], now["sessions"], now["processes"]) == (3, 0, 0)
+
+
+async def test_a_hundred_sessions_asked_for_at_once_are_all_opened_by_a_muxsim_as_it_is(tmp_path):
+    """Those that wait for others to have started have a place, however small the queue for places is."""
+    async with muxsim_with(tmp_path, settings(max_pending=0) + environment("naughty")) as muxsim:
+        assert len(opened(await open_many(muxsim.url, 100))) == 100
+
+
 # Of a muxsim that has few descriptors. It needs some for itself, and keeps an eighth of them for connections.
 FEW = 96
 

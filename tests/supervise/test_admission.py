@@ -160,6 +160,11 @@ def test_no_more_start_at_once_than_may_and_the_next_does_when_one_has_answered(
     assert one.statistics(1).starting == 1
 
 
+def test_who_waits_only_for_others_to_have_started_has_a_place_and_is_not_refused():
+    one = admission(max_sessions=5, max_pending=1, max_starting=2)
+    assert [ask(one)[1] for _ in range(7)] == [GRANTED] * 2 + [QUEUED] * 4 + [REFUSED]
+
+
 @pytest.mark.parametrize(("asked", "counts_until"), [(False, UNASKED), (True, 1 + SLOW)])
 def test_a_start_that_says_nothing_counts_for_a_while_only(asked, counts_until):
     """C5: one that hangs does not keep others waiting."""
@@ -439,7 +444,7 @@ class AnyOrder(RuleBasedStateMachine):
         now = self.one.statistics(self.now)
         assert (now.held, now.waiting) == (len(self.held), len(self.waiting))
         assert now.held <= self.bounds.max_sessions
-        assert now.waiting <= self.bounds.max_pending
+        assert now.waiting <= self.bounds.max_pending + self.bounds.max_sessions - now.held
         assert now.starting <= self.bounds.max_starting
         shares = Counter(self.client[number] for number in self.held | self.waiting)
         assert max((shares["x"], shares["y"])) <= 3
