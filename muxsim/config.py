@@ -301,7 +301,8 @@ def _auth(server: "_Table") -> AuthSettings | None:
     if server.values.get("auth") is None:
         return None
     table = server.table("auth")
-    table.know((*_AUTH_KEYS, "oauth"))
+    # Without values: who writes a token into this file, where none belongs, does not want it told in a message.
+    replace(table, values=dict.fromkeys(table.values)).know((*_AUTH_KEYS, "oauth"))
     values = _with_paths(table.read(_AUTH_KEYS, others=True), table.folder, "tokens_file")
     settings = AuthSettings(**values, oauth=_oauth(table))
     if settings == AuthSettings():
@@ -313,6 +314,7 @@ def _oauth(auth: "_Table") -> OAuthSettings | None:
     if auth.values.get("oauth") is None:
         return None
     table = auth.table("oauth")
+    replace(table, values=dict.fromkeys(table.values)).know(_OAUTH_KEYS)
     values = table.read(_OAUTH_KEYS)
     for key in ("issuer", "audience", "jwks"):
         if key not in values:

@@ -24,6 +24,7 @@ def announce(serving: Serving) -> None:
         f"  streamable HTTP  {url}/mcp?env=<name>&seed=<n>",
         f"  SSE              {url}/sse?env=<name>&seed=<n>",
         f'  sessions         POST {url}/sessions  {{"env": …, "seed": …}}',
+        *(["  with a token     Authorization: Bearer <token>"] if config.auth else []),
         "",
         "  Ctrl-C stops.",
     ]

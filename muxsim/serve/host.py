@@ -26,7 +26,7 @@ from muxsim.serve.auth import Authenticator, open_auth
 from muxsim.serve.connections import Bounds, Connections, bounded
 from muxsim.serve.fast_lane import fast_lane
 from muxsim.serve.gateway import Gateway
-from muxsim.serve.listening import listening, server_url, tls_context
+from muxsim.serve.listening import is_loopback, listening, server_url, tls_context
 from muxsim.serve.log import log_event
 from muxsim.serve.mcp_endpoints import HTTPSettings, MCPEndpoints
 from muxsim.serve.operations import Operations, operator_socket
@@ -62,6 +62,8 @@ def serve(config: Config, announce: Callable[[Serving], None], reread: Callable[
     auth = open_auth(config.auth, config.server.max_failures, os.environ)
     tls = tls_context(config.server)
     with listening(config.server, authenticated=auth is not None) as listener:
+        if tls is None and not is_loopback(listener.getsockname()[0]):
+            structlog.get_logger().warning("muxsim.no_tls", advice="tokens travel in the clear: set server.tls_cert")
         _run_in_batches()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_Host(config, listener, announce, reread, auth, tls).run())

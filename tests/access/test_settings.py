@@ -1,0 +1,159 @@
+"""Who may call, as the config says it, and where nobody may listen without. Rows: table of faults."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from muxsim.access import ALGORITHMS, AuthSettings, OAuthSettings
+from muxsim.config import ServerSettings, load
+from muxsim.errors import ConfigError, ListenError
+from muxsim.serve.listening import is_loopback, listening, refuse_open_door, server_url, tls_context
+
+ENVIRONMENT = '[environments.x]\ncommand = "x.py"\n'
+TOKEN = "t" * 40
+OAUTH = 'issuer = "https://login.example.org"\naudience = "https://lab.example.org"\njwks = "https://l/jwks"\n'
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(text, environ=None, name="muxsim.toml"):
+        file = tmp_path / name
+        file.write_text(text)
+        return load(file, environ or {})
+
+    return read
+
+
+def test_without_the_table_everybody_may_call(read):
+    assert read(ENVIRONMENT).auth is None
+
+
+def test_paths_are_the_configs_and_a_url_is_left_alone(read, tmp_path):
+    config = read(
+        '[server]\ntls_cert = "cert.pem"\ntls_key = "/keys/key.pem"\n'
+        f'[server.auth]\ntokens_file = "tokens"\ntokens_env = "TOKENS"\n[server.auth.oauth]\n{OAUTH}{ENVIRONMENT}'
+    )
+    assert config.server.tls_cert == str(tmp_path / "cert.pem")
+    assert config.server.tls_key == "/keys/key.pem"
+    assert config.auth == AuthSettings(
+        tokens_file=str(tmp_path / "tokens"),
+        tokens_env="TOKENS",
+        oauth=OAuthSettings(
+            issuer="https://login.example.org", audience="https://lab.example.org", jwks="https://l/jwks"
+        ),
+    )
+
+
+def test_keys_may_be_a_file_beside_the_config(read, tmp_path):
+    config = read(f"[server.auth.oauth]\n{OAUTH.replace('https://l/jwks', 'keys.json')}{ENVIRONMENT}")
+    assert config.auth.oauth.jwks == str(tmp_path / "keys.json")
+
+
+def test_a_desktops_file_has_the_same_table(read, tmp_path):
+    text = '{"mcpServers": {"x": {"command": "x.py"}}, "muxsim": {"auth": {"tokens_file": "tokens"}}}'
+    assert read(text, name="claude.json").auth == AuthSettings(tokens_file=str(tmp_path / "tokens"))
+
+
+def test_a_path_may_come_from_a_variable(read):
+    config = read(f'[server.auth]\ntokens_file = "${{WHERE}}/tokens"\n{ENVIRONMENT}', {"WHERE": "/run/secrets"})
+    assert config.auth.tokens_file == "/run/secrets/tokens"
+
+
+@pytest.mark.parametrize(
+    ("table", "complaint"),
+    [
+        ("[server.auth]\n", "[server] auth: names no tokens"),
+        ("[server]\nauth = 7\n", "[server] auth = 7: must be a table"),
+        ('[server.auth]\ntoken = "abc"\n', "[server.auth] token: is not a known key: did you mean tokens_"),
+        ('[server.auth]\ntokens = ["abc"]\n', "is not a known key"),
+        ("[server.auth]\ntokens_file = 7\n", "tokens_file = 7: must be a string"),
+        ('[server.auth]\ntokens_file = ""\n', "must be a string that is not empty"),
+        ('[server.auth]\ntokens_env = "$TOKENS"\n', "must be the name of a variable"),
+        ("[server.auth.oauth]\n", "[server.auth.oauth] issuer: is missing"),
+        (f"[server.auth.oauth]\n{OAUTH}algorithms = ['HS256']\n", 'algorithms[0] = "HS256": must be one of RS256'),
+        (f"[server.auth.oauth]\n{OAUTH}algorithms = ['none']\n", "must be one of RS256"),
+        (f"[server.auth.oauth]\n{OAUTH.replace('https://login', 'login')}", "issuer = "),
+        (f"[server.auth.oauth]\n{OAUTH}secret = 'x'\n", "is not a known key"),
+    ],
+)
+def test_a_fault_is_told_with_its_place(read, table, complaint):
+    with pytest.raises(ConfigError) as raised:
+        read(table + ENVIRONMENT)
+    assert complaint in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        f'[server.auth]\ntoken = "{TOKEN}"\n',
+        f'[server.auth]\ntokens = ["lab trainer {TOKEN}"]\n',
+        f'[server.auth.oauth]\n{OAUTH}client_secret = "{TOKEN}"\n',
+    ],
+)
+def test_a_token_where_none_belongs_is_not_told(read, table):
+    """L21."""
+    with pytest.raises(ConfigError) as raised:
+        read(table + ENVIRONMENT)
+    assert TOKEN not in str(raised.value)
+
+
+def test_no_algorithm_has_a_shared_secret():
+    assert not [name for name in ALGORITHMS if name.startswith("HS") or name == "none"]
+
+
+# ---- where to listen
+
+
+@pytest.mark.fault("H13")
+@pytest.mark.parametrize(
+    ("address", "ours"),
+    [
+        ("127.0.0.1", True),
+        ("127.255.0.9", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("192.168.1.5", False),
+        ("::ffff:127.0.0.1", False),
+        ("fe80::1%eth0", False),
+        ("localhost", False),
+        ("", False),
+    ],
+)
+def test_what_others_can_reach_is_refused_without_authentication(address, ours):
+    """H13: by the address that is bound, whatever name it was given under."""
+    assert is_loopback(address) is ours
+    if ours:
+        refuse_open_door("here", address)
+    else:
+        with pytest.raises(ListenError, match="refusing to listen on here without authentication") as raised:
+            refuse_open_door("here", address)
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.fault("H13")
+def test_a_name_is_refused_for_where_it_leads(monkeypatch):
+    """H13: also if it says localhost."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    with (
+        pytest.raises(ListenError, match="refusing to listen on localhost"),
+        listening(ServerSettings(host="localhost", port=0), authenticated=False),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("host", "cert", "url"), [("127.0.0.1", "", "http://127.0.0.1"), ("::1", "c.pem", "https://[::1]")]
+)
+def test_the_url_says_whether_it_is_tls(host, cert, url):
+    settings = ServerSettings(host=host, port=0, tls_cert=cert)
+    with listening(settings, authenticated=False) as listener:
+        assert server_url(listener, settings) == f"{url}:{listener.getsockname()[1]}"
+
+
+def test_without_a_certificate_there_is_no_tls():
+    assert tls_context(ServerSettings()) is None
