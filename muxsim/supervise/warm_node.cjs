@@ -248,6 +248,18 @@ class Preload {
   }
 }
 
+/** The module that the package's author wants to have run beforehand: package.json's `muxsim.rehearse`. */
+function rehearsalOf(entry) {
+  const [manifest] = manifests(entry);
+  const { muxsim } = manifest ? JSON.parse(fs.readFileSync(manifest, 'utf8')) : {};
+  return muxsim?.rehearse ? [path.resolve(path.dirname(manifest), muxsim.rehearse)] : [];
+}
+
+async function rehearse(module, watch) {
+  await import(pathToFileURL(module).href);
+  if (watch.seen !== null) throw new Skip(module, watch.seen);
+}
+
 /** What `import(specifier)` in this file would give. */
 function importFrom(file, specifier) {
   if (isRelative(specifier)) return import(new URL(specifier, pathToFileURL(file)).href);
@@ -324,7 +336,8 @@ async function wait() {
   if (plan.compileCache) Module.enableCompileCache?.(plan.compileCache);
   const entry = fs.realpathSync(plan.entry);
   const kind = kindOf(entry);
-  const files = ownFiles(entry);
+  const rehearsal = rehearsalOf(entry).filter((module) => !plan.skip.includes(module));
+  const files = [...ownFiles(entry), ...rehearsal];
   const main = kind === 'cjs' ? mainModule(entry) : undefined;
   if (main) process.mainModule = main;
   else delete process.mainModule;
@@ -333,6 +346,7 @@ async function wait() {
   const preload = new Preload(watch, plan.skip);
   if (main) preload.requires(main, entry);
   else await preload.imports(entry);
+  for (const module of rehearsal) await rehearse(module, watch);
   watch.end();
   Module.flushCompileCache?.();
 

@@ -293,6 +293,19 @@ async def test_a_changed_file_outdates_what_was_loaded(package):
         assert of(pool, spec).hits == 2
 
 
+@pytest.mark.parametrize("reads", ["", "process.env.MUXSIM_SEED;"])
+async def test_a_package_may_rehearse_before_there_is_a_session(package, reads):
+    """Unless what it does there depends on the session."""
+    (package / "package.json").write_text('{"type": "module", "muxsim": {"rehearse": "rehearse.js"}}')
+    (package / "rehearse.js").write_text(f"globalThis.rehearsed = true;\n{reads}\n")
+    message = "console.log(JSON.stringify({jsonrpc: '2.0', method: 'told', params: [globalThis.rehearsed ?? false]}));"
+    (package / "plain.js").write_text(f"{message}\nconsole.error('x');\n")
+    spec = node(package, "plain.js")
+    async with some_pool(spec) as pool:
+        assert (await run_once(pool, spec))[0] == [not reads]
+        assert of(pool, spec).hits == 1
+
+
 async def test_another_config_ends_the_slots_of_the_one_before(package):
     spec = node(package)
     async with some_pool(spec) as pool:
