@@ -278,8 +278,8 @@ async def test_in_a_cgroup_a_backend_has_only_so_many_processes_H2():
 async def test_in_a_cgroup_a_backend_has_only_so_much_of_the_cpu():
     bounds = {"max_cpus": 0.2, "max_cpu_seconds": 1}
     async with enclosed_sessions(bounds) as here:
-        greedy = await here.open(**bounds)
         began = time.monotonic()
+        greedy = await here.open(**bounds)
         await ends_because_of("max_cpu_seconds", greedy, "burn_cpu")
         assert time.monotonic() - began > 2.5  # a second's work at a fifth of the pace takes five
 
