@@ -1,6 +1,7 @@
 """Every bound of muxsim in one table: what happens past it, and how often that was.
 
-A bound is a setting of `muxsim.config.ServerSettings` or `muxsim.spec.Limits`, and its counter has the setting's name.
+A bound is a setting of `muxsim.config.ServerSettings`, `muxsim.spec.Limits` or `Confinement`, and its counter has the
+setting's name.
 docs/limits.md is made from this table.
 """
 
@@ -54,11 +55,19 @@ SESSIONS: Final[Mapping[str, str]] = {
 """Of one session and its backend."""
 
 
+PROCESSES: Final[Mapping[str, str]] = {
+    "max_memory": "all processes of the session are killed, and calls in flight get an error that names the limit",
+    "max_cpu_seconds": "the backend is killed, and calls in flight get an error that names the limit",
+    "max_file_size": "a backend that does not ignore SIGXFSZ, as Python does, is killed, and calls get such an error",
+}
+"""Of a session's processes, as far as the kernel ends them; others it refuses what they ask for."""
+
+
 class Reached:
     """How often each bound was reached since muxsim started."""
 
     def __init__(self) -> None:
-        self._counts = dict.fromkeys((*CONNECTIONS, *SERVER, *SESSIONS), 0)
+        self._counts = dict.fromkeys((*CONNECTIONS, *SERVER, *SESSIONS, *PROCESSES), 0)
 
     def __repr__(self) -> str:
         return f"<Reached { ({name: count for name, count in self._counts.items() if count}) }>"

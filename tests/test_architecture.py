@@ -226,3 +226,12 @@ def test_only_the_supervisor_and_installers_start_processes():
     starting = {name for name in MODULES if starts_processes(name)}
     assert {name for name in starting if not within(name, "muxsim.supervise", "muxsim.install_cache")} == set()
     assert "muxsim.install_cache" in starting
+
+
+# Each reaps what it signals itself, and only afterwards: until then the number is nobody else's.
+REAPS_WHAT_IT_SIGNALS = {"muxsim.supervise.guardian", "muxsim.install_cache"}
+
+
+def test_only_who_reaps_a_process_itself_signals_it_by_number_H19():
+    by_number = {name for name in MODULES if attributes(name) & {"os.kill", "os.killpg", "signal.pthread_kill"}}
+    assert by_number == REAPS_WHAT_IT_SIGNALS

@@ -231,6 +231,8 @@ class Session:
 
     async def _follow_backend(self) -> None:
         exit = await self._backend.run()
+        if exit.limit:
+            self._emit(What.LIMIT, limit=exit.limit, text=exit.reason)
         self.end("backend_exited", exit.reason, exit)
 
     def _emit_end(self, pid: int | None, exit_status: int | None) -> None:

@@ -35,6 +35,8 @@ class BackendExit:
     reason: str
     returncode: int | None
     stderr: tuple[str, ...]
+    limit: str = ""
+    """The setting whose bound it went past, if that was why."""
 
     def data(self) -> dict[str, object]:
         """For the ``data`` member of the errors that go to clients."""
@@ -165,18 +167,18 @@ class Backend:
         self._stderr.close()
 
     def _describe(self) -> BackendExit:
-        code = self._process.returncode
+        code, limit = self._process.returncode, ""
         if self._violation is not None:
-            reason = f"the backend wrote {self._violation.message}"
+            reason, limit = f"the backend wrote {self._violation.message}", "max_line"
         elif code is None:
             reason = "the backend closed its stdin or stdout while it was running"
         elif met := self._enclosure.verdict(self._process.pid, code):
-            reason = met
+            reason, limit = f"the backend was killed: {met.text} ({met.setting})", met.setting
         elif code < 0:
             reason = f"the backend was killed by {signal.Signals(-code).name}"
         else:
             reason = f"the backend exited with status {code}"
-        return BackendExit(reason, code, self._stderr.lines())
+        return BackendExit(reason, code, self._stderr.lines(), limit)
 
     # ---- what the pipe tells (transports.pipe.LineReceiver)
 

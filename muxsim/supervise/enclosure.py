@@ -12,7 +12,7 @@ import shutil
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import trio
 
@@ -38,6 +38,13 @@ _CPU_PERIOD: Final = 100_000
 _CONTROLLERS: Final = {"max_memory": "memory", "max_cpus": "cpu", "max_processes": "pids"}
 
 _log = logging.getLogger(__name__)
+
+
+class Met(NamedTuple):
+    """A bound that a backend met: the setting, and what it did."""
+
+    setting: str
+    text: str
 
 
 class Enclosure:
@@ -82,8 +89,8 @@ class Enclosure:
     def _counts_processes(self) -> bool:
         return self._groups is not None and "pids" in self._groups.controllers
 
-    def verdict(self, pid: int, returncode: int | None) -> str | None:
-        """The bound that ended the backend, as a sentence; None if it was none of them.
+    def verdict(self, pid: int, returncode: int | None) -> Met | None:
+        """The bound that ended the backend; None if it was none of them.
 
         ``pid`` has to be the backend's still: a zombie's, or one that runs.
         """
@@ -226,16 +233,16 @@ def rlimits(confinement: Confinement, *, counts_processes: bool = False) -> dict
 
 def verdict(
     confinement: Confinement, returncode: int | None, cpu_spent: float = 0.0, *, out_of_memory: bool = False
-) -> str | None:
+) -> Met | None:
     """Which bound a backend met that ended so, having spent that many seconds of CPU time."""
     seconds, size, memory = confinement.max_cpu_seconds, confinement.max_file_size, confinement.max_memory
     killed = returncode == -signal.SIGKILL
     if memory is not None and killed and out_of_memory:
-        return f"the backend was killed: its processes used up their {shown_size(memory)} of memory (max_memory)"
+        return Met("max_memory", f"its processes used up their {shown_size(memory)} of memory")
     if seconds is not None and (returncode == -signal.SIGXCPU or (killed and cpu_spent >= seconds)):
-        return f"the backend was killed: it used up its {seconds} s of CPU time (max_cpu_seconds)"
+        return Met("max_cpu_seconds", f"it used up its {seconds} s of CPU time")
     if size is not None and returncode == -signal.SIGXFSZ:
-        return f"the backend was killed: it wrote a file larger than {shown_size(size)} (max_file_size)"
+        return Met("max_file_size", f"it wrote a file larger than {shown_size(size)}")
     return None
 
 
