@@ -96,3 +96,11 @@ def events(data: bytes) -> None:
 
 
 TARGETS = {"framing": framing, "envelope": envelope, "events": events}
+
+# What a search by coverage starts from.
+SEEDS = (
+    b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x","_meta":{"progressToken":"t"}}}',
+    b'{"jsonrpc":"2.0","id":"a","result":{"content":[]}}\n{"jsonrpc":"2.0","method":"notifications/x"}\r\n',
+    b'{"jsonrpc": "2.0", "id": null, "error": {"code": -32600, "message": "\\ud83d\\ude00 \xe2\x98\x83"}}',
+    b"event: message\r\nid: 1-2\r\nretry: 5\r\ndata: {}\r\n\r\n: ping\n\ndata: a\ndata:b\n\n",
+)

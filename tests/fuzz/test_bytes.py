@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -27,3 +32,18 @@ STREAMS = st.lists(st.sampled_from([b"\n", b"\r\n", b" ", b"x" * 200]) | LINES, 
 @settings(max_examples=400, deadline=None)
 def test_no_bytes_bring_out_more_than_a_refusal(target, data):
     TARGETS[target](data)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_search_for_new_lines_finds_no_bytes_that_break_a_promise(target, tmp_path):
+    pytest.importorskip("atheris", reason="atheris has wheels for few platforms; `uv pip install atheris` where it has")
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("by_coverage.py")),
+        target,
+        "-max_total_time=5",
+        "-max_len=4096",
+    ]
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    finished = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert finished.returncode == 0, finished.stderr[-2000:]
