@@ -11,7 +11,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -50,16 +50,43 @@ class Verifier(Protocol):
 class Authenticator:
     """Tells who sent a request."""
 
-    def __init__(self, tokens: Sequence[NamedToken], failures: FailureLimit, verifier: Verifier | None = None) -> None:
+    def __init__(
+        self,
+        file: Sequence[NamedToken],
+        failures: FailureLimit,
+        verifier: Verifier | None = None,
+        *,
+        variable: Sequence[NamedToken] = (),
+    ) -> None:
         self._failures = failures
         self._verifier = verifier
         self._key = secrets.token_bytes(32)
-        self._tokens = [(self._digest(one.token.encode()), Caller(one.name, one.scope)) for one in tokens]
+        self._lasting = self._kept(variable)
+        self._tokens = [*self._kept(file), *self._lasting]
+        self._staged: list[tuple[bytes, Caller]] | None = None
+        self._on_change: list[Callable[[], None]] = []
         self._used: set[Caller] = set()
         self._verified: dict[bytes, Caller] = {}
 
     def __repr__(self) -> str:
         return f"<Authenticator {len(self._tokens)} tokens{' and a verifier' if self._verifier else ''}>"
+
+    def stage(self, file: Sequence[NamedToken]) -> None:
+        """Get ready to take these tokens in place of those of the file; `use_staged` does."""
+        self._staged = self._kept(file)
+
+    def use_staged(self) -> bool:
+        """Take the staged tokens from now on; False if there are none."""
+        if self._staged is None:
+            return False
+        self._tokens, self._staged = [*self._staged, *self._lasting], None
+        for forget in self._on_change:
+            forget()
+        return True
+
+    def on_change(self, forget: Callable[[], None]) -> None:
+        """Call ``forget`` whenever a token that was good may be so no more."""
+        self._on_change.append(forget)
 
     def known(self, token: bytes) -> Caller | None:
         """Whose token it is, if it is configured or has been verified; every token takes the same time."""
@@ -126,6 +153,9 @@ class Authenticator:
         while len(self._verified) >= _MOST_VERIFIED:
             del self._verified[next(iter(self._verified))]
         self._verified[digest] = caller
+
+    def _kept(self, tokens: Sequence[NamedToken]) -> list[tuple[bytes, Caller]]:
+        return [(self._digest(one.token.encode()), Caller(one.name, one.scope)) for one in tokens]
 
     def _digest(self, token: bytes) -> bytes:
         return hmac.digest(self._key, token, "sha256")
@@ -200,7 +230,10 @@ def open_auth(settings: AuthSettings | None, limit: int, environ: MutableMapping
     if settings is None:
         return None
     verifier = None if settings.oauth is None else _verifier(settings.oauth)
-    return Authenticator(read_tokens(settings, environ), FailureLimit(limit), verifier)
+    file, variable = read_tokens_file(settings), _read_variable(settings, environ)
+    if {one.token for one in file} & {one.token for one in variable}:
+        raise ConfigError("a token stands in the file and in the variable: make a new one", table="server.auth")
+    return Authenticator(file, FailureLimit(limit), verifier, variable=variable)
 
 
 def _verifier(settings: OAuthSettings) -> Verifier:
@@ -213,23 +246,24 @@ def _verifier(settings: OAuthSettings) -> Verifier:
     return open_oauth(settings)
 
 
-def read_tokens(settings: AuthSettings, environ: MutableMapping[str, str]) -> list[NamedToken]:
-    """The tokens of the config's file and variable. Raises `ConfigError`, which never has a token's text."""
-    tokens: list[NamedToken] = []
-    if settings.tokens_file:
-        tokens += _parse(_read_private(Path(settings.tokens_file)), settings.tokens_file)
-    if settings.tokens_env:
-        text = take_variable(settings.tokens_env, environ)
-        if text is None:
-            raise ConfigError(
-                f"the variable {settings.tokens_env} is not set: set it to lines of NAME SCOPE[,SCOPE] TOKEN",
-                table="server.auth",
-                key="tokens_env",
-            )
-        tokens += _parse(text, f"the variable {settings.tokens_env}")
-    if len({one.token for one in tokens}) < len(tokens):
-        raise ConfigError("a token stands in the file and in the variable: make a new one", table="server.auth")
-    return tokens
+def read_tokens_file(settings: AuthSettings) -> list[NamedToken]:
+    """The tokens of the config's file. Raises `ConfigError`, which never has a token's text."""
+    if not settings.tokens_file:
+        return []
+    return _parse(_read_private(Path(settings.tokens_file)), settings.tokens_file)
+
+
+def _read_variable(settings: AuthSettings, environ: MutableMapping[str, str]) -> list[NamedToken]:
+    if not settings.tokens_env:
+        return []
+    text = take_variable(settings.tokens_env, environ)
+    if text is None:
+        raise ConfigError(
+            f"the variable {settings.tokens_env} is not set: set it to lines of NAME SCOPE[,SCOPE] TOKEN",
+            table="server.auth",
+            key="tokens_env",
+        )
+    return _parse(text, f"the variable {settings.tokens_env}")
 
 
 def _parse(text: str, place: str) -> list[NamedToken]:

@@ -451,4 +451,7 @@ def _judge(gateway: Gateway, pairs: RawHeaders, headers: dict[bytes, bytes]) -> 
 
 def fast_lane(gateway: Gateway) -> type[FastLane]:
     """The protocol class for uvicorn's ``http`` option."""
-    return type("GatewayFastLane", (FastLane,), {"gateway": gateway, "patience": _Patience(), "verdicts": {}})
+    verdicts: Verdicts = {}
+    if gateway.auth is not None:
+        gateway.auth.on_change(verdicts.clear)
+    return type("GatewayFastLane", (FastLane,), {"gateway": gateway, "patience": _Patience(), "verdicts": verdicts})

@@ -22,7 +22,7 @@ from muxsim.events import Events
 from muxsim.guest import Guest, trio_guest, watch_on_this_loop
 from muxsim.limits import Reached
 from muxsim.serve.api import API
-from muxsim.serve.auth import Authenticator, open_auth
+from muxsim.serve.auth import Authenticator, open_auth, read_tokens_file
 from muxsim.serve.connections import Bounds, Connections, bounded
 from muxsim.serve.fast_lane import fast_lane
 from muxsim.serve.gateway import Gateway
@@ -92,7 +92,7 @@ class _Host:
         tls: ssl.SSLContext | None,
     ) -> None:
         self._reread = reread
-        self._config = config
+        self._begun_with = self._config = config
         self._auth = auth
         self._tls = tls
         self._listener = listener
@@ -102,6 +102,15 @@ class _Host:
         self._reached = Reached()
         self._events.subscribe(self._reached.on_event)
         self._stop_signals = 0
+
+    def _read_again(self) -> Config:
+        """The config as it stands in its file now, and the tokens in theirs. Raises `ConfigError` for either."""
+        assert self._reread is not None
+        config = self._reread()
+        # Where tokens come from needs a restart, and so does whether there are any.
+        if self._auth is not None and config.auth is not None and config.auth == self._begun_with.auth:
+            self._auth.stage(read_tokens_file(config.auth))
+        return config
 
     async def run(self) -> None:
         """Serve until a signal; the sessions and their processes are ended before this returns."""
@@ -152,12 +161,14 @@ class _Host:
             api.use(config.default)
             endpoints.use(_http_settings(config, times))
             connections.use(_bounds(config.server))
+            if self._auth is not None and self._auth.use_staged():
+                endpoints.doubt_clients()
 
         operations = Operations(
             self._config,
             url,
             sessions,
-            reread=self._reread,
+            reread=None if self._reread is None else self._read_again,
             apply=apply,
             stop=self._on_stop_signal,
             counts=self._reached.counts,

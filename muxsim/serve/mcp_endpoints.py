@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -102,6 +102,11 @@ class MCPEndpoints:
             del self._clients[id]
             return None
         return client
+
+    def doubt_clients(self) -> None:
+        """Have each client's next request judged anew, by its token too."""
+        # Whatever is remembered of a client's requests is remembered of this very object.
+        self._clients = {id: replace(client) for id, client in self._clients.items()}
 
     def on_event(self, event: SessionEvent) -> None:
         """Drop the clients of a session that has ended; a listener for `muxsim.events.Events`."""

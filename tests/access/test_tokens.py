@@ -10,7 +10,7 @@ import pytest
 
 from muxsim.access import AuthSettings
 from muxsim.errors import ConfigError
-from muxsim.serve.auth import Authenticator, open_auth, read_tokens
+from muxsim.serve.auth import Authenticator, open_auth, read_tokens_file
 from muxsim.serve.callers import Caller, Scope, parse_tokens
 from muxsim.serve.failures import WINDOW, FailureLimit
 from transports.asgi import Call
@@ -34,18 +34,17 @@ def test_without_a_table_there_is_no_authentication():
 
 def test_tokens_come_from_a_file_and_from_a_variable(file):
     settings = AuthSettings(tokens_file=str(file), tokens_env="TOKENS")
-    tokens = read_tokens(settings, {"TOKENS": f"root admin {'r' * 32}"})
-    assert [(token.name, token.scope) for token in tokens] == [
-        ("ada", Scope.TRAINER),
-        ("bob", Scope.AGENT),
-        ("root", Scope.ADMIN),
-    ]
+    auth = open_auth(settings, 1, {"TOKENS": f"root admin {'r' * 32}"})
+    assert auth.known(ADA.encode()) == Caller("ada", Scope.TRAINER)
+    assert auth.known(BOB.encode()) == Caller("bob", Scope.AGENT)
+    assert auth.known(b"r" * 32) == Caller("root", Scope.ADMIN)
+    assert repr(auth) == "<Authenticator 3 tokens>"
 
 
 def test_the_variable_is_taken_out_of_the_environment():
     """L21: whatever muxsim starts later cannot inherit it."""
     environ = {"TOKENS": LINES, "PATH": "/bin"}
-    read_tokens(AuthSettings(tokens_env="TOKENS"), environ)
+    open_auth(AuthSettings(tokens_env="TOKENS"), 1, environ)
     assert environ == {"PATH": "/bin"}
 
 
@@ -53,14 +52,14 @@ def test_the_variable_is_taken_out_of_the_environment():
 def test_a_file_that_others_may_use_is_refused(file, mode):
     file.chmod(mode)
     with pytest.raises(ConfigError, match=f"has mode {mode:04o}.*chmod 600") as raised:
-        read_tokens(AuthSettings(tokens_file=str(file)), {})
+        read_tokens_file(AuthSettings(tokens_file=str(file)))
     assert ADA not in str(raised.value)
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o640, 0o440])
 def test_a_file_of_ones_own_or_ones_group_will_do(file, mode):
     file.chmod(mode)
-    assert len(read_tokens(AuthSettings(tokens_file=str(file)), {})) == 2
+    assert len(read_tokens_file(AuthSettings(tokens_file=str(file)))) == 2
 
 
 def test_a_pipe_will_do():
@@ -68,7 +67,7 @@ def test_a_pipe_will_do():
     try:
         os.write(writing, LINES.encode())
         os.close(writing)
-        assert len(read_tokens(AuthSettings(tokens_file=f"/dev/fd/{reading}"), {})) == 2
+        assert len(read_tokens_file(AuthSettings(tokens_file=f"/dev/fd/{reading}"))) == 2
     finally:
         os.close(reading)
 
@@ -86,7 +85,7 @@ def test_a_pipe_will_do():
 def test_a_wrong_file_is_one_line_that_names_it(file, content, complaint):
     file.write_bytes(content)
     with pytest.raises(ConfigError, match=complaint) as raised:
-        read_tokens(AuthSettings(tokens_file=str(file)), {})
+        read_tokens_file(AuthSettings(tokens_file=str(file)))
     assert str(raised.value).startswith(f"{file}: ")
     assert ADA not in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -94,18 +93,37 @@ def test_a_wrong_file_is_one_line_that_names_it(file, content, complaint):
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(ConfigError, match="No such file") as raised:
-        read_tokens(AuthSettings(tokens_file=str(tmp_path / "none")), {})
+        read_tokens_file(AuthSettings(tokens_file=str(tmp_path / "none")))
     assert "none: cannot be read" in str(raised.value)
 
 
 def test_a_variable_that_is_not_set_is_named():
     with pytest.raises(ConfigError, match="the variable TOKENS is not set"):
-        read_tokens(AuthSettings(tokens_env="TOKENS"), {})
+        open_auth(AuthSettings(tokens_env="TOKENS"), 1, {})
 
 
 def test_the_same_token_twice_is_refused(file):
     with pytest.raises(ConfigError, match="in the file and in the variable"):
-        read_tokens(AuthSettings(tokens_file=str(file), tokens_env="TOKENS"), {"TOKENS": LINES})
+        open_auth(AuthSettings(tokens_file=str(file), tokens_env="TOKENS"), 1, {"TOKENS": LINES})
+
+
+# ---- other tokens later
+
+
+def test_staged_tokens_take_the_place_of_the_files_and_the_variables_stay():
+    auth = Authenticator(parse_tokens(LINES), FailureLimit(1), variable=parse_tokens(f"root admin {'r' * 32}"))
+    forgotten = []
+    auth.on_change(lambda: forgotten.append("all"))
+    assert not auth.use_staged()
+    auth.stage(parse_tokens(f"ada admin {ADA}\neve agent {'e' * 32}"))
+    assert auth.known(BOB.encode()) is not None
+    assert not forgotten
+    assert auth.use_staged()
+    assert forgotten == ["all"]
+    assert auth.known(BOB.encode()) is None
+    assert auth.known(ADA.encode()) == Caller("ada", Scope.ADMIN)
+    assert auth.known(b"e" * 32).name == "eve"
+    assert auth.known(b"r" * 32).name == "root"
 
 
 # ---- who is calling

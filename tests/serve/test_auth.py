@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import statistics
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import trio
 from harness import SERVERS, muxsim_serve, serving
 
 from .conftest import environment
-from .machine import descendants, log_lines
+from .machine import descendants, log_lines, logged
 from .test_http_rules import OURS, ROUTES, STRANGERS
 from .wire import (
     BOTH,
@@ -436,3 +437,32 @@ async def test_guesses_are_counted_by_address_without_tokens_too(tmp_path):
         assert [answer.status for answer in answers] == [404] * 5 + [429] * 3
         assert (await ask(running.url, "GET", "/health")).json()["limits"]["max_failures"] == 3
         assert await client.text("say", text="still here") == "still here"
+
+
+# ---- tokens change
+
+
+@pytest.mark.fault("L21")
+async def test_a_reload_takes_a_token_out_of_use_also_on_the_connection_that_it_has_used(tmp_path):
+    """L21: and puts new ones to use; sessions and their owners go on."""
+    async with serving(with_tokens(tmp_path), CONFIG, env=ENVIRON) as running:
+        client = await shake_hands(running.url, headers=[bearer(ADA)])
+        call = json.dumps(tool_call(1, "say", {"text": "x"})).encode()
+        tokens = tmp_path / "config" / "tokens"
+        async with connect(running.url) as connection:
+            for _ in range(3):
+                assert (await connection.ask("POST", client.path, client.headers, call)).status == 200
+            tokens.write_text("ada trainer too-short\n")
+            running.process.send_signal(signal.SIGHUP)
+            refused = await logged(running, event="muxsim.reload_failed")
+            assert "tokens: line 1: a token must be" in refused["problem"]
+            assert "too-short" not in refused["problem"]
+            assert (await connection.ask("POST", client.path, client.headers, call)).status == 200
+            tokens.write_text(f"ada trainer {'n' * 40}\n")
+            running.process.send_signal(signal.SIGHUP)
+            await logged(running, event="muxsim.reloaded")
+            assert (await connection.ask("POST", client.path, client.headers, call)).status == 401
+            renewed = Client(running.url, client.path, client.id, extra=(bearer("n" * 40),))
+            assert await renewed.text("say", text="the same session") == "the same session"
+            assert (await connection.ask("GET", "/sessions", [bearer(BOB)])).status == 401
+            assert (await connection.ask("GET", "/sessions", [bearer(ROOT)])).status == 200
