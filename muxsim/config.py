@@ -141,6 +141,12 @@ class ServerSettings:
     stall_timeout: float = 60.0
     """How long a client may leave something on its event stream unread before the stream is cut."""
 
+    max_buffered: int = 2**20
+    """How many bytes may wait for one client before its session's backend has to wait too."""
+
+    log_buffer: int = 2**20
+    """How many bytes of log may wait for a reader of stderr that does not keep up."""
+
     drain_timeout: float = 0.3
     """How long calls may still take to finish at shutdown, before their sessions are ended."""
 
@@ -589,6 +595,8 @@ _SERVER_KEYS: dict[str, _AnyKind] = {
     "stream_silence": _SECONDS,
     "ping_interval": _SECONDS,
     "stall_timeout": _SECONDS,
+    "max_buffered": _SIZE_KIND,
+    "log_buffer": _SIZE_KIND,
     "drain_timeout": _SECONDS,
     "cgroup": _one_of("auto", "required", "off"),
     "log_format": _one_of("auto", "console", "json"),
@@ -610,12 +618,14 @@ _OAUTH_KEYS: dict[str, _AnyKind] = {
 _LIMIT_KEYS: dict[str, _AnyKind] = {
     "install_timeout": _SECONDS,
     "start_timeout": _SECONDS,
+    "handshake_timeout": _SECONDS_OR_NEVER,
     "call_timeout": _SECONDS_OR_NEVER,
     "idle_timeout": _SECONDS_OR_NEVER,
     "ttl": _SECONDS_OR_NEVER,
     "eof_timeout": _SECONDS,
     "term_timeout": _SECONDS,
     "max_line": _SIZE_KIND,
+    "max_in_flight": _Kind("a whole number from 1", _whole(1)),
     "max_waiting": _Kind("a whole number from 1", _whole(1)),
     "stderr_lines": _Kind("a whole number from 0", _whole(0)),
     "max_failed_starts": _Kind("a whole number from 0", _whole(0)),

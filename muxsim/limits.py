@@ -7,7 +7,7 @@ docs/limits.md is made from this table.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from muxsim.events import SessionEvent, What
@@ -22,6 +22,7 @@ CONNECTIONS: Final[Mapping[str, str]] = {
     "max_failures": "429 for one more wrong token or unknown session from the same address, until the minute is over",
     "max_body": "413 as soon as it is known, and the connection is closed",
     "body_timeout": "408, and the connection is closed",
+    "max_buffered": "the session's backend is not read on until the client has caught up; nothing is dropped",
     "stall_timeout": "the event stream is cut; its client may come back with Last-Event-ID",
 }
 """Of connections and requests, in the order in which a request meets them."""
@@ -40,13 +41,16 @@ OPENS: Final[Mapping[str, str]] = {
 
 SERVER: Final[Mapping[str, str]] = {
     "spare_idle": "past memory_limit, sessions idle for so long are ended, the longest idle first",
+    "log_buffer": "lines are left out; the log says how many",
     "drain_timeout": "at shutdown, calls still in flight get an error and their sessions are ended",
 }
 """Of muxsim as a whole."""
 
 SESSIONS: Final[Mapping[str, str]] = {
+    "handshake_timeout": "the session ends",
     "start_timeout": "the session ends, and the handshake gets an error",
     "call_timeout": "the call gets error -32001, and the backend a cancellation",
+    "max_in_flight": "error -32003 for one more request",
     "max_waiting": "503 for one more message",
     "idle_timeout": "the session ends",
     "ttl": "the session ends, and calls in flight get an error",
@@ -68,6 +72,7 @@ class Reached:
 
     def __init__(self) -> None:
         self._counts = dict.fromkeys((*CONNECTIONS, *SERVER, *SESSIONS, *PROCESSES), 0)
+        self._elsewhere: dict[str, Callable[[], int]] = {}
 
     def __repr__(self) -> str:
         return f"<Reached { ({name: count for name, count in self._counts.items() if count}) }>"
@@ -78,7 +83,11 @@ class Reached:
 
     def counts(self) -> dict[str, int]:
         """By setting, for all of them."""
-        return dict(self._counts)
+        return self._counts | {setting: read() for setting, read in self._elsewhere.items()}
+
+    def counted_by(self, setting: str, read: Callable[[], int]) -> None:
+        """Take the count of this bound from whoever keeps it."""
+        self._elsewhere[setting] = read
 
     def on_event(self, event: SessionEvent) -> None:
         """Count those of sessions; a listener for `muxsim.events.Events`."""

@@ -95,6 +95,9 @@ class Limits:
     start_timeout: float = 60.0
     """From the start of a backend to its answer to the first request (`initialize`)."""
 
+    handshake_timeout: float | None = 600.0
+    """How long a new session waits for the first request of a client."""
+
     call_timeout: float | None = None
     """From a request to its answer. A call past it gets an error and the backend a cancellation."""
 
@@ -114,6 +117,9 @@ class Limits:
 
     max_line: int = 64 * 2**20
     """The longest message a backend may write; a longer one ends its session."""
+
+    max_in_flight: int = 256
+    """How many requests of a session's clients may be in flight; one more gets an error."""
 
     max_waiting: int = 64
     """How many messages of clients may wait for a backend that does not read; one more gets an error."""

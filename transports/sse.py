@@ -9,7 +9,7 @@ from transports.event_stream import EventStream
 from transports.interfaces import Receiver
 from transports.messages import Message, RequestId
 from transports.sse_codec import encode_event
-from transports.streamable_http import HIGH_WATER, LOW_WATER, StreamTimes
+from transports.streamable_http import StreamTimes
 
 
 class SSE:
@@ -28,13 +28,13 @@ class SSE:
 
     @property
     def congested(self) -> bool:
-        """Whether more than `HIGH_WATER` bytes wait for the client; stays True until fewer than `LOW_WATER` do."""
+        """Whether more bytes wait for the client than may; stays True until fewer than a quarter of that do."""
         return self._congested
 
     def send(self, message: Message, about: RequestId | None = None) -> None:
         """Put a message on the stream."""
         self._stream.put(message)
-        if self._stream.backlog > HIGH_WATER:
+        if self._stream.backlog > self._times.buffered:
             self._congested = True
 
     def withdraw(self, about: RequestId) -> None:
@@ -68,6 +68,6 @@ class SSE:
             yield encode_event(message.encode())
 
     def _taken(self) -> None:
-        if self._congested and self._stream.backlog < LOW_WATER:
+        if self._congested and self._stream.backlog < self._times.resume:
             self._congested = False
             self._receiver.drained()

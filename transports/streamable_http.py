@@ -31,9 +31,8 @@ from transports.interfaces import Receiver
 from transports.messages import Kind, Message, RequestId
 from transports.sse_codec import encode_event
 
-# Above this much waiting for a slow reader, whoever feeds it has to wait; below the second, it may go on.
+# Above this much waiting for a slow reader, whoever feeds it has to wait; below a quarter of it, it may go on.
 HIGH_WATER: Final = 1024 * 1024
-LOW_WATER: Final = 256 * 1024
 # How long, and how many, finished event streams can still be asked for with Last-Event-ID; all others always can.
 RESUME_WINDOW: Final = 60.0
 RESUMABLE_STREAMS: Final = 32
@@ -49,11 +48,17 @@ _WATCH_AFTER: Final = 0.05
 @dataclass(frozen=True)
 class StreamTimes:
     """Seconds: of ``silence`` before a call's answer becomes an event stream, between ``ping``s, and of a reader's
-    ``stall`` before its stream is cut."""
+    ``stall`` before its stream is cut; and how many bytes may wait for one client (``buffered``)."""
 
     silence: float = 5.0
     ping: float = 15.0
     stall: float = 60.0
+    buffered: int = HIGH_WATER
+
+    @property
+    def resume(self) -> int:
+        """Fewer bytes than this have to wait until more may come."""
+        return self.buffered // 4
 
 
 class ShortExchange(Protocol):
@@ -93,7 +98,7 @@ class StreamableHTTP:
 
     @property
     def congested(self) -> bool:
-        """Whether more than `HIGH_WATER` bytes wait for the client; stays True until fewer than `LOW_WATER` do."""
+        """Whether more bytes wait for the client than may; stays True until fewer than a quarter of that do."""
         return self._congested
 
     @property
@@ -120,7 +125,7 @@ class StreamableHTTP:
             self._finish(stream)
         else:
             (self._standing if about in self._json_only else stream).put(message)
-        if not self._congested and self._backlog() > HIGH_WATER:
+        if not self._congested and self._backlog() > self._times.buffered:
             self._congested = True
 
     def withdraw(self, about: RequestId) -> None:
@@ -271,7 +276,7 @@ class StreamableHTTP:
         return self._standing.backlog + sum(stream.backlog for stream in self._exchanges.values())
 
     def _taken(self) -> None:
-        if self._congested and self._backlog() < LOW_WATER:
+        if self._congested and self._backlog() < self._times.resume:
             self._congested = False
             self._receiver.drained()
 
@@ -289,7 +294,7 @@ class SingleExchange:
 
     @property
     def congested(self) -> bool:
-        """Whether more than `HIGH_WATER` bytes wait for the client; stays True until fewer than `LOW_WATER` do."""
+        """Whether more bytes wait for the client than may; stays True until fewer than a quarter of that do."""
         return self._congested
 
     def send(self, message: Message, about: RequestId | None = None) -> None:
@@ -298,7 +303,7 @@ class SingleExchange:
             self.dropped += 1
             return
         self._stream.put(message, last=message.is_answer)
-        if self._stream.backlog > HIGH_WATER:
+        if self._stream.backlog > self._times.buffered:
             self._congested = True
 
     def withdraw(self, about: RequestId) -> None:
@@ -359,7 +364,7 @@ class SingleExchange:
             yield encode_event(message.encode())
 
     def _taken(self) -> None:
-        if self._congested and self._stream.backlog < LOW_WATER:
+        if self._congested and self._stream.backlog < self._times.resume:
             self._congested = False
             if self._receiver is not None:
                 self._receiver.drained()

@@ -105,9 +105,9 @@ def serve(
     from muxsim.serve import host as server  # noqa: PLC0415
     from muxsim.serve.log import configure  # noqa: PLC0415
 
-    configure(loaded.server.log_format, loaded.server.log_level)
+    sink = configure(loaded.server.log_format, loaded.server.log_level, loaded.server.log_buffer)
     try:
-        server.serve(loaded, announce, reread)
+        server.serve(loaded, announce, reread, lambda: sink.dropped)
     except (ListenError, ConfigError) as error:
         _fail(error)
 
@@ -129,7 +129,7 @@ def stdio(
     from muxsim.serve.log import configure  # noqa: PLC0415
     from muxsim.serve.stdio_front import serve_stdio  # noqa: PLC0415
 
-    configure(loaded.server.log_format, loaded.server.log_level)
+    configure(loaded.server.log_format, loaded.server.log_level, loaded.server.log_buffer)
     try:
         finished = serve_stdio(loaded, loaded.environment(env).name, seed)
     except (UnknownEnvironment, ConfigError) as error:

@@ -53,8 +53,15 @@ class Serving:
     config: Config
 
 
-def serve(config: Config, announce: Callable[[Serving], None], reread: Callable[[], Config] | None = None) -> None:
+def serve(
+    config: Config,
+    announce: Callable[[Serving], None],
+    reread: Callable[[], Config] | None = None,
+    lines_dropped: Callable[[], int] = lambda: 0,
+) -> None:
     """Serve until SIGINT or SIGTERM; a second one ends it at once. SIGHUP puts to use what ``reread`` returns then.
+
+    ``lines_dropped`` tells how many lines the log had to leave out.
 
     Raises `ListenError` or `ConfigError` before anything has been started if the address cannot be had, or a file of
     tokens or certificates is wrong.
@@ -66,7 +73,7 @@ def serve(config: Config, announce: Callable[[Serving], None], reread: Callable[
             structlog.get_logger().warning("muxsim.no_tls", advice="tokens travel in the clear: set server.tls_cert")
         _run_in_batches()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_Host(config, listener, announce, reread, auth, tls).run())
+            runner.run(_Host(config, listener, announce, reread, lines_dropped, auth, tls).run())
 
 
 def _run_in_batches() -> None:
@@ -88,6 +95,7 @@ class _Host:
         listener: socket.socket,
         announce: Callable[[Serving], None],
         reread: Callable[[], Config] | None,
+        lines_dropped: Callable[[], int],
         auth: Authenticator | None,
         tls: ssl.SSLContext | None,
     ) -> None:
@@ -101,6 +109,7 @@ class _Host:
         self._events.subscribe(log_event)
         self._reached = Reached()
         self._events.subscribe(self._reached.on_event)
+        self._reached.counted_by("log_buffer", lines_dropped)
         self._stop_signals = 0
 
     def _read_again(self) -> Config:
@@ -171,7 +180,7 @@ class _Host:
             reread=None if self._reread is None else self._read_again,
             apply=apply,
             stop=self._on_stop_signal,
-            counts=self._reached.counts,
+            counts=lambda: {**self._reached.counts(), **pool.statistics().leases.reached},
         )
         self._watch_signals(operations)
         stopping = asyncio.ensure_future(self._stop_when_told(server, sessions, pool, bridge))
@@ -254,7 +263,12 @@ def _has_terminal() -> bool:
 
 
 def _stream_times(settings: ServerSettings) -> StreamTimes:
-    return StreamTimes(silence=settings.stream_silence, ping=settings.ping_interval, stall=settings.stall_timeout)
+    return StreamTimes(
+        silence=settings.stream_silence,
+        ping=settings.ping_interval,
+        stall=settings.stall_timeout,
+        buffered=settings.max_buffered,
+    )
 
 
 def _http_settings(config: Config, times: StreamTimes) -> HTTPSettings:

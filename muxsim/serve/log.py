@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sys
 from typing import Any, Final, TextIO, cast
@@ -10,51 +9,51 @@ from typing import Any, Final, TextIO, cast
 import structlog
 
 from muxsim.events import SessionEvent, What
+from muxsim.serve.log_sink import LogSink
 from muxsim.session.session import FAILURES
 
 _LEVELS: Final = {
     What.OPENING: "debug",
     What.STDERR: "info",
     What.REJECTED: "warning",
+    What.LIMIT: "warning",
     What.OPEN_FAILED: "warning",
     What.CRASHED: "error",
 }
 
 
-def configure(log_format: str, level: str) -> None:
-    """Write JSON lines, or lines for people where stderr is a terminal or "console" was asked for."""
+def configure(log_format: str, level: str, buffer: int) -> LogSink:
+    """Write JSON lines, or lines for people where stderr is a terminal or "console" was asked for.
+
+    ``buffer`` bytes may wait for whoever reads them; what is left out past that is counted by the sink.
+    """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if console else structlog.processors.JSONRenderer()
     )
+    processors: list[Any] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        renderer,
+    ]
+
+    def notice(lines: int) -> str:
+        event: Any = {"event": "log.lines_left_out", "lines": lines, "setting": "log_buffer"}
+        for process in processors:
+            event = process(None, "warning", event)
+        return f"{event}\n"
+
+    sink = LogSink(sys.stderr.fileno(), buffer, notice)
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Sink(sys.stderr))),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", sink)),
         cache_logger_on_first_use=True,
     )
     # uvicorn and asyncio report with the standard library's logging: their words are lines of this log too.
     logging.basicConfig(handlers=[_IntoThisLog()], level=logging.WARNING, force=True)
-
-
-class _Sink:
-    """stderr, whose reader may go: then there is no log, but the sessions go on and can still be ended."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.write(text)
-
-    def flush(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.flush()
+    return sink
 
 
 class _IntoThisLog(logging.Handler):

@@ -117,6 +117,8 @@ class Session:
         self._last_activity = self.created
         self._had_listeners = False
         self._handshake_deadline = math.inf
+        patience = None if lasting else spec.limits.handshake_timeout
+        self._greeting_deadline = math.inf if patience is None else self.created + patience
         self._answered = False
         self._progress: Progress | None = None
         self._call_deadlines: dict[tuple[Attachment, messages.RequestId], float] = {}
@@ -253,7 +255,9 @@ class Session:
 
     def _next_deadline(self) -> float:
         calls = min(self._call_deadlines.values(), default=math.inf)
-        return min(self._handshake_deadline, self._ttl_deadline(), self._idle_deadline(), calls)
+        return min(
+            self._greeting_deadline, self._handshake_deadline, self._ttl_deadline(), self._idle_deadline(), calls
+        )
 
     def _ttl_deadline(self) -> float:
         return math.inf if self._ttl is None else self.created + self._ttl
@@ -273,6 +277,9 @@ class Session:
         limits = self.spec.limits
         if now >= self._handshake_deadline:
             self.end("start_timeout", f"no answer to initialize within {limits.start_timeout:g} s (start_timeout)")
+        elif now >= self._greeting_deadline:
+            text = f"no client shook hands within {limits.handshake_timeout:g} s (handshake_timeout)"
+            self.end("handshake_timeout", text)
         elif now >= self._ttl_deadline():
             self.end("ttl", f"the session has lived its {self._ttl:g} s (ttl)")
         elif now >= self._idle_deadline():
@@ -294,6 +301,7 @@ class Session:
             del self._call_deadlines[key]
             self._touch()
             attachment, request_id = key
+            self._emit(What.LIMIT, limit="call_timeout")
             text = f"no answer within {attachment.patience:g} s (call_timeout)"
             self._scored.pop(key, None)
             self._carry_out(self._router.cancel(attachment, request_id))
@@ -342,8 +350,20 @@ class Session:
             return
         self._last_activity = self._now()
         if message.kind is Kind.REQUEST:
+            if self._router.in_flight >= self.spec.limits.max_in_flight:
+                self._refuse_one_more(attachment, message)
+                return
             message = self._expect(attachment, message)
         self._carry_out(self._router.from_client(attachment, message))
+
+    def _refuse_one_more(self, attachment: Attachment, message: Message) -> None:
+        self._emit(What.LIMIT, limit="max_in_flight")
+        text = (
+            f"{self.spec.limits.max_in_flight} requests of this session are in flight, as many as may (max_in_flight)"
+        )
+        # About nothing if its id is another's, which is still waiting for its own answer.
+        about = None if self._router.awaits(attachment, message.id) else message.id
+        attachment.transport.send(messages.error(message.id, BUSY, text), about)
 
     def _expect(self, attachment: Attachment, message: Message) -> Message:
         """Note what a request is to get, unless its id is in flight already: then it gets a refusal."""
@@ -376,6 +396,7 @@ class Session:
     def _expect_answer(self, attachment: Attachment, message: Message) -> None:
         limits, now = self.spec.limits, self._last_activity
         if self.state is State.STARTED:
+            self._greeting_deadline = math.inf
             if self._progress is not None and self._handshake_deadline == math.inf:
                 self._progress.asked()
             self._handshake_deadline = min(self._handshake_deadline, now + limits.start_timeout)
@@ -485,8 +506,9 @@ class Session:
 
     def _send(self, attachment: Attachment, message: Message, about: messages.RequestId | None) -> None:
         attachment.transport.send(message, about)
-        if attachment.transport.congested:
+        if attachment.transport.congested and attachment not in self._slow:
             self._slow.add(attachment)
+            self._emit(What.LIMIT, limit="max_buffered")
 
     def _emit(self, what: What, **details: Any) -> None:
         self._events.emit(SessionEvent(what, self.id, self.spec.name, self.seed, self.pid, details))

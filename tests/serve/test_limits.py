@@ -10,8 +10,8 @@ import trio
 from harness import serving
 
 from .conftest import environment
-from .machine import descriptors, eventually, memory, peak_memory
-from .wire import ask, connect, shake_hands, text_of, tool_call
+from .machine import descriptors, eventually, logged, memory, peak_memory
+from .wire import ask, connect, open_session, shake_hands, text_of, tool_call
 
 pytestmark = pytest.mark.children
 
@@ -306,3 +306,67 @@ async def test_requests_of_both_ways_on_one_connection_count_towards_no_bound(st
         assert (await connection.ask("POST", "/mcp", client.headers, body)).status == 200
     limits = (await ask(strict.url, "GET", "/health")).json()["limits"]
     assert not any(limits.values())
+
+
+# ---- of sessions
+
+SESSION_LIMITS = """[server]
+max_buffered = "64 KiB"
+handshake_timeout = 0.5
+max_in_flight = 3
+max_line = "1 MiB"
+"""
+
+
+@pytest.fixture
+async def bounded(tmp_path):
+    async with serving(tmp_path, SESSION_LIMITS + environment("naughty", extra="call_timeout = 2")) as muxsim:
+        yield muxsim
+
+
+async def test_a_session_that_no_client_shakes_hands_with_ends(bounded):
+    session = await open_session(bounded.url)
+    ended = await logged(bounded, event="session.ended", session=session["id"])
+    assert ended["cause"] == "handshake_timeout"
+    client = await shake_hands(bounded.url, "/mcp")
+    await trio.sleep(0.7)
+    assert await client.text("say", text="still here") == "still here"
+    assert await reached(bounded.url, "handshake_timeout") == 1
+
+
+async def test_one_more_request_than_may_be_in_flight_gets_an_error_that_names_the_setting(bounded):
+    client = await shake_hands(bounded.url, "/mcp")
+    async with AsyncExitStack() as stack:
+        for number in range(3):
+            await stack.enter_async_context(client.posting(tool_call(f"hang {number}", "hang")))
+
+        async def all_in_flight():
+            return (await client.session())["in_flight"] == 3
+
+        await eventually(all_in_flight)
+        for headers in ([], [("Accept", "application/json")]):
+            refused = (await client.post(tool_call(7, "say", {"text": "x"}), headers)).json()
+            assert (refused["id"], refused["error"]["code"]) == (7, -32003)
+            assert "(max_in_flight)" in refused["error"]["message"]
+    await logged(bounded, event="session.limit", limit="call_timeout", within=5)
+    assert await client.text("say", text="room again") == "room again"
+    limits = (await ask(bounded.url, "GET", "/health")).json()["limits"]
+    assert (limits["max_in_flight"], limits["call_timeout"]) == (2, 3)
+
+
+async def test_a_line_too_long_is_counted(bounded):
+    client = await shake_hands(bounded.url, "/mcp")
+    assert "(max_line)" in (await client.call("big", mib=2))["error"]["message"]
+    assert await reached(bounded.url, "max_line") == 1
+
+
+async def test_a_client_that_does_not_read_holds_up_its_own_session_only(bounded):
+    """L5: at 64 KiB; that is counted."""
+    client, other = await shake_hands(bounded.url, "/mcp"), await shake_hands(bounded.url, "/mcp")
+    async with client.listening(receive_buffer=4096):
+        await client.post({"jsonrpc": "2.0", "method": "notifications/x"})
+        flood = tool_call(1, "notification_flood", {"count": 16_000})
+        async with client.posting(flood, [("Accept", "application/json, text/event-stream")]):
+            await logged(bounded, event="session.limit", limit="max_buffered", within=5)
+            assert await other.text("say", text="not me") == "not me"
+    assert await reached(bounded.url, "max_buffered") >= 1

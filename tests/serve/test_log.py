@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import trio
 from harness import MUXSIM, SERVERS, serving
 
 from .conftest import environment
-from .machine import eventually, log_lines, logged
+from .machine import eventually, log_lines, logged, memory
 from .wire import ask, connect, open_session, rpc, shake_hands, text_of
 
 pytestmark = pytest.mark.children
@@ -143,6 +144,78 @@ async def test_sessions_on_their_own_url_and_by_handshake_are_the_same_to_the_lo
 async def test_a_log_that_nobody_reads_any_more_stops_neither_sessions_nor_muxsim_H17(tmp_path):
     with trio.fail_after(30):
         await trio.to_thread.run_sync(_serve_without_a_log, tmp_path)
+
+
+async def test_a_log_whose_reader_is_asleep_stalls_no_session_H17(tmp_path):
+    """H17: a full pipe on stderr. Memory is bounded, what is left out is counted, and told when the reader wakes up."""
+    with trio.fail_after(60):
+        await trio.to_thread.run_sync(_serve_to_a_sleeping_reader, tmp_path)
+
+
+def _serve_to_a_sleeping_reader(tmp_path):
+    reads, writes = os.pipe()
+    fcntl.fcntl(writes, fcntl.F_SETPIPE_SZ, 4096)
+    (tmp_path / "muxsim.toml").write_text('[server]\nlog_buffer = "64 KiB"\n' + environment("naughty"))
+    command = [*MUXSIM, "serve", "--port", "0", "--log-format", "json"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=writes, text=True)
+    os.close(writes)
+    try:
+        url = process.stdout.readline().split()[-1]
+        before = memory(process.pid)
+        for number in range(120):
+            opened = httpx2.post(f"{url}/sessions", json={"id": f"s{number}"}, timeout=5)
+            assert opened.status_code == 201
+            assert httpx2.delete(f"{url}/sessions/s{number}", timeout=5).status_code == 204
+        assert memory(process.pid) - before < 16 * 2**20
+        dropped = httpx2.get(f"{url}/health", timeout=5).json()["limits"]["log_buffer"]
+        assert dropped > 0
+        log = b""
+        while b"log.lines_left_out" not in log:
+            log += os.read(reads, 65536)
+        process.send_signal(signal.SIGTERM)
+        while data := os.read(reads, 65536):
+            log += data
+        assert process.wait(5) == 0
+        lines = [json.loads(line) for line in log.splitlines()]
+        told = [line["lines"] for line in lines if line["event"] == "log.lines_left_out"]
+        assert sum(told) == dropped
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        os.close(reads)
+
+
+async def test_a_muxsim_whose_log_is_blocked_can_be_stopped_H17(tmp_path):
+    """H17: what waits is given a moment, and no more."""
+    with trio.fail_after(30):
+        await trio.to_thread.run_sync(_stop_with_a_blocked_log, tmp_path)
+
+
+def _stop_with_a_blocked_log(tmp_path):
+    reads, writes = os.pipe()
+    fcntl.fcntl(writes, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writes, False)
+    while True:
+        try:
+            os.write(writes, b"x" * 512)
+        except BlockingIOError:
+            break
+    os.set_blocking(writes, True)
+    (tmp_path / "muxsim.toml").write_text(environment("naughty"))
+    command = [*MUXSIM, "serve", "--port", "0", "--log-format", "json"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=writes, text=True)
+    os.close(writes)
+    try:
+        url = process.stdout.readline().split()[-1]
+        assert httpx2.post(f"{url}/sessions", json={}, timeout=5).status_code == 201
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        os.close(reads)
 
 
 def _serve_without_a_log(tmp_path):

@@ -121,5 +121,5 @@ async def test_without_patience_nothing_is_ended(pool, autojump_clock):
     async with open_sessions(pool, SPECS, Events()) as sessions, relieving(sessions, pool, patience=None):
         session = await sessions.open("game")
         pool.reading = reading(120)
-        await trio.sleep(1000)
+        await trio.sleep(500)
         assert session.live
