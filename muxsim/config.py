@@ -31,6 +31,7 @@ COMMAND_LINE = "the command line"
 _SHOWN_CHARACTERS = 80
 _SLIP_LIKENESS = 0.8  # between mcp_servers and mcpServers it is more, between context_servers and mcpServers less
 
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _VARIABLE = re.compile(r"\$(\$\{)|\$\{([^{}]*)\}|(\$\{)")
 _VARIABLE_NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
@@ -355,6 +356,8 @@ def _environment(name: str, table: "_Table", values: Mapping[str, Any], defaults
         env=values.get("env", {}),
         cwd=_absolute(values.get("cwd", "."), table.folder),
         shared=values.get("shared", False),
+        zygote=values.get("zygote", True),
+        preload=values.get("preload", ()),
         control=values.get("control", False),
         seeded=_seeded(table, values),
         warm=values.get("warm", 0),
@@ -653,6 +656,10 @@ _ENVIRONMENT_KEYS: dict[str, _AnyKind] = {
     "cwd": _TEMPLATE,
     "python": _TEMPLATE,
     "shared": _FLAG,
+    "zygote": _FLAG,
+    "preload": _ListOf(
+        'a list of modules, such as ["numpy"]', _Kind("a module's name, such as numpy.linalg", _matching(_MODULE))
+    ),
     "control": _FLAG,
     "seeded": _FLAG,
     "warm": _Kind("a whole number from 0", _whole(0)),

@@ -214,6 +214,12 @@ class EnvSpec:
     warm: int = 0
     """How many processes are kept ready before anybody asks."""
 
+    zygote: bool = True
+    """Whether a Python environment's sessions are forked from a process that has imported its modules."""
+
+    preload: tuple[str, ...] = ()
+    """Modules that this process imports beside the ones it has seen the environment import."""
+
     limits: Limits = Limits()
     """The bounds of each session."""
 

@@ -145,7 +145,7 @@ class API:
                 "version": __version__,
                 "sessions": len(self._sessions),
                 "waiting": statistics.leases.waiting,
-                "processes": statistics.processes.alive,
+                "processes": statistics.processes.alive - statistics.zygotes.alive,
                 "limits": {**self._reached.counts(), **dict.fromkeys(OPENS, 0), **statistics.leases.reached},
                 "warm": statistics.warm,
             },

@@ -29,6 +29,7 @@ from muxsim.supervise.packages import Packages
 from muxsim.supervise.process import AT_ONCE, Launcher, LauncherStatistics, Process, ProcessStartError
 from muxsim.supervise.slots import SlotStatistics
 from muxsim.supervise.warm import LaunchIn, Warm, open_warm
+from muxsim.supervise.zygotes import Zygotes, ZygoteStatistics, open_zygotes
 from transports.interfaces import Bell, Watch
 
 # What a process cannot be started for that is the machine's fault, and may be over soon.
@@ -51,6 +52,7 @@ class PoolStatistics:
     processes: LauncherStatistics
     exhaustions: int
     warm: Mapping[str, SlotStatistics] = field(default_factory=dict)
+    zygotes: ZygoteStatistics = field(default_factory=ZygoteStatistics)
 
 
 @dataclass(slots=True)
@@ -75,8 +77,10 @@ class Pool:
         watch: Watch | None,
         packages: Packages,
         warm: Warm,
+        zygotes: Zygotes,
     ) -> None:
         self._launcher = launcher
+        self._zygotes = zygotes
         self._enclosures = enclosures
         self._admission = Admission(capacity)
         self._meter = meter
@@ -96,7 +100,13 @@ class Pool:
     def statistics(self) -> PoolStatistics:
         """A snapshot."""
         leases = self._admission.statistics(trio.current_time())
-        return PoolStatistics(leases, self._launcher.statistics(), self._exhaustions, self._warm.statistics())
+        return PoolStatistics(
+            leases,
+            self._launcher.statistics(),
+            self._exhaustions,
+            self._warm.statistics(),
+            self._zygotes.statistics(),
+        )
 
     def keep_warm(self, specs: Iterable[EnvSpec]) -> None:
         """Keep processes ready for sessions of these environments, as many as each wants, and of no others."""
@@ -145,12 +155,14 @@ class Pool:
             self.failed(lease)
             raise StartError(text) from error
         try:
-            return Backend(process, lease.spec.limits, listener, self._watch, enclosure)
+            backend = Backend(process, lease.spec.limits, listener, self._watch, enclosure)
         except OSError as error:
             await process.end(AT_ONCE)
             await enclosure.close()
             text = f"environment {lease.spec.name!r}: its pipes cannot be used: {error}"
             raise self._exhausted(text) if error.errno in _EXHAUSTED else StartError(text) from error
+        backend.on_first_message = self._zygotes.hook_of(process)
+        return backend
 
     async def _take_warm(self, lease: Lease, launch_in: LaunchIn) -> tuple[Process, Enclosure] | None:
         taken = await self._warm.take(lease.spec, launch_in)
@@ -165,7 +177,7 @@ class Pool:
         launch = launch_in(workspace=workspace)
         # The mark by which strays are found is in the child's environment; the session's id, which opens its URLs,
         # must not be.
-        spawn = partial(self._launcher.spawn, session=secrets.token_hex(8))
+        spawn = partial(self._zygotes.spawn, lease.spec, session=secrets.token_hex(8))
         try:
             return await self._enclosures.start(lease.spec, launch, workspace, spawn)
         except ProcessStartError as error:
@@ -332,15 +344,18 @@ async def open_pool(
     are required and cannot be had. On the way out every process it started is ended, and every folder removed.
     """
     meter = None if memory_limit is None else MemoryMeter(memory_limit)
+    # A single session would wait for a zygote as long as for its own imports.
+    several = capacity.max_sessions > 1
     with strays.own_folder() as root:
         try:
             with open_enclosures(specs, cgroup) as enclosures:
                 packages = Packages()
                 async with (
                     Launcher.open(folder=str(root)) as launcher,
+                    open_zygotes(launcher, root, enabled=several) as zygotes,
                     open_warm(launcher, enclosures, packages, root) as warm,
                 ):
-                    yield Pool(launcher, enclosures, capacity, meter, root, watch, packages, warm)
+                    yield Pool(launcher, enclosures, capacity, meter, root, watch, packages, warm, zygotes)
         finally:
             with trio.CancelScope(shield=True):
                 await _remove([root])

@@ -9,7 +9,7 @@ import pytest
 import trio
 from harness import SERVERS, Running, muxsim_serve
 
-from .machine import descendants, descriptors, eventually
+from .machine import ZYGOTE_DESCRIPTORS, descendants, descriptors, eventually, zygotes
 from .wire import ask, shake_hands
 
 LIMIT = 30
@@ -61,9 +61,10 @@ class Shared:
 
     def leftovers(self):
         """What it has beyond what it always has."""
-        processes = [pid for pid in descendants(self.pid) if pid != self.guardian]
+        held = zygotes(self.pid)
+        processes = [pid for pid in descendants(self.pid) if pid != self.guardian and pid not in held]
         folders = [path for root in self.temporary.glob("muxsim-*") for path in root.iterdir()]
-        more = len(descriptors(self.pid)) - self.descriptors
+        more = len(descriptors(self.pid)) - self.descriptors - len(held) * ZYGOTE_DESCRIPTORS
         return [*processes, *folders, *(["descriptors", descriptors(self.pid)] if more > 0 else [])]
 
 
@@ -88,8 +89,10 @@ def shared_muxsim(tmp_path_factory):
     temporary.mkdir()
     with muxsim_serve(folder, CONFIG, env={"TMPDIR": str(temporary), "MUXSIM_TEST_SECRET": "very-secret"}) as running:
         (guardian,) = descendants(running.process.pid)
+        pid = running.process.pid
         trio.run(_play_a_session, running.url)
-        yield Shared(running, temporary, guardian, len(descriptors(running.process.pid)))
+        trio.run(eventually, lambda: zygotes(pid), LIMIT)
+        yield Shared(running, temporary, guardian, len(descriptors(pid)) - len(zygotes(pid)) * ZYGOTE_DESCRIPTORS)
 
 
 async def _play_a_session(url):

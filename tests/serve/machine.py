@@ -13,6 +13,9 @@ from harness import alive
 GRACE = 2.0
 """Seconds after which nothing of a session is left; the promise that these tests are about."""
 
+ZYGOTE_DESCRIPTORS = 4
+"""What a supervisor has open for a zygote: its channel, its two outputs, its pidfd."""
+
 _LOOK_AGAIN = 0.01
 
 
@@ -54,10 +57,26 @@ def descriptors(pid):
     return found
 
 
+def zygotes(pid):
+    """The processes below this one that environments' sessions are forked from; they stay."""
+    return [below for below in descendants(pid) if b"/zygote.py" in command_line(below)]
+
+
+def command_line(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
 def descendants(pid):
     """The pids of everything below a process, as far as it is not orphaned."""
     below = []
-    for task in Path(f"/proc/{pid}/task").glob("*"):
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:  # ended meanwhile
+        return []
+    for task in tasks:
         try:
             children = [int(child) for child in (task / "children").read_text().split()]
         except OSError:

@@ -1,0 +1,104 @@
+"""Runs an environment's script as the interpreter itself would: for the processes of learner.py and zygote.py.
+
+These are run by their path, with the environment's own interpreter, which need not have muxsim; standard library only,
+and little of it, since every module that is here before the script is one that the script might not have wanted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from importlib.machinery import SourceFileLoader
+from typing import Any, NamedTuple
+
+LEARNING = b"muxsim: learning\n"
+"""What a learner writes to its stdout just before the script begins."""
+
+
+class Program(NamedTuple):
+    """What to run as `__main__`: the code of a script, or a module's name."""
+
+    code: types.CodeType | None
+    namespace: dict[str, Any]
+    module: str
+
+
+def script_folder(script: str) -> str:
+    """What Python puts first on sys.path for a script."""
+    return os.path.dirname(os.path.realpath(script))
+
+
+def safe_path() -> bool:
+    return bool(getattr(sys.flags, "safe_path", False) or sys.flags.isolated)
+
+
+def new_main(script: str | None, names: list[str]) -> dict[str, Any]:
+    """A `__main__` as the interpreter makes it, with these names, in the place of ours; returns its namespace."""
+    main = types.ModuleType("__main__")
+    namespace = main.__dict__
+    namespace.clear()
+    values: dict[str, Any] = {
+        "__name__": "__main__",
+        "__annotations__": {},
+        "__builtins__": sys.modules["builtins"],
+        "__loader__": None,
+    }
+    for name in names:
+        if script is None and name in ("__file__", "__cached__"):
+            continue
+        namespace[name] = values.get(name)
+    if script is not None:
+        namespace["__file__"] = os.path.abspath(script)
+        namespace["__loader__"] = SourceFileLoader("__main__", namespace["__file__"])
+    sys.modules["__main__"] = main
+    return namespace
+
+
+def compile_script(script: str) -> types.CodeType:
+    with open(script, "rb") as file:
+        return compile(file.read(), os.path.abspath(script), "exec", dont_inherit=True)
+
+
+def become(argv: list[str], options: int, names: list[str], code: types.CodeType | None = None) -> Program:
+    """Set up what the interpreter does before the script or module of `argv` begins to run.
+
+    `options` counts those of the interpreter, `names` are what its `__main__` has at first. sys.path is without
+    an entry for the script.
+    """
+    if hasattr(sys, "orig_argv"):
+        sys.orig_argv[:] = argv
+    words = argv[options + 1 :]
+    if words[0] == "-m":
+        sys.argv[:] = ["-m", *words[2:]]
+        if not safe_path():
+            sys.path.insert(0, os.getcwd())
+        return Program(None, new_main(None, names), words[1])
+    sys.argv[:] = words
+    if not safe_path():
+        sys.path.insert(0, script_folder(words[0]))
+    namespace = new_main(words[0], names)
+    return Program(code or compile_script(words[0]), namespace, "")
+
+
+def hide(ours: str, error: BaseException) -> None:
+    """Leave the frames of the file `ours` out of the traceback that is about to be printed."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_frame.f_code.co_filename == ours:
+        traceback = traceback.tb_next
+    error.__traceback__ = traceback
+    hook = sys.excepthook
+
+    def without_us(kind: Any, value: Any, _: Any) -> None:
+        value.__traceback__ = traceback
+        sys.excepthook = hook
+        hook(kind, value, traceback)
+
+    sys.excepthook = without_us
+
+
+def run_module(name: str) -> None:
+    """What `python -m` does."""
+    import runpy  # noqa: PLC0415 - a script needs none of it
+
+    runpy._run_module_as_main(name)  # type: ignore[attr-defined] # it is what -m itself calls
