@@ -42,6 +42,8 @@ Times are in seconds, sizes in bytes or text such as `"64 MiB"`. `"never"` takes
 | `cwd` | the file's folder | the folder it runs in |
 | `python` | muxsim's own | the interpreter for a Python command |
 | `shared` | `false` | one process and one lasting session for all clients, for a server without state of its own |
+| `zygote` | `true` | sessions of a Python script or module are [forked](starting-fast.md), not started afresh |
+| `preload` | `[]` | modules to import before that, beside those that the script has been seen to import |
 | `control` | `false` | every tool result carries the control plane, not only for calls that ask for it |
 | `seeded` | `true` | `false` for a server that takes no seed: it is given none |
 | `warm` | `0` | processes kept ready before anybody asks, see [environments](environments.md#start-in-milliseconds) |

@@ -92,6 +92,8 @@ def test_a_whole_toml_file_is_read(folder):
         args = ["--seed", "{seed}", ""]
         env = { LEVEL = "easy", WHERE = "{workspace}/here" }
         cwd = "lake"
+        zygote = false
+        preload = ["numpy", "gymnasium.envs"]
         ttl = 90
         call_timeout = 2
         max_line = 1_000
@@ -126,6 +128,8 @@ def test_a_whole_toml_file_is_read(folder):
                 args=(str(folder / "lake/server.py"), "--seed", "{seed}", ""),
                 env={"LEVEL": "easy", "WHERE": "{workspace}/here"},
                 cwd=str(folder / "lake"),
+                zygote=False,
+                preload=("numpy", "gymnasium.envs"),
                 limits=Limits(idle_timeout=60.0, ttl=90.0, call_timeout=2.0, max_line=1000),
             ),
             "memory": EnvSpec(
@@ -474,6 +478,9 @@ NEVER = 'must be a number of seconds above 0, such as 600, or "never"'
         ),
         ("shared = 'yes'", f'{PLACE} shared = "yes": must be true or false'),
         ("shared = 1", f"{PLACE} shared = 1: must be true or false"),
+        ("zygote = 'no'", f'{PLACE} zygote = "no": must be true or false'),
+        ("preload = 'numpy'", f'{PLACE} preload = "numpy": must be a list of modules, such as ["numpy"]'),
+        ("preload = ['a-b']", f"{PLACE} preload[0] = \"a-b\": must be a module's name, such as numpy.linalg"),
         ("idle_timeout = 'soon'", f'{PLACE} idle_timeout = "soon": {NEVER}'),
         ("idle_timeout = 0", f"{PLACE} idle_timeout = 0: {NEVER}"),
         ("idle_timeout = -1.5", f"{PLACE} idle_timeout = -1.5: {NEVER}"),
