@@ -480,7 +480,7 @@ NEVER = 'must be a number of seconds above 0, such as 600, or "never"'
         ("shared = 1", f"{PLACE} shared = 1: must be true or false"),
         ("zygote = 'no'", f'{PLACE} zygote = "no": must be true or false'),
         ("preload = 'numpy'", f'{PLACE} preload = "numpy": must be a list of modules, such as ["numpy"]'),
-        ("preload = ['a-b']", f"{PLACE} preload[0] = \"a-b\": must be a module's name, such as numpy.linalg"),
+        ("preload = ['a-b']", f'{PLACE} preload[0] = "a-b": must be a module\'s name, such as numpy.linalg'),
         ("idle_timeout = 'soon'", f'{PLACE} idle_timeout = "soon": {NEVER}'),
         ("idle_timeout = 0", f"{PLACE} idle_timeout = 0: {NEVER}"),
         ("idle_timeout = -1.5", f"{PLACE} idle_timeout = -1.5: {NEVER}"),

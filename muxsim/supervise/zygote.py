@@ -31,6 +31,7 @@ import importlib.util  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import random  # noqa: E402
+import secrets  # noqa: E402
 import select  # noqa: E402
 import signal  # noqa: E402
 import socket  # noqa: E402
@@ -285,26 +286,47 @@ class Randomness:
 
     def __init__(self) -> None:
         self._unseeded: list[Any] = []
+        self._entropies: set[int] = set()
+        self._numpys: list[Any] = []
+        self._seed = random.Random.seed
+        self._randbits = secrets.randbits
 
     def watch(self) -> None:
-        self._seed = seed = random.Random.seed
-        unseeded = self._unseeded
+        """See generators come while modules are imported."""
 
-        def watching(self: Any, a: Any = None, version: int = 2) -> None:
+        def seed(generator: Any, a: Any = None, version: int = 2) -> None:
             if a is None:
-                unseeded.append(self)
-            seed(self, a, version)
+                self._unseeded.append(generator)
+            self._seed(generator, a, version)
 
-        random.Random.seed = watching  # type: ignore[method-assign] # until `unwatch`
+        def randbits(k: int) -> int:  # from which numpy takes the seed of a generator that is given none
+            self._entropies.add(bits := self._randbits(k))
+            return bits
+
+        random.Random.seed = seed  # type: ignore[method-assign, assignment] # until `unwatch`
+        secrets.randbits = randbits
 
     def unwatch(self) -> None:
-        random.Random.seed = self._seed  # type: ignore[method-assign] # as it was
+        """Leave all as it was, and keep what has to be renewed."""
+        random.Random.seed = self._seed  # type: ignore[method-assign]
+        secrets.randbits = self._randbits
+        numpys: Any = sys.modules.get("numpy.random.bit_generator")
+        if numpys is None or not hasattr(numpys, "randbits"):
+            return
+        numpys.randbits = self._randbits
+        self._numpys = [
+            one
+            for one in gc.get_objects()
+            if isinstance(one, numpys.BitGenerator) and getattr(one.seed_seq, "entropy", None) in self._entropies
+        ]
 
     def renew(self) -> None:
         """In a fork: draw again what a fresh process would have drawn."""
         random.seed()
         for generator in self._unseeded:
             generator.seed()
+        for generator in self._numpys:
+            generator.state = type(generator)().state
         modules = sys.modules
         if "numpy.random" in modules:
             modules["numpy.random"].seed()
@@ -314,8 +336,7 @@ class Randomness:
                 if hasattr(modules["uuid"], name):
                     setattr(modules["uuid"], name, None)
         if "multiprocessing.process" in modules:
-            process = modules["multiprocessing.process"]
-            process.current_process().authkey = os.urandom(32)
+            modules["multiprocessing.process"].current_process().authkey = os.urandom(32)
 
 
 class Zygote:

@@ -151,6 +151,13 @@ class Zygote:
                 returncode = await self.process.end(AT_ONCE)
             self._bury(returncode)
 
+    async def retire(self) -> None:
+        """Let it finish what was asked of it, and exit."""
+        while self._answers:
+            await next(iter(self._answers.values())).settled.wait()
+            await trio.lowlevel.checkpoint()
+        self.stop()
+
     def stop(self) -> None:
         """Let it exit; `run` sees to it."""
         self._close()
@@ -305,7 +312,7 @@ class Zygote:
 
 
 class Keeper:
-    """Sees to the zygote of one environment: learns for it, makes it, makes another when it is gone."""
+    """Sees to the zygote of one environment: learns for it, makes it, and makes another when it is gone or outdated."""
 
     def __init__(self, env: str, program: Forkable, owner: Zygotes) -> None:
         self.env = env
@@ -395,7 +402,9 @@ class Keeper:
 
     async def _make(self, making: trio.Event) -> None:
         try:
-            self.zygote = await self._make_without_culprits(trio.current_time() + self.limit)
+            before, self.zygote = self.zygote, await self._make_without_culprits(trio.current_time() + self.limit)
+            if before is not None:
+                self._owner.nursery.start_soon(before.retire)
         except (ZygoteFailed, ProcessStartError, OSError) as error:
             self._failed(str(error))
         finally:
@@ -521,7 +530,8 @@ class Keeper:
         """Take what it has imported later too, for the next zygote and the next run."""
         await process.wait()
         self._owner.hooks.pop(process, None)
-        self._take()
+        if self._take() and self.zygote is not None and self._is_worth_a_try():
+            self._begin_making()
         self._learners_file.unlink(missing_ok=True)
         if self._learning is not None:
             self._forget_learning(self._learning)
@@ -540,11 +550,14 @@ class Keeper:
             await self._learning.wait()
         self._take()
 
-    def _take(self) -> None:
+    def _take(self) -> bool:
+        """Read what the learner has noted; whether there is more of it than before."""
         names = read_names(self._learners_file)
-        if names and names != self._learned.modules:
-            self._learned = replace(self._learned, modules=names)
-            self._owner.store.save(self._key, self._learned)
+        if not names or names == self._learned.modules:
+            return False
+        self._learned = replace(self._learned, modules=names)
+        self._owner.store.save(self._key, self._learned)
+        return True
 
     def _forget_learning(self, learning: trio.Event) -> None:
         learning.set()

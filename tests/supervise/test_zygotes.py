@@ -52,11 +52,11 @@ def probe(*args, **fields):
     return EnvSpec(name=name, command=sys.executable, args=(str(PROBE), *args), **fields)
 
 
-def script(folder, text, name="script.py", *, stays=False, **fields):
+def script(folder, text, name="script.py", *, after="", **fields):
     """An environment whose script tells one line, and waits for the end of its stdin."""
     path = folder / name
     path.parent.mkdir(exist_ok=True)
-    path.write_text(text + TELL + ("import time\ntime.sleep(1000)\n" if stays else ""))
+    path.write_text(text + TELL + after)
     return EnvSpec(name="scripted", command=sys.executable, args=(str(path),), limits=LIMITS, **fields)
 
 
@@ -251,20 +251,29 @@ async def test_each_fork_draws_random_numbers_of_its_own():
     assert not set(map(str, forks[0].told["drawn"])) & set(map(str, forks[1].told["drawn"]))
 
 
+LUCK = """
+import random
+import numpy
+FREE = [random.Random(), numpy.random.default_rng(), numpy.random.RandomState()]
+FIXED = [random.Random(7), numpy.random.default_rng(7), numpy.random.RandomState(7)]
+"""
+
+
 async def test_the_global_generators_of_libraries_and_of_modules_are_renewed_and_seeded_ones_are_not(tmp_path):
     site = tmp_path / "site"
     site.mkdir()
-    (site / "luck.py").write_text("import random\nfree = random.Random()\nfixed = random.Random(7)\n")
-    text = (
-        "import luck, numpy\nDRAWN = [luck.free.random(), float(numpy.random.random())]\nFIXED = luck.fixed.random()\n"
-    )
+    (site / "luck.py").write_text(LUCK)
+    text = "import luck, numpy\nDRAWN = [float(one.random_sample() if hasattr(one, 'random_sample') else one.random())"
+    text += " for one in (*luck.FREE, numpy.random)]\nFIXED = [float(one.random()) for one in luck.FIXED[:2]]\n"
+    text += "FIXED.append(luck.FIXED[2].random_sample())\n"
     spec = script(tmp_path / "env", text, env={"PYTHONPATH": str(site)})
     async with some_pool() as pool:
         first = await learn(pool, spec)
         forks = [await forked(pool, spec) for _ in range(2)]
+        assert "luck" not in str(pool._zygotes._keepers["scripted"]._learned.left_out)
     drawn = [number for played in (first, *forks) for number in played.told["DRAWN"]]
-    assert len(set(drawn)) == 6
-    assert {played.told["FIXED"] for played in (first, *forks)} == {first.told["FIXED"]}
+    assert len(set(drawn)) == len(drawn) == 12
+    assert forks[0].told["FIXED"] == forks[1].told["FIXED"] == first.told["FIXED"]
 
 
 async def test_what_comes_with_the_script_is_imported_by_each_session_itself(tmp_path):
@@ -319,6 +328,16 @@ async def test_the_zygote_imports_what_the_script_did_and_what_the_spec_names(tm
         fork = await forked(pool, spec)
         assert {"wsgiref.util", "tabnanny"} <= set(fork.told["MODULES"])
         assert "script" not in fork.told["MODULES"]
+
+
+async def test_what_the_learner_imports_only_later_is_held_too_as_soon_as_it_is_known(tmp_path):
+    spec = script(tmp_path, "", after="import tabnanny\n")
+    async with some_pool() as pool:
+        await learn(pool, spec)
+        first = zygote_of(pool)
+        await first.gone.wait()
+        await has_zygote(pool)
+        assert "tabnanny" in (await forked(pool, spec)).told["MODULES"]
 
 
 async def test_sessions_that_come_while_one_learns_are_served():
@@ -400,7 +419,11 @@ async def test_a_forks_grandchildren_go_with_it_and_only_with_it_C20_C21(tmp_pat
 @pytest.mark.fault("C19")
 async def test_a_stubborn_fork_is_killed_C19(tmp_path):
     """C19."""
-    spec = script(tmp_path, "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n", stays=True)
+    spec = script(
+        tmp_path,
+        "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n",
+        after="import time\ntime.sleep(1000)\n",
+    )
     async with some_pool() as pool:
         await learn(pool, spec)
         with trio.fail_after(4):
