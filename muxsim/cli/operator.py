@@ -143,7 +143,8 @@ def show_reaped(
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in ("state", "kind", "pid", "of muxsim", "age", "what"):
-        table.add_column(column, no_wrap=True)
+        # A long command goes on in the next line, rather than take the other columns' room.
+        table.add_column(column, no_wrap=column != "what", overflow="fold")
     for _, row in rows:
         age = "-" if row["age"] is None else duration(row["age"])
         pid = "-" if row["pid"] is None else str(row["pid"])

@@ -21,7 +21,7 @@ from typing import Final
 
 import trio
 
-from muxsim.npm import cache_folder
+from muxsim.install_cache import cache_folder
 from muxsim.spec import EnvSpec
 from muxsim.supervise import guardian as wire
 from muxsim.supervise.as_main import LEARNING
