@@ -17,6 +17,7 @@ from muxsim.events import SessionEvent, What
 from muxsim.rollouts.environment import Environment, ToolResult
 from muxsim.rollouts.policy.protocol import Policy
 from muxsim.rollouts.pool import LocalPool, open_pool
+from muxsim.supervise.guardian import families
 
 DEFAULT_STEPS: Final = 10
 _SEEDS: Final = (0, 1, 2, 3)
@@ -116,7 +117,8 @@ class Checker:
             play = _begun(environment)
             while len(play.results) < self._steps and await self._step(environment, play):
                 pass
-            self._memory.append(_pss_mib(self._diary.pids[environment.id]))
+            # With its children: a sandbox, or a launcher such as npx, has the server below it.
+            self._memory.append(sum(map(_pss_mib, families([self._diary.pids[environment.id]]))))
             return play
         finally:
             await environment.close()

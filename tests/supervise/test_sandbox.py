@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from enclosed import enclosed_sessions, ends_because_of
-from harness import SERVERS, serving
+from harness import MUXSIM, ROOT, SERVERS, serving
 from serve.machine import descendants, gone
 from serve.wire import shake_hands
 
@@ -188,3 +188,16 @@ async def test_sandboxes_end_with_muxsim_however_that_ends_H7(tmp_path):
         muxsim.process.kill()
         await gone(*started)
     remove_folders()
+
+
+@real
+@pytest.mark.children
+@pytest.mark.parametrize("env", ["frozen_lake", "treasure_grid"])
+def test_real_environments_play_the_same_in_a_sandbox(tmp_path, env):
+    examples = ROOT / "examples" / "muxsim.toml"
+    text = examples.read_text().replace('command = "', f'command = "{examples.parent}/')
+    config = tmp_path / "muxsim.toml"
+    config.write_text(f'[server]\nsandbox = "bubblewrap"\n{text}')
+    argv = [*MUXSIM, "check", env, "--config", str(config), "--steps", "3"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "is fit for rollouts" in done.stdout) == (0, True), done.stdout
