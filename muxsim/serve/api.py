@@ -10,7 +10,7 @@ import trio
 from muxsim import __version__
 from muxsim.errors import Busy, SessionExists, StartError, UnknownEnvironment
 from muxsim.guest import Guest
-from muxsim.limits import OPENS, Reached
+from muxsim.limits import Reached
 from muxsim.serve.auth import caller_of, share_of
 from muxsim.serve.callers import Scope, forbidden
 from muxsim.serve.mcp_endpoints import MCPEndpoints, too_busy
@@ -146,7 +146,7 @@ class API:
                 "sessions": len(self._sessions),
                 "waiting": statistics.leases.waiting,
                 "processes": statistics.processes.alive - statistics.zygotes.alive,
-                "limits": {**self._reached.counts(), **dict.fromkeys(OPENS, 0), **statistics.leases.reached},
+                "limits": {**self._reached.counts(), **self._pool.reached()},
                 "warm": statistics.warm,
             },
         )

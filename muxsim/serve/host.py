@@ -166,6 +166,7 @@ class _Host:
         def apply(config: Config) -> None:
             self._config = config
             sessions.use(config.environments)
+            pool.use(capacity_of(config.server))
             pool.keep_warm(config.environments.values())
             api.use(config.default)
             endpoints.use(_http_settings(config, times))
@@ -180,7 +181,7 @@ class _Host:
             reread=None if self._reread is None else self._read_again,
             apply=apply,
             stop=self._on_stop_signal,
-            counts=lambda: {**self._reached.counts(), **pool.statistics().leases.reached},
+            counts=lambda: {**self._reached.counts(), **pool.reached()},
         )
         self._watch_signals(operations)
         stopping = asyncio.ensure_future(self._stop_when_told(server, sessions, pool, bridge))

@@ -220,7 +220,7 @@ class Admission:
             self._of_client[client] += 1
         verdicts = {verdict.number: verdict for verdict in self.advance(now)}
         # A place is free for as many as wait only for others to have started.
-        if len(self._queue) > self.capacity.max_pending + self.capacity.max_sessions - self._held:
+        if len(self._queue) > self.capacity.max_pending + max(0, self.capacity.max_sessions - self._held):
             last = self._queue.last_of_longest()
             verdicts[last.number] = self._refuse(last.number, Refusal("max_pending", _FULL, _SOON))
             self._forget(last)
@@ -290,6 +290,13 @@ class Admission:
         if wish is not None and wish.held:
             self._settle(wish)
             self._forget(wish)
+        return self.advance(now)
+
+    def use(self, capacity: Capacity, now: float) -> list[Verdict]:
+        """Have these bounds from now on. Leases that are held already are kept, also those that are too many."""
+        before, self.capacity = self.capacity, capacity
+        if (before.opens_per_second, before.opens_burst) != (capacity.opens_per_second, capacity.opens_burst):
+            self._opens = TokenBuckets(capacity.opens_per_second, capacity.opens_burst)
         return self.advance(now)
 
     def measured(self, memory: MemoryReading | None) -> None:

@@ -19,6 +19,7 @@ import trio
 
 from muxsim.config import ServerSettings
 from muxsim.errors import Busy, StartError, TooMuch
+from muxsim.limits import OPENS
 from muxsim.spec import EnvSpec
 from muxsim.supervise import descriptors, strays
 from muxsim.supervise.admission import Admission, Answer, Capacity, LeaseStatistics, MemoryReading, Refusal, Verdict
@@ -107,6 +108,14 @@ class Pool:
             self._warm.statistics(),
             self._zygotes.statistics(),
         )
+
+    def reached(self) -> dict[str, int]:
+        """How often each bound of opens was met, by setting."""
+        return {**dict.fromkeys(OPENS, 0), **self._admission.statistics(trio.current_time()).reached}
+
+    def use(self, capacity: Capacity) -> None:
+        """Have these bounds from now on. Sessions that are open stay open."""
+        self._carry_out(self._admission.use(capacity, trio.current_time()))
 
     def keep_warm(self, specs: Iterable[EnvSpec]) -> None:
         """Keep processes ready for sessions of these environments, as many as each wants, and of no others."""

@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import time
+from functools import partial
 
 import pytest
 import trio
@@ -225,10 +226,28 @@ async def test_a_config_with_a_fault_changes_nothing_and_says_why(tmp_path):
 
 async def test_settings_that_need_a_restart_are_named(tmp_path):
     async with serving(tmp_path, environment("naughty")) as muxsim:
-        config_of(tmp_path).write_text("[server]\nmax_sessions = 9\nhost = '127.0.0.2'\n" + environment("naughty"))
+        config_of(tmp_path).write_text("[server]\nmemory_limit = '50%'\nhost = '127.0.0.2'\n" + environment("naughty"))
         status, out, _ = await command("ctl", "reload")
-        assert (status, out) == (0, "settings that need a restart: host, max_sessions\n")
-        assert (await logged(muxsim, event="muxsim.restart_needed"))["settings"] == ["host", "max_sessions"]
+        assert (status, out) == (0, "settings that need a restart: host, memory_limit\n")
+        assert (await logged(muxsim, event="muxsim.restart_needed"))["settings"] == ["host", "memory_limit"]
+
+
+async def test_the_bounds_on_sessions_can_be_changed_while_some_are_open_and_others_wait(tmp_path):
+    async with serving(tmp_path, "[server]\nmax_sessions = 1\n" + environment("naughty")) as muxsim:
+        first = await shake_hands(muxsim.url)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(shake_hands, muxsim.url)
+            await eventually(partial(waiting, muxsim.url, 1))
+            config_of(tmp_path).write_text("[server]\nmax_sessions = 2\n" + environment("naughty"))
+            assert (await command("ctl", "reload"))[0] == 0
+        config_of(tmp_path).write_text("[server]\nmax_sessions = 1\nmax_pending = 0\n" + environment("naughty"))
+        assert (await command("ctl", "reload"))[0] == 0
+        assert (await ask(muxsim.url, "POST", "/sessions", body={"env": "naughty"})).status == 503
+        assert await first.text("say", text="still here") == "still here"
+
+
+async def waiting(url, count):
+    return (await ask(url, "GET", "/health")).json()["waiting"] == count
 
 
 async def test_a_muxsim_without_a_file_has_nothing_to_read_again(tmp_path):

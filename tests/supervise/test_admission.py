@@ -97,6 +97,18 @@ def test_whoever_gives_up_waiting_leaves_the_queue():
     assert one.statistics(1).held == 1
 
 
+def test_bounds_can_change_while_some_wait_and_others_hold_more_than_they_leave():
+    one = admission(max_sessions=2, max_pending=2, opens_per_second=1, opens_burst=3)
+    numbers = [ask(one, client="a")[0] for _ in range(3)]
+    more = Capacity(max_sessions=3, max_pending=2, queue_timeout=30, max_starting=9)
+    assert names(one.use(more, 0)) == [(numbers[2], GRANTED)]
+    fewer = Capacity(max_sessions=1, max_pending=1, queue_timeout=30, max_starting=9)
+    assert one.use(fewer, 0) == []
+    assert [ask(one, client="a")[1] for _ in range(2)] == [QUEUED, REFUSED]
+    assert [one.release(number, 1) for number in numbers[:2]] == [[], []]
+    assert len(one.release(numbers[2], 1)) == 1
+
+
 # ---- turns
 
 
