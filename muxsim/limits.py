@@ -50,7 +50,7 @@ SESSIONS: Final[Mapping[str, str]] = {
     "handshake_timeout": "the session ends",
     "start_timeout": "the session ends, and the handshake gets an error",
     "call_timeout": "the call gets error -32001, and the backend a cancellation",
-    "max_in_flight": "error -32003 for one more request",
+    "max_in_flight": "error -32003 for one more request, of a client or of the backend",
     "max_waiting": "503 for one more message",
     "idle_timeout": "the session ends",
     "ttl": "the session ends, and calls in flight get an error",

@@ -119,7 +119,7 @@ class Limits:
     """The longest message a backend may write; a longer one ends its session."""
 
     max_in_flight: int = 256
-    """How many requests of a session's clients may be in flight; one more gets an error."""
+    """How many requests of a session's clients may be in flight, and how many of its backend; one more is refused."""
 
     max_waiting: int = 64
     """How many messages of clients may wait for a backend that does not read; one more gets an error."""

@@ -161,6 +161,11 @@ class Router:
         return len(self._exchanges) - self._abandoned
 
     @property
+    def asked(self) -> int:
+        """How many of the backend's own requests wait for a client's answer."""
+        return len(self._asked)
+
+    @property
     def calls(self) -> int:
         """How many of those will end by themselves."""
         return sum(1 for exchange in self._exchanges.values() if not exchange.abandoned and exchange.method != LISTEN)

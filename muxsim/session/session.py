@@ -124,6 +124,7 @@ class Session:
         self._call_deadlines: dict[tuple[Attachment, messages.RequestId], float] = {}
         self._rejected_lines = 0
         self._waiting_messages = 0
+        self._asks_too_much = False
 
     def __repr__(self) -> str:
         return f"<Session {self.id[:8]} {self.spec.name} seed {self.seed} {self.state.value}>"
@@ -446,7 +447,18 @@ class Session:
                 self._progress.answered()
             self._handshake_deadline = math.inf
             self._emit(What.READY, seconds=round(self._last_activity - self.created, 3))
+        if message.kind is Kind.REQUEST and self._router.asked >= self.spec.limits.max_in_flight:
+            self._refuse_backend(message)
+            return
         self._carry_out(self._router.from_backend(message))
+
+    def _refuse_backend(self, message: Message) -> None:
+        """One more request of the backend's, none of which its clients answer: reported once, for it may go on so."""
+        if not self._asks_too_much:
+            self._asks_too_much = True
+            self._emit(What.LIMIT, limit="max_in_flight")
+        text = "as many of this server's requests as may are waiting for its clients (max_in_flight)"
+        self._backend.send(messages.error(message.id, BUSY, text))
 
     def unreadable(self, line: bytes, error: RemoteProtocolError) -> None:
         """Skip a line on the backend's stdout that is no message; the request it answers, if one, gets an error."""

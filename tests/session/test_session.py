@@ -12,7 +12,7 @@ import trio.testing
 
 from muxsim.events import Events, What
 from muxsim.session.attachment import Attachment
-from muxsim.session.session import BACKEND_GONE, CALL_TIMEOUT, SESSION_ENDED, Session, State
+from muxsim.session.session import BACKEND_GONE, BUSY, CALL_TIMEOUT, SESSION_ENDED, Session, State
 from muxsim.spec import EnvSpec, Limits
 from muxsim.supervise.backend import BackendExit
 from transports import messages
@@ -460,3 +460,43 @@ async def test_refusing_an_id_in_flight_leaves_the_first_request_its_deadline_an
         await trio.sleep(6)
         nursery.cancel_scope.cancel()
     assert messages.error_code(transport.sent[-1][0]) == -32001, "the first request ran into its own deadline"
+
+
+# ---- bounds
+
+
+async def test_no_more_requests_than_max_in_flight_wait_for_their_answers_C29():
+    """One more is refused, until one of them is answered."""
+    async with life(Limits(max_in_flight=2)) as one:
+        client, other = Client(one.session), Client(one.session, shakes_hands=False)
+        first, second = client.ask(), client.ask()
+        refused, also_refused = client.ask(), other.ask()
+        for who, id in ((client, refused), (other, also_refused)):
+            assert who.error(id)["code"] == BUSY
+            assert "max_in_flight" in who.error(id)["message"]
+        assert client.answers(first) == client.answers(second) == []
+        assert [event.details["limit"] for event in one.events(What.LIMIT)] == ["max_in_flight"] * 2
+        one.session.from_backend(messages.result(one.backend.sent[-1].id, {}))
+        assert client.answers(client.ask()) == []
+
+
+async def test_a_request_whose_id_is_in_flight_is_refused_as_such_also_past_max_in_flight_L25():
+    async with life(Limits(max_in_flight=1)) as one:
+        client = Client(one.session)
+        id = client.ask()
+        client.ask(id=id)
+        assert client.answers(id) == []
+        (refusal,) = [message for message, about in client.transport.sent if about is None and message.is_answer]
+        assert refusal.id == id
+
+
+async def test_no_more_requests_of_the_backend_than_max_in_flight_wait_for_a_client():
+    """A client that never answers costs no memory without end."""
+    async with life(Limits(max_in_flight=2)) as one:
+        client = Client(one.session)
+        for number in range(5):
+            one.session.from_backend(messages.request(f"s{number}", "roots/list", {}))
+        assert [message.id for message, _ in client.transport.sent if message.kind is Kind.REQUEST] == ["s0", "s1"]
+        errors = [message for message in one.backend.sent if message.kind is Kind.ERROR]
+        assert [message.id for message in errors] == ["s2", "s3", "s4"]
+        assert "max_in_flight" in str(errors[0].encode())
