@@ -112,11 +112,17 @@ class Authenticator:
 
     def glance(self, call: Call) -> Caller:
         """Who sent a request to a path that is open to everybody."""
+        peer, now = peer_of(call), time.monotonic()
         try:
             token = bearer_token(call.headers)
         except HTTPRefusal:
             return NOBODY
-        return NOBODY if token is None else self.known(token) or NOBODY
+        caller = None if token is None else self.known(token)
+        if token is not None and caller is None:
+            self._failures.failed(peer, now)
+        if caller is None or (caller not in self._used and self._failures.wait_of(peer, now)):
+            return NOBODY
+        return caller
 
     async def _caller_of(self, token: bytes, wait: float) -> Caller:
         caller = self.known(token)

@@ -11,7 +11,7 @@ import pytest
 from muxsim.access import AuthSettings
 from muxsim.errors import ConfigError
 from muxsim.serve.auth import Authenticator, open_auth, read_tokens_file
-from muxsim.serve.callers import Caller, Scope, parse_tokens
+from muxsim.serve.callers import NOBODY, Caller, Scope, parse_tokens
 from muxsim.serve.failures import WINDOW, FailureLimit
 from transports.asgi import Call
 from transports.http_rules import HTTPRefusal
@@ -184,6 +184,16 @@ async def test_who_guesses_too_often_is_refused_unheard_and_who_was_here_before_
     assert 0 < int(seconds) <= WINDOW
     assert (await auth.authenticate(call(f"Bearer {ADA}"))).name == "ada"
     assert (await auth.authenticate(call(f"Bearer {BOB}", peer="10.0.0.2"))).name == "bob"
+
+
+async def test_an_open_path_tells_a_guesser_nothing_either():
+    """L15: /health has more to say to the admin."""
+    auth = authenticator(limit=3)
+    assert auth.glance(call()) is NOBODY
+    assert auth.glance(call(f"Bearer {ADA}")).name == "ada"
+    assert [auth.glance(call(f"Bearer {number}")) for number in range(3)] == [NOBODY] * 3
+    assert auth.glance(call(f"Bearer {ADA}")) is NOBODY
+    assert auth.glance(call(f"Bearer {ADA}", peer="10.0.0.2")).name == "ada"
 
 
 async def test_a_request_without_a_token_is_no_guess():
