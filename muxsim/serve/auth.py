@@ -40,6 +40,9 @@ class Verifier(Protocol):
     metadata_url: str
     """Where a client learns who gives out tokens; for the answer to one that has none."""
 
+    scope_prefix: str
+    """What the issuer has before its scopes."""
+
     routes: list[BaseRoute]
     """What is served there."""
 
@@ -140,6 +143,11 @@ class Authenticator:
         return caller
 
     @property
+    def scope_prefix(self) -> str:
+        """What stands before a scope where tokens are given out."""
+        return "" if self._verifier is None else self._verifier.scope_prefix
+
+    @property
     def routes(self) -> list[BaseRoute]:
         """What clients without a token may read."""
         return [] if self._verifier is None else self._verifier.routes
@@ -190,7 +198,7 @@ async def _admit(call: Call, auth: Authenticator) -> Caller:
         return auth.glance(call)
     caller = await auth.authenticate(call)
     if caller.scope < needed:
-        raise forbidden(needed)
+        raise forbidden(needed, auth.scope_prefix)
     return caller
 
 

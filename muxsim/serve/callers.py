@@ -161,10 +161,10 @@ def unauthorized(error: str, text: str, metadata_url: str = "") -> HTTPRefusal:
     return HTTPRefusal(401, text, headers=[_challenge(fields)])
 
 
-def forbidden(needed: Scope) -> HTTPRefusal:
-    """The 403 of a request whose token is good for less."""
+def forbidden(needed: Scope, prefix: str = "") -> HTTPRefusal:
+    """The 403 of a request whose token is good for less; ``prefix`` is what an issuer has before its scopes."""
     name = needed.name.lower()
-    fields = ['realm="muxsim"', 'error="insufficient_scope"', f'scope="{name}"']
+    fields = ['realm="muxsim"', 'error="insufficient_scope"', f'scope="{prefix}{name}"']
     return HTTPRefusal(403, f"this needs a token with the scope {name}", headers=[_challenge(fields)])
 
 

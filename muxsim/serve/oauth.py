@@ -50,6 +50,7 @@ class OAuth:
     """A `muxsim.serve.auth.Verifier` for one issuer's tokens."""
 
     def __init__(self, settings: OAuthSettings, keys: Keys) -> None:
+        self.scope_prefix = settings.scope_prefix
         # The SDK's settings keep a URL as it was written; issuers are compared letter by letter.
         urls = AuthSettings(
             issuer_url=settings.issuer,  # type: ignore[arg-type]  # pydantic reads it

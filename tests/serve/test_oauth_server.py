@@ -55,7 +55,9 @@ async def test_a_signed_token_is_as_good_as_one_of_the_file_and_its_sessions_are
     for other in (bearer("bob"), ("Authorization", f"Bearer {TOKEN}")):
         stranger = Client(running.url, ada.path, ada.id, extra=(other,))
         assert (await stranger.post(tool_call(1, "say"))).status == 404
-    assert (await ask(running.url, "GET", "/sessions", [bearer("ada", "muxsim:agent")])).status == 403
+    refused = await ask(running.url, "GET", "/sessions", [bearer("ada", "muxsim:agent")])
+    assert refused.status == 403
+    assert 'scope="muxsim:trainer"' in refused.headers["www-authenticate"]
     assert (await ask(running.url, "GET", "/sessions", [bearer("ada", "trainer")])).status == 403
     assert (await ask(running.url, "GET", "/sessions", [bearer("ada", seconds=-60)])).status == 401
     text = running.log.read_text()
