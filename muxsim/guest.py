@@ -60,8 +60,10 @@ class Guest(Generic[V]):
 
 
 @asynccontextmanager
-async def trio_guest(open_value: Callable[[], AbstractAsyncContextManager[V]]) -> AsyncIterator[Guest[V]]:
-    """Run ``open_value()`` on trio for the length of a block, which runs on asyncio.
+async def trio_guest(
+    open_value: Callable[[], AbstractAsyncContextManager[V]], clock: trio.abc.Clock | None = None
+) -> AsyncIterator[Guest[V]]:
+    """Run ``open_value()`` on trio, by ``clock``, for the length of a block, which runs on asyncio.
 
     An error of the trio side comes out of the block's end; the block itself is not interrupted by it.
     """
@@ -89,6 +91,7 @@ async def trio_guest(open_value: Callable[[], AbstractAsyncContextManager[V]]) -
         run_sync_soon_not_threadsafe=loop.call_soon,
         done_callback=finished,
         host_uses_signal_set_wakeup_fd=True,
+        clock=clock,
     )
     guest = await started
     try:

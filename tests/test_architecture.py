@@ -22,6 +22,7 @@ ROWS = [
         "muxsim.uv",
         "muxsim.guest",
         "muxsim.limits",
+        "muxsim.clock",
         "muxsim.access",
     },
     {"muxsim.supervise"},
@@ -67,6 +68,13 @@ STARTS_PROCESSES = {
     *("subprocess", "multiprocessing", "pty"),
     *("os.fork", "os.forkpty", "os.popen", "os.system", "os.posix_spawn", "os.posix_spawnp"),
     *(f"os.{verb}{form}" for verb in ("exec", "spawn") for form in ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe")),
+}
+
+
+# Tokens and headers of others name a date; the rest writes one down.
+WALL_CLOCK = {
+    *("muxsim.serve.auth", "muxsim.rollouts.policy.endpoint"),
+    *("muxsim.rollouts.run_folder", "muxsim.rollouts.runner"),
 }
 
 
@@ -214,6 +222,13 @@ def test_the_author_kit_needs_nothing_of_muxsim_but_itself():
 
 def test_one_module_knows_that_trio_may_be_a_guest():
     assert [name for name in MODULES if any("start_guest_run" in used for used in attributes(name))] == ["muxsim.guest"]
+
+
+def test_nobody_goes_by_the_wall_clock_H10():
+    """H10: it may jump by a day, and then nothing of ours may be over, or last longer."""
+    wall = {"time.time", "time.time_ns", "datetime.now", "datetime.datetime.now", "datetime.utcnow", "time.localtime"}
+    going = {name for name in MODULES if attributes(name) & wall}
+    assert going == WALL_CLOCK
 
 
 def test_only_the_command_line_prints():

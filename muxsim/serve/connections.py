@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from muxsim.clock import STOOD_STILL
 from muxsim.limits import Reached
 from transports.http_rules import HTTPRefusal
 
@@ -46,6 +47,7 @@ class Connections:
         self._heads = _Waiting(bounds.header_timeout)
         self._bodies = _Waiting(bounds.body_timeout)
         self._ticking = False
+        self._due = 0.0
 
     def __repr__(self) -> str:
         return f"<Connections {self.open} open, {len(self._heads) + len(self._bodies)} awaited>"
@@ -88,17 +90,25 @@ class Connections:
     def _tick_soon(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._ticking:
             self._ticking = True
-            loop.call_later(_TICK, self._tick, loop)
+            self._tick_later(loop)
+
+    def _tick_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._due = loop.time() + _TICK
+        loop.call_at(self._due, self._tick, loop)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
+        if now - self._due > STOOD_STILL:
+            # What has come meanwhile has not been read yet.
+            for waiting in (self._heads, self._bodies):
+                waiting.extend(now - self._due)
         for connection, request in self._heads.late(now):
             connection.head_is_late(request)
         for connection, request in self._bodies.late(now):
             connection.rest_is_late(request)
         self._ticking = bool(self._heads or self._bodies)
         if self._ticking:
-            loop.call_later(_TICK, self._tick, loop)
+            self._tick_later(loop)
 
 
 class _Waiting:
@@ -117,6 +127,11 @@ class _Waiting:
     def begin(self, connection: BoundedProtocol, now: float) -> None:
         self._deadlines.pop(connection, None)
         self._deadlines[connection] = connection.request, now + self.seconds
+
+    def extend(self, seconds: float) -> None:
+        """Give everyone so much more."""
+        for connection, (request, deadline) in self._deadlines.items():
+            self._deadlines[connection] = request, deadline + seconds
 
     def forget(self, connection: BoundedProtocol) -> None:
         self._deadlines.pop(connection, None)

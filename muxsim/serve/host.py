@@ -17,6 +17,7 @@ import structlog
 import uvicorn
 import uvloop
 
+from muxsim.clock import SteadyClock
 from muxsim.config import Config, ServerSettings
 from muxsim.events import Events
 from muxsim.guest import Guest, trio_guest, watch_on_this_loop
@@ -111,6 +112,7 @@ class _Host:
         self._events.subscribe(self._reached.on_event)
         self._reached.counted_by("log_buffer", lines_dropped)
         self._stop_signals = 0
+        self._clock = SteadyClock(_tell_stood_still)
 
     def _read_again(self) -> Config:
         """The config as it stands in its file now, and the tokens in theirs. Raises `ConfigError` for either."""
@@ -127,7 +129,7 @@ class _Host:
         self._stop_wanted = asyncio.Event()
         self._haste_wanted = asyncio.Event()
         self._watch = watch_on_this_loop()
-        async with trio_guest(self._supervisor) as guest:
+        async with trio_guest(self._supervisor, self._clock) as guest:
             sessions, pool = guest.value
             await self._serve(sessions, pool, guest)
 
@@ -159,7 +161,7 @@ class _Host:
         gateway = Gateway(endpoints, api, rules, self._auth, self._reached)
         self._events.subscribe(endpoints.on_event)
         connections = Connections(_bounds(settings), self._reached)
-        server = _Server(_uvicorn_config(gateway, connections, self._tls))
+        server = _Server(_uvicorn_config(gateway, connections, self._tls), self._clock)
         bridge.finished.add_done_callback(lambda _: setattr(server, "should_exit", True))
         url = server_url(self._listener, settings)
 
@@ -190,6 +192,7 @@ class _Host:
                 self._announce(Serving(url, self._config))
                 await server.serve(sockets=[self._listener])
         finally:
+            self._clock.rest()
             stopping.cancel()
 
     def _watch_signals(self, operations: Operations) -> None:
@@ -242,7 +245,16 @@ class _Host:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: ours end the sessions too."""
+    """uvicorn without its signal handlers: ours end the sessions too. It looks around ten times a second anyway."""
+
+    def __init__(self, config: uvicorn.Config, clock: SteadyClock) -> None:
+        super().__init__(config)
+        self._clock = clock
+
+    async def on_tick(self, counter: int) -> bool:
+        """Keep the clock from taking silence for a standstill, and find out about one at once."""
+        self._clock.beat()
+        return await super().on_tick(counter)
 
     def stop_accepting(self) -> None:
         """Take no new connections; those that are open go on, for the answers that are still to come."""
@@ -253,6 +265,10 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals alone."""
         yield
+
+
+def _tell_stood_still(seconds: float) -> None:
+    structlog.get_logger().warning("muxsim.stood_still", seconds=round(seconds, 1))
 
 
 def _has_terminal() -> bool:

@@ -104,24 +104,35 @@ async def test_a_level_leaves_out_what_is_below_it(tmp_path):
 
 @pytest.mark.fault("H8")
 async def test_a_muxsim_that_stood_still_ends_nobody_when_it_goes_on(tmp_path):
-    """H8: with times shorter than the pause; what is in flight is answered."""
-    config = environment("naughty", extra="call_timeout = 60\nidle_timeout = 1")
+    """H8: with every time shorter than the pause; what is in flight is answered, what is idle is not ended."""
+    times = "call_timeout = 1.5\nidle_timeout = 1.5\nttl = 4\nhandshake_timeout = 2"
+    config = "[server]\nheader_timeout = 1.5\n" + environment("naughty", extra=times)
     async with serving(tmp_path, config) as muxsim:
-        client = await shake_hands(muxsim.url, "/mcp")
+        idle = [await shake_hands(muxsim.url, "/mcp") for _ in range(3)]
+        clients = [await shake_hands(muxsim.url, "/mcp") for _ in range(3)]
         answers = []
 
-        async def call():
+        async def call(client):
             answers.append(await client.call("slow", seconds=0.5))
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(call)
-            await eventually(lambda: log_lines(muxsim, event="session.ready"))
+        async with connect(muxsim.url) as half, trio.open_nursery() as nursery:
+            await half.stream.send_all(b"GET /health HTTP/1.1\r\n")
+            for client in clients:
+                nursery.start_soon(call, client)
+            await eventually(lambda: len(log_lines(muxsim, event="session.ready")) == 6)
             await trio.sleep(0.2)
             muxsim.process.send_signal(signal.SIGSTOP)
-            await trio.sleep(2)
+            await trio.sleep(5)
             muxsim.process.send_signal(signal.SIGCONT)
-        assert text_of(answers[0]) == "at last"
-        assert await client.text("say", text="still here") == "still here"
+            await half.stream.send_all(b"Host: localhost\r\n\r\n")
+            assert (await half.answer()).status == 200
+        assert [text_of(answer) for answer in answers] == ["at last"] * 3
+        for client in (*idle, *clients):
+            assert await client.text("say", text="still here") == "still here"
+        assert 4 < (await logged(muxsim, event="muxsim.stood_still"))["seconds"] < 8
+        # From there on their times go on.
+        await eventually(lambda: len(log_lines(muxsim, event="session.ended")) == 6, within=6)
+        assert {line["cause"] for line in log_lines(muxsim, event="session.ended")} <= {"idle_timeout", "ttl"}
 
 
 async def test_the_urls_of_a_session_are_told_for_the_host_that_was_asked(muxsim):
