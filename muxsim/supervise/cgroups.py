@@ -16,8 +16,9 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from muxsim.supervise.guardian import ITSELF
+
 _PREFIX: Final = "muxsim"
-_ITSELF: Final = "itself"
 # Not every kernel has these, and without them a bound is kept all the same.
 _OPTIONAL: Final = frozenset({"memory.oom.group", "memory.swap.max"})
 _numbers = itertools.count(1)
@@ -103,8 +104,8 @@ class Cgroups:
 
     def __init__(self, own: str, folder: str, files: CgroupFiles) -> None:
         self.controllers: frozenset[str] = frozenset()
+        self.folder = folder
         self._own = own
-        self._folder = folder
         self._files = files
         self._handed_out: frozenset[str] = frozenset()
         self._moved = False
@@ -112,7 +113,7 @@ class Cgroups:
         self._full: list[Cgroup] = []
 
     def __repr__(self) -> str:
-        return f"<Cgroups {self._folder} {' '.join(sorted(self.controllers))}>"
+        return f"<Cgroups {self.folder} {' '.join(sorted(self.controllers))}>"
 
     @classmethod
     def open(cls, wanted: Iterable[str], files: CgroupFiles | None = None) -> Cgroups:
@@ -122,7 +123,7 @@ class Cgroups:
         clear_dead(own, files)
         groups = cls(own, f"{own}/{_PREFIX}-{os.getpid()}-{started(os.getpid(), files)}-{next(_numbers)}", files)
         try:
-            files.make(groups._folder)
+            files.make(groups.folder)
         except OSError as error:
             raise CgroupError(f"{own}: {error.strerror}; {_DELEGATE}") from error
         try:
@@ -138,7 +139,7 @@ class Cgroups:
     def group(self, settings: Mapping[str, str]) -> Cgroup:
         """A group for one session, with these control files written. Raises `CgroupError`."""
         self._try_again()
-        group = Cgroup(f"{self._folder}/{next(self._names)}", self._files)
+        group = Cgroup(f"{self.folder}/{next(self._names)}", self._files)
         at = group.folder
         try:
             self._files.make(at)
@@ -164,7 +165,7 @@ class Cgroups:
         if self._handed_out or self._moved:
             self._go_back()
         with contextlib.suppress(OSError):
-            self._files.remove(self._folder)
+            self._files.remove(self.folder)
 
     def _try_again(self) -> None:
         self._full = [group for group in self._full if not group.remove()]
@@ -184,7 +185,7 @@ class Cgroups:
             self._handed_out = lacking
             self._tell_control(self._own, "+", lacking)
         if wanted:
-            self._tell_control(self._folder, "+", wanted)
+            self._tell_control(self.folder, "+", wanted)
         self.controllers = wanted
 
     def _is_root(self) -> bool:
@@ -200,7 +201,7 @@ class Cgroups:
 
         With some controllers (cpu, pids) the kernel does not refuse that, but makes groups of threads of its children.
         """
-        itself = f"{self._folder}/{_ITSELF}"
+        itself = f"{self.folder}/{ITSELF}"
         try:
             self._files.make(itself)
             self._files.write(f"{itself}/cgroup.procs", str(os.getpid()))
@@ -212,13 +213,13 @@ class Cgroups:
 
     def _go_back(self) -> None:
         with contextlib.suppress(CgroupError):
-            self._tell_control(self._folder, "-", self.controllers)
+            self._tell_control(self.folder, "-", self.controllers)
         with contextlib.suppress(CgroupError):
             self._tell_control(self._own, "-", self._handed_out)
         if self._moved:
             with contextlib.suppress(OSError):
                 self._files.write(f"{self._own}/cgroup.procs", str(os.getpid()))
-                self._files.remove(f"{self._folder}/{_ITSELF}")
+                self._files.remove(f"{self.folder}/{ITSELF}")
 
     def _tell_control(self, folder: str, sign: str, controllers: frozenset[str]) -> None:
         try:

@@ -122,6 +122,11 @@ class Enclosures:
         self._every = every
         self._told: set[str] = set()
 
+    @property
+    def cgroup(self) -> str:
+        """The folder of the pool's cgroup; "" without one."""
+        return self._groups.folder if self._groups else ""
+
     async def start(
         self, spec: EnvSpec, launch: Launch, workspace: str, spawn: Callable[[Command], Awaitable[Process]]
     ) -> tuple[Process, Enclosure]:

@@ -1,8 +1,9 @@
 """The guardian: a small process that forks every child and sees to it that nothing outlives its use.
 
-`muxsim.supervise.process.Launcher` starts it as `python -I -S guardian.py LAUNCHER_PID TOKEN [FOLDER]`, with its end
-of a SOCK_SEQPACKET socket as standard input. It removes FOLDER, if one is given, when the launcher has gone. It stands
-apart so that it can be a child subreaper (orphans of any depth come back to it, and to no one else) without changing
+`muxsim.supervise.process.Launcher` starts it as `python -I -S guardian.py LAUNCHER_PID TOKEN FOLDER CGROUP`, with its
+end of a SOCK_SEQPACKET socket as standard input. It removes FOLDER and CGROUP, where they are not empty words, when the
+launcher has gone. It stands apart so that it can be a child subreaper (orphans of any depth come back to it, and to no
+one else) without changing
 the program that embeds muxsim, and so that it is still there when that program is killed. It has one thread and
 imports only the standard library.
 
@@ -73,6 +74,9 @@ HIDING_LIMIT = 0.1
 
 ROUND = 0.01
 """Seconds between two looks at a tree that is being killed, if no SIGCHLD comes first."""
+
+ITSELF = "itself"
+"""Name of the cgroup, in a pool's, that the launcher and we are in where we had to leave the one above."""
 
 PACKET_LIMIT = 32 * 1024
 """Bytes of a message sent as a packet; a longer one travels in a memfd (a socket buffer holds about 200 KiB)."""
@@ -493,11 +497,11 @@ class Hiding:
 class Guardian:
     """One thread, one poll loop. Nothing in it blocks but a send, until the launcher reads or dies."""
 
-    def __init__(self, channel: socket.socket, launcher: int, token: str, folder: str | None = None) -> None:
+    def __init__(self, channel: socket.socket, launcher: int, token: str, estate: Estate) -> None:
         self._channel = channel
         self._launcher = launcher
         self._token = token
-        self._folder = folder
+        self._estate = estate
         self._subreaper = prctl(PR_SET_CHILD_SUBREAPER, 1)
         self._pid = os.getpid()
         self._trees: dict[int, Tree] = {}
@@ -750,8 +754,7 @@ class Guardian:
         """The launcher is gone: end everything below us, then remove what it cannot remove any more."""
         self._channel.close()
         self._end_everything()
-        if self._folder:
-            remove(self._folder)
+        self._estate.clear()
 
     def _end_everything(self) -> None:
         """Politely for as long as we may."""
@@ -807,11 +810,47 @@ def drain(fd: int) -> None:
             pass
 
 
-def remove(*folders: str) -> None:
-    import shutil  # noqa: PLC0415 - only at the end: it would be in every fork's memory
+class Estate(NamedTuple):
+    """What the launcher leaves if it is killed: its sessions' folder and cgroup, or "" where it has none."""
 
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+    folder: str = ""
+    cgroup: str = ""
+
+    def clear(self) -> None:
+        """Remove them, when nothing runs there any more. A launcher that lives does that itself, and may do it too."""
+        if self.cgroup:
+            clear_cgroup(self.cgroup)
+        if self.folder:
+            import shutil  # noqa: PLC0415 - only at the end: it would be in every fork's memory
+
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def clear_cgroup(folder: str) -> None:
+    """Remove a pool's group as cgroups.py lays it out, whose last process we may be ourselves."""
+    try:
+        groups = [entry.path for entry in os.scandir(folder) if entry.is_dir()]
+    except OSError:  # it has been removed
+        return
+    if os.path.join(folder, ITSELF) in groups:
+        # It was made to hand out controllers above, and nobody can go back there as long as they are.
+        above = os.path.dirname(folder)
+        stop_handing_out(folder)
+        stop_handing_out(above)
+        with contextlib.suppress(OSError):
+            enter_cgroup(above)
+    for group in (*groups, folder):
+        with contextlib.suppress(OSError):  # somebody is in it still: the next muxsim finds it
+            os.rmdir(group)
+
+
+def stop_handing_out(folder: str) -> None:
+    path = os.path.join(folder, "cgroup.subtree_control")
+    with contextlib.suppress(OSError):
+        with open(path, "rb") as file:
+            handed_out = file.read().split()
+        with open(path, "wb", buffering=0) as file:
+            file.write(b" ".join(b"-" + name for name in handed_out))
 
 
 def settle_signals() -> None:
@@ -829,14 +868,14 @@ def settle_signals() -> None:
 
 def main() -> None:
     settle_signals()
-    launcher, token, *folder = int(sys.argv[1]), *sys.argv[2:]
+    launcher, token, estate = int(sys.argv[1]), sys.argv[2], Estate(*sys.argv[3:])
     try:
         # Its end of the channel may live on in a fork of it; this tells of the launcher's own death.
         pidfd = os.pidfd_open(launcher)
     except ProcessLookupError:
-        remove(*folder)
+        estate.clear()
         return
-    guardian = Guardian(socket.socket(fileno=0), pidfd, token, *folder)
+    guardian = Guardian(socket.socket(fileno=0), pidfd, token, estate)
     gc.freeze()  # what is here now is shared with every fork
     guardian.run()
 

@@ -360,7 +360,7 @@ async def open_pool(
             with open_enclosures(specs, cgroup) as enclosures:
                 packages = Packages()
                 async with (
-                    Launcher.open(folder=str(root)) as launcher,
+                    Launcher.open(folder=str(root), cgroup=enclosures.cgroup) as launcher,
                     open_zygotes(launcher, root, enabled=several) as zygotes,
                     open_warm(launcher, enclosures, packages, root) as warm,
                 ):

@@ -325,7 +325,7 @@ class _Start:
 class _Guardian:
     """One guardian process: the channel to it, and whatever waits for its answers."""
 
-    def __init__(self, python: str, token: str, folder: str | None, counts: _Counts, nursery: trio.Nursery) -> None:
+    def __init__(self, python: str, token: str, estate: wire.Estate, counts: _Counts, nursery: trio.Nursery) -> None:
         self.gone = False
         self.finished = trio.Event()
         self.starts: dict[int, _Start] = {}
@@ -349,7 +349,7 @@ class _Guardian:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._channel.setblocking(False)
-            self._child = _start_guardian(python, token, folder, theirs)
+            self._child = _start_guardian(python, token, estate, theirs)
         except BaseException:
             self._channel.close()
             raise
@@ -580,11 +580,11 @@ class _Guardian:
 class Launcher:
     """Starts processes and owns every one of them, through one guardian, which it replaces if that is killed."""
 
-    def __init__(self, nursery: trio.Nursery, python: str, end_times: EndTimes, folder: str | None) -> None:
+    def __init__(self, nursery: trio.Nursery, python: str, end_times: EndTimes, estate: wire.Estate) -> None:
         self._nursery = nursery
         self._python = python
         self._end_times = end_times
-        self._folder = folder
+        self._estate = estate
         self._token = strays.new_token()
         self._counts = _Counts()
         self._guardians: list[_Guardian] = []
@@ -602,15 +602,16 @@ class Launcher:
         *,
         python: str = sys.executable,
         end_times: EndTimes = EndTimes(),
-        folder: str | None = None,
+        folder: str = "",
+        cgroup: str = "",
     ) -> AsyncIterator[Launcher]:
         """A launcher for the length of a block, after which no process of its is left.
 
-        `python` runs the guardian. Processes not yet ended are, all at once, within `end_times`. `folder` is removed
-        when they are, even if nobody is left to do it but the guardian.
+        `python` runs the guardian. Processes not yet ended are, all at once, within `end_times`. If nobody is left
+        to do so but the guardian, `folder` is removed then, and `cgroup`, a pool's group with those of its sessions.
         """
         service = trio.open_nursery()
-        launcher = cls(await service.__aenter__(), python, end_times, folder)
+        launcher = cls(await service.__aenter__(), python, end_times, wire.Estate(folder, cgroup))
         try:
             launcher._guardian()
             yield launcher
@@ -689,7 +690,7 @@ class Launcher:
             raise ProcessStartError(errno.ESHUTDOWN, "closed", "this launcher is closed: open another one")
         if not self._guardians or self._guardians[-1].gone:
             try:
-                guardian = _Guardian(self._python, self._token, self._folder, self._counts, self._nursery)
+                guardian = _Guardian(self._python, self._token, self._estate, self._counts, self._nursery)
             except OSError as error:
                 message = f"cannot start muxsim's helper process with {self._python!r}: {error}"
                 raise ProcessStartError(error.errno or errno.EAGAIN, "guardian", message) from error
@@ -717,11 +718,11 @@ class Launcher:
             guardian.shut_down()
 
 
-def _start_guardian(python: str, token: str, folder: str | None, channel: socket.socket) -> subprocess.Popen[bytes]:
+def _start_guardian(python: str, token: str, estate: wire.Estate, channel: socket.socket) -> subprocess.Popen[bytes]:
     # Not trio's own: that starts children on a worker thread, and PDEATHSIG is about threads. In a session of its
     # own, no terminal's SIGINT reaches it or its children; its stderr is ours, should it ever have a fault to show.
     return subprocess.Popen(
-        [python, "-I", "-S", wire.__file__, str(os.getpid()), token, *([folder] if folder else [])],
+        [python, "-I", "-S", wire.__file__, str(os.getpid()), token, *estate],
         env={**os.environ, strays.GUARDIAN_MARK: token},
         stdin=channel.fileno(),
         stdout=subprocess.DEVNULL,

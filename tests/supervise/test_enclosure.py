@@ -16,8 +16,8 @@ from types import SimpleNamespace
 import pytest
 import trio
 from enclosed import enclosed_sessions, ends_because_of
-from harness import MUXSIM, SERVERS, alive, muxsim_serve
-from serve.machine import gone
+from harness import MUXSIM, ROOT, SERVERS, alive, muxsim_serve
+from serve.machine import eventually, gone
 
 from muxsim.errors import ConfigError
 from muxsim.events import What
@@ -340,6 +340,39 @@ async def test_a_start_that_fails_leaves_no_cgroup_H14(group):
     spec = EnvSpec(name="a", command="a")
     with pytest.raises(ProcessStartError):
         await enclosures.start(spec, Launch(("/no/such",), {}, "/"), "/w", partial(group.launcher.spawn, session="a"))
+
+
+PROGRAM = """
+import sys, time, trio
+from muxsim.supervise.cgroups import Cgroups
+from muxsim.supervise.enclosure import Enclosure
+from muxsim.supervise.process import Launcher
+from muxsim.spec import Launch
+
+async def main():
+    groups = Cgroups.open(sys.argv[1:])
+    async with Launcher.open(cgroup=groups.folder) as launcher:
+        launch = Launch(("cat",), {"PATH": "/bin:/usr/bin"}, "/")
+        child = await launcher.spawn(Enclosure(groups=groups).command(launch), session="a")
+        print(groups.folder, flush=True)
+        await trio.sleep_forever()
+
+trio.run(main)
+"""
+
+
+@pytest.mark.children
+@pytest.mark.parametrize("controllers", [pytest.param([], marks=needs()), pytest.param(["pids"], marks=needs("pids"))])
+def test_cgroups_go_also_when_muxsim_is_killed_H7(controllers):
+    argv = [sys.executable, "-c", PROGRAM, *controllers]
+    own = own_group(CgroupFiles())
+    handed_out = CgroupFiles().read(f"{own}/cgroup.subtree_control")
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}) as program:
+        folder = program.stdout.readline().decode().strip()
+        assert os.path.isdir(f"{folder}/1")
+        program.kill()
+        trio.run(eventually, lambda: not os.path.exists(folder))
+    assert CgroupFiles().read(f"{own}/cgroup.subtree_control") == handed_out
 
 
 NO_CONTROLLERS = why_not("memory", "cpu", "pids")
