@@ -21,7 +21,16 @@ from pathlib import Path
 
 import trio
 from harness import SERVERS, serving
-from serve.machine import descendants, descriptors, eventually, memory, processes_with
+from serve.machine import (
+    ZYGOTE_DESCRIPTORS,
+    command_line,
+    descendants,
+    descriptors,
+    eventually,
+    memory,
+    processes_with,
+    zygotes,
+)
 from serve.wire import ask, shake_hands
 from soaking.plan import draw_life, draw_weather
 from soaking.player import Player
@@ -67,8 +76,8 @@ async def soak(folder, seed, sessions, seconds, only=None):
         client = await shake_hands(muxsim.url, "/mcp?env=naughty&seed=99999999")
         assert await client.text("say", text="hello") == "hello"
         assert (await client.delete()).status == 204
-        await eventually(lambda: len(descendants(muxsim.process.pid)) == 1, within=10)
-        before = len(descriptors(muxsim.process.pid))
+        await eventually(lambda: not _processes_of_sessions(muxsim.process.pid), within=10)
+        before = _own_descriptors(muxsim.process.pid)
         slots = range(sessions) if only is None else [only]
         await _live_all(muxsim, record, seed, slots, seconds)
         await _check_nothing_left(muxsim, record, temporary, before)
@@ -115,6 +124,20 @@ async def _live_all(muxsim, record, seed, slots, seconds):
         record.wrongs.append(f"lives went on {SETTLING} s after the time was up")
 
 
+def _guardian(pid):
+    return next(below for below in descendants(pid) if b"/guardian.py" in command_line(below))
+
+
+def _processes_of_sessions(pid):
+    lasting = {*zygotes(pid), _guardian(pid)}
+    return [below for below in descendants(pid) if below not in lasting]
+
+
+def _own_descriptors(pid):
+    """How many it has open, but for those of its zygotes, which come and go."""
+    return len(descriptors(pid)) - ZYGOTE_DESCRIPTORS * len(zygotes(pid))
+
+
 async def _pause(pid, record):
     record.steps["muxsim stopped"] += 1
     os.kill(pid, signal.SIGSTOP)
@@ -125,7 +148,7 @@ async def _pause(pid, record):
 async def _kill_guardian(pid, record):
     record.steps["guardian killed"] += 1
     record.trouble += 1  # odd while it lasts
-    os.kill(descendants(pid)[0], signal.SIGKILL)
+    os.kill(_guardian(pid), signal.SIGKILL)
     await trio.sleep(1)
     record.trouble += 1
 
@@ -139,10 +162,10 @@ async def _check_nothing_left(muxsim, record, temporary, before):
 
     def left():
         pid = muxsim.process.pid
-        processes = descendants(pid)[1:]
+        processes = _processes_of_sessions(pid)
         marked = [one for one in processes_with(str(temporary)) if one != pid and one not in descendants(pid)]
         folders = [path.name for root in temporary.glob("muxsim-*") for path in root.iterdir()]
-        more = len(descriptors(pid)) - before
+        more = _own_descriptors(pid) - before
         return [*processes, *marked, *folders, *([f"{more} descriptors"] if more > 0 else [])]
 
     try:

@@ -6,7 +6,7 @@ import pytest
 import trio
 from harness import muxsim_serve
 from serve.conftest import Shared, environment
-from serve.machine import descendants, descriptors, eventually
+from serve.machine import ZYGOTE_DESCRIPTORS, descendants, descriptors, eventually, zygotes
 from serve.wire import Client, ask, shake_hands
 
 LIMIT = 40
@@ -41,7 +41,8 @@ def module_muxsim(request, tmp_path_factory):
     with muxsim_serve(folder, config, env={"TMPDIR": str(temporary)}) as running:
         guardian, *_ = descendants(running.process.pid)
         trio.run(_play_a_session, running.url)
-        yield Shared(running, temporary, guardian, len(descriptors(running.process.pid)))
+        own = len(descriptors(running.process.pid)) - ZYGOTE_DESCRIPTORS * len(zygotes(running.process.pid))
+        yield Shared(running, temporary, guardian, own)
 
 
 @pytest.fixture

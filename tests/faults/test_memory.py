@@ -12,7 +12,7 @@ import tracemalloc
 import pytest
 import trio
 from serve.conftest import environment
-from serve.machine import descriptors, eventually, memory
+from serve.machine import eventually, memory
 from serve.wire import ask, shake_hands
 from session.test_sessions import Backend, Pool
 
@@ -64,7 +64,7 @@ async def test_h11_after_hundreds_of_real_sessions_muxsim_has_no_more_than_befor
     after = memory(muxsim.pid), threads(muxsim.pid)
     assert after[0] - before[0] <= ROUNDS * KIB + 512 * KIB
     assert after[1] <= before[1] + 1
-    await eventually(lambda: len(descriptors(muxsim.pid)) <= muxsim.descriptors)
+    await eventually(lambda: not muxsim.leftovers())
     client = await shake_hands(muxsim.url, "/mcp?env=naughty")
     assert await client.text("say", text="here") == "here"
 

@@ -179,6 +179,7 @@ async def test_a_head_that_was_seen_before_opens_nothing_once_its_session_has_en
                 await eventually(lambda: not muxsim.leftovers())
 
 
+@pytest.mark.fault("L19")
 async def test_another_host_after_a_head_that_was_seen_before_is_refused(client):
     """L19: what was found out about one head is not carried over to another."""
     request = posted(client, tool_call(1, "say", {"text": "x"}))

@@ -54,6 +54,7 @@ HALF_OPEN = {
 }
 
 
+@pytest.mark.fault("L6")
 async def test_two_hundred_connections_without_whole_headers_are_closed_in_time_and_others_served(strict):
     """L6."""
     before = len(descriptors(strict.process.pid))
@@ -74,6 +75,7 @@ async def test_two_hundred_connections_without_whole_headers_are_closed_in_time_
         await eventually(lambda: len(descriptors(strict.process.pid)) <= before)
 
 
+@pytest.mark.fault("L6")
 @pytest.mark.parametrize("sent", HALF_OPEN.values(), ids=HALF_OPEN)
 async def test_headers_that_do_not_come_get_a_408_if_they_had_begun(strict, sent):
     """L6."""
@@ -88,6 +90,7 @@ async def test_headers_that_do_not_come_get_a_408_if_they_had_begun(strict, sent
     assert "server.header_timeout" in answer.error["message"]
 
 
+@pytest.mark.fault("L6")
 async def test_headers_that_trickle_have_no_more_time_than_others(strict):
     """L6: each byte comes soon after the last."""
     async with connect(strict.url) as connection:
@@ -101,6 +104,7 @@ async def test_headers_that_trickle_have_no_more_time_than_others(strict):
                 pass
 
 
+@pytest.mark.fault("L6")
 async def test_the_headers_of_a_later_request_have_a_deadline_too(strict):
     """L6."""
     async with connect(strict.url) as connection:
@@ -119,6 +123,7 @@ async def test_an_empty_line_after_an_answer_keeps_no_connection_for_ever(strict
             await connection.closed_by_server()
 
 
+@pytest.mark.fault("L7")
 async def test_a_body_that_nobody_wants_is_not_waited_for_for_ever(strict):
     """L7: its answer was there before it."""
     async with connect(strict.url) as connection:
@@ -134,6 +139,7 @@ async def test_a_body_that_nobody_wants_is_not_waited_for_for_ever(strict):
     assert await reached(strict.url, "body_timeout") == 1
 
 
+@pytest.mark.fault("L7")
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
 async def test_a_body_that_trickles_gets_a_408(strict, chunked):
     """L7."""
@@ -158,6 +164,7 @@ async def test_a_body_that_trickles_gets_a_408(strict, chunked):
     assert await reached(strict.url, "body_timeout") == 1
 
 
+@pytest.mark.fault("L8")
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
 async def test_a_body_too_large_gets_a_413_before_it_is_in_memory(strict, chunked):
     """L8: 32 MiB, thirty-two times what is allowed."""
@@ -192,6 +199,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.fault("L9")
 @pytest.mark.parametrize("bomb", BOMBS)
 async def test_a_header_bomb_gets_a_431(strict, bomb):
     """L9."""
@@ -216,6 +224,7 @@ async def test_a_header_bomb_gets_a_431(strict, bomb):
     assert peak_memory(strict.process.pid) - before < 8 * MIB
 
 
+@pytest.mark.fault("L9")
 async def test_headers_up_to_the_bounds_are_taken(strict):
     """L9."""
     for headers in ([("X", "x")] * 39, [("X", "x" * 8000)]):
@@ -232,6 +241,7 @@ async def test_a_target_too_long_gets_a_414(strict):
     assert await reached(strict.url, "max_url") == 1
 
 
+@pytest.mark.fault("L9", "L27")
 async def test_trailers_are_bounded_and_nobodys_headers(strict):
     """L9, L27: a session header that comes after the body opens no session."""
     client = await shake_hands(strict.url, "/mcp")
@@ -250,6 +260,7 @@ async def test_trailers_are_bounded_and_nobodys_headers(strict):
     assert await reached(strict.url, "max_header_bytes") == 1
 
 
+@pytest.mark.fault("L27")
 async def test_a_bad_request_behind_a_good_one_is_not_answered_in_its_place(strict):
     """L27: the connection is closed instead."""
     client = await shake_hands(strict.url, "/mcp")
@@ -360,6 +371,7 @@ async def test_a_line_too_long_is_counted(bounded):
     assert await reached(bounded.url, "max_line") == 1
 
 
+@pytest.mark.fault("L5")
 async def test_a_client_that_does_not_read_holds_up_its_own_session_only(bounded):
     """L5: at 64 KiB; that is counted."""
     client, other = await shake_hands(bounded.url, "/mcp"), await shake_hands(bounded.url, "/mcp")

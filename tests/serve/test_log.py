@@ -157,6 +157,7 @@ async def test_a_log_that_nobody_reads_any_more_stops_neither_sessions_nor_muxsi
         await trio.to_thread.run_sync(_serve_without_a_log, tmp_path)
 
 
+@pytest.mark.fault("H17")
 async def test_a_log_whose_reader_is_asleep_stalls_no_session_H17(tmp_path):
     """H17: a full pipe on stderr. Memory is bounded, what is left out is counted, and told when the reader wakes up."""
     with trio.fail_after(60):
@@ -197,6 +198,7 @@ def _serve_to_a_sleeping_reader(tmp_path):
         os.close(reads)
 
 
+@pytest.mark.fault("H17")
 async def test_a_muxsim_whose_log_is_blocked_can_be_stopped_H17(tmp_path):
     """H17: what waits is given a moment, and no more."""
     with trio.fail_after(30):

@@ -296,6 +296,7 @@ async def test_drained_it_takes_no_new_sessions_and_the_others_go_on(tmp_path):
         assert muxsim.process.wait(1) == 0
 
 
+@pytest.mark.fault("H6")
 async def test_calls_may_take_their_drain_time_on_either_way_H6(tmp_path):
     """H6: longer than uvicorn waits by itself. New connections are refused meanwhile."""
     async with serving(tmp_path, f"[server]\ndrain_timeout = 20\n{ALLOWED}" + environment("naughty")) as muxsim:
@@ -323,6 +324,7 @@ async def test_calls_may_take_their_drain_time_on_either_way_H6(tmp_path):
         assert log_lines(muxsim, event="muxsim.drain_timeout") == []
 
 
+@pytest.mark.fault("H6")
 async def test_while_it_stops_it_is_not_ready(tmp_path):
     """H6: seen on a connection from before."""
     async with serving(tmp_path, "[server]\ndrain_timeout = 20\n" + environment("naughty")) as muxsim:
@@ -341,6 +343,7 @@ async def test_while_it_stops_it_is_not_ready(tmp_path):
             assert text_of((await late.answer()).json()) == "at last"
 
 
+@pytest.mark.fault("H6")
 async def test_the_second_signal_waits_neither_for_calls_nor_for_stubborn_children_H6(tmp_path):
     """H6."""
     slow = "eof_timeout = 20\nterm_timeout = 20"
@@ -359,6 +362,7 @@ async def test_the_second_signal_waits_neither_for_calls_nor_for_stubborn_childr
             await tree.gone()
 
 
+@pytest.mark.fault("H6")
 async def test_the_second_signal_may_come_while_sessions_end_H6(tmp_path):
     """H6."""
     config = environment("naughty", "--stubborn", extra="eof_timeout = 20\nterm_timeout = 20")
@@ -374,6 +378,7 @@ async def test_the_second_signal_may_come_while_sessions_end_H6(tmp_path):
         await tree.gone()
 
 
+@pytest.mark.fault("H9")
 async def test_a_terminal_that_is_closed_stops_muxsim_cleanly_H9(tmp_path):
     """H9: SIGHUP from a terminal is no wish for a new config."""
     (tmp_path / "muxsim.toml").write_text(environment("naughty"))
@@ -403,6 +408,7 @@ async def test_hangups_without_a_terminal_end_nobody(tmp_path):
 # ---- clearing up
 
 
+@pytest.mark.fault("H7")
 async def test_reap_ends_and_removes_what_a_muxsim_left_that_was_killed_with_its_guardian(tmp_path, monkeypatch):
     """H7: where even the guardian was killed. Another muxsim and its sessions are not touched."""
     temporary = tmp_path / "tmp"
@@ -436,6 +442,7 @@ async def test_reap_ends_and_removes_what_a_muxsim_left_that_was_killed_with_its
         assert again == (0, "nothing of a dead muxsim is left\n", "")
 
 
+@pytest.mark.fault("H7")
 async def test_a_muxsim_that_is_killed_leaves_no_folder(tmp_path, monkeypatch):
     """H7: the guardian removes it."""
     temporary = tmp_path / "tmp"

@@ -155,6 +155,7 @@ async def test_sandboxed_backends_see_no_folder_of_another():
         assert (await other.value("listing", path=str(folder.parent)))["result"] != [folder.name]
 
 
+@pytest.mark.fault("C20", "C21")
 @real
 @pytest.mark.children
 @pytest.mark.parametrize("kind", ["group", "setsid", "double"])
@@ -175,6 +176,7 @@ async def test_a_sandboxed_backend_tells_which_bound_it_met():
         await ends_because_of("max_cpu_seconds", greedy, "burn_cpu")
 
 
+@pytest.mark.fault("H7")
 @real
 @pytest.mark.children
 async def test_sandboxes_end_with_muxsim_however_that_ends_H7(tmp_path):
