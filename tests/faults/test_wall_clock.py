@@ -1,0 +1,64 @@
+"""H10: the wall clock jumps by a day, either way, and nobody's time is over or longer for it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+import trio
+from harness import serving
+from serve.conftest import environment
+from serve.machine import eventually, log_lines, logged
+from serve.wire import ask, shake_hands, tool_call
+
+pytestmark = pytest.mark.children
+
+DAY = 86_400
+# What a jump of the system's clock is to a Python program; the machine's own is not ours to set.
+JUMPING = """
+import datetime, os, time
+real, now = time.time, datetime.datetime
+def jump():
+    try:
+        return int(open(os.environ["JUMP"]).read() or 0)
+    except OSError:
+        return 0
+class Jumping(now):
+    @classmethod
+    def now(cls, tz=None):
+        return now.now(tz) + datetime.timedelta(seconds=jump())
+time.time = lambda: real() + jump()
+datetime.datetime = Jumping
+"""
+
+
+@pytest.mark.fault("H10")
+@pytest.mark.parametrize("jump", [DAY, -DAY])
+async def test_a_jump_of_the_wall_clock_ends_nothing_and_keeps_nothing(tmp_path, jump):
+    site, moved = tmp_path / "site", tmp_path / "jump"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(JUMPING)
+    config = environment("naughty", extra="call_timeout = 30\nttl = 60") + environment("idle", extra="idle_timeout = 2")
+    variables = {"PYTHONPATH": str(site), "JUMP": str(moved)}
+    async with serving(tmp_path, config, env=variables) as muxsim:
+        client, idle = (
+            await shake_hands(muxsim.url, "/envs/naughty/mcp"),
+            await shake_hands(muxsim.url, "/envs/idle/mcp"),
+        )
+        async with client.posting(tool_call("a", "slow", {"seconds": 1})) as waiting:
+
+            async def in_flight():
+                return (await client.session())["in_flight"]
+
+            await eventually(in_flight)
+            moved.write_text(str(jump))
+            assert (await waiting.answer()).messages[-1]["id"] == "a"
+        assert await idle.text("say", text="still here") == "still here"
+        begun = trio.current_time()
+        ended = await logged(muxsim, event="session.ended", within=10)
+        assert (ended["session"], ended["cause"]) == (idle.id, "idle_timeout")
+        assert 1.5 < trio.current_time() - begun < 8
+        assert await client.text("say", text="still here") == "still here"
+        assert (await ask(muxsim.url, "GET", "/ready")).status == 200
+        times = [datetime.fromisoformat(line["timestamp"]).timestamp() for line in log_lines(muxsim)]
+        assert abs(times[-1] - times[0]) > DAY / 2, "the clock did jump, as far as muxsim can see"
