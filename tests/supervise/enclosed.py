@@ -34,13 +34,14 @@ class Here:
     def events(self, what):
         return [event for event in self._events if event.what is what]
 
-    async def open(self, limits=BRISK, env=None, **bounds):
+    async def open(self, limits=BRISK, env=None, zygote=False, **bounds):
         name = f"bound{len(self._specs)}"
         spec = EnvSpec(
             name=name,
             command=sys.executable,
             args=NAUGHTY,
             env=env or {},
+            zygote=zygote,
             cwd="{workspace}",
             limits=limits,
             confinement=Confinement(**bounds),
