@@ -28,6 +28,7 @@ from muxsim.rollouts.remote import Wire, connect
 from muxsim.rollouts.run_folder import RunConfig, RunFolder, RunWriter
 from muxsim.rollouts.runner import RolloutOptions, rollout
 from muxsim.rollouts.trajectory import Trajectory
+from muxsim.supervise.descriptors import raise_limit
 
 _STDERR_LINES_KEPT: Final = 2000
 
@@ -157,6 +158,7 @@ async def _remote(plan: RolloutPlan) -> AsyncIterator[EnvironmentPool]:
 @asynccontextmanager
 async def _local(config: Config, plan: RolloutPlan, logs: _SessionLogs) -> AsyncIterator[EnvironmentPool]:
     async with open_pool(config, max_sessions=plan.options.max_concurrent, on_event=logs.listen) as pool:
+        raise_limit()
         yield pool
 
 
