@@ -34,12 +34,12 @@ class Here:
     def events(self, what):
         return [event for event in self._events if event.what is what]
 
-    async def open(self, limits=BRISK, env=None, zygote=False, **bounds):
-        name = f"bound{len(self._specs)}"
+    async def open(self, limits=BRISK, env=None, zygote=False, name=None, **bounds):
+        name = name or f"bound{len(self._specs)}"
         spec = EnvSpec(
             name=name,
             command=sys.executable,
-            args=NAUGHTY,
+            args=NAUGHTY[-1:] if zygote else NAUGHTY,
             env=env or {},
             zygote=zygote,
             cwd="{workspace}",
