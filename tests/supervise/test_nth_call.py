@@ -14,7 +14,7 @@ from enclosed import enclosed_sessions
 from harness import SERVERS
 
 from muxsim.errors import Busy, StartError
-from muxsim.supervise import backend, cgroups, enclosure, pool, process
+from muxsim.supervise import backend, cgroups, enclosure, pool, process, zygotes
 from muxsim.supervise import guardian as wire
 from muxsim.supervise.process import Command, EndTimes, Launcher, ProcessStartError
 from transports import pipe
@@ -48,15 +48,15 @@ class FaultyOS:
 
 
 def fail_here(monkeypatch, faulty):
-    for module in (backend, cgroups, enclosure, pipe, pool, process, wire):
+    for module in (backend, cgroups, enclosure, pipe, pool, process, wire, zygotes):
         if hasattr(module, "os"):
             monkeypatch.setattr(module, "os", faulty)
 
 
-async def one_session(here):
+async def one_session(here, **options):
     """How often it failed, seen from its client."""
     try:
-        client = await here.open(env={"BIG": BIG})
+        client = await here.open(env={"BIG": BIG}, **options)
     except (StartError, Busy):
         return 1
     answers = [] if client.greeting.kind is Kind.ERROR else [await client.call("say", text="hello")]
@@ -99,20 +99,20 @@ async def settles(here, before):
     assert left_over(here, before) == NOTHING
 
 
+CALLS = [
+    ("pipe2", errno.EMFILE, False),
+    ("set_blocking", errno.EBADF, False),
+    ("memfd_create", errno.ENOMEM, False),
+    ("pidfd_open", errno.EMFILE, False),
+    ("read", errno.EIO, False),
+    ("write", errno.EIO, False),
+    ("writev", errno.EIO, False),
+    ("close", errno.EIO, True),  # Linux has closed it all the same
+]
+
+
 @pytest.mark.fault("H14")
-@pytest.mark.parametrize(
-    ("call", "number", "after"),
-    [
-        ("pipe2", errno.EMFILE, False),
-        ("set_blocking", errno.EBADF, False),
-        ("memfd_create", errno.ENOMEM, False),
-        ("pidfd_open", errno.EMFILE, False),
-        ("read", errno.EIO, False),
-        ("write", errno.EIO, False),
-        ("writev", errno.EIO, False),
-        ("close", errno.EIO, True),  # Linux has closed it all the same
-    ],
-)
+@pytest.mark.parametrize(("call", "number", "after"), CALLS)
 async def test_any_call_of_ours_may_fail(monkeypatch, call, number, after):
     async with enclosed_sessions() as here:
         assert await one_session(here) == 0
@@ -125,6 +125,24 @@ async def test_any_call_of_ours_may_fail(monkeypatch, call, number, after):
                 await settles(here, before)
             assert failures <= 1
             assert await one_session(here) == 0
+            if faulty.calls < nth:
+                break
+        assert faulty.calls < nth
+
+
+@pytest.mark.fault("H14")
+@pytest.mark.parametrize(("call", "number", "after"), CALLS)
+async def test_any_call_of_ours_may_fail_where_backends_are_forked(monkeypatch, call, number, after):
+    """A zygote stays from one session to the next, so what is left is looked at when the pool has closed."""
+    async with enclosed_sessions() as here:
+        forked = {"zygote": True, "name": "forked"}
+        assert await one_session(here, **forked) == 0
+        for nth in range(1, ENOUGH):
+            faulty = FaultyOS(call, nth, number, after=after)
+            with monkeypatch.context() as patch, trio.fail_after(5):
+                fail_here(patch, faulty)
+                assert await one_session(here, **forked) <= 1
+            assert await one_session(here, **forked) == 0
             if faulty.calls < nth:
                 break
         assert faulty.calls < nth
