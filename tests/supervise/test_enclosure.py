@@ -385,15 +385,20 @@ trio.run(main)
 @pytest.mark.children
 @pytest.mark.parametrize("controllers", [pytest.param([], marks=needs()), pytest.param(["pids"], marks=needs("pids"))])
 def test_cgroups_go_also_when_muxsim_is_killed_H7(controllers):
-    argv = [sys.executable, "-c", PROGRAM, *controllers]
-    own = own_group(CgroupFiles())
-    handed_out = CgroupFiles().read(f"{own}/cgroup.subtree_control")
+    groups = Cgroups.open(controllers)
+    home = groups.group({})  # which it has to leave for the controllers, and which others have to be able to enter
+    enter = 'echo 0 >"$0/cgroup.procs"; exec "$@"'
+    argv = ["sh", "-c", enter, home.folder, sys.executable, "-c", PROGRAM, *controllers]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}) as program:
         folder = program.stdout.readline().decode().strip()
+        assert folder.startswith(f"{home.folder}/muxsim-{program.pid}-")
         assert os.path.isdir(f"{folder}/1")
         program.kill()
         trio.run(eventually, lambda: not os.path.exists(folder))
-    assert CgroupFiles().read(f"{own}/cgroup.subtree_control") == handed_out
+    trio.run(eventually, lambda: not home.is_populated())
+    assert CgroupFiles().read(f"{home.folder}/cgroup.subtree_control").split() == []
+    assert groups.give_back(home)
+    groups.close()
 
 
 NO_CONTROLLERS = why_not("memory", "cpu", "pids")
