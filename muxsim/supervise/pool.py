@@ -362,7 +362,7 @@ async def open_pool(
                 async with (
                     Launcher.open(folder=str(root), cgroup=enclosures.cgroup) as launcher,
                     open_zygotes(launcher, root, enabled=several) as zygotes,
-                    open_warm(launcher, enclosures, packages, root) as warm,
+                    open_warm(launcher, zygotes, enclosures, packages, root) as warm,
                 ):
                     yield Pool(launcher, enclosures, capacity, meter, root, watch, packages, warm, zygotes)
         finally:

@@ -30,6 +30,7 @@ from muxsim.supervise.prepared import Prepared
 from muxsim.supervise.process import AT_ONCE, Command, EndTimes, Launcher, Process, ProcessStartError
 from muxsim.supervise.slots import Slots, SlotStatistics
 from muxsim.supervise.warm_start import Kind, NotWarm, fingerprint, warm_start, watched_files
+from muxsim.supervise.zygotes import Zygotes
 
 # What a waiting process says of itself; paths of its files may make it long.
 _REPORT_LIMIT: Final = 1024 * 1024
@@ -73,7 +74,7 @@ class _Slot:
         return spec != self.spec or fingerprint(self.files) != self.stamps
 
     def end_times(self) -> EndTimes:
-        if self.kind is Kind.NODE:
+        if self.kind is not Kind.WHOLE:
             return AT_ONCE  # nothing of the environment has run
         return EndTimes(stdin_close=self.spec.limits.eof_timeout, term=self.spec.limits.term_timeout)
 
@@ -82,13 +83,24 @@ class _Withdrawn(Exception):
     """The next slot will be made otherwise."""
 
 
+class _NotYet(Exception):
+    """Something is missing that will come."""
+
+
 class Warm:
     """Keeps slots for the environments that want them. Open it with `open_warm`."""
 
     def __init__(
-        self, launcher: Launcher, enclosures: Enclosures, packages: Packages, root: Path, nursery: trio.Nursery
+        self,
+        launcher: Launcher,
+        zygotes: Zygotes,
+        enclosures: Enclosures,
+        packages: Packages,
+        root: Path,
+        nursery: trio.Nursery,
     ) -> None:
         self._launcher = launcher
+        self._zygotes = zygotes
         self._enclosures = enclosures
         self._packages = packages
         self._root = root
@@ -215,6 +227,8 @@ class Warm:
                 slot = await self._start(name, number)
             except _Withdrawn:
                 self._slots.withdrawn(number)
+            except _NotYet:
+                self._slots.postponed(number, trio.current_time())
             except NotWarm as why:
                 self._slots.withdrawn(number)
                 self._refuse(name, str(why))
@@ -248,10 +262,10 @@ class Warm:
         spec = await self._packages.ready(self._specs[name])
         folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._root))
         skip = self._left_out.get(name, ())
-        spawn = partial(self._launcher.spawn, session=secrets.token_hex(8))
         try:
             start = warm_start(spec, workspace=str(folder), environ=self._environ)
             launch = start.command_line(skip=skip, compile_cache=self._compile_cache)
+            spawn = partial(self._fork, spec) if start.kind is Kind.FORK else self._spawn
             process, enclosure = await self._enclosures.start(spec, launch, str(folder), spawn)
         except BaseException:
             await _remove(folder)
@@ -266,6 +280,15 @@ class Warm:
             await self._discard(slot)
             raise
         return slot
+
+    async def _spawn(self, command: Command) -> Process:
+        return await self._launcher.spawn(command, session=secrets.token_hex(8))
+
+    async def _fork(self, spec: EnvSpec, command: Command) -> Process:
+        prepared = await self._zygotes.prepare(spec, command, session=secrets.token_hex(8))
+        if prepared is None:
+            raise _NotYet
+        return prepared.process
 
     async def _report(self, process: Process, spec: EnvSpec, skipped: tuple[str, ...]) -> tuple[str, ...]:
         """Wait until a node has loaded what it can; returns the files of the package."""
@@ -289,7 +312,7 @@ class Warm:
 
 async def _activate(slot: _Slot, launch: Launch) -> None:
     """Let a waiting process become ``launch``; what encloses it does so already. Raises ProcessStartError."""
-    if slot.kind is Kind.NODE:
+    if slot.kind is not Kind.WHOLE:
         await Prepared(slot.process).activate(Command(launch.argv, launch.env, launch.cwd))
 
 
@@ -339,12 +362,14 @@ async def _remove(folder: Path) -> None:
 
 
 @asynccontextmanager
-async def open_warm(launcher: Launcher, enclosures: Enclosures, packages: Packages, root: Path) -> AsyncIterator[Warm]:
+async def open_warm(
+    launcher: Launcher, zygotes: Zygotes, enclosures: Enclosures, packages: Packages, root: Path
+) -> AsyncIterator[Warm]:
     """Warm slots for the length of a block, after which none is left; their folders are made in ``root``."""
     service = trio.open_nursery()
     nursery = await service.__aenter__()
     try:
-        yield Warm(launcher, enclosures, packages, root, nursery)
+        yield Warm(launcher, zygotes, enclosures, packages, root, nursery)
     finally:
         nursery.cancel_scope.cancel()
         # Without the block's exception: the nursery serves, and must not wrap in a group what is not its own.

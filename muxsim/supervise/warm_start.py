@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from muxsim.spec import EnvSpec, Launch
+from muxsim.supervise.forkable import forkable
 
 LOADER: Final = Path(__file__).with_name("warm_node.cjs")
 """What a waiting node runs; its first lines say how to talk to it."""
@@ -37,10 +38,13 @@ class Kind(Enum):
     NODE = "node"
     """A node that has loaded what the server imports, and waits for its order."""
 
+    FORK = "fork"
+    """A fork of the environment's zygote, which waits for its order."""
+
 
 @dataclass(frozen=True)
 class WarmStart:
-    """How to make a slot: what to execute, and for NODE what its plan says (see `LOADER`)."""
+    """How to make a slot: what to execute, for NODE with what plan (see `LOADER`), for FORK only how it is confined."""
 
     kind: Kind
     launch: Launch
@@ -52,7 +56,7 @@ class WarmStart:
 
     def command_line(self, *, skip: tuple[str, ...], compile_cache: str) -> Launch:
         """What to execute so that these modules are left out."""
-        if self.kind is Kind.WHOLE:
+        if self.kind is not Kind.NODE:
             return self.launch
         *options, script = self.launch.argv[: self.entry + 1]
         plan = {
@@ -82,7 +86,7 @@ def warm_start(spec: EnvSpec, *, workspace: str, environ: Mapping[str, str]) -> 
             raise NotWarm("{session_id} is not known before there is a session: take it out")
         return WarmStart(Kind.WHOLE, one)
     if os.path.basename(spec.command) != "node":
-        raise NotWarm("only what node runs can wait for its seed; set seeded = false if the server takes none")
+        return _fork(spec, one, workspace, environ)
     late = tuple(sorted(name for name, value in one.env.items() if other.env[name] != value))
     if early := [name for name in late if name in _READ_EARLY or name.startswith(_READ_EARLY_PREFIXES)]:
         raise NotWarm(f"{early[0]} is read while modules load: take {{seed}} and {{session_id}} out of it")
@@ -90,6 +94,13 @@ def warm_start(spec: EnvSpec, *, workspace: str, environ: Mapping[str, str]) -> 
     late_cwd = one.cwd != other.cwd
     waiting = Launch(one.argv, {**one.env, **dict.fromkeys(late, "")}, workspace if late_cwd else one.cwd)
     return WarmStart(Kind.NODE, waiting, entry, late, late_cwd)
+
+
+def _fork(spec: EnvSpec, launch: Launch, workspace: str, environ: Mapping[str, str]) -> WarmStart:
+    why = forkable(spec, environ) if spec.zygote else "it has zygote = false"
+    if isinstance(why, str):
+        raise NotWarm(f"only node, and Python with a zygote, can wait for a seed, but {why}; see also seeded = false")
+    return WarmStart(Kind.FORK, replace(launch, cwd=workspace))
 
 
 def _entry(spec: EnvSpec, one: Launch, other: Launch) -> int:

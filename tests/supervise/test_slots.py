@@ -13,6 +13,7 @@ from muxsim.supervise.slots import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
     MAX_AGE,
+    NOT_YET,
     SHORTAGE,
     STARTS_AT_ONCE,
     STARVED,
@@ -77,6 +78,11 @@ CASES = {
         after(lambda slots, numbers: slots.died(numbers[0], LATER), ready=1),
         {"now": LATER + FIRST_PAUSE},
         Step(fill=("lake",)),
+    ),
+    "what cannot start yet is tried again, and was no death": (
+        after(lambda slots, numbers: slots.postponed(numbers[0], LATER), starting=1),
+        {"now": LATER},
+        Step(again=LATER + NOT_YET),
     ),
     "an aged one is replaced by one that is filled first": (
         filled(ready=2)[0],
@@ -235,12 +241,14 @@ class AnyLife(RuleBasedStateMachine):
             self.forget([taken])
 
     @precondition(lambda self: self.starting)
-    @rule(how=st.sampled_from(["ready", "died", "withdrawn"]))
+    @rule(how=st.sampled_from(["ready", "died", "withdrawn", "postponed"]))
     def end_a_start(self, how):
         number = self.starting.pop()
         if how == "ready":
             self.slots.ready(number, self.now)
             self.ready.append(number)
+        elif how == "postponed":
+            self.slots.postponed(number, self.now)
         elif how == "died":
             self.slots.died(number, self.now)
         else:

@@ -403,7 +403,9 @@ async def test_folders_go_with_the_slots_and_sessions_they_were_made_for():
 # ---- what cannot wait
 
 REFUSALS = {
-    "python": (EnvSpec(name="tell", command=sys.executable, args=("x.py",)), "only what node runs"),
+    "zygote": (EnvSpec(name="tell", command="python", args=("x.py",), zygote=False), "it has zygote = false"),
+    "python": (EnvSpec(name="tell", command="python", args=("-c", "1")), "runs neither a script nor a module"),
+    "program": (EnvSpec(name="tell", command="/bin/cat"), "its command is not python"),
     "session id": (replace(unseeded(), args=("{session_id}",)), "{session_id} is not known before"),
     "shared": (replace(unseeded(), shared=True), "one process for all"),
     "option": (lambda package: node(package, "tell.js", "--import=./x.js"), "--import=./x.js lets node do more"),
