@@ -196,7 +196,9 @@ class Warm:
             step = self._slots.next(now, opening=self._opening > 0 or not self._has_room())
             self._end(step.end)
             for name in step.fill:
-                self._nursery.start_soon(self._hold, name, self._slots.begin(name, now))
+                number = self._slots.begin(name, now)
+                scope = self._scopes[number] = trio.CancelScope()
+                self._nursery.start_soon(self._hold, self._specs[name], number, scope)
             with trio.move_on_at(step.again):
                 await self._changed.wait()
 
@@ -216,30 +218,37 @@ class Warm:
         self._end([number])
         self._changed.set()
 
-    def _refuse(self, name: str, why: str) -> None:
-        if self._slots.want(name, 0):
-            _log.warning("environment %s: warm = %d has no effect: %s", name, self._specs[name].warm, why)
-
-    async def _hold(self, name: str, number: int) -> None:
-        """The life of one slot: from its start until it is used or ended."""
-        with trio.CancelScope() as self._scopes[number]:
+    async def _hold(self, spec: EnvSpec, number: int, scope: trio.CancelScope) -> None:
+        """The life of one slot: from its start until it is used or ended, which cancels ``scope``."""
+        with scope:
             try:
-                slot = await self._start(name, number)
-            except _Withdrawn:
-                self._slots.withdrawn(number)
-            except _NotYet:
-                self._slots.postponed(number, trio.current_time())
-            except NotWarm as why:
-                self._slots.withdrawn(number)
-                self._refuse(name, str(why))
-            except (StartError, OSError) as error:
-                self._died(name, number, str(error))
+                await trio.lowlevel.checkpoint()
+                slot = await self._start(spec, number)
+            except (_Withdrawn, _NotYet, NotWarm, StartError, OSError) as reason:
+                if not scope.cancel_called:
+                    self._not_started(spec, number, reason)
             else:
-                self._slots.ready(number, trio.current_time())
-                self._waiting[number] = slot
-                await self._watch(slot)
+                if scope.cancel_called:
+                    await self._discard(slot)
+                else:
+                    self._slots.ready(number, trio.current_time())
+                    self._waiting[number] = slot
+                    await self._watch(slot)
         del self._scopes[number]
         self._changed.set()
+
+    def _not_started(self, spec: EnvSpec, number: int, reason: Exception) -> None:
+        match reason:
+            case _Withdrawn():
+                self._slots.withdrawn(number)
+            case _NotYet():
+                self._slots.postponed(number, trio.current_time())
+            case NotWarm():
+                self._slots.withdrawn(number)
+                if self._slots.want(spec.name, 0):
+                    _log.warning("environment %s: warm = %d has no effect: %s", spec.name, spec.warm, reason)
+            case _:
+                self._died(spec.name, number, str(reason))
 
     async def _watch(self, slot: _Slot) -> None:
         self._changed.set()
@@ -258,10 +267,10 @@ class Warm:
             await slot.enclosure.close()
             await _remove(slot.folder)
 
-    async def _start(self, name: str, number: int) -> _Slot:
-        spec = await self._packages.ready(self._specs[name])
-        folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._root))
-        skip = self._left_out.get(name, ())
+    async def _start(self, unprepared: EnvSpec, number: int) -> _Slot:
+        spec = await self._packages.ready(unprepared)
+        folder = Path(tempfile.mkdtemp(prefix=f"{spec.name}-", dir=self._root))
+        skip = self._left_out.get(spec.name, ())
         try:
             start = warm_start(spec, workspace=str(folder), environ=self._environ)
             launch = start.command_line(skip=skip, compile_cache=self._compile_cache)

@@ -319,6 +319,20 @@ async def test_another_config_ends_the_slots_of_the_one_before(package):
         await eventually(lambda: waiting(pool) == [])
 
 
+async def test_a_config_may_change_at_any_moment_of_a_start(package):
+    spec = node(package, warm=2)
+    async with some_pool() as pool:
+        for steps in (*range(8), 100, 10_000):
+            pool.keep_warm([spec])
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            pool.keep_warm([])
+        await eventually(lambda: pool.statistics().processes.alive == 0, within=START)
+        pool.keep_warm([spec])
+        await ready(pool, spec)
+        assert of(pool, spec).dead == 0
+
+
 async def test_the_end_of_a_pool_ends_what_waits_and_what_starts(package):
     """H7, for an end in peace."""
     spec = node(package, warm=6)
