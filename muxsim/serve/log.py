@@ -75,4 +75,6 @@ def log_event(event: SessionEvent) -> None:
 def _level(event: SessionEvent) -> str:
     if event.what is What.ENDED and event.details.get("cause") in FAILURES:
         return "warning"
+    if event.what is What.LIMIT and event.details.get("again"):
+        return "debug"
     return _LEVELS.get(event.what, "info")

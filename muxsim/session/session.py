@@ -124,7 +124,7 @@ class Session:
         self._call_deadlines: dict[tuple[Attachment, messages.RequestId], float] = {}
         self._rejected_lines = 0
         self._waiting_messages = 0
-        self._asks_too_much = False
+        self._met: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<Session {self.id[:8]} {self.spec.name} seed {self.seed} {self.state.value}>"
@@ -235,7 +235,7 @@ class Session:
     async def _follow_backend(self) -> None:
         exit = await self._backend.run()
         if exit.limit:
-            self._emit(What.LIMIT, limit=exit.limit, text=exit.reason)
+            self._meet(exit.limit, text=exit.reason)
         self.end("backend_exited", exit.reason, exit)
 
     def _emit_end(self, pid: int | None, exit_status: int | None) -> None:
@@ -302,7 +302,7 @@ class Session:
             del self._call_deadlines[key]
             self._touch()
             attachment, request_id = key
-            self._emit(What.LIMIT, limit="call_timeout")
+            self._meet("call_timeout")
             text = f"no answer within {attachment.patience:g} s (call_timeout)"
             self._scored.pop(key, None)
             self._carry_out(self._router.cancel(attachment, request_id))
@@ -358,7 +358,7 @@ class Session:
         self._carry_out(self._router.from_client(attachment, message))
 
     def _refuse_one_more(self, attachment: Attachment, message: Message) -> None:
-        self._emit(What.LIMIT, limit="max_in_flight")
+        self._meet("max_in_flight")
         text = (
             f"{self.spec.limits.max_in_flight} requests of this session are in flight, as many as may (max_in_flight)"
         )
@@ -453,10 +453,8 @@ class Session:
         self._carry_out(self._router.from_backend(message))
 
     def _refuse_backend(self, message: Message) -> None:
-        """One more request of the backend's, none of which its clients answer: reported once, for it may go on so."""
-        if not self._asks_too_much:
-            self._asks_too_much = True
-            self._emit(What.LIMIT, limit="max_in_flight")
+        """One more request of the backend's, none of which its clients answer."""
+        self._meet("max_in_flight")
         text = "as many of this server's requests as may are waiting for its clients (max_in_flight)"
         self._backend.send(messages.error(message.id, BUSY, text))
 
@@ -520,7 +518,14 @@ class Session:
         attachment.transport.send(message, about)
         if attachment.transport.congested and attachment not in self._slow:
             self._slow.add(attachment)
-            self._emit(What.LIMIT, limit="max_buffered")
+            self._meet("max_buffered")
+
+    def _meet(self, limit: str, **details: Any) -> None:
+        """Report a bound that was met. It may be met with every message, so all but the first time is for counters."""
+        if limit in self._met:
+            details["again"] = True
+        self._met.add(limit)
+        self._emit(What.LIMIT, limit=limit, **details)
 
     def _emit(self, what: What, **details: Any) -> None:
         self._events.emit(SessionEvent(what, self.id, self.spec.name, self.seed, self.pid, details))

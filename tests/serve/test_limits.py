@@ -10,7 +10,7 @@ import trio
 from harness import serving
 
 from .conftest import environment
-from .machine import descriptors, eventually, logged, memory, peak_memory
+from .machine import descriptors, eventually, log_lines, logged, memory, peak_memory
 from .wire import ask, connect, open_session, shake_hands, text_of, tool_call
 
 pytestmark = pytest.mark.children
@@ -360,6 +360,7 @@ async def test_one_more_request_than_may_be_in_flight_gets_an_error_that_names_t
             assert (refused["id"], refused["error"]["code"]) == (7, -32003)
             assert "(max_in_flight)" in refused["error"]["message"]
     await logged(bounded, event="session.limit", limit="call_timeout", within=5)
+    assert len(log_lines(bounded, event="session.limit", limit="max_in_flight")) == 1, "told once, counted each time"
     assert await client.text("say", text="room again") == "room again"
     limits = (await ask(bounded.url, "GET", "/health")).json()["limits"]
     assert (limits["max_in_flight"], limits["call_timeout"]) == (2, 3)

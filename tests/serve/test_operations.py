@@ -396,8 +396,10 @@ async def test_a_terminal_that_is_closed_stops_muxsim_cleanly_H9(tmp_path):
 
 
 async def test_hangups_without_a_terminal_end_nobody(tmp_path):
+    """H9."""
     config = environment("naughty")
     async with serving(tmp_path, config) as muxsim:
+        muxsim.process.send_signal(signal.SIGPIPE)
         muxsim.process.send_signal(signal.SIGHUP)
         muxsim.process.send_signal(signal.SIGHUP)
         await eventually(lambda: len(log_lines(muxsim, event="muxsim.reloaded")) >= 1)
