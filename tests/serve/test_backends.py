@@ -400,4 +400,4 @@ async def test_a_request_of_ten_mib_arrives_byte_for_byte(client):
     params = {"name": "measure", "arguments": {"text": text}}
     raw = json.dumps(params).encode()
     answer = await client.post(b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":%b}' % raw)
-    assert json.loads(text_of(answer.json())) == {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+    assert json.loads(text_of(answer.messages[-1])) == {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
