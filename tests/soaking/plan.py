@@ -126,9 +126,8 @@ class Gust:
 
 
 def draw_weather(seed, seconds):
-    """muxsim is stopped for a moment now and then, and its guardian killed once, on every other seed."""
+    """muxsim is stopped for a moment now and then; once its guardian is killed, or what sessions are forked from."""
     lot = random.Random(f"{seed}/weather")
     gusts = [Gust(lot.uniform(0, seconds), "pause") for _ in range(int(seconds / 15))]
-    if lot.random() < 0.5:
-        gusts.append(Gust(lot.uniform(seconds / 4, seconds * 3 / 4), "guardian"))
+    gusts.append(Gust(lot.uniform(seconds / 4, seconds * 3 / 4), lot.choice(["guardian", "zygotes"])))
     return tuple(sorted(gusts, key=lambda gust: gust.at))
