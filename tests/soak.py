@@ -134,7 +134,7 @@ def _processes_of_sessions(pid):
 
 
 def _own_descriptors(pid):
-    """How many it has open, but for those of its zygotes, which come and go."""
+    """How many it has open, but for those of its zygotes, which come and go; one that does just now counts."""
     return len(descriptors(pid)) - ZYGOTE_DESCRIPTORS * len(zygotes(pid))
 
 
@@ -172,7 +172,7 @@ async def _check_nothing_left(muxsim, record, temporary, before):
         processes = _processes_of_sessions(pid)
         marked = [one for one in processes_with(str(temporary)) if one != pid and one not in descendants(pid)]
         folders = [path.name for root in temporary.glob("muxsim-*") for path in root.iterdir()]
-        more = _own_descriptors(pid) - before
+        more = _own_descriptors(pid) - before - ZYGOTE_DESCRIPTORS
         return [*processes, *marked, *folders, *([f"{more} descriptors"] if more > 0 else [])]
 
     try:

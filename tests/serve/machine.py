@@ -59,7 +59,15 @@ def descriptors(pid):
 
 def zygotes(pid):
     """The processes below this one that environments' sessions are forked from; they stay."""
-    return [below for below in descendants(pid) if b"/zygote.py" in command_line(below)]
+    return [below for below in descendants(pid) if b"/zygote.py" in command_line(below) and _has_socket(below)]
+
+
+def _has_socket(pid):
+    """A zygote takes its orders by one; what it has forked has the same command line, and three pipes."""
+    try:
+        return any(what.startswith("socket:") for what in descriptors(pid).values())
+    except OSError:  # ended meanwhile
+        return False
 
 
 def command_line(pid):
