@@ -9,7 +9,7 @@ import pytest
 import trio
 from harness import SERVERS, Running, muxsim_serve
 
-from .machine import ZYGOTE_DESCRIPTORS, descendants, descriptors, eventually, zygotes
+from .machine import descendants, descriptors, eventually, own_descriptors, zygotes
 from .wire import ask, shake_hands
 
 LIMIT = 30
@@ -64,7 +64,7 @@ class Shared:
         held = zygotes(self.pid)
         processes = [pid for pid in descendants(self.pid) if pid != self.guardian and pid not in held]
         folders = [path for root in self.temporary.glob("muxsim-*") for path in root.iterdir()]
-        more = len(descriptors(self.pid)) - self.descriptors - len(held) * ZYGOTE_DESCRIPTORS
+        more = own_descriptors(self.pid) - self.descriptors
         return [*processes, *folders, *(["descriptors", descriptors(self.pid)] if more > 0 else [])]
 
 
@@ -92,7 +92,7 @@ def shared_muxsim(tmp_path_factory):
         pid = running.process.pid
         trio.run(_play_a_session, running.url)
         trio.run(eventually, lambda: zygotes(pid), LIMIT)
-        yield Shared(running, temporary, guardian, len(descriptors(pid)) - len(zygotes(pid)) * ZYGOTE_DESCRIPTORS)
+        yield Shared(running, temporary, guardian, own_descriptors(pid))
 
 
 async def _play_a_session(url):

@@ -57,6 +57,11 @@ def descriptors(pid):
     return found
 
 
+def own_descriptors(pid):
+    """How many descriptors a supervisor has open, those for its zygotes left out."""
+    return len(descriptors(pid)) - len(zygotes(pid)) * ZYGOTE_DESCRIPTORS
+
+
 def zygotes(pid):
     """The processes below this one that environments' sessions are forked from; they stay."""
     return [below for below in descendants(pid) if b"/zygote.py" in command_line(below) and _has_socket(below)]

@@ -10,7 +10,7 @@ import trio
 from harness import serving
 
 from .conftest import environment
-from .machine import descriptors, eventually
+from .machine import eventually, own_descriptors
 from .wire import BOTH, connect, initialize, request_bytes, rpc, shake_hands, text_of, tool_call
 
 pytestmark = pytest.mark.children
@@ -203,7 +203,7 @@ async def test_a_body_in_no_hurry_is_given_up_in_time(tmp_path):
     config = "[server]\nbody_timeout = 0.5\n" + environment("naughty")
     async with serving(tmp_path, config) as muxsim:
         client = await shake_hands(muxsim.url, "/mcp")
-        before = len(descriptors(muxsim.process.pid))
+        before = own_descriptors(muxsim.process.pid)
         body = json.dumps(tool_call(7, "say")).encode()
         for headers in (client.headers, [JSON]):
             async with connect(muxsim.url) as connection:
@@ -212,19 +212,19 @@ async def test_a_body_in_no_hurry_is_given_up_in_time(tmp_path):
                 with trio.fail_after(3):
                     assert (await connection.answer()).status == 408
                     await connection.closed_by_server()
-        await eventually(lambda: len(descriptors(muxsim.process.pid)) <= before)
+        await eventually(lambda: own_descriptors(muxsim.process.pid) <= before)
         assert [message["method"] for message in await client.heard()][2:] == ["tools/call"]
 
 
 async def test_a_connection_dropped_in_the_middle_of_anything_leaves_nothing(muxsim, client):
     """A head, half a body, a call that runs, a stream that streams; sixty times."""
     whole = posted(client, tool_call("d", "slow", {"seconds": 0.05}))
-    before = len(descriptors(muxsim.pid))
+    before = own_descriptors(muxsim.pid)
     for cut in range(0, len(whole) + 1, len(whole) // 60):
         async with connect(client.url) as connection:
             await connection.stream.send_all(whole[:cut])
             connection.drop()
-    await eventually(lambda: len(descriptors(muxsim.pid)) <= before)
+    await eventually(lambda: own_descriptors(muxsim.pid) <= before)
     assert await client.text("say", text="still here") == "still here"
 
 

@@ -10,7 +10,7 @@ import trio
 from harness import serving
 
 from .conftest import environment
-from .machine import descriptors, eventually, log_lines, logged, memory, peak_memory
+from .machine import eventually, log_lines, logged, memory, own_descriptors, peak_memory
 from .wire import ask, connect, open_session, shake_hands, text_of, tool_call
 
 pytestmark = pytest.mark.children
@@ -57,7 +57,7 @@ HALF_OPEN = {
 @pytest.mark.fault("L6")
 async def test_two_hundred_connections_without_whole_headers_are_closed_in_time_and_others_served(strict):
     """L6."""
-    before = len(descriptors(strict.process.pid))
+    before = own_descriptors(strict.process.pid)
     async with AsyncExitStack() as stack:
         for number in range(200):
             connection = await stack.enter_async_context(connect(strict.url))
@@ -72,7 +72,7 @@ async def test_two_hundred_connections_without_whole_headers_are_closed_in_time_
         await eventually(all_closed, within=20)
         assert await client.text("say", text="afterwards") == "afterwards"
         await client.delete()
-        await eventually(lambda: len(descriptors(strict.process.pid)) <= before)
+        await eventually(lambda: own_descriptors(strict.process.pid) <= before)
 
 
 @pytest.mark.fault("L6")

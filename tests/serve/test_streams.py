@@ -10,7 +10,7 @@ import trio
 from harness import serving
 
 from .conftest import environment
-from .machine import descriptors, eventually, gone, logged, memory
+from .machine import eventually, gone, logged, memory, own_descriptors
 from .wire import (
     LATEST,
     EventReader,
@@ -439,14 +439,14 @@ async def test_a_client_that_never_reads_loses_its_stream_and_its_session_goes_o
         session = await open_session(muxsim.url)
         path = f"/s/{session['id']}/mcp"
         stalled, other = await shake_hands(muxsim.url, path), await shake_hands(muxsim.url, path)
-        before = len(descriptors(muxsim.process.pid))
+        before = own_descriptors(muxsim.process.pid)
         async with connect(muxsim.url, receive_buffer=4096) as connection:
             message = tool_call(7, "progress_flood", {"count": 2000, "size": 10_000}, {"progressToken": "mine"})
             await connection.send("POST", stalled.path, stalled.headers, json.dumps(message).encode())
             await connection.head()
             with trio.fail_after(5):
                 assert await other.text("say", text="here") == "here"
-            await eventually(lambda: len(descriptors(muxsim.process.pid)) <= before)
+            await eventually(lambda: own_descriptors(muxsim.process.pid) <= before)
         assert await stalled.text("say", text="back") == "back"
         assert (await ask(muxsim.url, "GET", f"/sessions/{session['id']}")).status == 200
         assert "Traceback" not in muxsim.log.read_text()
