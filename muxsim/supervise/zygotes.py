@@ -324,6 +324,7 @@ class Keeper:
         self._key = key_of(program)
         self._learned = owner.store.load(self._key) or Learned()
         self._unfit: str | None = None
+        self._no_new_privs = False
         self._learning: trio.Event | None = None
         self._learning_since = trio.current_time()
         self._learners_file = Path(os.devnull)
@@ -341,6 +342,7 @@ class Keeper:
         """A backend, forked or learning; None if it has to be a fresh one."""
         if self._unfit is not None:
             return None
+        self._no_new_privs = command.no_new_privs
         if not self._learned.modules:
             if self._learning is None:
                 return await self._learn(command, session)
@@ -444,9 +446,9 @@ class Keeper:
             )
         )
         argv = (program.python, *program.options, str(_HERE / "zygote.py"), str(recipe))
-        process = await owner.launcher.spawn(
-            Command(argv, dict(program.env), program.cwd), session=f"zygote of {self.env}", channel=True
-        )
+        # Of what confines the backends, this can be had before any of them is known.
+        command = Command(argv, dict(program.env), program.cwd, no_new_privs=self._no_new_privs)
+        process = await owner.launcher.spawn(command, session=f"zygote of {self.env}", channel=True)
         owner.counts.started += 1
         zygote = Zygote(owner.launcher, process, recipe)
         owner.nursery.start_soon(self._follow, zygote)

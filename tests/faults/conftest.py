@@ -6,7 +6,7 @@ import pytest
 import trio
 from harness import muxsim_serve
 from serve.conftest import Shared, environment
-from serve.machine import descendants, eventually, own_descriptors, zygotes
+from serve.machine import descendants, eventually, has_zygote, own_descriptors
 from serve.wire import Client, ask, shake_hands
 
 LIMIT = 40
@@ -41,7 +41,7 @@ def module_muxsim(request, tmp_path_factory):
     with muxsim_serve(folder, config, env={"TMPDIR": str(temporary)}) as running:
         guardian, *_ = descendants(running.process.pid)
         trio.run(_play_a_session, running.url)
-        trio.run(eventually, lambda: zygotes(running.process.pid), LIMIT)
+        trio.run(eventually, lambda: has_zygote(running.process.pid), LIMIT)
         yield Shared(running, temporary, guardian, own_descriptors(running.process.pid))
 
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 from harness import SERVERS, Running, muxsim_serve
 
-from .machine import descendants, descriptors, eventually, own_descriptors, zygotes
+from .machine import descendants, descriptors, eventually, has_zygote, own_descriptors, zygotes
 from .wire import ask, shake_hands
 
 LIMIT = 30
@@ -91,7 +91,7 @@ def shared_muxsim(tmp_path_factory):
         (guardian,) = descendants(running.process.pid)
         pid = running.process.pid
         trio.run(_play_a_session, running.url)
-        trio.run(eventually, lambda: zygotes(pid), LIMIT)
+        trio.run(eventually, lambda: has_zygote(pid), LIMIT)
         yield Shared(running, temporary, guardian, own_descriptors(pid))
 
 

@@ -62,6 +62,12 @@ def own_descriptors(pid):
     return len(descriptors(pid)) - len(zygotes(pid)) * ZYGOTE_DESCRIPTORS
 
 
+def has_zygote(pid):
+    """Whether a supervisor has one, and by now all that it holds for it."""
+    held = zygotes(pid)
+    return held and sum("pidfd" in what for what in descriptors(pid).values()) >= len(held)
+
+
 def zygotes(pid):
     """The processes below this one that environments' sessions are forked from; they stay."""
     return [below for below in descendants(pid) if b"/zygote.py" in command_line(below) and _has_socket(below)]

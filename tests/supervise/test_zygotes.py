@@ -23,6 +23,8 @@ from muxsim.supervise.zygotes import rest_after
 
 pytestmark = pytest.mark.children
 
+# The environments', which need not be ours: `MUXSIM_TEST_PYTHON=/usr/bin/python3.13 pytest …` tries another.
+PYTHON = os.environ.get("MUXSIM_TEST_PYTHON", sys.executable)
 PROBE = SERVERS / "zygote" / "probe.py"
 LIMITS = Limits(eof_timeout=1.0, term_timeout=0.3)
 
@@ -49,7 +51,7 @@ def probe(*args, **fields):
     fields = {"limits": LIMITS, "cwd": "{workspace}", **fields}
     # A pool knows one spec of each name.
     name = "probe" if fields.get("zygote", True) else "fresh"
-    return EnvSpec(name=name, command=sys.executable, args=(str(PROBE), *args), **fields)
+    return EnvSpec(name=name, command=PYTHON, args=(str(PROBE), *args), **fields)
 
 
 def script(folder, text, name="script.py", *, after="", **fields):
@@ -57,7 +59,7 @@ def script(folder, text, name="script.py", *, after="", **fields):
     path = folder / name
     path.parent.mkdir(exist_ok=True)
     path.write_text(text + TELL + after)
-    return EnvSpec(name="scripted", command=sys.executable, args=(str(path),), limits=LIMITS, **fields)
+    return EnvSpec(name="scripted", command=PYTHON, args=(str(path),), limits=LIMITS, **fields)
 
 
 TELL = """
@@ -189,7 +191,7 @@ async def test_a_fork_sees_what_a_fresh_process_sees(fields, monkeypatch):
 
 async def test_the_options_of_the_interpreter_are_a_forks_too():
     spec = EnvSpec(
-        name="probe", command=sys.executable, args=("-E", "-s", "-B", "-W", "ignore", "-X", "dev", str(PROBE)), cwd="/"
+        name="probe", command=PYTHON, args=("-E", "-s", "-B", "-W", "ignore", "-X", "dev", str(PROBE)), cwd="/"
     )
     async with some_pool() as pool:
         first = await learn(pool, spec)
@@ -205,7 +207,7 @@ async def test_a_module_is_run_as_with_m(tmp_path):
     (package / "rules.py").write_text("SIZE = 4\n")
     text = "from . import rules\nSIZE = rules.SIZE\nSELF = [__name__, __package__, __spec__.name, __file__]\n"
     script(tmp_path, text + "import sys\nARGV = sys.argv\nFIRST = sys.path[0]\n", "game/__main__.py")
-    spec = EnvSpec(name="game", command=sys.executable, args=("-m", "game", "--x"), cwd=str(tmp_path), limits=LIMITS)
+    spec = EnvSpec(name="game", command=PYTHON, args=("-m", "game", "--x"), cwd=str(tmp_path), limits=LIMITS)
     async with some_pool() as pool:
         first = await learn(pool, spec)
         fork = await forked(pool, spec)
