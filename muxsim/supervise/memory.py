@@ -42,10 +42,13 @@ class MemoryMeter:
     def __repr__(self) -> str:
         return f"<MemoryMeter {self._limit}: {self._reading}>"
 
-    async def read(self) -> MemoryReading | None:
-        """A reading that is at most a moment old; None if none can be had, which is not for want of trying."""
+    async def read(self, *, anew: bool = False) -> MemoryReading | None:
+        """A reading that is at most a moment old; None if none can be had, which is not for want of trying.
+
+        ``anew`` is for one who has just made room.
+        """
         now = trio.current_time()
-        if now >= self._good_until:
+        if anew or now >= self._good_until:
             self._good_until = math.inf  # others who ask meanwhile take the last one
             began = time.perf_counter()
             try:

@@ -289,7 +289,7 @@ class Pool:
         reading = await self._meter.read()
         # What is kept ready goes before anybody is refused for want of memory.
         if reading is not None and reading.over and await self._warm.give_up():
-            reading = await self._meter.read()
+            reading = await self._meter.read(anew=True)
         self._admission.measured(reading)
         if reading is not None and reading.over:
             self._shortage.ring()

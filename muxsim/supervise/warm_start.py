@@ -98,6 +98,8 @@ def warm_start(spec: EnvSpec, *, workspace: str, environ: Mapping[str, str]) -> 
 
 def _fork(spec: EnvSpec, launch: Launch, workspace: str, environ: Mapping[str, str]) -> WarmStart:
     why = forkable(spec, environ) if spec.zygote else "it has zygote = false"
+    if spec.confinement.sandbox != "none":
+        why = "a sandbox has no zygote"
     if isinstance(why, str):
         raise NotWarm(f"only node, and Python with a zygote, can wait for a seed, but {why}; see also seeded = false")
     return WarmStart(Kind.FORK, replace(launch, cwd=workspace))

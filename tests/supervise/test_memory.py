@@ -75,7 +75,7 @@ async def test_bytes_without_a_cgroup_are_what_this_process_and_all_below_it_hav
     nested = [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {script!r}])"]
     with subprocess.Popen(nested, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:  # noqa: ASYNC220 - short
         child.stdout.readline()
-        await trio.sleep(meter._good_until - trio.current_time() + 0.01)
+        await trio.sleep(max(0, meter._good_until - trio.current_time()) + 0.01)
         after = (await meter.read()).used
         child.stdin.write(b"\n")
         child.stdin.close()

@@ -17,8 +17,8 @@ from harness import SERVERS, alive
 from serve.machine import descriptors, eventually, gone
 
 from muxsim.errors import StartError
-from muxsim.spec import EnvSpec, Limits
-from muxsim.supervise.admission import Capacity
+from muxsim.spec import Confinement, EnvSpec, Limits
+from muxsim.supervise.admission import Capacity, MemoryReading
 from muxsim.supervise.pool import open_pool
 from muxsim.supervise.process import ProcessStartError
 
@@ -363,6 +363,24 @@ async def test_a_machine_that_is_short_of_processes_gives_up_its_slots_for_a_ses
         assert of(pool, spec).ready == 0
 
 
+async def test_a_machine_that_is_short_of_memory_gives_up_its_slots_before_it_refuses(package, monkeypatch):
+    """H12."""
+    spec, other = node(package), replace(node(package, warm=0), name="other")
+    async with some_pool(spec) as pool:
+        slots = waiting(pool)
+
+        class Meter:
+            """As long as slots wait, there is too little."""
+
+            async def read(self, *, anew=False):
+                return MemoryReading(9 if any(map(alive, slots)) else 1, 5, "here")
+
+        monkeypatch.setattr(pool, "_meter", Meter())
+        await run_once(pool, other)
+        await gone(*slots)
+        assert of(pool, spec).ready == 0
+
+
 async def test_a_folder_that_is_missing_is_the_same_error_as_without_slots(package):
     """H3."""
     spec = node(package, cwd=str(package / "{seed}"))
@@ -418,6 +436,10 @@ async def test_folders_go_with_the_slots_and_sessions_they_were_made_for():
 
 REFUSALS = {
     "zygote": (EnvSpec(name="tell", command="python", args=("x.py",), zygote=False), "it has zygote = false"),
+    "sandbox": (
+        EnvSpec(name="tell", command="python", args=("x.py",), confinement=Confinement(sandbox="bubblewrap")),
+        "a sandbox has no zygote",
+    ),
     "python": (EnvSpec(name="tell", command="python", args=("-c", "1")), "runs neither a script nor a module"),
     "program": (EnvSpec(name="tell", command="/bin/cat"), "its command is not python"),
     "session id": (replace(unseeded(), args=("{session_id}",)), "{session_id} is not known before"),
