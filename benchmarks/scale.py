@@ -35,9 +35,10 @@ POSITION = re.compile(rb"You are at row (\d+), column (\d+)")
 SESSIONS, NIGHTLY_SESSIONS = (1, 10, 100), (1, 10, 100, 1000)
 CHURN, NIGHTLY_CHURN = 300, 5000
 FEW, MANY = 10, 1000  # what the calls' latency and the supervisor's memory are compared between
+MOST_MOVES = 99  # of an episode that has its end at a hundred
 STEPS = 3  # of each session, after the one that it is opened with
 AT_ONCE = 25  # sessions asked for at a time
-LATENCY_CALLS = 400
+CALLS = 20  # in each of the few at each level, all levels together within the hundred steps of an episode
 QUIET, SETTLE_LIMIT = 0.5, 60.0
 WARM_SLOTS = 4
 ROOM = 64
@@ -74,6 +75,8 @@ class Level:
     """With all environments."""
     call_ms: float
     call_p99_ms: float
+    step_ms: float
+    """Of the first few calls of each session, which find it as cold as it is."""
 
 
 @dataclass(frozen=True)
@@ -102,15 +105,15 @@ class Row:
 class Walk:
     """A session's steps, and where each leads to: Gymnasium's own game with the same seed."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, stays: bool) -> None:
         lake = generate_random_map(size=4, p=0.8, seed=seed)
         env: Any = gymnasium.make("FrozenLake-v1", desc=lake, is_slippery=False).unwrapped
         env.reset(seed=seed)
         chance = random.Random(seed)
         # An opening's first call goes to the left.
         self.moves, self.places = ["LEFT"], [self._moved(env, "LEFT")]
-        while not self._over(env) and len(self.moves) < 8:
-            self.moves.append(chance.choice(MOVES))
+        while not self._over(env) and len(self.moves) < (MOST_MOVES if stays else STEPS + 1):
+            self.moves.append("LEFT" if stays else chance.choice(MOVES))
             self.places.append(self._moved(env, self.moves[-1]))
         self.taken = 1
         self.right = True
@@ -127,19 +130,18 @@ class Walk:
     def over(self) -> bool:
         return self.taken == len(self.moves)
 
-    def leave(self) -> None:
-        """Others make calls in this session from now on."""
-        self.taken = len(self.moves)
-
-    def step(self, lane: HttpLane) -> None:
-        """Take the next step if there is one."""
+    def step(self, lane: HttpLane) -> float | None:
+        """Take the next step, in milliseconds; None if there is none."""
         if self.over:
-            return
+            return None
         lane.refresh()
+        begun = time.perf_counter()
         answer = converse(lane, call(self.taken, FROZEN_LAKE.tool, f'{{"action":"{self.moves[self.taken]}"}}'))
+        taken = (time.perf_counter() - begun) * 1e3
         found = POSITION.search(answer)
         self.right &= found is not None and (int(found[1]), int(found[2])) == self.places[self.taken]
         self.taken += 1
+        return taken
 
 
 class Fleet:
@@ -158,30 +160,15 @@ class Fleet:
             paths = [session_path(FROZEN_LAKE, seed) for seed in seeds]
             self.lanes += [opening.lane for opening in open_at_once(self.server.port, paths, FROZEN_LAKE)[1]]
         taken = time.perf_counter() - begun
-        self.walks += [Walk(seed) for seed in range(before, count)]
+        # The first few stay where they are, so that calls can be made in them again and again.
+        self.walks += [Walk(seed, stays=seed < FEW) for seed in range(before, count)]
         return taken / max(count - before, 1)
 
-    def step_all(self) -> int:
-        """Some steps in each session, one in each by turns; how many have been right so far."""
-        for _ in range(STEPS):
-            for lane, walk in zip(self.lanes, self.walks, strict=True):
-                walk.step(lane)
-        return sum(walk.right for walk in self.walks)
-
-    def latencies(self) -> list[float]:
-        """Milliseconds of calls, one at a time, in one session after the other."""
-        taken = []
-        for number in range(LATENCY_CALLS):
-            index = number * len(self.lanes) // LATENCY_CALLS if number % 2 else number % len(self.lanes)
-            lane = self.lanes[index]
-            self.walks[index].leave()
-            lane.refresh()
-            begun = time.perf_counter()
-            answer = converse(lane, call(1000 + number, FROZEN_LAKE.tool, '{"action":"LEFT"}'))
-            taken.append((time.perf_counter() - begun) * 1e3)
-            if b'"result"' not in answer:
-                raise BrokenRun(f"a call among {len(self.lanes)} sessions was answered {answer[:200]!r}")
-        return taken
+    def step(self, first: int, last: int, rounds: int) -> list[float]:
+        """Milliseconds of steps, one in each of these sessions by turns."""
+        pairs = list(zip(self.lanes, self.walks, strict=True))[first:last]
+        steps = [walk.step(lane) for _ in range(rounds) for lane, walk in pairs]
+        return [taken for taken in steps if taken is not None]
 
     def idle(self, seconds: float) -> tuple[float, float]:
         """Percent of a core that the supervisor uses, and everything together."""
@@ -200,15 +187,15 @@ class Fleet:
         return alone, others / len(self.lanes)
 
     def level(self, count: int, idle: float) -> Level:
+        before = len(self.lanes)
         open_seconds = self.grow(count)
-        right = self.step_all()
-        # Before the calls: the sessions are stepped, and the level is what it is while nothing happens.
+        steps = self.step(before, count, STEPS)
         supervisor, each = self.memory()
         alone, whole = self.idle(idle)
-        calls = sorted(self.latencies())
+        calls = sorted(self.step(0, FEW, CALLS))
         return Level(
             sessions=count,
-            right=right,
+            right=sum(walk.right for walk in self.walks),
             session_mib=each,
             supervisor_mib=supervisor,
             open_seconds=open_seconds,
@@ -216,6 +203,7 @@ class Fleet:
             idle_tree_percent=whole,
             call_ms=statistics.median(calls),
             call_p99_ms=calls[int(0.99 * len(calls))],
+            step_ms=statistics.median(steps),
         )
 
 
@@ -299,13 +287,13 @@ def measure(way: Way, options: argparse.Namespace) -> Row:
 def shown(row: Row) -> str:
     head = [
         f"{row.way}: live sessions", "right", "MiB each", "supervisor MiB", "ms to open one", "idle CPU %",
-        "with all %", "call ms", "p99 ms",
+        "with all %", "call ms", "p99 ms", "first steps ms",
     ]  # fmt: skip
     lines = [
         [
             f"{one.sessions:,}", f"{one.right:,}", f"{one.session_mib:.1f}", f"{one.supervisor_mib:.1f}",
             f"{one.open_seconds * 1e3:.0f}", f"{one.idle_percent:.2f}", f"{one.idle_tree_percent:.2f}",
-            f"{one.call_ms:.2f}", f"{one.call_p99_ms:.2f}",
+            f"{one.call_ms:.2f}", f"{one.call_p99_ms:.2f}", f"{one.step_ms:.2f}",
         ]
         for one in row.levels
     ]  # fmt: skip
