@@ -15,7 +15,7 @@ import trio
 from harness import MUXSIM, alive, serving
 
 from .conftest import environment
-from .machine import GRACE, descendants, eventually, gone, logged, processes_with
+from .machine import GRACE, descendants, eventually, gone, logged, processes_with, zygotes
 from .wire import (
     ask,
     connect,
@@ -195,12 +195,13 @@ async def test_a_ttl_can_be_asked_for(muxsim):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 @pytest.mark.parametrize("options", [(), ("--stubborn",)], ids=["polite", "stubborn"])
 async def test_however_muxsim_ends_nothing_of_any_session_is_left(tmp_path, number, options):
-    """H6, H7: with the default limits, three sessions of four processes each, one with a call in flight."""
+    """H6, H7: by default limits, three sessions of four processes each, one with a call in flight, and a zygote."""
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     async with serving(tmp_path, environment("naughty", *options), env={"TMPDIR": str(temporary)}) as muxsim:
         clients = [await shake_hands(muxsim.url, "/mcp") for _ in range(3)]
         trees = [await Tree.of(client) for client in clients]
+        await eventually(lambda: zygotes(muxsim.process.pid))
         helpers = [muxsim.process.pid, *descendants(muxsim.process.pid)]
         async with clients[0].posting(tool_call("waiting", "hang")):
             await eventually_in_flight(clients[0])
