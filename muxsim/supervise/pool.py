@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
@@ -149,7 +150,7 @@ class Pool:
         Raises `StartError` if the command cannot be run, and `Busy` if the machine has no more descriptors, processes
         or memory for one.
         """
-        if not descriptors.has_room():
+        if not descriptors.has_room() and not (await self._warm.give_up() and descriptors.has_room()):
             text = "muxsim may open no more files: raise the limit (ulimit -n), or run fewer sessions"
             raise self._exhausted(f"environment {lease.spec.name!r}: {text}")
         launch_in = partial(lease.spec.launch, seed=seed, session_id=session, environ=self._environ)
@@ -178,7 +179,8 @@ class Pool:
         if taken is None:
             return None
         unused, lease.workspace = lease.workspace, taken.workspace
-        unused.rmdir()
+        with contextlib.suppress(OSError):  # the session has another one
+            unused.rmdir()
         return taken.process, taken.enclosure
 
     async def _start_fresh(self, lease: Lease, launch_in: LaunchIn) -> tuple[Process, Enclosure]:

@@ -24,6 +24,7 @@ import trio
 from muxsim.errors import StartError
 from muxsim.install_cache import cache_folder
 from muxsim.spec import EnvSpec, Launch
+from muxsim.supervise import descriptors
 from muxsim.supervise.enclosure import Enclosure, Enclosures
 from muxsim.supervise.packages import Packages
 from muxsim.supervise.prepared import Prepared
@@ -269,6 +270,8 @@ class Warm:
 
     async def _start(self, unprepared: EnvSpec, number: int) -> _Slot:
         spec = await self._packages.ready(unprepared)
+        if not descriptors.has_room():
+            raise _NotYet
         folder = Path(tempfile.mkdtemp(prefix=f"{spec.name}-", dir=self._root))
         skip = self._left_out.get(spec.name, ())
         try:

@@ -18,6 +18,7 @@ from serve.machine import descriptors, eventually, gone
 
 from muxsim.errors import StartError
 from muxsim.spec import Confinement, EnvSpec, Limits
+from muxsim.supervise import descriptors as descriptors_left
 from muxsim.supervise.admission import Capacity, MemoryReading
 from muxsim.supervise.pool import open_pool
 from muxsim.supervise.process import ProcessStartError
@@ -361,6 +362,16 @@ async def test_a_machine_that_is_short_of_processes_gives_up_its_slots_for_a_ses
         await run_once(pool, other)
         await gone(*slots)
         assert of(pool, spec).ready == 0
+
+
+async def test_descriptors_that_slots_hold_are_given_up_for_a_session(package, monkeypatch):
+    """H1."""
+    spec, other = node(package), replace(node(package, warm=0), name="other")
+    async with some_pool(spec) as pool:
+        slots = waiting(pool)
+        monkeypatch.setattr(descriptors_left, "has_room", lambda: not any(map(alive, slots)))
+        await run_once(pool, other)
+        await gone(*slots)
 
 
 async def test_a_machine_that_is_short_of_memory_gives_up_its_slots_before_it_refuses(package, monkeypatch):
