@@ -220,6 +220,7 @@ class _Host:
     async def _stop_when_told(self, server: _Server, sessions: Sessions, pool: Pool, bridge: Guest[Any]) -> None:
         await self._stop_wanted.wait()
         sessions.draining = True
+        pool.turn_away("this muxsim is shutting down")
         server.stop_accepting()
         structlog.get_logger().info("muxsim.stopping", sessions=len(sessions))
         hastening = asyncio.ensure_future(self._hasten_when_told(server, pool, bridge))

@@ -186,6 +186,7 @@ class Admission:
     _of_client: Counter[str] = field(default_factory=Counter)
     _reached: Counter[str] = field(default_factory=Counter)
     _memory: MemoryReading | None = None
+    _closed: Refusal | None = None
     _last: int = 0
 
     def __post_init__(self) -> None:
@@ -211,6 +212,8 @@ class Admission:
         None is this program itself, on which there is no bound of its own.
         """
         self._last += 1
+        if self._closed is not None:
+            return [Verdict(self._last, Answer.REFUSED, self._closed)]
         breaker = self._breaker(env, failures, window)
         if refusal := self._refusal(env, client, breaker, now):
             return [self._refuse(self._last, refusal)]
@@ -234,6 +237,14 @@ class Admission:
         wish = self._wishes.get(number)
         if wish is not None and not wish.held:
             self._forget(wish)
+
+    def turn_away(self, text: str) -> list[Verdict]:
+        """Refuse everybody from now on, first those who wait."""
+        self._closed = Refusal("", text, _LATER)
+        waiting = [wish for env in self._queue.environments() for wish in self._queue.all_of(env)]
+        for wish in waiting:
+            self._forget(wish)
+        return [Verdict(wish.number, Answer.REFUSED, self._closed) for wish in waiting]
 
     def time_out(self, number: int) -> Refusal:
         """Leave the queue after too long a wait; returns what to say."""

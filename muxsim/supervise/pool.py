@@ -118,6 +118,10 @@ class Pool:
         """Have these bounds from now on. Sessions that are open stay open."""
         self._carry_out(self._admission.use(capacity, trio.current_time()))
 
+    def turn_away(self, text: str) -> None:
+        """Refuse everybody who asks for a lease from now on, and who waits for one."""
+        self._carry_out(self._admission.turn_away(text))
+
     def keep_warm(self, specs: Iterable[EnvSpec]) -> None:
         """Keep processes ready for sessions of these environments, as many as each wants, and of no others."""
         self._warm.keep(specs, has_room=lambda: self._admission.has_spare_start)

@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -166,6 +167,31 @@ async def test_a_hundred_sessions_asked_for_at_once_are_all_opened_by_a_muxsim_a
     """Those that wait for others to have started have a place, however small the queue for places is."""
     async with muxsim_with(tmp_path, settings(max_pending=0) + environment("naughty")) as muxsim:
         assert len(opened(await open_many(muxsim.url, 100))) == 100
+
+
+@pytest.mark.fault("H6")
+async def test_who_waits_when_muxsim_stops_is_told_and_nothing_is_started_for_them(tmp_path):
+    """H6: also when the places of others become free at that moment."""
+    log = tmp_path / "starts"
+    works = breaking("counted", log, works_if=tmp_path)
+    async with muxsim_with(tmp_path, settings(max_sessions=1) + works) as muxsim:
+        await shake_hands(muxsim.url, "/mcp?env=counted")
+        answers = []
+
+        async def wait():
+            answers.append(await ask(muxsim.url, "POST", "/sessions", body={"env": "counted"}))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(wait)
+            await eventually(partial(are_waiting, muxsim.url, 5))
+            assert await trio.to_thread.run_sync(muxsim.stop) == 0
+        assert [answer.status for answer in answers] == [503] * 5
+        assert log.read_text() == "+"
+
+
+async def are_waiting(url, count):
+    return (await statistics(url))["waiting"] == count
 
 
 # Of a muxsim that has few descriptors. It needs some for itself, and keeps an eighth of them for connections.

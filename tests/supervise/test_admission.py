@@ -109,6 +109,18 @@ def test_bounds_can_change_while_some_wait_and_others_hold_more_than_they_leave(
     assert len(one.release(numbers[2], 1)) == 1
 
 
+def test_at_the_end_everybody_is_turned_away_and_no_place_that_becomes_free_is_given_to_anybody():
+    """H6."""
+    one = admission(max_sessions=1)
+    holder, *waiting = (ask(one)[0] for _ in range(3))
+    turned_away = one.turn_away("closing")
+    assert names(turned_away) == [(number, REFUSED) for number in waiting]
+    assert {verdict.refusal.text for verdict in turned_away} == {"closing"}
+    assert one.release(holder, 1) == []
+    assert refusal_of(one).text == "closing"
+    assert one.statistics(1).reached == {"max_sessions": 2}
+
+
 # ---- turns
 
 
