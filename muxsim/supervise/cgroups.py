@@ -1,7 +1,7 @@
 """cgroup v2: one group per session, below the group in which muxsim was started.
 
     OWN/                            where muxsim found itself; it has to be allowed to write there
-        muxsim-PID-START-NUMBER/    one per pool: its pid, when that process was started, and a number
+        muxsim-PID-START-SPACE-N/   one per pool: its pid, when that was started, the pid's namespace, and a number
             itself/                 muxsim, where it has to leave OWN so that OWN may hand out controllers
             1/ 2/ 3/ …              sessions
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -21,6 +22,7 @@ from muxsim.supervise.guardian import ITSELF
 _PREFIX: Final = "muxsim"
 # Not every kernel has these, and without them a bound is kept all the same.
 _OPTIONAL: Final = frozenset({"memory.oom.group", "memory.swap.max"})
+_NAME: Final = re.compile(rf"{_PREFIX}-(?P<pid>\d+)-(?P<started>\d+)-(?P<space>\d+)-\d+")
 _numbers = itertools.count(1)
 
 
@@ -51,6 +53,10 @@ class CgroupFiles:
     def remove(self, folder: str) -> None:
         """Remove a group, which has to be empty."""
         os.rmdir(folder)
+
+    def pid_namespace(self) -> str:
+        """The number of the namespace in which our pids mean something."""
+        return os.readlink("/proc/self/ns/pid").strip("pid:[]")
 
     def groups_in(self, folder: str) -> list[str]:
         """The names of the groups in a group."""
@@ -121,7 +127,8 @@ class Cgroups:
         files = CgroupFiles() if files is None else files
         own = own_group(files)
         clear_dead(own, files)
-        groups = cls(own, f"{own}/{_PREFIX}-{os.getpid()}-{started(os.getpid(), files)}-{next(_numbers)}", files)
+        name = f"{_PREFIX}-{os.getpid()}-{started(os.getpid(), files)}-{files.pid_namespace()}-{next(_numbers)}"
+        groups = cls(own, f"{own}/{name}", files)
         try:
             files.make(groups.folder)
         except OSError as error:
@@ -287,13 +294,15 @@ def started(pid: int, files: CgroupFiles) -> str:
 
 
 def clear_dead(own: str, files: CgroupFiles) -> None:
-    """End and remove what a muxsim that was killed has left in its groups; its name tells which process that was."""
+    """End and remove what a muxsim that was killed has left in its groups; its name tells which process that was.
+
+    One from another pid namespace, such as another container's, is left alone: its pid means nothing to us.
+    """
     with contextlib.suppress(OSError):
+        space = files.pid_namespace()
         for name in files.groups_in(own):
-            prefix, _, rest = name.partition("-")
-            pid, _, when = rest.partition("-")
-            when = when.partition("-")[0]
-            if prefix == _PREFIX and pid.isdigit() and when.isdigit() and started(int(pid), files) != when:
+            found = _NAME.fullmatch(name)
+            if found and found["space"] == space and started(int(found["pid"]), files) != found["started"]:
                 _clear(f"{own}/{name}", files)
 
 

@@ -110,6 +110,9 @@ class PaperKernel(CgroupFiles):
             self.refuse(errno.EBUSY, folder)
         del self.groups[folder]
 
+    def pid_namespace(self):
+        return "40"
+
     def groups_in(self, folder):
         return [posixpath.basename(below) for below in self.groups if posixpath.dirname(below) == folder]
 
@@ -161,7 +164,7 @@ def test_without_controllers_nobody_has_to_move():
     kernel = PaperKernel(controllers="")
     groups = Cgroups.open([], kernel)
     group = groups.group({})
-    assert group.folder.startswith(f"{OWN}/muxsim-{os.getpid()}-77-")
+    assert group.folder.startswith(f"{OWN}/muxsim-{os.getpid()}-77-40-")
     assert kernel.groups[OWN]["procs"] == {os.getpid()}
     assert groups.give_back(group)
     groups.close()
@@ -250,20 +253,14 @@ def test_a_group_that_is_gone_is_empty_and_removed():
 def test_what_a_killed_muxsim_left_is_ended_and_what_lives_is_spared():
     kernel = PaperKernel()
     kernel.processes |= {5: "10", 6: "12"}
-    for name in (
-        "muxsim-4-10-1",
-        "muxsim-4-10-1/1",
-        "muxsim-5-9-1",
-        "muxsim-6-12-1",
-        "muxsim-6-x-1",
-        "muxsim",
-        "other",
-    ):
+    dead, again = "muxsim-4-10-40-1", "muxsim-5-9-40-1"
+    spared = {"muxsim-6-12-40-1", "muxsim-4-10-41-1", "muxsim-6-x-40-1", "muxsim-4-10-40", "muxsim", "other"}
+    for name in (dead, f"{dead}/1", again, *sorted(spared)):
         kernel.make(f"{OWN}/{name}")
-    kernel.groups[f"{OWN}/muxsim-4-10-1/1"]["procs"].add(99)
+    kernel.groups[f"{OWN}/{dead}/1"]["procs"].add(99)
     Cgroups.open([], kernel).close()
-    assert kernel.killed == [f"{OWN}/muxsim-4-10-1", f"{OWN}/muxsim-5-9-1"]
-    assert set(kernel.groups_in(OWN)) == {"muxsim-6-12-1", "muxsim-6-x-1", "muxsim", "other"}
+    assert kernel.killed == [f"{OWN}/{dead}", f"{OWN}/{again}"]
+    assert set(kernel.groups_in(OWN)) == spared
 
 
 # the real kernel
