@@ -530,18 +530,18 @@ async def test_a_preload_that_hangs_is_left_out_and_sessions_start_meanwhile(tmp
     monkeypatch.setattr(module, "FIRST_REST", 0.1)
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "hangs.py").write_text("import time\ntime.sleep(1000)\n")
-    limits = Limits(start_timeout=2.0, eof_timeout=0.3, term_timeout=0.3)
+    limits = Limits(start_timeout=4.0, eof_timeout=0.3, term_timeout=0.3)
     env = {"PYTHONPATH": str(tmp_path / "site")}
     spec = script(tmp_path / "env", "", env=env, preload=("hangs",))
     spec = EnvSpec(name=spec.name, command=spec.command, args=spec.args, env=env, preload=("hangs",), limits=limits)
     async with some_pool() as pool:
         async with Played(pool, spec, 1), Played(pool, spec, 2):
             assert pool.statistics().zygotes.forked == 0
-        await eventually(lambda: "hangs" in caplog.text, within=5)
+        await eventually(lambda: "hangs" in caplog.text, within=10)
         await trio.sleep(0.2)
         await eventually(lambda: pool.statistics().zygotes.alive == 0)
         await forked(pool, spec)
-    assert "still importing hangs after 2 s" in caplog.text
+    assert "still importing hangs after" in caplog.text
 
 
 async def test_an_interpreter_that_cannot_run_ours_is_used_without_a_zygote(tmp_path, caplog):
