@@ -3,6 +3,7 @@
 import errno
 import os
 import posixpath
+import signal
 
 import pytest
 
@@ -289,7 +290,7 @@ def test_a_real_group_ends_whoever_is_in_it():
         CgroupFiles().write(f"{group.folder}/cgroup.procs", "0")
         os.write(tell, b".")
         os.setsid()
-        os.read(told, 5)
+        signal.pause()
         os._exit(0)
     assert os.read(told, 1) == b"."
     assert group.is_populated()
