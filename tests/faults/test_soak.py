@@ -10,8 +10,8 @@ from soak import report, soak
 from soaking.plan import draw_life, draw_weather
 
 # As much as the whole suite has time for.
-SESSIONS = 100
-SECONDS = 20
+SESSIONS = 200
+SECONDS = 60
 
 
 def test_a_seed_draws_the_same_lives_and_the_same_weather_each_time():
