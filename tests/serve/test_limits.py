@@ -41,8 +41,8 @@ async def answers_and_closes(connection):
 
 @pytest.fixture
 async def strict(tmp_path):
-    """A muxsim with small bounds."""
-    async with serving(tmp_path, LIMITS + environment("naughty")) as muxsim:
+    """A muxsim with small bounds, and without the zygote that it would make for later sessions."""
+    async with serving(tmp_path, LIMITS + environment("naughty", extra="zygote = false")) as muxsim:
         yield muxsim
 
 
