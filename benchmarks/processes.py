@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 READY_TIMEOUT = 30.0
@@ -18,6 +19,7 @@ POLL_SECONDS = 0.02
 TICK = os.sysconf("SC_CLK_TCK")
 TOLERATED_TICKS = 0.5  # a child that ends takes its ticks out of the sum, so less than one counts as none
 LOG_TAIL = 300  # characters of a failed server's output that are shown
+ZYGOTE = str(Path(find_spec("muxsim").origin or "").parent / "supervise" / "zygote.py")
 URL = re.compile(r"http://[\d.]+:(\d+)")
 
 
@@ -180,8 +182,10 @@ class Server:
         return pss_mib(self.pid), sum(pss_mib(member.pid) for member in tree(self.pid))
 
     def count(self, script: str) -> int:
-        """How many descendants run `script`."""
-        return sum(runs(member.pid, script) for member in tree(self.pid) if member.pid != self.pid)
+        """How many descendants run `script`, those included that a zygote of muxsim's has forked to run it."""
+        below = [member.pid for member in tree(self.pid) if member.pid != self.pid]
+        forks = sum(runs(pid, ZYGOTE) for pid in below) - 1  # the zygote itself has the same command line
+        return sum(runs(pid, script) for pid in below) + max(forks, 0)
 
     def end(self) -> None:
         """SIGTERM, SIGKILL past the deadline, then whatever is left of the tree, which is counted."""
