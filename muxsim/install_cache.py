@@ -18,6 +18,9 @@ from typing import Final
 import msgspec
 import trio
 
+from muxsim.errors import PackageError
+from muxsim.spec import EnvSpec, has_placeholder
+
 _LOCK_POLL: Final = 0.1  # s; a blocking flock could not be cancelled
 _OUTPUT_ENDS: Final = 6  # installers put their cause first and a failed build's last: so many lines of either end
 _STACK_FRAME: Final = re.compile(r"npm error\s+at ")
@@ -86,6 +89,33 @@ def _code_of(home: Path) -> Iterator[tuple[str, int]]:
 
 
 # ---- installing
+
+
+@contextlib.contextmanager
+def installing(spec: EnvSpec, what: str, source: str, cache: Path) -> Iterator[None]:
+    """Bound an installation by the spec's ``install_timeout``, and say of each failure whose it is and what to do.
+
+    ``what`` is installed into ``cache`` from ``source``; both are words for the error. Raises PackageError.
+    """
+    limit = spec.limits.install_timeout
+    try:
+        with trio.fail_after(limit):
+            yield
+    except PackageError as error:
+        raise PackageError(f"environment {spec.name}: {error.message}", output=error.output) from error
+    except trio.TooSlowError as error:
+        advice = f"see whether the {source} can be reached, or raise install_timeout"
+        raise PackageError(
+            f"environment {spec.name}: its {what} took more than {limit:g} s to install: {advice}"
+        ) from error
+    except OSError as error:
+        advice = f"make room in {cache}, or name another place with MUXSIM_CACHE"
+        raise PackageError(f"environment {spec.name}: its {what} could not be installed ({error}): {advice}") from error
+
+
+def with_fixed_variables(environ: Mapping[str, str], spec: EnvSpec) -> dict[str, str]:
+    """``environ`` with the spec's own variables on top, but for those that differ from session to session."""
+    return {**environ, **{name: value for name, value in spec.env.items() if not has_placeholder(value)}}
 
 
 async def run_installer(

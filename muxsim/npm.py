@@ -19,8 +19,19 @@ import msgspec
 import trio
 
 from muxsim.errors import PackageError
-from muxsim.install_cache import cache_folder, damage, key, locked, record, remove, run_installer, telling_lines
-from muxsim.spec import EnvSpec, has_placeholder
+from muxsim.install_cache import (
+    cache_folder,
+    damage,
+    installing,
+    key,
+    locked,
+    record,
+    remove,
+    run_installer,
+    telling_lines,
+    with_fixed_variables,
+)
+from muxsim.spec import EnvSpec
 
 _QUIET = ("--no-audit", "--no-fund", "--no-update-notifier", "--no-progress", "--loglevel=error")
 
@@ -103,23 +114,9 @@ async def prepare(spec: EnvSpec, environ: Mapping[str, str] = os.environ) -> Env
     if not _is_npm(spec):
         return spec
     cache = cache_folder(environ) / "npm"
-    node = _Node({**_RETRY_SOON, **environ, **{k: v for k, v in spec.env.items() if not has_placeholder(v)}})
-    limit = spec.limits.install_timeout
-    try:
-        with trio.fail_after(limit):
-            return await (_from_npx if is_npx(spec.command) else _from_folder)(spec, node, cache)
-    except PackageError as error:
-        raise PackageError(f"environment {spec.name}: {error.message}", output=error.output) from error
-    except trio.TooSlowError as error:
-        advice = "see whether the registry can be reached, or raise install_timeout"
-        raise PackageError(
-            f"environment {spec.name}: its npm package took more than {limit:g} s to install: {advice}"
-        ) from error
-    except OSError as error:
-        advice = f"make room in {cache}, or name another place with MUXSIM_CACHE"
-        raise PackageError(
-            f"environment {spec.name}: its npm package could not be installed ({error}): {advice}"
-        ) from error
+    node = _Node(with_fixed_variables({**_RETRY_SOON, **environ}, spec))
+    with installing(spec, "npm package", "registry", cache):
+        return await (_from_npx if is_npx(spec.command) else _from_folder)(spec, node, cache)
 
 
 def _is_npm(spec: EnvSpec) -> bool:

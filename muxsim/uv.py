@@ -17,6 +17,7 @@ from muxsim.errors import PackageError
 from muxsim.install_cache import (
     cache_folder,
     damage,
+    installing,
     key,
     locked,
     record,
@@ -24,8 +25,9 @@ from muxsim.install_cache import (
     run_installer,
     telling_lines,
     was_recorded,
+    with_fixed_variables,
 )
-from muxsim.spec import EnvSpec, has_placeholder
+from muxsim.spec import EnvSpec
 
 _IGNORED: Final = frozenset({"-q", "--quiet", "-v", "--verbose", "--no-progress", "--isolated"})
 _PASSED: Final = frozenset({"--offline", "--no-cache", "--no-build", "--no-config", "--native-tls"})
@@ -97,23 +99,8 @@ async def prepare(spec: EnvSpec, environ: Mapping[str, str] = os.environ) -> Env
     if not is_uvx(spec.command):
         return spec
     cache = cache_folder(environ) / "uv"
-    inner = {**environ, **{name: value for name, value in spec.env.items() if not has_placeholder(value)}}
-    limit = spec.limits.install_timeout
-    try:
-        with trio.fail_after(limit):
-            return await _prepare(spec, cache, inner)
-    except PackageError as error:
-        raise PackageError(f"environment {spec.name}: {error.message}", output=error.output) from error
-    except trio.TooSlowError as error:
-        advice = "see whether the package index can be reached, or raise install_timeout"
-        raise PackageError(
-            f"environment {spec.name}: its Python tool took more than {limit:g} s to install: {advice}"
-        ) from error
-    except OSError as error:
-        advice = f"make room in {cache}, or name another place with MUXSIM_CACHE"
-        raise PackageError(
-            f"environment {spec.name}: its Python tool could not be installed ({error}): {advice}"
-        ) from error
+    with installing(spec, "Python tool", "package index", cache):
+        return await _prepare(spec, cache, with_fixed_variables(environ, spec))
 
 
 async def _prepare(spec: EnvSpec, cache: Path, environ: Mapping[str, str]) -> EnvSpec:
