@@ -104,7 +104,10 @@ class ImageFolder:
             return None
         name, content = named
         if name not in self._known:
-            _write_once(self._run / name, content)
+            path = self._run / name
+            if not path.exists():
+                path.parent.mkdir(exist_ok=True)
+                write_whole(path, content)
             self._known.add(name)
         return name
 
@@ -134,11 +137,8 @@ def _named(type: str, data: str) -> tuple[str, bytes] | None:
     return f"{FOLDER}/{hashlib.sha256(content).hexdigest()}.{suffix}", content
 
 
-def _write_once(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: under its name stands what the name promises."""
-    if path.exists():
-        return
-    path.parent.mkdir(exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         unfinished.write_bytes(content)

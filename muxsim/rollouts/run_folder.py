@@ -32,7 +32,7 @@ from typing import Any, Final
 import msgspec
 
 from muxsim.errors import MuxsimError
-from muxsim.rollouts.images import ImageFolder, reference, with_data, with_references
+from muxsim.rollouts.images import ImageFolder, reference, with_data, with_references, write_whole
 from muxsim.rollouts.metrics import Metrics, MetricsBuilder
 from muxsim.rollouts.trajectory import EndReason, Trajectory
 
@@ -110,7 +110,7 @@ class RunFolder:
                 raise RunError(f"{folder} holds a run: go on with it (--resume), or choose another folder (--output)")
             if any(folder.iterdir()):
                 raise RunError(f"{folder} is not empty: choose another folder (--output)")
-            _write_whole(folder / _CONFIG, msgspec.json.format(msgspec.json.encode(config)))
+            write_whole(folder / _CONFIG, msgspec.json.format(msgspec.json.encode(config)))
             return RunWriter(cls(folder), fsync=fsync)
         except OSError as error:
             raise RunError(f"{folder}: a run cannot be started there: {error}") from None
@@ -246,7 +246,7 @@ class RunWriter:
         cut_off = EndReason.CANCELLED.value in metrics.end_reasons
         metrics.complete = self.lost == 0 and planned in (None, metrics.episodes) and not cut_off
         try:
-            _write_whole(self.folder.path / _METRICS, msgspec.json.format(msgspec.json.encode(metrics)))
+            write_whole(self.folder.path / _METRICS, msgspec.json.format(msgspec.json.encode(metrics)))
         except OSError as error:
             metrics.complete, metrics.problem = False, f"{_METRICS} could not be written: {error}"
         return metrics
@@ -362,16 +362,6 @@ def _repair(path: Path, keep: Callable[[Trajectory], bool]) -> None:
             os.fsync(repaired.fileno())
         if kept != path.stat().st_size:
             unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
 

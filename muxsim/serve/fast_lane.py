@@ -14,6 +14,7 @@ import itertools
 import math
 import re
 import urllib.parse
+from dataclasses import dataclass
 from typing import Any, Final
 
 import httptools
@@ -154,7 +155,7 @@ class FastLane(HttpToolsProtocol):
             return False
         if len(body) > self.gateway.endpoints.max_body:
             return False
-        self._idle_since = None
+        self._unset_keepalive_if_required()
         self.scope, self.url = head.scope, head.url
         return self._begin(body, head.client, head.wanted, keep_alive=True)
 
@@ -257,6 +258,7 @@ async def _run(cycle: RequestResponseCycle, app: ASGIApp, scope: Scope, receive:
         cycle.disconnected = True
 
 
+@dataclass(frozen=True, slots=True)
 class _FamiliarHead:
     """The bytes of a request's head, which another request may repeat but for its content-length.
 
@@ -264,18 +266,13 @@ class _FamiliarHead:
     found out about the head holds as long as its session's client does.
     """
 
-    __slots__ = ("client", "prefix", "scope", "session_id", "suffix", "url", "wanted")
-
-    def __init__(
-        self, prefix: bytes, suffix: bytes, session_id: str, client: HTTPClient, wanted: Accepts, scope: Any, url: bytes
-    ) -> None:
-        self.prefix = prefix
-        self.suffix = suffix
-        self.session_id = session_id
-        self.client = client
-        self.wanted = wanted
-        self.scope = scope
-        self.url = url
+    prefix: bytes
+    suffix: bytes
+    session_id: str
+    client: HTTPClient
+    wanted: Accepts
+    scope: Any
+    url: bytes
 
     @classmethod
     def of(

@@ -367,21 +367,21 @@ class Session:
         attachment.transport.send(messages.error(message.id, BUSY, text), about)
 
     def _expect(self, attachment: Attachment, message: Message) -> Message:
-        """Note what a request is to get, unless its id is in flight already: then it gets a refusal."""
+        """Note what a request is to get, unless its id is in flight already: then it gets a refusal.
+
+        Returns the request, which asks for the control plane if its result is to carry it.
+        """
         timed = attachment.patience is not None or self.state is State.STARTED
-        scored = message.method == "tools/call" and (self.spec.control or asks_for_control(message))
+        asked = asks_for_control(message)
+        scored = asked or (self.spec.control and message.method == "tools/call")
         if (timed or scored) and not self._router.awaits(attachment, message.id):
             if timed:
                 self._expect_answer(attachment, message)
             if scored:
-                return self._expect_score(attachment, message)
+                assert message.id is not None
+                self._scored[attachment, message.id] = envelope_of(message)
+                return message if asked else asking_for_control(message)
         return message
-
-    def _expect_score(self, attachment: Attachment, message: Message) -> Message:
-        """Note that a tool call's result is to carry the control plane; returns the call that asks for it."""
-        assert message.id is not None
-        self._scored[attachment, message.id] = envelope_of(message)
-        return message if asks_for_control(message) else asking_for_control(message)
 
     def cancel(self, attachment: Attachment, request_id: messages.RequestId) -> None:
         """Give up a request of a client that has gone on without its answer."""
