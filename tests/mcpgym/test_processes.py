@@ -5,9 +5,11 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import tty
 
 import pytest
 import trio
@@ -20,8 +22,12 @@ pytestmark = pytest.mark.children
 DICE = SERVERS / "dice.py"
 NOISY = SERVERS / "noisy.py"
 SCREEN = SERVERS / "screen.py"
+MIRROR = SERVERS / "mirror.py"
 ASK = {"muxsim/control": True}
 KEY = "muxsim/control"
+
+# Far more than a pipe holds.
+LONG = "x" * 10 * 2**20
 
 # A frozen heap makes the way out 30 ms: this is room for a busy machine, and still far from an idle wait.
 PROMPTLY = 3
@@ -143,6 +149,112 @@ async def test_calls_sent_without_waiting_are_taken_in_their_order():
         assert steps[:end] == list(range(1, end + 1))
         drawn = [json.loads(answer["content"][0]["text"])[-1] for answer in answers[:end]]
         assert drawn == actions[:end]
+
+
+async def test_a_long_line_is_read_and_answered_without_a_thread():
+    async with on_pipes(MIRROR, "--seed", "1") as server:
+        await server.shake_hands()
+        await server.send(call(1, "say", text=LONG), call(2, "count_threads"))
+        long, threads = [(await server.receive())["result"]["content"][0]["text"] for _ in range(2)]
+    assert long == LONG
+    assert threads == "1"
+
+
+async def test_bytes_that_are_no_text_and_lines_that_are_no_messages_cost_only_themselves():
+    async with on_pipes(MIRROR, "--seed", "1") as server:
+        await server.shake_hands()
+        await server.process.stdin.send_all(b"\xff\xfe\n\nnull\n{}\n")
+        broken = json.dumps(call(1, "say", text="a-b")).encode().replace(b"a-b", b"a\xf0\x9fb")
+        await server.process.stdin.send_all(broken + b"\r\n")
+        assert (await server.receive())["result"]["content"][0]["text"] == "a\N{REPLACEMENT CHARACTER}b"
+
+
+def requests(*calls):
+    """All that a client says, in one piece: the last line without its newline."""
+    shake_hands = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "file", "version": "0"}}
+    messages = [
+        {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": shake_hands},
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+        *calls,
+    ]
+    return "\n".join(map(json.dumps, messages)).encode()
+
+
+def answers(output):
+    return {message["id"]: message for message in map(json.loads, output.splitlines())}
+
+
+def test_calls_that_came_before_the_end_of_stdin_are_answered():
+    calls = [call(number, "say", text=str(number)) for number in range(1, 301)]
+    command = [sys.executable, str(MIRROR), "--seed", "1"]
+    ended = subprocess.run(command, input=requests(*calls), stdout=subprocess.PIPE, timeout=60, check=True)
+    answered = answers(ended.stdout)
+    assert [answered[number]["result"]["content"][0]["text"] for number in range(1, 301)] == [
+        str(number) for number in range(1, 301)
+    ]
+
+
+def test_a_call_that_waits_is_not_waited_for_at_the_end_of_stdin():
+    calls = [call(1, "wait"), call(2, "say", text="no turn")]
+    command = [sys.executable, str(MIRROR), "--seed", "1"]
+    ended = subprocess.run(command, input=requests(*calls), stdout=subprocess.PIPE, timeout=60, check=True)
+    assert all("error" in answers(ended.stdout)[number] for number in (1, 2))
+
+
+def test_a_server_reads_a_file_and_writes_one(tmp_path):
+    (tmp_path / "in").write_bytes(requests(call(1, "say", text="from a file")))
+    with open(tmp_path / "in", "rb") as stdin, open(tmp_path / "out", "wb") as stdout:
+        command = [sys.executable, str(MIRROR), "--seed", "1"]
+        subprocess.run(command, stdin=stdin, stdout=stdout, timeout=60, check=True)
+    assert answers((tmp_path / "out").read_bytes())[0]["result"]["serverInfo"]["name"] == "mirror"
+
+
+def test_a_server_talks_over_a_socket():
+    ours, theirs = socket.socketpair()
+    with ours, subprocess.Popen([sys.executable, str(MIRROR), "--seed", "1"], stdin=theirs, stdout=theirs) as server:
+        theirs.close()
+        ours.settimeout(60)
+        with ours.makefile("rb") as lines:
+            ours.sendall(requests(call(1, "say", text="over a socket")) + b"\n")
+            [shaken, answer] = [json.loads(lines.readline()) for _ in range(2)]
+            assert shaken["id"] == 0
+            assert answer["result"]["content"][0]["text"] == "over a socket"
+            ours.shutdown(socket.SHUT_WR)
+        assert server.wait(60) == 0
+
+
+def test_a_server_talks_over_a_terminal():
+    ours, theirs = os.openpty()
+    tty.setraw(theirs)
+    with subprocess.Popen([sys.executable, str(MIRROR), "--seed", "1"], stdin=theirs, stdout=theirs) as server:
+        os.close(theirs)
+        with os.fdopen(ours, "r+b", buffering=0) as terminal:
+            terminal.write(requests() + b"\n")
+            assert json.loads(terminal.readline())["id"] == 0
+            server.send_signal(signal.SIGINT)
+            assert server.wait(60) == -signal.SIGINT
+
+
+def test_pipes_are_left_blocking_for_whoever_uses_them_next():
+    stdin, requests_end = os.pipe()
+    os.write(requests_end, requests())
+    os.close(requests_end)
+    answers_end, stdout = os.pipe()
+    command = [sys.executable, str(MIRROR), "--seed", "1"]
+    try:
+        subprocess.run(command, stdin=stdin, stdout=stdout, timeout=60, check=True)
+        assert (os.get_blocking(stdin), os.get_blocking(stdout)) == (True, True)
+    finally:
+        for end in (stdin, stdout, answers_end):
+            os.close(end)
+
+
+def test_no_print_gets_between_the_messages_though_stderr_is_closed():
+    command = ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, str(NOISY), "--seed", "1"]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    calls = requests(call(1, "step", action=1))
+    ended = subprocess.run(command, input=calls, stdout=subprocess.PIPE, env=buffered, timeout=60, check=True)
+    assert set(answers(ended.stdout)) == {0, 1}
 
 
 @pytest.mark.parametrize("used", [True, False], ids=["after a call", "before any message"])
