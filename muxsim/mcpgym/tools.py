@@ -5,14 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import typing_extensions
 from gymnasium import Space, spaces
 from mcp_types import Tool as ToolDefinition
 from mcp_types import ToolAnnotations
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from muxsim.mcpgym.arguments import arguments
 from muxsim.mcpgym.errors import InvalidAction, InvalidArguments
-from muxsim.mcpgym.jsonable import to_json
 from muxsim.mcpgym.spaces import action_schema, to_action
 
 _ACTION = "action"
@@ -45,26 +43,19 @@ def function_tool(
     Raises:
         TypeError: the signature has parameters that cannot be given by name.
     """
-    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    parameters = list(inspect.signature(function, eval_str=True).parameters.values())
     for parameter in parameters:
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise TypeError(f"a tool's arguments have names, but {function.__name__} takes {parameter}")
-    adapter = _arguments_adapter(parameters)
+    schema, read = arguments(parameters)
     definition = ToolDefinition(
         name=name or function.__name__,
         title=title,
         description=description or inspect.getdoc(function) or "",
-        input_schema=_input_schema(adapter, parameters),
+        input_schema=schema,
         annotations=annotations,
     )
-
-    def parse(arguments: dict[str, Any]) -> dict[str, Any]:
-        try:
-            return adapter.validate_python(arguments)
-        except ValidationError as error:
-            raise InvalidArguments(_summary(error)) from None
-
-    return Tool(definition, parse, function)
+    return Tool(definition, read, function)
 
 
 def step_tool(
@@ -132,33 +123,3 @@ def _reader_of_names(space: Space[Any], actions: Sequence[str]) -> Callable[[Any
 def _describe(space: Space[Any]) -> str:
     described = repr(space)
     return described if len(described) <= _LONGEST_SPACE else f"An element of a {type(space).__name__} space"
-
-
-def _arguments_adapter(parameters: Any) -> TypeAdapter[dict[str, Any]]:
-    """A reader of the arguments as a TypedDict: unlike a model's fields, its keys may have any name."""
-    required, optional = typing_extensions.Required, typing_extensions.NotRequired
-    fields = {}
-    for parameter in parameters:
-        annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
-        wrapper: Any = required if parameter.default is parameter.empty else optional
-        fields[parameter.name] = wrapper[annotation]
-    make_typed_dict: Any = typing_extensions.TypedDict  # a class made from a signature is beyond type checkers
-    arguments = make_typed_dict("Arguments", fields)
-    arguments.__pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-    return TypeAdapter(arguments)
-
-
-def _input_schema(adapter: TypeAdapter[dict[str, Any]], parameters: Any) -> dict[str, Any]:
-    schema = adapter.json_schema()
-    del schema["title"]
-    schema.setdefault("properties", {})
-    for parameter in parameters:
-        if parameter.default is not parameter.empty:
-            schema["properties"][parameter.name].setdefault("default", to_json(parameter.default))
-    return schema
-
-
-def _summary(error: ValidationError) -> str:
-    """One line for the agent. The library's own text has an address in each line and repeats the input at
-    length."""
-    return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
