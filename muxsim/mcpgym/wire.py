@@ -45,10 +45,11 @@ def serve(server: Server[Any], wire: Wire) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     # What was imported stays until the end: collecting it once more then takes 150 ms of the way out.
     gc.freeze()
-    anyio.run(_serve, server, wire)
+    anyio.run(converse, server, wire)
 
 
-async def _serve(server: Server[Any], wire: Wire) -> None:
+async def converse(server: Server[Any], wire: Wire) -> None:
+    """Serve one connection on the loop that runs, until `wire` ends."""
     wire_in, wire_out = cast("tuple[anyio.AsyncFile[str], anyio.AsyncFile[str]]", wire)  # all that the SDK uses of them
     async with stdio_server(wire_in, wire_out) as (incoming, outgoing):
         await server.run(incoming, outgoing, server.create_initialization_options())
