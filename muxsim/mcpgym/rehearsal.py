@@ -114,7 +114,9 @@ def _messages() -> Iterator[dict[str, Any]]:
     yield {"jsonrpc": "2.0", "method": "notifications/initialized"}
     yield {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
     for number in range(_STEPS):
-        move = {"name": _TOOL, "arguments": {"direction": "LEFT"}, "_meta": {CONTROL_META_KEY: number % 2 == 0}}
+        move: dict[str, Any] = {"name": _TOOL, "arguments": {"direction": "LEFT"}}
+        if number % 2:  # some ask for the control plane, and some have no `_meta`, which is another way in the SDK
+            move["_meta"] = {CONTROL_META_KEY: True}
         yield {"jsonrpc": "2.0", "id": 2 + number, "method": "tools/call", "params": move}
 
 
