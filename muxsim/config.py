@@ -360,7 +360,7 @@ def _environment(name: str, table: "_Table", values: Mapping[str, Any], defaults
         preload=values.get("preload", ()),
         control=values.get("control", False),
         seeded=_seeded(table, values),
-        warm=values.get("warm", 0),
+        warm=values.get("warm"),
         limits=own.limits,
         confinement=own.confinement,
     )

@@ -211,8 +211,8 @@ class EnvSpec:
     seeded: bool = True
     """Whether sessions differ by seed. A server that takes none is not given ``MUXSIM_SEED`` either."""
 
-    warm: int = 0
-    """How many processes are kept ready before anybody asks."""
+    warm: int | None = None
+    """How many processes are kept ready before anybody asks; None is one fork of a zygote, where there is one."""
 
     zygote: bool = True
     """Whether a Python environment's sessions are forked from a process that has imported its modules."""

@@ -46,7 +46,7 @@ Times are in seconds, sizes in bytes or text such as `"64 MiB"`. `"never"` takes
 | `preload` | `[]` | modules to import before that, beside those that the script has been seen to import |
 | `control` | `false` | every tool result carries the control plane, not only for calls that ask for it |
 | `seeded` | `true` | `false` for a server that takes no seed: it is given none |
-| `warm` | `0` | processes kept ready before anybody asks, see [environments](environments.md#start-in-milliseconds) |
+| `warm` | 1 from a zygote, else 0 | processes [kept ready](environments.md#start-in-milliseconds) before anybody asks |
 
 and each of the [limits](#limits), and of the [bounds on processes](#processes).
 

@@ -248,6 +248,7 @@ command = "{MINIMAL}"
 [environments.python]
 command = "python3"
 args = ["{SERVERS / "naughty.py"}"]
+warm = 0
 """
 HEADERS = [("Content-Type", "application/json"), ("Accept", BOTH)]
 

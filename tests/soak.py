@@ -42,12 +42,12 @@ SETTLING = 60
 MIB = 2**20
 
 
-def config():
-    """Environments of `naughty` in its moods, with limits short enough to be met."""
+def config(warm):
+    """Environments of `naughty` in its moods, with limits short enough to be met, and so many processes ready."""
 
     def table(name, *options, extra=""):
         args = ["-I", "-S", str(SERVERS / "naughty.py"), "--seed", "{seed}", "--sign", *options]
-        return f'[environments.{name}]\ncommand = "python3"\nargs = {json.dumps(args)}\n{extra}\n'
+        return f'[environments.{name}]\ncommand = "python3"\nargs = {json.dumps(args)}\nwarm = {warm}\n{extra}\n'
 
     return "\n".join(
         [
@@ -72,20 +72,27 @@ async def soak(folder, seed, sessions, seconds, only=None):
     record = Record()
     temporary = folder / "tmp"
     temporary.mkdir()
-    async with serving(folder, config(), env={"TMPDIR": str(temporary)}) as muxsim:
+    async with serving(folder, config(warm=0), env={"TMPDIR": str(temporary)}) as muxsim:
         client = await shake_hands(muxsim.url, "/mcp?env=naughty&seed=99999999")
         assert await client.text("say", text="hello") == "hello"
         assert (await client.delete()).status == 204
         await eventually(lambda: not _processes_of_sessions(muxsim.process.pid), within=10)
         before = _own_descriptors(muxsim.process.pid)
+        _reload(muxsim, folder, config(warm=2))
         slots = range(sessions) if only is None else [only]
         await _live_all(muxsim, record, seed, slots, seconds)
+        _reload(muxsim, folder, config(warm=0))
         await _check_nothing_left(muxsim, record, temporary, before)
         status = await trio.to_thread.run_sync(muxsim.stop)
         if status != 0:
             record.wrongs.append(f"muxsim ended with status {status}")
     _check_log(muxsim.log, record)
     return record
+
+
+def _reload(muxsim, folder, text):
+    (folder / "config" / "muxsim.toml").write_text(text)
+    os.kill(muxsim.process.pid, signal.SIGHUP)
 
 
 async def _live_all(muxsim, record, seed, slots, seconds):

@@ -82,7 +82,7 @@ class Backend:
         self._limits = limits
         self._listener = listener
         self._violation: LineTooLong | None = None
-        self.on_first_message: Callable[[], None] | None = None
+        self.on_message: Callable[[], bool] | None = None
         self._silent = trio.Event()
         self._exited = trio.Event()
         # Either of them: an event costs less than two tasks that wait, of which every session would have its own.
@@ -185,9 +185,8 @@ class Backend:
 
     def receive(self, message: Message) -> None:
         """Pass a message on."""
-        if self.on_first_message is not None:
-            self.on_first_message()
-            self.on_first_message = None
+        if self.on_message is not None and not self.on_message():
+            self.on_message = None
         self._listener.from_backend(message)
 
     def rejected(self, line: bytes, error: RemoteProtocolError) -> None:

@@ -80,8 +80,8 @@ ITSELF = "itself"
 PACKET_LIMIT = 32 * 1024
 """Bytes of a message sent as a packet; a longer one travels in a memfd (a socket buffer holds about 200 KiB)."""
 
-DESCRIPTORS = 4
-"""Most descriptors in one packet: three streams and a memfd."""
+DESCRIPTORS = 5
+"""Most descriptors in one packet: three streams, one for what comes late, and a memfd."""
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36

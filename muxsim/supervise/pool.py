@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -122,7 +122,7 @@ class Pool:
         """Refuse everybody who asks for a lease from now on, and who waits for one."""
         self._carry_out(self._admission.turn_away(text))
 
-    def keep_warm(self, specs: Iterable[EnvSpec]) -> None:
+    def keep_warm(self, specs: Collection[EnvSpec]) -> None:
         """Keep processes ready for sessions of these environments, as many as each wants, and of no others."""
         self._warm.keep(specs, has_room=lambda: self._admission.has_spare_start)
 
@@ -175,7 +175,7 @@ class Pool:
             await enclosure.close()
             text = f"environment {lease.spec.name!r}: its pipes cannot be used: {error}"
             raise self._exhausted(text) if error.errno in _EXHAUSTED else StartError(text) from error
-        backend.on_first_message = self._zygotes.hook_of(process)
+        backend.on_message = self._zygotes.hook_of(process)
         return backend
 
     async def _take_warm(self, lease: Lease, launch_in: LaunchIn) -> tuple[Process, Enclosure] | None:

@@ -7,6 +7,12 @@ An order is four bytes, big-endian, which give the length of the JSON object aft
 `argv` is the whole command line, the program first. What follows on stdin is the backend's own. Whoever waits reads
 the order with exact blocking reads, so that not a byte of the rest is taken; at the end of its stdin it exits. What
 confines a process (rlimits and the like) is not in the order, but was applied when it was made.
+
+A process may also begin with an order that leaves open what only the session knows, and says so (supervise/late.py):
+
+    {..., "late": {"env": [names...], "argv": true if what follows in the command line is not known}}
+
+`argv` and `env`, with these variables only, then come as one more order on a descriptor of their own.
 """
 
 from __future__ import annotations
@@ -14,10 +20,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import trio
 
+from muxsim.supervise.guardian import Message
 from muxsim.supervise.process import AT_ONCE, Command, Process, ProcessStartError, order_of
 
 ORDER_LIMIT = 10.0
@@ -25,25 +33,63 @@ ORDER_LIMIT = 10.0
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A process that waits for its order; whoever holds it calls `activate` or `discard`, once."""
+class Late:
+    """What a process begins without."""
 
-    process: Process
+    variables: tuple[str, ...]
+    """The names of these variables."""
+
+    arguments: bool
+    """Whether it does not have all of its command line either."""
+
+
+class Prepared:
+    """A process that waits for its order; whoever holds it calls `activate` or `discard`, once.
+
+    `late_fd`, which is its own from now on, leads to where the process reads what comes late.
+    """
+
+    def __init__(self, process: Process, late_fd: int | None = None) -> None:
+        self.process = process
+        self._late_fd = late_fd
+        self._late: Late | None = None
 
     @property
     def alive(self) -> bool:
         """Whether it has not exited, as far as is known."""
         return self.process.returncode is None
 
+    async def begin(self, command: Command, late: Late) -> None:
+        """Let it become `command`, which is without what comes late, and run until it asks for that.
+
+        Raises as `activate` does.
+        """
+        self._late = late
+        await self._order(self.process.stdin, lambda: encode_order(command, self.process.mark, late))
+
     async def activate(self, command: Command) -> Process:
         """Let it become `command`, whose confinement must be the one it was made with; returns the process.
 
         Raises ProcessStartError, stage "command" or "order", and then, as when cancelled, has ended it.
         """
+        late = self._late
+        if late is None or self._late_fd is None:
+            await self._order(self.process.stdin, lambda: encode_order(command, self.process.mark))
+        else:
+            await self._order(self._late_fd, lambda: encode_late(command, self.process.mark, late))
+            self.close()
+        return self.process
+
+    async def discard(self) -> None:
+        """End it. Not to be cancelled."""
+        self.close()
+        await self.process.end(AT_ONCE)
+
+    async def _order(self, fd: int, encode: Callable[[], bytes]) -> None:
         try:
             with trio.move_on_after(ORDER_LIMIT):
-                await self._write(encode_order(command, self.process.mark))
-                return self.process
+                await _write(fd, encode())
+                return
             raise ProcessStartError(errno.ETIMEDOUT, "order", "a prepared process does not take its order")
         except OSError as error:
             await self.discard()
@@ -55,20 +101,36 @@ class Prepared:
             await self.discard()
             raise
 
-    async def discard(self) -> None:
-        """End it. Not to be cancelled."""
-        await self.process.end(AT_ONCE)
-
-    async def _write(self, data: bytes) -> None:
-        while data:
-            try:
-                data = data[os.write(self.process.stdin, data) :]
-            except BlockingIOError:
-                await trio.lowlevel.wait_writable(self.process.stdin)
+    def close(self) -> None:
+        """Send no order any more."""
+        if self._late_fd is not None:
+            os.close(self._late_fd)
+            self._late_fd = None
 
 
-def encode_order(command: Command, mark: str) -> bytes:
+async def _write(fd: int, data: bytes) -> None:
+    while data:
+        try:
+            data = data[os.write(fd, data) :]
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(fd)
+
+
+def encode_order(command: Command, mark: str, late: Late | None = None) -> bytes:
     """The bytes of an order, with the mark in its environment. Raises ProcessStartError for what makes no sense."""
     order = order_of(command, mark)
-    text = json.dumps({key: order[key] for key in ("argv", "env", "cwd", "umask")}).encode()
+    told = {key: order[key] for key in ("argv", "env", "cwd", "umask")}
+    if late is not None:
+        told["late"] = {"env": late.variables, "argv": late.arguments}
+    return _framed(told)
+
+
+def encode_late(command: Command, mark: str, late: Late) -> bytes:
+    """The bytes of the order that brings what `late` names. Raises ProcessStartError for what makes no sense."""
+    order = order_of(command, mark)
+    return _framed({"argv": order["argv"], "env": {name: order["env"][name] for name in late.variables}})
+
+
+def _framed(order: Message) -> bytes:
+    text = json.dumps(order).encode()
     return len(text).to_bytes(4, "big") + text

@@ -42,7 +42,7 @@ DEATH_LIMIT = 1.0
 
 Stream = Literal["stdin", "stdout", "stderr"]
 
-Fork = Callable[[str, tuple[int, int, int]], Awaitable[int]]
+Fork = Callable[[str, tuple[int, ...]], Awaitable[int]]
 """Makes a process with this mark and these streams, which it takes over, and returns its pid."""
 
 

@@ -32,7 +32,7 @@ FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
 
 NOT_YET: Final = 1.0
-"""Seconds before the next try, where something is needed first that comes with the environment's first session."""
+"""Seconds before the next try, where something is needed first that others may give back any time."""
 
 SHORTAGE: Final = 30.0
 """Seconds in which nothing is filled after slots were given up because the machine was short of something."""
@@ -152,11 +152,16 @@ class Slots:
         """It ended before it was ready, for a reason that the next one will not meet."""
         del self._shelf_of(number).slots[number]
 
-    def postponed(self, number: int, now: float) -> None:
+    def postponed(self, number: int, until: float) -> None:
         """It could not be started yet, through no fault of its own."""
         shelf = self._shelf_of(number)
         del shelf.slots[number]
-        shelf.not_before = now + NOT_YET
+        shelf.not_before = until
+
+    def resume(self, name: str) -> None:
+        """What an environment's slots were postponed for is there."""
+        if (shelf := self._shelves.get(name)) is not None and shelf.not_before == math.inf:
+            shelf.not_before = -math.inf
 
     def died(self, number: int, now: float) -> bool:
         """It ended, or could not start, before it was used; True if this is to be told: the first time in a row."""

@@ -12,10 +12,9 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -27,10 +26,10 @@ from muxsim.spec import EnvSpec, Launch
 from muxsim.supervise import descriptors
 from muxsim.supervise.enclosure import Enclosure, Enclosures
 from muxsim.supervise.packages import Packages
-from muxsim.supervise.prepared import Prepared
+from muxsim.supervise.prepared import Late, Prepared
 from muxsim.supervise.process import AT_ONCE, Command, EndTimes, Launcher, Process, ProcessStartError
-from muxsim.supervise.slots import Slots, SlotStatistics
-from muxsim.supervise.warm_start import Kind, NotWarm, fingerprint, warm_start, watched_files
+from muxsim.supervise.slots import NOT_YET, Slots, SlotStatistics
+from muxsim.supervise.warm_start import Kind, NotWarm, WarmStart, default_slots, fingerprint, warm_start, watched_files
 from muxsim.supervise.zygotes import Zygotes
 
 # What a waiting process says of itself; paths of its files may make it long.
@@ -66,6 +65,7 @@ class _Slot:
     kind: Kind
     process: Process
     enclosure: Enclosure
+    prepared: Prepared | None
     folder: Path
     files: tuple[str, ...] = ()
     stamps: tuple[tuple[int, int], ...] = ()
@@ -75,7 +75,7 @@ class _Slot:
         return spec != self.spec or fingerprint(self.files) != self.stamps
 
     def end_times(self) -> EndTimes:
-        if self.kind is not Kind.WHOLE:
+        if self.kind in (Kind.NODE, Kind.FORK):
             return AT_ONCE  # nothing of the environment has run
         return EndTimes(stdin_close=self.spec.limits.eof_timeout, term=self.spec.limits.term_timeout)
 
@@ -86,6 +86,10 @@ class _Withdrawn(Exception):
 
 class _NotYet(Exception):
     """Something is missing that will come."""
+
+
+class _NoFork(_NotYet):
+    """It is the zygote."""
 
 
 class Warm:
@@ -117,6 +121,7 @@ class Warm:
         self._has_room: Callable[[], bool] = lambda: True
         self._is_running = False
         self._changed = trio.Event()
+        zygotes.on_ready = self._resume
 
     def __repr__(self) -> str:
         return f"<Warm {self._slots!r}>"
@@ -125,17 +130,18 @@ class Warm:
         """By environment; those that want slots."""
         return self._slots.statistics()
 
-    def keep(self, specs: Iterable[EnvSpec], *, has_room: Callable[[], bool]) -> None:
+    def keep(self, specs: Collection[EnvSpec], *, has_room: Callable[[], bool]) -> None:
         """Keep as many slots as each of these wants, from now on, and none for others.
 
         While ``has_room`` says that there is none, they are filled but slowly.
         """
         self._has_room = has_room
-        wanted = {spec.name: spec for spec in specs if spec.warm}
+        counts = {spec.name: self._count(spec) for spec in specs}
+        wanted = {spec.name: spec for spec in specs if counts[spec.name]}
         for name in self._specs.keys() | wanted.keys():
             if self._specs.get(name) != wanted.get(name):
                 self._outdated(name)
-            self._slots.want(name, wanted[name].warm if name in wanted else 0)
+            self._slots.want(name, counts.get(name, 0))
         self._specs = wanted
         if wanted and not self._is_running:
             self._is_running = True
@@ -190,6 +196,15 @@ class Warm:
 
     # ---- the slots
 
+    def _count(self, spec: EnvSpec) -> int:
+        if spec.warm is not None:
+            return spec.warm
+        return default_slots(spec, self._environ) if self._zygotes.enabled else 0
+
+    def _resume(self, name: str) -> None:
+        self._slots.resume(name)
+        self._changed.set()
+
     async def _run(self) -> None:
         while True:
             self._changed = trio.Event()
@@ -242,11 +257,14 @@ class Warm:
         match reason:
             case _Withdrawn():
                 self._slots.withdrawn(number)
+            case _NoFork():
+                again = trio.current_time() + NOT_YET
+                self._slots.postponed(number, max(again, self._zygotes.next_try(spec.name)))
             case _NotYet():
-                self._slots.postponed(number, trio.current_time())
+                self._slots.postponed(number, trio.current_time() + NOT_YET)
             case NotWarm():
                 self._slots.withdrawn(number)
-                if self._slots.want(spec.name, 0):
+                if self._slots.want(spec.name, 0) and spec.warm is not None:
                     _log.warning("environment %s: warm = %d has no effect: %s", spec.name, spec.warm, reason)
             case _:
                 self._died(spec.name, number, str(reason))
@@ -264,6 +282,8 @@ class Warm:
 
     async def _discard(self, slot: _Slot) -> None:
         with trio.CancelScope(shield=True):
+            if slot.prepared is not None:
+                slot.prepared.close()
             await slot.process.end(slot.end_times())
             await slot.enclosure.close()
             await _remove(slot.folder)
@@ -277,12 +297,12 @@ class Warm:
         try:
             start = warm_start(spec, workspace=str(folder), environ=self._environ)
             launch = start.command_line(skip=skip, compile_cache=self._compile_cache)
-            spawn = partial(self._fork, spec) if start.kind is Kind.FORK else self._spawn
-            process, enclosure = await self._enclosures.start(spec, launch, str(folder), spawn)
+            making = _Making(self._launcher, self._zygotes, spec, start)
+            process, enclosure = await self._enclosures.start(spec, launch, str(folder), making.spawn)
         except BaseException:
             await _remove(folder)
             raise
-        slot = _Slot(number, spec, start.kind, process, enclosure, folder)
+        slot = _Slot(number, spec, start.kind, process, enclosure, making.prepared, folder)
         try:
             files = watched_files(launch.argv)
             if start.kind is Kind.NODE:
@@ -292,15 +312,6 @@ class Warm:
             await self._discard(slot)
             raise
         return slot
-
-    async def _spawn(self, command: Command) -> Process:
-        return await self._launcher.spawn(command, session=secrets.token_hex(8))
-
-    async def _fork(self, spec: EnvSpec, command: Command) -> Process:
-        prepared = await self._zygotes.prepare(spec, command, session=secrets.token_hex(8))
-        if prepared is None:
-            raise _NotYet
-        return prepared.process
 
     async def _report(self, process: Process, spec: EnvSpec, skipped: tuple[str, ...]) -> tuple[str, ...]:
         """Wait until a node has loaded what it can; returns the files of the package."""
@@ -322,10 +333,38 @@ class Warm:
         return tuple(report["files"])
 
 
+@dataclass
+class _Making:
+    """Starts the process of one slot."""
+
+    launcher: Launcher
+    zygotes: Zygotes
+    spec: EnvSpec
+    start: WarmStart
+    prepared: Prepared | None = None
+    """What waits for an order."""
+
+    async def spawn(self, command: Command) -> Process:
+        session = secrets.token_hex(8)
+        match self.start.kind:
+            case Kind.WHOLE:
+                return await self.launcher.spawn(command, session=session)
+            case Kind.NODE:
+                self.prepared = Prepared(await self.launcher.spawn(command, session=session))
+            case kind:
+                late = kind is Kind.AHEAD
+                self.prepared = await self.zygotes.prepare(self.spec, command, session=session, late=late)
+                if self.prepared is None:
+                    raise _NoFork
+                if late:
+                    await self.prepared.begin(command, Late(self.start.late, self.start.late_arguments))
+        return self.prepared.process
+
+
 async def _activate(slot: _Slot, launch: Launch) -> None:
     """Let a waiting process become ``launch``; what encloses it does so already. Raises ProcessStartError."""
-    if slot.kind is not Kind.WHOLE:
-        await Prepared(slot.process).activate(Command(launch.argv, launch.env, launch.cwd))
+    if slot.prepared is not None:
+        await slot.prepared.activate(Command(launch.argv, launch.env, launch.cwd))
 
 
 async def _read_report(process: Process) -> dict[str, Any]:

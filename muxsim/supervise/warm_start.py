@@ -41,10 +41,16 @@ class Kind(Enum):
     FORK = "fork"
     """A fork of the environment's zygote, which waits for its order."""
 
+    AHEAD = "ahead"
+    """One that has its order but for what only the session knows, and runs its script until that asks for it."""
+
 
 @dataclass(frozen=True)
 class WarmStart:
-    """How to make a slot: what to execute, for NODE with what plan (see `LOADER`), for FORK only how it is confined."""
+    """How to make a slot: what to execute, for NODE with what plan (see `LOADER`), for FORK only how it is confined.
+
+    For AHEAD it is without what comes late.
+    """
 
     kind: Kind
     launch: Launch
@@ -53,6 +59,8 @@ class WarmStart:
     late: tuple[str, ...] = ()
     """The variables that only the order brings."""
     late_cwd: bool = False
+    late_arguments: bool = False
+    """Whether the command line ends where the session's begins to be its own."""
 
     def command_line(self, *, skip: tuple[str, ...], compile_cache: str) -> Launch:
         """What to execute so that these modules are left out."""
@@ -75,25 +83,39 @@ class NotWarm(Exception):
 
 
 def warm_start(spec: EnvSpec, *, workspace: str, environ: Mapping[str, str]) -> WarmStart:
-    """How to make a slot of a prepared spec, for a session in ``workspace``. Raises `NotWarm`."""
+    """How to make a slot of a prepared spec, for a session in ``workspace``. Raises `NotWarm`.
+
+    Of one that does not say how many it wants nothing is run before there is a session.
+    """
     if spec.shared:
         raise NotWarm("a shared environment has one process for all: take warm out")
     # What differs between two sessions is what is not known before there is one.
     one = spec.launch(seed=1, session_id="one", workspace=workspace, environ=environ)
     other = spec.launch(seed=2, session_id="other", workspace=workspace, environ=environ)
+    if spec.warm is None:
+        return _fork(spec, one, workspace, environ)
     if not spec.seeded:
         if one != other:
             raise NotWarm("{session_id} is not known before there is a session: take it out")
         return WarmStart(Kind.WHOLE, one)
-    if os.path.basename(spec.command) != "node":
-        return _fork(spec, one, workspace, environ)
     late = tuple(sorted(name for name, value in one.env.items() if other.env[name] != value))
-    if early := [name for name in late if name in _READ_EARLY or name.startswith(_READ_EARLY_PREFIXES)]:
+    early = [name for name in late if name in _READ_EARLY or name.startswith(_READ_EARLY_PREFIXES)]
+    if os.path.basename(spec.command) != "node":
+        fork = _fork(spec, one, workspace, environ)
+        return fork if early or one.cwd != other.cwd else _ahead(spec, one, other, late, environ)
+    if early:
         raise NotWarm(f"{early[0]} is read while modules load: take {{seed}} and {{session_id}} out of it")
     entry = _entry(spec, one, other)
     late_cwd = one.cwd != other.cwd
     waiting = Launch(one.argv, {**one.env, **dict.fromkeys(late, "")}, workspace if late_cwd else one.cwd)
     return WarmStart(Kind.NODE, waiting, entry, late, late_cwd)
+
+
+def default_slots(spec: EnvSpec, environ: Mapping[str, str]) -> int:
+    """How many slots there are of a spec that does not say: one of what costs little while it waits."""
+    if spec.shared or not spec.zygote or spec.confinement.sandbox != "none":
+        return 0
+    return 0 if isinstance(forkable(spec, environ), str) else 1
 
 
 def _fork(spec: EnvSpec, launch: Launch, workspace: str, environ: Mapping[str, str]) -> WarmStart:
@@ -103,6 +125,15 @@ def _fork(spec: EnvSpec, launch: Launch, workspace: str, environ: Mapping[str, s
     if isinstance(why, str):
         raise NotWarm(f"only node, and Python with a zygote, can wait for a seed, but {why}; see also seeded = false")
     return WarmStart(Kind.FORK, replace(launch, cwd=workspace))
+
+
+def _ahead(spec: EnvSpec, one: Launch, other: Launch, late: tuple[str, ...], environ: Mapping[str, str]) -> WarmStart:
+    program = forkable(spec, environ)
+    assert not isinstance(program, str)  # or it could not be forked
+    late_arguments = one.argv != other.argv
+    argv = program.head if late_arguments else one.argv
+    env = {name: value for name, value in one.env.items() if name not in late}
+    return WarmStart(Kind.AHEAD, Launch(argv, env, one.cwd), late=late, late_arguments=late_arguments)
 
 
 def _entry(spec: EnvSpec, one: Launch, other: Launch) -> int:

@@ -7,13 +7,16 @@ JSON file, see `Recipe`. `muxsim.supervise.zygotes` starts it. Its stdin is a SO
 guardian.py:
 
     from the zygote                          to it, and its answer
-    importing {module}                       fork {ref, mark, confinement} + 3 fds
+    importing {module}                       fork {ref, mark, confinement, early} + 3 or 4 fds
     culprit {module, why}, and it exits          forked {ref, pid}, from the fork itself
     refused {why}, and it exits                  failed {ref, stage, errno}
     ready {modules}                              stale {ref, why}, and it exits
+                                             study {pid}, a fork that has played a little; no answer
 
 A fork is orphaned at once, so that the guardian, the nearest subreaper, becomes its parent. It then waits on its stdin
-for its order (supervise/prepared.py), and runs the script as `__main__`.
+for its order (supervise/prepared.py), and runs the script as `__main__`. One that is `early`, before there is a
+session, has time to copy the pages that it will write to (pages.py); with a fourth descriptor it may run its script
+before all of its order is known (late.py).
 """
 
 from __future__ import annotations
@@ -41,15 +44,18 @@ import types  # noqa: E402
 from typing import TYPE_CHECKING, Any, NamedTuple  # noqa: E402
 
 if TYPE_CHECKING:
-    from muxsim.supervise import as_main, guardian
+    from muxsim.supervise import as_main, guardian, late, pages
 else:
     FOLDER = os.path.dirname(os.path.abspath(__file__))
     if sys.path[:1] != [FOLDER]:
         sys.path.insert(0, FOLDER)
     import as_main
     import guardian
+    import late
+    import pages
 
-    del sys.modules["as_main"], sys.modules["guardian"]
+    for ours in (as_main, guardian, late, pages):
+        del sys.modules[ours.__name__]
     del sys.path[0]
 
 THREAD_EXIT = 0.2
@@ -351,6 +357,7 @@ class Zygote:
         self._script = None if recipe.words[0] == "-m" else recipe.words[0]
         self._code: types.CodeType | None = None
         self._compiled: object = None
+        self._pages = pages.Pages()
 
     def run(self) -> as_main.Program:
         """Serve until the launcher goes; returns in each fork, with what it is to run."""
@@ -403,6 +410,9 @@ class Zygote:
                 continue
             if received.message is None:
                 os._exit(0)
+            if received.message["kind"] == "study":
+                self._pages.study(received.message["pid"])
+                continue
             program = self._answer(received.message, received.fds, received.complete)
             if program is not None:
                 return program
@@ -450,7 +460,7 @@ class Zygote:
         except OSError as error:
             self._fail(order, "prepare", error.errno)
             os._exit(1)
-        return self._become(fds)
+        return self._become(fds, early=order["early"])
 
     def _wait_adoption(self, middle: int) -> None:
         """Be tied to the guardian: whatever becomes of it becomes of us."""
@@ -466,12 +476,14 @@ class Zygote:
         if os.getppid() != self._guardian_pid:
             os._exit(1)
 
-    def _become(self, fds: list[int]) -> as_main.Program:
+    def _become(self, fds: list[int], *, early: bool) -> as_main.Program:
         self._channel.detach()
-        for target, fd in enumerate(fds):
+        for target, fd in enumerate(fds[:3]):
             os.dup2(fd, target)
-        for fd in fds:
+        for fd in fds[:3]:
             os.close(fd)
+        if early:
+            self._pages.copy()
         order = take_order()
         if order["umask"] is not None:
             os.umask(order["umask"])
@@ -483,7 +495,11 @@ class Zygote:
         self._set_environment(order["env"])
         self._randomness.renew()
         gc.enable()
-        return as_main.become(order["argv"], self._recipe.options, MAIN_NAMES, self._code)
+        program = as_main.become(order["argv"], self._recipe.options, MAIN_NAMES, self._code)
+        if fds[3:]:
+            known = len(order["argv"]) if order["late"]["argv"] else None
+            late.Late(fds[3], order["late"]["env"]).install(known=known)
+        return program
 
     def _set_environment(self, variables: dict[str, str]) -> None:
         added, removed = self._environment

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import logging
+import math
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
+from weakref import WeakKeyDictionary
 
 import trio
 
@@ -51,6 +55,10 @@ LEARNER_PATIENCE: Final = 3.0
 # Sessions wait for a zygote that imports for so many times as long as the learner needed, and at least these seconds.
 IMPORT_PATIENCE: Final = 3.0
 LEAST_PATIENCE: Final = 5.0
+# The pages of a fork are looked at when it has said so many things: a handshake and a first result, and some more.
+STUDIED_AT: Final = (2, 4)
+# So often for each zygote: all of its forks begin alike.
+MOST_STUDIES: Final = 4
 
 _HERE = Path(__file__).parent
 _STDERR_KEPT = 2000
@@ -112,6 +120,7 @@ class Zygote:
         self.recipe = recipe
         self.began = trio.current_time()
         self.forks = 0
+        self.studies = 0
         self.ready = trio.Event()
         self.gone = trio.Event()
         self.why = ""
@@ -178,22 +187,40 @@ class Zygote:
             await self.gone.wait()
         raise ZygoteFailed(self.why, self.culprit)
 
-    async def fork(self, command: Command, session: str) -> Prepared:
+    async def fork(self, command: Command, session: str, *, early: bool, late: bool) -> Prepared:
         """A backend that waits for its order, confined as ``command`` says.
 
+        One that is ``early`` has time before it comes; one that is ``late`` can begin before all of it is known.
         Raises `ZygoteFailed` or `ProcessStartError`.
         """
+        late_fd = None
 
-        async def make(mark: str, streams: tuple[int, int, int]) -> int:
-            return await self._fork(mark, streams, confinement_of(command))
+        async def make(mark: str, streams: tuple[int, ...]) -> int:
+            nonlocal late_fd
+            if late:
+                theirs, late_fd = _open_pipe(streams)
+                streams = (*streams, theirs)
+            order = {"kind": "fork", "mark": mark, "confinement": confinement_of(command), "early": early}
+            return await self._fork(order, streams)
 
-        process = await self._launcher.adopt(self.process, make, session=session)
+        try:
+            process = await self._launcher.adopt(self.process, make, session=session)
+        except BaseException:
+            if late_fd is not None:
+                os.close(late_fd)
+            raise
         self.forks += 1
-        return Prepared(process)
+        return Prepared(process, late_fd)
 
-    async def _fork(self, mark: str, streams: tuple[int, int, int], confinement: wire.Message) -> int:
+    def study(self, pid: int) -> None:
+        """Have it see what a fork of it has written to in memory, which later forks then copy early."""
+        self.studies += 1
+        with contextlib.suppress(OSError):
+            wire.send(self._channel, wire.pack({"kind": "study", "pid": pid}))
+
+    async def _fork(self, order: wire.Message, streams: tuple[int, ...]) -> int:
         self._next_ref = ref = self._next_ref + 1
-        order = {"kind": "fork", "ref": ref, "mark": mark, "confinement": confinement}
+        order["ref"] = ref
         try:
             packet = wire.pack(order, streams)
         except OSError as error:
@@ -360,19 +387,23 @@ class Keeper:
 
     # forking
 
-    async def prepare(self, command: Command, session: str) -> Prepared | None:
-        """A fork that waits for its order; None if there is no zygote for it."""
+    async def prepare(
+        self, command: Command, session: str, *, early: bool = False, late: bool = False
+    ) -> Prepared | None:
+        """A fork that waits for its order, see `Zygote.fork`; None if there is no zygote for it."""
         zygote = await self._a_zygote()
         if zygote is None:
             return None
         try:
-            prepared = await zygote.fork(command, session)
+            prepared = await zygote.fork(command, session, early=early, late=late)
         except ZygoteFailed:  # it ends, and `_follow` takes note of that
             return None
         except ProcessStartError as error:
             self._complain(str(error))
             return None
         self._owner.counts.forked += 1
+        if zygote.studies < MOST_STUDIES:
+            self._owner.hooks[prepared.process] = partial(_study, zygote, prepared.process.pid, itertools.count(1))
         return prepared
 
     async def _fork(self, command: Command, session: str) -> Process | None:
@@ -394,7 +425,12 @@ class Keeper:
         return self.zygote
 
     def _is_worth_a_try(self) -> bool:
-        return self._unfit is None and bool(self._learned.modules) and trio.current_time() >= self._rest_until
+        return trio.current_time() >= self.next_try
+
+    @property
+    def next_try(self) -> float:
+        """When a zygote may be made."""
+        return self._rest_until if self._unfit is None and self._learned.modules else math.inf
 
     def _begin_making(self) -> trio.Event:
         if self._making is None:
@@ -407,6 +443,7 @@ class Keeper:
             before, self.zygote = self.zygote, await self._make_without_culprits(trio.current_time() + self.limit)
             if before is not None:
                 self._owner.nursery.start_soon(before.retire)
+            self._owner.on_ready(self.env)
         except (ZygoteFailed, ProcessStartError, OSError) as error:
             self._failed(str(error))
         finally:
@@ -538,13 +575,14 @@ class Keeper:
         if self._learning is not None:
             self._forget_learning(self._learning)
 
-    def _learner_answered(self) -> None:
+    def _learner_answered(self) -> bool:
         self._learned = replace(self._learned, seconds=trio.current_time() - self._learning_since)
         self._take()
         if self._learning is not None:
             self._learning.set()
         if self.zygote is None and self._is_worth_a_try():
             self._begin_making()
+        return False
 
     async def _wait_for_the_learner(self) -> None:
         assert self._learning is not None
@@ -583,8 +621,9 @@ class Zygotes:
         self.store = LearnedModules(cache_folder(environ) / "python")
         self.counts = _Counts()
         self.alive: set[Zygote] = set()
-        self.hooks: dict[Process, Callable[[], None]] = {}
-        self._enabled = enabled
+        self.hooks: WeakKeyDictionary[Process, Callable[[], bool]] = WeakKeyDictionary()
+        self.on_ready: Callable[[str], None] = lambda _: None
+        self.enabled = enabled
         self._folder = folder
         self._files = 0
         self._environ = environ
@@ -620,18 +659,24 @@ class Zygotes:
         self.counts.fresh += 1
         return await self.launcher.spawn(command, session=session)
 
-    async def prepare(self, spec: EnvSpec, command: Command, *, session: str) -> Prepared | None:
+    async def prepare(self, spec: EnvSpec, command: Command, *, session: str, late: bool) -> Prepared | None:
         """A process that has all but begun, to become any command of ``spec`` confined as this one is.
 
-        None if ``spec`` has no zygote, or one that is no use now; it has none before a first session was played.
+        It can begin before all of its command is known if it is ``late``. None if ``spec`` has no zygote, or one that
+        is no use now: see `next_try`. It has none before a first session was played; `on_ready` tells when it has.
         """
         keeper = self._keeper(spec)
         if keeper is None or not _applies(keeper.program, command):
             return None
-        return await keeper.prepare(command, session)
+        return await keeper.prepare(command, session, early=True, late=late)
 
-    def hook_of(self, process: Process) -> Callable[[], None] | None:
-        """What is to be called when this process has answered its first request, if anything is."""
+    def next_try(self, name: str) -> float:
+        """When `prepare` may give a fork of this environment, if `on_ready` tells nothing before."""
+        keeper = self._keepers.get(name)
+        return math.inf if keeper is None else keeper.next_try
+
+    def hook_of(self, process: Process) -> Callable[[], bool] | None:
+        """What is to be called with each thing that this process says, if anything is, until it returns False."""
         return self.hooks.pop(process, None)
 
     def new_file(self, name: str) -> Path:
@@ -640,7 +685,7 @@ class Zygotes:
         return self._folder / f"{self._files}-{name}"
 
     def _keeper(self, spec: EnvSpec) -> Keeper | None:
-        if not self._enabled or not spec.zygote or spec.shared:
+        if not self.enabled or not spec.zygote or spec.shared:
             return None
         name = spec.name
         keeper = self._keepers.get(name)
@@ -683,6 +728,27 @@ async def _begins(process: Process) -> bool:
                 return False
             said += more
     return said == LEARNING
+
+
+def _study(zygote: Zygote, pid: int, said: Iterator[int]) -> bool:
+    """Have a fork studied when it has said enough; whether it is to be listened to further."""
+    count = next(said)
+    if count in STUDIED_AT:
+        zygote.study(pid)
+    return count < STUDIED_AT[-1] and zygote.studies < MOST_STUDIES
+
+
+def _open_pipe(streams: tuple[int, ...]) -> tuple[int, int]:
+    """A blocking end for a fork and one for us; closes its streams if there are no more descriptors."""
+    try:
+        theirs, ours = os.pipe2(os.O_CLOEXEC)
+    except OSError as error:
+        for fd in streams:
+            os.close(fd)
+        number = error.errno or errno.EMFILE
+        raise ProcessStartError(number, "descriptors", f"no pipe for a new process: {error.strerror}") from error
+    os.set_blocking(ours, False)
+    return theirs, ours
 
 
 async def _cancel_after(wait: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:

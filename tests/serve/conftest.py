@@ -17,9 +17,9 @@ NAUGHTY = SERVERS / "naughty.py"
 
 
 def environment(name, *options, extra=""):
-    """A table of the config for `naughty` with these options."""
+    """A table of the config for `naughty` with these options. No process waits: whatever is left over is a fault."""
     args = ", ".join(f'"{option}"' for option in ("-I", "-S", str(NAUGHTY), *options))
-    return f'[environments.{name}]\ncommand = "python3"\nargs = [{args}]\n{extra}\n'
+    return f'[environments.{name}]\ncommand = "python3"\nargs = [{args}]\nwarm = 0\n{extra}\n'
 
 
 CONFIG = "\n".join(

@@ -80,9 +80,19 @@ CASES = {
         Step(fill=("lake",)),
     ),
     "what cannot start yet is tried again, and was no death": (
-        after(lambda slots, numbers: slots.postponed(numbers[0], LATER), starting=1),
+        after(lambda slots, numbers: slots.postponed(numbers[0], LATER + NOT_YET), starting=1),
         {"now": LATER},
         Step(again=LATER + NOT_YET),
+    ),
+    "what waits to be told is not tried before": (
+        after(lambda slots, numbers: slots.postponed(numbers[0], math.inf), starting=1),
+        {"now": LATER},
+        Step(),
+    ),
+    "what waits to be told is tried when it is": (
+        after(lambda slots, numbers: (slots.postponed(numbers[0], math.inf), slots.resume("lake")), starting=1),
+        {"now": LATER},
+        Step(fill=("lake",)),
     ),
     "an aged one is replaced by one that is filled first": (
         filled(ready=2)[0],
@@ -248,7 +258,7 @@ class AnyLife(RuleBasedStateMachine):
             self.slots.ready(number, self.now)
             self.ready.append(number)
         elif how == "postponed":
-            self.slots.postponed(number, self.now)
+            self.slots.postponed(number, self.now + NOT_YET)
         elif how == "died":
             self.slots.died(number, self.now)
         else:

@@ -1,0 +1,341 @@
+"""Forks that wait before there is a session, with nothing of their script run or as far as that goes without one.
+
+Rows are those of the table of faults.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+import trio
+from harness import alive
+from playing import Played, learn, probe, script, some_pool, zygote_of
+from serve.machine import descriptors, eventually, gone
+
+from muxsim.supervise import zygotes as zygotes_module
+from muxsim.supervise.prepared import Prepared
+from muxsim.supervise.process import ProcessStartError
+
+pytestmark = pytest.mark.children
+
+START = 20  # s; on a machine that is busy with other tests
+# Says when it begins, and what it does not know then.
+BEGUN = "open({begun!r}, 'a').write('x')\nimport os, sys\n"
+
+
+@pytest.fixture(autouse=True)
+def _cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("MUXSIM_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+async def _in_time():
+    async with trio.open_nursery() as nursery:
+
+        async def expire():
+            await trio.sleep(50)
+            pytest.fail("not finished in time")
+
+        nursery.start_soon(expire)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+def begins(folder, text="SEED = os.environ['MUXSIM_SEED']\n", *, warm=1, **fields):
+    """A script that leaves a mark in a file when it begins, and then does this."""
+    begun = folder / "begun"
+    begun.touch()
+    return script(folder, BEGUN.format(begun=str(begun)) + text, warm=warm, **fields), begun
+
+
+@asynccontextmanager
+async def waiting_pool(spec, **settings):
+    """A pool with a zygote, and as many forks of it as are wanted that wait."""
+    async with some_pool(**settings) as pool:
+        pool.keep_warm([spec])
+        await learn(pool, spec)
+        await ready(pool, spec)
+        yield pool
+
+
+async def ready(pool, spec, number=None):
+    number = (1 if spec.warm is None else spec.warm) if number is None else number
+    await eventually(lambda: of(pool, spec).ready == number, within=START)
+
+
+def of(pool, spec):
+    return pool.statistics().warm[spec.name]
+
+
+def waiting(pool):
+    return [slot.process.pid for slot in pool._warm._waiting.values()]
+
+
+async def hit(pool, spec, seed=1):
+    """Play a session, which has to be one that waited."""
+    before = of(pool, spec).hits
+    (slot, *_) = waiting(pool)
+    async with Played(pool, spec, seed) as played:
+        assert played.backend.pid == slot
+    assert of(pool, spec).hits == before + 1
+    return played
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"warm": 1, "args": ("--seed", "{seed}")},
+        {"warm": 1, "args": ("-", "--seed={seed}", "{workspace}", "{session_id}"), "env": {"FOR": "{session_id}"}},
+        {"warm": 1, "args": (), "cwd": "/tmp"},
+        {"warm": 1, "args": (), "env": {"TZ": "Etc/GMT-{seed}"}},
+        {"warm": None, "args": ("--seed", "{seed}"), "env": {"FOR": "{seed}"}},
+    ],
+)
+@pytest.mark.fault("C27", "C28")
+async def test_a_script_cannot_tell_that_it_was_waited_for(fields):
+    """C27, C28: it sees what it sees in a fresh process, its descriptors included."""
+    args = fields.pop("args")
+    spec = probe(*args, **fields)
+    async with waiting_pool(spec) as pool:
+        early = await hit(pool, spec, 7)
+        async with Played(pool, replace(probe(*args, zygote=False, **fields), warm=0), 7) as fresh:
+            pass
+
+    def comparable(played):
+        return json.loads(json.dumps(played.told["seen"]).replace(str(played.lease.workspace), "WORKSPACE"))
+
+    assert [one for one in comparable(early).items() if one not in comparable(fresh).items()] == []
+    assert early.told["seen"]["descriptors"] == [0, 1, 2]
+    assert early.told["frames"] == fresh.told["frames"] + 1
+    assert early.status == fresh.status == 0
+
+
+async def test_a_folder_of_each_sessions_own_is_entered_when_there_is_a_session(tmp_path):
+    for seed in (1, 7):
+        (tmp_path / str(seed)).mkdir()
+    spec, begun = begins(tmp_path, "PLACE = os.getcwd()\n", cwd=str(tmp_path / "{seed}"))
+    async with waiting_pool(spec) as pool:
+        assert (await hit(pool, spec, 7)).told["PLACE"] == str(tmp_path / "7")
+        assert begun.read_text() == "xx"
+
+
+async def test_a_slot_has_run_its_script_until_it_asks_for_its_session(tmp_path):
+    spec, begun = begins(tmp_path)
+    async with waiting_pool(spec) as pool:
+        await eventually(lambda: begun.read_text() == "xx")  # the learner's, and the slot's
+        played = await hit(pool, spec, 7)
+        assert played.told["SEED"] == "7"
+        await ready(pool, spec)
+        await eventually(lambda: begun.read_text() == "xxx")
+
+
+async def test_what_nobody_asked_to_be_ready_has_not_begun(tmp_path):
+    spec, begun = begins(tmp_path, warm=None)
+    async with waiting_pool(spec) as pool:
+        (slot,) = waiting(pool)
+        played = await hit(pool, spec, 7)
+        assert (played.backend.pid, played.told["SEED"]) == (slot, "7")
+        assert begun.read_text() == "xx"
+
+
+@pytest.mark.parametrize("fields", [{"warm": 0}, {"zygote": False}, {"shared": True}])
+async def test_where_none_is_wanted_none_waits(tmp_path, fields):
+    spec, _ = begins(tmp_path, **{"warm": None, **fields})
+    async with some_pool() as pool:
+        pool.keep_warm([spec])
+        async with Played(pool, spec, 1):
+            assert pool.statistics().warm == {}
+
+
+async def test_a_pool_of_one_session_keeps_none(tmp_path):
+    spec, _ = begins(tmp_path, warm=None)
+    async with some_pool(max_sessions=1) as pool:
+        pool.keep_warm([spec])
+        async with Played(pool, spec, 1):
+            assert pool.statistics().warm == {}
+
+
+async def test_a_script_that_never_asks_is_ready_altogether(tmp_path):
+    text = "import threading\nASKED = []\ndef look(): ASKED.append(os.environ['MUXSIM_SEED'])\n"
+    spec, begun = begins(tmp_path, text + "sys.stderr.write('up')\n")
+    async with waiting_pool(spec) as pool:
+        played = await hit(pool, spec, 7)
+        assert played.told["ASKED"] == []
+        assert played.status == 0
+        assert begun.read_text() == "xx"
+
+
+async def test_a_script_may_ask_long_after_its_session_began(tmp_path):
+    asked = "[os.environ['MUXSIM_SEED'], sys.argv[1:]]"
+    after = f"\nprint(json.dumps({{'jsonrpc': '2.0', 'method': 'told', 'params': {asked}}}))"
+    spec = script(tmp_path, "", after=after, warm=1)
+    spec = replace(spec, args=(*spec.args, "--seed", "{seed}"))
+    async with waiting_pool(spec) as pool:
+        lease = await pool.acquire(spec)
+        pid = waiting(pool)[0]
+        played = Played(pool, spec, 7)
+        listener = played.listener
+        backend = await pool.start(lease, seed=7, session="s", listener=listener)
+        assert backend.pid == pid
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(backend.run)
+            await eventually(lambda: listener.told)
+            backend._process.close_stdin()
+            await eventually(lambda: len(listener.told) == 2)
+            nursery.cancel_scope.cancel()
+        assert await backend.end() == 0
+        assert listener.told[1] == ["7", ["--seed", "7"]]
+        await pool.release(lease)
+
+
+async def test_each_that_waits_draws_random_numbers_of_its_own(tmp_path):
+    spec, _ = begins(tmp_path, "import random\nDRAWN = random.random()\n")
+    async with waiting_pool(spec) as pool:
+        drawn = []
+        for seed in range(3):
+            drawn.append((await hit(pool, spec, seed)).told["DRAWN"])
+            await ready(pool, spec)
+    assert len(set(drawn)) == 3
+
+
+async def test_a_changed_script_outdates_what_has_begun(tmp_path):
+    spec, _ = begins(tmp_path, "VERSION = 1\n")
+    async with waiting_pool(spec) as pool:
+        begins(tmp_path, "VERSION = 'another'\n")
+        async with Played(pool, spec, 1) as played:
+            assert played.told["VERSION"] == "another"
+        assert of(pool, spec).stale == 1
+
+
+# ---- faults
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.fault("C1")
+async def test_a_slot_that_died_is_never_used_and_is_replaced(tmp_path, number):
+    """C1."""
+    spec, _ = begins(tmp_path, warm=2)
+    async with waiting_pool(spec) as pool:
+        dead, living = waiting(pool)
+        os.kill(dead, number)
+        await gone(dead)
+        async with Played(pool, spec, 7) as played:
+            assert played.backend.pid == living
+        await eventually(lambda: of(pool, spec).dead == 1)
+        await ready(pool, spec)
+
+
+@pytest.mark.fault("C1")
+async def test_a_slot_that_dies_just_when_it_is_used_is_no_sessions_end(tmp_path, monkeypatch):
+    """C1: the session starts without it."""
+    spec, _ = begins(tmp_path)
+    async with waiting_pool(spec) as pool:
+        activate = Prepared.activate
+
+        async def dying(self, command):
+            os.kill(self.process.pid, signal.SIGKILL)
+            await self.process.wait()
+            return await activate(self, command)
+
+        monkeypatch.setattr(Prepared, "activate", dying)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(restore_soon, monkeypatch, activate)
+            async with Played(pool, spec, 7) as played:
+                assert played.told["SEED"] == "7"
+        assert (of(pool, spec).hits, of(pool, spec).dead) == (0, 1)
+
+
+async def restore_soon(monkeypatch, activate):
+    """The next fork is activated as ever."""
+    await eventually(lambda: Prepared.activate is not activate)
+    monkeypatch.setattr(Prepared, "activate", activate)
+
+
+@pytest.mark.fault("C3", "C4")
+async def test_slots_whose_script_ends_at_once_are_told_once_and_sessions_say_why(tmp_path, caplog):
+    """C3, C4."""
+    text = "if os.path.exists({broken!r}):\n    sys.exit('no licence')\n".format(broken=str(tmp_path / "broken"))
+    spec, _ = begins(tmp_path, text + "SEED = os.environ['MUXSIM_SEED']\n")
+    async with waiting_pool(spec) as pool:
+        (tmp_path / "broken").touch()
+        await hit(pool, spec)
+        await eventually(lambda: of(pool, spec).dead == 3, within=START)
+        async with Played(pool, spec, 7) as played:
+            await eventually(lambda: played.exit)
+        assert played.exit.returncode == 1
+        assert "no licence" in "\n".join(played.exit.stderr)
+    told = [record.getMessage() for record in caplog.records if "keep dying" in record.message]
+    assert told == [
+        "environment scripted: its warm slots keep dying, and sessions start without: exit status 1, no licence"
+    ]
+
+
+@pytest.mark.parametrize("warm", [None, 3])
+@pytest.mark.fault("H7")
+async def test_the_end_of_a_pool_ends_what_waits(tmp_path, warm):
+    """H7, for an end in peace."""
+    spec, _ = begins(tmp_path, warm=warm)
+    async with waiting_pool(spec) as pool:
+        pids = waiting(pool)
+        assert pids
+        assert all(map(alive, pids))
+    await gone(*pids)
+
+
+async def test_a_killed_zygote_takes_nothing_that_waits_with_it(tmp_path):
+    spec, _ = begins(tmp_path)
+    async with waiting_pool(spec) as pool:
+        zygote = zygote_of(pool).process.pid
+        os.kill(zygote, signal.SIGKILL)
+        await gone(zygote)
+        assert (await hit(pool, spec, 7)).told["SEED"] == "7"
+        await eventually(lambda: pool.statistics().zygotes.started == 2, within=START)
+        await ready(pool, spec)
+
+
+async def test_a_fork_without_a_descriptor_for_what_comes_late_leaves_none_behind(tmp_path, monkeypatch):
+    spec, _ = begins(tmp_path)
+    async with waiting_pool(spec) as pool:
+
+        def none_left(streams):
+            for fd in streams:
+                os.close(fd)
+            raise ProcessStartError(24, "descriptors", "no more")
+
+        monkeypatch.setattr(zygotes_module, "_open_pipe", none_left)
+        before = len(descriptors(os.getpid()))
+        await hit(pool, spec)
+        await eventually(lambda: of(pool, spec).starting == of(pool, spec).ready == 0, within=START)
+        assert len(descriptors(os.getpid())) <= before
+
+
+# ---- pages
+
+
+def private(pid):
+    """KiB of memory that a process shares with nobody."""
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith("Private_Dirty"))
+
+
+async def test_a_fork_that_waits_has_copies_of_the_pages_that_its_like_have_written_to(tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "heavy.py").write_text("WORDS = [str(number) * 9 for number in range(100_000)]\n")
+    say = "print(json.dumps({'jsonrpc': '2.0', 'method': 'told', 'params': []}), flush=True)\n"
+    # Each word is counted as in use, and no more, while this goes through them.
+    text = f"import heavy, json\nLETTERS = sum(map(len, heavy.WORDS))\n{3 * say}"
+    spec, _ = begins(tmp_path, text, warm=None, env={"PYTHONPATH": str(tmp_path / "site")})
+    async with waiting_pool(spec) as pool:
+        (slot,) = waiting(pool)
+        before = private(slot)
+        async with Played(pool, spec, 1) as played:
+            assert played.backend.pid == slot
+            await eventually(lambda: zygote_of(pool).studies == 2)
+        await ready(pool, spec)
+        (slot,) = waiting(pool)
+        await eventually(lambda: private(slot) > before + 5_000)
