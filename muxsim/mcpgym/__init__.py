@@ -41,3 +41,6 @@ __all__ = [
     "ToolError",
     "UnsupportedSpace",
 ]
+
+# Of this package, for muxsim (docs/starting-fast.md).
+__muxsim_rehearsal__ = "muxsim.mcpgym.rehearsal"

@@ -129,6 +129,8 @@ class Importer:
                 self._import_learned(name)
             for name in self._recipe.preload:
                 self._import_wanted(name)
+            for name in rehearsals():
+                self._import_wanted(name)
         finally:
             environ._data = dict(self._environment)
             if hasattr(os, "environb"):
@@ -204,6 +206,12 @@ class Importer:
             except OSError:  # the one that lists them
                 continue
         return found
+
+
+def rehearsals() -> list[str]:
+    """The modules that libraries name for this: their import does beforehand what is otherwise done by every fork."""
+    named = [vars(module).get("__muxsim_rehearsal__") for module in list(sys.modules.values())]
+    return [name for name in named if isinstance(name, str)]
 
 
 def single_threaded() -> bool:
