@@ -20,7 +20,8 @@ class Program(NamedTuple):
     """What to run as `__main__`: the code of a script, or a module's name."""
 
     code: types.CodeType | None
-    namespace: dict[str, Any]
+    main: types.ModuleType
+    """Held here, or the interpreter would forget it on its way out before it has ended what is in it."""
     module: str
 
 
@@ -33,8 +34,8 @@ def safe_path() -> bool:
     return bool(getattr(sys.flags, "safe_path", False) or sys.flags.isolated)
 
 
-def new_main(script: str | None, names: list[str]) -> dict[str, Any]:
-    """A `__main__` as the interpreter makes it, with these names, in the place of ours; returns its namespace."""
+def new_main(script: str | None, names: list[str]) -> types.ModuleType:
+    """A `__main__` as the interpreter makes it, with these names, in the place of ours."""
     main = types.ModuleType("__main__")
     namespace = main.__dict__
     namespace.clear()
@@ -52,7 +53,7 @@ def new_main(script: str | None, names: list[str]) -> dict[str, Any]:
         namespace["__file__"] = os.path.abspath(script)
         namespace["__loader__"] = SourceFileLoader("__main__", namespace["__file__"])
     sys.modules["__main__"] = main
-    return namespace
+    return main
 
 
 def compile_script(script: str) -> types.CodeType:
@@ -77,8 +78,8 @@ def become(argv: list[str], options: int, names: list[str], code: types.CodeType
     sys.argv[:] = words
     if not safe_path():
         sys.path.insert(0, script_folder(words[0]))
-    namespace = new_main(words[0], names)
-    return Program(code or compile_script(words[0]), namespace, "")
+    main = new_main(words[0], names)
+    return Program(code or compile_script(words[0]), main, "")
 
 
 def hide(ours: str, error: BaseException) -> None:

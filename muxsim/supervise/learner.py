@@ -60,7 +60,7 @@ if __name__ == "__main__":
     try:
         # Here and not in a function, to have one frame below the script's own and not several.
         if program.code is not None:
-            exec(program.code, program.namespace)
+            exec(program.code, vars(program.main))
         else:
             as_main.run_module(program.module)
     except SystemExit:

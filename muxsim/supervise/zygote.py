@@ -44,17 +44,18 @@ import types  # noqa: E402
 from typing import TYPE_CHECKING, Any, NamedTuple  # noqa: E402
 
 if TYPE_CHECKING:
-    from muxsim.supervise import as_main, guardian, late, pages
+    from muxsim.supervise import as_main, guardian, held, late, pages
 else:
     FOLDER = os.path.dirname(os.path.abspath(__file__))
     if sys.path[:1] != [FOLDER]:
         sys.path.insert(0, FOLDER)
     import as_main
     import guardian
+    import held
     import late
     import pages
 
-    for ours in (as_main, guardian, late, pages):
+    for ours in (as_main, guardian, held, late, pages):
         del sys.modules[ours.__name__]
     del sys.path[0]
 
@@ -366,6 +367,7 @@ class Zygote:
         self._code: types.CodeType | None = None
         self._compiled: object = None
         self._pages = pages.Pages()
+        self._held = held.Held()
 
     def run(self) -> as_main.Program:
         """Serve until the launcher goes; returns in each fork, with what it is to run."""
@@ -401,6 +403,7 @@ class Zygote:
     def _settle(self) -> None:
         sys.stdout.flush()  # what imports have printed is not for every fork to say again
         sys.stderr.flush()
+        self._held.hold({*STARTUP_MODULES, "__main__"})
         gc.collect()
         gc.disable()
         gc.freeze()
@@ -601,7 +604,7 @@ if __name__ == "__main__":
     try:
         # Here and not in a function, to have one frame below the script's own and not several.
         if program.code is not None:
-            exec(program.code, program.namespace)
+            exec(program.code, vars(program.main))
         else:
             as_main.run_module(program.module)
     except SystemExit:

@@ -142,6 +142,35 @@ async def test_a_fork_ends_as_a_fresh_process_does(what, status):
     assert ends[0][0] == status
 
 
+async def test_what_a_fork_has_not_closed_or_ended_is_written_and_ended_when_it_exits(tmp_path):
+    """Although the modules of the zygote are not taken apart then."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "keeper.py").write_text(
+        "import os\nkept = []\ndef note(path, text, open=os.open, write=os.write, how=os.O_CREAT | os.O_APPEND | os.O_WRONLY):\n"
+        "    write(open(path, how), text.encode())\n"
+    )
+    text = f"""
+import atexit, keeper
+folder = {str(tmp_path)!r}
+keeper.kept += [open(folder + "/text", "a"), open(folder + "/bytes", "ab")]
+keeper.kept[0].write("text ")
+keeper.kept[1].write(b"bytes ")
+mine = open(folder + "/mine", "a")
+mine.write("mine ")
+class Ending:
+    def __del__(self, note=keeper.note, path=folder + "/ended"):
+        note(path, "ended ")
+ending = Ending()
+atexit.register(keeper.note, folder + "/atexit", "atexit ")
+"""
+    spec = script(tmp_path, text, env={"PYTHONPATH": str(tmp_path / "site")})
+    async with some_pool() as pool:
+        await learn(pool, spec)
+        await forked(pool, spec)
+    for name in ("text", "bytes", "mine", "ended", "atexit"):
+        assert (tmp_path / name).read_text() == f"{name} " * 2
+
+
 async def test_each_fork_draws_random_numbers_of_its_own():
     async with some_pool() as pool:
         await learn(pool, probe())
