@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import math
 import os
@@ -59,11 +58,11 @@ class PoolStatistics:
 
 @dataclass(slots=True)
 class Lease:
-    """A session's right to one backend at a time, and its folder. `Pool.release` takes both back."""
+    """A session's right to one backend at a time, and its folder once it has one. `Pool.release` takes both back."""
 
     number: int
     spec: EnvSpec
-    workspace: Path
+    workspace: Path | None = None
 
 
 class Pool:
@@ -134,16 +133,11 @@ class Pool:
         """
         number = await self._wait_turn(spec, client)
         try:
-            ready = await self._packages.ready(spec)
-            return Lease(number, ready, Path(tempfile.mkdtemp(prefix=f"{spec.name}-", dir=self._root)))
+            return Lease(number, await self._packages.ready(spec))
         except StartError:
             self._carry_out(self._admission.failed(number, trio.current_time()))
             self._give_back(number)
             raise
-        except OSError as error:
-            self._give_back(number)
-            text = f"environment {spec.name!r}: no folder for its session: {error}"
-            raise self._exhausted(text) if error.errno in _EXHAUSTED else StartError(text) from error
         except BaseException:
             self._give_back(number)
             raise
@@ -179,15 +173,15 @@ class Pool:
         return backend
 
     async def _take_warm(self, lease: Lease, launch_in: LaunchIn) -> tuple[Process, Enclosure] | None:
-        taken = await self._warm.take(lease.spec, launch_in)
+        taken = None if lease.workspace else await self._warm.take(lease.spec, launch_in)
         if taken is None:
             return None
-        unused, lease.workspace = lease.workspace, taken.workspace
-        with contextlib.suppress(OSError):  # the session has another one
-            unused.rmdir()
+        lease.workspace = taken.workspace
         return taken.process, taken.enclosure
 
     async def _start_fresh(self, lease: Lease, launch_in: LaunchIn) -> tuple[Process, Enclosure]:
+        if lease.workspace is None:
+            lease.workspace = self._new_folder(lease.spec)
         workspace = str(lease.workspace)
         launch = launch_in(workspace=workspace)
         # The mark by which strays are found is in the child's environment; the session's id, which opens its URLs,
@@ -200,6 +194,13 @@ class Pool:
             if error.stage == "exec" or error.errno not in _EXHAUSTED or not await self._warm.give_up():
                 raise
             return await self._enclosures.start(lease.spec, launch, workspace, spawn)
+
+    def _new_folder(self, spec: EnvSpec) -> Path:
+        try:
+            return Path(tempfile.mkdtemp(prefix=f"{spec.name}-", dir=self._root))
+        except OSError as error:
+            text = f"environment {spec.name!r}: no folder for its session: {error}"
+            raise self._exhausted(text) if error.errno in _EXHAUSTED else StartError(text) from error
 
     def asked(self, lease: Lease) -> None:
         """The backend on this lease has been asked for its first answer."""
@@ -219,7 +220,8 @@ class Pool:
 
     async def release(self, lease: Lease) -> None:
         """Take a lease back and remove its folder; whoever's turn it is gets the place."""
-        self._to_remove.append(lease.workspace)
+        if lease.workspace is not None:
+            self._to_remove.append(lease.workspace)
         # A folder has to be opened to be emptied. Without descriptors it stays until somebody else's turn.
         if descriptors.has_room():
             folders, self._to_remove = self._to_remove, []

@@ -101,6 +101,8 @@ async def test_a_backend_gets_its_seed_its_folder_and_nothing_that_opens_its_ses
 async def test_a_folder_goes_with_its_lease_whatever_is_in_it():
     async with some_pool() as pool:
         lease, other = await pool.acquire(teller()), await pool.acquire(teller())
+        for each in (lease, other):
+            await run_to_its_end(pool, each, seed=1, session="s")
         deep = lease.workspace / "a" / "b"
         deep.mkdir(parents=True)
         (deep / "file").write_text("x")
@@ -215,17 +217,20 @@ async def test_a_command_that_cannot_be_run_says_why_and_costs_nothing(fields, w
         assert pool.statistics().leases.held == 0
 
 
-async def test_without_room_for_a_folder_there_is_no_lease():
+async def test_without_room_for_a_folder_there_is_no_session():
     """H1: as on a full disk."""
     async with some_pool(max_sessions=1) as pool:
-        first = await pool.acquire(teller())
-        shutil.rmtree(first.workspace.parent)
-        await pool.release(first)
+        root = pool._root
+        shutil.rmtree(root)
+        lease = await pool.acquire(teller())
         with pytest.raises(StartError, match="no folder for its session"):
-            await pool.acquire(teller())
+            await pool.start(lease, seed=1, session="s", listener=Listener())
+        await pool.release(lease)
         assert pool.statistics().leases.held == 0
-        first.workspace.parent.mkdir()
-        await pool.release(await pool.acquire(teller()))
+        root.mkdir()
+        lease = await pool.acquire(teller())
+        await run_to_its_end(pool, lease, seed=1, session="s")
+        await pool.release(lease)
 
 
 async def test_a_package_is_prepared_once_for_all_who_wait_and_again_after_a_failure(monkeypatch):
