@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import countOf, methodcaller
 from typing import Any, Final
 
 import msgspec
@@ -12,6 +13,7 @@ from muxsim.rollouts.policy.protocol import Message
 # A model that sees nothing at all after a call takes it for an error of its own, and many endpoints refuse "".
 _EMPTY: Final = "(no output)"
 _FORGOTTEN: Final = {"type": "text", "text": "(an earlier image, no longer shown)"}
+_ROLE: Final = methodcaller("get", "role")
 # What endpoints know. `metadata` is the trainer's, and anything else would be refused by the strict ones.
 _KEYS_SENT: Final = (
     "role",
@@ -59,7 +61,7 @@ def request_messages(conversation: Iterable[Message], *, max_images: int | None 
 
 def turn_of(conversation: Iterable[Message]) -> int:
     """How many assistant messages there have been."""
-    return sum(message.get("role") == "assistant" for message in conversation)
+    return countOf(map(_ROLE, conversation), "assistant")  # without Python's own loop: it is asked on every turn
 
 
 def assistant_calls(calls: Iterable[tuple[str, Any]], turn: int) -> Message:

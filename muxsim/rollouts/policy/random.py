@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from anyio.lowlevel import checkpoint
-
 from muxsim.rollouts.policy.drawing import CannotDraw, draw
 from muxsim.rollouts.policy.messages import assistant_calls, turn_of
 from muxsim.rollouts.policy.protocol import Message, PolicyError, Reply
@@ -26,7 +24,6 @@ class RandomPolicy:
 
     async def next_message(self, conversation: Sequence[Message], tools: Sequence[Message], seed: int) -> Reply:
         """A message with one tool call; without any where there are no tools. Raises `PolicyError`."""
-        await checkpoint()
         if not tools:
             return Reply({"role": "assistant", "content": "There is no tool to call."})
         turn = turn_of(conversation)

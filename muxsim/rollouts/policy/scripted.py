@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from anyio.lowlevel import checkpoint
 
 from muxsim.rollouts.policy.messages import assistant_calls, turn_of
 from muxsim.rollouts.policy.protocol import Message, PolicyError, Reply
@@ -56,7 +55,6 @@ class ScriptedPolicy:
     async def next_message(self, conversation: Sequence[Message], tools: Sequence[Message], seed: int) -> Reply:
         """The action of this turn. Raises `PolicyError` where there is no script for the seed, or a short form fits no
         tool."""
-        await checkpoint()
         turn = turn_of(conversation)
         script = self._for(seed)
         if turn >= len(script):
