@@ -112,6 +112,8 @@ class Way:
     what: str
     zygote: bool
     warm: bool
+    spare: bool = True
+    """Whether a fork waits although none is asked for."""
 
     def missing(self) -> str:
         """Why this muxsim cannot be asked for it, "" if it can."""
@@ -120,9 +122,12 @@ class Way:
 
 
 FRESH = Way("fresh", "muxsim, a fresh process for each session", zygote=False, warm=False)
-ZYGOTE = Way("zygote", "muxsim, processes forked from a zygote", zygote=True, warm=False)
+FORK = Way(
+    "fork", "muxsim, processes forked from a zygote when they are asked for", zygote=True, warm=False, spare=False
+)
+ZYGOTE = Way("zygote", "muxsim as it is, one fork of the zygote waiting", zygote=True, warm=False)
 WARM = Way("warm", "muxsim, processes kept ready", zygote=True, warm=True)
-WAYS = (FRESH, ZYGOTE, WARM)
+WAYS = (FRESH, FORK, ZYGOTE, WARM)
 
 
 def write_config(
@@ -137,6 +142,8 @@ def write_config(
         options: dict[str, object] = {}
         if environment.python and "zygote" in KNOWN_KEYS:
             options["zygote"] = way.zygote
+            if not way.spare:
+                options["warm"] = 0
         if way.warm:
             options["warm"] = warm
             if not environment.seeded:

@@ -23,6 +23,7 @@ from contenders import CONTENDERS, Contender, NotHad
 from drivers import BrokenRun
 from environments import (
     ENVIRONMENTS,
+    FORK,
     FRESH,
     WARM,
     WAYS,
@@ -136,7 +137,7 @@ class Bench:
             users = environment.as_users_run_it
             self._add(AS_USERS, "its npx command on bare pipes", lambda row: by_hand(row, environment, lambda _: users))
         for way in WAYS:
-            if way is not ZYGOTE or environment.python:
+            if way not in (FORK, ZYGOTE) or environment.python:
                 self._add(way.name, way.what, lambda row, way=way: self._muxsim(row, way))
         for contender in CONTENDERS:
             if contender.name in RIVALS:

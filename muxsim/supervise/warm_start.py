@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from muxsim.spec import EnvSpec, Launch
-from muxsim.supervise.forkable import forkable
+from muxsim.supervise.forkable import Forkable, forkable
 
 LOADER: Final = Path(__file__).with_name("warm_node.cjs")
 """What a waiting node runs; its first lines say how to talk to it."""
@@ -92,48 +92,42 @@ def warm_start(spec: EnvSpec, *, workspace: str, environ: Mapping[str, str]) -> 
     # What differs between two sessions is what is not known before there is one.
     one = spec.launch(seed=1, session_id="one", workspace=workspace, environ=environ)
     other = spec.launch(seed=2, session_id="other", workspace=workspace, environ=environ)
-    if spec.warm is None:
-        return _fork(spec, one, workspace, environ)
-    if not spec.seeded:
+    if spec.warm is not None and not spec.seeded:
         if one != other:
             raise NotWarm("{session_id} is not known before there is a session: take it out")
         return WarmStart(Kind.WHOLE, one)
     late = tuple(sorted(name for name, value in one.env.items() if other.env[name] != value))
     early = [name for name in late if name in _READ_EARLY or name.startswith(_READ_EARLY_PREFIXES)]
-    if os.path.basename(spec.command) != "node":
-        fork = _fork(spec, one, workspace, environ)
-        return fork if early or one.cwd != other.cwd else _ahead(spec, one, other, late, environ)
-    if early:
-        raise NotWarm(f"{early[0]} is read while modules load: take {{seed}} and {{session_id}} out of it")
-    entry = _entry(spec, one, other)
     late_cwd = one.cwd != other.cwd
-    waiting = Launch(one.argv, {**one.env, **dict.fromkeys(late, "")}, workspace if late_cwd else one.cwd)
-    return WarmStart(Kind.NODE, waiting, entry, late, late_cwd)
+    if os.path.basename(spec.command) == "node":
+        if early:
+            raise NotWarm(f"{early[0]} is read while modules load: take {{seed}} and {{session_id}} out of it")
+        waiting = Launch(one.argv, {**one.env, **dict.fromkeys(late, "")}, workspace if late_cwd else one.cwd)
+        return WarmStart(Kind.NODE, waiting, _entry(spec, one, other), late, late_cwd)
+    program = _program(spec, environ)
+    if isinstance(program, str):
+        text = f"only node, and Python with a zygote, can wait for a seed, but {program}; see also seeded = false"
+        raise NotWarm(text)
+    if spec.warm is None or early or late_cwd:
+        return WarmStart(Kind.FORK, replace(one, cwd=workspace))
+    late_arguments = one.argv != other.argv
+    env = {name: value for name, value in one.env.items() if name not in late}
+    launch = Launch(program.head if late_arguments else one.argv, env, one.cwd)
+    return WarmStart(Kind.AHEAD, launch, late=late, late_arguments=late_arguments)
 
 
 def default_slots(spec: EnvSpec, environ: Mapping[str, str]) -> int:
     """How many slots there are of a spec that does not say: one of what costs little while it waits."""
-    if spec.shared or not spec.zygote or spec.confinement.sandbox != "none":
-        return 0
-    return 0 if isinstance(forkable(spec, environ), str) else 1
+    return 0 if spec.shared or isinstance(_program(spec, environ), str) else 1
 
 
-def _fork(spec: EnvSpec, launch: Launch, workspace: str, environ: Mapping[str, str]) -> WarmStart:
-    why = forkable(spec, environ) if spec.zygote else "it has zygote = false"
+def _program(spec: EnvSpec, environ: Mapping[str, str]) -> Forkable | str:
+    """What a zygote forks for this spec, or why none does."""
+    if not spec.zygote:
+        return "it has zygote = false"
     if spec.confinement.sandbox != "none":
-        why = "a sandbox has no zygote"
-    if isinstance(why, str):
-        raise NotWarm(f"only node, and Python with a zygote, can wait for a seed, but {why}; see also seeded = false")
-    return WarmStart(Kind.FORK, replace(launch, cwd=workspace))
-
-
-def _ahead(spec: EnvSpec, one: Launch, other: Launch, late: tuple[str, ...], environ: Mapping[str, str]) -> WarmStart:
-    program = forkable(spec, environ)
-    assert not isinstance(program, str)  # or it could not be forked
-    late_arguments = one.argv != other.argv
-    argv = program.head if late_arguments else one.argv
-    env = {name: value for name, value in one.env.items() if name not in late}
-    return WarmStart(Kind.AHEAD, Launch(argv, env, one.cwd), late=late, late_arguments=late_arguments)
+        return "a sandbox has no zygote"
+    return forkable(spec, environ)
 
 
 def _entry(spec: EnvSpec, one: Launch, other: Launch) -> int:
