@@ -14,9 +14,10 @@ from dataclasses import replace
 import pytest
 import trio
 from harness import alive
-from playing import Played, learn, probe, script, some_pool, zygote_of
+from playing import LIMITS, PYTHON, Played, learn, probe, script, some_pool, zygote_of
 from serve.machine import descriptors, eventually, gone
 
+from muxsim.spec import EnvSpec
 from muxsim.supervise import zygotes as zygotes_module
 from muxsim.supervise.prepared import Prepared
 from muxsim.supervise.process import ProcessStartError
@@ -191,6 +192,19 @@ async def test_a_script_may_ask_long_after_its_session_began(tmp_path):
         assert await backend.end() == 0
         assert listener.told[1] == ["7", ["--seed", "7"]]
         await pool.release(lease)
+
+
+async def test_a_module_runs_ahead_as_with_m(tmp_path):
+    text = "import argparse\nparser = argparse.ArgumentParser()\nparser.add_argument('--seed')\n"
+    begun = BEGUN.format(begun=str(tmp_path / "begun"))
+    script(tmp_path, f"{begun}{text}SEED = parser.parse_args().seed\nARGV = sys.argv\n", "game/__main__.py")
+    args = ("-m", "game", "--seed", "{seed}")
+    spec = EnvSpec(name="game", command=PYTHON, args=args, cwd=str(tmp_path), limits=LIMITS, warm=1)
+    async with waiting_pool(spec) as pool:
+        await eventually(lambda: (tmp_path / "begun").read_text() == "xx")
+        played = await hit(pool, spec, 7)
+    assert played.told["SEED"] == "7"
+    assert played.told["ARGV"] == [str(tmp_path / "game" / "__main__.py"), "--seed", "7"]
 
 
 async def test_each_that_waits_draws_random_numbers_of_its_own(tmp_path):
