@@ -70,7 +70,8 @@ class Late:
     def _learn(self, order: Any) -> None:
         _posixsubprocess.fork_exec = self._fork_exec
         os.environ.update(order["env"])
-        sys.orig_argv[:] = order["argv"]
+        if hasattr(sys, "orig_argv"):
+            sys.orig_argv[:] = order["argv"]
         if self._argv is not None:
             self._argv[1:] = order["argv"][self._words :]
             if sys.argv is self._argv:
