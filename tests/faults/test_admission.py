@@ -201,7 +201,8 @@ FEW = 96
 @pytest.mark.fault("H1")
 async def test_without_descriptors_opens_are_refused_and_work_again_when_some_come_back(tmp_path):
     """H1: pipes and forks. What runs is not harmed, and nothing is half made."""
-    async with muxsim_with(tmp_path, environment("naughty")) as muxsim:
+    # A zygote that comes and goes takes some and gives them back.
+    async with muxsim_with(tmp_path, environment("naughty", extra="zygote = false")) as muxsim:
         limit_descriptors(muxsim, FEW)
         clients = []
         while (answer := await ask(muxsim.url, "POST", "/sessions", body={"env": "naughty"})).status == 201:

@@ -146,8 +146,8 @@ async def test_what_a_fork_has_not_closed_or_ended_is_written_and_ended_when_it_
     """Although the modules of the zygote are not taken apart then."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "keeper.py").write_text(
-        "import os\nkept = []\ndef note(path, text, os=os):\n"
-        "    os.write(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY), text.encode())\n"
+        "import os\nkept = []\nHOW = os.O_CREAT | os.O_APPEND | os.O_WRONLY\n"
+        "def note(path, text, open=os.open, write=os.write, how=HOW):\n    write(open(path, how), text.encode())\n"
     )
     text = f"""
 import atexit, keeper
