@@ -304,7 +304,7 @@ class Warm:
             raise
         slot = _Slot(number, spec, start.kind, process, enclosure, making.prepared, folder)
         try:
-            files = watched_files(launch.argv)
+            files = watched_files(launch.argv) + start.files
             if start.kind is Kind.NODE:
                 files += await self._report(process, spec, skip)
             slot.files, slot.stamps = files, fingerprint(files)

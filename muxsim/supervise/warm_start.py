@@ -14,6 +14,8 @@ from typing import Final
 from muxsim.spec import EnvSpec, Launch
 from muxsim.supervise.forkable import Forkable, forkable
 
+# Files that are looked at before each use of a slot, which takes 0.1 ms; and folders in which they are looked for.
+_MOST_FILES: Final = 100
 LOADER: Final = Path(__file__).with_name("warm_node.cjs")
 """What a waiting node runs; its first lines say how to talk to it."""
 
@@ -61,6 +63,8 @@ class WarmStart:
     late_cwd: bool = False
     late_arguments: bool = False
     """Whether the command line ends where the session's begins to be its own."""
+    files: tuple[str, ...] = ()
+    """What it may have read by then, beside what is in its command line."""
 
     def command_line(self, *, skip: tuple[str, ...], compile_cache: str) -> Launch:
         """What to execute so that these modules are left out."""
@@ -108,12 +112,13 @@ def warm_start(spec: EnvSpec, *, workspace: str, environ: Mapping[str, str]) -> 
     if isinstance(program, str):
         text = f"only node, and Python with a zygote, can wait for a seed, but {program}; see also seeded = false"
         raise NotWarm(text)
-    if spec.warm is None or early or late_cwd:
+    files = None if spec.warm is None or early or late_cwd else _beside(program)
+    if files is None:
         return WarmStart(Kind.FORK, replace(one, cwd=workspace))
     late_arguments = one.argv != other.argv
     env = {name: value for name, value in one.env.items() if name not in late}
     launch = Launch(program.head if late_arguments else one.argv, env, one.cwd)
-    return WarmStart(Kind.AHEAD, launch, late=late, late_arguments=late_arguments)
+    return WarmStart(Kind.AHEAD, launch, late=late, late_arguments=late_arguments, files=files)
 
 
 def default_slots(spec: EnvSpec, environ: Mapping[str, str]) -> int:
@@ -128,6 +133,26 @@ def _program(spec: EnvSpec, environ: Mapping[str, str]) -> Forkable | str:
     if spec.confinement.sandbox != "none":
         return "a sandbox has no zygote"
     return forkable(spec, environ)
+
+
+def _beside(program: Forkable) -> tuple[str, ...] | None:
+    """The modules that come with a script, which it imports itself; None if there are too many to look after."""
+    if program.script is not None:
+        top = os.path.dirname(program.script)
+    else:
+        top = os.path.join(program.cwd, program.words[-1].partition(".")[0])
+    found: list[str] = []
+    for seen, (folder, folders, files) in enumerate(os.walk(top)):
+        folders[:] = [name for name in folders if _may_be_a_package(os.path.join(folder, name))]
+        found += [os.path.join(folder, name) for name in files if name.endswith(".py")]
+        if len(found) > _MOST_FILES or seen > _MOST_FILES:
+            return None
+    return tuple(found)
+
+
+def _may_be_a_package(folder: str) -> bool:
+    """Not a virtual environment, nor what no import can name."""
+    return os.path.basename(folder).isidentifier() and not os.path.exists(os.path.join(folder, "pyvenv.cfg"))
 
 
 def _entry(spec: EnvSpec, one: Launch, other: Launch) -> int:

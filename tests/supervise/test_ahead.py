@@ -226,6 +226,41 @@ async def test_a_changed_script_outdates_what_has_begun(tmp_path):
         assert of(pool, spec).stale == 1
 
 
+@pytest.mark.parametrize("where", ["beside.py", "package/inner/beside.py"])
+async def test_a_changed_module_of_the_scripts_own_outdates_what_has_imported_it(tmp_path, where):
+    module = tmp_path / where
+    module.parent.mkdir(parents=True, exist_ok=True)
+    module.write_text("VERSION = 1\n")
+    name = where.removesuffix(".py").replace("/", ".")
+    spec, _ = begins(tmp_path, f"from {name} import VERSION\nSEED = os.environ['MUXSIM_SEED']\n")
+    async with waiting_pool(spec) as pool:
+        assert (await hit(pool, spec, 7)).told["VERSION"] == 1
+        await ready(pool, spec)
+        module.write_text("VERSION = 'another'\n")
+        async with Played(pool, spec, 1) as played:
+            assert played.told["VERSION"] == "another"
+        assert of(pool, spec).stale == 1
+
+
+async def test_beside_too_many_modules_a_script_has_not_begun(tmp_path):
+    for number in range(101):
+        (tmp_path / f"module{number}.py").touch()
+    spec, begun = begins(tmp_path)
+    async with waiting_pool(spec) as pool:
+        assert (await hit(pool, spec, 7)).told["SEED"] == "7"
+        assert begun.read_text() == "xx"
+
+
+async def test_a_virtual_environment_beside_the_script_does_not_count(tmp_path):
+    (tmp_path / "venv" / "lib").mkdir(parents=True)
+    (tmp_path / "venv" / "pyvenv.cfg").touch()
+    for number in range(101):
+        (tmp_path / "venv" / "lib" / f"module{number}.py").touch()
+    spec, begun = begins(tmp_path)
+    async with waiting_pool(spec):
+        await eventually(lambda: begun.read_text() == "xx")
+
+
 # ---- faults
 
 
