@@ -67,7 +67,7 @@ async def test_two_hundred_connections_without_whole_headers_are_closed_in_time_
             assert await client.text("say", text="meanwhile") == "meanwhile"
 
         async def all_closed():
-            return await reached(strict.url, "header_timeout") == 200
+            return await reached(strict.url, "header_timeout") >= 200  # more, if one of ours was slow
 
         await eventually(all_closed, within=20)
         assert await client.text("say", text="afterwards") == "afterwards"
