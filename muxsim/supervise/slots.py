@@ -18,7 +18,7 @@ AFTER_AN_OPEN: Final = 0.05
 """Seconds after a session was opened in which no slot is filled: those who wait for an answer go first."""
 
 STARVED: Final = 0.5
-"""Seconds after which one slot is filled all the same, however many sessions are being opened."""
+"""Seconds that one which is missing waits for sessions that are being opened, however many follow one another."""
 
 MAX_AGE: Final = 900.0
 """Seconds after which a slot is replaced: what it has loaded may know the time, or an address that has changed."""
@@ -104,7 +104,7 @@ class Slots:
         self._shelves: dict[str, _Shelf] = {}
         self._last_number = 0
         self._last_open = -math.inf
-        self._last_fill = -math.inf
+        self._held_back = math.inf
         self._short_until = -math.inf
 
     def __repr__(self) -> str:
@@ -139,7 +139,7 @@ class Slots:
     def begin(self, name: str, now: float) -> int:
         """A slot is being filled; the number names it from now on."""
         self._last_number += 1
-        self._last_fill = now
+        self._held_back = math.inf
         self._shelves[name].slots[self._last_number] = _Slot(State.STARTING, now)
         return self._last_number
 
@@ -226,32 +226,41 @@ class Slots:
     def next(self, now: float, *, opening: bool) -> Step:
         """What to do at this time, while sessions are ``opening`` or not. Ended slots are forgotten here."""
         end = tuple(number for shelf in self._shelves.values() for number in self._spare(shelf, now))
-        room, more_room = self._room(now, opening=opening)
-        fill: list[str] = []
         times = [birthday for shelf in self._shelves.values() if (birthday := self._birthday(shelf)) > now]
-        # The emptiest first, so that no environment waits for another's many.
-        for name, shelf in sorted(self._shelves.items(), key=lambda item: len(item[1].slots)):
-            missing = self._missing(shelf, now)
-            if missing and shelf.not_before > now:
-                times.append(shelf.not_before)
+        lacking = []
+        for name, shelf in self._shelves.items():
+            if (missing := self._missing(shelf, now)) and shelf.not_before <= now:
+                lacking.append((len(shelf.slots), name, missing))
             elif missing:
-                given = min(missing, max(room, 0))
-                fill += [name] * given
-                room -= given
-                times += [more_room] if given < missing else []
+                times.append(shelf.not_before)
+        room, more_room = self._room(now, opening=opening) if lacking else self._all_the_room()
+        fill: list[str] = []
+        # The emptiest first, so that no environment waits for another's many.
+        for _, name, missing in sorted(lacking):
+            given = min(missing, max(room, 0))
+            fill += [name] * given
+            room -= given
+            times += [more_room] if given < missing else []
         return Step(tuple(fill), end, min(times, default=math.inf))
 
     def _room(self, now: float, *, opening: bool) -> tuple[int, float]:
         """How many may be filled now, and when it may be more without anything else happening."""
-        starting = sum(len(shelf.in_state(State.STARTING)) for shelf in self._shelves.values())
         if now < self._short_until:
             return 0, self._short_until
         if not opening and now >= self._last_open + AFTER_AN_OPEN:
-            return STARTS_AT_ONCE - starting, math.inf
-        starved = self._last_fill + STARVED
+            return self._all_the_room()
+        self._held_back = min(self._held_back, now)
+        starved = self._held_back + STARVED
         if now >= starved:
-            return 1 - starting, math.inf
+            return 1 - self._starting(), math.inf
         return 0, starved if opening else min(starved, self._last_open + AFTER_AN_OPEN)
+
+    def _all_the_room(self) -> tuple[int, float]:
+        self._held_back = math.inf
+        return STARTS_AT_ONCE - self._starting(), math.inf
+
+    def _starting(self) -> int:
+        return sum(len(shelf.in_state(State.STARTING)) for shelf in self._shelves.values())
 
     def _missing(self, shelf: _Shelf, now: float) -> int:
         """How many slots there are too few; an aged one is replaced by one that is filled first."""

@@ -52,20 +52,25 @@ CASES = {
     "sessions that are being opened go first": (
         filled(starting=1, wanted=3)[0],
         {"opening": True, "now": NOW + 0.1},
-        Step(again=NOW + STARVED),
+        Step(again=NOW + 0.1 + STARVED),
     ),
     "but not for ever": (
-        filled(ready=1, wanted=3)[0],
+        after(lambda slots, _: slots.next(NOW, opening=True), ready=1, wanted=3),
         {"opening": True, "now": NOW + STARVED},
         Step(fill=("lake",), again=NOW + MAX_AGE),
     ),
     "not for ever is one at a time": (
-        filled(starting=1, wanted=3)[0],
+        after(lambda slots, _: slots.next(NOW, opening=True), starting=1, wanted=3),
         {"opening": True, "now": NOW + STARVED},
         Step(),
     ),
     "a session just opened still has the machine": (
         after(lambda slots, _: slots.opened(LATER), ready=1, wanted=2, at=LATER),
+        {"now": LATER},
+        Step(again=LATER + AFTER_AN_OPEN),
+    ),
+    "what has been missing for a moment only is not starved, however long ago the last was filled": (
+        after(lambda slots, _: (slots.used(1), slots.opened(LATER)), ready=1),
         {"now": LATER},
         Step(again=LATER + AFTER_AN_OPEN),
     ),
