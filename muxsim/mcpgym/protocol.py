@@ -32,51 +32,50 @@ _JSON = "application/json"
 logger = logging.getLogger(__name__)
 
 
-def mcp_server(
-    name: str,
-    tools: Mapping[str, Tool],
-    control: ControlPlane,
-    *,
-    title: str | None = None,
-    version: str = "",
-    instructions: str | None = None,
-) -> Server[Any]:
-    """The SDK's server for one episode. It speaks both eras of the protocol."""
-    handlers = _Handlers(tools, control)
-    return Server(
-        name,
-        title=title,
-        version=version,
-        instructions=instructions,
-        on_list_tools=handlers.list_tools,
-        on_call_tool=handlers.call_tool,
-        on_list_resources=handlers.list_resources,
-        on_read_resource=handlers.read_resource,
-    )
+class Endpoint:
+    """The SDK's server for one episode, which may be made before the episode. It speaks both eras of the protocol."""
+
+    def __init__(self, name: str, *, title: str | None = None, version: str = "") -> None:
+        self._handlers = _Handlers()
+        self.server: Server[Any] = Server(
+            name,
+            title=title,
+            version=version,
+            on_list_tools=self._handlers.list_tools,
+            on_call_tool=self._handlers.call_tool,
+            on_list_resources=self._handlers.list_resources,
+            on_read_resource=self._handlers.read_resource,
+        )
+
+    def begin(self, tools: Mapping[str, Tool], control: ControlPlane, instructions: str | None) -> None:
+        """Serve an episode, before the first request comes."""
+        self._handlers.tools, self._handlers.control = tools, control
+        self.server.instructions = instructions
 
 
 class _Handlers:
-    def __init__(self, tools: Mapping[str, Tool], control: ControlPlane) -> None:
-        self._tools = tools
-        self._control = control
+    tools: Mapping[str, Tool]
+    control: ControlPlane
+
+    def __init__(self) -> None:
         self._one_call_at_a_time = anyio.Lock()
 
     async def list_tools(self, _context: Any, _params: Any) -> ListToolsResult:
-        return ListToolsResult(tools=[tool.definition for tool in self._tools.values()])
+        return ListToolsResult(tools=[tool.definition for tool in self.tools.values()])
 
     async def call_tool(self, _context: Any, params: CallToolRequestParams) -> CallToolResult:
-        tool = self._tools.get(params.name)
+        tool = self.tools.get(params.name)
         if tool is None:
-            known = ", ".join(self._tools)
+            known = ", ".join(self.tools)
             raise MCPError(code=INVALID_PARAMS, message=f"Unknown tool: {params.name!r:.80}. There is: {known}")
         # A client may send the next call before it has the answer, and an author's tool may await: steps
         # are taken in the order in which they came, and the rewards of one call never run into another's.
         async with self._one_call_at_a_time:
-            self._control.begin_call()
+            self.control.begin_call()
             result = await _call(tool, params.arguments or {})
             if not _asks_for_control(params):
                 return result
-            control = self._control.of_call(failed=result.is_error)
+            control = self.control.of_call(failed=result.is_error)
             # A copy: the author may return the same result again, to a call that does not ask.
             return result.model_copy(update={"meta": {**(result.meta or {}), CONTROL_META_KEY: control}})
 
@@ -92,7 +91,7 @@ class _Handlers:
         resource = CONTROL_RESOURCES.get(params.uri)
         if resource is None:
             raise MCPError(code=INVALID_PARAMS, message="Resource not found", data={"uri": params.uri})
-        text = json.dumps(resource.read(self._control), ensure_ascii=False, allow_nan=False)
+        text = json.dumps(resource.read(self.control), ensure_ascii=False, allow_nan=False)
         contents = TextResourceContents(uri=params.uri, mime_type=_JSON, text=text)
         return ReadResourceResult(contents=[contents])
 

@@ -15,9 +15,9 @@ from mcp_types import ToolAnnotations
 from muxsim.mcpgym.control import ControlPlane
 from muxsim.mcpgym.errors import EnvironmentFailed
 from muxsim.mcpgym.observation import Content, Describe, Env, Form, FrameSize, Observer
-from muxsim.mcpgym.protocol import mcp_server
+from muxsim.mcpgym.protocol import Endpoint
 from muxsim.mcpgym.tools import Tool, function_tool, step_tool
-from muxsim.mcpgym.wire import serve, take_wire
+from muxsim.mcpgym.wire import Connection, take_wire
 
 SEED_VARIABLE = "MUXSIM_SEED"
 
@@ -173,6 +173,35 @@ class GymServer:
             UnsupportedSpace: the tool `step` cannot be made from the action space.
             ValueError: the environment does not fit what the constructor was told.
         """
+        endpoint = self._new_endpoint()
+        self._begin(endpoint, seed)
+        return endpoint.server
+
+    def run(self, arguments: Sequence[str] | None = None) -> None:
+        """Serve on stdin and stdout until stdin ends. Reads `--seed N` from the command line.
+
+        What the author added to `parser` is in `options` when `make` is called. From here on, fd 1 is
+        stderr to everybody else: environments may print what they like. (What a script prints before this
+        goes the same way if Python buffers it, and to the client if PYTHONUNBUFFERED is set.)
+        """
+        endpoint = self._new_endpoint()
+        # Before anything is asked of the session: a fork of muxsim's may have come here before there is one.
+        with Connection(endpoint.server) as connection:
+            self._options = self.parser.parse_args(arguments)
+            seed = self._chosen_seed()
+            wire = take_wire()
+            if self._observer.shows_images:
+                _draw_off_screen()
+            self._begin(endpoint, seed)
+            try:
+                connection.serve(wire)
+            finally:
+                self.env.close()
+
+    def _new_endpoint(self) -> Endpoint:
+        return Endpoint(self.name, title=self._title, version=self._version)
+
+    def _begin(self, endpoint: Endpoint, seed: int) -> None:
         _seed_global_generators(seed)
         observer = self._chosen_observer()
         env = self._make(seed)
@@ -182,32 +211,7 @@ class GymServer:
         _seed_spaces(env, seed)  # and may have put others in their place
         control = ControlPlane(seed=seed, observation=observer.plain(observation, env), info=info)
         self._episode = _Episode(env, control, observer, observation)
-        return mcp_server(
-            self.name,
-            self._tools or self._default_tools(env),
-            control,
-            title=self._title,
-            version=self._version,
-            instructions=self._first_instructions(),
-        )
-
-    def run(self, arguments: Sequence[str] | None = None) -> None:
-        """Serve on stdin and stdout until stdin ends. Reads `--seed N` from the command line.
-
-        What the author added to `parser` is in `options` when `make` is called. From here on, fd 1 is
-        stderr to everybody else: environments may print what they like. (What a script prints before this
-        goes the same way if Python buffers it, and to the client if PYTHONUNBUFFERED is set.)
-        """
-        self._options = self.parser.parse_args(arguments)
-        seed = self._chosen_seed()
-        wire = take_wire()
-        if self._observer.shows_images:
-            _draw_off_screen()
-        server = self.start(seed)
-        try:
-            serve(server, wire)
-        finally:
-            self.env.close()
+        endpoint.begin(self._tools or self._default_tools(env), control, self._first_instructions())
 
     def _chosen_seed(self) -> int:
         if self.options.seed is not None:  # 0 is a seed

@@ -1,15 +1,18 @@
 """The process's stdin and stdout as MCP's wire, and nothing else's."""
 
+import asyncio
 import fcntl
 import gc
 import io
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
 from typing import Any, TypeAlias, cast
 
 import anyio
 from mcp.server.lowlevel import Server
+from mcp.server.models import InitializationOptions
 from mcp.server.stdio import stdio_server
 
 from muxsim.mcpgym.pipes import PipeReader, PipeWriter, without_blocking
@@ -30,7 +33,6 @@ def take_wire() -> Wire:
     """
     wire_in, wire_out = _moved(_STDIN), _moved(_STDOUT)
     _redirect(os.open(os.devnull, os.O_RDONLY), _STDIN)
-    _require_stderr()
     _redirect(os.dup(_STDERR), _STDOUT)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Flushes what was printed before, and puts prints into the log at once and in order.
@@ -38,21 +40,76 @@ def take_wire() -> Wire:
     return _reading(wire_in), _writing(wire_out)
 
 
-def serve(server: Server[Any], wire: Wire) -> None:
-    """Serve one connection, until stdin ends."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # What is no pipe is read in a thread that no KeyboardInterrupt reaches: Ctrl-C would wait for the next line.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # What was imported stays until the end: collecting it once more then takes 150 ms of the way out.
-    gc.freeze()
-    anyio.run(converse, server, wire)
+class Connection:
+    """The one connection of a server: made, up to where it waits for a first line, before there is a wire.
+
+    `serve` then does no more than what needs one. Meanwhile no event loop runs, so that others may run theirs.
+    """
+
+    def __init__(self, server: Server[Any]) -> None:
+        _require_standard_streams()
+        self._server = server
+        self._options = server.create_initialization_options()
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)  # else it would be everybody's loop
+        self._loop = self._runner.get_loop()
+        self._wire: asyncio.Future[Wire] = self._loop.create_future()
+        self._is_awaited = self._loop.create_future()
+        lines, out = cast("tuple[anyio.AsyncFile[str], anyio.AsyncFile[str]]", (self._lines(), _Out(self._wire)))
+        self._talk = self._loop.create_task(_talk(server, lines, out, self._options))
+        self._loop.run_until_complete(self._ready())
+
+    def __enter__(self) -> "Connection":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.close()
+
+    def serve(self, wire: Wire) -> None:
+        """Serve it, until stdin ends."""
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            # What is no pipe is read in a thread that no KeyboardInterrupt reaches: it would wait for the next line.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        # What was imported stays until the end: collecting it once more then takes 150 ms of the way out.
+        gc.freeze()
+        self._options.instructions = self._server.instructions  # which may have come after the options were made
+        self._wire.set_result(wire)
+        self._loop.run_until_complete(self._talk)
+
+    async def _lines(self) -> AsyncIterator[str]:
+        self._is_awaited.set_result(None)
+        reader, _ = await self._wire
+        async for line in reader:
+            yield line
+
+    async def _ready(self) -> None:
+        await asyncio.wait((self._talk, self._is_awaited), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.sleep(0)  # those who wait for the line get to where they do
+
+
+class _Out:
+    """Where a connection writes to, as soon as there is a wire."""
+
+    def __init__(self, wire: "asyncio.Future[Wire]") -> None:
+        self._wire = wire
+
+    async def write(self, text: str) -> None:
+        await (await self._wire)[1].write(text)
+
+    async def flush(self) -> None:
+        await (await self._wire)[1].flush()
 
 
 async def converse(server: Server[Any], wire: Wire) -> None:
     """Serve one connection on the loop that runs, until `wire` ends."""
     wire_in, wire_out = cast("tuple[anyio.AsyncFile[str], anyio.AsyncFile[str]]", wire)  # all that the SDK uses of them
-    async with stdio_server(wire_in, wire_out) as (incoming, outgoing):
-        await server.run(incoming, outgoing, server.create_initialization_options())
+    await _talk(server, wire_in, wire_out, server.create_initialization_options())
+
+
+async def _talk(
+    server: Server[Any], lines: anyio.AsyncFile[str], out: anyio.AsyncFile[str], options: InitializationOptions
+) -> None:
+    async with stdio_server(lines, out) as (incoming, outgoing):
+        await server.run(incoming, outgoing, options)
 
 
 def _reading(descriptor: int) -> anyio.AsyncFile[str] | PipeReader:
@@ -73,8 +130,13 @@ def _moved(descriptor: int) -> int:
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)
 
 
-def _require_stderr() -> None:
-    """Started with stderr closed, the next file to be opened would be fd 2, where libraries print: the wire itself."""
+def _require_standard_streams() -> None:
+    """Without one, the next file to be opened would be in its place: read for stdin, or written to by libraries.
+
+    Raises: OSError: stdin or stdout is closed. A closed stderr is opened.
+    """
+    os.fstat(_STDIN)
+    os.fstat(_STDOUT)
     try:
         os.fstat(_STDERR)
     except OSError:
