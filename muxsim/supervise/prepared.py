@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 import trio
 
+from muxsim.supervise.cores import woken_elsewhere
 from muxsim.supervise.guardian import Message
 from muxsim.supervise.process import AT_ONCE, Command, Process, ProcessStartError, order_of
 
@@ -88,7 +89,7 @@ class Prepared:
     async def _order(self, fd: int, encode: Callable[[], bytes]) -> None:
         try:
             with trio.move_on_after(ORDER_LIMIT):
-                await _write(fd, encode())
+                await _write(self.process, fd, encode())
                 return
             raise ProcessStartError(errno.ETIMEDOUT, "order", "a prepared process does not take its order")
         except OSError as error:
@@ -108,10 +109,13 @@ class Prepared:
             self._late_fd = None
 
 
-async def _write(fd: int, data: bytes) -> None:
+async def _write(process: Process, fd: int, data: bytes) -> None:
     while data:
         try:
-            data = data[os.write(fd, data) :]
+            # Whoever opens a session has more to do before its process is needed.
+            with woken_elsewhere(process.pid):
+                written = os.write(fd, data)
+            data = data[written:]
         except BlockingIOError:
             await trio.lowlevel.wait_writable(fd)
 
