@@ -33,7 +33,7 @@ class MemoryMeter:
 
     def __init__(self, limit: int | str, root: Path = Path("/")) -> None:
         self._limit = limit
-        self._root = root
+        self._meminfo = str(root / "proc/meminfo")
         self._cgroups = list(_limited_cgroups(root))
         self._own = _ProportionalSum()
         self._reading: MemoryReading | None = None
@@ -64,7 +64,7 @@ class MemoryMeter:
         if isinstance(self._limit, str):
             share = float(self._limit.removesuffix("%")) / 100
             readings = [_share_of(*group.read(), share, "in this cgroup") for group in self._cgroups]
-            readings.append(_share_of(*_machine(self._root), share, "on this machine"))
+            readings.append(_share_of(*_machine(self._meminfo), share, "on this machine"))
             return max(readings, key=lambda reading: reading.used / reading.limit)
         if self._cgroups:
             return MemoryReading(self._cgroups[0].read()[0], self._limit, "in this cgroup")
@@ -76,15 +76,20 @@ def _share_of(used: int, whole: int, share: float, what: str) -> MemoryReading:
     return MemoryReading(used, max(1, int(whole * share)), what)
 
 
-def _machine(root: Path) -> tuple[int, int]:
+def _machine(meminfo: str) -> tuple[int, int]:
     """Bytes in use that cannot be had back, and all."""
-    sizes = {}
-    for line in (root / "proc/meminfo").read_text().splitlines():
-        name, _, rest = line.partition(":")
-        sizes[name] = int(rest.split()[0]) * 1024
-        if name == "MemAvailable":
-            break
-    return sizes["MemTotal"] - sizes["MemAvailable"], sizes["MemTotal"]
+    # Every opening of a session may come here, after a pause that left the caches cold: each object costs.
+    fd = os.open(meminfo, os.O_RDONLY)
+    try:
+        text = os.read(fd, 4096)
+    finally:
+        os.close(fd)
+    return _size(text, b"MemTotal:") - _size(text, b"MemAvailable:"), _size(text, b"MemTotal:")
+
+
+def _size(text: bytes, name: bytes) -> int:
+    start = text.index(name) + len(name)
+    return int(text[start : text.index(b"kB", start)]) * 1024
 
 
 @dataclass(frozen=True)
