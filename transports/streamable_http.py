@@ -186,10 +186,14 @@ class StreamableHTTP:
         if not self._receiver.ready:
             await wait_ready(self._receiver, message)
         if message.kind is not Kind.REQUEST:
-            self._receiver.receive(message)
+            self.accept(message)
             await respond(call, 202)
             return
         await self.answer(self.begin(message, wanted), wanted, version, call)
+
+    def accept(self, message: Message) -> None:
+        """Hand over what has no answer, while the receiver is ready."""
+        self._receiver.receive(message)
 
     def begin(self, message: Message, wanted: Accepts) -> EventStream:
         """Hand a request over and return the stream on which its answer will come."""

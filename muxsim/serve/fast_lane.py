@@ -1,7 +1,8 @@
 """The short way of a common call: from uvicorn's parser to a backend's pipe and back without an ASGI round.
 
 A round of ASGI costs a scope, a cycle, a task and two writes: more CPU than all the rest of the relay. So the POST of a
-known client is handed over as soon as its body is complete, and answered in one write when the backend answers.
+known client is handed over as soon as its body is complete, and answered in one write: when the backend answers, or at
+once if nothing is to be answered.
 Whatever is unusual about it, before or after, goes the ordinary way through the gateway, with the same result: this is
 only a short cut.
 """
@@ -43,6 +44,8 @@ _LENGTH_LINE: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})(?=\r\
 _HEAD: Final = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\nmcp-session-id: %b\r\n%b\r\n"
 )
+_ACCEPTED: Final = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n%b\r\n"
+_CLOSE: Final = b"connection: close\r\n"
 
 
 class FastLane(HttpToolsProtocol):
@@ -167,7 +170,8 @@ class FastLane(HttpToolsProtocol):
         except RemoteProtocolError:
             return False
         if message.kind is not Kind.REQUEST:
-            return False
+            self._accept(client, message, keep_alive)
+            return True
         assert message.id is not None
         before, self.cycle = self.cycle, _ShortCall(self, client, message.id, keep_alive)  # type: ignore[assignment]
         try:
@@ -176,6 +180,14 @@ class FastLane(HttpToolsProtocol):
             self.cycle = before
             return False
         return True
+
+    def _accept(self, client: HTTPClient, message: Message, keep_alive: bool) -> None:
+        """Take what has no answer. The client is told before the backend is, and need not wait while that wakes up."""
+        self.transport.write(_ACCEPTED % (b"" if keep_alive else _CLOSE))
+        if not keep_alive:
+            self.transport.close()
+        client.transport.accept(message)
+        self.on_response_complete()
 
     # ---- the way back
 
@@ -348,7 +360,7 @@ class _ShortCall:
         self.response_complete = True
         if not self.disconnected:
             body = message.encode()
-            close = b"" if self.keep_alive else b"connection: close\r\n"
+            close = b"" if self.keep_alive else _CLOSE
             head = _HEAD % (len(body), self.client.transport.session_header[1], close)
             if len(body) <= _ONE_WRITE:
                 protocol.transport.write(head + body)
