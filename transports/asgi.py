@@ -35,6 +35,8 @@ class Call:
         return headers
 
 
+# A connection is watched for its end only once a call lasts: the watch costs more than most calls.
+WATCH_AFTER: Final = 0.05
 _REFUSAL: Final = "transports.refusal"
 JSON_TYPE: Final = (b"content-type", b"application/json")
 # No body is longer, whatever is declared; int() refuses thousands of digits.
@@ -127,9 +129,12 @@ async def wait_disconnect(call: Call) -> None:
 
 async def while_waited_for(call: Call, work: Coroutine[Any, Any, T]) -> T:
     """What ``work`` returns; `ClientGone`, with the work cancelled, if the client goes before an answer begins."""
-    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(wait_disconnect(call))
+    working, gone = asyncio.ensure_future(work), None
     try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait((working,), timeout=WATCH_AFTER)
+        if not done:
+            gone = asyncio.ensure_future(wait_disconnect(call))
+            await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
         if not working.done() and not call.answered:
             working.cancel()
             await asyncio.wait((working,))
@@ -138,7 +143,8 @@ async def while_waited_for(call: Call, work: Coroutine[Any, Any, T]) -> T:
         return await working
     finally:
         working.cancel()
-        gone.cancel()
+        if gone is not None:
+            gone.cancel()
 
 
 async def stream_events(

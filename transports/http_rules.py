@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ PRIMING_SINCE: Final = "2025-11-25"
 # What a browser says of a request that no other page has made: of this server's own, or of the user's.
 _OWN_SITE: Final = frozenset({b"same-origin", b"none"})
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+# A client names the same host with every request; others' must not fill the memory.
+_REMEMBERED_HOSTS: Final = 256
 # urlsplit overlooks what stands around the brackets: "evil.example[::1]" would be loopback.
 _BRACKETED: Final = re.compile(r"\[[^\[\]]*\](:[0-9]*)?")
 
@@ -184,6 +187,7 @@ class HostRules:
         )
 
 
+@functools.lru_cache(maxsize=_REMEMBERED_HOSTS)
 def _host_name(host: str) -> str | None:
     if "[" in host and not _BRACKETED.fullmatch(host):
         return None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from transports import modern_rules
-from transports.asgi import Call, respond, stream_events, wait_disconnect, wait_ready
+from transports.asgi import WATCH_AFTER, Call, respond, stream_events, wait_disconnect, wait_ready
 from transports.event_stream import EventStream
 from transports.http_rules import (
     LAST_EVENT_HEADER,
@@ -41,8 +41,6 @@ _EVENT_ID: Final = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
 RETRY_MS: Final = 1000
 # What a client that takes no stream gets for a request that it has cancelled itself.
 CANCELLED: Final = -32800
-# A connection is watched for its end only once a call lasts: the watch costs more than most calls.
-_WATCH_AFTER: Final = 0.05
 
 
 @dataclass(frozen=True)
@@ -350,7 +348,7 @@ class SingleExchange:
 
     async def _wait_first(self, wanted: Accepts, call: Call) -> bool:
         """Wait for the first message, or the silence that opens a stream; False if the client went away."""
-        await self._stream.wait(_WATCH_AFTER)
+        await self._stream.wait(WATCH_AFTER)
         gone = asyncio.ensure_future(wait_disconnect(call)) if self._stream.first() is None else None
         if gone is None:
             return True

@@ -28,7 +28,7 @@ from muxsim.serve.connections import Bounds, Connections, bounded
 from muxsim.serve.fast_lane import fast_lane
 from muxsim.serve.gateway import Gateway
 from muxsim.serve.listening import is_loopback, listening, server_url, tls_context
-from muxsim.serve.log import log_event
+from muxsim.serve.log import EventLog
 from muxsim.serve.mcp_endpoints import HTTPSettings, MCPEndpoints
 from muxsim.serve.operations import Operations, operator_socket
 from muxsim.session.relief import relieving
@@ -107,7 +107,7 @@ class _Host:
         self._listener = listener
         self._announce = announce
         self._events = Events()
-        self._events.subscribe(log_event)
+        self._events.subscribe(EventLog(config.server.log_level))
         self._reached = Reached()
         self._events.subscribe(self._reached.on_event)
         self._reached.counted_by("log_buffer", lines_dropped)

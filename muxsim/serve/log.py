@@ -13,12 +13,12 @@ from muxsim.serve.log_sink import LogSink
 from muxsim.session.session import FAILURES
 
 _LEVELS: Final = {
-    What.OPENING: "debug",
-    What.STDERR: "info",
-    What.REJECTED: "warning",
-    What.LIMIT: "warning",
-    What.OPEN_FAILED: "warning",
-    What.CRASHED: "error",
+    What.OPENING: logging.DEBUG,
+    What.STDERR: logging.INFO,
+    What.REJECTED: logging.WARNING,
+    What.LIMIT: logging.WARNING,
+    What.OPEN_FAILED: logging.WARNING,
+    What.CRASHED: logging.ERROR,
 }
 
 
@@ -63,18 +63,28 @@ class _IntoThisLog(logging.Handler):
         )
 
 
-def log_event(event: SessionEvent) -> None:
-    """A listener for `muxsim.events.Events`."""
-    fields: dict[str, Any] = {"session": event.session, "env": event.env, "seed": event.seed}
-    if event.pid is not None:
-        fields["pid"] = event.pid
-    details = {key: value for key, value in event.details.items() if value is not None}
-    getattr(structlog.get_logger(), _level(event))(event.what.value, **fields, **details)
+class EventLog:
+    """A listener for `muxsim.events.Events`, which logs what is of this level at least."""
+
+    def __init__(self, level: str) -> None:
+        self._least = logging.getLevelNamesMapping()[level.upper()]
+        self._logger = structlog.get_logger()
+
+    def __call__(self, event: SessionEvent) -> None:
+        """Log it."""
+        level = _level(event)
+        if level < self._least:
+            return  # before anything is made for it: sessions are opened by the hundred
+        fields: dict[str, Any] = {"session": event.session, "env": event.env, "seed": event.seed}
+        if event.pid is not None:
+            fields["pid"] = event.pid
+        details = {key: value for key, value in event.details.items() if value is not None}
+        self._logger.log(level, event.what.value, **fields, **details)
 
 
-def _level(event: SessionEvent) -> str:
+def _level(event: SessionEvent) -> int:
     if event.what is What.ENDED and event.details.get("cause") in FAILURES:
-        return "warning"
+        return logging.WARNING
     if event.what is What.LIMIT and event.details.get("again"):
-        return "debug"
-    return _LEVELS.get(event.what, "info")
+        return logging.DEBUG
+    return _LEVELS.get(event.what, logging.INFO)

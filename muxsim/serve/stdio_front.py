@@ -9,7 +9,7 @@ import trio
 
 from muxsim.config import Config
 from muxsim.events import Events
-from muxsim.serve.log import log_event
+from muxsim.serve.log import EventLog
 from muxsim.session.attachment import Attachment
 from muxsim.session.session import FAILURES, Session
 from muxsim.session.sessions import open_sessions
@@ -32,7 +32,7 @@ def serve_stdio(config: Config, env: str, seed: int | None) -> bool:
 
 async def _serve(config: Config, env: str, seed: int | None) -> bool:
     events = Events()
-    events.subscribe(log_event)
+    events.subscribe(EventLog(config.server.log_level))
     async with (
         open_pool(
             Capacity(max_sessions=1, max_pending=0, queue_timeout=0, max_starting=1),

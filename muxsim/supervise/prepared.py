@@ -88,8 +88,12 @@ class Prepared:
 
     async def _order(self, fd: int, encode: Callable[[], bytes]) -> None:
         try:
+            if not (rest := _written(self.process, fd, encode())):
+                return
             with trio.move_on_after(ORDER_LIMIT):
-                await _write(self.process, fd, encode())
+                while rest:
+                    await trio.lowlevel.wait_writable(fd)
+                    rest = _written(self.process, fd, rest)
                 return
             raise ProcessStartError(errno.ETIMEDOUT, "order", "a prepared process does not take its order")
         except OSError as error:
@@ -109,15 +113,14 @@ class Prepared:
             self._late_fd = None
 
 
-async def _write(process: Process, fd: int, data: bytes) -> None:
-    while data:
-        try:
-            # Whoever opens a session has more to do before its process is needed.
-            with woken_elsewhere(process.pid):
-                written = os.write(fd, data)
-            data = data[written:]
-        except BlockingIOError:
-            await trio.lowlevel.wait_writable(fd)
+def _written(process: Process, fd: int, data: bytes) -> bytes:
+    """Write what goes in at once; returns the rest."""
+    try:
+        # Whoever opens a session has more to do before its process is needed.
+        with woken_elsewhere(process.pid):
+            return data[os.write(fd, data) :]
+    except BlockingIOError:
+        return data
 
 
 def encode_order(command: Command, mark: str, late: Late | None = None) -> bytes:

@@ -792,9 +792,10 @@ def _check(command: Command, env: Mapping[str, str]) -> None:
     fault = None
     if not command.argv or not command.argv[0]:
         fault = "the command is empty: name the program to run"
-    elif any("\0" in text for text in (*command.argv, *env, *env.values(), command.cwd)):
+    elif "\0" in "".join((*command.argv, *env, *env.values(), command.cwd)):
         fault = f"cannot start {command.argv[0]!r}: its arguments, environment or cwd hold a NUL character"
-    elif bad := [name for name in env if not name or "=" in name]:
+    elif "" in env or "=" in "".join(env):
+        bad = [name for name in env if not name or "=" in name]
         fault = f"cannot start {command.argv[0]!r}: {bad[0]!r} cannot be the name of an environment variable"
     if fault is not None:
         raise ProcessStartError(errno.EINVAL, "command", fault)

@@ -19,7 +19,7 @@ IMPATIENT = StreamTimes(silence=0.001, ping=60, stall=60)
 
 @pytest.fixture(autouse=True)
 def _watched_from_the_start(monkeypatch):
-    monkeypatch.setattr(streamable_http, "_WATCH_AFTER", 0.0)
+    monkeypatch.setattr(streamable_http, "WATCH_AFTER", 0.0)
 
 
 class Exchange:
