@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any, TypeAlias, cast
 
 import anyio
+import sniffio
 from mcp.server.lowlevel import Server
 from mcp.server.models import InitializationOptions
 from mcp.server.stdio import stdio_server
@@ -54,8 +55,7 @@ class Connection:
         self._loop = self._runner.get_loop()
         self._wire: asyncio.Future[Wire] = self._loop.create_future()
         self._is_awaited = self._loop.create_future()
-        lines, out = cast("tuple[anyio.AsyncFile[str], anyio.AsyncFile[str]]", (self._lines(), _Out(self._wire)))
-        self._talk = self._loop.create_task(_talk(server, lines, out, self._options))
+        self._talk = self._loop.create_task(self._begin())
         self._loop.run_until_complete(self._ready())
 
     def __enter__(self) -> "Connection":
@@ -74,6 +74,12 @@ class Connection:
         self._options.instructions = self._server.instructions  # which may have come after the options were made
         self._wire.set_result(wire)
         self._loop.run_until_complete(self._talk)
+
+    async def _begin(self) -> None:
+        # As `anyio.run` does it: else anyio finds out with every move.
+        sniffio.current_async_library_cvar.set("asyncio")
+        lines, out = cast("tuple[anyio.AsyncFile[str], anyio.AsyncFile[str]]", (self._lines(), _Out(self._wire)))
+        await _talk(self._server, lines, out, self._options)
 
     async def _lines(self) -> AsyncIterator[str]:
         self._is_awaited.set_result(None)
