@@ -1,4 +1,4 @@
-"""Importing this plays a short episode of a tiny environment in this process, over pipes of its own.
+"""Importing this plays two short episodes of a tiny environment in this process, over pipes of its own.
 
 It is for a process that is going to fork servers of the kit: what libraries make when they are first used (validators,
 patterns, caches of abstract classes, the interpreter's specialised code) is then ready in every fork, in memory that
@@ -8,12 +8,13 @@ context are as they were.
 
 import asyncio
 import contextvars
+import functools
 import json
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import anyio
 import gymnasium
@@ -21,6 +22,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from mcp.server.lowlevel import Server
+from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOCOL_VERSION_META_KEY
 
 from muxsim.mcpgym.control import CONTROL_META_KEY
 from muxsim.mcpgym.observation import Content
@@ -35,20 +37,26 @@ _STEPS = 20
 _LONGEST = 10
 
 _TOOL = "move"
+_CLIENT = {"name": "line", "version": "0"}
+
+_Messages: TypeAlias = Callable[[], Iterator[dict[str, Any]]]
+"""All that a client asks for in a short episode."""
 
 
 def rehearse() -> None:
-    """Play it once more.
+    """Play them once more.
 
     Raises:
         RuntimeError: a call has failed.
         TimeoutError: it has taken far too long.
     """
     with _generators_kept():
-        server = _started()
-        # With a loop of its own choice asyncio does not note that this thread has had one.
-        options = {"loop_factory": asyncio.SelectorEventLoop}
-        contextvars.copy_context().run(lambda: anyio.run(_play, server, backend_options=options))
+        for messages in (_with_handshake, _without_handshake):
+            server = _started()
+            # With a loop of its own choice asyncio does not note that this thread has had one.
+            options = {"loop_factory": asyncio.SelectorEventLoop}
+            play = functools.partial(anyio.run, _play, server, messages, backend_options=options)
+            contextvars.copy_context().run(play)
 
 
 class _Line(gymnasium.Env[Any, Any]):
@@ -86,20 +94,20 @@ def _started() -> Server[Any]:
     return line.start(0)
 
 
-async def _play(server: Server[Any]) -> None:
+async def _play(server: Server[Any], messages: _Messages) -> None:
     with _pipe() as (requests_end, requests), _pipe() as (answers, answers_end), anyio.fail_after(_LONGEST):
         wire: Wire = PipeReader(requests_end.fileno()), PipeWriter(answers_end.fileno())
         async with anyio.create_task_group() as both:
             both.start_soon(converse, server, wire)
-            failure = await _ask(PipeWriter(requests.fileno()), PipeReader(answers.fileno()))
+            failure = await _ask(messages(), PipeWriter(requests.fileno()), PipeReader(answers.fileno()))
             requests.close()
     if failure is not None:  # not in there, where it would become a group of errors
         raise RuntimeError(failure)
 
 
-async def _ask(requests: PipeWriter, answers: PipeReader) -> str | None:
-    """All that a client asks for in a short episode. Returns what was wrong with an answer."""
-    for message in _messages():
+async def _ask(messages: Iterator[dict[str, Any]], requests: PipeWriter, answers: PipeReader) -> str | None:
+    """Returns what was wrong with an answer."""
+    for message in messages:
         await requests.write(json.dumps(message) + "\n")
         if "id" in message:
             answer = json.loads(await anext(answers))
@@ -108,16 +116,32 @@ async def _ask(requests: PipeWriter, answers: PipeReader) -> str | None:
     return None
 
 
-def _messages() -> Iterator[dict[str, Any]]:
-    shake_hands = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "line", "version": "0"}}
-    yield {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": shake_hands}
+def _with_handshake() -> Iterator[dict[str, Any]]:
+    """As clients up to revision 2025-11-25 ask."""
+    shake_hands = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": _CLIENT}
+    yield _request(0, "initialize", shake_hands)
     yield {"jsonrpc": "2.0", "method": "notifications/initialized"}
-    yield {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    yield from _episode({})
+
+
+def _without_handshake() -> Iterator[dict[str, Any]]:
+    """As those since revision 2026-07-28 do, which say who they are with each request."""
+    meta = {PROTOCOL_VERSION_META_KEY: "2026-07-28", CLIENT_INFO_META_KEY: _CLIENT, CLIENT_CAPABILITIES_META_KEY: {}}
+    yield _request(0, "server/discover", {"_meta": meta})
+    yield from _episode({"_meta": meta})
+
+
+def _episode(extra: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield _request(1, "tools/list", extra)
     for number in range(_STEPS):
-        move: dict[str, Any] = {"name": _TOOL, "arguments": {"direction": "LEFT"}}
+        params = {"name": _TOOL, "arguments": {"direction": "LEFT"}, **extra}
         if number % 2:  # some ask for the control plane, and some have no `_meta`, which is another way in the SDK
-            move["_meta"] = {CONTROL_META_KEY: True}
-        yield {"jsonrpc": "2.0", "id": 2 + number, "method": "tools/call", "params": move}
+            params["_meta"] = {**params.get("_meta", {}), CONTROL_META_KEY: True}
+        yield _request(2 + number, "tools/call", params)
+
+
+def _request(id: int, method: str, params: dict[str, Any]) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": id, "method": method, "params": params}
 
 
 @contextmanager

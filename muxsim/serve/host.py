@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -190,6 +191,8 @@ class _Host:
         try:
             async with operator_socket(operations.answer):
                 self._announce(Serving(url, self._config))
+                # What is here by now stays: to go through all of it takes 50 ms, in which every session would wait.
+                gc.freeze()
                 await server.serve(sockets=[self._listener])
         finally:
             self._clock.rest()

@@ -1,38 +1,51 @@
-"""The input schemas of a session's tools, asked of its backend when a 2026-07-28 call's headers have to be checked."""
+"""The input schemas of an environment's tools, asked of a backend when a 2026-07-28 call has headers to be checked."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 import msgspec
 
 from muxsim.session.own_client import OwnClient
 from muxsim.session.session import Session
+from muxsim.spec import EnvSpec
 from transports.messages import Kind, Message, member, members_of
 
-# How long a listing is believed: the revision has no way to tell a server's clients of every change.
+# How long a listing is believed, of all sessions of an environment: the revision has no way to tell a server's clients
+# of every change.
 _FRESH: Final = 60.0
 _PATIENCE: Final = 10.0
 _MOST_PAGES: Final = 100
 
 
+@dataclass(frozen=True)
+class _Listing:
+    spec: EnvSpec
+    asked: float
+    schemas: dict[str, Any]
+
+    def is_of(self, spec: EnvSpec) -> bool:
+        return self.spec == spec and time.monotonic() - self.asked <= _FRESH
+
+
 class ToolSchemas:
-    """Input schemas by session and tool name."""
+    """Input schemas by environment and tool name."""
 
     def __init__(self) -> None:
-        self._known: WeakKeyDictionary[Session, tuple[float, dict[str, Any]]] = WeakKeyDictionary()
+        self._known: dict[str, _Listing] = {}
 
     async def of_call(self, session: Session, call: Message) -> Any | None:
         """The schema of the tool that a ``tools/call`` names; None if the backend does not list it."""
         raw_name = member(call.params, "name")
         name = "" if raw_name is None else str(msgspec.json.decode(raw_name))
-        asked, schemas = self._known.get(session, (0.0, {}))
-        if name not in schemas or time.monotonic() - asked > _FRESH:
-            schemas = await _list_tools(session, call)
-            self._known[session] = (time.monotonic(), schemas)
-        return schemas.get(name)
+        spec = session.spec
+        known = self._known.get(spec.name)
+        if known is None or not known.is_of(spec) or name not in known.schemas:
+            known = _Listing(spec, time.monotonic(), await _list_tools(session, call))
+            self._known[spec.name] = known
+        return known.schemas.get(name)
 
 
 async def _list_tools(session: Session, call: Message) -> dict[str, Any]:

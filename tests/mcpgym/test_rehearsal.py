@@ -60,11 +60,12 @@ def test_nothing_is_left_of_a_rehearsal_and_nothing_is_said():
 
 def test_it_goes_all_the_way_again_and_again(monkeypatch):
     asked = []
-    messages = rehearsal._messages
-    monkeypatch.setattr(rehearsal, "_messages", lambda: (asked.append(one["method"]) or one for one in messages()))
+    request = rehearsal._request
+    monkeypatch.setattr(rehearsal, "_request", lambda *one: asked.append(one[1]) or request(*one))
     rehearsal.rehearse()
     rehearsal.rehearse()
-    assert asked.count("tools/call") == 2 * rehearsal._STEPS
+    assert asked.count("initialize") == asked.count("server/discover") == 2
+    assert asked.count("tools/call") == 2 * 2 * rehearsal._STEPS
 
 
 def test_a_call_that_fails_is_an_error(monkeypatch):
@@ -77,6 +78,6 @@ def test_a_call_that_fails_is_an_error(monkeypatch):
 
 def test_it_does_not_wait_for_ever(monkeypatch):
     monkeypatch.setattr(rehearsal, "_LONGEST", 0.05)
-    monkeypatch.setattr(rehearsal, "_messages", lambda: iter([{"jsonrpc": "2.0", "id": 0, "result": {}}]))
+    monkeypatch.setattr(rehearsal, "_with_handshake", lambda: iter([{"jsonrpc": "2.0", "id": 0, "result": {}}]))
     with pytest.raises(TimeoutError):
         rehearsal.rehearse()
