@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 PROTOCOL_VERSION = "2025-06-18"
+MODERN_VERSION = "2026-07-28"  # has no handshake
+_META = "io.modelcontextprotocol/"
+_CLIENT = {"name": "gateway-benchmark", "version": "1"}
 READ_SIZE = 1 << 16  # a larger buffer is mapped and unmapped by malloc on every read
 ANSWER_TIMEOUT = 30.0  # seconds; a closed loop that stands still this long has lost an answer
 CLOSE_TIMEOUT = 10.0
@@ -53,12 +56,15 @@ def call(number: int, tool: str, arguments: str) -> bytes:
     ).encode()
 
 
+def modern_call(number: int, tool: str, arguments: str) -> bytes:
+    """As `call`, for a revision that has no handshake: it says who asks."""
+    meta = {"protocolVersion": MODERN_VERSION, "clientInfo": _CLIENT, "clientCapabilities": {}}
+    named = json.dumps({_META + key: value for key, value in meta.items()})
+    return call(number, tool, arguments).removesuffix(b"}}") + f',"_meta":{named}}}}}'.encode()
+
+
 def initialize() -> bytes:
-    params = {
-        "protocolVersion": PROTOCOL_VERSION,
-        "capabilities": {},
-        "clientInfo": {"name": "gateway-benchmark", "version": "1"},
-    }
+    params = {"protocolVersion": PROTOCOL_VERSION, "capabilities": {}, "clientInfo": _CLIENT}
     return json.dumps({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}).encode()
 
 
@@ -136,16 +142,21 @@ class HttpLane:
 
     def __init__(self, host: str, port: int, path: str) -> None:
         self._address = (host, port)
+        self._end_at: str | None = None
+        self.move(path)
+        self._connect()
+        self._reset()
+
+    def move(self, path: str, headers: str = "", end_at: str | None = None) -> None:
+        """Post there from now on, with these headers; the session ends there too, or by a DELETE of `end_at`."""
+        host, port = self._address
         self._head = (
             f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nAccept: application/json, text/event-stream\r\n"
             "Accept-Encoding: identity\r\nConnection: keep-alive\r\nUser-Agent: gateway-benchmark\r\n"
             "Content-Type: application/json\r\n"
         ).encode()
-        self._path = path
-        self._session_headers = b""
-        self.known = False
-        self._connect()
-        self._reset()
+        self._session_headers = headers.encode()
+        self._end_at = end_at
 
     def _connect(self) -> None:
         self._socket = socket.create_connection(self._address, ANSWER_TIMEOUT)
@@ -214,7 +225,6 @@ class HttpLane:
 
     def learn(self) -> None:
         """Take the session's headers from the answer to `initialize`."""
-        self.known = True
         headers = f"MCP-Protocol-Version: {PROTOCOL_VERSION}\r\n".encode()
         _, found, rest = self._answer_head.partition(b"\r\nmcp-session-id:")
         if found:  # a stateless server gives none
@@ -224,6 +234,8 @@ class HttpLane:
     def end(self) -> None:
         """DELETE the session, whatever the server says to that, and hang up."""
         self.refresh()
+        if self._end_at is not None:
+            self.move(self._end_at)
         with contextlib.suppress(BrokenRun, OSError):
             os.write(self.write_fd, b"DELETE" + self.request(b"").removeprefix(b"POST"))
             if select.select([self.read_fd], [], [], CLOSE_TIMEOUT)[0]:

@@ -34,6 +34,8 @@ class Environment:
     shows: bytes
     """What the first call's answer has in it."""
     python: bool = False
+    modern: bool = False
+    """Whether it speaks a revision without a handshake too."""
     seeded: bool = True
     as_users_run_it: Sequence[str] = ()
     """Another command line for the same server, slower to start: `npx`."""
@@ -54,6 +56,7 @@ def _example(name: str, tool: str, arguments: str, shows: bytes) -> Environment:
         arguments=arguments,
         shows=shows,
         python=True,
+        modern=True,
     )
 
 

@@ -1,14 +1,28 @@
 """Opening sessions, from the first byte of a handshake to the first tool's result: one at a time, or all at once."""
 
 import contextlib
+import json
 import os
 import select
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-from drivers import INITIALIZED, BrokenRun, HttpLane, PipeLane, call, converse, initialize, read_until
-from environments import Environment
+from drivers import (
+    INITIALIZED,
+    MODERN_VERSION,
+    BrokenRun,
+    HttpLane,
+    PipeLane,
+    call,
+    converse,
+    initialize,
+    modern_call,
+    read_until,
+)
+from environments import Environment, session_path
 
 START_TIMEOUT = 600.0
 
@@ -26,13 +40,58 @@ def open_by_hand(command: Sequence[str], environment: Environment) -> float:
             lane.close()
 
 
-def open_session(port: int, path: str, environment: Environment) -> tuple[float, HttpLane]:
-    """Seconds from the handshake's request to the first result, and the live session."""
-    lane = HttpLane("127.0.0.1", port, path)
+class Manner(Protocol):
+    """How a client comes to its first result: what it sends, message by message, each after the answer before."""
+
+    @property
+    def path(self) -> Callable[[Environment, int], str]:
+        """Where the first message goes, by seed."""
+
+    def messages(self, lane: HttpLane, environment: Environment, seed: int) -> Generator[bytes, bytes, None]:
+        """Yields requests and is sent their answers. Raises BrokenRun for a wrong one."""
+
+
+@dataclass(frozen=True)
+class ByHandshake:
+    """Revisions up to 2025-11-25."""
+
+    path: Callable[[Environment, int], str]
+
+    def messages(self, lane: HttpLane, environment: Environment, seed: int) -> Generator[bytes, bytes, None]:
+        yield initialize()
+        lane.learn()
+        yield INITIALIZED
+        check(environment, (yield first_call(environment)))
+
+
+AS_USUAL = ByHandshake(session_path)  # muxsim makes a session of it
+
+
+class ByRequest:
+    """Revision 2026-07-28, which has no handshake: a session is asked of muxsim, and the first call is the next."""
+
+    def path(self, environment: Environment, seed: int) -> str:
+        return "/sessions"
+
+    def messages(self, lane: HttpLane, environment: Environment, seed: int) -> Generator[bytes, bytes, None]:
+        wish = {"env": environment.name, **({"seed": seed} if environment.seeded else {})}
+        session = json.loads((yield json.dumps(wish).encode()))["id"]
+        headers = {"MCP-Protocol-Version": MODERN_VERSION, "Mcp-Method": "tools/call", "Mcp-Name": environment.tool}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        lane.move(f"/s/{session}/mcp", lines, end_at=f"/sessions/{session}")
+        check(environment, (yield modern_call(1, environment.tool, environment.arguments)))
+
+
+def open_session(port: int, manner: Manner, environment: Environment, seed: int) -> tuple[float, HttpLane]:
+    """Seconds from the first request to the first result, and the live session."""
+    lane = HttpLane("127.0.0.1", port, manner.path(environment, seed))
     try:
         begun = time.perf_counter()
-        lane.open()
-        check(environment, converse(lane, first_call(environment)))
+        messages = manner.messages(lane, environment, seed)
+        with contextlib.suppress(StopIteration):
+            message = next(messages)
+            while True:
+                message = messages.send(converse(lane, message))
         return time.perf_counter() - begun, lane
     except BaseException:
         lane.close()
@@ -49,28 +108,25 @@ def check(environment: Environment, answer: bytes) -> None:
 
 
 class Opening:
-    """A session's handshake and first call, a message at a time."""
+    """A session's way to its first result, an answer at a time."""
 
-    def __init__(self, port: int, path: str, environment: Environment) -> None:
-        self.lane = HttpLane("127.0.0.1", port, path)
+    def __init__(self, port: int, manner: Manner, environment: Environment, seed: int) -> None:
+        self.lane = HttpLane("127.0.0.1", port, manner.path(environment, seed))
         self.seconds = 0.0
-        self._environment = environment
-        self._steps = iter((initialize(), INITIALIZED, first_call(environment)))
+        self._messages = manner.messages(self.lane, environment, seed)
 
     def begin(self) -> None:
         self._begun = time.perf_counter()
-        self._send(next(self._steps))
+        self._send(next(self._messages))
 
     def readable(self) -> bool:
         """Go on with what has come; True when the first call is answered."""
         answer = self.lane.receive()
         if answer is None:
             return False
-        if not self.lane.known:
-            self.lane.learn()
-        following = next(self._steps, None)
-        if following is None:
-            check(self._environment, answer)
+        try:
+            following = self._messages.send(answer)
+        except StopIteration:
             self.seconds = time.perf_counter() - self._begun
             return True
         self._send(following)
@@ -82,9 +138,11 @@ class Opening:
             raise BrokenRun("the server does not read")
 
 
-def open_at_once(port: int, paths: Sequence[str], environment: Environment) -> tuple[float, list[Opening]]:
-    """Ask for all sessions at once; seconds until each has answered its first call."""
-    openings = [Opening(port, path, environment) for path in paths]
+def open_at_once(
+    port: int, manner: Manner, environment: Environment, seeds: Iterable[int]
+) -> tuple[float, list[Opening]]:
+    """Ask for a session of each seed at once; seconds until each has answered its first call."""
+    openings = [Opening(port, manner, environment, seed) for seed in seeds]
     by_fd = {opening.lane.read_fd: opening for opening in openings}
     with contextlib.closing(select.epoll()) as poll:
         for fd in by_fd:

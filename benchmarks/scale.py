@@ -24,9 +24,9 @@ from typing import Any
 import gymnasium
 from contenders import NOTHING, NotHad
 from drivers import BrokenRun, HttpLane, call, converse
-from environments import FRESH, FROZEN_LAKE, WAYS, Environment, Way, muxsim_command, session_path, write_config
+from environments import FRESH, FROZEN_LAKE, WAYS, Environment, Way, muxsim_command, write_config
 from gymnasium.envs.toy_text.frozen_lake import generate_random_map
-from opening import open_at_once
+from opening import AS_USUAL, open_at_once
 from processes import NotReady, Server, cpu_seconds, descriptors, pss_mib, settle, tree, zombies
 from report import machine, table
 
@@ -157,8 +157,8 @@ class Fleet:
         begun, before = time.perf_counter(), len(self.lanes)
         while len(self.lanes) < count:
             seeds = range(len(self.lanes), min(len(self.lanes) + AT_ONCE, count))
-            paths = [session_path(FROZEN_LAKE, seed) for seed in seeds]
-            self.lanes += [opening.lane for opening in open_at_once(self.server.port, paths, FROZEN_LAKE)[1]]
+            openings = open_at_once(self.server.port, AS_USUAL, FROZEN_LAKE, seeds)[1]
+            self.lanes += [opening.lane for opening in openings]
         taken = time.perf_counter() - begun
         # The first few stay where they are, so that calls can be made in them again and again.
         self.walks += [Walk(seed, stays=seed < FEW) for seed in range(before, count)]
@@ -246,8 +246,8 @@ def measure_churn(row: Row, way: Way, count: int) -> None:
         opened = 0
         for share in (0.2, 0.6, 1.0):
             while opened < share * count:
-                paths = [session_path(environment, opened + number) for number in range(AT_ONCE)]
-                for opening in open_at_once(server.port, paths, environment)[1]:
+                seeds = range(opened, opened + AT_ONCE)
+                for opening in open_at_once(server.port, AS_USUAL, environment, seeds)[1]:
                     opening.lane.end()
                 opened += AT_ONCE
             row.left.append(left(server, opened))

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from contenders import CONTENDERS, Contender, NotHad
-from drivers import BrokenRun
+from drivers import MODERN_VERSION, BrokenRun
 from environments import (
     ENVIRONMENTS,
     FORK,
@@ -31,14 +31,13 @@ from environments import (
     Environment,
     Way,
     muxsim_command,
-    session_path,
     write_config,
 )
-from opening import open_at_once, open_by_hand, open_session
+from opening import AS_USUAL, ByHandshake, ByRequest, Manner, open_at_once, open_by_hand, open_session
 from processes import NotReady, Server, free_port, settle
 from report import machine, table
 
-BY_HAND, AS_USERS = "by hand", "npx by hand"
+BY_HAND, AS_USERS, MODERN = "by hand", "npx by hand", "warm without handshake"
 RIVALS = ("supergateway", "mcp-proxy-npm")
 MCP_PATH = "/mcp"
 FAILURES = (BrokenRun, NotReady, NotHad, OSError, subprocess.SubprocessError)
@@ -78,7 +77,7 @@ class Subject:
     row: Row
     open: Callable[[int], float]
     server: Server | None = None
-    path: Callable[[int], str] = lambda _: MCP_PATH
+    manner: Manner = AS_USUAL
 
     def turn(self, seed: int) -> int:
         """Open sessions for a while; how many."""
@@ -104,13 +103,13 @@ def served(command: Sequence[str], port: int) -> Iterator[Server]:
         server.end()
 
 
-def over_http(row: Row, server: Server, environment: Environment, path: Callable[[int], str]) -> Subject:
+def over_http(row: Row, server: Server, environment: Environment, manner: Manner) -> Subject:
     def open_one(seed: int) -> float:
-        seconds, lane = open_session(server.port, path(seed), environment)
+        seconds, lane = open_session(server.port, manner, environment, seed)
         lane.end()
         return seconds
 
-    return Subject(row, open_one, server, path)
+    return Subject(row, open_one, server, manner)
 
 
 def by_hand(row: Row, environment: Environment, command: Callable[[int], Sequence[str]]) -> Subject:
@@ -139,6 +138,9 @@ class Bench:
         for way in WAYS:
             if way not in (FORK, ZYGOTE) or environment.python:
                 self._add(way.name, way.what, lambda row, way=way: self._muxsim(row, way))
+        if environment.modern:
+            what = f"{WARM.what}, and no handshake (revision {MODERN_VERSION})"
+            self._add(MODERN, what, lambda row: self._muxsim(row, WARM, ByRequest()))
         for contender in CONTENDERS:
             if contender.name in RIVALS:
                 what = f"{contender.name}, {contender.what.partition(', ')[2]}"
@@ -157,21 +159,21 @@ class Bench:
         except FAILURES as error:
             row.failure = f"{error or type(error).__name__}"
 
-    def _muxsim(self, row: Row, way: Way) -> Subject:
+    def _muxsim(self, row: Row, way: Way, manner: Manner = AS_USUAL) -> Subject:
         if way.missing():
             raise NotHad(way.missing())
         file = write_config(
             self._folder, [self.environment], way, max_sessions=self._options.burst + ROOM, warm=self._options.warm
         )
         server = self._stack.enter_context(served(muxsim_command(file), 0))
-        return over_http(row, server, self.environment, lambda seed: session_path(self.environment, seed))
+        return over_http(row, server, self.environment, manner)
 
     def _rival(self, row: Row, contender: Contender) -> Subject:
         contender.prepare()
         port = free_port()
         backend = self.environment.as_users_run_it or self.environment.by_hand(0)
         server = self._stack.enter_context(served(contender.command(port, backend), port))
-        return over_http(row, server, self.environment, lambda _: MCP_PATH)
+        return over_http(row, server, self.environment, ByHandshake(lambda *_: MCP_PATH))
 
     def open_in_turns(self, seconds: float) -> None:
         """Round after round until the time is over."""
@@ -189,8 +191,8 @@ class Bench:
     def _burst(self, subject: Subject, count: int) -> int:
         subject.settle(LEARNING)
         assert subject.server is not None
-        paths = [subject.path(seed) for seed in range(count)]
-        subject.row.burst, openings = open_at_once(subject.server.port, paths, self.environment)
+        seconds, openings = open_at_once(subject.server.port, subject.manner, self.environment, range(count))
+        subject.row.burst = seconds
         for opening in openings:
             opening.lane.end()
         return count
@@ -240,6 +242,7 @@ NPX_TOLERANCE = 1.05  # two runs of one command differ by as much
 AIMS: tuple[tuple[str, str, float, bool, Callable[[Rows], float | None]], ...] = (
     ("frozen_lake", "zygote: times as fast as fresh", 30, True, lambda r: ratio(r, FRESH.name, ZYGOTE.name)),
     ("frozen_lake", "warm slot: ms", 5, False, lambda r: at(r, WARM.name, lambda row: row.p50, 1e3)),
+    ("frozen_lake", "warm slot, without handshake: ms", 5, False, lambda r: at(r, MODERN, lambda row: row.p50, 1e3)),
     ("frozen_lake", "100 at once from a zygote: s", 3, False, lambda r: at(r, ZYGOTE.name, lambda row: row.burst)),
     ("server_everything", "npx: times `node bin` by hand", NPX_TOLERANCE, False, lambda r: ratio(r, "fresh", BY_HAND)),
 )
@@ -279,7 +282,7 @@ def names(known: Sequence[str]) -> Callable[[str], list[str]]:
 
 def arguments() -> argparse.Namespace:
     environments = [environment.name for environment in ENVIRONMENTS]
-    rows = [BY_HAND, AS_USERS, *(way.name for way in WAYS), *RIVALS]
+    rows = [BY_HAND, AS_USERS, *(way.name for way in WAYS), MODERN, *RIVALS]
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--env", type=names(environments), default=environments, help=f"of {', '.join(environments)}")
     parser.add_argument("--only", type=names(rows), help=f"rows, of {', '.join(rows)}")
