@@ -7,6 +7,7 @@ import os
 import sys
 from contextlib import asynccontextmanager
 
+import pytest
 import trio
 from harness import SERVERS
 from serve.machine import eventually
@@ -19,6 +20,24 @@ from muxsim.supervise.pool import capacity_of, open_pool
 PYTHON = os.environ.get("MUXSIM_TEST_PYTHON", sys.executable)
 PROBE = SERVERS / "zygote" / "probe.py"
 LIMITS = Limits(eof_timeout=1.0, term_timeout=0.3)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("MUXSIM_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+async def in_time():
+    async with trio.open_nursery() as nursery:
+
+        async def expire():
+            await trio.sleep(50)
+            pytest.fail("not finished in time")
+
+        nursery.start_soon(expire)
+        yield
+        nursery.cancel_scope.cancel()
 
 
 def probe(*args, **fields):

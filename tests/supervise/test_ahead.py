@@ -14,7 +14,18 @@ from dataclasses import replace
 import pytest
 import trio
 from harness import alive
-from playing import LIMITS, PYTHON, Played, learn, probe, script, some_pool, zygote_of
+from playing import (
+    LIMITS,
+    PYTHON,
+    Played,
+    in_time,  # noqa: F401
+    learn,
+    own_cache,  # noqa: F401
+    probe,
+    script,
+    some_pool,
+    zygote_of,
+)
 from serve.machine import descriptors, eventually, gone
 
 from muxsim.spec import EnvSpec
@@ -27,24 +38,6 @@ pytestmark = pytest.mark.children
 START = 20  # s; on a machine that is busy with other tests
 # Says when it begins, and what it does not know then.
 BEGUN = "open({begun!r}, 'a').write('x')\nimport os, sys\n"
-
-
-@pytest.fixture(autouse=True)
-def _cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("MUXSIM_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture(autouse=True)
-async def _in_time():
-    async with trio.open_nursery() as nursery:
-
-        async def expire():
-            await trio.sleep(50)
-            pytest.fail("not finished in time")
-
-        nursery.start_soon(expire)
-        yield
-        nursery.cancel_scope.cancel()
 
 
 def begins(folder, text="SEED = os.environ['MUXSIM_SEED']\n", *, warm=1, **fields):

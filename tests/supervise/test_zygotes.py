@@ -19,7 +19,9 @@ from playing import (
     PYTHON,
     Played,
     forked,
+    in_time,  # noqa: F401
     learn,
+    own_cache,  # noqa: F401
     probe,
     script,
     some_pool,
@@ -32,24 +34,6 @@ from muxsim.supervise import zygotes as module
 from muxsim.supervise.zygotes import rest_after
 
 pytestmark = pytest.mark.children
-
-
-@pytest.fixture(autouse=True)
-def _cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("MUXSIM_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture(autouse=True)
-async def _in_time():
-    async with trio.open_nursery() as nursery:
-
-        async def expire():
-            await trio.sleep(50)
-            pytest.fail("not finished in time")
-
-        nursery.start_soon(expire)
-        yield
-        nursery.cancel_scope.cancel()
 
 
 # ---- a fork is as a fresh process
