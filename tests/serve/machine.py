@@ -57,6 +57,18 @@ def descriptors(pid):
     return found
 
 
+async def read_all(fd):
+    """All that comes out of a pipe, until its end."""
+    data = b""
+    with trio.fail_after(10):
+        while True:
+            await trio.lowlevel.wait_readable(fd)
+            more = os.read(fd, 65536)
+            if not more:
+                return data
+            data += more
+
+
 def own_descriptors(pid):
     """How many descriptors a supervisor has open, those for its zygotes left out."""
     return len(descriptors(pid)) - len(zygotes(pid)) * ZYGOTE_DESCRIPTORS

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import trio
+from serve.machine import read_all
 
 from muxsim.supervise import prepared as prepared_module
 from muxsim.supervise.prepared import Prepared, encode_order
@@ -39,17 +40,6 @@ async def launcher():
 
 async def prepare(launcher, program):
     return Prepared(await launcher.spawn(Command((sys.executable, "-ISc", program), {}, "/"), session="a"))
-
-
-async def read_all(fd):
-    data = b""
-    with trio.fail_after(10):
-        while True:
-            await trio.lowlevel.wait_readable(fd)
-            more = os.read(fd, 65536)
-            if not more:
-                return data
-            data += more
 
 
 @pytest.mark.parametrize("size", [1, 300_000])

@@ -16,6 +16,7 @@ import sys
 import pytest
 import trio
 import trio.testing
+from serve.machine import read_all
 
 from muxsim.supervise import guardian as wire
 from muxsim.supervise import process as module
@@ -74,17 +75,6 @@ async def read_line(process):
             assert more, f"end of output after {data!r}"
             data += more
     return data.decode().rstrip("\n")
-
-
-async def read_all(fd):
-    data = b""
-    with trio.fail_after(10):
-        while True:
-            await trio.lowlevel.wait_readable(fd)
-            more = os.read(fd, 65536)
-            if not more:
-                return data
-            data += more
 
 
 class Watched:
