@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import trio
-from harness import muxsim_serve
-from serve.conftest import Shared, environment
-from serve.machine import descendants, eventually, has_zygote, own_descriptors
-from serve.wire import Client, ask, shake_hands
-
-LIMIT = 40
-"""Seconds for anything that a test waits for; what has to be faster says so itself."""
+from serve.conftest import environment, muxsim, serve_many  # noqa: F401 - the fixture
+from serve.wire import Client
 
 BASE = environment("naughty", "--seed", "{seed}")
 
@@ -33,34 +27,7 @@ def _one_answer_for_each_request(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def module_muxsim(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("faults")
-    temporary = folder / "tmp"
-    temporary.mkdir()
-    config = getattr(request.module, "CONFIG", BASE)
-    with muxsim_serve(folder, config, env={"TMPDIR": str(temporary)}) as running:
-        guardian, *_ = descendants(running.process.pid)
-        trio.run(_play_a_session, running.url)
-        trio.run(eventually, lambda: has_zygote(running.process.pid), LIMIT)
-        yield Shared(running, temporary, guardian, own_descriptors(running.process.pid))
-
-
-@pytest.fixture
-async def muxsim(module_muxsim):
-    """The module's muxsim (`CONFIG`); afterwards it still works and holds nothing more than it did."""
-    yield module_muxsim
-    with trio.fail_after(LIMIT):
-        for session in (await ask(module_muxsim.url, "GET", "/sessions")).json()["sessions"]:
-            await ask(module_muxsim.url, "DELETE", f"/sessions/{session['id']}")
-        await _play_a_session(module_muxsim.url)
-    try:
-        await eventually(lambda: not module_muxsim.leftovers())
-    except trio.TooSlowError:
-        raise AssertionError(f"left behind: {module_muxsim.leftovers()}") from None
-
-
-async def _play_a_session(url):
-    with trio.fail_after(LIMIT):
-        client = await shake_hands(url, "/mcp?env=naughty")
-        assert await client.text("say", text="hello") == "hello"
-        assert (await client.delete()).status == 204
+def shared_muxsim(request, tmp_path_factory):
+    """The module's muxsim (`CONFIG`)."""
+    with serve_many(tmp_path_factory.mktemp("faults"), getattr(request.module, "CONFIG", BASE)) as shared:
+        yield shared

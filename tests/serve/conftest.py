@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from harness import SERVERS, Running, muxsim_serve
 from .machine import descendants, descriptors, eventually, has_zygote, own_descriptors, zygotes
 from .wire import ask, shake_hands
 
-LIMIT = 30
+LIMIT = 40
+"""Seconds for anything that a test waits for; what has to be faster says so itself."""
+
 NAUGHTY = SERVERS / "naughty.py"
 
 
@@ -82,17 +85,24 @@ async def _in_time():
         nursery.cancel_scope.cancel()
 
 
-@pytest.fixture(scope="package")
-def shared_muxsim(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("serve")
+@contextmanager
+def serve_many(folder, config, **env):
+    """A muxsim for many tests, which has played a session of `naughty` and has a zygote for more."""
     temporary = folder / "tmp"
     temporary.mkdir()
-    with muxsim_serve(folder, CONFIG, env={"TMPDIR": str(temporary), "MUXSIM_TEST_SECRET": "very-secret"}) as running:
-        (guardian,) = descendants(running.process.pid)
+    with muxsim_serve(folder, config, env={"TMPDIR": str(temporary), **env}) as running:
         pid = running.process.pid
+        guardian, *_ = descendants(pid)
         trio.run(_play_a_session, running.url)
         trio.run(eventually, lambda: has_zygote(pid), LIMIT)
         yield Shared(running, temporary, guardian, own_descriptors(pid))
+
+
+@pytest.fixture(scope="package")
+def shared_muxsim(tmp_path_factory):
+    """A running muxsim with all the environments of `CONFIG`."""
+    with serve_many(tmp_path_factory.mktemp("serve"), CONFIG, MUXSIM_TEST_SECRET="very-secret") as shared:
+        yield shared
 
 
 async def _play_a_session(url):
@@ -104,7 +114,7 @@ async def _play_a_session(url):
 
 @pytest.fixture
 async def muxsim(shared_muxsim):
-    """A running muxsim with all the environments of `CONFIG`; afterwards it still works and holds nothing more."""
+    """The muxsim that a test shares with others; afterwards it still works and holds nothing more than it did."""
     yield shared_muxsim
     with trio.fail_after(LIMIT):
         for session in (await ask(shared_muxsim.url, "GET", "/sessions")).json()["sessions"]:
