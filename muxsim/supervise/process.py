@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -734,19 +734,26 @@ def _start_guardian(python: str, token: str, estate: wire.Estate, channel: socke
 def _open_pipes(*, channel: bool = False) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """Pipes for stdin, stdout and stderr: the child's ends and ours, which do not block. All or none."""
     fds: list[int] = []
-    try:
+    with all_or_none(fds):
         fds += _open_channel() if channel else os.pipe2(os.O_CLOEXEC)
         for _ in range(2):
             fds += os.pipe2(os.O_CLOEXEC)
         ours = (fds[1], fds[2], fds[4])
         for fd in ours:
             os.set_blocking(fd, False)
+    return (fds[0], fds[3], fds[5]), ours
+
+
+@contextmanager
+def all_or_none(fds: Iterable[int]) -> Iterator[None]:
+    """Close these descriptors if there are none for the rest of a process's, which then cannot be started."""
+    try:
+        yield
     except OSError as error:
         for fd in fds:
             wire.close(fd)
         number = error.errno or errno.EMFILE
         raise ProcessStartError(number, "descriptors", f"no pipes for a new process: {_advise(number)}") from error
-    return (fds[0], fds[3], fds[5]), ours
 
 
 def _open_channel() -> tuple[int, int]:

@@ -32,7 +32,7 @@ from muxsim.supervise.as_main import LEARNING
 from muxsim.supervise.forkable import Forkable, forkable
 from muxsim.supervise.learned import Learned, LearnedModules, key_of, read_names, script_stamp
 from muxsim.supervise.prepared import Prepared
-from muxsim.supervise.process import AT_ONCE, Command, Launcher, Process, ProcessStartError, confinement_of
+from muxsim.supervise.process import AT_ONCE, Command, Launcher, Process, ProcessStartError, all_or_none, confinement_of
 
 # Seconds for a zygote to have imported everything.
 IMPORT_LIMIT: Final = 30.0
@@ -198,7 +198,9 @@ class Zygote:
         async def make(mark: str, streams: tuple[int, ...]) -> int:
             nonlocal late_fd
             if late:
-                theirs, late_fd = _open_pipe(streams)
+                with all_or_none(streams):
+                    theirs, late_fd = os.pipe2(os.O_CLOEXEC)
+                os.set_blocking(late_fd, False)
                 streams = (*streams, theirs)
             order = {"kind": "fork", "mark": mark, "confinement": confinement_of(command), "early": early}
             return await self._fork(order, streams)
@@ -736,19 +738,6 @@ def _study(zygote: Zygote, pid: int, said: Iterator[int]) -> bool:
     if count in STUDIED_AT:
         zygote.study(pid)
     return count < STUDIED_AT[-1] and zygote.studies < MOST_STUDIES
-
-
-def _open_pipe(streams: tuple[int, ...]) -> tuple[int, int]:
-    """A blocking end for a fork and one for us; closes its streams if there are no more descriptors."""
-    try:
-        theirs, ours = os.pipe2(os.O_CLOEXEC)
-    except OSError as error:
-        for fd in streams:
-            os.close(fd)
-        number = error.errno or errno.EMFILE
-        raise ProcessStartError(number, "descriptors", f"no pipe for a new process: {error.strerror}") from error
-    os.set_blocking(ours, False)
-    return theirs, ours
 
 
 async def _cancel_after(wait: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:

@@ -5,6 +5,7 @@ Rows are those of the table of faults.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -29,9 +30,7 @@ from playing import (
 from serve.machine import descriptors, eventually, gone
 
 from muxsim.spec import EnvSpec
-from muxsim.supervise import zygotes as zygotes_module
 from muxsim.supervise.prepared import Prepared
-from muxsim.supervise.process import ProcessStartError
 
 pytestmark = pytest.mark.children
 
@@ -343,16 +342,18 @@ async def test_a_killed_zygote_takes_nothing_that_waits_with_it(tmp_path):
 async def test_a_fork_without_a_descriptor_for_what_comes_late_leaves_none_behind(tmp_path, monkeypatch):
     spec, _ = begins(tmp_path)
     async with waiting_pool(spec) as pool:
+        pipe, asked = os.pipe2, []
 
-        def none_left(streams):
-            for fd in streams:
-                os.close(fd)
-            raise ProcessStartError(24, "descriptors", "no more")
+        def three_left(flags):
+            asked.append(flags)
+            if len(asked) > 3:
+                raise OSError(errno.EMFILE, "no more")
+            return pipe(flags)
 
-        monkeypatch.setattr(zygotes_module, "_open_pipe", none_left)
+        monkeypatch.setattr(os, "pipe2", three_left)
         before = len(descriptors(os.getpid()))
         await hit(pool, spec)
-        await eventually(lambda: of(pool, spec).starting == of(pool, spec).ready == 0, within=START)
+        await eventually(lambda: asked[3:] and of(pool, spec).starting == of(pool, spec).ready == 0, within=START)
         assert len(descriptors(os.getpid())) <= before
 
 
