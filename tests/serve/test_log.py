@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import httpx2
 import pytest
@@ -164,15 +165,27 @@ async def test_a_log_whose_reader_is_asleep_stalls_no_session_H17(tmp_path):
         await trio.to_thread.run_sync(_serve_to_a_sleeping_reader, tmp_path)
 
 
-def _serve_to_a_sleeping_reader(tmp_path):
+@contextmanager
+def _serve_to_a_pipe(folder, *command, full=False):
+    """A muxsim whose log goes to a small pipe: its process and URL, and the pipe's other end."""
     reads, writes = os.pipe()
-    fcntl.fcntl(writes, fcntl.F_SETPIPE_SZ, 4096)
-    (tmp_path / "muxsim.toml").write_text('[server]\nlog_buffer = "64 KiB"\n' + environment("naughty"))
-    command = [*MUXSIM, "serve", "--port", "0", "--log-format", "json"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=writes, text=True)
+    size = fcntl.fcntl(writes, fcntl.F_SETPIPE_SZ, 4096)
+    if full:
+        os.write(writes, b"x" * size)
+    command = [*MUXSIM, "serve", "--port", "0", "--log-format", "json", *command]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=writes, text=True)
     os.close(writes)
     try:
-        url = process.stdout.readline().split()[-1]
+        with open(reads, "rb", buffering=0) as log, process.stdout:
+            yield process, process.stdout.readline().split()[-1], log
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _serve_to_a_sleeping_reader(tmp_path):
+    (tmp_path / "muxsim.toml").write_text('[server]\nlog_buffer = "64 KiB"\n' + environment("naughty"))
+    with _serve_to_a_pipe(tmp_path) as (process, url, reads):
         before = memory(process.pid)
         for number in range(120):
             opened = httpx2.post(f"{url}/sessions", json={"id": f"s{number}"}, timeout=5)
@@ -183,19 +196,13 @@ def _serve_to_a_sleeping_reader(tmp_path):
         assert dropped > 0
         log = b""
         while b"log.lines_left_out" not in log:
-            log += os.read(reads, 65536)
+            log += reads.read(65536)
         process.send_signal(signal.SIGTERM)
-        while data := os.read(reads, 65536):
-            log += data
+        log += reads.readall()
         assert process.wait(5) == 0
         lines = [json.loads(line) for line in log.splitlines()]
         told = [line["lines"] for line in lines if line["event"] == "log.lines_left_out"]
         assert sum(told) == dropped
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        os.close(reads)
 
 
 @pytest.mark.fault("H17")
@@ -206,50 +213,17 @@ async def test_a_muxsim_whose_log_is_blocked_can_be_stopped_H17(tmp_path):
 
 
 def _stop_with_a_blocked_log(tmp_path):
-    reads, writes = os.pipe()
-    fcntl.fcntl(writes, fcntl.F_SETPIPE_SZ, 4096)
-    os.set_blocking(writes, False)
-    while True:
-        try:
-            os.write(writes, b"x" * 512)
-        except BlockingIOError:
-            break
-    os.set_blocking(writes, True)
     (tmp_path / "muxsim.toml").write_text(environment("naughty"))
-    command = [*MUXSIM, "serve", "--port", "0", "--log-format", "json"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=writes, text=True)
-    os.close(writes)
-    try:
-        url = process.stdout.readline().split()[-1]
+    with _serve_to_a_pipe(tmp_path, full=True) as (process, url, _):
         assert httpx2.post(f"{url}/sessions", json={}, timeout=5).status_code == 201
         process.send_signal(signal.SIGTERM)
         assert process.wait(5) == 0
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        os.close(reads)
 
 
 def _serve_without_a_log(tmp_path):
-    reads, writes = os.pipe()
-    command = [*MUXSIM, "serve", "--port", "0", "--log-format", "json", "--"]
-    process = subprocess.Popen(
-        [*command, sys.executable, "-I", "-S", str(SERVERS / "naughty.py")],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=writes,
-        text=True,
-    )
-    os.close(writes)
-    try:
-        url = process.stdout.readline().split()[-1]
-        os.close(reads)
-        opened = httpx2.post(f"{url}/sessions", json={}, timeout=10)
-        assert opened.status_code == 201
+    command = ("--", sys.executable, "-I", "-S", str(SERVERS / "naughty.py"))
+    with _serve_to_a_pipe(tmp_path, *command) as (process, url, reads):
+        reads.close()
+        assert httpx2.post(f"{url}/sessions", json={}, timeout=10).status_code == 201
         process.send_signal(signal.SIGTERM)
         assert process.wait(5) == 0
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
