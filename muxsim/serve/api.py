@@ -11,7 +11,7 @@ from muxsim import __version__
 from muxsim.errors import Busy, SessionExists, StartError, UnknownEnvironment
 from muxsim.guest import Guest
 from muxsim.limits import Reached
-from muxsim.serve.auth import caller_of, share_of
+from muxsim.serve.auth import caller_of
 from muxsim.serve.callers import Scope, forbidden
 from muxsim.serve.mcp_endpoints import MCPEndpoints, too_busy
 from muxsim.session.agent_view import AgentAttachment
@@ -20,7 +20,7 @@ from muxsim.session.session import BACKEND_GONE, Session, State
 from muxsim.session.sessions import SEED_LIMIT, Sessions
 from muxsim.spec import EnvSpec
 from muxsim.supervise.pool import Pool
-from transports.asgi import Call, read_body, respond, while_waited_for
+from transports.asgi import Call, read_body, respond
 from transports.http_rules import HTTPRefusal, check_json_content, header
 
 # A wish for a session is a few names and numbers.
@@ -67,7 +67,7 @@ class API:
     async def sessions(self, call: Call) -> None:
         """``POST /sessions`` and ``GET /sessions``."""
         if call.scope["method"] == "POST":
-            session = await while_waited_for(call, self._open(await self._wish(call), call))
+            session = await self._open(await self._wish(call), call)
             await _answer(call, self._describe(session, call), 201, [(b"location", f"/sessions/{session.id}".encode())])
         else:
             caller = caller_of(call)
@@ -176,9 +176,7 @@ class API:
         try:
             spec = self._sessions.spec(env)
             _check_ttl(wish.ttl, spec)
-            if spec.shared:
-                return await self._bridge.call(self._sessions.shared, env)
-            return await self._bridge.call(self._start, env, wish, call)
+            return await self._endpoints.open(call, spec, wish.seed, id=wish.id, ttl=wish.ttl)
         except UnknownEnvironment as error:
             raise HTTPRefusal(404, str(error)) from None
         except SessionExists as error:
@@ -189,10 +187,6 @@ class API:
             raise too_busy(busy, None) from None
         except StartError as error:
             raise HTTPRefusal(502, str(error), code=BACKEND_GONE) from None
-
-    async def _start(self, env: str, wish: OpenRequest, call: Call) -> Session:
-        client, owner = share_of(call), caller_of(call).name
-        return await self._sessions.open(env, seed=wish.seed, id=wish.id, ttl=wish.ttl, client=client, owner=owner)
 
     def _describe(self, session: Session, call: Call) -> dict[str, Any]:
         base, statistics = _base(call), session.statistics()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import parse_qs
@@ -41,7 +43,6 @@ from transports.sse import SSE
 from transports.streamable_http import SingleExchange, StreamableHTTP, StreamTimes
 
 _CLIENT_ID_BYTES: Final = 16
-Opener = Callable[[], Awaitable[Session]]
 
 
 @dataclass(frozen=True)
@@ -216,24 +217,23 @@ class MCPEndpoints:
         query = parse_qs(call.scope["query_string"].decode("latin-1"), keep_blank_values=True)
         name, seed = self._env_name(env, query, message.id), seed_from(query, message.id)
         spec = self._spec(name, message.id)
-        if spec.shared:
-            opening = self._open(lambda: self._bridge.call(self._sessions.shared, name), message.id)
-        else:
-            opening = self._open(lambda: self._bridge.call(self._start, name, seed, call), message.id)
-        session = await while_waited_for(call, opening)
+        with _refusing(message.id, 200):  # a client shows a JSON-RPC error, but not an HTTP body
+            session = await self.open(call, spec, seed)
         await self._attach(call, _view(call)(session, "streamable-http", ends_session=not spec.shared), message)
 
-    async def _start(self, env: str, seed: int | None, call: Call) -> Session:
-        return await self._sessions.open(env, seed=seed, client=share_of(call), owner=caller_of(call).name)
-
-    async def _open(self, opener: Opener, id: RequestId | None) -> Session:
-        try:
-            return await opener()
-        except Busy as busy:
-            raise too_busy(busy, id) from None
-        except StartError as error:
-            # The answer to a handshake that cannot be: a client shows a JSON-RPC error, but not an HTTP body.
-            raise HTTPRefusal(200, str(error), code=BACKEND_GONE, id=id) from None
+    async def open(
+        self, call: Call, spec: EnvSpec, seed: int | None, *, id: str | None = None, ttl: float | None = None
+    ) -> Session:
+        """A session for whoever asks, or the one for all. Raises as `Sessions.open` does, and `ClientGone`."""
+        if spec.shared:
+            return await while_waited_for(call, self._bridge.call(self._sessions.shared, spec.name))
+        wish: dict[str, Any] = {"seed": seed, "id": id, "ttl": ttl}
+        wish.update(client=share_of(call), owner=caller_of(call).name)
+        session = self._sessions.open_now(spec.name, **wish)
+        if session is None:
+            later = functools.partial(self._sessions.open, spec.name, **wish)
+            session = await while_waited_for(call, self._bridge.call(later))
+        return session
 
     async def _attach(self, call: Call, attachment: Attachment, message: Message) -> None:
         """Make a client of whoever sent this handshake, and answer it."""
@@ -259,7 +259,8 @@ class MCPEndpoints:
         name = env or self._settings.default_env
         if name is None or not self._spec(name, None).shared:
             return None
-        return await self._open(lambda: self._bridge.call(self._sessions.shared, name), None)
+        with _refusing(None, 200):
+            return await self._bridge.call(self._sessions.shared, name)
 
     async def _modern(self, call: Call, session: Session | None, message: Message, view: type[Attachment]) -> None:
         if message.kind is Kind.NOTIFICATION:
@@ -302,11 +303,8 @@ class MCPEndpoints:
         query = parse_qs(call.scope["query_string"].decode("latin-1"), keep_blank_values=True)
         name, seed = self._env_name(env, query, None), seed_from(query, None)
         spec = self._spec(name, None)
-        if spec.shared:
-            opening = self._open_sse(lambda: self._bridge.call(self._sessions.shared, name))
-        else:
-            opening = self._open_sse(lambda: self._bridge.call(self._start, name, seed, call))
-        session = await while_waited_for(call, opening)
+        with _refusing(None, 502):
+            session = await self.open(call, spec, seed)
         await self._serve_sse(call, session, "/messages", ends_session=not spec.shared)
 
     async def sse_of_session(self, call: Call, session_id: str) -> None:
@@ -314,14 +312,6 @@ class MCPEndpoints:
         check_event_stream(call.headers)
         session = self.session(call, session_id)
         await self._serve_sse(call, session, f"/s/{session_id}/messages", ends_session=False)
-
-    async def _open_sse(self, opener: Opener) -> Session:
-        try:
-            return await opener()
-        except Busy as busy:
-            raise too_busy(busy, None) from None
-        except StartError as error:
-            raise HTTPRefusal(502, str(error), code=BACKEND_GONE) from None
 
     async def _serve_sse(self, call: Call, session: Session, endpoint: str, *, ends_session: bool) -> None:
         id = secrets.token_hex(_CLIENT_ID_BYTES)
@@ -383,6 +373,17 @@ def _view(call: Call) -> type[Attachment]:
 def _admits(maker: Caller, attachment: Attachment, caller: Caller) -> bool:
     """Whether ``caller`` may speak as the client that ``maker`` made: the same principal, and no more than it sees."""
     return caller.sees(maker.name) and (caller.controls or isinstance(attachment, AgentAttachment))
+
+
+@contextmanager
+def _refusing(id: RequestId | None, status: int) -> Iterator[None]:
+    """Answer what is asked for in this block with a refusal if it cannot be; of this status if it does not start."""
+    try:
+        yield
+    except Busy as busy:
+        raise too_busy(busy, id) from None
+    except StartError as error:
+        raise HTTPRefusal(status, str(error), code=BACKEND_GONE, id=id) from None
 
 
 def too_busy(busy: Busy, id: RequestId | None) -> HTTPRefusal:

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -93,10 +93,38 @@ class Sessions:
         ``seed`` None draws one. ``client`` is whose share of the pool it counts for; None is no client's. ``owner`` is
         the principal whose session it is. Raises `UnknownEnvironment`, `SessionExists`, `Busy` or `StartError`.
         """
+        return await self._open(self._wish(self.spec(env), seed, id, ttl=ttl, owner=owner), client)
+
+    def open_now(
+        self,
+        env: str,
+        *,
+        seed: int | None = None,
+        id: str | None = None,
+        ttl: float | None = None,
+        client: str | None = None,
+        owner: str | None = None,
+    ) -> Session | None:
+        """As `open`, where there is nothing to wait for; else None. trio's host may call it too."""
         spec = self.spec(env)
-        return await self._open(
-            spec, self._new_id(id), _seed_or_random(seed), ttl=ttl, client=client, owner=owner, lasting=False
-        )
+        if self.draining:
+            return None
+        wish = self._wish(spec, seed, id, ttl=ttl, owner=owner)
+        try:
+            lease = self._pool.acquire_now(spec, client)
+        except Busy as error:
+            self._tell(What.OPENING, wish)
+            self._tell(What.OPEN_FAILED, wish, error=str(error))
+            raise
+        if lease is None:
+            return None
+        session = self._new_session(wish, lease)
+        backend = self._pool.start_now(lease, seed=wish.seed, session=wish.id, listener=session)
+        if backend is None:
+            return None
+        self._tell(What.OPENING, wish)
+        session.use(backend, _Progress(self._pool, lease))
+        return self._begun(session, lease)
 
     async def shared(self, env: str) -> Session:
         """The lasting session of a shared environment, started if there is none."""
@@ -105,7 +133,7 @@ class Sessions:
             made_for, session = self._shared.get(env, (None, None))
             if session is not None and session.live and made_for == spec:
                 return session
-            new = await self._open(spec, self._new_id(None), _seed_or_random(None), lasting=True)
+            new = await self._open(self._wish(spec, None, None, lasting=True), None)
             if session is not None:
                 session.let_go()  # the config has changed: it goes on for the clients it has
             self._shared[env] = spec, new
@@ -130,40 +158,44 @@ class Sessions:
             raise SessionExists(f"a session with the id {chosen!r} is there already")
         return chosen
 
-    async def _open(
-        self,
-        spec: EnvSpec,
-        id: str,
-        seed: int,
-        *,
-        lasting: bool,
-        ttl: float | None = None,
-        client: str | None = None,
-        owner: str | None = None,
-    ) -> Session:
+    def _wish(self, spec: EnvSpec, seed: int | None, id: str | None, **fields: Any) -> _Wish:
+        return _Wish(spec, self._new_id(id), secrets.randbelow(SEED_LIMIT) if seed is None else seed, **fields)
+
+    async def _open(self, wish: _Wish, client: str | None) -> Session:
         if self.draining:
             raise Busy("this muxsim takes no new sessions: it is being drained", _DRAINING_RETRY)
-        self._reserved.add(id)
+        self._reserved.add(wish.id)
         try:
-            details = {"owner": owner} if owner else {}
-            self._events.emit(SessionEvent(What.OPENING, id, spec.name, seed, details=details))
-            lease = await self._pool.acquire(spec, client)
+            self._tell(What.OPENING, wish)
+            lease = await self._pool.acquire(wish.spec, client)
             try:
-                session = Session(id, lease.spec, seed, self._events, ttl=ttl, lasting=lasting, owner=owner)
-                backend = await self._pool.start(lease, seed=seed, session=id, listener=session)
+                session = self._new_session(wish, lease)
+                backend = await self._pool.start(lease, seed=wish.seed, session=wish.id, listener=session)
                 session.use(backend, _Progress(self._pool, lease))
             except BaseException:
                 await self._pool.release(lease)
                 raise
         except Exception as error:
-            self._events.emit(SessionEvent(What.OPEN_FAILED, id, spec.name, seed, details={"error": str(error)}))
+            self._tell(What.OPEN_FAILED, wish, error=str(error))
             raise
         finally:
-            self._reserved.discard(id)
-        self._sessions[id] = session
+            self._reserved.discard(wish.id)
+        return self._begun(session, lease)
+
+    def _new_session(self, wish: _Wish, lease: Lease) -> Session:
+        spec, events = lease.spec, self._events
+        return Session(wish.id, spec, wish.seed, events, ttl=wish.ttl, lasting=wish.lasting, owner=wish.owner)
+
+    def _begun(self, session: Session, lease: Lease) -> Session:
+        self._sessions[session.id] = session
         self._populated.set()
         self._nursery.start_soon(self._carry, session, lease)
         return session
+
+    def _tell(self, what: What, wish: _Wish, **details: Any) -> None:
+        if what is What.OPENING and wish.owner:
+            details["owner"] = wish.owner
+        self._events.emit(SessionEvent(what, wish.id, wish.spec.name, wish.seed, details=details))
 
     async def _carry(self, session: Session, lease: Lease) -> None:
         try:
@@ -178,6 +210,18 @@ class Sessions:
 
 
 @dataclass(frozen=True, slots=True)
+class _Wish:
+    """A session that is to be: of what, its id and seed, and what `Session` says of the rest."""
+
+    spec: EnvSpec
+    id: str
+    seed: int
+    ttl: float | None = None
+    owner: str | None = None
+    lasting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class _Progress:
     """Tells the pool how far a session's start is."""
 
@@ -189,10 +233,6 @@ class _Progress:
 
     def answered(self) -> None:
         self.pool.answered(self.lease)
-
-
-def _seed_or_random(seed: int | None) -> int:
-    return secrets.randbelow(SEED_LIMIT) if seed is None else seed
 
 
 @asynccontextmanager

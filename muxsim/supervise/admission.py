@@ -232,6 +232,12 @@ class Admission:
             self._reached[self._bottleneck()] += 1
         return [mine, *verdicts.values()]
 
+    def lets_nobody_wait(self, env: str, now: float, *, failures: int = 0, window: float = 0.0) -> bool:
+        """Whether `ask` would grant a lease at once, unless it refuses it."""
+        if self._closed is not None or len(self._queue) or not self._has_room():
+            return False
+        return self._unproven[env] < self._breaker(env, failures, window).room(now)
+
     def give_up(self, number: int) -> None:
         """Leave the queue: whoever waited has gone."""
         wish = self._wishes.get(number)

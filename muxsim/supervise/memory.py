@@ -42,34 +42,50 @@ class MemoryMeter:
     def __repr__(self) -> str:
         return f"<MemoryMeter {self._limit}: {self._reading}>"
 
+    @property
+    def waits(self) -> bool:
+        """Whether a reading takes so long that it is made in a thread: then there is no `read_now`."""
+        return not (isinstance(self._limit, str) or self._cgroups)
+
     async def read(self, *, anew: bool = False) -> MemoryReading | None:
         """A reading that is at most a moment old; None if none can be had, which is not for want of trying.
 
         ``anew`` is for one who has just made room.
         """
-        now = trio.current_time()
-        if anew or now >= self._good_until:
-            self._good_until = math.inf  # others who ask meanwhile take the last one
-            began = time.perf_counter()
-            try:
-                self._reading = await self._measure()
-            except (OSError, ValueError, RuntimeError):
-                # There are no descriptors to read with, or no thread: the last reading is the best there is.
-                pass
-            finally:
-                self._good_until = now + max(_FRESH, (time.perf_counter() - began) / _MOST_EFFORT)
+        if not self.waits:
+            return self.read_now(anew=anew)
+        if anew or trio.current_time() >= self._good_until:
+            with self._reading_anew():
+                used = await trio.to_thread.run_sync(self._own.read, abandon_on_cancel=False)
+                self._reading = MemoryReading(used, int(self._limit), "by muxsim and its environments")
         return self._reading
 
-    async def _measure(self) -> MemoryReading | None:
+    def read_now(self, *, anew: bool = False) -> MemoryReading | None:
+        """As `read`, for a meter that does not wait."""
+        if anew or trio.current_time() >= self._good_until:
+            with self._reading_anew():
+                self._reading = self._measure()
+        return self._reading
+
+    @contextlib.contextmanager
+    def _reading_anew(self) -> Iterator[None]:
+        now, began = trio.current_time(), time.perf_counter()
+        self._good_until = math.inf  # others who ask meanwhile take the last one
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError):
+            # There are no descriptors to read with, or no thread: the last reading is the best there is.
+            pass
+        finally:
+            self._good_until = now + max(_FRESH, (time.perf_counter() - began) / _MOST_EFFORT)
+
+    def _measure(self) -> MemoryReading:
         if isinstance(self._limit, str):
             share = float(self._limit.removesuffix("%")) / 100
             readings = [_share_of(*group.read(), share, "in this cgroup") for group in self._cgroups]
             readings.append(_share_of(*_machine(self._meminfo), share, "on this machine"))
             return max(readings, key=lambda reading: reading.used / reading.limit)
-        if self._cgroups:
-            return MemoryReading(self._cgroups[0].read()[0], self._limit, "in this cgroup")
-        used = await trio.to_thread.run_sync(self._own.read, abandon_on_cancel=False)
-        return MemoryReading(used, self._limit, "by muxsim and its environments")
+        return MemoryReading(self._cgroups[0].read()[0], self._limit, "in this cgroup")
 
 
 def _share_of(used: int, whole: int, share: float, what: str) -> MemoryReading:

@@ -17,15 +17,16 @@ class Packages:
 
     async def ready(self, spec: EnvSpec) -> EnvSpec:
         """The spec with its package installed, once; raises `PackageError`, and then the next one tries again."""
-        if (known := self._known(spec)) is not None:
+        if (known := self.known(spec)) is not None:
             return known
         async with self._preparing.setdefault(spec.name, trio.Lock()):
-            if (known := self._known(spec)) is not None:
+            if (known := self.known(spec)) is not None:
                 return known
             ready = await uv.prepare(await npm.prepare(spec))
             self._ready[spec.name] = spec, ready
             return ready
 
-    def _known(self, spec: EnvSpec) -> EnvSpec | None:
+    def known(self, spec: EnvSpec) -> EnvSpec | None:
+        """The spec as `ready` gives it, if there is nothing left to do."""
         known, ready = self._ready.get(spec.name, (None, None))
         return ready if known == spec else None

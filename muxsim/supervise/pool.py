@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -142,6 +142,41 @@ class Pool:
             self._give_back(number)
             raise
 
+    def acquire_now(self, spec: EnvSpec, client: str | None = None) -> Lease | None:
+        """As `acquire`, where there is nothing to wait for, and a process ready to start with; else None."""
+        prepared = self._packages.known(spec)
+        if prepared is None or not self._warm.is_ready(spec.name) or not descriptors.has_room():
+            return None
+        if self._meter is not None:
+            reading = None if self._meter.waits else self._meter.read_now()
+            if reading is None or reading.over:
+                return None
+            self._admission.measured(reading)
+        now, breaks = trio.current_time(), _breaks_of(spec)
+        if not self._admission.lets_nobody_wait(spec.name, now, **breaks):
+            return None
+        verdict, *others = self._admission.ask(spec.name, client, now, **breaks)
+        self._carry_out(others)
+        if verdict.refusal is not None:
+            raise _busy(verdict.refusal)
+        return Lease(verdict.number, prepared)
+
+    def start_now(self, lease: Lease, *, seed: int, session: str, listener: BackendListener) -> Backend | None:
+        """As `start`, with a process that is ready; else None, and the lease is taken back."""
+        launch_in = partial(lease.spec.launch, seed=seed, session_id=session, environ=self._environ)
+        with self._warm.opening():
+            taken = self._warm.take_now(lease.spec, launch_in)
+        if taken is not None:
+            try:
+                backend = self._backend(lease, taken.process, taken.enclosure, listener)
+            except OSError:  # another start tells what it is
+                self._warm.discard_soon(taken)
+            else:
+                lease.workspace = taken.workspace
+                return backend
+        self._give_back(lease.number)
+        return None
+
     async def start(self, lease: Lease, *, seed: int, session: str, listener: BackendListener) -> Backend:
         """Start a backend on a lease.
 
@@ -163,12 +198,15 @@ class Pool:
             self.failed(lease)
             raise StartError(text) from error
         try:
-            backend = Backend(process, lease.spec.limits, listener, self._watch, enclosure)
+            return self._backend(lease, process, enclosure, listener)
         except OSError as error:
             await process.end(AT_ONCE)
             await enclosure.close()
             text = f"environment {lease.spec.name!r}: its pipes cannot be used: {error}"
             raise self._exhausted(text) if error.errno in _EXHAUSTED else StartError(text) from error
+
+    def _backend(self, lease: Lease, process: Process, enclosure: Enclosure, listener: BackendListener) -> Backend:
+        backend = Backend(process, lease.spec.limits, listener, self._watch, enclosure)
         backend.on_message = self._zygotes.hook_of(process)
         return backend
 
@@ -240,14 +278,7 @@ class Pool:
 
     async def _wait_turn(self, spec: EnvSpec, client: str | None) -> int:
         await self.measure()
-        limits = spec.limits
-        verdict, *others = self._admission.ask(
-            spec.name,
-            client,
-            trio.current_time(),
-            failures=limits.max_failed_starts,
-            window=limits.failed_start_window,
-        )
+        verdict, *others = self._admission.ask(spec.name, client, trio.current_time(), **_breaks_of(spec))
         self._carry_out(others)
         if verdict.refusal is not None:
             raise _busy(verdict.refusal)
@@ -314,6 +345,11 @@ class _Waiter:
     def __init__(self) -> None:
         self.settled = trio.Event()
         self.refusal: Refusal | None = None
+
+
+def _breaks_of(spec: EnvSpec) -> dict[str, Any]:
+    """After how many failed starts, in how many seconds, an environment's breaker opens."""
+    return {"failures": spec.limits.max_failed_starts, "window": spec.limits.failed_start_window}
 
 
 def _busy(refusal: Refusal) -> Busy:

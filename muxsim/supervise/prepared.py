@@ -20,6 +20,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -73,18 +74,34 @@ class Prepared:
 
         Raises ProcessStartError, stage "command" or "order", and then, as when cancelled, has ended it.
         """
-        late = self._late
-        if late is None or self._late_fd is None:
-            await self._order(self.process.stdin, lambda: encode_order(command, self.process.mark))
-        else:
-            await self._order(self._late_fd, lambda: encode_late(command, self.process.mark, late))
-            self.close()
+        fd, encode = self._last_order(command)
+        await self._order(fd, encode)
+        self.close()
         return self.process
+
+    def activate_now(self, command: Command) -> bool:
+        """As `activate`, if that need not wait and does not fail; else False, and nothing has happened."""
+        fd, encode = self._last_order(command)
+        try:
+            order = encode()
+            if len(order) > select.PIPE_BUF or _written(self.process, fd, order):
+                return False
+        except OSError:
+            return False
+        self.close()
+        return True
 
     async def discard(self) -> None:
         """End it. Not to be cancelled."""
         self.close()
         await self.process.end(AT_ONCE)
+
+    def _last_order(self, command: Command) -> tuple[int, Callable[[], bytes]]:
+        """Where the order goes that makes it `command`, and what makes its bytes."""
+        late, mark = self._late, self.process.mark
+        if late is None or self._late_fd is None:
+            return self.process.stdin, lambda: encode_order(command, mark)
+        return self._late_fd, lambda: encode_late(command, mark, late)
 
     async def _order(self, fd: int, encode: Callable[[], bytes]) -> None:
         try:

@@ -189,14 +189,17 @@ class Slots:
 
     def oldest(self, name: str) -> int | None:
         """The slot to use: the one that waits longest. None counts as a miss, where slots are wanted."""
+        number = self.waiting(name)
+        if number is None and name in self._shelves and self._shelves[name].wanted:
+            self._shelves[name].misses += 1
+        return number
+
+    def waiting(self, name: str) -> int | None:
+        """As `oldest`, but only to look."""
         shelf = self._shelves.get(name)
         if shelf is None or not shelf.wanted:
             return None
-        ready = shelf.in_state(State.READY)
-        if not ready:
-            shelf.misses += 1
-            return None
-        return ready[0]
+        return next((number for number, slot in shelf.slots.items() if slot.state is State.READY), None)
 
     def used(self, number: int) -> None:
         """It has become a session's."""

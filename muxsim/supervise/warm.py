@@ -159,6 +159,10 @@ class Warm:
             self._slots.opened(trio.current_time())
             self._changed.set()
 
+    def is_ready(self, name: str) -> bool:
+        """Whether a slot of this environment waits."""
+        return self._slots.waiting(name) is not None
+
     async def take(self, spec: EnvSpec, launch_in: LaunchIn) -> Taken | None:
         """A process that has become a session of this prepared spec; None if none was ready."""
         while (number := self._slots.oldest(spec.name)) is not None:
@@ -171,8 +175,7 @@ class Warm:
             elif not os.path.isdir(launch.cwd):  # noqa: ASYNC240 - it is about to be used
                 return None  # it cannot go there; a fresh start says so
             else:
-                self._slots.used(number)
-                slot.used.set()
+                taken = self._use(slot)
                 try:
                     await _activate(slot, launch)
                 except BaseException as error:
@@ -181,8 +184,32 @@ class Warm:
                         raise
                     self._slots.died_at_use(spec.name)
                 else:
-                    return Taken(slot.process, slot.folder, slot.enclosure)
+                    return taken
         return None
+
+    def take_now(self, spec: EnvSpec, launch_in: LaunchIn) -> Taken | None:
+        """As `take`, if that need not wait and the first slot will do; else None, and nothing has happened."""
+        number = self._slots.waiting(spec.name)
+        if number is None:
+            return None
+        slot = self._waiting[number]
+        if slot.is_outdated(spec) or slot.process.has_exited():
+            return None
+        launch = launch_in(workspace=str(slot.folder))
+        if not os.path.isdir(launch.cwd):
+            return None
+        if slot.prepared is not None and not slot.prepared.activate_now(_command_of(launch)):
+            return None
+        return self._use(slot)
+
+    def _use(self, slot: _Slot) -> Taken:
+        self._slots.used(slot.number)
+        slot.used.set()
+        return Taken(slot.process, slot.folder, slot.enclosure)
+
+    def discard_soon(self, taken: Taken) -> None:
+        """End what was taken, in the background: it cannot be used after all."""
+        self._nursery.start_soon(_end_taken, taken)
 
     async def give_up(self) -> int:
         """End what waits, for the machine is short of something, and fill nothing for a while; returns how many."""
@@ -364,7 +391,18 @@ class _Making:
 async def _activate(slot: _Slot, launch: Launch) -> None:
     """Let a waiting process become ``launch``; what encloses it does so already. Raises ProcessStartError."""
     if slot.prepared is not None:
-        await slot.prepared.activate(Command(launch.argv, launch.env, launch.cwd))
+        await slot.prepared.activate(_command_of(launch))
+
+
+def _command_of(launch: Launch) -> Command:
+    return Command(launch.argv, launch.env, launch.cwd)
+
+
+async def _end_taken(taken: Taken) -> None:
+    with trio.CancelScope(shield=True):
+        await taken.process.end(AT_ONCE)
+        await taken.enclosure.close()
+        await _remove(taken.workspace)
 
 
 async def _read_report(process: Process) -> dict[str, Any]:

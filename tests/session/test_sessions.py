@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from muxsim.errors import SessionExists, StartError, UnknownEnvironment
+from muxsim.errors import SessionExists, StartError, TooMuch, UnknownEnvironment
 from muxsim.events import Events, What
 from muxsim.session.sessions import SEED_LIMIT, open_sessions
 from muxsim.spec import EnvSpec, Limits
@@ -46,9 +46,11 @@ class Backend:
 
 
 class Pool:
-    """Counts what it has given; a start takes a second, or fails."""
+    """Counts what it has given; a start takes a second, or fails. Of `waiting` processes each can be had at once."""
 
     def __init__(self):
+        self.waiting = 0
+        self.refusals = []
         self.held = set()
         self.given = 0
         self.started = []
@@ -65,6 +67,23 @@ class Pool:
         await trio.sleep(1)
         if self.failures:
             raise self.failures.pop()
+        self.started.append((lease.spec.name, seed, session))
+        return Backend()
+
+    def acquire_now(self, spec, client=None):
+        if self.refusals:
+            raise self.refusals.pop()
+        if not self.waiting:
+            return None
+        self.given += 1
+        self.held.add(self.given)
+        return Lease(self.given, spec, None)
+
+    def start_now(self, lease, *, seed, session, listener):
+        if self.failures:
+            self.held.remove(lease.number)
+            return None
+        self.waiting -= 1
         self.started.append((lease.spec.name, seed, session))
         return Backend()
 
@@ -94,6 +113,46 @@ async def here():
         yield Here(sessions, pool, reported)
     assert pool.held == set()
     assert sessions.all() == []
+
+
+async def test_a_process_that_is_ready_is_a_session_at_once(autojump_clock):
+    async with here() as one:
+        assert one.sessions.open_now("game", seed=5) is None
+        assert one.reported == []
+        one.pool.waiting = 1
+        session = one.sessions.open_now("game", seed=5, id="mine", owner="me")
+        assert (session.id, session.seed, session.owner) == ("mine", 5, "me")
+        assert one.pool.started == [("game", 5, "mine")]
+        assert one.sessions.get("mine") is session
+        assert [event.what for event in one.reported] == [What.OPENING, What.STARTED]
+        with pytest.raises(SessionExists):
+            one.sessions.open_now("game", id="mine")
+        assert one.sessions.open_now("game") is None
+        session.end("deleted", "bye")
+        await session.wait_ended()
+
+
+async def test_a_process_that_is_not_ready_after_all_leaves_nothing_and_is_not_told(autojump_clock):
+    async with here() as one:
+        one.pool.waiting, one.pool.failures = 1, [StartError("it has gone")]
+        assert one.sessions.open_now("game", id="mine") is None
+        assert one.pool.held == set()
+        assert one.sessions.all() == one.reported == []
+
+
+async def test_a_refusal_at_once_is_told_as_any_other(autojump_clock):
+    async with here() as one:
+        one.pool.refusals = [TooMuch("slower", 1.0)]
+        with pytest.raises(TooMuch, match="slower"):
+            one.sessions.open_now("game")
+        assert [event.what for event in one.reported] == [What.OPENING, What.OPEN_FAILED]
+
+
+async def test_nothing_is_opened_at_once_while_this_is_drained(autojump_clock):
+    async with here() as one:
+        one.pool.waiting, one.sessions.draining = 1, True
+        assert one.sessions.open_now("game") is None
+        assert one.pool.waiting == 1
 
 
 async def test_a_session_can_be_found_while_it_lives_and_its_place_is_given_back(autojump_clock):

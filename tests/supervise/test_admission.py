@@ -53,6 +53,29 @@ def test_leases_are_granted_up_to_the_limit_then_queued_then_refused(max_session
     assert [ask(one)[1] for _ in answers] == answers
 
 
+@pytest.mark.parametrize(
+    ("asked", "bounds", "promised"),
+    [
+        (0, {}, True),
+        (1, {"max_sessions": 2}, True),
+        (2, {"max_sessions": 2}, False),
+        (2, {"max_starting": 2}, False),
+        (3, {"max_sessions": 2, "max_pending": 1}, False),
+    ],
+)
+def test_it_can_be_told_beforehand_whether_anybody_would_have_to_wait(asked, bounds, promised):
+    one = admission(**bounds)
+    for _ in range(asked):
+        ask(one)
+    assert one.lets_nobody_wait("game", 0.0) == promised
+
+
+def test_who_is_turned_away_would_not_be_let_in_at_once():
+    one = admission()
+    one.turn_away("closing")
+    assert not one.lets_nobody_wait("game", 0.0)
+
+
 def test_a_refusal_names_the_settings_and_says_when_to_come_back():
     """L22."""
     one = admission(max_sessions=1, max_pending=0)
@@ -432,7 +455,9 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(env=st.sampled_from("AB"), client=st.sampled_from(["x", "y", None]))
     def ask(self, env, client):
+        promised = self.one.lets_nobody_wait(env, self.now, failures=2, window=5)
         mine, *others = self.one.ask(env, client, self.now, failures=2, window=5)
+        assert not promised or (mine.answer is not QUEUED and not others)
         self.client[mine.number] = client
         if mine.answer is not REFUSED:
             (self.held if mine.answer is GRANTED else self.waiting).add(mine.number)

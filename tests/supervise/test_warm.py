@@ -10,6 +10,7 @@ import sys
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -19,9 +20,10 @@ from serve.machine import descriptors, eventually, gone
 from muxsim.errors import StartError
 from muxsim.spec import Confinement, EnvSpec, Limits
 from muxsim.supervise import descriptors as descriptors_left
+from muxsim.supervise import pool as pool_module
 from muxsim.supervise.admission import Capacity, MemoryReading
 from muxsim.supervise.pool import open_pool
-from muxsim.supervise.process import ProcessStartError
+from muxsim.supervise.process import Process, ProcessStartError
 
 pytestmark = pytest.mark.children
 
@@ -116,11 +118,16 @@ def waiting(pool):
     return [slot.process.pid for slot in pool._warm._waiting.values()]
 
 
-async def run_once(pool, spec, *, seed=7, session="s"):
+async def run_once(pool, spec, *, seed=7, session="s", now=False):
     """One session from start to end: what it told, its process id and the last lines it wrote."""
-    lease = await pool.acquire(spec)
     listener = Listener()
-    backend = await pool.start(lease, seed=seed, session=session, listener=listener)
+    started = {"seed": seed, "session": session, "listener": listener}
+    if now:
+        lease = pool.acquire_now(spec)
+        backend = pool.start_now(lease, **started)
+    else:
+        lease = await pool.acquire(spec)
+        backend = await pool.start(lease, **started)
     pid = backend.pid
     async with trio.open_nursery() as nursery:
         nursery.start_soon(backend.run)
@@ -213,6 +220,84 @@ async def test_who_comes_when_none_is_ready_gets_a_fresh_process(package):
             await pool.release(lease)
         assert len(pids) == 2
         assert (of(pool, spec).hits, of(pool, spec).misses) == (1, 1)
+
+
+# ---- without waiting
+
+
+async def test_who_finds_a_process_ready_has_it_without_waiting(package):
+    spec = node(package)
+    async with some_pool(spec) as pool:
+        (slot,) = waiting(pool)
+        told, pid, _ = await run_once(pool, spec, now=True)
+        assert (pid, told["late"][0]) == (slot, "7")
+        assert (of(pool, spec).hits, of(pool, spec).misses) == (1, 0)
+
+
+def start_at_once(pool, spec):
+    """What comes of a start that may not wait; afterwards an ordinary one works, with a process that waited."""
+    lease = pool.acquire_now(spec)
+    backend = lease and pool.start_now(lease, seed=1, session="s", listener=Listener())
+    assert pool.statistics().leases.held == 0
+    return backend
+
+
+async def test_nobody_waits_for_a_process_that_is_not_ready_and_it_counts_as_no_miss(package):
+    spec = node(package)
+    async with some_pool(spec) as pool:
+        await pool._warm.give_up()
+        assert start_at_once(pool, spec) is None
+        assert of(pool, spec).misses == 0
+        await run_once(pool, spec)
+        assert of(pool, spec).misses == 1
+
+
+async def test_what_cannot_be_used_at_once_is_left_to_who_may_wait(package, monkeypatch):
+    spec = node(package, env={"LONG": "x" * 5000})  # its order may not fit into the pipe
+    async with some_pool(spec) as pool:
+        assert start_at_once(pool, spec) is None
+        await run_once(pool, spec)
+        assert of(pool, spec).hits == 1
+    spec = node(package)
+    async with some_pool(spec) as pool:
+        with monkeypatch.context() as patched:
+            patched.setattr(Process, "has_exited", lambda _: True)
+            assert start_at_once(pool, spec) is None
+        (package / "tell.js").write_text((package / "tell.js").read_text() + "\n")
+        assert start_at_once(pool, spec) is None
+        assert of(pool, spec).hits == 0
+        await run_once(pool, spec)
+
+
+async def test_a_process_whose_pipes_cannot_be_used_is_ended(package, monkeypatch):
+    spec = node(package)
+    async with some_pool(spec) as pool:
+        (slot,) = waiting(pool)
+
+        def no_more(*_):
+            raise OSError(24, "too many")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(pool_module, "Backend", no_more)
+            assert start_at_once(pool, spec) is None
+        await gone(slot)
+
+
+async def test_nobody_has_a_process_at_once_whose_place_is_taken_or_whom_memory_is_short_for(package, monkeypatch):
+    spec = node(package, warm=2)
+    async with some_pool(spec, limit=1) as pool:
+        lease = await pool.acquire(spec)
+        assert pool.acquire_now(spec) is None
+        await pool.release(lease)
+        short = MemoryReading(2, 1, "here")
+        monkeypatch.setattr(pool, "_meter", SimpleNamespace(waits=False, read_now=lambda: short))
+        assert pool.acquire_now(spec) is None
+        monkeypatch.setattr(pool, "_meter", SimpleNamespace(waits=True))
+        assert pool.acquire_now(spec) is None
+        monkeypatch.setattr(pool, "_meter", None)
+        lease = pool.acquire_now(spec)
+        assert lease is not None
+        await pool.release(lease)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
