@@ -17,7 +17,7 @@ from muxsim.mcpgym.errors import EnvironmentFailed
 from muxsim.mcpgym.observation import Content, Describe, Env, Form, FrameSize, Observer
 from muxsim.mcpgym.protocol import Endpoint
 from muxsim.mcpgym.tools import Tool, function_tool, step_tool
-from muxsim.mcpgym.wire import Connection, take_wire
+from muxsim.mcpgym.wire import Connection
 
 SEED_VARIABLE = "MUXSIM_SEED"
 
@@ -189,12 +189,12 @@ class GymServer:
         with Connection(endpoint.server) as connection:
             self._options = self.parser.parse_args(arguments)
             seed = self._chosen_seed()
-            wire = take_wire()
+            connection.divert()
             if self._observer.shows_images:
                 _draw_off_screen()
             self._begin(endpoint, seed)
             try:
-                connection.serve(wire)
+                connection.serve()
             finally:
                 self.env.close()
 

@@ -13,7 +13,6 @@ from typing import Any, TypeAlias, cast
 import anyio
 import sniffio
 from mcp.server.lowlevel import Server
-from mcp.server.models import InitializationOptions
 from mcp.server.stdio import stdio_server
 
 from muxsim.mcpgym.pipes import PipeReader, PipeWriter, without_blocking
@@ -24,37 +23,27 @@ Wire: TypeAlias = tuple[anyio.AsyncFile[str] | PipeReader, anyio.AsyncFile[str] 
 """In and out, as text."""
 
 
-def take_wire() -> Wire:
-    """Move the wire off fd 0 and 1, for as long as the process lives.
-
-    From here on fd 0 is empty and fd 1 is stderr, so that nothing that environment code, a C library or a
-    child process prints can get between the messages. The SDK's own diversion ends with the connection, and
-    what Python or C still hold in their buffers for stdout would then be written to the wire as the process
-    exits.
-    """
-    wire_in, wire_out = _moved(_STDIN), _moved(_STDOUT)
-    _redirect(os.open(os.devnull, os.O_RDONLY), _STDIN)
-    _redirect(os.dup(_STDERR), _STDOUT)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Flushes what was printed before, and puts prints into the log at once and in order.
-        sys.stdout.reconfigure(line_buffering=True)
-    return _reading(wire_in), _writing(wire_out)
-
-
 class Connection:
-    """The one connection of a server: made, up to where it waits for a first line, before there is a wire.
+    """A server's one connection, over the stdin and stdout of the process: made up to where it waits for a first line.
 
-    `serve` then does no more than what needs one. Meanwhile no event loop runs, so that others may run theirs.
+    `divert` and `serve` do then no more than what is left. No event loop runs meanwhile, so that others may run theirs.
+
+    Raises: OSError: stdin or stdout is closed.
     """
 
     def __init__(self, server: Server[Any]) -> None:
         _require_standard_streams()
         self._server = server
         self._options = server.create_initialization_options()
+        self._lines_from, self._out = cast(
+            "tuple[anyio.AsyncFile[str], anyio.AsyncFile[str]]",  # all that the SDK uses of them
+            (_reading(_moved(_STDIN)), _writing(_moved(_STDOUT))),
+        )
+        self._nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)  # else it would be everybody's loop
         self._loop = self._runner.get_loop()
-        self._wire: asyncio.Future[Wire] = self._loop.create_future()
         self._is_awaited = self._loop.create_future()
+        self._may_begin = self._loop.create_future()
         self._talk = self._loop.create_task(self._begin())
         self._loop.run_until_complete(self._ready())
 
@@ -64,7 +53,22 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         self._runner.close()
 
-    def serve(self, wire: Wire) -> None:
+    def divert(self) -> None:
+        """Move the wire off fd 0 and 1, for as long as the process lives.
+
+        From here on fd 0 is empty and fd 1 is stderr, so that nothing that environment code, a C library or a
+        child process prints can get between the messages. The SDK's own diversion ends with the connection, and
+        what Python or C still hold in their buffers for stdout would then be written to the wire as the process
+        exits.
+        """
+        os.dup2(self._nothing, _STDIN)
+        os.dup2(_STDERR, _STDOUT)
+        os.close(self._nothing)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # Flushes what was printed before, and puts prints into the log at once and in order.
+            sys.stdout.reconfigure(line_buffering=True)
+
+    def serve(self) -> None:
         """Serve it, until stdin ends."""
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             # What is no pipe is read in a thread that no KeyboardInterrupt reaches: it would wait for the next line.
@@ -72,19 +76,20 @@ class Connection:
         # What was imported stays until the end: collecting it once more then takes 150 ms of the way out.
         gc.freeze()
         self._options.instructions = self._server.instructions  # which may have come after the options were made
-        self._wire.set_result(wire)
+        self._may_begin.set_result(None)
         self._loop.run_until_complete(self._talk)
 
     async def _begin(self) -> None:
         # As `anyio.run` does it: else anyio finds out with every move.
         sniffio.current_async_library_cvar.set("asyncio")
-        lines, out = cast("tuple[anyio.AsyncFile[str], anyio.AsyncFile[str]]", (self._lines(), _Out(self._wire)))
-        await _talk(self._server, lines, out, self._options)
+        lines = cast("anyio.AsyncFile[str]", self._lines())
+        async with stdio_server(lines, self._out) as (incoming, outgoing):
+            await self._server.run(incoming, outgoing, self._options)
 
     async def _lines(self) -> AsyncIterator[str]:
         self._is_awaited.set_result(None)
-        reader, _ = await self._wire
-        async for line in reader:
+        await self._may_begin
+        async for line in self._lines_from:
             yield line
 
     async def _ready(self) -> None:
@@ -92,30 +97,11 @@ class Connection:
         await asyncio.sleep(0)  # those who wait for the line get to where they do
 
 
-class _Out:
-    """Where a connection writes to, as soon as there is a wire."""
-
-    def __init__(self, wire: "asyncio.Future[Wire]") -> None:
-        self._wire = wire
-
-    async def write(self, text: str) -> None:
-        await (await self._wire)[1].write(text)
-
-    async def flush(self) -> None:
-        await (await self._wire)[1].flush()
-
-
 async def converse(server: Server[Any], wire: Wire) -> None:
     """Serve one connection on the loop that runs, until `wire` ends."""
     wire_in, wire_out = cast("tuple[anyio.AsyncFile[str], anyio.AsyncFile[str]]", wire)  # all that the SDK uses of them
-    await _talk(server, wire_in, wire_out, server.create_initialization_options())
-
-
-async def _talk(
-    server: Server[Any], lines: anyio.AsyncFile[str], out: anyio.AsyncFile[str], options: InitializationOptions
-) -> None:
-    async with stdio_server(lines, out) as (incoming, outgoing):
-        await server.run(incoming, outgoing, options)
+    async with stdio_server(wire_in, wire_out) as (incoming, outgoing):
+        await server.run(incoming, outgoing, server.create_initialization_options())
 
 
 def _reading(descriptor: int) -> anyio.AsyncFile[str] | PipeReader:
@@ -147,8 +133,3 @@ def _require_standard_streams() -> None:
         os.fstat(_STDERR)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), _STDERR)
-
-
-def _redirect(source: int, target: int) -> None:
-    os.dup2(source, target)
-    os.close(source)
