@@ -83,19 +83,9 @@ class ByRequest:
 
 
 def open_session(port: int, manner: Manner, environment: Environment, seed: int) -> tuple[float, HttpLane]:
-    """Seconds from the first request to the first result, and the live session."""
-    lane = HttpLane("127.0.0.1", port, manner.path(environment, seed))
-    try:
-        begun = time.perf_counter()
-        messages = manner.messages(lane, environment, seed)
-        with contextlib.suppress(StopIteration):
-            message = next(messages)
-            while True:
-                message = messages.send(converse(lane, message))
-        return time.perf_counter() - begun, lane
-    except BaseException:
-        lane.close()
-        raise
+    """Seconds from the first byte of the first request to the first result, and the live session."""
+    _, (opening,) = open_at_once(port, manner, environment, [seed])
+    return opening.seconds, opening.lane
 
 
 def first_call(environment: Environment) -> bytes:
@@ -114,10 +104,11 @@ class Opening:
         self.lane = HttpLane("127.0.0.1", port, manner.path(environment, seed))
         self.seconds = 0.0
         self._messages = manner.messages(self.lane, environment, seed)
+        self._first = self.lane.request(next(self._messages))
 
     def begin(self) -> None:
         self._begun = time.perf_counter()
-        self._send(next(self._messages))
+        self._send(self._first)
 
     def readable(self) -> bool:
         """Go on with what has come; True when the first call is answered."""
@@ -129,11 +120,10 @@ class Opening:
         except StopIteration:
             self.seconds = time.perf_counter() - self._begun
             return True
-        self._send(following)
+        self._send(self.lane.request(following))
         return False
 
-    def _send(self, body: bytes) -> None:
-        data = self.lane.request(body)
+    def _send(self, data: bytes) -> None:
         if os.write(self.lane.write_fd, data) != len(data):
             raise BrokenRun("the server does not read")
 
@@ -143,6 +133,15 @@ def open_at_once(
 ) -> tuple[float, list[Opening]]:
     """Ask for a session of each seed at once; seconds until each has answered its first call."""
     openings = [Opening(port, manner, environment, seed) for seed in seeds]
+    try:
+        return _await_all(openings), openings
+    except BaseException:
+        for opening in openings:
+            opening.lane.close()
+        raise
+
+
+def _await_all(openings: Sequence[Opening]) -> float:
     by_fd = {opening.lane.read_fd: opening for opening in openings}
     with contextlib.closing(select.epoll()) as poll:
         for fd in by_fd:
@@ -157,4 +156,4 @@ def open_at_once(
                 raise BrokenRun(f"{waiting} sessions did not answer in {START_TIMEOUT:.0f} s")
             for fd, _ in ready:
                 waiting -= by_fd[fd].readable()
-        return time.perf_counter() - begun, openings
+        return time.perf_counter() - begun

@@ -35,13 +35,15 @@ class Pages:
             self._madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
     def study(self, pid: int) -> None:
-        """Remember which pages this fork has for itself; nothing, if it is gone or may not be looked at."""
+        """Remember which pages this fork has for itself, unless another had more, or it may not be looked at."""
         try:
             with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as pagemap:
                 found = [self._written(pagemap, start, end) for start, end in self._own_mappings()]
         except (OSError, ValueError):
             return
-        self.ranges = [each for ranges in found for each in ranges]
+        ranges = [each for one in found for each in one]
+        if sum(size for _, size in ranges) > sum(size for _, size in self.ranges):
+            self.ranges = ranges
 
     def copy(self) -> None:
         """In a fork: have these pages for itself."""

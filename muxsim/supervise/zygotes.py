@@ -55,10 +55,11 @@ LEARNER_PATIENCE: Final = 3.0
 # Sessions wait for a zygote that imports for so many times as long as the learner needed, and at least these seconds.
 IMPORT_PATIENCE: Final = 3.0
 LEAST_PATIENCE: Final = 5.0
-# The pages of a fork are looked at when it has said so many things: a handshake and a first result, and some more.
-STUDIED_AT: Final = (2, 4)
+# The pages of a fork are looked at when it has said so many things: a first result, before that the answer to a
+# handshake where the protocol has one, and some more.
+STUDIED_AT: Final = (1, 2, 4)
 # So often for each zygote: all of its forks begin alike.
-MOST_STUDIES: Final = 4
+MOST_STUDIES: Final = 6
 
 _HERE = Path(__file__).parent
 _STDERR_KEPT = 2000

@@ -366,19 +366,20 @@ def private(pid):
         return sum(int(line.split()[1]) for line in file if line.startswith("Private_Dirty"))
 
 
-async def test_a_fork_that_waits_has_copies_of_the_pages_that_its_like_have_written_to(tmp_path):
+@pytest.mark.parametrize(("said", "studies"), [(1, 1), (4, 3)])
+async def test_a_fork_that_waits_has_copies_of_the_pages_that_its_like_have_written_to(tmp_path, said, studies):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "heavy.py").write_text("WORDS = [str(number) * 9 for number in range(100_000)]\n")
     say = "print(json.dumps({'jsonrpc': '2.0', 'method': 'told', 'params': []}), flush=True)\n"
     # Each word is counted as in use, and no more, while this goes through them.
-    text = f"import heavy, json\nLETTERS = sum(map(len, heavy.WORDS))\n{3 * say}"
+    text = f"import heavy, json\nLETTERS = sum(map(len, heavy.WORDS))\n{(said - 1) * say}"
     spec, _ = begins(tmp_path, text, warm=None, env={"PYTHONPATH": str(tmp_path / "site")})
     async with waiting_pool(spec) as pool:
         (slot,) = waiting(pool)
         before = private(slot)
         async with Played(pool, spec, 1) as played:
             assert played.backend.pid == slot
-            await eventually(lambda: zygote_of(pool).studies == 2)
+            await eventually(lambda: zygote_of(pool).studies == studies)
         await ready(pool, spec)
         (slot,) = waiting(pool)
         await eventually(lambda: private(slot) > before + 5_000)
