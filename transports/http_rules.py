@@ -153,17 +153,23 @@ class HostRules:
 
     def check(self, headers: RawHeaders) -> None:
         """Raise 400, 403 or 421 for a request that did not come from where it should."""
-        hosts = [value.decode("latin-1").strip() for name, value in headers if name == b"host"]
+        hosts, origins, foreign = [], [], False
+        for name, value in headers:
+            if name == b"host":
+                hosts.append(value.decode("latin-1").strip())
+            elif name == b"origin":
+                origins.append(value.decode("latin-1").strip())
+            elif name == b"sec-fetch-site":
+                foreign = foreign or value not in _OWN_SITE
         if len(hosts) != 1:
             raise HTTPRefusal(400, "exactly one Host header is needed")
         if not self.allows_host(hosts[0]):
             raise HTTPRefusal(421, f"host {hosts[0]!r} is not served here; name it in server.allowed_hosts")
-        origins = [value.decode("latin-1").strip() for name, value in headers if name == b"origin"]
         for origin in origins:
             if not self.allows_origin(origin, hosts[0]):
                 raise HTTPRefusal(403, f"origin {origin!r} is not allowed; name it in server.allowed_origins")
         # A page's <img>, <script> or link names no origin, but the browser says that it is of another site.
-        if not origins and any(name == b"sec-fetch-site" and value not in _OWN_SITE for name, value in headers):
+        if foreign and not origins:
             raise HTTPRefusal(403, "this came from a page of another site; ask with fetch or EventSource")
 
     def allows_host(self, host: str) -> bool:

@@ -211,16 +211,16 @@ class Admission:
         ``failures`` and ``window`` are the environment's max_failed_starts and failed_start_window. A ``client`` of
         None is this program itself, on which there is no bound of its own.
         """
+        if (verdict := self.ask_now(env, client, now, failures=failures, window=window)) is not None:
+            return [verdict]
         self._last += 1
         if self._closed is not None:
             return [Verdict(self._last, Answer.REFUSED, self._closed)]
         breaker = self._breaker(env, failures, window)
         if refusal := self._refusal(env, client, breaker, now):
             return [self._refuse(self._last, refusal)]
-        wish = self._wishes[self._last] = _Wish(self._last, env, client)
+        wish = self._new_wish(env, client)
         self._queue.add(wish)
-        if client is not None:
-            self._of_client[client] += 1
         verdicts = {verdict.number: verdict for verdict in self.advance(now)}
         # A place is free for as many as wait only for others to have started.
         if len(self._queue) > self.capacity.max_pending + max(0, self.capacity.max_sessions - self._held):
@@ -232,11 +232,21 @@ class Admission:
             self._reached[self._bottleneck()] += 1
         return [mine, *verdicts.values()]
 
-    def lets_nobody_wait(self, env: str, now: float, *, failures: int = 0, window: float = 0.0) -> bool:
-        """Whether `ask` would grant a lease at once, unless it refuses it."""
+    def ask_now(
+        self, env: str, client: str | None, now: float, *, failures: int = 0, window: float = 0.0
+    ) -> Verdict | None:
+        """As `ask`, unless one would have to wait, or others do: None, and nothing has happened."""
         if self._closed is not None or len(self._queue) or not self._has_room():
-            return False
-        return self._unproven[env] < self._breaker(env, failures, window).room(now)
+            return None
+        breaker = self._breaker(env, failures, window)
+        if self._unproven[env] >= breaker.room(now):
+            return None
+        self._last += 1
+        if refusal := self._refusal(env, client, breaker, now):
+            return self._refuse(self._last, refusal)
+        wish = self._new_wish(env, client)
+        self._grant(wish, now)
+        return Verdict(wish.number, Answer.GRANTED)
 
     def give_up(self, number: int) -> None:
         """Leave the queue: whoever waited has gone."""
@@ -406,6 +416,12 @@ class Admission:
     def _refuse(self, number: int, refusal: Refusal) -> Verdict:
         self._reached[refusal.setting] += 1
         return Verdict(number, Answer.REFUSED, refusal)
+
+    def _new_wish(self, env: str, client: str | None) -> _Wish:
+        wish = self._wishes[self._last] = _Wish(self._last, env, client)
+        if client is not None:
+            self._of_client[client] += 1
+        return wish
 
     def _grant(self, wish: _Wish, now: float) -> None:
         wish.held = True

@@ -152,11 +152,9 @@ class Pool:
             if reading is None or reading.over:
                 return None
             self._admission.measured(reading)
-        now, breaks = trio.current_time(), _breaks_of(spec)
-        if not self._admission.lets_nobody_wait(spec.name, now, **breaks):
+        verdict = self._admission.ask_now(spec.name, client, trio.current_time(), **_breaks_of(spec))
+        if verdict is None:
             return None
-        verdict, *others = self._admission.ask(spec.name, client, now, **breaks)
-        self._carry_out(others)
         if verdict.refusal is not None:
             raise _busy(verdict.refusal)
         return Lease(verdict.number, prepared)

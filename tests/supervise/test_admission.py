@@ -54,26 +54,31 @@ def test_leases_are_granted_up_to_the_limit_then_queued_then_refused(max_session
 
 
 @pytest.mark.parametrize(
-    ("asked", "bounds", "promised"),
+    ("asked", "bounds", "answer"),
     [
-        (0, {}, True),
-        (1, {"max_sessions": 2}, True),
-        (2, {"max_sessions": 2}, False),
-        (2, {"max_starting": 2}, False),
-        (3, {"max_sessions": 2, "max_pending": 1}, False),
+        (0, {}, GRANTED),
+        (1, {"max_sessions": 2}, GRANTED),
+        (2, {"max_sessions": 2}, None),
+        (2, {"max_starting": 2}, None),
+        (3, {"max_sessions": 2, "max_pending": 1}, None),
+        (1, {"max_sessions_per_client": 1}, REFUSED),
     ],
 )
-def test_it_can_be_told_beforehand_whether_anybody_would_have_to_wait(asked, bounds, promised):
+def test_who_does_not_want_to_wait_is_told_when_they_would_have_to(asked, bounds, answer):
     one = admission(**bounds)
     for _ in range(asked):
-        ask(one)
-    assert one.lets_nobody_wait("game", 0.0) == promised
+        ask(one, client="x")
+    before = one.statistics(0.0)
+    verdict = one.ask_now("game", "x", 0.0)
+    assert (verdict and verdict.answer) == answer
+    if verdict is None:
+        assert one.statistics(0.0) == before
 
 
-def test_who_is_turned_away_would_not_be_let_in_at_once():
+def test_who_is_turned_away_is_not_let_in_at_once():
     one = admission()
     one.turn_away("closing")
-    assert not one.lets_nobody_wait("game", 0.0)
+    assert one.ask_now("game", None, 0.0) is None
 
 
 def test_a_refusal_names_the_settings_and_says_when_to_come_back():
@@ -455,13 +460,20 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(env=st.sampled_from("AB"), client=st.sampled_from(["x", "y", None]))
     def ask(self, env, client):
-        promised = self.one.lets_nobody_wait(env, self.now, failures=2, window=5)
         mine, *others = self.one.ask(env, client, self.now, failures=2, window=5)
-        assert not promised or (mine.answer is not QUEUED and not others)
         self.client[mine.number] = client
         if mine.answer is not REFUSED:
             (self.held if mine.answer is GRANTED else self.waiting).add(mine.number)
         self.note(others)
+
+    @rule(env=st.sampled_from("AB"), client=st.sampled_from(["x", "y", None]))
+    def ask_now(self, env, client):
+        mine = self.one.ask_now(env, client, self.now, failures=2, window=5)
+        assert mine is None or not self.waiting
+        if mine is not None and mine.answer is not REFUSED:
+            assert mine.answer is GRANTED
+            self.client[mine.number] = client
+            self.held.add(mine.number)
 
     @rule(seconds=st.sampled_from([0.5, 2.0, 10.0]))
     def pass_time(self, seconds):
