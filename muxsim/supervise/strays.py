@@ -99,7 +99,7 @@ def find_strays(of: int | None = None) -> list[Stray]:
             # Below it may be another muxsim's, which has a launcher of its own.
             nearer = owner_by_mark(member)
             if member not in spared and (nearer is None or nearer.is_gone()):
-                age = uptime - stat_of.started / os.sysconf("SC_CLK_TCK")
+                age = max(0.0, uptime - stat_of.started / os.sysconf("SC_CLK_TCK"))  # it may be younger than this look
                 found[member] = Stray(member, stat_of, nearer or owner, _command(member), age)
     return sorted(found.values(), key=lambda stray: stray.age, reverse=True)
 

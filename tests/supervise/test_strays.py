@@ -6,6 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -90,6 +91,17 @@ def test_a_process_whose_launcher_is_gone_is_a_stray_with_all_below_it(mark):
         assert all(0 <= one.age < 60 for one in found)
         assert end_strays(found) == []
         assert process.wait(5) == -15
+
+
+@pytest.mark.children
+def test_a_stray_that_began_after_the_look_at_the_clock_is_of_no_age(monkeypatch):
+    owner = dead_owner()
+    monkeypatch.setattr(time, "clock_gettime", lambda _: 0.0)
+    with marked(token_of(owner), STUBBORN) as process:
+        process.stdout.readline()
+        found = [one for one in find_strays() if one.owner == owner]
+        assert [one.age for one in found] == [0.0]
+        end_strays(found, polite=0.1)
 
 
 @pytest.mark.children
