@@ -15,7 +15,7 @@ guardian.py:
 
 A fork is orphaned at once, so that the guardian, the nearest subreaper, becomes its parent. It then waits on its stdin
 for its order (supervise/prepared.py), and runs the script as `__main__`. One that is `early`, before there is a
-session, has time to copy the pages that it will write to (pages.py); with a fourth descriptor it may run its script
+session, has time to fetch the pages that it will use (pages.py); with a fourth descriptor it may run its script
 before all of its order is known (late.py).
 """
 
@@ -494,7 +494,7 @@ class Zygote:
         for fd in fds[:3]:
             os.close(fd)
         if early:
-            self._pages.copy()
+            self._pages.fetch()
         order = take_order()
         if order["umask"] is not None:
             os.umask(order["umask"])

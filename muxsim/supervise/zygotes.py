@@ -216,7 +216,7 @@ class Zygote:
         return Prepared(process, late_fd)
 
     def study(self, pid: int) -> None:
-        """Have it see what a fork of it has written to in memory, which later forks then copy early."""
+        """Have it see which pages a fork of it uses, which later forks then fetch early."""
         self.studies += 1
         with contextlib.suppress(OSError):
             wire.send(self._channel, wire.pack({"kind": "study", "pid": pid}))

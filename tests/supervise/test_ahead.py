@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -381,5 +382,31 @@ async def test_a_fork_that_waits_has_copies_of_the_pages_that_its_like_have_writ
             assert played.backend.pid == slot
             await eventually(lambda: zygote_of(pool).studies == studies)
         await ready(pool, spec)
+        await hit(pool, spec)  # a slot that may have been made before the last study was over
+        await ready(pool, spec)
         (slot,) = waiting(pool)
         await eventually(lambda: private(slot) > before + 5_000)
+
+
+def at_hand(pid, library):
+    """KiB of a library's file that a process reads without asking the kernel."""
+    with open(f"/proc/{pid}/smaps") as file:
+        entries = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", file.read(), flags=re.MULTILINE)
+    return sum(int(re.search(r"^Rss: +(\d+)", entry, re.MULTILINE)[1]) for entry in entries if library in entry)
+
+
+async def test_a_fork_that_waits_has_at_hand_what_its_like_have_read_of_libraries(tmp_path):
+    # A table of a megabyte, of which an import reads next to nothing.
+    text = "import json, unicodedata\nNAMES = [unicodedata.name(chr(number), '') for number in range(0x20000)]\n"
+    spec, _ = begins(tmp_path, "SEED = os.environ['MUXSIM_SEED']\n" + text, warm=None)
+    async with waiting_pool(spec) as pool:
+        (slot,) = waiting(pool)
+        before = at_hand(slot, "unicodedata")
+        async with Played(pool, spec, 1) as played:
+            assert played.backend.pid == slot
+            await eventually(lambda: zygote_of(pool).studies == 1)
+        await ready(pool, spec)
+        await hit(pool, spec)  # a slot that may have been made before the study was over
+        await ready(pool, spec)
+        (slot,) = waiting(pool)
+        await eventually(lambda: at_hand(slot, "unicodedata") > before + 300)
