@@ -1,5 +1,6 @@
-"""Lines of text over a pipe without a worker thread, in the form in which the SDK reads and writes them."""
+"""Lines of text over a pipe without a worker thread."""
 
+import contextlib
 import os
 import stat
 from collections import deque
@@ -71,22 +72,36 @@ class PipeReader:
 
 
 class PipeWriter:
-    """Writes text into a pipe. `descriptor` is a non-blocking one."""
+    """Writes text into a pipe, for any number of tasks. `descriptor` is a non-blocking one.
+
+    A text whose writer was cancelled when some of it was out is not left in pieces: the rest is before the next text,
+    or goes with `drain`.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._rest = memoryview(b"")
+        self._turn = anyio.Lock()
 
     async def write(self, text: str) -> None:
         """Returns when all of it is in the pipe. Raises: BrokenPipeError: nobody reads it any more."""
-        rest = memoryview(text.encode())
-        while rest:
-            try:
-                rest = rest[os.write(self._descriptor, rest) :]
-            except BlockingIOError:
-                await anyio.wait_writable(self._descriptor)
+        while self._rest:
+            await self.drain()
+        self._rest = memoryview(text.encode())
+        self._write_some()
+        if self._rest:
+            await self.drain()
 
-    async def flush(self) -> None:
-        """Nothing is held back."""
+    async def drain(self) -> None:
+        """Returns when nothing is left to be written. Raises as `write` does."""
+        async with self._turn:
+            while self._rest:
+                await anyio.wait_writable(self._descriptor)
+                self._write_some()
+
+    def _write_some(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._rest = self._rest[os.write(self._descriptor, self._rest) :]
 
 
 def without_blocking(descriptor: int, flags: int) -> int | None:

@@ -98,7 +98,7 @@ async def _play(server: Server[Any], messages: _Messages) -> None:
     with _pipe() as (requests_end, requests), _pipe() as (answers, answers_end), anyio.fail_after(_LONGEST):
         wire: Wire = PipeReader(requests_end.fileno()), PipeWriter(answers_end.fileno())
         async with anyio.create_task_group() as both:
-            both.start_soon(converse, server, wire)
+            both.start_soon(converse, server, wire, server.create_initialization_options())
             failure = await _ask(messages(), PipeWriter(requests.fileno()), PipeReader(answers.fileno()))
             requests.close()
     if failure is not None:  # not in there, where it would become a group of errors

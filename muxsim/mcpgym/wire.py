@@ -8,18 +8,19 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import anyio
 import sniffio
 from mcp.server.lowlevel import Server
-from mcp.server.stdio import stdio_server
+from mcp.server.models import InitializationOptions
 
 from muxsim.mcpgym.pipes import PipeReader, PipeWriter, without_blocking
+from muxsim.mcpgym.streams import FileOut, Incoming, Outgoing, TextOut
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
-Wire: TypeAlias = tuple[anyio.AsyncFile[str] | PipeReader, anyio.AsyncFile[str] | PipeWriter]
+Wire: TypeAlias = tuple[AsyncIterator[str], TextOut]
 """In and out, as text."""
 
 
@@ -35,10 +36,7 @@ class Connection:
         _require_standard_streams()
         self._server = server
         self._options = server.create_initialization_options()
-        self._lines_from, self._out = cast(
-            "tuple[anyio.AsyncFile[str], anyio.AsyncFile[str]]",  # all that the SDK uses of them
-            (_reading(_moved(_STDIN)), _writing(_moved(_STDOUT))),
-        )
+        self._wire = self._lines(_reading(_moved(_STDIN))), _writing(_moved(_STDOUT))
         self._nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)  # else it would be everybody's loop
         self._loop = self._runner.get_loop()
@@ -82,14 +80,12 @@ class Connection:
     async def _begin(self) -> None:
         # As `anyio.run` does it: else anyio finds out with every move.
         sniffio.current_async_library_cvar.set("asyncio")
-        lines = cast("anyio.AsyncFile[str]", self._lines())
-        async with stdio_server(lines, self._out) as (incoming, outgoing):
-            await self._server.run(incoming, outgoing, self._options)
+        await converse(self._server, self._wire, self._options)
 
-    async def _lines(self) -> AsyncIterator[str]:
+    async def _lines(self, lines: AsyncIterator[str]) -> AsyncIterator[str]:
         self._is_awaited.set_result(None)
         await self._may_begin
-        async for line in self._lines_from:
+        async for line in lines:
             yield line
 
     async def _ready(self) -> None:
@@ -97,25 +93,24 @@ class Connection:
         await asyncio.sleep(0)  # those who wait for the line get to where they do
 
 
-async def converse(server: Server[Any], wire: Wire) -> None:
+async def converse(server: Server[Any], wire: Wire, options: InitializationOptions) -> None:
     """Serve one connection on the loop that runs, until `wire` ends."""
-    wire_in, wire_out = cast("tuple[anyio.AsyncFile[str], anyio.AsyncFile[str]]", wire)  # all that the SDK uses of them
-    async with stdio_server(wire_in, wire_out) as (incoming, outgoing):
-        await server.run(incoming, outgoing, server.create_initialization_options())
+    lines, out = wire
+    await server.run(Incoming(lines), Outgoing(out), options)
 
 
-def _reading(descriptor: int) -> anyio.AsyncFile[str] | PipeReader:
+def _reading(descriptor: int) -> AsyncIterator[str]:
     if (pipe := without_blocking(descriptor, os.O_RDONLY)) is not None:
         os.close(descriptor)
         return PipeReader(pipe)
-    return anyio.wrap_file(os.fdopen(descriptor, "r", encoding="utf-8", errors="replace", newline="\n"))
+    return aiter(anyio.wrap_file(os.fdopen(descriptor, "r", encoding="utf-8", errors="replace", newline="\n")))
 
 
-def _writing(descriptor: int) -> anyio.AsyncFile[str] | PipeWriter:
+def _writing(descriptor: int) -> TextOut:
     if (pipe := without_blocking(descriptor, os.O_WRONLY)) is not None:
         os.close(descriptor)
         return PipeWriter(pipe)
-    return anyio.wrap_file(os.fdopen(descriptor, "w", encoding="utf-8", newline="\n"))
+    return FileOut(anyio.wrap_file(os.fdopen(descriptor, "w", encoding="utf-8", newline="\n")))
 
 
 def _moved(descriptor: int) -> int:

@@ -135,6 +135,45 @@ async def test_a_long_line_goes_into_a_full_pipe_as_it_empties_while_others_run_
     assert received == ["é" * (LONG // 2), "next"]
 
 
+async def test_lines_of_several_tasks_go_out_whole(pipe):
+    reading, writing = pipe
+    writer = PipeWriter(writing.fileno())
+    wanted = [letter * (LONG // 20) for letter in "abcdef"]
+
+    async def write_all():
+        async with trio.open_nursery() as nursery:
+            for line in wanted:
+                nursery.start_soon(writer.write, line + "\n")
+        writing.close()
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write_all)
+            received = [line async for line in PipeReader(reading.fileno())]
+    assert sorted(received) == wanted
+
+
+@pytest.mark.parametrize("following", [["next\n"], []])
+async def test_the_rest_of_a_line_whose_writer_was_cancelled_goes_out_with_what_follows(pipe, following):
+    reading, writing = pipe
+    writer = PipeWriter(writing.fileno())
+
+    async def write_on():
+        for line in following:
+            await writer.write(line)
+        await writer.drain()
+        writing.close()
+
+    with trio.fail_after(30):
+        with trio.move_on_after(0.01) as scope:
+            await writer.write("x" * LONG + "\n")
+        assert scope.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write_on)
+            received = [line async for line in PipeReader(reading.fileno())]
+    assert received == ["x" * LONG, *(line.strip() for line in following)]
+
+
 async def test_a_pipe_that_nobody_reads_is_an_error(pipe):
     reading, writing = pipe
     reading.close()
