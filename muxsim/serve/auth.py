@@ -222,9 +222,9 @@ def peer_of(call: Call) -> str:
     return str(client[0]) if client else ""
 
 
-def share_of(call: Call) -> str:
+def share_of(caller: Caller, peer: str) -> str:
     """Whose share of the pool a new session counts for: the principal's, or the address's where nobody has a name."""
-    return caller_of(call).name or network_of(peer_of(call))
+    return caller.name or network_of(peer)
 
 
 def too_many_failures(what: str, wait: float) -> HTTPRefusal:

@@ -1,10 +1,10 @@
 """The short way of a common call: from uvicorn's parser to a backend's pipe and back without an ASGI round.
 
 A round of ASGI costs a scope, a cycle, a task and two writes: more CPU than all the rest of the relay. So the POST of a
-known client is handed over as soon as its body is complete, and answered in one write: when the backend answers, or at
-once if nothing is to be answered.
-Whatever is unusual about it, before or after, goes the ordinary way through the gateway, with the same result: this is
-only a short cut.
+known client, or one that becomes a client while a process is ready for it, is handed over as soon as its body is
+complete, and answered in one write: when the backend answers, or at once if nothing is to be answered. Whatever is
+unusual about it, before or after, goes the ordinary way through the gateway, with the same result: this is only a short
+cut.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ import httptools
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from muxsim.serve.auth import known_caller
-from muxsim.serve.callers import Caller
-from muxsim.serve.gateway import Gateway, hand_over
+from muxsim.serve.gateway import Answer, Gateway, hand_over
 from muxsim.serve.mcp_endpoints import HTTPClient
+from muxsim.serve.verdicts import Verdicts
+from transports.asgi import refuse
 from transports.errors import RemoteProtocolError
 from transports.event_stream import EventStream
-from transports.http_rules import Accepts, HTTPRefusal, RawHeaders, accepts, is_modern, protocol_version
+from transports.http_rules import Accepts, HTTPRefusal
 from transports.messages import Kind, Message, RequestId, decode
 
-_REMEMBERED_HEADERS: Final = 1024
 # How often calls are looked at that may have been silent for too long; a timer for each would cost more than they.
 _TICK: Final = 0.1
 # A body that takes longer goes the ordinary way, which has a deadline for it.
@@ -136,20 +135,45 @@ class FastLane(HttpToolsProtocol):
         headers = dict(self.headers)
         session_id = headers.get(b"mcp-session-id")
         if session_id is None:
-            return False
+            return self._shake_hands(body, headers)
         client = self.gateway.endpoints.client(session_id.decode("latin-1"))
         if client is None or not _is_on(client, self.url):
             return False
-        verdict = _usual(self.verdicts, self.gateway, client, self.headers, headers)
-        if verdict is None or not verdict[0].json:
+        verdict = self.verdicts.of(self.headers, headers)
+        if verdict is None or not client.admits(verdict.caller):
             return False
-        wanted, caller = verdict
-        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-        if not self._begin(body, client, wanted, keep_alive):
+        keep_alive = self._keeps_alive()
+        if not self._begin(body, client, verdict.wanted, keep_alive):
             return False
-        if keep_alive and caller.expires == math.inf:
-            self._familiar = _FamiliarHead.of(self._raw, body, session_id, client, wanted, self.scope, self.url)
+        if keep_alive and verdict.caller.expires == math.inf:
+            self._familiar = _FamiliarHead.of(self._raw, body, session_id, client, verdict.wanted, self.scope, self.url)
         return True
+
+    def _shake_hands(self, body: bytes, headers: dict[bytes, bytes]) -> bool:
+        """Take the short way with a handshake that makes a session, if a process is ready for that."""
+        verdict = self.verdicts.of(self.headers, headers)
+        if verdict is None:
+            return False
+        try:
+            message = decode(body)
+        except RemoteProtocolError:
+            return False
+        peer = self.client[0] if self.client else ""
+        try:
+            client = self.gateway.endpoints.handshake_now(self.url, verdict.caller, peer, message)
+        except HTTPRefusal as refusal:
+            self.cycle = request = _ShortRequest(self, self._keeps_alive())  # type: ignore[assignment]
+            self.start_asgi(request, functools.partial(refuse, refusal=refusal))
+            return True
+        if client is None:
+            return False
+        assert message.id is not None
+        self.cycle = call = _Handshake(self, client, message.id, self._keeps_alive())  # type: ignore[assignment]
+        call.begin(message, verdict.wanted)
+        return True
+
+    def _keeps_alive(self) -> bool:
+        return self.parser.get_http_version() != "1.0" and bool(self.parser.should_keep_alive())
 
     def _take_familiar(self, head: _FamiliarHead, data: bytes) -> bool:
         """Take a whole request that has an earlier one's head, which need be neither parsed nor judged again."""
@@ -194,8 +218,8 @@ class FastLane(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         super()._start_asgi_task(cycle, functools.partial(_run, cycle, app))
 
-    def start_asgi(self, call: _ShortCall, stream: EventStream) -> None:
-        """Give a call that turned out to be unusual to the application, as it stands."""
+    def start_asgi(self, call: _ShortRequest, answer: Answer) -> None:
+        """Give a request that turned out to be unusual to the application, which has only to answer it."""
         url = httptools.parse_url(call.url)
         path = url.path.decode("ascii")
         scope = dict(
@@ -205,7 +229,7 @@ class FastLane(HttpToolsProtocol):
             raw_path=self.root_path.encode("ascii") + url.path,
             query_string=url.query or b"",
         )
-        hand_over(scope, call.client.transport, stream)
+        hand_over(scope, answer)
         cycle = RequestResponseCycle(
             scope=scope,  # type: ignore[arg-type]
             transport=self.transport,
@@ -308,18 +332,16 @@ class _FamiliarHead:
         return body if len(body) == int(length) else None
 
 
-class _ShortCall:
-    """A call under way: answered in one write, or given to the application as it stands.
+class _ShortRequest:
+    """A request under way: it stands where uvicorn expects a cycle.
 
-    It stands where uvicorn expects a cycle, so that a pipelined request waits for it and a lost connection is noted.
+    So one that is pipelined waits for it, and a lost connection is noted.
     """
 
-    __slots__ = ("client", "disconnected", "id", "keep_alive", "protocol", "response_complete", "scope", "url")
+    __slots__ = ("disconnected", "keep_alive", "protocol", "response_complete", "scope", "url")
 
-    def __init__(self, protocol: FastLane, client: HTTPClient, id: RequestId, keep_alive: bool) -> None:
+    def __init__(self, protocol: FastLane, keep_alive: bool) -> None:
         self.protocol = protocol
-        self.client = client
-        self.id = id
         self.keep_alive = keep_alive
         self.scope: Any = protocol.scope
         self.url: bytes = protocol.url
@@ -327,12 +349,23 @@ class _ShortCall:
         self.disconnected = False
 
     @property
-    def message_event(self) -> _ShortCall:
+    def message_event(self) -> _ShortRequest:
         """What uvicorn sets when the connection is lost."""
         return self
 
     def set(self) -> None:
         """Nobody waits."""
+
+
+class _ShortCall(_ShortRequest):
+    """A client's request: answered in one write, or given to the application as it stands."""
+
+    __slots__ = ("client", "id")
+
+    def __init__(self, protocol: FastLane, client: HTTPClient, id: RequestId, keep_alive: bool) -> None:
+        super().__init__(protocol, keep_alive)
+        self.client = client
+        self.id = id
 
     def begin(self, message: Message, wanted: Accepts) -> None:
         """Send the request on its way; the answer, a refusal of the router's for one, may be there at once."""
@@ -351,7 +384,11 @@ class _ShortCall:
     def lengthened(self, stream: EventStream) -> None:
         """Something else than its answer comes first."""
         self.protocol.patience.end(self)
-        self.protocol.start_asgi(self, stream)
+        self.protocol.start_asgi(self, self.rest(stream))
+
+    def rest(self, stream: EventStream) -> Answer:
+        """What is left to do, now that it takes longer or streams."""
+        return functools.partial(self.client.transport.resume, stream)
 
     def answered(self, message: Message) -> None:
         """Write the answer."""
@@ -370,6 +407,21 @@ class _ShortCall:
             if not self.keep_alive:
                 protocol.transport.close()
         protocol.on_response_complete()
+
+
+class _Handshake(_ShortCall):
+    """The request that has made a session."""
+
+    __slots__ = ()
+
+    def set(self) -> None:
+        """End the session if the connection is lost first: its id has reached nobody."""
+        if not self.response_complete:
+            self.protocol.gateway.endpoints.drop(self.client)
+
+    def rest(self, stream: EventStream) -> Answer:
+        """As of any call, and no less careful about a lost connection."""
+        return functools.partial(self.protocol.gateway.endpoints.resume_handshake, self.client, stream)
 
 
 class _Patience:
@@ -411,56 +463,7 @@ def _is_on(client: HTTPClient, url: bytes) -> bool:
     return path.decode("latin-1") in client.paths
 
 
-# What a client accepts, and who it is.
-Verdict = tuple[Accepts, Caller]
-Verdicts = dict[tuple[bytes | None, ...], Verdict]
-
-
-def _usual(
-    verdicts: Verdicts, gateway: Gateway, client: HTTPClient, pairs: RawHeaders, headers: dict[bytes, bytes]
-) -> Verdict | None:
-    """What the client accepts, if its headers pass every check; None sends it to the application, which says why.
-
-    A real client sends the same headers with each call, so the verdict is remembered.
-    """
-    if len(headers) != len(pairs):
-        return None
-    get = headers.get
-    # fmt: off
-    key = (
-        get(b"host"), get(b"origin"), get(b"accept"), get(b"content-type"), get(b"mcp-protocol-version"),
-        get(b"authorization"), get(b"sec-fetch-site"),
-    )
-    # fmt: on
-    verdict = verdicts.get(key)
-    if verdict is None:
-        verdict = _judge(gateway, pairs, headers)
-        if verdict is None:
-            return None
-        # A token that expires is looked up each time.
-        if verdict[1].expires == math.inf:
-            if len(verdicts) >= _REMEMBERED_HEADERS:
-                verdicts.clear()
-            verdicts[key] = verdict
-    return verdict if verdict[1] is client.caller or client.admits(verdict[1]) else None
-
-
-def _judge(gateway: Gateway, pairs: RawHeaders, headers: dict[bytes, bytes]) -> Verdict | None:
-    if b"origin" in headers or headers.get(b"content-type") != b"application/json":
-        return None
-    try:
-        gateway.rules.check(pairs)
-        if is_modern(protocol_version(pairs)):
-            return None
-        caller = known_caller(gateway.auth, pairs)
-        return None if caller is None else (accepts(pairs), caller)
-    except HTTPRefusal:
-        return None
-
-
 def fast_lane(gateway: Gateway) -> type[FastLane]:
     """The protocol class for uvicorn's ``http`` option."""
-    verdicts: Verdicts = {}
-    if gateway.auth is not None:
-        gateway.auth.on_change(verdicts.clear)
-    return type("GatewayFastLane", (FastLane,), {"gateway": gateway, "patience": _Patience(), "verdicts": verdicts})
+    shared = {"gateway": gateway, "patience": _Patience(), "verdicts": Verdicts(gateway)}
+    return type("GatewayFastLane", (FastLane,), shared)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route, Router
@@ -15,9 +15,7 @@ from muxsim.serve.api import API
 from muxsim.serve.auth import Authenticator, Guard
 from muxsim.serve.mcp_endpoints import MCPEndpoints
 from transports.asgi import Call, ClientGone, refusal_of, refuse
-from transports.event_stream import EventStream
 from transports.http_rules import HostRules, HTTPRefusal, header
-from transports.streamable_http import StreamableHTTP
 
 _MCP_METHODS = ["GET", "POST", "DELETE"]
 _ALLOWED_HEADERS = [
@@ -34,10 +32,12 @@ _ALLOWED_HEADERS = [
 
 _HANDED_OVER = "muxsim.handed_over"
 
+Answer: TypeAlias = Callable[[Call], Awaitable[None]]
 
-def hand_over(scope: Any, transport: StreamableHTTP, stream: EventStream) -> None:
-    """Mark a request whose message is with the backend already: only its answer is left to do."""
-    scope[_HANDED_OVER] = (transport, stream)
+
+def hand_over(scope: Any, answer: Answer) -> None:
+    """Mark a request that has been taken already: only its answer is left to do."""
+    scope[_HANDED_OVER] = answer
 
 
 class Gateway:
@@ -70,12 +70,13 @@ class Gateway:
         call = Call(scope, receive, send)
         try:
             if _HANDED_OVER in scope:
-                transport, stream = scope[_HANDED_OVER]
-                await transport.resume(stream, call)
+                await scope[_HANDED_OVER](call)
                 return
             self.rules.check(call.headers)
         except HTTPRefusal as refusal:
             await refuse(call, refusal)
+            return
+        except ClientGone:
             return
         origin = header(call.headers, b"origin")
         app: ASGIApp = self._router if origin is None else self._cross_origin

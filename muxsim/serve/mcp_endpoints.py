@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Unpack
 from urllib.parse import parse_qs
 
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
@@ -23,11 +24,12 @@ from muxsim.serve.schemas import ToolSchemas
 from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.attachment import Attachment
 from muxsim.session.session import BACKEND_GONE, Session
-from muxsim.session.sessions import SEED_LIMIT, Sessions
+from muxsim.session.sessions import SEED_LIMIT, Sessions, Wanted
 from muxsim.spec import EnvSpec
 from transports import messages, modern_rules
 from transports.asgi import Call, ClientGone, read_body, respond, while_waited_for
 from transports.errors import RemoteProtocolError
+from transports.event_stream import EventStream
 from transports.http_rules import (
     SESSION_HEADER,
     VERSION_HEADER,
@@ -43,6 +45,8 @@ from transports.sse import SSE
 from transports.streamable_http import SingleExchange, StreamableHTTP, StreamTimes
 
 _CLIENT_ID_BYTES: Final = 16
+# As the routes of the gateway have them, written in the usual way.
+_IMPLICIT: Final = re.compile(r"/mcp|/envs/([^/%]+)/mcp")
 
 
 @dataclass(frozen=True)
@@ -120,12 +124,15 @@ class MCPEndpoints:
     async def implicit(self, call: Call, env: str | None) -> None:
         """``/mcp`` and ``/envs/<env>/mcp``: the handshake makes a session."""
         await self._mcp(
-            call, lambda: self._shared_session(env), lambda message: self._handshake(call, env, message), _view(call)
+            call,
+            lambda: self._shared_session(env),
+            lambda message: self._handshake(call, env, message),
+            _view(caller_of(call)),
         )
 
     async def of_session(self, call: Call, session_id: str) -> None:
         """``/s/<id>/mcp``: a client of a session that is there."""
-        await self._of_session(call, session_id, _view(call))
+        await self._of_session(call, session_id, _view(caller_of(call)))
 
     async def agent_of_session(self, call: Call, session_id: str) -> None:
         """``/s/<id>/agent/mcp``: as `of_session`, for a client that must not see the control plane."""
@@ -172,7 +179,7 @@ class MCPEndpoints:
             await self.known_client(call).transport.post(message, call)
         elif is_modern(header(call.headers, VERSION_HEADER)) or modern_rules.claims_modern(message):
             await self._modern(call, await modern_session(), message, view)
-        elif message.kind is Kind.REQUEST and message.method == "initialize":
+        elif _is_handshake(message):
             protocol_version(call.headers)
             await handshake(message)
         else:
@@ -203,10 +210,11 @@ class MCPEndpoints:
         return client
 
     async def _delete(self, call: Call, client: HTTPClient) -> None:
-        self._drop(client)
+        self.drop(client)
         await respond(call, 204)
 
-    def _drop(self, client: HTTPClient) -> None:
+    def drop(self, client: HTTPClient) -> None:
+        """End a client, and its session if it has made that."""
         self._clients.pop(client.transport.id, None)
         client.transport.close()
         client.attachment.disconnected()
@@ -219,7 +227,9 @@ class MCPEndpoints:
         spec = self._spec(name, message.id)
         with _refusing(message.id, 200):  # a client shows a JSON-RPC error, but not an HTTP body
             session = await self.open(call, spec, seed)
-        await self._attach(call, _view(call)(session, "streamable-http", ends_session=not spec.shared), message)
+        await self._attach(
+            call, _view(caller_of(call))(session, "streamable-http", ends_session=not spec.shared), message
+        )
 
     async def open(
         self, call: Call, spec: EnvSpec, seed: int | None, *, id: str | None = None, ttl: float | None = None
@@ -227,30 +237,61 @@ class MCPEndpoints:
         """A session for whoever asks, or the one for all. Raises as `Sessions.open` does, and `ClientGone`."""
         if spec.shared:
             return await while_waited_for(call, self._bridge.call(self._sessions.shared, spec.name))
-        wish: dict[str, Any] = {"seed": seed, "id": id, "ttl": ttl}
-        wish.update(client=share_of(call), owner=caller_of(call).name)
-        session = self._sessions.open_now(spec.name, **wish)
+        wanted = _wanted(caller_of(call), peer_of(call), seed=seed, id=id, ttl=ttl)
+        session = self._sessions.open_now(spec.name, **wanted)
         if session is None:
-            later = functools.partial(self._sessions.open, spec.name, **wish)
+            later = functools.partial(self._sessions.open, spec.name, **wanted)
             session = await while_waited_for(call, self._bridge.call(later))
         return session
 
+    def handshake_now(self, url: bytes, caller: Caller, peer: str, message: Message) -> HTTPClient | None:
+        """The client that a POST of a handshake to `implicit` makes, if a process is ready for its session.
+
+        What it said is not handed on yet. None if it is for `implicit` to see. Raises a refusal of the session.
+        """
+        path, _, query_string = url.decode("latin-1").partition("?")
+        implicit = _IMPLICIT.fullmatch(path)
+        if implicit is None or not _is_handshake(message):
+            return None
+        query = parse_qs(query_string, keep_blank_values=True)
+        try:
+            spec = self._spec(self._env_name(implicit[1], query, message.id), message.id)
+            seed = seed_from(query, message.id)
+        except HTTPRefusal:
+            return None
+        if spec.shared:
+            return None
+        with _refusing(message.id, 200):
+            session = self._sessions.open_now(spec.name, **_wanted(caller, peer, seed=seed))
+        if session is None:
+            return None
+        return self._client(_view(caller)(session, "streamable-http", ends_session=True), caller, path)
+
+    async def resume_handshake(self, client: HTTPClient, stream: EventStream, call: Call) -> None:
+        """Answer a handshake that `handshake_now` began, and that takes longer or streams."""
+        await self._unless_gone(client, call, client.transport.resume(stream, call))
+
     async def _attach(self, call: Call, attachment: Attachment, message: Message) -> None:
         """Make a client of whoever sent this handshake, and answer it."""
+        client = self._client(attachment, caller_of(call), call.scope["path"])
+        await self._unless_gone(client, call, client.transport.post(message, call))
+
+    def _client(self, attachment: Attachment, caller: Caller, path: str) -> HTTPClient:
         session = attachment.session
         id = session.id if attachment.ends_session else secrets.token_hex(_CLIENT_ID_BYTES)
         transport = StreamableHTTP(id, attachment, self._settings.times)
         attachment.connect(transport)
         session.attach(attachment)
-        paths = {call.scope["path"]}
-        if attachment.ends_session:
-            paths.add(f"/s/{session.id}/mcp")
-        client = self._clients[id] = HTTPClient(transport, attachment, frozenset(paths), caller_of(call))
+        paths = {path, f"/s/{session.id}/mcp"} if attachment.ends_session else {path}
+        client = self._clients[id] = HTTPClient(transport, attachment, frozenset(paths), caller)
+        return client
+
+    async def _unless_gone(self, client: HTTPClient, call: Call, answering: Coroutine[Any, Any, None]) -> None:
         try:
-            await while_waited_for(call, transport.post(message, call))
+            await while_waited_for(call, answering)
         except ClientGone:
             # Its id has reached nobody, so nobody could use this client, or end it.
-            self._drop(client)
+            self.drop(client)
             raise
 
     # ---- revisions without a handshake
@@ -315,7 +356,7 @@ class MCPEndpoints:
 
     async def _serve_sse(self, call: Call, session: Session, endpoint: str, *, ends_session: bool) -> None:
         id = secrets.token_hex(_CLIENT_ID_BYTES)
-        attachment = _view(call)(session, "sse", ends_session=ends_session)
+        attachment = _view(caller_of(call))(session, "sse", ends_session=ends_session)
         transport = SSE(id, f"{endpoint}?sessionId={id}", attachment, self._settings.times)
         attachment.connect(transport)
         session.attach(attachment)
@@ -365,9 +406,19 @@ class MCPEndpoints:
             raise HTTPRefusal(404, str(error), id=id) from None
 
 
-def _view(call: Call) -> type[Attachment]:
+def _wanted(caller: Caller, peer: str, **wanted: Unpack[Wanted]) -> Wanted:
+    """What is wanted of a session for whoever asks."""
+    return {"client": share_of(caller, peer), "owner": caller.name, **wanted}
+
+
+def _is_handshake(message: Message) -> bool:
+    is_first = message.kind is Kind.REQUEST and message.method == "initialize"
+    return is_first and not modern_rules.claims_modern(message)
+
+
+def _view(caller: Caller) -> type[Attachment]:
     """What this caller may see of a session."""
-    return Attachment if caller_of(call).controls else AgentAttachment
+    return Attachment if caller.controls else AgentAttachment
 
 
 def _admits(maker: Caller, attachment: Attachment, caller: Caller) -> bool:

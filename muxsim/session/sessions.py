@@ -6,8 +6,8 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypedDict, Unpack
 
 import trio
 
@@ -25,6 +25,25 @@ _CHOSEN_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _DRAINING_RETRY: Final = 5.0
 # Seeds that every environment and file format takes: non-negative, 32 bits with the sign.
 SEED_LIMIT: Final = 2**31
+
+
+class Wanted(TypedDict, total=False):
+    """What is wanted of a session. What is left out, or None, is as if nobody had asked for it."""
+
+    seed: int | None
+    """Drawn if it is left open."""
+
+    id: str | None
+    """Drawn if it is left open."""
+
+    ttl: float | None
+    """Seconds that it may live; as long as the spec has it if it is left open."""
+
+    client: str | None
+    """Whose share of the pool it counts for; else nobody's."""
+
+    owner: str | None
+    """The principal whose session it is."""
 
 
 class Sessions:
@@ -78,40 +97,21 @@ class Sessions:
                 f"no environment is called {env!r}; there are {', '.join(sorted(self._specs))}"
             ) from None
 
-    async def open(
-        self,
-        env: str,
-        *,
-        seed: int | None = None,
-        id: str | None = None,
-        ttl: float | None = None,
-        client: str | None = None,
-        owner: str | None = None,
-    ) -> Session:
+    async def open(self, env: str, **wanted: Unpack[Wanted]) -> Session:
         """Start a session: wait for a lease, then for the start of a process.
 
-        ``seed`` None draws one. ``client`` is whose share of the pool it counts for; None is no client's. ``owner`` is
-        the principal whose session it is. Raises `UnknownEnvironment`, `SessionExists`, `Busy` or `StartError`.
+        Raises `UnknownEnvironment`, `SessionExists`, `Busy` or `StartError`.
         """
-        return await self._open(self._wish(self.spec(env), seed, id, ttl=ttl, owner=owner), client)
+        return await self._open(self._wish(self.spec(env), **wanted))
 
-    def open_now(
-        self,
-        env: str,
-        *,
-        seed: int | None = None,
-        id: str | None = None,
-        ttl: float | None = None,
-        client: str | None = None,
-        owner: str | None = None,
-    ) -> Session | None:
+    def open_now(self, env: str, **wanted: Unpack[Wanted]) -> Session | None:
         """As `open`, where there is nothing to wait for; else None. trio's host may call it too."""
         spec = self.spec(env)
         if self.draining:
             return None
-        wish = self._wish(spec, seed, id, ttl=ttl, owner=owner)
+        wish = self._wish(spec, **wanted)
         try:
-            lease = self._pool.acquire_now(spec, client)
+            lease = self._pool.acquire_now(spec, wish.client)
         except Busy as error:
             self._tell(What.OPENING, wish)
             self._tell(What.OPEN_FAILED, wish, error=str(error))
@@ -133,7 +133,7 @@ class Sessions:
             made_for, session = self._shared.get(env, (None, None))
             if session is not None and session.live and made_for == spec:
                 return session
-            new = await self._open(self._wish(spec, None, None, lasting=True), None)
+            new = await self._open(replace(self._wish(spec), lasting=True))
             if session is not None:
                 session.let_go()  # the config has changed: it goes on for the clients it has
             self._shared[env] = spec, new
@@ -158,16 +158,26 @@ class Sessions:
             raise SessionExists(f"a session with the id {chosen!r} is there already")
         return chosen
 
-    def _wish(self, spec: EnvSpec, seed: int | None, id: str | None, **fields: Any) -> _Wish:
-        return _Wish(spec, self._new_id(id), secrets.randbelow(SEED_LIMIT) if seed is None else seed, **fields)
+    def _wish(
+        self,
+        spec: EnvSpec,
+        *,
+        seed: int | None = None,
+        id: str | None = None,
+        ttl: float | None = None,
+        client: str | None = None,
+        owner: str | None = None,
+    ) -> _Wish:
+        seed = secrets.randbelow(SEED_LIMIT) if seed is None else seed
+        return _Wish(spec, self._new_id(id), seed, ttl, client, owner)
 
-    async def _open(self, wish: _Wish, client: str | None) -> Session:
+    async def _open(self, wish: _Wish) -> Session:
         if self.draining:
             raise Busy("this muxsim takes no new sessions: it is being drained", _DRAINING_RETRY)
         self._reserved.add(wish.id)
         try:
             self._tell(What.OPENING, wish)
-            lease = await self._pool.acquire(wish.spec, client)
+            lease = await self._pool.acquire(wish.spec, wish.client)
             try:
                 session = self._new_session(wish, lease)
                 backend = await self._pool.start(lease, seed=wish.seed, session=wish.id, listener=session)
@@ -211,12 +221,13 @@ class Sessions:
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
-    """A session that is to be: of what, its id and seed, and what `Session` says of the rest."""
+    """A session that is to be: what was `Wanted`, and what that left open."""
 
     spec: EnvSpec
     id: str
     seed: int
     ttl: float | None = None
+    client: str | None = None
     owner: str | None = None
     lasting: bool = False
 
