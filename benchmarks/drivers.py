@@ -142,7 +142,6 @@ class HttpLane:
 
     def __init__(self, host: str, port: int, path: str) -> None:
         self._address = (host, port)
-        self._end_at: str | None = None
         self.move(path)
         self._connect()
         self._reset()

@@ -209,7 +209,7 @@ class Warm:
 
     def discard_soon(self, taken: Taken) -> None:
         """End what was taken, in the background: it cannot be used after all."""
-        self._nursery.start_soon(_end_taken, taken)
+        self._nursery.start_soon(_dispose, taken, AT_ONCE)
 
     async def give_up(self) -> int:
         """End what waits, for the machine is short of something, and fill nothing for a while; returns how many."""
@@ -308,12 +308,9 @@ class Warm:
                 await self._discard(slot)
 
     async def _discard(self, slot: _Slot) -> None:
-        with trio.CancelScope(shield=True):
-            if slot.prepared is not None:
-                slot.prepared.close()
-            await slot.process.end(slot.end_times())
-            await slot.enclosure.close()
-            await _remove(slot.folder)
+        if slot.prepared is not None:
+            slot.prepared.close()
+        await _dispose(Taken(slot.process, slot.folder, slot.enclosure), slot.end_times())
 
     async def _start(self, unprepared: EnvSpec, number: int) -> _Slot:
         spec = await self._packages.ready(unprepared)
@@ -398,9 +395,10 @@ def _command_of(launch: Launch) -> Command:
     return Command(launch.argv, launch.env, launch.cwd)
 
 
-async def _end_taken(taken: Taken) -> None:
+async def _dispose(taken: Taken, times: EndTimes) -> None:
+    """End a process, and leave nothing of it."""
     with trio.CancelScope(shield=True):
-        await taken.process.end(AT_ONCE)
+        await taken.process.end(times)
         await taken.enclosure.close()
         await _remove(taken.workspace)
 
