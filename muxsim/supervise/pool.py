@@ -20,7 +20,7 @@ import trio
 from muxsim.config import ServerSettings
 from muxsim.errors import Busy, StartError, TooMuch
 from muxsim.limits import OPENS
-from muxsim.spec import EnvSpec
+from muxsim.spec import EnvSpec, passed_variables
 from muxsim.supervise import descriptors, strays
 from muxsim.supervise.admission import Admission, Answer, Capacity, LeaseStatistics, MemoryReading, Refusal, Verdict
 from muxsim.supervise.backend import Backend, BackendListener
@@ -87,7 +87,7 @@ class Pool:
         self._meter = meter
         self._root = root
         self._watch = watch
-        self._environ = dict(os.environ)
+        self._environ = passed_variables(os.environ)
         self._waiting: dict[int, _Waiter] = {}
         self._to_remove: list[Path] = []
         self._shortage = Bell()

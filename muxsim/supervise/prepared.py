@@ -28,7 +28,7 @@ import trio
 
 from muxsim.supervise.cores import woken_elsewhere
 from muxsim.supervise.guardian import Message
-from muxsim.supervise.process import AT_ONCE, Command, Process, ProcessStartError, order_of
+from muxsim.supervise.process import AT_ONCE, Command, Process, ProcessStartError, check_command, order_of
 
 ORDER_LIMIT = 10.0
 """Seconds for a waiting process to take its order, which a pipe holds whole unless the environment is very large."""
@@ -101,7 +101,7 @@ class Prepared:
         late, mark = self._late, self.process.mark
         if late is None or self._late_fd is None:
             return self.process.stdin, lambda: encode_order(command, mark)
-        return self._late_fd, lambda: encode_late(command, mark, late)
+        return self._late_fd, lambda: encode_late(command, late)
 
     async def _order(self, fd: int, encode: Callable[[], bytes]) -> None:
         try:
@@ -149,10 +149,11 @@ def encode_order(command: Command, mark: str, late: Late | None = None) -> bytes
     return _framed(told)
 
 
-def encode_late(command: Command, mark: str, late: Late) -> bytes:
+def encode_late(command: Command, late: Late) -> bytes:
     """The bytes of the order that brings what `late` names. Raises ProcessStartError for what makes no sense."""
-    order = order_of(command, mark)
-    return _framed({"argv": order["argv"], "env": {name: order["env"][name] for name in late.variables}})
+    env = {name: command.env[name] for name in late.variables}
+    check_command(command, env)
+    return _framed({"argv": list(command.argv), "env": env})
 
 
 def _framed(order: Message) -> bytes:

@@ -772,7 +772,7 @@ def order_of(command: Command, mark: str) -> wire.Message:
     """What the guardian, or a process that waits for its order, is told of `command`."""
     # Not the session's id: it opens the session's URLs, and many servers show their environment to the agent.
     env = {**command.env, wire.MARK: mark}
-    _check(command, env)
+    check_command(command, env)
     return {
         "kind": "spawn",
         "argv": list(command.argv),
@@ -794,8 +794,8 @@ def confinement_of(command: Command) -> wire.Message:
     return {key: value for key, value in wanted.items() if value}
 
 
-def _check(command: Command, env: Mapping[str, str]) -> None:
-    """Refuse here what would only confuse later; the rest the kernel knows best."""
+def check_command(command: Command, env: Mapping[str, str]) -> None:
+    """Refuse here what would only confuse later; the rest the kernel knows best. Raises ProcessStartError."""
     fault = None
     if not command.argv or not command.argv[0]:
         fault = "the command is empty: name the program to run"
