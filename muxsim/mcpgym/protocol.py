@@ -26,6 +26,7 @@ from muxsim.mcpgym.control import CONTROL_META_KEY, CONTROL_RESOURCES, ControlPl
 from muxsim.mcpgym.errors import ToolError
 from muxsim.mcpgym.observation import to_content
 from muxsim.mcpgym.tools import Tool
+from muxsim.mcpgym.tracing import where_seen
 
 _JSON = "application/json"
 
@@ -46,6 +47,7 @@ class Endpoint:
             on_list_resources=self._handlers.list_resources,
             on_read_resource=self._handlers.read_resource,
         )
+        self.server.middleware[:] = where_seen(self.server.middleware)
 
     def begin(self, tools: Mapping[str, Tool], control: ControlPlane, instructions: str | None) -> None:
         """Serve an episode, before the first request comes."""
