@@ -440,17 +440,22 @@ class Session:
     def from_backend(self, message: Message) -> None:
         """Take one message from the backend."""
         self._last_activity = self._now()
-        if message.is_answer and self.state is State.STARTED:
+        is_first_answer = message.is_answer and self.state is State.STARTED
+        if is_first_answer:
             self.state = State.READY
             self._answered = True
-            if self._progress is not None:
-                self._progress.answered()
             self._handshake_deadline = math.inf
-            self._emit(What.READY, seconds=round(self._last_activity - self.created, 3))
         if message.kind is Kind.REQUEST and self._router.asked >= self.spec.limits.max_in_flight:
             self._refuse_backend(message)
             return
         self._carry_out(self._router.from_backend(message))
+        if is_first_answer:  # the client need not wait for what others learn of it
+            self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        if self._progress is not None:
+            self._progress.answered()
+        self._emit(What.READY, seconds=round(self._last_activity - self.created, 3))
 
     def _refuse_backend(self, message: Message) -> None:
         """One more request of the backend's, none of which its clients answer."""
