@@ -118,8 +118,11 @@ class Sessions:
             raise
         if lease is None:
             return None
-        session = self._new_session(wish, lease)
-        backend = self._pool.start_now(lease, seed=wish.seed, session=wish.id, listener=session)
+        taken = self._pool.take_now(lease, seed=wish.seed, session=wish.id)
+        if taken is None:
+            return None
+        session = self._new_session(wish, lease)  # while the process is under way
+        backend = self._pool.start_now(lease, taken, session)
         if backend is None:
             return None
         self._tell(What.OPENING, wish)

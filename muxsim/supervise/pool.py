@@ -29,7 +29,7 @@ from muxsim.supervise.memory import MemoryMeter
 from muxsim.supervise.packages import Packages
 from muxsim.supervise.process import AT_ONCE, Launcher, LauncherStatistics, Process, ProcessStartError
 from muxsim.supervise.slots import SlotStatistics
-from muxsim.supervise.warm import LaunchIn, Warm, open_warm
+from muxsim.supervise.warm import LaunchIn, Taken, Warm, open_warm
 from muxsim.supervise.zygotes import Zygotes, ZygoteStatistics, open_zygotes
 from transports.interfaces import Bell, Watch
 
@@ -145,7 +145,7 @@ class Pool:
     def acquire_now(self, spec: EnvSpec, client: str | None = None) -> Lease | None:
         """As `acquire`, where there is nothing to wait for, and a process ready to start with; else None."""
         prepared = self._packages.known(spec)
-        if prepared is None or not self._warm.is_ready(spec.name) or not descriptors.has_room():
+        if prepared is None or not self._warm.is_ready(spec.name):  # whose descriptors are open already
             return None
         if self._meter is not None:
             reading = None if self._meter.waits else self._meter.read_now()
@@ -159,21 +159,25 @@ class Pool:
             raise _busy(verdict.refusal)
         return Lease(verdict.number, prepared)
 
-    def start_now(self, lease: Lease, *, seed: int, session: str, listener: BackendListener) -> Backend | None:
-        """As `start`, with a process that is ready; else None, and the lease is taken back."""
+    def take_now(self, lease: Lease, *, seed: int, session: str) -> Taken | None:
+        """A process that is ready, and has its order now; else None, and the lease is taken back."""
         launch_in = partial(lease.spec.launch, seed=seed, session_id=session, environ=self._environ)
         with self._warm.opening():
             taken = self._warm.take_now(lease.spec, launch_in)
-        if taken is not None:
-            try:
-                backend = self._backend(lease, taken.process, taken.enclosure, listener)
-            except OSError:  # another start tells what it is
-                self._warm.discard_soon(taken)
-            else:
-                lease.workspace = taken.workspace
-                return backend
-        self._give_back(lease.number)
-        return None
+        if taken is None:
+            self._give_back(lease.number)
+        return taken
+
+    def start_now(self, lease: Lease, taken: Taken, listener: BackendListener) -> Backend | None:
+        """As `start`, with what `take_now` gave; else None, and the lease is taken back."""
+        try:
+            backend = self._backend(lease, taken.process, taken.enclosure, listener)
+        except OSError:  # another start tells what it is
+            self._warm.discard_soon(taken)
+            self._give_back(lease.number)
+            return None
+        lease.workspace = taken.workspace
+        return backend
 
     async def start(self, lease: Lease, *, seed: int, session: str, listener: BackendListener) -> Backend:
         """Start a backend on a lease.

@@ -79,12 +79,18 @@ class Pool:
         self.held.add(self.given)
         return Lease(self.given, spec, None)
 
-    def start_now(self, lease, *, seed, session, listener):
-        if self.failures:
+    def take_now(self, lease, *, seed, session):
+        if self.failures == ["take"]:
             self.held.remove(lease.number)
             return None
         self.waiting -= 1
-        self.started.append((lease.spec.name, seed, session))
+        return seed, session
+
+    def start_now(self, lease, taken, listener):
+        if self.failures == ["start"]:
+            self.held.remove(lease.number)
+            return None
+        self.started.append((lease.spec.name, *taken))
         return Backend()
 
     def failed(self, lease):
@@ -132,9 +138,10 @@ async def test_a_process_that_is_ready_is_a_session_at_once(autojump_clock):
         await session.wait_ended()
 
 
-async def test_a_process_that_is_not_ready_after_all_leaves_nothing_and_is_not_told(autojump_clock):
+@pytest.mark.parametrize("at", ["take", "start"])
+async def test_a_process_that_is_not_ready_after_all_leaves_nothing_and_is_not_told(autojump_clock, at):
     async with here() as one:
-        one.pool.waiting, one.pool.failures = 1, [StartError("it has gone")]
+        one.pool.waiting, one.pool.failures = 1, [at]
         assert one.sessions.open_now("game", id="mine") is None
         assert one.pool.held == set()
         assert one.sessions.all() == one.reported == []

@@ -121,13 +121,12 @@ def waiting(pool):
 async def run_once(pool, spec, *, seed=7, session="s", now=False):
     """One session from start to end: what it told, its process id and the last lines it wrote."""
     listener = Listener()
-    started = {"seed": seed, "session": session, "listener": listener}
     if now:
         lease = pool.acquire_now(spec)
-        backend = pool.start_now(lease, **started)
+        backend = pool.start_now(lease, pool.take_now(lease, seed=seed, session=session), listener)
     else:
         lease = await pool.acquire(spec)
-        backend = await pool.start(lease, **started)
+        backend = await pool.start(lease, seed=seed, session=session, listener=listener)
     pid = backend.pid
     async with trio.open_nursery() as nursery:
         nursery.start_soon(backend.run)
@@ -237,7 +236,8 @@ async def test_who_finds_a_process_ready_has_it_without_waiting(package):
 def start_at_once(pool, spec):
     """What comes of a start that may not wait; afterwards an ordinary one works, with a process that waited."""
     lease = pool.acquire_now(spec)
-    backend = lease and pool.start_now(lease, seed=1, session="s", listener=Listener())
+    taken = lease and pool.take_now(lease, seed=1, session="s")
+    backend = taken and pool.start_now(lease, taken, Listener())
     assert pool.statistics().leases.held == 0
     return backend
 
