@@ -99,6 +99,10 @@ class Authenticator:
                 found = caller
         return found or self._verified_before(digest)
 
+    def has_admitted(self, caller: Caller) -> bool:
+        """Whether this caller has been let in before, and by a token that does not expire."""
+        return caller in self._used
+
     async def authenticate(self, call: Call) -> Caller:
         """Who sent this request. Raises a 401, or a 429 for an address that has sent too many wrong tokens."""
         peer, now = peer_of(call), time.monotonic()

@@ -152,7 +152,7 @@ class FastLane(HttpToolsProtocol):
     def _shake_hands(self, body: bytes, headers: dict[bytes, bytes]) -> bool:
         """Take the short way with a handshake that makes a session, if a process is ready for that."""
         verdict = self.verdicts.of(self.headers, headers)
-        if verdict is None:
+        if verdict is None or self.verdicts.is_guess(verdict):
             return False
         try:
             message = decode(body)

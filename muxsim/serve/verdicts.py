@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from muxsim.serve.auth import known_caller
-from muxsim.serve.callers import Caller
+from muxsim.serve.callers import Caller, Scope
 from muxsim.serve.gateway import Gateway
 from transports.http_rules import Accepts, HTTPRefusal, RawHeaders, accepts, is_modern, protocol_version
 
@@ -55,6 +55,11 @@ class Verdicts:
                 self._known[key] = verdict
         return verdict
 
+    def is_guess(self, verdict: Verdict) -> bool:
+        """Whether the token may have been guessed: then the application has to see from where, and how often."""
+        auth = self._gateway.auth
+        return auth is not None and not auth.has_admitted(verdict.caller)
+
     def _judge(self, pairs: RawHeaders, headers: dict[bytes, bytes]) -> Verdict | None:
         if b"origin" in headers or headers.get(b"content-type") != b"application/json":
             return None
@@ -65,4 +70,6 @@ class Verdicts:
             caller, wanted = known_caller(self._gateway.auth, pairs), accepts(pairs)
         except HTTPRefusal:
             return None
-        return Verdict(wanted, caller) if caller is not None and wanted.json else None
+        if caller is None or caller.scope < Scope.AGENT or not wanted.json:
+            return None
+        return Verdict(wanted, caller)

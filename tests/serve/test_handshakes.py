@@ -58,8 +58,8 @@ async def no_session(running):
     return not (await ask(running.url, "GET", "/sessions")).json()["sessions"]
 
 
-async def health(running):
-    return (await ask(running.url, "GET", "/health")).json()
+async def health(running, *headers):
+    return (await ask(running.url, "GET", "/health", headers)).json()
 
 
 @asynccontextmanager
@@ -203,5 +203,28 @@ async def test_a_client_beyond_its_share_is_refused_and_counted_once(tmp_path, w
         assert len(await live_sessions(muxsim)) == 1
 
 
-async def waits(muxsim, env):
-    return (await health(muxsim))["warm"][env]["ready"]
+async def waits(muxsim, env, *headers):
+    return (await health(muxsim, *headers))["warm"][env]["ready"]
+
+
+# ---- who may make a session
+
+ROOT, BOB = (("Authorization", f"Bearer {name * 10}") for name in ("root", "bobs"))
+
+
+@WAYS
+async def test_a_token_that_nobody_has_used_is_no_good_while_its_address_guesses(tmp_path, way):
+    config = '[server]\nmax_failures = 5\n[server.auth]\ntokens_file = "tokens"\n'
+    (tmp_path / "config").mkdir()
+    tokens = tmp_path / "config" / "tokens"
+    tokens.write_text(f"root admin {'root' * 10}\nbob trainer {'bobs' * 10}\n")
+    tokens.chmod(0o600)
+    with muxsim_serve(tmp_path, config + also_waiting("plain")) as muxsim, trio.fail_after(START):
+        path = f"/mcp?env=plain{way}"
+        assert (await ask_to_begin(muxsim, path, ("Accept", BOTH), ROOT)).status == 200
+        await eventually(lambda: waits(muxsim, "plain-waiting", ROOT), START)
+        for _ in range(6):
+            guessed = await ask_to_begin(muxsim, path, ("Accept", BOTH), ("Authorization", f"Bearer {'x' * 40}"))
+        assert guessed.status == 429
+        assert (await ask_to_begin(muxsim, path, ("Accept", BOTH), BOB)).status == 429
+        assert (await ask_to_begin(muxsim, path, ("Accept", BOTH), ROOT)).status == 200

@@ -13,7 +13,7 @@ from jwt.algorithms import RSAAlgorithm
 
 from .conftest import environment
 from .machine import eventually, log_lines
-from .wire import Client, ask, connect, shake_hands, tool_call
+from .wire import BOTH, Client, ask, connect, initialize, shake_hands, tool_call
 
 pytestmark = pytest.mark.children
 
@@ -22,7 +22,9 @@ KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 TOKEN = "t" * 40
 CONFIG = (
     f'[server]\nlog_level = "debug"\n[server.auth]\ntokens_file = "tokens"\n[server.auth.oauth]\nissuer = "{ISSUER}"\n'
-    f'audience = "{AUDIENCE}"\njwks = "keys.json"\nscope_prefix = "muxsim:"\n' + environment("naughty")
+    f'audience = "{AUDIENCE}"\njwks = "keys.json"\nscope_prefix = "muxsim:"\n'
+    + environment("naughty")
+    + environment("waiting").replace("warm = 0", "warm = 1")
 )
 
 
@@ -90,3 +92,19 @@ async def test_who_has_no_token_is_told_where_they_are_given_out(running):
     assert told.json()["authorization_servers"] == [ISSUER]
     assert told.json()["scopes_supported"] == ["muxsim:agent", "muxsim:trainer", "muxsim:admin"]
     assert (await ask(running.url, "GET", "/.well-known/openid-configuration")).status == 404
+
+
+async def test_a_token_that_is_good_for_nothing_here_makes_no_session_of_a_process_that_waits(running):
+    """Nor does it once it is known."""
+    root = bearer("root", "muxsim:admin")
+
+    async def waits():
+        return (await ask(running.url, "GET", "/health", [root])).json()["warm"]["waiting"]["ready"]
+
+    await eventually(waits, within=20)
+    stranger = bearer("eve", "email")
+    for _ in range(2):
+        refused = await ask(running.url, "POST", "/mcp?env=waiting", [("Accept", BOTH), stranger], initialize())
+        assert refused.status == 403
+    assert await waits()
+    assert (await ask(running.url, "GET", "/sessions", [root])).json() == {"sessions": []}
