@@ -101,6 +101,7 @@ async def test_a_token_that_is_good_for_nothing_here_makes_no_session_of_a_proce
     async def waits():
         return (await ask(running.url, "GET", "/health", [root])).json()["warm"]["waiting"]["ready"]
 
+    assert (await ask(running.url, "GET", "/sessions", [root])).status == 200  # which verifies it for /health
     await eventually(waits, within=20)
     stranger = bearer("eve", "email")
     for _ in range(2):
