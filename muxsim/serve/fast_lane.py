@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from muxsim.serve.gateway import Answer, Gateway, hand_over
 from muxsim.serve.mcp_endpoints import HTTPClient
-from muxsim.serve.verdicts import Verdicts
+from muxsim.serve.verdicts import Verdict, Verdicts
 from transports.asgi import refuse
 from transports.errors import RemoteProtocolError
 from transports.event_stream import EventStream
@@ -133,14 +133,14 @@ class FastLane(HttpToolsProtocol):
     def _hand_over(self, body: bytes) -> bool:
         """Take the short way with a request, unless the application has to look at it."""
         headers = dict(self.headers)
+        verdict = self.verdicts.of(self.headers, headers)
+        if verdict is None:
+            return False
         session_id = headers.get(b"mcp-session-id")
         if session_id is None:
-            return self._shake_hands(body, headers)
+            return self._shake_hands(body, verdict)
         client = self.gateway.endpoints.client(session_id.decode("latin-1"))
-        if client is None or not _is_on(client, self.url):
-            return False
-        verdict = self.verdicts.of(self.headers, headers)
-        if verdict is None or not client.admits(verdict.caller):
+        if client is None or not _is_on(client, self.url) or not client.admits(verdict.caller):
             return False
         keep_alive = self._keeps_alive()
         if not self._begin(body, client, verdict.wanted, keep_alive):
@@ -149,10 +149,9 @@ class FastLane(HttpToolsProtocol):
             self._familiar = _FamiliarHead.of(self._raw, body, session_id, client, verdict.wanted, self.scope, self.url)
         return True
 
-    def _shake_hands(self, body: bytes, headers: dict[bytes, bytes]) -> bool:
+    def _shake_hands(self, body: bytes, verdict: Verdict) -> bool:
         """Take the short way with a handshake that makes a session, if a process is ready for that."""
-        verdict = self.verdicts.of(self.headers, headers)
-        if verdict is None or self.verdicts.is_guess(verdict):
+        if self.verdicts.is_guess(verdict):
             return False
         try:
             message = decode(body)

@@ -222,9 +222,7 @@ class MCPEndpoints:
     # ---- sessions made by a handshake
 
     async def _handshake(self, call: Call, env: str | None, message: Message) -> None:
-        query = parse_qs(call.scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        name, seed = self._env_name(env, query, message.id), seed_from(query, message.id)
-        spec = self._spec(name, message.id)
+        spec, seed = self._asked_for(env, call.scope["query_string"], message.id)
         with _refusing(message.id, 200):  # a client shows a JSON-RPC error, but not an HTTP body
             session = await self.open(call, spec, seed)
         await self._attach(
@@ -249,14 +247,13 @@ class MCPEndpoints:
 
         What it said is not handed on yet. None if it is for `implicit` to see. Raises a refusal of the session.
         """
-        path, _, query_string = url.decode("latin-1").partition("?")
+        target, _, query_string = url.partition(b"?")
+        path = target.decode("latin-1")
         implicit = _IMPLICIT.fullmatch(path)
         if implicit is None or not _is_handshake(message):
             return None
-        query = parse_qs(query_string, keep_blank_values=True)
         try:
-            spec = self._spec(self._env_name(implicit[1], query, message.id), message.id)
-            seed = seed_from(query, message.id)
+            spec, seed = self._asked_for(implicit[1], query_string, message.id)
         except HTTPRefusal:
             return None
         if spec.shared:
@@ -341,9 +338,7 @@ class MCPEndpoints:
     async def sse(self, call: Call, env: str | None) -> None:
         """``/sse?env=&seed=``: opening the stream makes a session, and closing it ends the session."""
         check_event_stream(call.headers)
-        query = parse_qs(call.scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        name, seed = self._env_name(env, query, None), seed_from(query, None)
-        spec = self._spec(name, None)
+        spec, seed = self._asked_for(env, call.scope["query_string"], None)
         with _refusing(None, 502):
             session = await self.open(call, spec, seed)
         await self._serve_sse(call, session, "/messages", ends_session=not spec.shared)
@@ -392,6 +387,12 @@ class MCPEndpoints:
             return too_many_failures("requests for unknown sessions", wait)
         self._misses.failed(peer, now)
         return HTTPRefusal(404, text)
+
+    def _asked_for(self, env: str | None, query_string: bytes, id: RequestId | None) -> tuple[EnvSpec, int | None]:
+        """The environment, and the seed if there is one, of a session that a URL asks for."""
+        query = parse_qs(query_string.decode("latin-1"), keep_blank_values=True)
+        name, seed = self._env_name(env, query, id), seed_from(query, id)
+        return self._spec(name, id), seed
 
     def _env_name(self, env: str | None, query: dict[str, list[str]], id: RequestId | None) -> str:
         name = env or query.get("env", [""])[-1] or self._settings.default_env
