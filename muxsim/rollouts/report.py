@@ -1,18 +1,21 @@
 """One HTML file that shows a run: open it, mail it, keep it. It needs no server, no network and no other file.
 
 The page's own style and script are the only ones it runs, by their hashes; what episodes say is data, which the script
-puts on the page as text. An episode's details stay JSON until someone looks at it, so that a thousand of them open.
+puts on the page as text. The index of all episodes comes first, and the page is drawn from it before the rest is read;
+the episodes themselves lie behind it in compressed packs, each of which is unpacked when someone looks into it.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import tempfile
+import zlib
 from collections.abc import Iterator
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import msgspec
 
@@ -28,6 +31,9 @@ DEFAULT_IMAGE_BYTES: Final = 64 * 2**20
 _PAGE: Final = "report_page"
 _LONGEST_TEXT: Final = 20_000
 _MOST_POINTS: Final = 60
+# Bytes of JSON in a pack before it is compressed: enough for episodes to share what they have in common, and unpacked
+# in an instant. An episode that is larger has a pack of its own.
+_PACK: Final = 2**20
 
 Json = dict[str, Any]
 
@@ -59,15 +65,21 @@ def _parts(run: RunFolder, image_bytes: int) -> Iterator[str]:
     )
     images = _Images(run, image_bytes)
     tools = _Shared()
-    episodes = []
-    for index, trajectory in enumerate(run.trajectories()):
-        details, left_out = images.referred(_details(trajectory, tools))
-        episodes.append(_summary(trajectory, left_out))
-        yield _data(f"episode-{index}", _shortened(details))
+    # The index is complete only after the last episode, and stands before the first: the packs wait in a file.
+    with tempfile.TemporaryFile("w+", encoding="ascii") as packed:
+        packs = _Packs(packed)
+        episodes = []
+        for trajectory in run.trajectories():
+            details, left_out = images.referred(_details(trajectory, tools))
+            episodes.append(_summary(trajectory, left_out) | {"pack": packs.add(_shortened(details))})
+        packs.close()
+        yield _data("run", _run(run, episodes, tools.values))
+        yield f"<script>{script}</script>\n"
+        packed.seek(0)
+        yield from packed
     for name, content in images.embedded():
         yield f'<script type="text/plain" id="{name}">{content}</script>\n'
-    yield _data("run", _run(run, episodes, tools.values))
-    yield f"<script>{script}</script>\n</body>\n</html>\n"
+    yield "</body>\n</html>\n"
 
 
 def _page(name: str) -> str:
@@ -157,6 +169,31 @@ def _shortened(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _shortened(item) for key, item in value.items()}
     return value
+
+
+class _Packs:
+    """Writes episodes as elements of the page, many in each: a JSON list, compressed by zlib, in base64."""
+
+    def __init__(self, out: IO[str]) -> None:
+        self._out = out
+        self._number = 0
+        self._size = 0
+        self._held: list[bytes] = []
+
+    def add(self, details: Json) -> tuple[int, int]:
+        """Take one episode; the number of its pack, and its place in there."""
+        encoded = msgspec.json.encode(details)
+        if self._held and self._size + len(encoded) > _PACK:
+            self.close()
+        self._held.append(encoded)
+        self._size += len(encoded)
+        return self._number, len(self._held) - 1
+
+    def close(self) -> None:
+        """Write the pack that is under way."""
+        packed = base64.b64encode(zlib.compress(b"[" + b",".join(self._held) + b"]")).decode()
+        self._out.write(f'<script type="text/plain" id="pack-{self._number}">{packed}</script>\n')
+        self._number, self._size, self._held = self._number + 1, 0, []
 
 
 class _Shared:

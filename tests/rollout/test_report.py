@@ -2,6 +2,7 @@ import base64
 import hashlib
 import json
 import re
+import zlib
 
 import pytest
 
@@ -32,6 +33,13 @@ def data_of(page, id):
     return json.loads(text)
 
 
+def episode_of(page, index):
+    """What the page holds of one episode, unpacked as its script does."""
+    number, place = data_of(page, "run")["episodes"][index]["pack"]
+    (packed,) = re.findall(rf'<script type="text/plain" id="pack-{number}">(.*?)</script>', page)
+    return json.loads(zlib.decompress(base64.b64decode(packed)))[place]
+
+
 def images_in(page):
     return re.findall(r'<script type="text/plain" id="(images/[0-9a-f]{64}\.png)">data:image/png;base64,', page)
 
@@ -53,8 +61,8 @@ def test_the_page_holds_the_run_and_each_episode(run):
         ("b", False, None),
     ]
     assert held["episodes"][0]["curve"] == [0.0, 0.0, 1.0]
-    assert data_of(page, "episode-1")["stderr"][-1] == "ZeroDivisionError: division by zero"
-    assert data_of(page, "episode-0")["steps"][1]["control"]["terminated"] is True
+    assert episode_of(page, 1)["stderr"][-1] == "ZeroDivisionError: division by zero"
+    assert episode_of(page, 0)["steps"][1]["control"]["terminated"] is True
 
 
 def test_a_run_that_was_killed_is_shown_as_incomplete(run):
@@ -66,7 +74,7 @@ def test_a_run_without_episodes_has_a_page(run):
 
 
 def test_results_are_in_the_page_once(run):
-    details = data_of(render_report(run(trajectory("a"))), "episode-0")
+    details = episode_of(render_report(run(trajectory("a"))), 0)
     assert [message.get("step", message["role"]) for message in details["messages"]] == [
         "system",
         "user",
@@ -85,7 +93,7 @@ def test_results_in_the_examples_of_a_prompt_are_no_steps(run):
         {"role": "tool", "tool_call_id": "x", "content": "example"},
     ]
     episode.messages[1:1] = example
-    messages = data_of(render_report(run(episode)), "episode-0")["messages"]
+    messages = episode_of(render_report(run(episode)), 0)["messages"]
     assert messages[2] == example[1]
     assert [message["step"] for message in messages if "step" in message] == [0, 1]
 
@@ -93,7 +101,7 @@ def test_results_in_the_examples_of_a_prompt_are_no_steps(run):
 def test_tools_that_episodes_share_are_in_the_page_once(run):
     page = render_report(run(trajectory("a"), trajectory("b"), trajectory("c", tools=[])))
     assert len(data_of(page, "run")["tools"]) == 2
-    assert [data_of(page, f"episode-{index}")["tools"] for index in range(3)] == [0, 0, 1]
+    assert [episode_of(page, index)["tools"] for index in range(3)] == [0, 0, 1]
 
 
 def test_a_long_episode_has_a_thin_curve_that_ends_where_it_ends(run):
@@ -105,7 +113,7 @@ def test_a_long_episode_has_a_thin_curve_that_ends_where_it_ends(run):
 
 def test_a_long_text_is_shown_in_part(run):
     page = render_report(run(trajectory("a", [step(0, text_block("x" * 1_000_000))])))
-    (block,) = data_of(page, "episode-0")["steps"][0]["content"]
+    (block,) = episode_of(page, 0)["steps"][0]["content"]
     assert block["text"].endswith("… 980000 more characters in rollouts.jsonl")
     assert len(page) < 200_000
 
@@ -113,13 +121,13 @@ def test_a_long_text_is_shown_in_part(run):
 def test_images_are_in_the_page_once(run):
     page = render_report(run(flight("a", 1, 2, 1), flight("b", 2, 3)))
     assert len(images_in(page)) == 3
-    assert data_of(page, "episode-0")["steps"][0]["content"][0]["path"] in images_in(page)
+    assert episode_of(page, 0)["steps"][0]["content"][0]["path"] in images_in(page)
 
 
 def test_images_of_the_initial_state_are_images_too(run):
     episode = trajectory("a", initial_state={"observation": [image_block(png(7, 7, 7))], "seed": 0})
     page = render_report(run(episode))
-    (block,) = data_of(page, "episode-0")["initial_state"]["observation"]
+    (block,) = episode_of(page, 0)["initial_state"]["observation"]
     assert images_in(page) == [block["path"]]
 
 
@@ -150,7 +158,7 @@ def test_nothing_that_an_episode_says_can_end_its_element(run, hostile):
     )
     page = render_report(run(episode))
     assert hostile not in page.partition("<body>")[2].rpartition("<script>")[0]
-    assert data_of(page, "episode-0")["error"] == hostile
+    assert episode_of(page, 0)["error"] == hostile
 
 
 def test_the_page_runs_its_own_script_and_loads_nothing(run):
@@ -182,3 +190,24 @@ def test_the_report_is_a_file_of_the_run_unless_another_is_named(run, tmp_path):
 def test_a_report_that_cannot_be_written_is_named(run, tmp_path):
     with pytest.raises(ReportError, match=r"missing/report\.html could not be written"):
         write_report(run(trajectory("a")), tmp_path / "missing" / "report.html")
+
+
+def test_the_index_of_a_run_stands_before_its_episodes_and_images(run):
+    page = render_report(run(flight("a", 1), flight("b", 2)))
+    places = [page.index(f'id="{id}"') for id in ("run", "pack-0", images_in(page)[0])]
+    assert places == sorted(places)
+
+
+def test_episodes_that_resemble_each_other_take_a_fraction_of_their_room(run, tmp_path):
+    folder = run(*(trajectory(f"a-{seed}", seed=seed) for seed in range(500)))
+    assert len(render_report(folder)) < (tmp_path / "run" / "rollouts.jsonl").stat().st_size / 3
+
+
+def test_every_episode_is_in_the_pack_that_the_index_names(run):
+    texts = ["x" * size for size in (10, 700_000, 700_000, 3_000_000, 20)]
+    steps = [[step(index, text_block(text[:19_000])) for index in range(len(text) // 19_000 + 1)] for text in texts]
+    page = render_report(run(*(trajectory(f"e-{index}", one) for index, one in enumerate(steps))))
+    packs = [one["pack"] for one in data_of(page, "run")["episodes"]]
+    assert packs[0] == [0, 0]
+    assert packs[-1][0] > 1
+    assert [episode_of(page, index)["id"] for index in range(5)] == [f"e-{index}" for index in range(5)]

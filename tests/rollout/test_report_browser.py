@@ -246,15 +246,15 @@ async def test_nothing_that_an_episode_says_acts_on_the_page(tmp_path):
         assert await page.evaluate("performance.getEntriesByType('resource').length") == 0
 
 
-async def test_a_run_of_a_thousand_episodes_opens(tmp_path):
-    episodes = [trajectory(f"lake-{seed}", seed=seed) for seed in range(1000)]
+async def test_a_run_of_five_thousand_episodes_opens(tmp_path):
+    episodes = [trajectory(f"lake-{seed}", seed=seed) for seed in range(5000)]
     async with report(tmp_path, *episodes) as page:
         assert await page.evaluate("document.querySelectorAll('tbody tr').length") == 200
-        assert await page.evaluate("document.querySelectorAll('.point').length") == 1000
+        assert await page.evaluate("document.querySelectorAll('.point').length") == 5000
         more = "[...document.querySelectorAll('button')].find((one) => one.textContent.startsWith('Show 200')).click()"
         await page.evaluate(more)
         assert await page.evaluate("document.querySelectorAll('tbody tr').length") == 400
-        await go(page, "lake-999")
+        await go(page, "lake-4999")
 
 
 async def test_a_run_without_episodes_is_shown(tmp_path):

@@ -2,8 +2,7 @@
 (() => {
   // Data. What episodes say reaches the page only as text nodes and as data: URLs of images.
 
-  const read = (id) => JSON.parse(document.getElementById(id).textContent);
-  const run = read("run");
+  const run = JSON.parse(document.getElementById("run").textContent);
   const { episodes, metrics, config } = run;
   episodes.forEach((episode, index) => { episode.index = index; });
   const envs = Object.keys(metrics.environments);
@@ -16,6 +15,24 @@
   const imageUrl = (reference) => {
     const stored = /^images\/[0-9a-f]{64}\.[a-z]+$/.test(reference) && document.getElementById(reference);
     return stored ? stored.textContent : null;
+  };
+
+  // Episodes are in packs behind this script, so the page may still be coming when one is asked for.
+  const complete = new Promise((resolve) => {
+    if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", resolve);
+    else resolve();
+  });
+  const unpacked = { number: -1, episodes: null };
+  const unpack = async (number) => {
+    const packed = Uint8Array.from(atob(document.getElementById(`pack-${number}`).textContent), (one) => one.charCodeAt(0));
+    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return new Response(stream).json();
+  };
+  const detailsOf = async ({ pack: [number, place] }) => {
+    await complete;
+    if (unpacked.number !== number) Object.assign(unpacked, { number, episodes: unpack(number) });
+    // A page may change what it is given; the next reader gets the episode as it was.
+    return structuredClone((await unpacked.episodes)[place]);
   };
 
   // Elements.
@@ -112,15 +129,20 @@
   let keys = {};
   let leave = () => {};
 
-  const route = () => {
+  const route = async () => {
     leave();
     leave = () => {};
     hideTip();
+    const { hash } = location;
     let id = "";
-    try { id = decodeURIComponent(location.hash.slice(1)); } catch { /* not one of ours */ }
+    try { id = decodeURIComponent(hash.slice(1)); } catch { /* not one of ours */ }
     const episode = episodes.find((one) => one.id === id);
     keys = {};
-    app.replaceChildren(...(episode ? episodePage(episode) : overviewPage()));
+    const page = episode
+      ? await detailsOf(episode).then((details) => () => episodePage(episode, details), (error) => () => unreadablePage(episode, error))
+      : overviewPage;
+    if (location.hash !== hash) return;  // its reader has gone on meanwhile
+    app.replaceChildren(...page());
     scrollTo(0, episode ? 0 : overviewState.scroll);
   };
 
@@ -725,8 +747,13 @@
     ];
   };
 
-  const episodePage = (episode) => {
-    const details = read(`episode-${episode.index}`);
+  const unreadablePage = (episode, error) => [
+    h("div", { class: "top" }, brand(), h("a", { class: "button", href: "#" }, "← All episodes"), h("span", { class: "grow" }), themeButton()),
+    h("div", { class: "title" }, h("h1", null, episode.id)),
+    h("section", { class: "panel alert" }, h("h2", null, "This browser cannot unpack the episode"), h("pre", null, String(error))),
+  ];
+
+  const episodePage = (episode, details) => {
     const position = order.list.indexOf(episode);
     const list = position < 0 ? episodes : order.list;
     const place = position < 0 ? episode.index : position;
