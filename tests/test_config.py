@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muxsim import config
 from muxsim.config import Config, ServerSettings, find_config, load, load_command
+from muxsim.config.table import NAME, Table
+from muxsim.config.values import ARGUMENT, CONFINEMENT_KEYS, ENVIRONMENT_KEYS, LIMIT_KEYS, SERVER_KEYS, ListOf
 from muxsim.errors import ConfigError, UnknownEnvironment
 from muxsim.spec import Confinement, EnvSpec, Limits
 
@@ -209,9 +210,9 @@ def test_a_file_with_a_byte_order_mark_is_read(folder):
 
 
 def test_every_setting_and_limit_has_a_key():
-    assert list(config._SERVER_KEYS) == [field.name for field in dataclasses.fields(ServerSettings)]
-    assert list(config._LIMIT_KEYS) == [field.name for field in dataclasses.fields(Limits)]
-    assert list(config._CONFINEMENT_KEYS) == [field.name for field in dataclasses.fields(Confinement)]
+    assert list(SERVER_KEYS) == [field.name for field in dataclasses.fields(ServerSettings)]
+    assert list(LIMIT_KEYS) == [field.name for field in dataclasses.fields(Limits)]
+    assert list(CONFINEMENT_KEYS) == [field.name for field in dataclasses.fields(Confinement)]
 
 
 def test_limits_of_the_server_are_where_environments_start_from(folder):
@@ -447,8 +448,8 @@ def test_variables_are_replaced_in_every_string_of_the_file(folder):
 
 @given(st.text(st.characters(exclude_characters="\0\"'\\", exclude_categories=["Cc", "Cs"])))
 def test_what_a_variable_holds_is_not_read_again(value):
-    table = config._Table("f", "t", {"k": ["<${A}>"]}, Path("/"), {"A": value})
-    assert table.read({"k": config._ListOf("", config._ARGUMENT)}) == {"k": (f"<{value}>",)}
+    table = Table("f", "t", {"k": ["<${A}>"]}, Path("/"), {"A": value})
+    assert table.read({"k": ListOf("", ARGUMENT)}) == {"k": (f"<{value}>",)}
 
 
 # ---- faults ----
@@ -506,9 +507,9 @@ NEVER = 'must be a number of seconds above 0, such as 600, or "never"'
         ("Command = 'a'", f'{PLACE} Command = "a": is not a known key: did you mean command?'),
         (
             "enviroment = { A = 'b' }",
-            f"{PLACE} enviroment: is not a known key: use one of {', '.join(config._ENVIRONMENT_KEYS)}",
+            f"{PLACE} enviroment: is not a known key: use one of {', '.join(ENVIRONMENT_KEYS)}",
         ),
-        ("port = 80", f"{PLACE} port = 80: is not a known key: use one of {', '.join(config._ENVIRONMENT_KEYS)}"),
+        ("port = 80", f"{PLACE} port = 80: is not a known key: use one of {', '.join(ENVIRONMENT_KEYS)}"),
         (
             "command = 'uvx'\npython = 'python3'",
             f'{PLACE} python = "python3": is for Python commands only, and "uvx" is none: take it out',
@@ -773,7 +774,7 @@ def test_any_command_line_gives_a_name_that_fits_into_a_url_or_a_fault(argv):
         said = load_command(argv, Path("/nowhere")).environment().name
     except ConfigError as error:
         said = str(error)
-    assert config._NAME.fullmatch(said) or said.startswith("the command line: ")
+    assert NAME.fullmatch(said) or said.startswith("the command line: ")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,101 @@
+"""What a command runs: paths made absolute, and Python's interpreter put in place."""
+
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from muxsim.config.table import Table, shown
+from muxsim.npm import is_npx, is_package_folder, parse_npx
+from muxsim.uv import is_uvx, parse_uvx
+
+_PYTHON_NAME = re.compile(r"python(3(\.\d+)?)?")
+_PYTHON_MODULE = re.compile(r"-[bBdEhiIOPqRsSuvVx?]*[cm]")  # -m, -c, and clusters such as -um
+_PYTHON_OPTIONS_WITH_VALUE = frozenset({"-X", "-W", "--check-hash-based-pycs"})
+
+# Programs whose first argument names the server better than their own name does.
+_RUNNERS = frozenset({"node", "npx", "uvx"})
+_SCRIPT_SUFFIXES = frozenset({".py", ".js", ".mjs", ".cjs", ".ts", ".sh"})
+
+
+def read_command(table: Table, values: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """Command and arguments with their paths absolute and Python's interpreter in place."""
+    command, args, folder = values["command"], values.get("args", ()), table.folder
+    interpreter = _program(values["python"], folder) if "python" in values else sys.executable
+    if command.endswith(".py"):
+        return interpreter, (absolute(command, folder), *args)
+    if command in ("python", "python3"):
+        return interpreter, _with_python_script(args, folder)
+    if "python" in values:
+        raise table.error("python", f"is for Python commands only, and {shown(command)} is none: take it out")
+    if is_npx(command):
+        return _npx(table, command, args)
+    if is_uvx(command):
+        return _uvx(table, command, args)
+    if _PYTHON_NAME.fullmatch(os.path.basename(command)):
+        args = _with_python_script(args, folder)
+    elif os.path.basename(command) == "node":
+        args = _with_node_script(args, folder)
+    return _program(command, folder), args
+
+
+def _program(command: str, folder: Path) -> str:
+    """An absolute path for a path or a package's folder; a name to be found on PATH as it is."""
+    is_path = "/" in command or command.startswith("~") or is_package_folder(folder / command)
+    return absolute(command, folder) if is_path else command
+
+
+def absolute(path: str, folder: Path) -> str:
+    # A workspace is absolute once it is filled in.
+    return path if path.startswith("{workspace}") else os.path.normpath(folder / os.path.expanduser(path))
+
+
+def _with_python_script(args: tuple[str, ...], folder: Path) -> tuple[str, ...]:
+    at = 0
+    while at < len(args) and args[at].startswith("-"):
+        if args[at] == "-" or _PYTHON_MODULE.match(args[at]):
+            return args
+        at += 2 if args[at] in _PYTHON_OPTIONS_WITH_VALUE else 1
+    return (*args[:at], *(absolute(arg, folder) for arg in args[at : at + 1]), *args[at + 1 :])
+
+
+def _with_node_script(args: tuple[str, ...], folder: Path) -> tuple[str, ...]:
+    # Node has too many options with values to know them all, so a script is what is there as a file.
+    at = next((at for at, arg in enumerate(args) if not arg.startswith("-")), len(args))
+    if at == len(args) or not os.path.isfile(folder / args[at]):
+        return args
+    return (*args[:at], absolute(args[at], folder), *args[at + 1 :])
+
+
+def _npx(table: Table, command: str, args: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    try:
+        call = parse_npx(args)
+    except ValueError as error:
+        raise table.error("args", str(error)) from None
+    package = call.packages[0].removeprefix("file:")
+    if not package.startswith((".", "/", "~")):
+        return command, args
+    if call.command:
+        raise table.error("args", "npx -p takes no folder: name the folder as the command, without npx")
+    return absolute(package, table.folder), call.args
+
+
+def _uvx(table: Table, command: str, args: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    try:
+        parse_uvx(args)
+    except ValueError as error:
+        raise table.error("args", str(error)) from None
+    return command, args
+
+
+def name_of(argv: Sequence[str], folder: Path) -> str:
+    """An environment's name for a command: of the script, module or package where one is run, else the program."""
+    program = os.path.basename(argv[0])
+    words = [arg for arg in argv[1:] if not arg.startswith("-")]
+    by_runner = words and (program in _RUNNERS or _PYTHON_NAME.fullmatch(program))
+    named = os.path.basename(os.path.normpath(folder / (words[0] if by_runner else argv[0])))
+    stem, suffix = os.path.splitext(named.partition("@")[0])
+    name = stem if suffix in _SCRIPT_SUFFIXES else stem + suffix
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip(".-") or "environment"

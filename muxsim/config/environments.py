@@ -1,0 +1,58 @@
+"""An environment's table, in whichever file it stands, as an `EnvSpec`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from muxsim.config.commands import absolute, read_command
+from muxsim.config.table import Table
+from muxsim.config.values import CONFINEMENT_KEYS, LIMIT_KEYS
+from muxsim.spec import Confinement, EnvSpec, Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What environments start from."""
+
+    limits: Limits = field(default_factory=Limits)
+    confinement: Confinement = field(default_factory=Confinement)
+
+    def changed(self, values: Mapping[str, Any]) -> Defaults:
+        """These with the limits and bounds among ``values`` on top."""
+        return Defaults(
+            replace(self.limits, **{key: value for key, value in values.items() if key in LIMIT_KEYS}),
+            replace(self.confinement, **{key: value for key, value in values.items() if key in CONFINEMENT_KEYS}),
+        )
+
+
+def read_environment(name: str, table: Table, values: Mapping[str, Any], defaults: Defaults) -> EnvSpec:
+    """The spec of one environment from the values of its keys; ``table`` is where they stand."""
+    if "command" not in values:
+        raise table.error("command", "is missing: name a script, a program, npx or an npm package's folder")
+    command, args = read_command(table, values)
+    own = defaults.changed(values)
+    return EnvSpec(
+        name=name,
+        command=command,
+        args=args,
+        env=values.get("env", {}),
+        cwd=absolute(values.get("cwd", "."), table.folder),
+        shared=values.get("shared", False),
+        zygote=values.get("zygote", True),
+        preload=values.get("preload", ()),
+        control=values.get("control", False),
+        seeded=_seeded(table, values),
+        warm=values.get("warm"),
+        limits=own.limits,
+        confinement=own.confinement,
+    )
+
+
+def _seeded(table: Table, values: Mapping[str, Any]) -> bool:
+    seeded: bool = values.get("seeded", True)
+    texts = (values["command"], *values.get("args", ()), *values.get("env", {}).values(), values.get("cwd", ""))
+    if not seeded and any("{seed}" in text.replace("{{seed}}", "") for text in texts):
+        raise table.error("seeded", "contradicts {seed}, which gives the server a seed: take one of them out")
+    return seeded

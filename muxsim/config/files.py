@@ -1,0 +1,71 @@
+"""Finds a config file and reads it, whichever of its forms it has."""
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from muxsim.config.commands import name_of
+from muxsim.config.environments import Defaults, read_environment
+from muxsim.config.mcp_servers import from_json
+from muxsim.config.model import Config
+from muxsim.config.table import Table
+from muxsim.config.toml import from_toml
+from muxsim.config.values import DESKTOP_KEYS
+from muxsim.errors import ConfigError
+
+CONFIG_NAME = "muxsim.toml"
+COMMAND_LINE = "the command line"
+
+
+def find_config(folder: Path) -> Path:
+    """The `muxsim.toml` of a folder. Raises ConfigError when there is none."""
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        raise ConfigError(
+            f"there is no {CONFIG_NAME} in {folder}: name a config file, or a server's command after --, "
+            "as in muxsim serve -- python server.py"
+        )
+    return path
+
+
+def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Config:
+    """Reads a config file, TOML or JSON by its name's ending; ``${VAR}`` comes from ``environ``."""
+    path = Path(path)
+    root = Table(str(path), "", _parsed(path), path.absolute().parent, environ)
+    return from_json(root, path) if path.suffix == ".json" else from_toml(root, path)
+
+
+def load_command(argv: Sequence[str], folder: Path) -> Config:
+    """The config of `muxsim serve -- COMMAND ARGS…`; relative paths are relative to ``folder``.
+
+    The environment is named after the command. There is no ``${VAR}`` here, for the shell has its own.
+    """
+    if not argv:
+        raise ConfigError("a command is missing after --: muxsim serve -- python server.py", file=COMMAND_LINE)
+    table = Table(COMMAND_LINE, "", {"command": argv[0], "args": list(argv[1:])}, folder.absolute(), None)
+    name = name_of(argv, table.folder)
+    spec = read_environment(name, table, table.read(DESKTOP_KEYS), Defaults())
+    return Config(environments={name: spec}, default=name)
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    if path.suffix not in (".toml", ".json"):
+        raise ConfigError("must be a .toml or a .json file", file=str(path))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        parsed = msgspec.json.decode(text) if path.suffix == ".json" else tomllib.loads(text)
+    except FileNotFoundError:
+        raise ConfigError("does not exist: name another file, or make this one", file=str(path)) from None
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", file=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"is not UTF-8, see byte {error.start}: save it as UTF-8", file=str(path)) from error
+    except (ValueError, msgspec.DecodeError) as error:  # tomllib lets those of int() through
+        raise ConfigError(f"is not valid {path.suffix[1:].upper()}: {error}", file=str(path)) from error
+    if not isinstance(parsed, dict):
+        raise ConfigError('must hold an object: {"mcpServers": {"NAME": {"command": "server.py"}}}', file=str(path))
+    return parsed

@@ -1,0 +1,28 @@
+"""`muxsim.toml`: muxsim's own file, in which every key is one of its own."""
+
+from pathlib import Path
+
+from muxsim.config.environments import read_environment
+from muxsim.config.model import Config
+from muxsim.config.server import read_auth, read_default, read_server
+from muxsim.config.table import Table
+from muxsim.config.values import ENVIRONMENT_KEYS
+
+
+def from_toml(root: Table, path: Path) -> Config:
+    """The config of a parsed `muxsim.toml`."""
+    root.know(("server", "environments"))
+    server = root.table("server")
+    settings, defaults, default = read_server(server)
+    specs = {}
+    for name, table in root.table("environments").tables():
+        specs[name] = read_environment(name, table, table.read(ENVIRONMENT_KEYS), defaults)
+    if not specs:
+        raise root.error("environments", 'has no environment: add [environments.NAME] with command = "server.py"')
+    return Config(
+        environments=specs,
+        server=settings,
+        auth=read_auth(server),
+        default=read_default(server, default, specs),
+        file=path,
+    )
