@@ -16,17 +16,18 @@ if TYPE_CHECKING:
     from muxsim.rollouts.dataset import load_dataset
     from muxsim.rollouts.pool import open_pool
     from muxsim.rollouts.remote import connect
-    from muxsim.rollouts.runner import rollout
+    from muxsim.rollouts.runner import episodes, rollout
 
 # What a program starts with; imported when it is used, since `muxsim stdio` needs none of it.
 _HOMES = {
     "connect": "muxsim.rollouts.remote",
+    "episodes": "muxsim.rollouts.runner",
     "load_dataset": "muxsim.rollouts.dataset",
     "open_pool": "muxsim.rollouts.pool",
     "rollout": "muxsim.rollouts.runner",
 }
 
-__all__ = ["__version__", "connect", "load_dataset", "open_pool", "rollout"]
+__all__ = ["__version__", "connect", "episodes", "load_dataset", "open_pool", "rollout"]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +26,7 @@ from muxsim.rollouts.policy.protocol import Policy
 from muxsim.rollouts.pool import open_pool
 from muxsim.rollouts.remote import Wire, connect
 from muxsim.rollouts.run_folder import RunConfig, RunFolder, RunWriter
-from muxsim.rollouts.runner import RolloutOptions, rollout
+from muxsim.rollouts.runner import RolloutOptions, episodes
 from muxsim.rollouts.trajectory import Trajectory
 from muxsim.supervise.descriptors import raise_limit
 
@@ -85,7 +85,7 @@ async def _play(
     with trio.CancelScope() as whole:
         async with anyio.create_task_group() as group:
             group.start_soon(_stop_on_signal, whole)
-            await rollout(
+            played = episodes(
                 pool,
                 dataset,
                 policy=policy,
@@ -94,6 +94,9 @@ async def _play(
                 skip=writer.done,
                 options=plan.options,
             )
+            async with aclosing(played):
+                async for _ in played:  # the watchers have put it on record
+                    pass
             group.cancel_scope.cancel()
 
 

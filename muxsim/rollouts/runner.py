@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any, Final, Protocol
 
 import anyio
@@ -15,6 +17,7 @@ import msgspec
 
 from muxsim.errors import Busy, StartError, UnknownEnvironment
 from muxsim.rollouts.dataset import Dataset, Episode, dataset_from_rows, first_messages
+from muxsim.rollouts.detached import Detached
 from muxsim.rollouts.environment import CallTimeout, Environment, EnvironmentGone, EnvironmentPool, ToolResult
 from muxsim.rollouts.playback import current_episode
 from muxsim.rollouts.policy.messages import tool_messages
@@ -42,7 +45,8 @@ class RolloutOptions:
     """Bounds of a rollout; times in seconds, None for none.
 
     ``max_steps`` counts tool calls of an episode. ``start_tries`` is how often a session is asked for while the pool is
-    full. ``reward`` scores a trajectory whose environment has no control plane, or replaces its score.
+    full; what that takes is an episode's ``times.queue``, and counts neither as its time nor for ``episode_timeout``.
+    ``reward`` scores a trajectory whose environment has no control plane, or replaces its score.
     """
 
     max_steps: int = 50
@@ -83,27 +87,80 @@ async def rollout(
     ``dataset`` may also be rows as a program makes them (see `muxsim.rollouts.dataset`). ``bounds`` are fields of
     `RolloutOptions`. An episode that fails is a trajectory with ``valid`` False; it harms no other. ``skip`` holds ids
     of episodes that have been played before. Cancelling ends the episodes under way as ``cancelled`` before the
-    cancellation goes on.
+    cancellation goes on. All trajectories are kept until the last: where that is too much, use `episodes`.
     """
-    chosen = RolloutOptions(**bounds) if options is None else options
-    rows = dataset if isinstance(dataset, Dataset) else dataset_from_rows(dataset)
-    rows = rows.with_environments(pool.environments)
-    episodes = [episode for episode in rows.episodes(rollouts_per_row) if episode.id not in skip]
-    ended: dict[int, Trajectory] = {}
-    # httpx's and every other queue stay short: who waits for its turn waits here, before anything of it exists.
-    limiter = anyio.CapacityLimiter(chosen.max_concurrent)
+    run = _Run(pool, dataset, policy, rollouts_per_row, watchers, skip, options or RolloutOptions(**bounds))
+    ended: list[tuple[int, Trajectory]] = []
 
-    async def play(episode: Episode, queued: float) -> None:
-        async with limiter:
-            player = _Player(pool, policy, chosen, watchers, episode)
-            player.trajectory.times.queue = time.perf_counter() - queued
-            ended[episode.index] = player.trajectory
-            await player.play()
+    async def keep(index: int, trajectory: Trajectory) -> None:
+        ended.append((index, trajectory))
 
-    async with anyio.create_task_group() as group:
-        for episode in episodes:
-            group.start_soon(play, episode, time.perf_counter())
-    return [ended[index] for index in sorted(ended)]
+    await run.play(keep)
+    return [trajectory for _, trajectory in sorted(ended, key=itemgetter(0))]
+
+
+async def episodes(
+    pool: EnvironmentPool,
+    dataset: Dataset | Iterable[Mapping[str, Any]],
+    *,
+    policy: Policy,
+    rollouts_per_row: int = 1,
+    watchers: Sequence[Watcher] = (),
+    skip: frozenset[str] = frozenset(),
+    options: RolloutOptions | None = None,
+    **bounds: Any,
+) -> AsyncGenerator[Trajectory, None]:
+    """As `rollout`, each trajectory when its episode ends: for ``async for``, with those under way in memory only.
+
+    Episodes wait for whoever takes their trajectories. Leaving the loop early ends those under way as ``cancelled``:
+    at once in ``async with contextlib.aclosing(...)``, else when the generator is collected.
+    """
+    run = _Run(pool, dataset, policy, rollouts_per_row, watchers, skip, options or RolloutOptions(**bounds))
+    give, take = anyio.create_memory_object_stream[Trajectory](0)
+
+    async def hand_over(index: int, trajectory: Trajectory) -> None:
+        await give.send(trajectory)
+
+    async def play() -> None:
+        with give:
+            await run.play(hand_over)
+
+    task = Detached(play)
+    with take:
+        try:
+            async for trajectory in take:
+                yield trajectory
+        finally:
+            await task.end()
+
+
+@dataclass
+class _Run:
+    """The episodes of one rollout, and as many tasks as play at once; an episode exists while it is played."""
+
+    pool: EnvironmentPool
+    dataset: Dataset | Iterable[Mapping[str, Any]]
+    policy: Policy
+    rollouts_per_row: int
+    watchers: Sequence[Watcher]
+    skip: frozenset[str]
+    options: RolloutOptions
+
+    async def play(self, take: Callable[[int, Trajectory], Awaitable[None]]) -> None:
+        """Play them all; ``take`` is given the place of each in the run, and its trajectory."""
+        rows = self.dataset if isinstance(self.dataset, Dataset) else dataset_from_rows(self.dataset)
+        rows = rows.with_environments(self.pool.environments)
+        left = (episode for episode in rows.episodes(self.rollouts_per_row) if episode.id not in self.skip)
+
+        async def play_on() -> None:
+            for episode in left:
+                player = _Player(self.pool, self.policy, self.options, self.watchers, episode)
+                await player.play()
+                await take(episode.index, player.trajectory)
+
+        async with anyio.create_task_group() as group:
+            for _ in range(self.options.max_concurrent):
+                group.start_soon(play_on)
 
 
 class _Ended(Exception):
@@ -128,6 +185,7 @@ class _Player:
     trajectory: Trajectory = field(init=False)
     _tools: list[dict[str, Any]] = field(default_factory=list)
     _shown: list[dict[str, Any]] = field(default_factory=list)
+    _late: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
     def __post_init__(self) -> None:
         row = self.episode.row
@@ -149,9 +207,9 @@ class _Player:
         began = time.perf_counter()
         token = current_episode.set(self.episode.index)
         try:
-            with anyio.move_on_after(self.options.episode_timeout) as late:
+            with self._late:
                 await self._play()
-            if late.cancelled_caught:
+            if self._late.cancelled_caught:
                 self._end(_Ended(EndReason.EPISODE_TIMEOUT, f"over {self.options.episode_timeout:g} s"))
         except _Ended as ended:
             self._end(ended)
@@ -159,7 +217,7 @@ class _Player:
             self._end(_Ended(EndReason.POLICY_ERROR, f"{type(error).__name__}: {error}"))
         finally:
             current_episode.reset(token)
-            self.trajectory.seconds = time.perf_counter() - began
+            self.trajectory.seconds = time.perf_counter() - began - self.trajectory.times.queue
             self._score()
             for watcher in self.watchers:
                 watcher.ended(self.trajectory)
@@ -185,8 +243,10 @@ class _Player:
             times.close = time.perf_counter() - began
 
     async def _open(self) -> Environment:
-        wait = _FIRST_RETRY
+        wait, began = _FIRST_RETRY, time.perf_counter()
         for remaining in reversed(range(self.options.start_tries)):
+            if self.options.episode_timeout is not None:
+                self._late.deadline = anyio.current_time() + self.options.episode_timeout
             try:
                 return await self.pool.open(
                     self.trajectory.env, self.trajectory.seed, start_timeout=self.options.start_timeout
@@ -194,9 +254,11 @@ class _Player:
             except Busy as busy:
                 if not remaining:
                     raise _Ended(EndReason.ENV_START_FAILED, str(busy)) from None
+                self._late.deadline = math.inf  # an episode's time begins when its turn has come
                 # Whoever is refused together must not come back together.
                 await anyio.sleep(max(wait, busy.retry_after) * random.uniform(1.0, 1.5))
                 wait = min(2 * wait, _LONGEST_RETRY)
+                self.trajectory.times.queue = time.perf_counter() - began
             except (StartError, UnknownEnvironment) as error:
                 raise _Ended(EndReason.ENV_START_FAILED, str(error)) from None
         raise AssertionError("start_tries is at least 1")

@@ -80,7 +80,7 @@ class FakePool:
         self.asked = []
 
     async def open(self, env, seed, *, start_timeout=None):
-        self.asked.append((trio.current_time(), env, seed, start_timeout))
+        self.asked.append((anyio.current_time(), env, seed, start_timeout))
         await anyio.lowlevel.checkpoint()
         if self.starts:
             fault = self.starts.pop(0)
