@@ -3,6 +3,23 @@
 The message says what to do about it; everything muxsim raises on purpose is a `MuxsimError`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def raised_as_itself() -> Iterator[None]:
+    """Have an exception come out as itself which our own nurseries have wrapped in groups, if it is the only one."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        only: BaseException = group
+        while isinstance(only, BaseExceptionGroup) and len(only.exceptions) == 1:
+            only = only.exceptions[0]
+        if isinstance(only, BaseExceptionGroup):
+            raise
+        raise only from only.__cause__
+
 
 class MuxsimError(Exception):
     """The root of muxsim's own exceptions."""

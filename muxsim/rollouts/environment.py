@@ -35,6 +35,14 @@ class ToolResult:
     seconds: float = 0.0
     control_seconds: float = 0.0
 
+    def __repr__(self) -> str:
+        kinds = [
+            str(block.get("text") if block.get("type") == "text" else f"[{block.get('type')}]")
+            for block in self.content
+        ]
+        reward = "none" if self.control is None or self.control.reward is None else f"{self.control.reward:g}"
+        return f"<ToolResult{' error' * self.is_error}: {' '.join(kinds)!r:.120}, reward {reward}>"
+
 
 class EnvironmentGone(MuxsimError):
     """The session has ended by itself: its backend died. ``stderr`` has its last words."""

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import sniffio
 
 from muxsim.config import Config, load
+from muxsim.errors import raised_as_itself
 from muxsim.events import Events, Listener
 from muxsim.guest import trio_guest, watch_on_this_loop
 from muxsim.rollouts.environment import EnvironmentGone
@@ -124,12 +125,14 @@ async def open_pool(
             yield sessions
 
     if sniffio.current_async_library() == "trio":
-        async with supervisor() as sessions:
-            yield LocalPool(loaded, sessions, _directly)
+        with raised_as_itself():
+            async with supervisor() as sessions:
+                yield LocalPool(loaded, sessions, _directly)
     else:
         watch = watch_on_this_loop()
-        async with trio_guest(lambda: supervisor(watch)) as guest:
-            yield LocalPool(loaded, guest.value, guest.call)
+        with raised_as_itself():
+            async with trio_guest(lambda: supervisor(watch)) as guest:
+                yield LocalPool(loaded, guest.value, guest.call)
 
 
 async def _directly(function: Callable[..., Awaitable[T]], *args: object) -> T:

@@ -15,7 +15,7 @@ import anyio
 import anyio.abc
 import httpx2
 
-from muxsim.errors import Busy, MuxsimError, StartError, UnknownEnvironment
+from muxsim.errors import Busy, MuxsimError, StartError, UnknownEnvironment, raised_as_itself
 from muxsim.rollouts.environment import EnvironmentGone
 from muxsim.rollouts.http_connection import Answer, Headers, HTTPBroken, HTTPConnections
 from muxsim.rollouts.mcp_environment import (
@@ -90,7 +90,7 @@ class RemotePool:
         try:
             response = await self._http.post(f"{self.url}/sessions", json={"env": env, "seed": seed})
         except httpx2.HTTPError as error:
-            raise StartError(f"{self.url} cannot be reached: {error or type(error).__name__}") from None
+            raise StartError(f"{self.url} cannot be reached: {_why(error)}") from None
         if response.status_code == 201:
             made: dict[str, Any] = response.json()
             return made
@@ -221,7 +221,7 @@ class _ClientAnswer:
 
 
 def _broken(error: httpx2.HTTPError) -> HTTPBroken:
-    return HTTPBroken(str(error) or type(error).__name__)
+    return HTTPBroken(_why(error))
 
 
 def _exchanges(http: httpx2.AsyncClient, address: str) -> _ByClient | HTTPConnections:
@@ -254,7 +254,7 @@ class _SSEChannel:
                     await self._read(response, task_status)
             self._ended = "the event stream has ended"
         except httpx2.HTTPError as error:
-            self._ended = f"{self._url}: {error or type(error).__name__}"
+            self._ended = f"{self._url}: {_why(error)}"
         for arrived, _ in self._waiting.values():
             arrived.set()
         if not self._endpoint:
@@ -305,7 +305,7 @@ class _SSEChannel:
         try:
             response = await self._http.post(self._endpoint, content=message.encode(), headers=_HEADERS)
         except httpx2.HTTPError as error:
-            raise EnvironmentGone(f"{self._endpoint}: {error or type(error).__name__}") from None
+            raise EnvironmentGone(f"{self._endpoint}: {_why(error)}") from None
         if response.status_code != 202:
             raise EnvironmentGone(f"{self._endpoint}: HTTP status {response.status_code}")
 
@@ -360,22 +360,52 @@ async def connect(
     if token is not None and not _TOKEN.fullmatch(token):
         raise StartError("the token has characters that no token has; is there a space or a line's end in it?")
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
-    base = url.rstrip("/")
+    base = _base(url)
     # A connection per session and one for its stream: httpx's pool is quadratic in what queues for it.
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=2 * max_sessions)
     timeout = httpx2.Timeout(None, connect=_CONNECT_TIMEOUT)
     async with httpx2.AsyncClient(limits=limits, timeout=timeout, headers=headers) as http:
         names = await _served(http, base)
-        async with anyio.create_task_group() as tasks:
-            yield RemotePool(base, http, tasks, wire, names)
-            tasks.cancel_scope.cancel()
+        with raised_as_itself():
+            async with anyio.create_task_group() as tasks:
+                yield RemotePool(base, http, tasks, wire, names)
+                tasks.cancel_scope.cancel()
+
+
+def _base(url: str) -> str:
+    """The URL of a muxsim without its last slash. Raises `StartError`: it is none."""
+    try:
+        parsed = httpx2.URL(url.strip())
+    except httpx2.InvalidURL as error:
+        raise StartError(f"{url!r} is no URL: {error}") from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise StartError(f"{url!r} is not the URL of a muxsim, which is like http://127.0.0.1:8000")
+    if parsed.userinfo:
+        raise StartError("the URL has a user or password in it: muxsim asks for a token, which is given apart from it")
+    if parsed.query or parsed.fragment:
+        raise StartError(f"{url!r} has something behind its path: give the URL that muxsim printed when it started")
+    return str(parsed).rstrip("/")
+
+
+def _why(error: BaseException) -> str:
+    """What an error says; what it came of where it says nothing, as those of TLS do."""
+    said: BaseException | None = error
+    while said is not None and not str(said):
+        said = said.__cause__ or said.__context__
+    return str(said) if said is not None else type(error).__name__
 
 
 async def _served(http: httpx2.AsyncClient, base: str) -> tuple[str, ...]:
     try:
         response = await http.get(f"{base}/envs")
-        if response.status_code in _REFUSALS:
-            raise StartError(f"{base} wants another token: {_refusal(response)}")
-        return tuple(env["name"] for env in response.json()["environments"])
-    except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
-        raise StartError(f"no muxsim answers at {base}: {error or type(error).__name__}") from None
+    except httpx2.HTTPError as error:
+        raise StartError(f"no muxsim answers at {base}: {_why(error)}") from None
+    if response.status_code in _REFUSALS:
+        raise StartError(f"{base} wants another token: {_refusal(response)}")
+    try:
+        return tuple(str(env["name"]) for env in response.json()["environments"])
+    except (ValueError, KeyError, TypeError):
+        kind = response.headers.get("content-type", "nothing")
+        raise StartError(
+            f"no muxsim answers at {base}: {base}/envs gave HTTP status {response.status_code} and {kind}"
+        ) from None

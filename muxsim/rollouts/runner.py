@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 import anyio
 import msgspec
 
-from muxsim.errors import Busy, StartError, UnknownEnvironment
+from muxsim.errors import Busy, StartError, UnknownEnvironment, raised_as_itself
 from muxsim.rollouts.dataset import Dataset, Episode, dataset_from_rows, first_messages
 from muxsim.rollouts.detached import Detached
 from muxsim.rollouts.environment import CallTimeout, Environment, EnvironmentGone, EnvironmentPool, ToolResult
@@ -158,9 +158,10 @@ class _Run:
                 await player.play()
                 await take(episode.index, player.trajectory)
 
-        async with anyio.create_task_group() as group:
-            for _ in range(self.options.max_concurrent):
-                group.start_soon(play_on)
+        with raised_as_itself():
+            async with anyio.create_task_group() as group:
+                for _ in range(self.options.max_concurrent):
+                    group.start_soon(play_on)
 
 
 class _Ended(Exception):

@@ -86,6 +86,10 @@ class Step(msgspec.Struct, kw_only=True):
     tool_seconds: float = 0.0
     control_seconds: float = 0.0
 
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r:.60}" for name, value in self.arguments.items())
+        return f"<Step {self.index}: {self.tool:.60}({arguments:.200}), reward {_earned(self.control)}>"
+
 
 class StageTimes(msgspec.Struct, kw_only=True):
     """Seconds that an episode spent in each of its stages."""
@@ -130,6 +134,16 @@ class Trajectory(msgspec.Struct, kw_only=True):
     stderr: list[str] = []
     evaluation_criteria: Any = None
     info: Any = None
+
+    def __repr__(self) -> str:
+        end = self.end_reason.value if self.valid else f"{self.end_reason.value}, not valid"
+        reward = "none" if self.total_reward is None else f"{self.total_reward:g}"
+        steps = f"{len(self.steps)} step{'s' * (len(self.steps) != 1)}"
+        return f"<Trajectory {self.id!r:.80}: {self.env:.40} seed {self.seed}, {steps}, {end}, reward {reward}>"
+
+
+def _earned(control: Control | None) -> str:
+    return "none" if control is None or control.reward is None else f"{control.reward:g}"
 
 
 def shown_to_agent(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

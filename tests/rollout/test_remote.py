@@ -268,3 +268,67 @@ async def test_what_cannot_be_a_token_is_never_sent_nor_shown(token):
                 pass
     assert TOKEN not in str(caught.value)
     assert server.lines == []
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("", "is not the URL of a muxsim"),
+        ("lab", "is not the URL of a muxsim"),
+        ("http://", "is not the URL of a muxsim"),
+        ("ftp://127.0.0.1", "is not the URL of a muxsim"),
+        ("file:///etc/passwd", "is not the URL of a muxsim"),
+        ("http://[::1", "is no URL"),
+        ("http://127.0.0.1:1\n2", "is no URL"),
+        ("http://127.0.0.1:99999", "is no URL|cannot|no muxsim answers"),
+        ("http://somebody:secret@127.0.0.1:1", "a token, which is given apart"),
+        ("http://127.0.0.1:1?env=lake", "something behind its path"),
+        ("http://127.0.0.1:1#lake", "something behind its path"),
+    ],
+)
+async def test_whatever_is_given_as_a_url_is_one_error_that_says_what_to_give(url, said):
+    with trio.fail_after(LIMIT), pytest.raises(StartError, match=said) as caught:
+        async with muxsim.connect(url):
+            pass
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        answer(200, {"environments": [{"nom": "lake"}]}),
+        answer(200, {"environments": 3}),
+        answer(200, ["lake"]),
+        answer(404, {"error": "no"}),
+        answer(200, None),
+    ],
+)
+async def test_what_is_no_muxsim_is_said_to_be_none(said):
+    async with scripted_http(lambda request: said) as server:
+        with trio.fail_after(LIMIT), pytest.raises(StartError, match=r"no muxsim answers at .* gave HTTP status"):
+            async with muxsim.connect(server.url):
+                pass
+
+
+async def test_why_tls_failed_is_said():
+    async def speaks_no_tls(stream):
+        async with stream:
+            await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, speaks_no_tls, [listener])
+        port = listener.socket.getsockname()[1]
+        with trio.fail_after(LIMIT), pytest.raises(StartError, match=r"(?i)ssl|tls"):
+            async with muxsim.connect(f"https://127.0.0.1:{port}"):
+                pass
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("wire", ["http", "sse"])
+async def test_an_exception_of_the_block_comes_out_as_itself(wire):
+    async with scripted_http(muxsim_says()) as server:
+        with trio.fail_after(LIMIT), pytest.raises(ZeroDivisionError):
+            async with muxsim.connect(server.url, wire=wire):
+                raise ZeroDivisionError

@@ -581,3 +581,16 @@ async def test_options_may_be_given_as_one_object():
     pool = FakePool()
     (trajectory,) = await rollout(pool, rows(0), policy=Decides(), options=RolloutOptions(max_steps=2))
     assert len(trajectory.steps) == 2
+
+
+async def test_what_an_episode_leaves_is_a_line_when_printed_without_its_images():
+    picture = image_block(png(1, 2, 3))
+    pool = FakePool(result(text_block("you see\na lake"), picture, reward=0.5, terminated=True))
+    trajectory = await play_one(pool, Decides(lambda _: calls("x" * 10_000)))
+    result_of_call = pool.results[0]
+    for printed in map(repr, (trajectory, trajectory.steps[0], result_of_call)):
+        assert "\n" not in printed
+        assert picture["data"] not in printed
+        assert len(printed) < 400
+        assert "reward 0.5" in printed
+    assert repr(trajectory) == "<Trajectory 'row-0': lake seed 0, 1 step, terminated, reward 0.5>"
