@@ -19,7 +19,7 @@ import msgspec
 import trio
 
 from muxsim.errors import PackageError
-from muxsim.spec import EnvSpec, has_placeholder
+from muxsim.spec import EnvSpec, fixed, has_placeholder
 
 _LOCK_POLL: Final = 0.1  # s; a blocking flock could not be cancelled
 _OUTPUT_ENDS: Final = 6  # installers put their cause first and a failed build's last: so many lines of either end
@@ -115,7 +115,7 @@ def installing(spec: EnvSpec, what: str, source: str, cache: Path) -> Iterator[N
 
 def with_fixed_variables(environ: Mapping[str, str], spec: EnvSpec) -> dict[str, str]:
     """``environ`` with the spec's own variables on top, but for those that differ from session to session."""
-    return {**environ, **{name: value for name, value in spec.env.items() if not has_placeholder(value)}}
+    return {**environ, **{name: fixed(value) for name, value in spec.env.items() if not has_placeholder(value)}}
 
 
 async def run_installer(

@@ -31,7 +31,7 @@ from muxsim.install_cache import (
     telling_lines,
     with_fixed_variables,
 )
-from muxsim.spec import EnvSpec
+from muxsim.spec import EnvSpec, fixed, literal
 
 _QUIET = ("--no-audit", "--no-fund", "--no-update-notifier", "--no-progress", "--loglevel=error")
 
@@ -120,7 +120,7 @@ async def prepare(spec: EnvSpec, environ: Mapping[str, str] = os.environ) -> Env
 
 
 def _is_npm(spec: EnvSpec) -> bool:
-    return is_npx(spec.command) or os.path.isdir(spec.command)
+    return is_npx(spec.command) or os.path.isdir(fixed(spec.command))
 
 
 # ---- what npx names ----
@@ -131,7 +131,7 @@ async def _from_npx(spec: EnvSpec, node: "_Node", cache: Path) -> EnvSpec:
         call = parse_npx(spec.args)
     except ValueError as error:
         raise PackageError(str(error)) from error
-    own_copy = _projects_own(call, Path(spec.cwd))
+    own_copy = _projects_own(call, Path(fixed(spec.cwd)))
     if own_copy is not None:
         package = _Package.read(own_copy)
         return node.runs(spec, package, package.own_bin(), call.args)
@@ -211,7 +211,7 @@ def _install_args(call: NpxCall, home: Path, partial: Path) -> tuple[str, ...]:
 
 
 async def _from_folder(spec: EnvSpec, node: "_Node", cache: Path) -> EnvSpec:
-    folder = Path(spec.command)
+    folder = Path(fixed(spec.command))
     if not is_package_folder(folder):
         raise PackageError(f"{folder} is a folder without a package.json: name a program or an npm package")
     package = _Package.read(folder)
@@ -322,7 +322,8 @@ class _Node:
         if not program.is_file():
             raise PackageError(f"{program} is missing, the bin of {package.label}: build the package first")
         argv = (self.tool("node"), str(program)) if _is_for_node(program) else (str(program),)
-        return replace(spec, command=argv[0], args=(*argv[1:], *args), package=package.label)
+        command, *first = map(literal, argv)
+        return replace(spec, command=command, args=(*first, *args), package=package.label)
 
     async def npm(self, args: tuple[str, ...], cwd: Path, lock: int, *, what: str) -> None:
         """Runs npm to its end; where the registry cannot be reached, with what npm has in its own cache."""

@@ -14,6 +14,7 @@ PLACEHOLDERS = ("seed", "session_id", "workspace")
 
 # Doubled braces come first, so that `{{seed}}` is seen whole.
 _BRACED = re.compile(r"\{\{([A-Za-z][A-Za-z0-9_-]*)\}\}|\{([A-Za-z][A-Za-z0-9_-]*)\}")
+_SINGLE = re.compile(r"\{([A-Za-z][A-Za-z0-9_-]*)\}")
 
 # How alike two words must be for one to pass as a slip of the other: `sed`, `session` and `work_space` do.
 _TYPO_LIKENESS = 0.85
@@ -61,7 +62,12 @@ def misspelt_placeholder(text: str) -> tuple[str, str] | None:
     """The first ``{word}`` of ``text`` that is a slip of a placeholder, and that one: ``("sed", "seed")``."""
     for match in _BRACED.finditer(text):
         word = match[2]
-        if word is not None and word not in PLACEHOLDERS and (meant := meant_placeholder(word)):
+        if (
+            word is not None
+            and not text.endswith("$", 0, match.start())
+            and word not in PLACEHOLDERS
+            and (meant := meant_placeholder(word))
+        ):
             return word, meant
     return None
 
@@ -78,6 +84,16 @@ def fill(text: str, values: Mapping[str, str]) -> str:
         return values.get(match[2], match[0])
 
     return _BRACED.sub(replacement, text)
+
+
+def literal(text: str) -> str:
+    """What `fill` makes ``text`` of, whatever is in it: for paths and values that nobody wrote as a template."""
+    return _SINGLE.sub(lambda match: "{" + match[0] + "}" if meant_placeholder(match[1]) else match[0], text)
+
+
+def fixed(template: str) -> str:
+    """The text that a template without placeholders stands for."""
+    return fill(template, {})
 
 
 def has_placeholder(text: str) -> bool:

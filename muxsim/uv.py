@@ -27,7 +27,7 @@ from muxsim.install_cache import (
     was_recorded,
     with_fixed_variables,
 )
-from muxsim.spec import EnvSpec
+from muxsim.spec import EnvSpec, literal
 
 _IGNORED: Final = frozenset({"-q", "--quiet", "-v", "--verbose", "--no-progress", "--isolated"})
 _PASSED: Final = frozenset({"--offline", "--no-cache", "--no-build", "--no-config", "--native-tls"})
@@ -114,8 +114,8 @@ async def _prepare(spec: EnvSpec, cache: Path, environ: Mapping[str, str]) -> En
         async with locked(home) as lock:
             if (fault := await trio.to_thread.run_sync(damage, home)) is not None:
                 await _install(call, home, environ, lock, fault)
-    argv = _command_line(home, call)
-    return replace(spec, command=argv[0], args=(*argv[1:], *call.args), package=call.package)
+    command, *first = map(literal, _command_line(home, call))
+    return replace(spec, command=command, args=(*first, *call.args), package=call.package)
 
 
 async def _install(call: UvxCall, home: Path, environ: Mapping[str, str], lock: int, fault: str) -> None:

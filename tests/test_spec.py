@@ -11,6 +11,8 @@ from muxsim.spec import (
     Launch,
     Limits,
     fill,
+    fixed,
+    literal,
     meant_placeholder,
     misspelt_placeholder,
     passed_variables,
@@ -72,6 +74,13 @@ def test_only_whole_placeholders_change_a_text(text):
         assert fill(text, VALUES) == text
     else:
         assert fill(text, VALUES) != text
+
+
+@given(st.text() | braces_and_words | st.from_regex(r"(\{{0,3}(seed|sed|session|x)\}{0,3}/?)*", fullmatch=True))
+def test_a_text_that_is_no_template_comes_out_as_it_is(text):
+    assert fill(literal(text), VALUES) == text
+    assert fixed(literal(text)) == text
+    assert misspelt_placeholder(literal(text)) is None
 
 
 @given(st.sampled_from(PLACEHOLDERS), braces_and_words)

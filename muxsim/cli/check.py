@@ -12,6 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from muxsim.cli.notes import tell_notes
 from muxsim.config import find_config, load
 from muxsim.rollouts.check import Finding, check
 from muxsim.rollouts.policy.random import RandomPolicy
@@ -22,6 +23,7 @@ _MARKS: Final = {True: "[green]yes[/green]", False: "[red]no[/red]", None: "[dim
 def run(env: str, config: Path | None, steps: int, as_json: bool) -> bool:
     """Check and print; whether nothing is amiss. Raises `MuxsimError` if there is no such environment."""
     loaded = load(find_config(Path.cwd()) if config is None else config)
+    tell_notes(loaded)
     name = loaded.environment(env).name
     findings = trio.run(check, loaded, name, RandomPolicy(), steps)
     fit = all(finding.ok is not False for finding in findings)

@@ -14,6 +14,7 @@ from muxsim import __version__
 from muxsim.access import AuthSettings
 from muxsim.cli import operate
 from muxsim.cli.episodes import add_to
+from muxsim.cli.notes import tell_notes
 from muxsim.config import Config, find_config, load, load_command
 from muxsim.errors import ConfigError, ListenError, StartError, UnknownEnvironment
 
@@ -99,13 +100,15 @@ def serve(
     file = loaded.file
     reread = None if file is None else lambda: with_options(load(file))
     if check:
+        tell_notes(loaded)
         _check_starts(loaded)
         return
     from muxsim.cli.announce import announce  # noqa: PLC0415 - see the module's first line
     from muxsim.serve import host as server  # noqa: PLC0415
-    from muxsim.serve.log import configure  # noqa: PLC0415
+    from muxsim.serve.log import configure, log_notes  # noqa: PLC0415
 
     sink = configure(loaded.server.log_format, loaded.server.log_level, loaded.server.log_buffer)
+    log_notes(loaded)
     try:
         server.serve(loaded, announce, reread, lambda: sink.dropped)
     except (ListenError, ConfigError) as error:
@@ -126,10 +129,11 @@ def stdio(
 ) -> None:
     """Run one session on stdin and stdout. This is for clients that start servers themselves."""
     loaded = _with_settings(_load(config), log_format=log_format, log_level=log_level)
-    from muxsim.serve.log import configure  # noqa: PLC0415
+    from muxsim.serve.log import configure, log_notes  # noqa: PLC0415
     from muxsim.serve.stdio_front import serve_stdio  # noqa: PLC0415
 
     configure(loaded.server.log_format, loaded.server.log_level, loaded.server.log_buffer)
+    log_notes(loaded)
     try:
         finished = serve_stdio(loaded, loaded.environment(env).name, seed)
     except (UnknownEnvironment, ConfigError) as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 import trio
 
+from muxsim.cli.notes import tell_notes
 from muxsim.config import load
 from muxsim.errors import MuxsimError
 from muxsim.rollouts.environment import EnvironmentPool
@@ -52,6 +53,7 @@ async def _pool(
         async with connect(url, wire=wire, max_sessions=max_concurrent, token=token) as remote:
             yield remote
         return
-    path = config or Path(folder.config.config)
-    async with open_pool(load(path), max_sessions=max_concurrent) as pool:
+    loaded = load(config or Path(folder.config.config))
+    tell_notes(loaded)
+    async with open_pool(loaded, max_sessions=max_concurrent) as pool:
         yield pool

@@ -15,6 +15,7 @@ import anyio
 import trio
 from rich.console import Console
 
+from muxsim.cli.notes import tell_notes
 from muxsim.cli.progress import Progress
 from muxsim.config import Config, load
 from muxsim.events import SessionEvent, What
@@ -147,7 +148,9 @@ def _pool(plan: RolloutPlan, logs: _SessionLogs) -> AbstractAsyncContextManager[
     if plan.url is not None:
         return _remote(plan)
     assert plan.config is not None
-    return _local(load(plan.config), plan, logs)
+    loaded = load(plan.config)
+    tell_notes(loaded)
+    return _local(loaded, plan, logs)
 
 
 @asynccontextmanager

@@ -1,7 +1,10 @@
 """What a command runs: paths made absolute, and Python's interpreter put in place."""
 
+import json
 import os
 import re
+import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +12,7 @@ from typing import Any
 
 from muxsim.config.table import Table, shown
 from muxsim.npm import is_npx, is_package_folder, parse_npx
+from muxsim.spec import fixed, literal
 from muxsim.uv import is_uvx, parse_uvx
 
 _PYTHON_NAME = re.compile(r"python(3(\.\d+)?)?")
@@ -23,9 +27,10 @@ _SCRIPT_SUFFIXES = frozenset({".py", ".js", ".mjs", ".cjs", ".ts", ".sh"})
 def read_command(table: Table, values: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     """Command and arguments with their paths absolute and Python's interpreter in place."""
     command, args, folder = values["command"], values.get("args", ()), table.folder
-    interpreter = _program(values["python"], folder) if "python" in values else sys.executable
+    _check_one_word(table, command, args)
+    interpreter = _program(values["python"], folder) if "python" in values else literal(sys.executable)
     if command.endswith(".py"):
-        return interpreter, (absolute(command, folder), *args)
+        return interpreter, (in_folder(command, folder), *args)
     if command in ("python", "python3"):
         return interpreter, _with_python_script(args, folder)
     if "python" in values:
@@ -41,15 +46,45 @@ def read_command(table: Table, values: Mapping[str, Any]) -> tuple[str, tuple[st
     return _program(command, folder), args
 
 
+def _check_one_word(table: Table, command: str, args: tuple[str, ...]) -> None:
+    """Raise the fault of a command that has its arguments in it, as shells and other programs take it."""
+    words = _words(command)
+    path = table.folder / os.path.expanduser(fixed(command))
+    if len(words) < 2 or path.exists() or shutil.which(command) is not None:
+        return
+    if "/" in words[0] and not (table.folder / os.path.expanduser(words[0])).exists():
+        return  # a path with a space in it, of something that is not there yet
+    if table.variables is None:
+        raise table.error("command", f"is one word to the shell: take its quotes away: {shlex.join([*words, *args])}")
+    split = json.dumps([*words[1:], *args], ensure_ascii=False)
+    raise table.error("command", f"has arguments in it, which go into args: command {shown(words[0])}, args {split}")
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError:  # a quote without an end
+        return command.split()
+
+
 def _program(command: str, folder: Path) -> str:
     """An absolute path for a path or a package's folder; a name to be found on PATH as it is."""
-    is_path = "/" in command or command.startswith("~") or is_package_folder(folder / command)
-    return absolute(command, folder) if is_path else command
+    is_path = "/" in command or command.startswith("~") or is_package_folder(folder / fixed(command))
+    return in_folder(command, folder) if is_path else command
 
 
 def absolute(path: str, folder: Path) -> str:
-    # A workspace is absolute once it is filled in.
-    return path if path.startswith("{workspace}") else os.path.normpath(folder / os.path.expanduser(path))
+    """The path as it is from anywhere."""
+    return os.path.normpath(folder / os.path.expanduser(path))
+
+
+def in_folder(path: str, folder: Path) -> str:
+    """The same for one in which placeholders may stand. Those in the names of the folder itself are none."""
+    if path.startswith("{workspace}"):
+        return path  # it is absolute once it is filled in
+    first, slash, rest = path.partition("/")
+    home = literal(os.path.expanduser(first)) if first.startswith("~") else first
+    return os.path.normpath(os.path.join(literal(str(folder)), home + slash + rest))
 
 
 def _with_python_script(args: tuple[str, ...], folder: Path) -> tuple[str, ...]:
@@ -58,15 +93,15 @@ def _with_python_script(args: tuple[str, ...], folder: Path) -> tuple[str, ...]:
         if args[at] == "-" or _PYTHON_MODULE.match(args[at]):
             return args
         at += 2 if args[at] in _PYTHON_OPTIONS_WITH_VALUE else 1
-    return (*args[:at], *(absolute(arg, folder) for arg in args[at : at + 1]), *args[at + 1 :])
+    return (*args[:at], *(in_folder(arg, folder) for arg in args[at : at + 1]), *args[at + 1 :])
 
 
 def _with_node_script(args: tuple[str, ...], folder: Path) -> tuple[str, ...]:
     # Node has too many options with values to know them all, so a script is what is there as a file.
     at = next((at for at, arg in enumerate(args) if not arg.startswith("-")), len(args))
-    if at == len(args) or not os.path.isfile(folder / args[at]):
+    if at == len(args) or not os.path.isfile(folder / fixed(args[at])):
         return args
-    return (*args[:at], absolute(args[at], folder), *args[at + 1 :])
+    return (*args[:at], in_folder(args[at], folder), *args[at + 1 :])
 
 
 def _npx(table: Table, command: str, args: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
@@ -79,7 +114,7 @@ def _npx(table: Table, command: str, args: tuple[str, ...]) -> tuple[str, tuple[
         return command, args
     if call.command:
         raise table.error("args", "npx -p takes no folder: name the folder as the command, without npx")
-    return absolute(package, table.folder), call.args
+    return in_folder(package, table.folder), call.args
 
 
 def _uvx(table: Table, command: str, args: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:

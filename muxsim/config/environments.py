@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from muxsim.config.commands import absolute, read_command
+from muxsim.config.commands import in_folder, read_command
 from muxsim.config.table import Table
 from muxsim.config.values import CONFINEMENT_KEYS, LIMIT_KEYS
 from muxsim.spec import Confinement, EnvSpec, Limits
@@ -38,7 +38,7 @@ def read_environment(name: str, table: Table, values: Mapping[str, Any], default
         command=command,
         args=args,
         env=values.get("env", {}),
-        cwd=absolute(values.get("cwd", "."), table.folder),
+        cwd=in_folder(values.get("cwd", "."), table.folder),
         shared=values.get("shared", False),
         zygote=values.get("zygote", True),
         preload=values.get("preload", ()),

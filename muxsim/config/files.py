@@ -1,13 +1,13 @@
 """Finds a config file and reads it, whichever of its forms it has."""
 
+import codecs
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from muxsim.config import jsonc
 from muxsim.config.commands import name_of
 from muxsim.config.environments import Defaults, read_environment
 from muxsim.config.mcp_servers import from_json
@@ -15,10 +15,12 @@ from muxsim.config.model import Config
 from muxsim.config.table import Table
 from muxsim.config.toml import from_toml
 from muxsim.config.values import DESKTOP_KEYS
+from muxsim.config.variables import OwnVariables
 from muxsim.errors import ConfigError
 
 CONFIG_NAME = "muxsim.toml"
 COMMAND_LINE = "the command line"
+_JSON = (".json", ".jsonc")
 
 
 def find_config(folder: Path) -> Path:
@@ -35,8 +37,10 @@ def find_config(folder: Path) -> Path:
 def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Config:
     """Reads a config file, TOML or JSON by its name's ending; ``${VAR}`` comes from ``environ``."""
     path = Path(path)
-    root = Table(str(path), "", _parsed(path), path.absolute().parent, environ)
-    return from_json(root, path) if path.suffix == ".json" else from_toml(root, path)
+    if path.suffix not in (".toml", *_JSON):
+        raise ConfigError("must be a .toml or a .json file", file=str(path))
+    root = Table(str(path), "", _parsed(path), path.absolute().parent, OwnVariables(environ))
+    return from_json(root, path) if path.suffix in _JSON else from_toml(root, path)
 
 
 def load_command(argv: Sequence[str], folder: Path) -> Config:
@@ -53,19 +57,30 @@ def load_command(argv: Sequence[str], folder: Path) -> Config:
 
 
 def _parsed(path: Path) -> dict[str, Any]:
-    if path.suffix not in (".toml", ".json"):
-        raise ConfigError("must be a .toml or a .json file", file=str(path))
+    text = _text_of(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        parsed = msgspec.json.decode(text) if path.suffix == ".json" else tomllib.loads(text)
-    except FileNotFoundError:
-        raise ConfigError("does not exist: name another file, or make this one", file=str(path)) from None
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", file=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"is not UTF-8, see byte {error.start}: save it as UTF-8", file=str(path)) from error
-    except (ValueError, msgspec.DecodeError) as error:  # tomllib lets those of int() through
+        parsed = jsonc.decode(text) if path.suffix in _JSON else tomllib.loads(text)
+    except ValueError as error:  # tomllib lets those of int() through
         raise ConfigError(f"is not valid {path.suffix[1:].upper()}: {error}", file=str(path)) from error
     if not isinstance(parsed, dict):
         raise ConfigError('must hold an object: {"mcpServers": {"NAME": {"command": "server.py"}}}', file=str(path))
     return parsed
+
+
+def _text_of(path: Path) -> str:
+    """The file's text: UTF-8, or what its byte-order mark says, as some editors and shells of Windows write it."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError("does not exist: name another file, or make this one", file=str(path)) from None
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", file=str(path)) from error
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"is not UTF-8, see byte {error.start}: save it as UTF-8", file=str(path)) from error
+    if "\0" in text:
+        raise ConfigError("is not UTF-8, for it has zero bytes: save it as UTF-8", file=str(path))
+    # As when a file is read as text: TOML has no carriage return that stands alone.
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -135,6 +135,9 @@ class Config:
     file: Path | None = None
     """Where it was read; None for a command line."""
 
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What its reader should be told: what was passed over in the file of another program, a line each."""
+
     def environment(self, name: str | None = None) -> EnvSpec:
         """The environment of that name, or the default one. Raises UnknownEnvironment, which lists the names."""
         known = ", ".join(self.environments)

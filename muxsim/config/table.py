@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from muxsim.config.values import AnyKind, ListOf, PairsOf
-from muxsim.config.variables import VariableFault, expand
+from muxsim.config.values import AnyKind, Kind, ListOf, PairsOf
+from muxsim.config.variables import VariableFault, Variables, expand
 from muxsim.errors import ConfigError
-from muxsim.spec import misspelt_placeholder
+from muxsim.spec import literal, misspelt_placeholder
 
 _SHOWN_CHARACTERS = 80
 _SLIP_LIKENESS = 0.8  # between mcp_servers and mcpServers it is more, between context_servers and mcpServers less
@@ -29,8 +29,11 @@ class Table:
     name: str
     values: Mapping[str, Any]
     folder: Path
-    environ: Mapping[str, str] | None
-    """Where ``${VAR}`` comes from; None leaves it as it is."""
+    variables: Variables | None
+    """What ``${VAR}`` stands for; None leaves it as it is."""
+
+    slips: list[str] | None = None
+    """Where words that look like a slip of a placeholder are put, in a file of others; None refuses them."""
 
     def error(self, key: str, advice: str, value: Any = None) -> ConfigError:
         """The fault of a key; its value is the one in the table unless another is given."""
@@ -43,7 +46,11 @@ class Table:
         value = self.values.get(key)
         if value is not None and not isinstance(value, dict):
             raise self.error(key, "must be a table of keys and values")
-        return replace(self, name=f"{self.name}.{key}" if self.name else key, values=value or {})
+        return replace(self, name=self.name_of(key), values=value or {})
+
+    def name_of(self, key: str) -> str:
+        """The dotted name of a table in this one, which fits into a line."""
+        return f"{self.name}.{in_one_line(key)}" if self.name else in_one_line(key)
 
     def tables(self) -> Iterator[tuple[str, Table]]:
         """The tables in this one, which holds nothing else, under names that fit into a URL."""
@@ -83,12 +90,9 @@ class Table:
                 raise self.error(key, f"must be {kind.wants}", value)
             return {name: self._read(self._variable_key(key, name), item, kind.item) for name, item in value.items()}
         if kind.filled and isinstance(value, str) and (slip := misspelt_placeholder(value)):
-            word, meant = slip
-            raise self.error(
-                key, f"{{{word}}} is not known: write {{{meant}}}, or {{{{{word}}}}} for a literal {{{word}}}", value
-            )
+            self._look_at_slip(key, value, *slip)
         try:
-            return kind.read(self._expanded(key, value) if isinstance(value, str) else value)
+            return kind.read(self._expanded(key, value, kind) if isinstance(value, str) else value)
         except (ValueError, OverflowError):
             raise self.error(key, f"must be {kind.wants}", value) from None
 
@@ -97,11 +101,20 @@ class Table:
             raise self.error(f"{key}.{shown(name)}", "is not the name of a variable: it needs letters, and no =")
         return f"{key}.{name}"
 
-    def _expanded(self, key: str, text: str) -> str:
-        if self.environ is None:
+    def _look_at_slip(self, key: str, value: str, word: str, meant: str) -> None:
+        if self.slips is not None:
+            self.slips.append(f"{key} has {{{word}}}, which is left as it is: did you mean {{{meant}}}?")
+            return
+        raise self.error(
+            key, f"{{{word}}} is not known: write {{{meant}}}, or {{{{{word}}}}} for a literal {{{word}}}", value
+        )
+
+    def _expanded(self, key: str, text: str, kind: Kind) -> str:
+        if self.variables is None:
             return text
         try:
-            return expand(text, self.environ)
+            # Nobody wrote what a variable holds as a template.
+            return expand(text, self.variables, literal if kind.filled else str)
         except VariableFault as fault:
             raise self.error(key, fault.advice, text) from None
 
@@ -117,6 +130,11 @@ def advise(word: str, known: Iterable[str]) -> str:
     known = list(known)
     close = closest(word, known)
     return f"did you mean {close[0]}?" if close else f"use one of {', '.join(known)}"
+
+
+def in_one_line(key: str) -> str:
+    """A key that may hold anything, for a line of a message."""
+    return key if key.isprintable() else json.dumps(key)
 
 
 def shown(value: Any) -> str:

@@ -29,7 +29,7 @@ from muxsim.serve.connections import Bounds, Connections, bounded
 from muxsim.serve.fast_lane import fast_lane
 from muxsim.serve.gateway import Gateway
 from muxsim.serve.listening import is_loopback, listening, server_url, tls_context
-from muxsim.serve.log import EventLog
+from muxsim.serve.log import EventLog, log_notes
 from muxsim.serve.mcp_endpoints import HTTPSettings, MCPEndpoints
 from muxsim.serve.operations import Operations, operator_socket
 from muxsim.session.relief import relieving
@@ -120,6 +120,7 @@ class _Host:
         """The config as it stands in its file now, and the tokens in theirs. Raises `ConfigError` for either."""
         assert self._reread is not None
         config = self._reread()
+        log_notes(config)
         # Where tokens come from needs a restart, and so does whether there are any.
         if self._auth is not None and config.auth is not None and config.auth == self._begun_with.auth:
             self._auth.stage(read_tokens_file(config.auth))

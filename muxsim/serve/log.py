@@ -8,6 +8,7 @@ from typing import Any, Final, TextIO, cast
 
 import structlog
 
+from muxsim.config import Config
 from muxsim.events import SessionEvent, What
 from muxsim.serve.log_sink import LogSink
 from muxsim.session.session import FAILURES
@@ -54,6 +55,12 @@ def configure(log_format: str, level: str, buffer: int) -> LogSink:
     # uvicorn and asyncio report with the standard library's logging: their words are lines of this log too.
     logging.basicConfig(handlers=[_IntoThisLog()], level=logging.WARNING, force=True)
     return sink
+
+
+def log_notes(config: Config) -> None:
+    """Log what the reader of a config should be told."""
+    for note in config.notes:
+        structlog.get_logger().warning("config.note", note=note)
 
 
 class _IntoThisLog(logging.Handler):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from muxsim.spec import EnvSpec, has_placeholder
+from muxsim.spec import EnvSpec, fixed, has_placeholder
 
 _PYTHON = re.compile(r"python(3(\.\d+)?)?")
 _OPTION = re.compile(r"-[bBdEIOPqRsSuv]+|-[XW].+")
@@ -71,12 +71,12 @@ def forkable(spec: EnvSpec, environ: Mapping[str, str]) -> Forkable | str:
         return f"{early[0]}, which is read when a process begins, depends on the session"
     launch = spec.launch(seed=0, session_id="", workspace="", environ=environ)
     return Forkable(
-        python=spec.command,
-        options=options,
-        words=words,
+        python=launch.argv[0],
+        options=tuple(map(fixed, options)),
+        words=tuple(map(fixed, words)),
         env=tuple((name, value) for name, value in launch.env.items() if name not in variables),
         variables=variables,
-        cwd="/" if has_placeholder(spec.cwd) else spec.cwd,
+        cwd="/" if has_placeholder(spec.cwd) else launch.cwd,
         preload=spec.preload,
     )
 

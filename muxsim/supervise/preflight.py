@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from muxsim.npm import is_npx, is_package_folder
-from muxsim.spec import EnvSpec, Launch, has_placeholder
+from muxsim.spec import EnvSpec, Launch, fixed, has_placeholder
 from muxsim.supervise.process import Command, explain_spawn
 
 _RUNS_A_SCRIPT: Final = re.compile(r"(python[0-9.]*|node)")
@@ -28,7 +28,7 @@ def _problems_of(spec: EnvSpec, environ: Mapping[str, str]) -> list[str]:
     command = Command(launch.argv, launch.env, launch.cwd)
     if not has_placeholder(spec.cwd) and (number := _folder_fault(launch.cwd)):
         return [explain_spawn(number, "chdir", command)]
-    if is_npx(spec.command) or is_package_folder(spec.command):
+    if is_npx(spec.command) or is_package_folder(fixed(spec.command)):
         path = launch.env.get("PATH")
         missing = " and ".join(name for name in _NPM_PROGRAMS if shutil.which(name, path=path) is None)
         return [f"its npm package needs {missing}, not found on its PATH; install Node.js"] if missing else []

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from muxsim.config import Config, ServerSettings, find_config, load, load_command
 from muxsim.config.table import NAME, Table
 from muxsim.config.values import ARGUMENT, CONFINEMENT_KEYS, ENVIRONMENT_KEYS, LIMIT_KEYS, SERVER_KEYS, ListOf
+from muxsim.config.variables import OwnVariables
 from muxsim.errors import ConfigError, UnknownEnvironment
-from muxsim.spec import Confinement, EnvSpec, Limits
+from muxsim.spec import Confinement, EnvSpec, Limits, fill
 
 MIB = 2**20
 
@@ -448,8 +449,9 @@ def test_variables_are_replaced_in_every_string_of_the_file(folder):
 
 @given(st.text(st.characters(exclude_characters="\0\"'\\", exclude_categories=["Cc", "Cs"])))
 def test_what_a_variable_holds_is_not_read_again(value):
-    table = Table("f", "t", {"k": ["<${A}>"]}, Path("/"), {"A": value})
-    assert table.read({"k": ListOf("", ARGUMENT)}) == {"k": (f"<{value}>",)}
+    table = Table("f", "t", {"k": ["<${A}>"]}, Path("/"), OwnVariables({"A": value}))
+    (read,) = table.read({"k": ListOf("", ARGUMENT)})["k"]
+    assert fill(read, {"seed": "7"}) == f"<{value}>"
 
 
 # ---- faults ----
@@ -619,9 +621,9 @@ BAD_NAME = (
 
 
 @pytest.mark.parametrize("name", ["my lake", "", ".", "..", ".hidden", "-x", "a/b", "a?b", "sëe", "a\n"])
-def test_a_name_that_does_not_fit_into_a_url_is_refused(name, folder):
+def test_a_name_that_does_not_fit_into_a_url_is_refused_in_muxsims_own_file(name, folder):
     shown = json.dumps(name, ensure_ascii=False)
-    assert desktop_fault(folder, {name: {"command": "a"}}) == f"[mcpServers] {shown}: {BAD_NAME}"
+    assert fault(folder, f"[environments.{json.dumps(name)}]\ncommand = 'a'") == f"[environments] {shown}: {BAD_NAME}"
 
 
 @pytest.mark.parametrize("name", ["lake", "Lake_2", "frozen-lake.v1", "0", "_x"])
@@ -633,25 +635,15 @@ def test_a_name_that_fits_into_a_url_is_taken(name, folder):
     ("entry", "message"),
     [
         ("a", '[mcpServers] lake = "a": must be a table of keys and values'),
+        ({"command": "a", "args": [[]]}, "[mcpServers.lake] args[0] = []: must be a string, in quotes"),
+        ({"command": "a", "env": {"A": {}}}, "[mcpServers.lake] env.A: must be a string, in quotes"),
         ({}, "[mcpServers.lake] command: is missing: name a script, a program, npx or an npm package's folder"),
-        ({"command": "a", "args": [1]}, "[mcpServers.lake] args[0] = 1: must be a string, in quotes"),
-        ({"command": "a", "arg": []}, "[mcpServers.lake] arg = []: is not a known key: did you mean args?"),
         (
             {"command": "a", "muxsim": {"idle_timeot": 1}},
             "[mcpServers.lake.muxsim] idle_timeot = 1: is not a known key: did you mean idle_timeout?",
         ),
         ({"command": "a", "muxsim": {"ttl": "x"}}, f'[mcpServers.lake.muxsim] ttl = "x": {NEVER}'),
         ({"command": "a", "muxsim": True}, "[mcpServers.lake] muxsim = true: must be a table of keys and values"),
-        (
-            {"url": "https://example.org/mcp"},
-            '[mcpServers.lake] url = "https://example.org/mcp": is a remote server\'s, '
-            'and muxsim starts its own: take it out, or add "disabled": true',
-        ),
-        (
-            {"command": "a", "type": "sse"},
-            '[mcpServers.lake] type = "sse": must be stdio, the only kind of server that muxsim starts: '
-            'take it out, or add "disabled": true',
-        ),
     ],
 )
 def test_a_fault_in_a_desktops_server_is_told_with_its_place_and_a_way_out(entry, message, folder):
@@ -662,14 +654,13 @@ def test_a_fault_in_a_desktops_server_is_told_with_its_place_and_a_way_out(entry
     ("whole", "message"),
     [
         ("[]", 'must hold an object: {"mcpServers": {"NAME": {"command": "server.py"}}}'),
-        ("{", "is not valid JSON: Input data was truncated"),
+        ("{", "is not valid JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
         ("{}", 'mcpServers: has no server to start: add {"NAME": {"command": "server.py"}}'),
         (
             '{"mcpServers": {"a": {"command": "a", "disabled": true}}}',
             'mcpServers: has no server to start: add {"NAME": {"command": "server.py"}}',
         ),
         ('{"mcp_servers": {}}', "mcp_servers: is not a known key: did you mean mcpServers?"),
-        ('{"servers": {}}', "servers: is not a known key: did you mean mcpServers?"),
         ('{"muxsim": {"port": -1}}', "[muxsim] port = -1: must be a port from 0 to 65535, where 0 takes a free one"),
     ],
 )
