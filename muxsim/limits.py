@@ -33,7 +33,8 @@ OPENS: Final[Mapping[str, str]] = {
     "max_failed_starts": "503 for the environment until failed_start_window is over, then one start is tried",
     "memory_limit": "503 for one more session",
     "max_sessions": "one more session has to wait; environments and clients take turns",
-    "max_starting": "one more session has to wait; environments and clients take turns",
+    "max_starting": "one more session has to wait; environments and clients take turns; a start that waits for its client "
+    "to speak counts for that client only",
     "max_pending": "503 for the last of the environment and client that has most waiting",
     "queue_timeout": "503 for a session that has waited so long",
 }

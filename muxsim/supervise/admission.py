@@ -6,8 +6,8 @@ Pure: times, and what was measured, come as arguments; waiting is the pool's.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, NamedTuple
@@ -111,8 +111,51 @@ class _Wish:
     held: bool = False
     starting_until: float = 0.0
     asked: bool = False
-    # Whether its start may yet fail: it counts for the breaker.
-    unproven: bool = False
+
+
+class _Starts:
+    """Starts under way, as each client has to count them.
+
+    One that is asked for its first answer keeps the machine busy, and so counts for all. One that waits for its client
+    to ask counts for that client only: who opens and does not go on must not hold the turns of others.
+    """
+
+    def __init__(self) -> None:
+        self._asked: set[_Wish] = set()
+        self._unasked: dict[str | None, set[_Wish]] = {}
+
+    def __len__(self) -> int:
+        return len(self._asked) + sum(map(len, self._unasked.values()))
+
+    def __iter__(self) -> Iterator[_Wish]:
+        yield from self._asked
+        for wishes in self._unasked.values():
+            yield from wishes
+
+    def add(self, wish: _Wish) -> None:
+        """Count one, asked or not; again when that has changed."""
+        self.discard(wish)
+        (self._asked if wish.asked else self._unasked.setdefault(wish.client, set())).add(wish)
+
+    def discard(self, wish: _Wish) -> None:
+        """Count one no more."""
+        self._asked.discard(wish)
+        own = self._unasked.get(wish.client)
+        if own is not None:
+            own.discard(wish)
+            if not own:
+                del self._unasked[wish.client]
+
+    def __contains__(self, wish: _Wish) -> bool:
+        return wish in self._asked or wish in self._unasked.get(wish.client, ())
+
+    def of_all(self) -> int:
+        """Those that everybody has to count."""
+        return len(self._asked)
+
+    def for_client(self, client: str | None) -> int:
+        """Those that this client has to count."""
+        return len(self._asked) + len(self._unasked.get(client, ()))
 
 
 class _Queue:
@@ -147,18 +190,21 @@ class _Queue:
         if not lines:
             del self._lines[wish.env]
 
-    def take(self, may_start: Callable[[str], bool]) -> _Wish | None:
-        """Take out whose turn it is among the environments that may start something."""
-        for env, lines in self._lines.items():
-            if may_start(env):
-                client, line = next(iter(lines.items()))
+    def next(self, may_start: Callable[[_Wish], bool]) -> _Wish | None:
+        """Whose turn it is among those who may start."""
+        for lines in self._lines.values():
+            for line in lines.values():
                 wish = next(iter(line.values()))
-                # To the end, both, until it is their turn again.
-                lines[client] = lines.pop(client)
-                self._lines[env] = self._lines.pop(env)
-                self.remove(wish)
-                return wish
+                if may_start(wish):
+                    return wish
         return None
+
+    def take(self, wish: _Wish) -> None:
+        """Take out whose turn it was; its environment and client go to the end, until it is their turn again."""
+        lines = self._lines[wish.env]
+        lines[wish.client] = lines.pop(wish.client)
+        self._lines[wish.env] = self._lines.pop(wish.env)
+        self.remove(wish)
 
     def last_of_longest(self) -> _Wish:
         """Who is last in the longest line; among lines as long, who came last of all."""
@@ -171,8 +217,9 @@ class _Queue:
 class Admission:
     """The leases of one pool.
 
-    A lease counts as starting until its backend's first answer. Whoever has to wait does so in a line of their own
-    environment and client; these take turns, and when the queue is too long the longest line loses its last.
+    A lease counts as starting until its backend's first answer, for others only once somebody has asked for that.
+    Whoever has to wait does so in a line of their own environment and client; these take turns, and when the queue is
+    too long the longest line loses its last.
     """
 
     capacity: Capacity
@@ -181,8 +228,9 @@ class Admission:
     _breakers: dict[str, Breaker] = field(default_factory=dict)
     _opens: TokenBuckets = field(init=False)
     _held: int = 0
-    _starting: set[_Wish] = field(default_factory=set)
-    _unproven: Counter[str] = field(default_factory=Counter)
+    _starting: _Starts = field(default_factory=_Starts)
+    # By environment, those whose start may yet fail: they count for its breaker.
+    _unproven: defaultdict[str, _Starts] = field(default_factory=lambda: defaultdict(_Starts))
     _of_client: Counter[str] = field(default_factory=Counter)
     _reached: Counter[str] = field(default_factory=Counter)
     _memory: MemoryReading | None = None
@@ -229,17 +277,19 @@ class Admission:
             self._forget(last)
         mine = verdicts.pop(wish.number, None) or Verdict(wish.number, Answer.QUEUED)
         if mine.answer is Answer.QUEUED:
-            self._reached[self._bottleneck()] += 1
+            self._reached[self._bottleneck(client)] += 1
         return [mine, *verdicts.values()]
 
     def ask_now(
         self, env: str, client: str | None, now: float, *, failures: int = 0, window: float = 0.0
     ) -> Verdict | None:
-        """As `ask`, unless one would have to wait, or others do: None, and nothing has happened."""
-        if self._closed is not None or len(self._queue) or not self._has_room():
+        """As `ask`, unless one would have to wait, or others do for the same: None, and nothing has happened."""
+        if self._closed is not None or not self._has_room(client):
+            return None
+        if len(self._queue) and self._next_one(now) is not None:
             return None
         breaker = self._breaker(env, failures, window)
-        if self._unproven[env] >= breaker.room(now):
+        if self._unproven[env].for_client(client) >= breaker.room(now):
             return None
         self._last += 1
         if refusal := self._refusal(env, client, breaker, now):
@@ -264,8 +314,10 @@ class Admission:
 
     def time_out(self, number: int) -> Refusal:
         """Leave the queue after too long a wait; returns what to say."""
+        client = self._wishes[number].client
         self.give_up(number)
-        text = f"no session could start within {self.capacity.queue_timeout:g} s (server.queue_timeout): {self._why()}"
+        why = self._why(client)
+        text = f"no session could start within {self.capacity.queue_timeout:g} s (server.queue_timeout): {why}"
         refusal = Refusal("queue_timeout", text, _SOON)
         self._refuse(number, refusal)
         return refusal
@@ -276,10 +328,11 @@ class Admission:
             self._starting.discard(wish)
             if not wish.asked:
                 # What was asked and does not answer may still fail. This one waits to be asked.
-                self._set_unproven(wish, False)
+                self._unproven[wish.env].discard(wish)
                 self._breakers[wish.env].survived()
         verdicts = self._refuse_by_breakers(now)
-        while self._has_room() and (next_one := self._queue.take(lambda env: self._may_start(env, now))):
+        while (next_one := self._next_one(now)) is not None:
+            self._queue.take(next_one)
             self._grant(next_one, now)
             verdicts.append(Verdict(next_one.number, Answer.GRANTED))
         return verdicts
@@ -293,9 +346,12 @@ class Admission:
     def asked(self, number: int, now: float) -> None:
         """The backend on this lease has been asked for its first answer."""
         wish = self._wishes[number]
+        was_starting = wish in self._starting
         wish.asked = True
         wish.starting_until = now + SLOW
-        self._set_unproven(wish, True)
+        if was_starting:
+            self._starting.add(wish)
+        self._unproven[wish.env].add(wish)
 
     def answered(self, number: int, now: float) -> list[Verdict]:
         """The backend on this lease works."""
@@ -337,8 +393,10 @@ class Admission:
 
     @property
     def has_spare_start(self) -> bool:
-        """Whether something could start that nobody waits for."""
-        return not len(self._queue) and len(self._starting) < self.capacity.max_starting and not self.short_of_memory
+        """Whether something could start that nobody waits for who has a turn."""
+        if self.short_of_memory or self._starting.of_all() >= self.capacity.max_starting:
+            return False
+        return self._queue.next(lambda wish: self._has_turn(wish.client)) is None
 
     # ---- deciding
 
@@ -354,19 +412,19 @@ class Admission:
                 text = f"this client has {self._of_client[client]} sessions open or asked for, as many as it may"
                 text += " (server.max_sessions_per_client): end one first"
                 return Refusal("max_sessions_per_client", text, _LATER, excessive=True)
-        if refusal := self._breakers_refusal(env, breaker, now):
+        if refusal := self._breakers_refusal(env, client, breaker, now):
             return refusal
         if self.short_of_memory:
             return Refusal("memory_limit", f"memory is short: {self._memory} (server.memory_limit)", _LATER)
         return None
 
-    def _breakers_refusal(self, env: str, breaker: Breaker, now: float) -> Refusal | None:
+    def _breakers_refusal(self, env: str, client: str | None, breaker: Breaker, now: float) -> Refusal | None:
         failing = f"environment {env!r} fails to start"
         settings = "max_failed_starts, failed_start_window"
         if wait := breaker.closed_in(now):
             text = f"{failing}: it is tried again in {math.ceil(wait)} s ({settings}); the log has its errors"
             return Refusal("max_failed_starts", text, wait)
-        if breaker.probing and (self._unproven[env] or self._queue.has(env)):
+        if breaker.probing and (self._unproven[env].for_client(client) or self._queue.has(env)):
             return Refusal("max_failed_starts", f"{failing}, and is just being tried again ({settings})", _SOON)
         return None
 
@@ -376,37 +434,43 @@ class Admission:
             breaker = self._breakers[env] = Breaker(failures, window)
         return breaker
 
-    def _may_start(self, env: str, now: float) -> bool:
-        return self._unproven[env] < self._breakers[env].room(now)
+    def _next_one(self, now: float) -> _Wish | None:
+        """Whose turn it is among those who wait, if there is one for whom there is room."""
+        return self._queue.next(lambda wish: self._may_start(wish, now))
 
-    def _has_room(self) -> bool:
-        bounds = self.capacity
-        room = self._held < bounds.max_sessions and len(self._starting) < bounds.max_starting
-        return room and not self.short_of_memory
+    def _may_start(self, wish: _Wish, now: float) -> bool:
+        unproven = self._unproven[wish.env].for_client(wish.client)
+        return self._has_room(wish.client) and unproven < self._breakers[wish.env].room(now)
 
-    def _bottleneck(self) -> str:
+    def _has_room(self, client: str | None) -> bool:
+        return self._held < self.capacity.max_sessions and self._has_turn(client) and not self.short_of_memory
+
+    def _has_turn(self, client: str | None) -> bool:
+        return self._starting.for_client(client) < self.capacity.max_starting
+
+    def _bottleneck(self, client: str | None) -> str:
         """The setting that keeps those waiting who wait."""
         if self.short_of_memory:
             return "memory_limit"
         if self._held >= self.capacity.max_sessions:
             return "max_sessions"
-        return "max_starting" if len(self._starting) >= self.capacity.max_starting else "max_failed_starts"
+        return "max_failed_starts" if self._has_turn(client) else "max_starting"
 
-    def _why(self) -> str:
+    def _why(self, client: str | None) -> str:
         return {
             "memory_limit": f"memory is short: {self._memory} (server.memory_limit)",
             "max_sessions": "all sessions are taken (server.max_sessions)",
             "max_starting": "as many are starting as may at once (server.max_starting)",
             "max_failed_starts": "the starts before it have not succeeded yet (max_failed_starts)",
-        }[self._bottleneck()]
+        }[self._bottleneck(client)]
 
     def _refuse_by_breakers(self, now: float) -> list[Verdict]:
         verdicts = []
         for env in self._queue.environments():
             if self._breakers[env].closed_in(now):
-                refusal = self._breakers_refusal(env, self._breakers[env], now)
-                assert refusal is not None
                 for wish in self._queue.all_of(env):
+                    refusal = self._breakers_refusal(env, wish.client, self._breakers[env], now)
+                    assert refusal is not None
                     verdicts.append(self._refuse(wish.number, refusal))
                     self._forget(wish)
         return verdicts
@@ -428,16 +492,12 @@ class Admission:
         wish.starting_until = now + UNASKED
         self._held += 1
         self._starting.add(wish)
-        self._set_unproven(wish, True)
+        self._unproven[wish.env].add(wish)
 
     def _settle(self, wish: _Wish) -> None:
         """Its start is over."""
         self._starting.discard(wish)
-        self._set_unproven(wish, False)
-
-    def _set_unproven(self, wish: _Wish, unproven: bool) -> None:
-        self._unproven[wish.env] += unproven - wish.unproven
-        wish.unproven = unproven
+        self._unproven[wish.env].discard(wish)
 
     def _forget(self, wish: _Wish) -> None:
         del self._wishes[wish.number]

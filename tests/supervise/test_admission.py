@@ -235,11 +235,50 @@ def test_nothing_changes_by_time_alone_when_nothing_starts():
 
 def test_there_is_a_spare_start_while_nobody_waits_and_not_all_starts_are_taken():
     one = admission(max_starting=2)
-    assert one.has_spare_start
-    ask(one)
-    assert one.has_spare_start
-    ask(one)
+    for _ in range(2):
+        assert one.has_spare_start
+        one.asked(ask(one)[0], 0)
     assert not one.has_spare_start
+
+
+# ---- starts that wait for their client
+
+
+def test_a_start_that_waits_for_its_client_holds_no_turn_of_others():
+    """L22: streams and sessions that somebody opens and does not go on with."""
+    one = admission(max_sessions=100, max_pending=100, max_starting=2)
+    assert [ask(one, client="idle")[1] for _ in range(5)] == [GRANTED] * 2 + [QUEUED] * 3
+    assert one.has_spare_start
+    assert one.ask_now("game", "busy", 0.0).answer is GRANTED
+    number, answer = ask(one, client="busy")
+    assert answer is GRANTED
+    one.asked(number, 0.0)
+    assert ask(one, client="third")[1] is GRANTED
+    assert ask(one, client="busy")[1] is QUEUED
+
+
+def test_a_start_that_its_client_asks_for_holds_a_turn_of_everybody():
+    one = admission(max_starting=2)
+    for number in [ask(one, client="busy")[0] for _ in range(2)]:
+        one.asked(number, 0.0)
+    assert ask(one, client="other")[1] is QUEUED
+    assert one.ask_now("game", "third", 0.0) is None
+    assert not one.has_spare_start
+
+
+def test_a_start_that_waits_for_its_client_takes_nobody_elses_chance_to_fail():
+    one = admission(max_sessions=100, max_pending=100)
+    assert [ask(one, client="idle", **BREAKER)[1] for _ in range(4)] == [GRANTED] * 3 + [QUEUED]
+    assert ask(one, client="other", **BREAKER)[1] is GRANTED
+
+
+def test_one_that_others_do_not_wait_for_goes_before_them_and_one_that_they_do_does_not():
+    one = admission(max_starting=1)
+    ask(one, client="idle")
+    ask(one, client="idle")
+    assert one.ask_now("game", "other", 0.0).answer is GRANTED
+    ask(one, client="other")
+    assert one.ask_now("game", "other", 0.0) is None
 
 
 # ---- clients
@@ -456,24 +495,30 @@ class AnyOrder(RuleBasedStateMachine):
             assert number in self.waiting
             self.waiting.remove(number)
             if answer is GRANTED:
-                self.held.add(number)
+                self.grant(number)
+
+    def grant(self, number):
+        """Whoever is let in counts no more than may start at once, the new one included."""
+        self.held.add(number)
+        assert self.one._starting.for_client(self.client[number]) <= self.bounds.max_starting
 
     @rule(env=st.sampled_from("AB"), client=st.sampled_from(["x", "y", None]))
     def ask(self, env, client):
         mine, *others = self.one.ask(env, client, self.now, failures=2, window=5)
         self.client[mine.number] = client
         if mine.answer is not REFUSED:
-            (self.held if mine.answer is GRANTED else self.waiting).add(mine.number)
+            self.waiting.add(mine.number)
+        self.note([mine] if mine.answer is GRANTED else [])
         self.note(others)
 
     @rule(env=st.sampled_from("AB"), client=st.sampled_from(["x", "y", None]))
     def ask_now(self, env, client):
         mine = self.one.ask_now(env, client, self.now, failures=2, window=5)
-        assert mine is None or not self.waiting
+        assert mine is None or self.one._next_one(self.now) is None  # nobody who waits could have had it
         if mine is not None and mine.answer is not REFUSED:
             assert mine.answer is GRANTED
             self.client[mine.number] = client
-            self.held.add(mine.number)
+            self.grant(mine.number)
 
     @rule(seconds=st.sampled_from([0.5, 2.0, 10.0]))
     def pass_time(self, seconds):
@@ -506,7 +551,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert (now.held, now.waiting) == (len(self.held), len(self.waiting))
         assert now.held <= self.bounds.max_sessions
         assert now.waiting <= self.bounds.max_pending + self.bounds.max_sessions - now.held
-        assert now.starting <= self.bounds.max_starting
+        assert now.starting <= now.held
         shares = Counter(self.client[number] for number in self.held | self.waiting)
         assert max((shares["x"], shares["y"])) <= 3
         # What nobody has any more is forgotten.
