@@ -19,7 +19,8 @@ CONNECTIONS: Final[Mapping[str, str]] = {
     "max_url": "414, and the connection is closed",
     "max_headers": "431, and the connection is closed",
     "max_header_bytes": "431, and the connection is closed",
-    "max_failures": "429 for one more wrong token or unknown session from the same address, until the minute is over",
+    "max_failures": "until the minute is over, 429 for one more wrong token from the same address; one more unknown "
+    "session gets its 404 a second later, and its connection is closed",
     "max_body": "413 as soon as it is known, and the connection is closed",
     "body_timeout": "408, and the connection is closed",
     "max_buffered": "the session's backend is not read on until the client has caught up; nothing is dropped",
@@ -33,8 +34,8 @@ OPENS: Final[Mapping[str, str]] = {
     "max_failed_starts": "503 for the environment until failed_start_window is over, then one start is tried",
     "memory_limit": "503 for one more session",
     "max_sessions": "one more session has to wait; environments and clients take turns",
-    "max_starting": "one more session has to wait; environments and clients take turns; a start that waits for its client "
-    "to speak counts for that client only",
+    "max_starting": "one more session has to wait; environments and clients take turns; a start that waits for its "
+    "client to speak counts for that client only",
     "max_pending": "503 for the last of the environment and client that has most waiting",
     "queue_timeout": "503 for a session that has waited so long",
 }
@@ -52,6 +53,7 @@ SESSIONS: Final[Mapping[str, str]] = {
     "start_timeout": "the session ends, and the handshake gets an error",
     "call_timeout": "the call gets error -32001, and the backend a cancellation",
     "max_in_flight": "error -32003 for one more request, of a client or of the backend",
+    "max_attachments": "503 for one more client of the session",
     "max_waiting": "503 for one more message",
     "idle_timeout": "the session ends",
     "ttl": "the session ends, and calls in flight get an error",

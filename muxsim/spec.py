@@ -137,6 +137,9 @@ class Limits:
     max_in_flight: int = 256
     """How many requests of a session's clients may be in flight, and how many of its backend; one more is refused."""
 
+    max_attachments: int = 1024
+    """How many clients may be attached to a session. On a shared one, those silent for `idle_timeout` make way."""
+
     max_waiting: int = 64
     """How many messages of clients may wait for a backend that does not read; one more gets an error."""
 

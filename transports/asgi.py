@@ -113,6 +113,8 @@ async def respond(call: Call, status: int, body: bytes = b"", headers: Iterable[
 async def refuse(call: Call, refusal: HTTPRefusal) -> None:
     """Answer a request that was refused, and leave a note of that in its scope."""
     call.scope[_REFUSAL] = refusal
+    if refusal.delay:
+        await asyncio.sleep(refusal.delay)
     await respond(call, refusal.status, refusal.body().encode(), refusal.headers)
 
 

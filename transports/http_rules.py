@@ -36,7 +36,8 @@ _BRACKETED: Final = re.compile(r"\[[^\[\]]*\](:[0-9]*)?")
 class HTTPRefusal(Exception):
     """A request that is answered here, with ``status`` and a JSON-RPC error that says what to do.
 
-    ``limit`` names the setting whose bound was passed, if it was one, for whoever counts.
+    ``limit`` names the setting whose bound was passed, if it was one, for whoever counts. The answer is sent after
+    ``delay`` seconds.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class HTTPRefusal(Exception):
         id: RequestId | None = None,
         headers: RawHeaders = (),
         limit: str = "",
+        delay: float = 0.0,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -58,6 +60,7 @@ class HTTPRefusal(Exception):
         self.id = id
         self.headers = headers
         self.limit = limit
+        self.delay = delay
 
     def body(self) -> Message:
         """The JSON-RPC error that goes out."""

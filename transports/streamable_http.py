@@ -95,6 +95,11 @@ class StreamableHTTP:
         return f"<StreamableHTTP {self.id[:8]} {len(self._exchanges)} exchanges{' closed' if self._closed else ''}>"
 
     @property
+    def closed(self) -> bool:
+        """Whether nothing more comes of it."""
+        return self._closed
+
+    @property
     def congested(self) -> bool:
         """Whether more bytes wait for the client than may; stays True until fewer than a quarter of that do."""
         return self._congested

@@ -187,6 +187,7 @@ LIMIT_KEYS: dict[str, AnyKind] = {
     "term_timeout": _SECONDS,
     "max_line": _SIZE_KIND,
     "max_in_flight": Kind("a whole number from 1", _whole(1)),
+    "max_attachments": Kind("a whole number from 1", _whole(1)),
     "max_waiting": Kind("a whole number from 1", _whole(1)),
     "stderr_lines": Kind("a whole number from 0", _whole(0)),
     "max_failed_starts": Kind("a whole number from 0", _whole(0)),

@@ -13,23 +13,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from muxsim.limits import Reached
 from muxsim.serve.api import API
 from muxsim.serve.auth import Authenticator, Guard
+from muxsim.serve.json_refusals import JSONRefusals
 from muxsim.serve.mcp_endpoints import MCPEndpoints
 from transports.asgi import Call, ClientGone, refusal_of, refuse
 from transports.http_rules import HostRules, HTTPRefusal, header
 
 _MCP_METHODS = ["GET", "POST", "DELETE"]
-_ALLOWED_HEADERS = [
-    "Accept",
-    "Authorization",
-    "Content-Type",
-    "Last-Event-ID",
-    "Mcp-Method",
-    "Mcp-Name",
-    "Mcp-Protocol-Version",
-    "Mcp-Session-Id",
-]
-
-
 _HANDED_OVER = "muxsim.handed_over"
 
 Answer: TypeAlias = Callable[[Call], Awaitable[None]]
@@ -51,7 +40,8 @@ class Gateway:
         self.auth = auth
         self._reached = reached
         self._router = Guard(_router(endpoints, api, auth), auth)
-        self._cross_origin = _with_cors(self._router, rules)
+        self._app = JSONRefusals(self._router)
+        self._cross_origin = JSONRefusals(_with_cors(self._router, rules))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, and count it if it passed a bound."""
@@ -79,7 +69,7 @@ class Gateway:
         except ClientGone:
             return
         origin = header(call.headers, b"origin")
-        app: ASGIApp = self._router if origin is None else self._cross_origin
+        app = self._app if origin is None else self._cross_origin
         await app(scope, receive, send)
 
 
@@ -148,7 +138,7 @@ def _with_cors(app: ASGIApp, rules: HostRules) -> ASGIApp:
         allow_origins=[origin for origin in rules.origins if not origin.endswith(":*")],
         allow_origin_regex="|".join(patterns) or None,
         allow_methods=[*_MCP_METHODS, "OPTIONS"],
-        allow_headers=_ALLOWED_HEADERS,
+        allow_headers=["*"],  # a page that may call may say what its own client libraries say
         expose_headers=["Mcp-Session-Id", "Mcp-Protocol-Version", "Location", "WWW-Authenticate", "Retry-After"],
         max_age=3600,
     )

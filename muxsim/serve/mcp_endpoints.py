@@ -17,7 +17,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from muxsim.errors import Busy, StartError, TooMuch, UnknownEnvironment
 from muxsim.events import SessionEvent, What
 from muxsim.guest import Guest
-from muxsim.serve.auth import caller_of, peer_of, share_of, too_many_failures
+from muxsim.serve.auth import caller_of, peer_of, share_of
 from muxsim.serve.callers import Caller
 from muxsim.serve.failures import FailureLimit
 from muxsim.serve.schemas import ToolSchemas
@@ -45,6 +45,9 @@ from transports.sse import SSE
 from transports.streamable_http import SingleExchange, StreamableHTTP, StreamTimes
 
 _CLIENT_ID_BYTES: Final = 16
+# Seconds for which whoever has asked for too many unknown sessions waits for each further answer.
+_GUESS_DELAY: Final = 1.0
+_CLOSE: Final = (b"connection", b"close")
 # As the routes of the gateway have them, written in the usual way.
 _IMPLICIT: Final = re.compile(r"/mcp|/envs/([^/%]+)/mcp")
 
@@ -174,8 +177,11 @@ class MCPEndpoints:
         handshake: Callable[[Message], Awaitable[None]],
         view: type[Attachment],
     ) -> None:
+        known = header(call.headers, SESSION_HEADER) is not None
+        if known:
+            self.known_client(call)  # before its body is read; it may have ended when that has come
         message = await self._read(call)
-        if header(call.headers, SESSION_HEADER) is not None:
+        if known:
             await self.known_client(call).transport.post(message, call)
         elif is_modern(header(call.headers, VERSION_HEADER)) or modern_rules.claims_modern(message):
             await self._modern(call, await modern_session(), message, view)
@@ -278,10 +284,18 @@ class MCPEndpoints:
         id = session.id if attachment.ends_session else secrets.token_hex(_CLIENT_ID_BYTES)
         transport = StreamableHTTP(id, attachment, self._settings.times)
         attachment.connect(transport)
-        session.attach(attachment)
+        self._attach_to(session, attachment)
         paths = {path, f"/s/{session.id}/mcp"} if attachment.ends_session else {path}
         client = self._clients[id] = HTTPClient(transport, attachment, frozenset(paths), caller)
         return client
+
+    def _attach_to(self, session: Session, attachment: Attachment) -> None:
+        try:
+            others_left = session.attach(attachment)
+        except Busy as busy:
+            raise too_busy(busy, None) from None
+        if others_left:
+            self._clients = {id: client for id, client in self._clients.items() if not client.transport.closed}
 
     async def _unless_gone(self, client: HTTPClient, call: Call, answering: Coroutine[Any, Any, None]) -> None:
         try:
@@ -354,7 +368,7 @@ class MCPEndpoints:
         attachment = _view(caller_of(call))(session, "sse", ends_session=ends_session)
         transport = SSE(id, f"{endpoint}?sessionId={id}", attachment, self._settings.times)
         attachment.connect(transport)
-        session.attach(attachment)
+        self._attach_to(session, attachment)
         self._sse[id] = (transport, attachment, caller_of(call))
         try:
             await transport.get(call)
@@ -382,9 +396,10 @@ class MCPEndpoints:
     def _missing(self, call: Call, text: str) -> HTTPRefusal:
         """The refusal of a session that is not there for whoever asks."""
         peer, now = peer_of(call), time.monotonic()
-        # Only misses are bounded: others at this address, whose sessions are there, must not suffer from a guesser.
-        if wait := self._misses.wait_of(peer, now):
-            return too_many_failures("requests for unknown sessions", wait)
+        # A client whose session has ended goes by the status, whoever else is at its address: 404 makes it initialize
+        # again. So a guesser gets that too, but slowly, and has to connect anew each time.
+        if self._misses.wait_of(peer, now):
+            return HTTPRefusal(404, text, headers=[_CLOSE], limit="max_failures", delay=_GUESS_DELAY)
         self._misses.failed(peer, now)
         return HTTPRefusal(404, text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from transports import messages
@@ -18,6 +19,7 @@ class Attachment:
 
     ``ends_session``: the session was made by this client's handshake, and ends when the client has gone for good.
     ``cancels``: the client's going away cancels its requests, as revision 2026-07-28 has it.
+    ``last_heard``: when it attached, or sent its last message, by the session's clock.
     ``patience``: seconds for each of its requests, instead of the spec's ``call_timeout``.
     """
 
@@ -34,6 +36,7 @@ class Attachment:
         self.kind = kind
         self.ends_session = ends_session
         self.cancels = cancels
+        self.last_heard = -math.inf
         self.patience = session.spec.limits.call_timeout if patience is None else patience
         self.transport: Transport
 

@@ -105,6 +105,11 @@ class _Handshake:
         self._completed = True
         return True
 
+    @property
+    def waiting(self) -> int:
+        """How many handshakes wait for the first one's answer."""
+        return len(self._waiting)
+
     def forget(self, attachment: Attachment) -> None:
         self._waiting = [one for one in self._waiting if one[0] != attachment]
 
@@ -158,7 +163,7 @@ class Router:
     @property
     def in_flight(self) -> int:
         """How many requests somebody still wants an answer to, the endless ``subscriptions/listen`` included."""
-        return len(self._exchanges) - self._abandoned
+        return len(self._exchanges) - self._abandoned + self._handshake.waiting
 
     @property
     def asked(self) -> int:
@@ -210,6 +215,10 @@ class Router:
     def awaits(self, attachment: Attachment, id: RequestId | None) -> bool:
         """Whether an attachment has a request with this id in flight."""
         return (attachment, id) in self._by_client
+
+    def awaits_any(self, attachment: Attachment) -> bool:
+        """Whether an attachment has any request in flight, or the backend one of its own at it."""
+        return any(one == attachment for one, _ in self._by_client) or attachment in self._asked.values()
 
     def from_client(self, attachment: Attachment, message: Message) -> Routed:
         """Route one message of an attachment."""

@@ -14,6 +14,7 @@ import anyio
 import trio
 from msgspec import Raw
 
+from muxsim.errors import Busy
 from muxsim.events import Events, SessionEvent, What
 from muxsim.session.attachment import Attachment
 from muxsim.session.control import ControlReader, asking_for_control, asks_for_control
@@ -34,6 +35,8 @@ BUSY: Final = -32003
 FAILURES: Final = frozenset({"backend_exited", "start_timeout", "internal_error"})
 _FAILED_STARTS: Final = frozenset({"backend_exited", "start_timeout"})
 _REPORTED_LINES: Final = 5
+# Seconds after which a client may try again to attach where there was no room.
+_ATTACH_RETRY: Final = 5.0
 _REPORTED_LENGTH: Final = 200
 
 
@@ -317,12 +320,33 @@ class Session:
 
     # ---- clients
 
-    def attach(self, attachment: Attachment) -> None:
-        """Let a client take part, and hear what is meant for everybody."""
+    def attach(self, attachment: Attachment) -> bool:
+        """Let a client take part, and hear what is meant for everybody. Raises `Busy` past ``max_attachments``.
+
+        Returns whether another had to make way, whose transport is closed now.
+        """
+        full = len(self._attachments) >= self.spec.limits.max_attachments
+        if full:
+            self._make_room()
         self._attachments.add(attachment)
         self._router.attach(attachment)
         self._touch()
+        attachment.last_heard = self._last_activity
         self._emit(What.ATTACHED, transport=attachment.kind)
+        return full
+
+    def _make_room(self) -> None:
+        """Let a client go that has been silent for long, where nothing else ends those that have left."""
+        idle = self.spec.limits.idle_timeout if self.lasting else None
+        silent = [one for one in self._attachments if idle is not None and one.last_heard <= self._now() - idle]
+        for one in sorted(silent, key=lambda one: one.last_heard):
+            if not self._router.awaits_any(one) and not getattr(one.transport, "listening", True):
+                one.transport.close()
+                self.detach(one)
+                return
+        self._meet("max_attachments")
+        text = f"{len(self._attachments)} clients are attached to this session, as many as may (max_attachments)"
+        raise Busy(text, _ATTACH_RETRY)
 
     def detach(self, attachment: Attachment) -> None:
         """A client has gone for good. A session that its handshake made ends with it."""
@@ -349,7 +373,7 @@ class Session:
                 refusal = messages.error(message.id, SESSION_ENDED, f"the session has ended: {self.ending.text}")
                 attachment.transport.send(refusal, message.id)
             return
-        self._last_activity = self._now()
+        self._last_activity = attachment.last_heard = self._now()
         if message.kind is Kind.REQUEST:
             if self._router.in_flight >= self.spec.limits.max_in_flight:
                 self._refuse_one_more(attachment, message)

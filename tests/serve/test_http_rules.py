@@ -108,6 +108,9 @@ async def test_a_page_of_an_allowed_origin_may_ask_before_it_calls(muxsim):
         assert "POST" in answer.headers["access-control-allow-methods"]
         allowed = answer.headers["access-control-allow-headers"].lower()
         assert all(name in allowed for name in ("mcp-session-id", "mcp-protocol-version", "last-event-id"))
+        own = [*wanted[:2], ("Access-Control-Request-Headers", "x-of-my-own, traceparent")]
+        allowed = (await ask(muxsim.url, "OPTIONS", path, own)).headers["access-control-allow-headers"]
+        assert {"x-of-my-own", "traceparent"} <= set(allowed.split(", "))
         assert "access-control-allow-credentials" not in answer.headers
 
 
@@ -271,6 +274,10 @@ async def test_a_method_that_no_route_has_is_refused_before_anything_starts(muxs
             await connection.send(method, path)
             status, _ = await connection.head()
         assert status == 405, (method, path)
+    for method, path in [("PUT", "/mcp"), ("DELETE", "/sse"), ("POST", "/health"), ("OPTIONS", "/envs")]:
+        answer = await ask(muxsim.url, method, path)
+        assert (answer.status, answer.headers["content-type"]) == (405, "application/json")
+        assert answer.headers["allow"] in answer.error["message"]
     assert len(log_lines(muxsim, event="session.opening")) == openings
 
 

@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from muxsim.errors import Busy
 from muxsim.events import Events, What
 from muxsim.session.attachment import Attachment
 from muxsim.session.session import BACKEND_GONE, BUSY, CALL_TIMEOUT, SESSION_ENDED, Session, State
@@ -463,6 +464,42 @@ async def test_refusing_an_id_in_flight_leaves_the_first_request_its_deadline_an
 
 
 # ---- bounds
+
+
+async def test_no_more_clients_attach_than_may_L25(autojump_clock):
+    """One more is refused and counted, until one has gone."""
+    async with life(Limits(max_attachments=2)) as one:
+        first, _ = Client(one.session), Client(one.session)
+        with pytest.raises(Busy, match="max_attachments"):
+            Client(one.session)
+        assert [event.details["limit"] for event in one.events(What.LIMIT)] == ["max_attachments"]
+        first.disconnected()
+        Client(one.session)
+        assert one.session.statistics().attachments == 2
+
+
+async def test_on_a_shared_session_clients_that_left_without_a_word_make_way_L25(autojump_clock):
+    """Nothing else ends them; one that listens, or waits for an answer, is there."""
+    async with life(Limits(max_attachments=4, idle_timeout=60), lasting=True) as one:
+        one.backend._answers["tools/call"] = lambda request: None
+        listening, waiting, silent = Client(one.session, listening=True), Client(one.session), Client(one.session)
+        waiting.ask()
+        await trio.sleep(61)
+        recent = Client(one.session)
+        Client(one.session)
+        assert silent.transport.closed
+        assert not any(other.transport.closed for other in (listening, waiting, recent))
+        with pytest.raises(Busy, match="max_attachments"):
+            Client(one.session)
+
+
+async def test_handshakes_that_wait_for_the_first_are_requests_in_flight_C29():
+    async with life(Limits(max_in_flight=3)) as one:
+        one.backend._answers["initialize"] = lambda request: None
+        clients = [Client(one.session) for _ in range(4)]
+        assert clients[-1].error("hello")["code"] == BUSY
+        again = clients[1]
+        assert again.error(again.ask("initialize"))["code"] == BUSY
 
 
 async def test_no_more_requests_than_max_in_flight_wait_for_their_answers_C29():
