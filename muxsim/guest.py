@@ -11,6 +11,7 @@ import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import trio
 from outcome import Outcome
@@ -59,46 +60,108 @@ class Guest(Generic[V]):
             return future.result()  # it had finished: what it made is the caller's to end
 
 
+class _Host:
+    """trio's run on one asyncio loop, which its guests share: a thread has room for one. The last to leave ends it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: trio.abc.Clock | None) -> None:
+        self.guests = 0
+        self.started: asyncio.Future[trio.Nursery] = loop.create_future()
+        self.finished: asyncio.Future[None] = loop.create_future()
+        self._stop = trio.Event()
+        trio.lowlevel.start_guest_run(
+            self._run,
+            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+            run_sync_soon_not_threadsafe=loop.call_soon,
+            done_callback=self._has_finished,
+            host_uses_signal_set_wakeup_fd=True,
+            clock=clock,
+        )
+
+    async def _run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            self.started.set_result(nursery)
+            await self._stop.wait()
+
+    def _has_finished(self, result: Outcome[None]) -> None:
+        if not self.started.done():
+            _settle(self.started, result)
+            self.finished.set_result(None)
+        else:
+            _settle(self.finished, result)
+
+    async def leave(self) -> None:
+        """One guest less; without any, wait for trio's end."""
+        self.guests -= 1
+        if not self.guests:
+            self._stop.set()
+            await _uninterrupted(self.finished)
+
+
+_hosts: WeakKeyDictionary[asyncio.AbstractEventLoop, _Host] = WeakKeyDictionary()
+
+
+async def _enter(clock: trio.abc.Clock | None) -> _Host:
+    """The host of the running loop, with one guest more."""
+    loop = asyncio.get_running_loop()
+    while (host := _hosts.get(loop)) is not None and not host.guests and not host.finished.done():
+        await asyncio.wait((host.finished,))  # its last guest has gone, and it is about to end
+    if host is None or not host.guests:
+        host = _hosts[loop] = _Host(loop, clock)
+    host.guests += 1
+    return host
+
+
 @asynccontextmanager
 async def trio_guest(
     open_value: Callable[[], AbstractAsyncContextManager[V]], clock: trio.abc.Clock | None = None
 ) -> AsyncIterator[Guest[V]]:
-    """Run ``open_value()`` on trio, by ``clock``, for the length of a block, which runs on asyncio.
+    """Run ``open_value()`` on trio for the length of a block, which runs on asyncio.
 
-    An error of the trio side comes out of the block's end; the block itself is not interrupted by it.
+    An error of the trio side comes out of the block's end; the block itself is not interrupted by it. Guests of one
+    loop share one run of trio, by the ``clock`` of the first.
     """
     loop = asyncio.get_running_loop()
     started: asyncio.Future[Guest[V]] = loop.create_future()
     done: asyncio.Future[None] = loop.create_future()
-    stop = trio.Event()
+    stop, scope = trio.Event(), trio.CancelScope()
 
-    async def supervise() -> None:
+    async def open_and_wait() -> None:
         async with open_value() as value, trio.open_nursery() as nursery:
             started.set_result(Guest(value, nursery, done))
             await stop.wait()
             nursery.cancel_scope.cancel()
 
-    def finished(result: Outcome[None]) -> None:
-        if not started.done():
-            _settle(started, result)
-            done.set_result(None)
-        else:
-            _settle(done, result)
+    async def supervise() -> None:
+        failure = None
+        with scope:
+            try:
+                await open_and_wait()
+            except Exception as error:  # this guest's own; the others of the loop go on
+                failure = error
+        settle(failure)
 
-    trio.lowlevel.start_guest_run(
-        supervise,
-        run_sync_soon_threadsafe=loop.call_soon_threadsafe,
-        run_sync_soon_not_threadsafe=loop.call_soon,
-        done_callback=finished,
-        host_uses_signal_set_wakeup_fd=True,
-        clock=clock,
-    )
-    guest = await started
+    def settle(failure: BaseException | None) -> None:
+        if failure is not None and not done.done():
+            (done if started.done() else started).set_exception(failure)
+        if not done.done():
+            done.set_result(None)
+        started.cancel()
+
+    host = await _enter(clock)
+    host.finished.add_done_callback(lambda over: settle(over.exception()))  # before its time, and the guest with it
     try:
-        yield guest
+        (await asyncio.shield(host.started)).start_soon(supervise)
+        try:
+            yield await asyncio.shield(started)
+        except BaseException:
+            if not started.done():
+                scope.cancel()
+            raise
+        finally:
+            stop.set()
+            await _uninterrupted(done)
     finally:
-        stop.set()
-        await _uninterrupted(done)
+        await host.leave()
 
 
 def watch_on_this_loop() -> Callable[[int, Callable[[], None]], Callable[[], None]]:

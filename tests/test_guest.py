@@ -11,6 +11,7 @@ import trio
 from muxsim.guest import trio_guest
 
 SOON = 0.05
+LIMIT = 30
 
 
 @asynccontextmanager
@@ -98,3 +99,100 @@ def test_many_calls_go_on_at_once():
         assert loop.time() - begun < 20 * SOON
 
     on_asyncio(test)
+
+
+def test_guests_of_one_loop_share_its_run_of_trio_and_end_one_by_one():
+    async def thread_and_task():
+        return trio.lowlevel.current_task().parent_nursery is not None
+
+    async def main():
+        async with asyncio.timeout(LIMIT), trio_guest(nothing) as first:
+            async with trio_guest(nothing) as second:
+                assert await second.call(thread_and_task)
+            assert second.finished.done()
+            assert not first.finished.done()
+            assert await first.call(thread_and_task)
+        async with asyncio.timeout(LIMIT), trio_guest(nothing) as after:
+            assert await after.call(thread_and_task)
+
+    asyncio.run(main())
+
+
+def test_guests_that_come_and_go_at_once_find_each_other():
+    async def visit():
+        async with trio_guest(nothing) as guest:
+            await guest.call(trio.lowlevel.checkpoint)
+
+    async def main():
+        async with asyncio.timeout(LIMIT):
+            for _ in range(3):
+                await asyncio.gather(*(visit() for _ in range(10)))
+
+    asyncio.run(main())
+
+
+def test_a_guest_that_fails_leaves_the_others_alone():
+    failing = trio.Event()
+
+    @asynccontextmanager
+    async def fails_later():
+        async with trio.open_nursery() as nursery:
+
+            async def fail():
+                await failing.wait()
+                raise KeyError("mine")
+
+            nursery.start_soon(fail)
+            yield None
+
+    @asynccontextmanager
+    async def fails_at_once():
+        raise KeyError("at once")
+        yield None
+
+    async def see_it_fail():
+        async with trio_guest(fails_later) as guest:
+            failing.set()
+            await asyncio.wait((guest.finished,))
+
+    async def main():
+        async with asyncio.timeout(LIMIT), trio_guest(nothing) as sound:
+            with pytest.raises(KeyError, match="at once"):
+                async with trio_guest(fails_at_once):
+                    pass
+            with pytest.raises(ExceptionGroup) as caught:
+                await see_it_fail()
+            assert caught.group_contains(KeyError)
+            await sound.call(trio.lowlevel.checkpoint)
+
+    asyncio.run(main())
+
+
+def test_a_guest_that_is_cancelled_while_it_opens_is_closed_and_ends():
+    told, opening = [], asyncio.Event()
+
+    @asynccontextmanager
+    async def never_open():
+        opening.set()
+        try:
+            await trio.sleep_forever()
+            yield None
+        finally:
+            told.append("closed")
+
+    async def enter():
+        async with trio_guest(never_open):
+            pass
+
+    async def main():
+        async with asyncio.timeout(LIMIT):
+            task = asyncio.ensure_future(enter())
+            await opening.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert told == ["closed"]
+            async with trio_guest(nothing) as guest:
+                await guest.call(trio.lowlevel.checkpoint)
+
+    asyncio.run(main())

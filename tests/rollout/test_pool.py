@@ -41,3 +41,13 @@ def test_two_exceptions_come_out_together(config, loop):
         anyio.run(fail, backend=loop)
     assert caught.group_contains(ZeroDivisionError)
     assert caught.group_contains(KeyError)
+
+
+@pytest.mark.parametrize("loop", ["trio", "asyncio"])
+def test_two_pools_are_open_in_one_loop(config, loop):
+    async def main():
+        with anyio.fail_after(LIMIT):
+            async with muxsim.open_pool(config) as one, muxsim.open_pool(config) as other:
+                assert one.environments == other.environments == ("lake",)
+
+    anyio.run(main, backend=loop)
