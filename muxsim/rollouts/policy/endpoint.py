@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import anyio
 import httpx2
-import msgspec
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, OpenAIError
 
-from muxsim.rollouts.policy.completions import StreamedCompletion
-from muxsim.rollouts.policy.retries import Failure, is_passing, retry_after
+from muxsim.rollouts.policy import json_text
+from muxsim.rollouts.policy.completions import StreamedCompletion, failure_in
+from muxsim.rollouts.policy.failures import Failure, failure_of, shortened
 from transports.sse_codec import EventReader
 
-# Enough to tell what is wrong, and no page of HTML from a proxy.
-_LONGEST_MESSAGE: Final = 300
-# OpenAI's codes for 429s that no waiting cures.
-_SPENT: Final = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
+# Of an answer that cannot be read.
+_SHOWN: Final = 300
 _EVENT_STREAM: Final = "text/event-stream"
 _LAST_EVENT: Final = b"[DONE]"
 # Seconds that a stream gets to end after its last event, so that its connection can be used again.
@@ -45,7 +43,7 @@ class Endpoint:
         except OpenAIError as error:
             return _failure_of(error)
         except _BROKEN as error:
-            return Failure(_shortened(f"the answer broke off: {error}"))
+            return Failure(shortened(f"the answer broke off: {error}"))
         return Failure(f"no answer within {timeout:g} s")
 
     async def aclose(self) -> None:
@@ -59,7 +57,7 @@ class Endpoint:
         async with create(**request) as response:
             # Some servers stream nothing, whatever they are asked.
             if not response.headers.get("content-type", "").startswith(_EVENT_STREAM):
-                return _decoded(await response.read())
+                return _sound(await response.read())
             return await _read_stream(response)
 
 
@@ -70,57 +68,41 @@ async def _read_stream(response: Any) -> dict[str, Any] | Failure:
     with anyio.CancelScope() as scope:
         async for data in response.iter_bytes():
             for event in reader.receive_data(data):
-                if event == _LAST_EVENT:
+                if event.strip() == _LAST_EVENT:
+                    whole.end()
                     scope.deadline = anyio.current_time() + _LINGER
                 elif failure is None:
                     failure = _take_in(event, whole)
     if failure is None and not whole.is_complete:
         return Failure("the answer broke off")
-    return failure or whole.completion()
+    completion = whole.completion()
+    return failure or failure_in(completion) or completion
 
 
 def _take_in(event: bytes, whole: StreamedCompletion) -> Failure | None:
-    chunk = _decoded(event)
-    if isinstance(chunk, Failure):
-        return chunk
-    error = chunk.get("error")
-    if not error:
-        whole.add(chunk)
-        return None
-    # An error in the middle of a stream, whose status was 200: the true one is inside, if anywhere.
-    code = str(error.get("code")) if isinstance(error, dict) else ""
-    status = int(code) if code.isdecimal() else None
-    return Failure(_shortened(_message_of(error)), status, passing=status is None or is_passing(status, {}))
+    chunk = _decoded(event, json_text.decoded_piece)
+    return whole.add(chunk) if isinstance(chunk, dict) else failure_in(json_text.mended(chunk))
 
 
-def _decoded(text: bytes) -> dict[str, Any] | Failure:
+def _sound(body: bytes) -> dict[str, Any] | Failure:
+    """An answer, unless something is wrong with it."""
+    answer = _decoded(body, json_text.decoded)
+    return failure_in(answer) or answer
+
+
+def _decoded(text: bytes, decode: Callable[[bytes], Any]) -> Any:
+    """JSON, or the beginning of a text that is none."""
     try:
-        decoded = msgspec.json.decode(text)
+        return decode(text)
     except ValueError:
-        decoded = None
-    if isinstance(decoded, dict):
-        return decoded
-    return Failure(_shortened(f"the answer is no chat completion: {text[:_LONGEST_MESSAGE]!r}"), passing=False)
+        return text[:_SHOWN].decode("utf-8", "replace")
 
 
 def _failure_of(error: OpenAIError) -> Failure:
     if isinstance(error, APIStatusError):
-        headers = error.response.headers
-        passing = is_passing(error.status_code, headers) and error.code not in _SPENT
-        message = _shortened(_message_of(error.body) or error.response.reason_phrase)
-        return Failure(message, error.status_code, retry_after(headers, time.time()), passing)
+        response = error.response
+        body = json_text.mended(error.body) or response.reason_phrase
+        return failure_of(body, error.status_code, response.headers, time.time())
     if isinstance(error, APIConnectionError):
-        return Failure(_shortened(f"no connection: {error.__cause__ or error}"))
-    return Failure(_shortened(str(error)), passing=False)
-
-
-def _message_of(body: object) -> str:
-    """The text of an error's body, in one of the forms that servers have for it."""
-    while isinstance(body, dict):
-        body = next((body[key] for key in ("message", "detail", "error", "errors") if body.get(key)), None)
-    return str(body or "")
-
-
-def _shortened(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}…"
+        return Failure(shortened(f"no connection: {error.__cause__ or error}"))
+    return Failure(shortened(str(error)), passing=False)

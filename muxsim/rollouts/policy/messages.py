@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import countOf, methodcaller
 from typing import Any, Final
 
 import msgspec
 
+from muxsim.rollouts.policy.json_text import is_json_object
 from muxsim.rollouts.policy.protocol import Message
 
 # A model that sees nothing at all after a call takes it for an error of its own, and many endpoints refuse "".
 _EMPTY: Final = "(no output)"
 _FORGOTTEN: Final = {"type": "text", "text": "(an earlier image, no longer shown)"}
 _ROLE: Final = methodcaller("get", "role")
-# What endpoints know. `metadata` is the trainer's, and anything else would be refused by the strict ones.
-_KEYS_SENT: Final = (
-    "role",
-    "content",
-    "name",
-    "tool_calls",
-    "tool_call_id",
-    "refusal",
-    "reasoning_content",
-    "reasoning",
-)
+# What endpoints know of messages that are not their own; the strict ones refuse anything else.
+_KEYS_SENT: Final = ("role", "content", "name", "tool_call_id")
+# The trainer's.
+_METADATA: Final = "metadata"
 
 
-def tool_messages(call_id: str, content: Sequence[Mapping[str, Any]]) -> tuple[Message, Message | None]:
+def tool_messages(
+    call_id: str, content: Sequence[Mapping[str, Any]], structured: Any = None
+) -> tuple[Message, Message | None]:
     """The tool message for a result, MCP content blocks as JSON, and a user message with its images, if it has any.
+
+    A result that has only structured content is shown as its JSON.
 
     Chat completions take only text in a tool message, so the images go to a message of the user's, as ``image_url``
     parts with data URLs, and the text says where they were. Where a reply has several tool calls, the user messages
@@ -44,18 +42,23 @@ def tool_messages(call_id: str, content: Sequence[Mapping[str, Any]]) -> tuple[M
             urls.append(url)
             lines.append(f"[image {len(urls)}]")
     text = "\n".join(line for line in lines if line)
+    if not text and structured is not None:
+        text = msgspec.json.encode(structured).decode()
     message = {"role": "tool", "tool_call_id": call_id, "content": text or _EMPTY}
     return message, _shown(call_id, urls) if urls else None
 
 
-def request_messages(conversation: Iterable[Message], *, max_images: int | None = None) -> list[Message]:
+def request_messages(
+    conversation: Iterable[Message], *, max_images: int | None = None, wire_name: Callable[[str], str] = str
+) -> list[Message]:
     """A conversation as endpoints take it; the one given is left as it is.
 
-    Without the keys they do not know; with the last ``max_images`` images only, since endpoints have a limit; and with
-    a JSON object for the arguments of each earlier tool call: servers that render them with the model's own template
-    fail for the whole conversation where the model once wrote something else.
+    What a model has added to its own messages goes back as it came, since some endpoints insist; of others only the
+    keys that all know. With the last ``max_images`` images only, since endpoints have a limit; with tools called by
+    their ``wire_name``; and with a JSON object for the arguments of each earlier tool call: servers that render them
+    with the model's own template fail for the whole conversation where the model once wrote something else.
     """
-    messages = [_sendable(message) for message in conversation]
+    messages = [_sendable(message, wire_name) for message in conversation]
     return messages if max_images is None else _with_last_images(messages, max_images)
 
 
@@ -124,28 +127,24 @@ def _shown(call_id: str, urls: Sequence[str]) -> Message:
     return {"role": "user", "content": parts}
 
 
-def _sendable(message: Message) -> Message:
-    sent: Message = {key: message[key] for key in _KEYS_SENT if key in message}
+def _sendable(message: Message, wire_name: Callable[[str], str]) -> Message:
+    if message.get("role") != "assistant":
+        return {key: message[key] for key in _KEYS_SENT if key in message}
+    sent = {key: value for key, value in message.items() if key != _METADATA}
     if sent.get("tool_calls"):
-        sent["tool_calls"] = [_with_json_arguments(call) for call in sent["tool_calls"]]
+        sent["tool_calls"] = [_sendable_call(call, wire_name) for call in sent["tool_calls"]]
     return sent
 
 
-def _with_json_arguments(call: dict[str, Any]) -> dict[str, Any]:
+def _sendable_call(call: dict[str, Any], wire_name: Callable[[str], str]) -> dict[str, Any]:
     function = call.get("function") or {}
-    arguments = function.get("arguments")
-    if _is_json_object(arguments):
-        return call
-    if not isinstance(arguments, dict):
-        arguments = {"not_json": arguments} if arguments else {}
-    return {**call, "function": {**function, "arguments": msgspec.json.encode(arguments).decode()}}
-
-
-def _is_json_object(text: Any) -> bool:
-    try:
-        return isinstance(msgspec.json.decode(text), dict)
-    except (msgspec.DecodeError, TypeError):
-        return False
+    name, arguments = function.get("name"), function.get("arguments")
+    if not is_json_object(arguments):
+        if not isinstance(arguments, dict):
+            arguments = {"not_json": arguments} if arguments else {}
+        arguments = msgspec.json.encode(arguments).decode()
+    sent = {"arguments": arguments, **({"name": wire_name(name)} if isinstance(name, str) else {})}
+    return {**call, "function": {**function, **sent}}
 
 
 def _with_last_images(messages: list[Message], limit: int) -> list[Message]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 from urllib.parse import urlsplit
@@ -14,10 +15,13 @@ import anyio
 from anyio.lowlevel import RunVar
 
 from muxsim.rollouts.policy.adaptive import AdaptiveLimit
-from muxsim.rollouts.policy.completions import NoCompletion, reply_of
+from muxsim.rollouts.policy.completions import reply_of
+from muxsim.rollouts.policy.failures import Cause, Failure
 from muxsim.rollouts.policy.messages import request_messages, turn_of
-from muxsim.rollouts.policy.protocol import Message, PolicyError, RateLimited, Reply
-from muxsim.rollouts.policy.retries import Failure, Retries, RetryRule
+from muxsim.rollouts.policy.protocol import Message, PolicyError, RateLimited, Reply, TokenLimit
+from muxsim.rollouts.policy.retries import Retries, RetryRule
+from muxsim.rollouts.policy.tools import WireTools
+from muxsim.rollouts.trajectory import Usage
 
 if TYPE_CHECKING:
     from muxsim.rollouts.policy.endpoint import Endpoint
@@ -26,16 +30,26 @@ _OPENAI_URL: Final = "https://api.openai.com/v1"
 _BASE_URL_VARIABLE: Final = "OPENAI_BASE_URL"
 # The client wants a key even for servers that do not.
 _NO_KEY: Final = "none"
-_SENT_IF_SET: Final = ("temperature", "top_p", "max_tokens", "top_logprobs")
+_SENT_IF_SET: Final = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "top_logprobs")
+# The finish reason of a reply that the endpoint shows only in an error: Groq's word for it.
+_BAD_TOOL_CALL: Final = "tool_use_failed"
+# So many requests refused, and none answered: it is not the one row's doing.
+_HOPELESS_AFTER: Final = 3
+_HEADER_TEXT: Final = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True)
 class PolicyStatistics:
-    """``under_way`` calls of the ``allowed``, and those ``waiting`` for a slot; who waits to be retried is in none."""
+    """``under_way`` calls of the ``allowed``, and those ``waiting`` for a slot; who waits to be retried is in none.
+
+    ``answered`` calls gave a message, ``throttled`` ones were refused for the rate limit.
+    """
 
     allowed: int
     under_way: int
     waiting: int
+    answered: int = 0
+    throttled: int = 0
 
 
 @dataclass(eq=False)
@@ -50,7 +64,8 @@ class OpenAIPolicy:
     * ``stream`` reads the answer in pieces, for proxies that cut silent connections.
     * ``logprobs``, ``top_logprobs`` and ``token_ids`` (vLLM's ``return_token_ids``) ask for what `Reply.tokens` keeps;
       what comes unasked is kept too.
-    * ``extra_body`` goes into every request as it is: ``{"max_completion_tokens": 500}``.
+    * ``max_tokens`` bounds a reply; OpenAI's newer models want ``max_completion_tokens`` in its place.
+    * ``extra_body`` goes into every request as it is: ``{"top_k": 20}``.
     * ``max_images`` shows the model only so many images of the conversation, the last ones.
     * ``timeout`` is for one call, in seconds; ``retries`` says how often and how long failed calls are made again.
     * ``max_concurrent`` calls are under way at most, fewer after refusals (`AdaptiveLimit`).
@@ -65,6 +80,7 @@ class OpenAIPolicy:
     temperature: float | None = None
     top_p: float | None = None
     max_tokens: int | None = None
+    max_completion_tokens: int | None = None
     send_seed: bool = True
     parallel_tool_calls: bool | None = None
     stream: bool = False
@@ -87,22 +103,27 @@ class OpenAIPolicy:
         if self.max_concurrent < 1:
             raise PolicyError(f"max_concurrent must be at least 1, not {self.max_concurrent}")
         self.base_url = self.base_url or os.environ.get(_BASE_URL_VARIABLE) or self.KEYED_URL
-        self.api_key = self.api_key or os.environ.get(self.KEY_VARIABLE) or self._without_key()
+        self.api_key = (self.api_key or os.environ.get(self.KEY_VARIABLE) or "").strip() or self._without_key()
+        if not _HEADER_TEXT.fullmatch(self.api_key):  # what refuses it later would show it
+            raise PolicyError(f"the key of {self.model} ({self.KEY_VARIABLE}) has characters that no key has")
         # What belongs to an event loop, for each loop that the policy is used on.
         self._line: RunVar[_Line | None] = RunVar("line", None)
 
     async def next_message(self, conversation: Sequence[Message], tools: Sequence[Message], seed: int) -> Reply:
-        """The model's next message. Raises `RateLimited` when patience is over, and `PolicyError`."""
-        request = self._request(conversation, tools, seed)
+        """The model's next message. Raises `RateLimited` when patience is over, `TokenLimit`, and `PolicyError`."""
+        wire = WireTools(tools)
+        request = self._request(conversation, wire, seed)
         line = self._connected()
-        retries = Retries(self.retries, random.random)
+        tries = _Tries(Retries(self.retries, random.random))
         while True:
-            answer = await line.complete(request, self.timeout)
+            answer = await line.complete(request, self.timeout, tries)
             if not isinstance(answer, Failure):
-                return self._reply(answer, turn_of(conversation))
-            delay = retries.delay_after(answer)
+                return tries.counted(_reply(answer, conversation, wire))
+            tries.usage.add(answer.usage)
+            delay = tries.retries.delay_after(answer)
             if delay is None:
-                raise self._error(answer, retries)
+                return self._given_up(answer, line, tries, turn_of(conversation))
+            tries.throttled += delay if answer.is_rate_limit else 0.0
             await anyio.sleep(delay)
 
     def statistics(self) -> PolicyStatistics:
@@ -111,7 +132,9 @@ class OpenAIPolicy:
         if line is None:
             return PolicyStatistics(self.max_concurrent, 0, 0)
         slots = line.slots.statistics()
-        return PolicyStatistics(line.limit.allowed, slots.borrowed_tokens, slots.tasks_waiting)
+        return PolicyStatistics(
+            line.limit.allowed, slots.borrowed_tokens, slots.tasks_waiting, line.answered, line.throttled
+        )
 
     async def aclose(self) -> None:
         """Close the connections of this event loop. The next call makes new ones."""
@@ -142,14 +165,14 @@ class OpenAIPolicy:
             self._line.set(line)
         return line
 
-    def _request(self, conversation: Sequence[Message], tools: Sequence[Message], seed: int) -> dict[str, Any]:
+    def _request(self, conversation: Sequence[Message], wire: WireTools, seed: int) -> dict[str, Any]:
         request: dict[str, Any] = {
             "model": self.model,
-            "messages": request_messages(conversation, max_images=self.max_images),
+            "messages": request_messages(conversation, max_images=self.max_images, wire_name=wire.wire_name),
             **{name: getattr(self, name) for name in _SENT_IF_SET if getattr(self, name) is not None},
         }
-        if tools:
-            request["tools"] = list(tools)
+        if wire.tools:
+            request["tools"] = wire.tools
             # Refused by OpenAI where there are no tools.
             if self.parallel_tool_calls is not None:
                 request["parallel_tool_calls"] = self.parallel_tool_calls
@@ -162,19 +185,18 @@ class OpenAIPolicy:
         request["extra_body"] = {**({"return_token_ids": True} if self.token_ids else {}), **self.extra_body}
         return request
 
-    def _reply(self, completion: dict[str, Any], turn: int) -> Reply:
-        try:
-            return reply_of(completion, turn)
-        except NoCompletion as error:
-            raise PolicyError(f"{self._named()}: {error}") from None
-
-    def _error(self, failure: Failure, retries: Retries) -> PolicyError:
+    def _given_up(self, failure: Failure, line: _Line, tries: _Tries, turn: int) -> Reply:
+        """What becomes of a message that no call gave. What the model itself wrote is a reply, if a bad one."""
+        if failure.cause is Cause.TOOL_CALL:
+            return tries.counted(Reply({"role": "assistant", "content": failure.written}, finish_reason=_BAD_TOOL_CALL))
         status = f"{failure.status}: " if failure.status is not None else ""
         text = f"{self._named()}: {status}{failure.message}"
-        if not failure.passing:
-            return PolicyError(text)
-        text += f" (gave up after {retries.calls} calls and {retries.waited:.1f} s of waiting)"
-        return RateLimited(text) if failure.is_rate_limit else PolicyError(text)
+        if failure.passing:
+            text += f" (gave up after {tries.retries.calls} calls and {tries.retries.waited:.1f} s of waiting)"
+        # A prompt that is too long is not the policy's doing, which has said nothing yet.
+        overflow = TokenLimit if turn else PolicyError
+        kind = {Cause.RATE_LIMIT: RateLimited, Cause.OVERFLOW: overflow}.get(failure.cause, PolicyError)
+        raise kind(text, ends_run=line.is_hopeless(failure), usage=tries.usage, throttled=tries.throttled)
 
     def _named(self) -> str:
         return f"model {self.model!r} at {_without_credentials(self.base_url or '')}"
@@ -187,21 +209,64 @@ class _Line:
     endpoint: Endpoint
     limit: AdaptiveLimit
     slots: anyio.CapacityLimiter = field(init=False)
+    answered: int = 0
+    throttled: int = 0
+    _turned_away: int = 0
 
     def __post_init__(self) -> None:
         self.slots = anyio.CapacityLimiter(self.limit.allowed)
 
-    async def complete(self, request: dict[str, Any], timeout: float | None) -> dict[str, Any] | Failure:
+    async def complete(self, request: dict[str, Any], timeout: float | None, tries: _Tries) -> dict[str, Any] | Failure:
         """Make one call when there is a slot. Nothing holds one while it waits to be retried."""
+        asked = anyio.current_time()
+        fewer = self.limit.allowed < self.limit.maximum
         async with self.slots:
             started = anyio.current_time()
+            tries.throttled += started - asked if fewer else 0.0
             answer = await self.endpoint.complete(request, timeout)
         if not isinstance(answer, Failure):
+            self.answered += 1
             self.limit.succeeded(started)
         elif answer.is_rate_limit:
+            self.throttled += 1
             self.limit.refused(started, anyio.current_time())
         self.slots.total_tokens = self.limit.allowed
         return answer
+
+    def is_hopeless(self, failure: Failure) -> bool:
+        """Whether no call will be answered any more, after one that was given up.
+
+        An endpoint that has answered before refuses a request, or is down for a while; but without an account nothing
+        can be had of it.
+        """
+        if failure.cause is Cause.NO_ACCOUNT:
+            return True
+        self._turned_away += 1
+        of_request = failure.cause in {Cause.REQUEST, Cause.OVERFLOW}
+        return not self.answered and (not of_request or self._turned_away >= _HOPELESS_AFTER)
+
+
+@dataclass
+class _Tries:
+    """What the calls for one message have come to."""
+
+    retries: Retries
+    usage: Usage = field(default_factory=Usage)
+    throttled: float = 0.0
+
+    def counted(self, reply: Reply) -> Reply:
+        """The reply, with what the calls before it have cost."""
+        self.usage.add(reply.usage)
+        return replace(reply, usage=self.usage, throttled=self.throttled)
+
+
+def _reply(completion: dict[str, Any], conversation: Sequence[Message], wire: WireTools) -> Reply:
+    """The reply in a completion, with the environment's own names for its tools."""
+    taken = {call.get("id") for message in conversation for call in message.get("tool_calls") or ()}
+    reply = reply_of(completion, turn_of(conversation), taken)
+    for call in reply.message.get("tool_calls") or ():
+        call["function"]["name"] = wire.own_name(call["function"]["name"])
+    return reply
 
 
 def _without_credentials(url: str) -> str:

@@ -17,21 +17,39 @@ class Reply:
     """A policy's next message, in OpenAI's chat format: ``role`` assistant, ``content``, ``tool_calls``.
 
     ``tokens`` is ``{prompt_token_ids, token_ids, logprobs}`` as far as they are known; ``finish_reason`` is the
-    endpoint's: ``length`` says that the message is cut off.
+    endpoint's: ``length`` says that the message is cut off. ``usage`` counts what tries have cost that gave no message;
+    ``throttled`` are the seconds in which it waited since the endpoint wanted fewer calls.
     """
 
     message: Message
     usage: Usage = field(default_factory=Usage)
     tokens: dict[str, Any] | None = None
     finish_reason: str | None = None
+    throttled: float = 0.0
 
 
 class PolicyError(MuxsimError):
-    """The policy could not give a message; the episode ends with ``policy_error``."""
+    """The policy could not give a message; the episode ends with ``policy_error``.
+
+    With ``ends_run`` there is none to be had for any other episode either, and the run is given up. ``usage`` and
+    ``throttled`` are as in a `Reply`.
+    """
+
+    def __init__(
+        self, message: str, *, ends_run: bool = False, usage: Usage | None = None, throttled: float = 0.0
+    ) -> None:
+        self.ends_run = ends_run
+        self.usage = usage or Usage()
+        self.throttled = throttled
+        super().__init__(message)
 
 
 class RateLimited(PolicyError):
     """The endpoint kept refusing for its rate limit until the policy's patience was over."""
+
+
+class TokenLimit(PolicyError):
+    """The conversation has outgrown what the model can read. That is the policy's doing: the episode is valid."""
 
 
 class Policy(Protocol):

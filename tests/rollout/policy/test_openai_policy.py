@@ -193,9 +193,9 @@ def test_what_may_pass_is_tried_again(server, run, failure, stream):
     [
         says("too late to matter").but(cut_after=2),
         says("too late to matter").but(error_after=2),
-        says("too late to matter").but(finish_reason=None),
+        says("").but(finish_reason=None),
     ],
-    ids=["cut", "an error in the stream", "no end"],
+    ids=["cut", "an error in the stream", "nothing in it"],
 )
 def test_a_stream_that_breaks_off_is_begun_again(server, run, answer):
     server.play(answer, says("whole"))

@@ -1,13 +1,11 @@
 """When to ask again, as a table."""
 
-from datetime import UTC, datetime
-
 import pytest
 
-from muxsim.rollouts.policy.retries import Failure, Retries, RetryRule, is_passing, retry_after
+from muxsim.rollouts.policy.failures import Cause, Failure
+from muxsim.rollouts.policy.retries import Retries, RetryRule
 
-NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC).timestamp()
-REFUSED = Failure("too many requests", status=429)
+REFUSED = Failure("too many requests", status=429, cause=Cause.RATE_LIMIT)
 BROKEN = Failure("oops", status=500)
 
 
@@ -17,51 +15,6 @@ def low():
 
 def high():
     return 1.0
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({}, None),
-        ({"retry-after": "2"}, 2.0),
-        ({"retry-after": "0"}, 0.0),
-        ({"retry-after": "1.5"}, 1.5),
-        ({"retry-after-ms": "250"}, 0.25),
-        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
-        ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
-        ({"retry-after": "Sat, 21 Nov 2026 12:00:30 GMT"}, 30.0),
-        ({"retry-after": "Sat, 21 Nov 2026 11:00:00 GMT"}, 0.0),
-        ({"retry-after": "later"}, None),
-        ({"retry-after": ""}, None),
-        ({"retry-after": "-3"}, None),
-        ({"retry-after": "nan"}, None),
-        ({"retry-after": "inf"}, None),
-        ({"retry-after": "Sat, 99 Nov 2026 12:00:30 GMT"}, None),
-    ],
-)
-def test_what_a_refusal_asks_for_is_read_from_its_headers(headers, seconds):
-    assert retry_after(headers, NOW) == seconds
-
-
-@pytest.mark.parametrize(
-    ("status", "headers", "passing"),
-    [
-        (400, {}, False),
-        (401, {}, False),
-        (404, {}, False),
-        (408, {}, True),
-        (409, {}, True),
-        (422, {}, False),
-        (429, {}, True),
-        (500, {}, True),
-        (503, {}, True),
-        (500, {"x-should-retry": "false"}, False),
-        (400, {"x-should-retry": "true"}, True),
-        (400, {"x-should-retry": "maybe"}, False),
-    ],
-)
-def test_some_statuses_pass_and_others_stay(status, headers, passing):
-    assert is_passing(status, headers) is passing
 
 
 def test_waits_double_up_to_the_longest():
@@ -75,12 +28,17 @@ def test_the_dice_take_up_to_half_of_a_wait():
 
 @pytest.mark.parametrize(("dice", "delay"), [(low, 4.0), (high, 5.0)])
 def test_a_wait_that_was_asked_for_is_never_cut_short(dice, delay):
-    asked = Failure("", status=429, retry_after=4)
+    asked = Failure("", status=429, cause=Cause.RATE_LIMIT, retry_after=4)
     assert Retries(RetryRule(), dice).delay_after(asked) == delay
 
 
 def test_a_wait_of_nothing_is_no_hot_loop():
-    assert Retries(RetryRule(first_delay=0.5), low).delay_after(Failure("", status=429, retry_after=0)) == 0.5
+    assert (
+        Retries(RetryRule(first_delay=0.5), low).delay_after(
+            Failure("", status=429, cause=Cause.RATE_LIMIT, retry_after=0)
+        )
+        == 0.5
+    )
 
 
 def test_failures_are_retried_until_the_attempts_are_used_up():
@@ -91,14 +49,14 @@ def test_failures_are_retried_until_the_attempts_are_used_up():
 
 def test_refusals_use_up_patience_and_no_attempts():
     retries = Retries(RetryRule(attempts=2, patience=10), low)
-    asked = Failure("", status=429, retry_after=3)
+    asked = Failure("", status=429, cause=Cause.RATE_LIMIT, retry_after=3)
     assert [retries.delay_after(asked) for _ in range(4)] == [3, 3, 3, None]
     assert retries.waited == 9
 
 
 def test_a_wait_longer_than_the_patience_is_not_begun():
     retries = Retries(RetryRule(patience=10), low)
-    assert retries.delay_after(Failure("", status=429, retry_after=3600)) is None
+    assert retries.delay_after(Failure("", status=429, cause=Cause.RATE_LIMIT, retry_after=3600)) is None
     assert retries.waited == 0
 
 
