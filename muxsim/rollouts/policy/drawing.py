@@ -1,17 +1,17 @@
-"""Values that fit a JSON Schema, drawn at random. Pure: the same schema and dice give the same value."""
+"""Values that fit a JSON Schema, drawn at random. Pure: the same schema and dice give the same value.
+
+Examples, enums, constants, defaults and plain types. A text that has to match a pattern or a format is not drawn.
+"""
 
 from __future__ import annotations
 
 import random
-import re
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from fractions import Fraction
 from math import ceil, floor, inf
 from typing import Any, Final
 from urllib.parse import unquote
-
-from muxsim.rollouts.policy.patterns import UnsupportedPattern, draw_matching
 
 Schema = dict[str, Any]
 
@@ -22,25 +22,16 @@ _MORE_ITEMS: Final = 3
 # Deeper than this a value ends as soon as its schema lets it, and one that cannot end by then has no end.
 _FLAT_FROM: Final = 4
 _DEEPEST: Final = 40
-# Tries for what can only be checked afterwards: lengths of a pattern's strings, unique items.
+# Tries for what can only be checked afterwards: numbers between open bounds, unique items.
 _TRIES: Final = 200
 
 _KEYWORDS_OF: Final = {
     "object": ("properties", "required", "additionalProperties"),
     "array": ("items", "prefixItems", "minItems", "maxItems"),
-    "string": ("pattern", "minLength", "maxLength", "format"),
+    "string": ("pattern", "minLength", "maxLength"),
     "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
 }
 _ANYTHING: Final = ("string", "integer", "boolean")
-_FORMATS: Final[Mapping[str, str]] = {
-    "date": r"20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])",
-    "time": r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z",
-    "date-time": r"20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z",
-    "email": r"[a-z]{3,8}@[a-z]{3,8}\.example",
-    "uri": r"https://[a-z]{3,8}\.example/[a-z]{0,8}",
-    "uuid": r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}",
-    "ipv4": r"10\.[0-9]\.[0-9]\.[0-9]",
-}
 
 
 class CannotDraw(ValueError):
@@ -68,6 +59,22 @@ class _Drawing:
             return schema["const"]
         if "enum" in schema:
             return self._chosen(schema["enum"], "an enum")
+        if schema.get("examples"):
+            return self._chosen(schema["examples"], "a list of examples")
+        if "default" in schema:
+            return self._default_or_drawn(schema, depth)
+        return self._of_kind(schema, depth)
+
+    def _default_or_drawn(self, schema: Schema, depth: int) -> Any:
+        """A default now and then, and always where there is nothing else."""
+        if self.rng.random() < 0.5:
+            return schema["default"]
+        try:
+            return self._of_kind(schema, depth)
+        except CannotDraw:
+            return schema["default"]
+
+    def _of_kind(self, schema: Schema, depth: int) -> Any:
         kinds: dict[str, Callable[[Schema, int], Any]] = {
             "null": lambda schema, depth: None,
             "boolean": lambda schema, depth: self.rng.random() < 0.5,
@@ -165,30 +172,20 @@ class _Drawing:
         return self.rng.randint(least, most) * step
 
     def _string(self, schema: Schema, depth: int) -> str:
+        for key in ("pattern", "format"):
+            if key in schema:
+                raise CannotDraw(f"a text with the {key} {schema[key]!r:.80} needs examples, an enum or a default")
         least = int(schema.get("minLength", 0))
         most = int(schema.get("maxLength", max(1, least) + _MORE_CHARACTERS))
-        pattern = schema.get("pattern") or (_FORMATS.get(str(schema.get("format"))))
-        if pattern is None:
-            length = self.rng.randint(min(max(1, least), most), most)
-            return "".join(self.rng.choices(string.ascii_lowercase, k=length))
-        most = int(schema.get("maxLength", 1 << 30))
-        return self._matching(str(pattern), least, most)
-
-    def _matching(self, pattern: str, least: int, most: int) -> str:
-        try:
-            for _ in range(_TRIES):
-                text = draw_matching(pattern, self.rng)
-                if least <= len(text) <= most and re.search(pattern, text):
-                    return text
-        except UnsupportedPattern as error:
-            raise CannotDraw(str(error)) from None
-        raise CannotDraw(f"found no string for the pattern {pattern!r:.80}")
+        if least > most:
+            raise CannotDraw(f"no text has from {least} to {most} characters")
+        length = self.rng.randint(min(max(1, least), most), most)
+        return "".join(self.rng.choices(string.ascii_lowercase, k=length))
 
     def _array(self, schema: Schema, depth: int) -> list[Any]:
-        first = schema.get("prefixItems", [])
+        first, rest = _tuple_of(schema)
         least = int(schema.get("minItems", 0))
         most = int(schema.get("maxItems", max(least, len(first)) + _MORE_ITEMS))
-        rest = schema.get("items", True)
         if rest is False:
             most = min(most, len(first))
         if least > most:
@@ -211,10 +208,24 @@ class _Drawing:
         others = schema.get("additionalProperties", True)
         names = [name for name in properties if name in required or self._wants(depth)]
         names += [name for name in required if name not in properties]
-        return {name: self.value(properties.get(name, others), depth + 1) for name in names}
+        drawn = {}
+        for name in names:
+            try:
+                drawn[name] = self.value(properties.get(name, others), depth + 1)
+            except CannotDraw as error:
+                if name in required:  # any other may be left out
+                    raise CannotDraw(f"{name}: {error}") if depth == 0 else error from None
+        return drawn
 
     def _wants(self, depth: int) -> bool:
         return depth < _FLAT_FROM and self.rng.random() < 0.5
+
+
+def _tuple_of(schema: Schema) -> tuple[list[Any], Any]:
+    """The schemas of an array's first items, and that of the rest: ``items`` of a list is how draft-07 says it."""
+    if isinstance(schema.get("items"), list):
+        return schema["items"], schema.get("additionalItems", True)
+    return schema.get("prefixItems", []), schema.get("items", True)
 
 
 def _without(schema: Schema, key: str) -> Schema:

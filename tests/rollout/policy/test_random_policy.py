@@ -73,5 +73,5 @@ async def test_a_tool_without_parameters_gets_no_arguments(parameters):
 
 async def test_a_schema_that_nothing_fits_is_an_error_that_names_the_tool():
     broken = tool("warp", {"type": "object", "properties": {"to": {"enum": []}}, "required": ["to"]})
-    with pytest.raises(PolicyError, match="drawn for the tool warp: an enum has nothing"):
+    with pytest.raises(PolicyError, match="drawn for the tool warp: to: an enum has nothing"):
         await RandomPolicy().next_message([USER], [broken], 0)
