@@ -3,7 +3,7 @@
 The file and its variables are reward-kit's: ``EP_PLAYBACK_FILE`` (or ``REWARD_KIT_PLAYBACK_FILE``) names a JSONL file.
 When it is not there, the run records into it; when it is, the run plays it back and no model is called. A line is
 ``{"env_index": int, "step": int, "messages": [...]}``: which episode of the run, how many replies it had before, and
-its conversation up to and with the reply.
+its conversation up to and with the reply. ``finish_reason`` is ours.
 
 A policy sees only a conversation, so the runner tells which episode it is for by `current_episode`.
 """
@@ -33,10 +33,11 @@ class PlaybackError(MuxsimError):
     """A playback file is wrong. The message names file and line."""
 
 
-class _Entry(msgspec.Struct):
+class _Entry(msgspec.Struct, omit_defaults=True):
     env_index: int
     step: int
     messages: list[Message]
+    finish_reason: str | None = None
 
 
 class RecordingPolicy:
@@ -53,7 +54,7 @@ class RecordingPolicy:
         """The other policy's reply. Raises `PolicyError`, also when the reply cannot be written."""
         reply = await self._policy.next_message(conversation, tools, seed)
         messages = [_without_images(message) for message in (*conversation, reply.message)]
-        entry = _Entry(_episode(), _replies_in(conversation), messages)
+        entry = _Entry(_episode(), _replies_in(conversation), messages, reply.finish_reason)
         try:
             # Blocks, but for the time of one write of text: a reply that is not on record may not be acted on.
             with self._path.open("ab", buffering=0) as file:
@@ -87,7 +88,7 @@ class PlaybackPolicy:
         before, replies = self._replies[index]
         step = _replies_in(conversation) - before
         if step < len(replies):
-            return Reply(replies[step])
+            return replies[step]
         return Reply({"role": "assistant", "content": "The recording ends here."})
 
 
@@ -159,16 +160,16 @@ def _entry(line: bytes, path: Path, number: int) -> _Entry:
         raise PlaybackError(f"{path}, line {number}: {error}; remove the file to record it again") from None
 
 
-def _recorded_replies(entries: Sequence[_Entry]) -> tuple[int, list[Message]]:
+def _recorded_replies(entries: Sequence[_Entry]) -> tuple[int, list[Reply]]:
     """How many replies the conversation starts with (examples in a prompt), and those of the policy, in order."""
-    replies: list[Message] = []
+    replies: list[Reply] = []
     before = 0
     known: list[Message] = []
     for entry in entries:
         reply = next((message for message in reversed(entry.messages) if message.get("role") == "assistant"), None)
         if reply is not None and not _goes_on(known, entry.messages):
             before = before if replies else _replies_in(entry.messages) - 1
-            replies.append(reply)
+            replies.append(Reply(reply, finish_reason=entry.finish_reason))
         known = entry.messages
     return before, replies
 

@@ -21,7 +21,7 @@ from muxsim.rollouts.detached import Detached
 from muxsim.rollouts.environment import CallTimeout, Environment, EnvironmentGone, EnvironmentPool, ToolResult
 from muxsim.rollouts.playback import current_episode
 from muxsim.rollouts.policy.messages import tool_messages
-from muxsim.rollouts.policy.protocol import Policy, PolicyError, RateLimited, Reply
+from muxsim.rollouts.policy.protocol import Policy, PolicyError, RateLimited, Reply, TokenLimit
 from muxsim.rollouts.trajectory import (
     CONTROL_METADATA_KEY,
     VALID_ENDS,
@@ -36,6 +36,9 @@ from muxsim.rollouts.trajectory import (
 _FIRST_RETRY: Final = 0.5
 _LONGEST_RETRY: Final = 30.0
 _CLOSE_TIMEOUT: Final = 15.0
+
+# What OpenAI, Anthropic, Google and Mistral call it when a reply ends for its length.
+_CUT_OFF: Final = frozenset({"length", "max_tokens", "model_length", "model_context_window_exceeded"})
 
 RewardFunction = Callable[[Trajectory], float]
 
@@ -295,16 +298,19 @@ class _Player:
         began = time.perf_counter()
         try:
             reply = await self.policy.next_message(self._conversation(), self._tools, self.episode.policy_seed)
-        except RateLimited as error:
-            raise _Ended(EndReason.RATE_LIMITED, str(error)) from None
         except PolicyError as error:
-            raise _Ended(EndReason.POLICY_ERROR, str(error)) from None
+            trajectory.usage.add(error.usage)
+            trajectory.times.throttled += error.throttled
+            raise _Ended(_end_by(error), str(error)) from None
         finally:
             self._decided = time.perf_counter() - began
             trajectory.times.model += self._decided
         trajectory.usage.add(reply.usage)
+        trajectory.times.throttled += reply.throttled
         trajectory.tokens.append(reply.tokens)
-        trajectory.messages.append(reply.message)
+        trajectory.messages.append(_recorded(reply))
+        if str(reply.finish_reason).lower() in _CUT_OFF:
+            raise _Ended(EndReason.TOKEN_LIMIT, f"the reply was cut off: its finish_reason is {reply.finish_reason!r}")
         return reply
 
     def _conversation(self) -> list[dict[str, Any]]:
@@ -339,7 +345,7 @@ class _Player:
         self.trajectory.times.tool += result.seconds
         self.trajectory.times.control += result.control_seconds
         self.trajectory.steps.append(step)
-        message, shown = tool_messages(step.call_id, result.content)
+        message, shown = tool_messages(step.call_id, result.content, result.structured)
         if step.control is not None:
             message["metadata"] = {CONTROL_METADATA_KEY: step.control.as_metadata()}
         self.trajectory.messages.append(message)
@@ -388,6 +394,19 @@ def _unscored(step: Step) -> bool:
     """Whether a step may have earned something that nobody knows; a call that was refused has earned nothing."""
     assert step.control is not None
     return step.control.reward is None and step.control.problem is not None and not step.is_error
+
+
+def _end_by(error: PolicyError) -> EndReason:
+    if isinstance(error, TokenLimit):
+        return EndReason.TOKEN_LIMIT
+    return EndReason.RATE_LIMITED if isinstance(error, RateLimited) else EndReason.POLICY_ERROR
+
+
+def _recorded(reply: Reply) -> dict[str, Any]:
+    """A reply's message with its finish reason, where a policy does not see it."""
+    if reply.finish_reason is None:
+        return reply.message
+    return {**reply.message, "metadata": {**reply.message.get("metadata", {}), "finish_reason": reply.finish_reason}}
 
 
 def _end_of(control: Control | None) -> EndReason | None:

@@ -19,6 +19,7 @@ class EndReason(StrEnum):
     TRUNCATED = "truncated"
     MAX_STEPS = "max_steps"
     NO_TOOL_CALL = "no_tool_call"
+    TOKEN_LIMIT = "token_limit"
     EPISODE_TIMEOUT = "episode_timeout"
     TOOL_TIMEOUT = "tool_timeout"
     ENV_CRASHED = "env_crashed"
@@ -29,7 +30,15 @@ class EndReason(StrEnum):
 
 
 # Ends that say something about the policy. After any other the episode is no sample of it.
-VALID_ENDS: Final = frozenset({EndReason.TERMINATED, EndReason.TRUNCATED, EndReason.MAX_STEPS, EndReason.NO_TOOL_CALL})
+VALID_ENDS: Final = frozenset(
+    {
+        EndReason.TERMINATED,
+        EndReason.TRUNCATED,
+        EndReason.MAX_STEPS,
+        EndReason.NO_TOOL_CALL,
+        EndReason.TOKEN_LIMIT,
+    }
+)
 
 
 class Control(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,12 +101,16 @@ class Step(msgspec.Struct, kw_only=True):
 
 
 class StageTimes(msgspec.Struct, kw_only=True):
-    """Seconds that an episode spent in each of its stages."""
+    """Seconds that an episode spent in each of its stages.
+
+    ``throttled`` is the part of ``model`` in which it waited since the endpoint wanted fewer calls.
+    """
 
     queue: float = 0.0
     start: float = 0.0
     handshake: float = 0.0
     model: float = 0.0
+    throttled: float = 0.0
     tool: float = 0.0
     control: float = 0.0
     close: float = 0.0
@@ -106,10 +119,11 @@ class StageTimes(msgspec.Struct, kw_only=True):
 class Trajectory(msgspec.Struct, kw_only=True):
     """One episode.
 
-    ``messages`` are in OpenAI's chat format; each tool message has ``metadata.control_plane``, which a policy is never
-    shown. ``initial_state`` is the environment's ``control://initial_state``, None if it has none. ``total_reward`` is
-    None when nothing was scored; ``valid`` is False when the machinery failed, not the policy. ``tokens`` has one entry
-    per assistant message: ``{prompt_token_ids, token_ids, logprobs}`` as far as the endpoint returned them, else null.
+    ``messages`` are in OpenAI's chat format; each tool message has ``metadata.control_plane`` and each reply of an
+    endpoint ``metadata.finish_reason``, which a policy is never shown. ``initial_state`` is the environment's
+    ``control://initial_state``, None if it has none. ``total_reward`` is None when nothing was scored; ``valid`` is
+    False when the machinery failed, not the policy. ``tokens`` has one entry per assistant message:
+    ``{prompt_token_ids, token_ids, logprobs}`` as far as the endpoint returned them, else null.
     """
 
     id: str

@@ -66,4 +66,4 @@ def test_tokens_and_times_are_summed():
     assert (metrics.usage.prompt_tokens, metrics.usage.completion_tokens, metrics.usage.total_tokens) == (20, 10, 30)
     queue = metrics.times["queue"]
     assert (queue.total, queue.mean, queue.longest) == (1.0, 0.5, 0.5)
-    assert list(metrics.times) == ["queue", "start", "handshake", "model", "tool", "control", "close"]
+    assert list(metrics.times) == ["queue", "start", "handshake", "model", "throttled", "tool", "control", "close"]

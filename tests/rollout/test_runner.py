@@ -16,7 +16,7 @@ from muxsim.errors import Busy, StartError, UnknownEnvironment
 from muxsim.rollouts.dataset import DatasetError
 from muxsim.rollouts.environment import CallTimeout, EnvironmentGone, Opened, Tool, ToolResult
 from muxsim.rollouts.policy.messages import assistant_calls, turn_of
-from muxsim.rollouts.policy.protocol import PolicyError, RateLimited, Reply
+from muxsim.rollouts.policy.protocol import PolicyError, RateLimited, Reply, TokenLimit
 from muxsim.rollouts.runner import RolloutOptions, rollout
 from muxsim.rollouts.trajectory import VALID_ENDS, Control, EndReason, Usage
 
@@ -255,6 +255,47 @@ async def test_what_a_policy_says_is_why_its_episode_is_invalid(fault, reason):
     assert (trajectory.error, len(trajectory.steps), pool.closed) == (str(fault), 2, [0])
 
 
+@pytest.mark.parametrize("reason", ["length", "max_tokens", "MAX_TOKENS"])
+async def test_a_reply_that_was_cut_off_ends_its_episode_with_what_it_has_earned(reason):
+    def decide(conversation):
+        return Reply(calls("on"), finish_reason=reason if turn_of(conversation) else "tool_calls")
+
+    trajectory = await play_one(FakePool(result(reward=1.0)), Decides(decide))
+    assert (trajectory.end_reason, trajectory.valid, trajectory.total_reward) == (EndReason.TOKEN_LIMIT, True, 1.0)
+    assert len(trajectory.steps) == 1
+    assert reason in trajectory.error
+
+
+async def test_a_conversation_that_the_model_cannot_read_any_more_is_the_policys_doing():
+    policy = Decides(lambda conversation: TokenLimit("too long") if turn_of(conversation) else calls("on"))
+    trajectory = await play_one(FakePool(result(reward=1.0)), policy)
+    assert (trajectory.end_reason, trajectory.valid, trajectory.total_reward) == (EndReason.TOKEN_LIMIT, True, 1.0)
+    assert trajectory.error == "too long"
+
+
+async def test_why_a_reply_ended_is_on_record_and_not_shown_to_the_policy():
+    policy = Decides(lambda conversation: Reply(calls("on"), finish_reason="tool_calls"))
+    trajectory = await play_one(FakePool(), policy, max_steps=2)
+    replies = [message for message in trajectory.messages if message["role"] == "assistant"]
+    assert [reply["metadata"] for reply in replies] == [{"finish_reason": "tool_calls"}] * 2
+    assert "finish_reason" not in json.dumps(policy.conversations)
+
+
+async def test_what_tries_have_cost_that_gave_no_message_counts():
+    spent = Usage(prompt_tokens=5, total_tokens=5)
+    fault = RateLimited("no more", usage=spent, throttled=2.0)
+    policy = Decides(lambda conversation: fault if turn_of(conversation) else Reply(calls("on"), spent, throttled=1.5))
+    trajectory = await play_one(FakePool(), policy)
+    assert (trajectory.usage.total_tokens, trajectory.times.throttled) == (10, 3.5)
+
+
+async def test_a_result_with_structured_content_alone_is_shown_as_json():
+    given = ToolResult([], is_error=False, control=None, structured={"door": "open"})
+    policy = Decides()
+    await play_one(FakePool(given), policy, max_steps=2)
+    assert policy.conversations[-1][-1]["content"] == '{"door":"open"}'
+
+
 async def test_an_exception_of_a_policy_ends_its_episode_and_no_other():
     class Fails(Decides):
         async def next_message(self, conversation, tools, seed):
@@ -324,7 +365,13 @@ def test_cancelling_on_asyncio_closes_the_environments_too():
 def test_every_end_reason_of_the_list_is_reached_here():
     tested = Path(__file__).read_text(encoding="utf-8")
     assert [reason.name for reason in EndReason if f"EndReason.{reason.name}" not in tested] == []
-    assert {reason.value for reason in VALID_ENDS} == {"terminated", "truncated", "max_steps", "no_tool_call"}
+    assert {reason.value for reason in VALID_ENDS} == {
+        "terminated",
+        "truncated",
+        "max_steps",
+        "no_tool_call",
+        "token_limit",
+    }
 
 
 # Starts on a full pool

@@ -302,7 +302,7 @@
     }));
   };
 
-  const endKind = (end) => (FAILED.has(end) ? "k-bad" : { terminated: "k2", truncated: "k4", max_steps: "k1", no_tool_call: "k5" }[end]);
+  const endKind = (end) => (FAILED.has(end) ? "k-bad" : { terminated: "k2", truncated: "k4", max_steps: "k1", no_tool_call: "k5", token_limit: "k3" }[end]);
   const painted = (element, kind) => { if (kind === "k-bad") element.style.background = "var(--bad)"; return element; };
 
   const endings = (setEnd) => {
