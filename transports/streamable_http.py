@@ -69,7 +69,8 @@ class ShortExchange(Protocol):
         """Something else came first, or nothing: all that comes is on ``stream``, for `StreamableHTTP.resume`."""
 
 
-def _in_flight(id: RequestId) -> HTTPRefusal:
+def in_flight(id: RequestId) -> HTTPRefusal:
+    """The refusal of a request under an id that is another's, who waits for its answer."""
     return HTTPRefusal(400, f"request id {id!r} is in flight already", id=id)
 
 
@@ -160,7 +161,7 @@ class StreamableHTTP:
         """Hand a request over whose answer, if it is the first thing that comes, is given straight to ``exchange``."""
         assert message.id is not None
         if message.id in self._exchanges or message.id in self._short:
-            raise _in_flight(message.id)
+            raise in_flight(message.id)
         self._short[message.id] = exchange
         if not wanted.stream:
             self._json_only.add(message.id)
@@ -202,7 +203,7 @@ class StreamableHTTP:
         """Hand a request over and return the stream on which its answer will come."""
         assert message.id is not None
         if message.id in self._exchanges or message.id in self._short:
-            raise _in_flight(message.id)
+            raise in_flight(message.id)
         stream = self._exchanges[message.id] = self._new_stream(attended=True)
         if not wanted.stream:
             self._json_only.add(message.id)
