@@ -128,7 +128,7 @@ class MCPEndpoints:
         """``/mcp`` and ``/envs/<env>/mcp``: the handshake makes a session."""
         await self._mcp(
             call,
-            lambda: self._shared_session(env),
+            lambda: self._shared_session(call, env),
             lambda message: self._handshake(call, env, message),
             _view(caller_of(call)),
         )
@@ -229,7 +229,8 @@ class MCPEndpoints:
 
     async def _handshake(self, call: Call, env: str | None, message: Message) -> None:
         spec, seed = self._asked_for(env, call.scope["query_string"], message.id)
-        with _refusing(message.id, 200):  # a client shows a JSON-RPC error, but not an HTTP body
+        # A client shows a JSON-RPC error, but not an HTTP body.
+        with _refusing(caller_of(call), message.id, 200):
             session = await self.open(call, spec, seed)
         await self._attach(
             call, _view(caller_of(call))(session, "streamable-http", ends_session=not spec.shared), message
@@ -264,7 +265,7 @@ class MCPEndpoints:
             return None
         if spec.shared:
             return None
-        with _refusing(message.id, 200):
+        with _refusing(caller, message.id, 200):
             session = self._sessions.open_now(spec.name, **_wanted(caller, peer, seed=seed))
         if session is None:
             return None
@@ -307,11 +308,11 @@ class MCPEndpoints:
 
     # ---- revisions without a handshake
 
-    async def _shared_session(self, env: str | None) -> Session | None:
+    async def _shared_session(self, call: Call, env: str | None) -> Session | None:
         name = env or self._settings.default_env
         if name is None or not self._spec(name, None).shared:
             return None
-        with _refusing(None, 200):
+        with _refusing(caller_of(call), None, 200):
             return await self._bridge.call(self._sessions.shared, name)
 
     async def _modern(self, call: Call, session: Session | None, message: Message, view: type[Attachment]) -> None:
@@ -353,7 +354,7 @@ class MCPEndpoints:
         """``/sse?env=&seed=``: opening the stream makes a session, and closing it ends the session."""
         check_event_stream(call.headers)
         spec, seed = self._asked_for(env, call.scope["query_string"], None)
-        with _refusing(None, 502):
+        with _refusing(caller_of(call), None, 502):
             session = await self.open(call, spec, seed)
         await self._serve_sse(call, session, "/messages", ends_session=not spec.shared)
 
@@ -443,14 +444,18 @@ def _admits(maker: Caller, attachment: Attachment, caller: Caller) -> bool:
 
 
 @contextmanager
-def _refusing(id: RequestId | None, status: int) -> Iterator[None]:
-    """Answer what is asked for in this block with a refusal if it cannot be; of this status if it does not start."""
+def _refusing(caller: Caller, id: RequestId | None, status: int) -> Iterator[None]:
+    """Answer what is asked for in this block with a refusal if it cannot be; of this status if it does not start.
+
+    Why it does not may quote what an installer or the environment has said, which is not for agents.
+    """
     try:
         yield
     except Busy as busy:
         raise too_busy(busy, id) from None
     except StartError as error:
-        raise HTTPRefusal(status, str(error), code=BACKEND_GONE, id=id) from None
+        text = str(error) if caller.controls else "the environment could not be started"
+        raise HTTPRefusal(status, text, code=BACKEND_GONE, id=id) from None
 
 
 def too_busy(busy: Busy, id: RequestId | None) -> HTTPRefusal:
