@@ -9,9 +9,10 @@ from typing import Any, Final
 import msgspec
 
 from muxsim.session.own_client import OwnClient
+from muxsim.session.router import envelope_of
 from muxsim.session.session import Session
 from muxsim.spec import EnvSpec
-from transports.messages import Kind, Message, member, members_of
+from transports.messages import Kind, Message, member
 
 # How long a listing is believed, of all sessions of an environment: the revision has no way to tell a server's clients
 # of every change.
@@ -50,9 +51,8 @@ class ToolSchemas:
 
 async def _list_tools(session: Session, call: Message) -> dict[str, Any]:
     """All pages of tools/list, under the envelope of the call that needs it: what it may see is what counts."""
-    envelope = members_of(member(call.params, "_meta"))
-    envelope.pop("progressToken", None)
-    client = OwnClient(session)
+    envelope = envelope_of(call)
+    client = OwnClient(session, aside=True)
     schemas: dict[str, Any] = {}
     params: dict[str, Any] = {"_meta": envelope}
     for _ in range(_MOST_PAGES):

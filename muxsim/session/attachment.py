@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from transports import messages
 from transports.errors import LineTooLong, RemoteProtocolError
 from transports.interfaces import Transport
-from transports.messages import Message, readable_id
+from transports.messages import Message, RequestId, readable_id
 
 if TYPE_CHECKING:
     from muxsim.session.session import Session
@@ -21,6 +21,7 @@ class Attachment:
     ``cancels``: the client's going away cancels its requests, as revision 2026-07-28 has it.
     ``last_heard``: when it attached, or sent its last message, by the session's clock.
     ``patience``: seconds for each of its requests, instead of the spec's ``call_timeout``.
+    ``aside``: what it asks is muxsim's own reading: no request of the server's is for it, nor is any log line.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Attachment:
         ends_session: bool = False,
         cancels: bool = False,
         patience: float | None = None,
+        aside: bool = False,
     ) -> None:
         self.session = session
         self.kind = kind
@@ -38,6 +40,7 @@ class Attachment:
         self.cancels = cancels
         self.last_heard = -math.inf
         self.patience = session.spec.limits.call_timeout if patience is None else patience
+        self.aside = aside
         self.transport: Transport
 
     def __repr__(self) -> str:
@@ -51,9 +54,17 @@ class Attachment:
         """Take a message from the client."""
         self.session.from_client(self, message)
 
+    def deliver(self, message: Message, about: RequestId | None = None) -> None:
+        """Send the client what the backend says."""
+        self.transport.send(message, about)
+
+    def tell(self, error: Message, about: RequestId | None = None) -> None:
+        """Send the client an error of muxsim's own."""
+        self.transport.send(error, about)
+
     def rejected(self, line: bytes, error: RemoteProtocolError) -> None:
         """Answer a line that is no message; only stdio has these, HTTP answers by status."""
-        self.transport.send(messages.error(readable_id(line), error.code, error.message))
+        self.tell(messages.error(readable_id(line), error.code, error.message))
         if isinstance(error, LineTooLong):
             self.transport.close()
 

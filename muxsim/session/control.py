@@ -6,26 +6,40 @@ the result, so that a step costs its client one trip and nobody's next step can 
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import Raw
 
-from muxsim.session.own_client import OwnClient
-from transports.messages import Kind, Message, member, members_of
+from muxsim.session import uris
+from muxsim.session.agent_answers import META_KEY
+from muxsim.session.ledger import STEP, Ledger, Unknown, count_in, number_in
+from muxsim.session.own_client import Answer, OwnClient
+from transports.errors import INVALID_PARAMS, METHOD_NOT_FOUND
+from transports.messages import Kind, Message, error_code, member, members_of
 
 if TYPE_CHECKING:
     from muxsim.session.session import Session
 
-META_KEY: Final = "muxsim/control"
-SCHEME: Final = "control://"
+SCHEME: Final = f"{uris.SCHEME}://"
 PARTS: Final = ("reward", "status", "info", "initial_state")
 _STEP_PARTS: Final = ("reward", "status", "info")
 # Seconds; an environment that publishes its state answers from memory.
 _PATIENCE: Final = 10.0
 
+# MCP's codes for a resource that is not there, by revision, and for a server that has none at all. SDKs that have no
+# code for it say it in words.
+_NOT_THERE: Final = frozenset({-32002, INVALID_PARAMS, METHOD_NOT_FOUND})
+_SAYS_NOT_THERE: Final = re.compile(
+    r"(unknown|no such) resource|resource\b.*\b(not found|unknown|(does not|doesn't) exist)", re.IGNORECASE | re.DOTALL
+)
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, IndexError, TypeError)
+
 Parts = dict[str, Any]
+Deliver = Callable[[Message], None]
 
 
 class ControlUnreadable(Exception):
@@ -68,42 +82,77 @@ def resource_value(answer: Message) -> Any:
     try:
         contents = msgspec.json.decode(answer.members["result"])["contents"]
         return msgspec.json.decode(contents[0]["text"])
-    except (msgspec.DecodeError, KeyError, IndexError, TypeError) as error:
+    except _UNREADABLE as error:
         raise ControlUnreadable(f"the resource is not JSON text: {error}") from None
+
+
+def is_not_there(answer: Answer) -> bool:
+    """Whether the server itself says that it has no such resource; muxsim's own errors never say that."""
+    if answer.own or answer.message.kind is not Kind.ERROR:
+        return False
+    return error_code(answer.message) in _NOT_THERE or bool(_SAYS_NOT_THERE.search(_error_text(answer.message)))
 
 
 def _error_text(answer: Message) -> str:
     raw = member(answer.members.get("error"), "message")
-    return "error" if raw is None else str(msgspec.json.decode(raw))
+    try:
+        return "error" if raw is None else str(msgspec.json.decode(raw))
+    except _UNREADABLE:
+        return "error"
 
 
 class ControlReader:
-    """Reads one session's control plane, and keeps what is needed to tell what a single call has earned."""
+    """Reads one session's control plane, and keeps what is needed to tell what a single call has earned.
+
+    Between `begin` and what `complete` delivers, no other call of the session may be scored.
+    """
 
     def __init__(self, session: Session) -> None:
-        self._client = OwnClient(session, patience=_PATIENCE)
-        self._absent = False
-        self._step = 0
-        self._total = 0.0
+        self._client = OwnClient(session, patience=_PATIENCE, aside=True)
+        self._ledger = Ledger()
+        self._seen = False
+        self._filled = False
+        self.absent = False
+        """Whether the server has said that it has no control plane."""
 
-    def complete(self, result: Message, envelope: Mapping[str, Any], deliver: Callable[[Message], None]) -> None:
+    def passed_over(self) -> None:
+        """A call was made whose earnings nobody is told, and that must not become the next one's."""
+        self._ledger.age()
+
+    def begin(self, envelope: Mapping[str, Any], start: Callable[[], None]) -> None:
+        """Call ``start`` for a scored call, as soon as it is known how the counts stand before it."""
+        if not self._ledger.stale or self.absent or self._filled:
+            start()
+            return
+
+        def on_answer(answer: Answer) -> None:
+            status = _read("status", answer, {})
+            if isinstance(status, dict):
+                self._ledger.begin(status)
+            start()
+
+        self._request("status", envelope, on_answer)
+
+    def complete(self, result: Message, envelope: Mapping[str, Any], deliver: Deliver, *, crowded: bool) -> None:
         """Give ``deliver`` the result of a tool call with the control plane added, as soon as it has been read.
 
         A server without one gets its result delivered as it is; a part that cannot be read leaves the reward null.
+        ``crowded``: a call that was given up may still be at work.
         """
-        if self._absent or result.kind is not Kind.RESULT or has_control(result):
+        self._filled = has_control(result)
+        if self.absent or result.kind is not Kind.RESULT or self._filled:
+            self._ledger.age()
             deliver(result)
             return
-        answers: dict[str, Message] = {}
+        answers: dict[str, Answer] = {}
 
-        def on_answer(part: str, answer: Message) -> None:
+        def on_answer(part: str, answer: Answer) -> None:
             answers[part] = answer
             if len(answers) == len(_STEP_PARTS):
-                control = self._combine(result, answers)
-                deliver(result if control is None else with_control(result, control))
+                deliver(self._combine(result, answers, crowded=crowded))
 
         for part in _STEP_PARTS:
-            self._request(part, envelope, lambda answer, part=part: on_answer(part, answer))  # type: ignore[misc]
+            self._request(part, envelope, functools.partial(on_answer, part))
 
     async def read(self, part: str, envelope: Mapping[str, Any], timeout: float) -> Any:
         """One part of the control plane, now. Raises `ControlUnreadable`, also when it is late."""
@@ -113,58 +162,73 @@ class ControlReader:
             raise ControlUnreadable(f"{SCHEME}{part}: no answer within {timeout:g} s") from None
         return resource_value(answer)
 
-    def _request(self, part: str, envelope: Mapping[str, Any], on_answer: Callable[[Message], None]) -> None:
+    def _request(self, part: str, envelope: Mapping[str, Any], on_answer: Callable[[Answer], None]) -> None:
         self._client.request("resources/read", _params(part, envelope), on_answer)
 
-    def _combine(self, result: Message, answers: Mapping[str, Message]) -> dict[str, Any] | None:
-        values: Parts = {}
+    def _combine(self, result: Message, answers: Mapping[str, Answer], *, crowded: bool) -> Message:
         problems: dict[str, str] = {}
-        for part, answer in answers.items():
-            try:
-                values[part] = resource_value(answer)
-            except ControlUnreadable as error:
-                problems[part] = f"{SCHEME}{part}: {error}"
-        if not values and all(answer.kind is Kind.ERROR for answer in answers.values()):
-            self._absent = not self._client.session.ending
-            if self._absent:
-                return None
-        return self._control(result, values, problems)
+        values = {part: _read(part, answer, problems) for part, answer in answers.items()}
+        if not self._seen and all(map(is_not_there, answers.values())):
+            self.absent = True
+            return result
+        self._seen = self._seen or len(problems) < len(answers)
+        return with_control(result, self._control(result, values, problems, crowded=crowded))
 
-    def _control(self, result: Message, values: Parts, problems: dict[str, str]) -> dict[str, Any]:
-        status, info = values.get("status"), values.get("info")
+    def _control(self, result: Message, values: Parts, problems: dict[str, str], *, crowded: bool) -> dict[str, Any]:
+        status, info = values["status"], values["info"]
         if not isinstance(status, dict):
-            problems.setdefault("status", f"{SCHEME}status: not an object")
-            status = {}
-        reward = self._reward(result, values.get("reward"), status, problems)
+            _note(problems, "status", "not an object")
+        counts: Parts = status if isinstance(status, dict) else {}
+        reward = self._reward(result, values["reward"], status, problems, crowded=crowded)
         control: dict[str, Any] = {
             "reward": reward,
-            "terminated": bool(status.get("terminated", False)),
-            "truncated": bool(status.get("truncated", False)),
-            "step": status.get("step"),
+            "terminated": _flag("terminated", counts, problems),
+            "truncated": _flag("truncated", counts, problems),
+            "step": count_in(counts.get(STEP)),
             "info": info if isinstance(info, dict) else {},
         }
         if problems:
             control["problem"] = "; ".join(problems.values())
         return control
 
-    def _reward(self, result: Message, reward: Any, status: Parts, problems: dict[str, str]) -> float | None:
-        """What this call earned. ``control://reward`` is the last step's, and a call may take none, or several."""
-        value = reward.get("reward") if isinstance(reward, dict) else None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            problems.setdefault("reward", f"{SCHEME}reward: no number in it")
+    def _reward(
+        self, result: Message, reward: Any, status: Any, problems: dict[str, str], *, crowded: bool
+    ) -> float | None:
+        """What this call has earned; without a status nothing tells whether the last step was its own."""
+        last = number_in(reward.get("reward")) if isinstance(reward, dict) else None
+        if last is None:
+            _note(problems, "reward", "no number in it")
+        if not isinstance(status, dict):
             return None
-        step, total = status.get("step"), status.get("total_reward")
-        earned: float | None = value
-        if isinstance(step, int):
-            if step == self._step:
-                failed = member(result.members["result"], "isError")
-                earned = None if failed is not None and bytes(failed) == b"true" else 0.0
-            elif step != self._step + 1 and isinstance(total, int | float):
-                earned = total - self._total
-            self._step = step
-        if isinstance(total, int | float):
-            self._total = total
-        return earned
+        failed = member(result.members["result"], "isError")
+        try:
+            earned = self._ledger.earned(
+                status, last or 0.0, failed=failed is not None and bytes(failed) == b"true", crowded=crowded
+            )
+        except Unknown as unknown:
+            _note(problems, "reward", str(unknown))
+            return None
+        return None if last is None else earned
+
+
+def _read(part: str, answer: Answer, problems: dict[str, str]) -> Any:
+    try:
+        return resource_value(answer.message)
+    except ControlUnreadable as error:
+        _note(problems, part, str(error))
+        return None
+
+
+def _flag(name: str, status: Parts, problems: dict[str, str]) -> bool:
+    value = status.get(name, False)
+    if value in (True, False):
+        return bool(value)
+    _note(problems, "status", f"{name} is not true or false")
+    return False
+
+
+def _note(problems: dict[str, str], part: str, text: str) -> None:
+    problems.setdefault(part, f"{SCHEME}{part}: {text}")
 
 
 def _params(part: str, envelope: Mapping[str, Any]) -> dict[str, Any]:

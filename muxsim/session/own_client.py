@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 import sniffio
@@ -19,17 +19,28 @@ from transports.messages import Kind, Message, RequestId
 if TYPE_CHECKING:
     from muxsim.session.session import Session
 
-OnAnswer = Callable[[Message], None]
+
+class Answer(NamedTuple):
+    """What came of a request; ``own`` if it is an error of muxsim's, and not what the backend said."""
+
+    message: Message
+    own: bool
+
+
+OnAnswer = Callable[[Answer], None]
 
 
 class OwnClient:
-    """A transport whose client is this process. Answers come to a callback, or to whoever waits on either loop."""
+    """A transport whose client is this process. Answers come to a callback, or to whoever waits on either loop.
+
+    ``aside``: it only reads, for muxsim itself; whatever the backend asks its clients is not for this one.
+    """
 
     congested = False
     listening = False
 
-    def __init__(self, session: Session, *, patience: float | None = None) -> None:
-        self._attachment = Attachment(session, "own", cancels=True, patience=patience)
+    def __init__(self, session: Session, *, patience: float | None = None, aside: bool = False) -> None:
+        self._attachment = _Own(self, session, "own", cancels=True, patience=patience, aside=aside)
         self._attachment.connect(self)
         self._numbers = itertools.count(1)
         self._waiting: dict[RequestId, OnAnswer] = {}
@@ -56,8 +67,8 @@ class OwnClient:
         loop: Any = trio if sniffio.current_async_library() == "trio" else anyio
         answered, answers = loop.Event(), list[Message]()
 
-        def on_answer(message: Message) -> None:
-            answers.append(message)
+        def on_answer(answer: Answer) -> None:
+            answers.append(answer.message)
             answered.set()
 
         number = self.request(method, params, on_answer)
@@ -80,11 +91,15 @@ class OwnClient:
     # ---- what the session sends (transports.interfaces.Transport)
 
     def send(self, message: Message, about: RequestId | None = None) -> None:
+        """Take what the backend says."""
+        self.take(message, own=False)
+
+    def take(self, message: Message, *, own: bool) -> None:
         """Hand an answer over; a request of the server's is refused, for nobody is here to sample or to fill forms."""
         if message.is_answer and message.id is not None:
             on_answer = self._waiting.pop(message.id, None)
             if on_answer is not None:
-                on_answer(message)
+                on_answer(Answer(message, own))
         elif message.kind is Kind.REQUEST:
             self._attachment.receive(messages.error(message.id, METHOD_NOT_FOUND, "this client has no such ability"))
 
@@ -93,3 +108,15 @@ class OwnClient:
 
     def close(self) -> None:
         """Nothing: requests under way have been answered with errors before."""
+
+
+class _Own(Attachment):
+    """Keeps apart what the backend has said and what muxsim says in its place."""
+
+    def __init__(self, client: OwnClient, session: Session, kind: str, **options: Any) -> None:
+        super().__init__(session, kind, **options)
+        self._client = client
+
+    def tell(self, error: Message, about: RequestId | None = None) -> None:
+        """Hand an error of muxsim's over as such."""
+        self._client.take(error, own=True)

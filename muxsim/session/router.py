@@ -44,7 +44,7 @@ class Exchange(msgspec.Struct, eq=False):
 
     This and what follows are Structs, which cost a fraction of other classes to make: several are made for each call.
     The payload is not kept, a call may last: a Raw that is not a copy keeps the whole message. ``envelope`` is what a
-    2026-07-28 request has in its ``_meta``, else {}.
+    2026-07-28 request has in its ``_meta``, else {}. ``aside``: nothing but the answer can be meant for its client.
     """
 
     attachment: Attachment
@@ -53,15 +53,20 @@ class Exchange(msgspec.Struct, eq=False):
     method: str
     progress_token: Raw | None
     envelope: dict[str, Raw]
+    aside: bool = False
     abandoned: bool = False
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """One message for one attachment; ``about`` is the client's own request that it belongs to."""
+    """One message for one attachment; ``about`` is the client's own request that it belongs to.
+
+    ``own``: it is an error of muxsim's, and not the backend's.
+    """
 
     attachment: Attachment
     message: Message
     about: RequestId | None = None
+    own: bool = False
 
 
 class Routed(msgspec.Struct, frozen=True):
@@ -176,6 +181,13 @@ class Router:
         return sum(1 for exchange in self._exchanges.values() if not exchange.abandoned and exchange.method != LISTEN)
 
     @property
+    def calls_given_up(self) -> bool:
+        """Whether the backend may still be at work on a tool call that nobody waits for."""
+        if not self._abandoned:
+            return False
+        return any(exchange.abandoned and exchange.method == "tools/call" for exchange in self._exchanges.values())
+
+    @property
     def attachments(self) -> int:
         """How many attachments there are."""
         return len(self._attachments)
@@ -220,21 +232,21 @@ class Router:
         """Whether an attachment has any request in flight, or the backend one of its own at it."""
         return any(one == attachment for one, _ in self._by_client) or attachment in self._asked.values()
 
-    def from_client(self, attachment: Attachment, message: Message) -> Routed:
-        """Route one message of an attachment."""
+    def from_client(self, attachment: Attachment, message: Message, *, aside: bool = False) -> Routed:
+        """Route one message of an attachment; of a request ``aside`` the backend asks nobody anything."""
         if message.kind is Kind.REQUEST:
-            return self._client_request(attachment, message)
+            return self._client_request(attachment, message, aside)
         if message.kind is Kind.NOTIFICATION:
             return self._client_notification(attachment, message)
         return self._client_answer(attachment, message)
 
-    def _client_request(self, attachment: Attachment, message: Message) -> Routed:
+    def _client_request(self, attachment: Attachment, message: Message, aside: bool = False) -> Routed:
         assert message.id is not None
         key = (attachment, message.id)
         if key in self._by_client:
             refusal = messages.error(message.id, INVALID_REQUEST, f"request id {message.id!r} is in flight already")
             # About nothing: under this id the first request is still waiting for its own answer.
-            return Routed(to_clients=(Delivery(attachment, refusal),))
+            return Routed(to_clients=(Delivery(attachment, refusal, own=True),))
         if message.method == "initialize":
             known = self._handshake.of_another(attachment, message)
             if known is not None:
@@ -246,14 +258,14 @@ class Router:
             outgoing, token = _with_progress_token(message, self._last_id)
             envelope = envelope_of(message)
         assert message.raw_id is not None
-        exchange = Exchange(attachment, message.id, message.raw_id, message.method, token, envelope)
+        exchange = Exchange(attachment, message.id, message.raw_id, message.method, token, envelope, aside)
         self._exchanges[self._last_id] = exchange
         self._by_client[key] = self._last_id
         return Routed((outgoing.with_id(self._last_id),))
 
     def _client_notification(self, attachment: Attachment, message: Message) -> Routed:
         if message.method == "notifications/cancelled":
-            cancelled = _id_in(member(message.params, "requestId"))
+            cancelled = cancelled_by(message)
             backend_id = None if cancelled is None else self._by_client.get((attachment, cancelled))
             if cancelled is None or backend_id is None:
                 return NOTHING
@@ -283,7 +295,7 @@ class Router:
             return self._backend_request(message)
         return self._backend_notification(message)
 
-    def _backend_answer(self, message: Message) -> Routed:
+    def _backend_answer(self, message: Message, *, own: bool = False) -> Routed:
         exchange = self._exchanges.pop(message.id, None) if isinstance(message.id, int) else None
         if exchange is None:
             self._count("unknown_answers")
@@ -298,7 +310,7 @@ class Router:
         self._count("answers")
         if exchange.method == LISTEN:
             message = _with_subscription_id(message, "result", exchange.raw_id)
-        answer = Delivery(attachment, message.with_id(id, exchange.raw_id), id)
+        answer = Delivery(attachment, message.with_id(id, exchange.raw_id), id, own)
         if exchange.method != "initialize":
             return Routed((), (answer,))
         return self._and_forward(more, answer)
@@ -348,7 +360,7 @@ class Router:
         return self._deliver(exchange, _replaced(message, "progressToken", exchange.progress_token))
 
     def _backend_cancels(self, message: Message) -> Routed:
-        cancelled = _id_in(member(message.params, "requestId"))
+        cancelled = cancelled_by(message)
         attachment = None if cancelled is None else self._asked.pop(cancelled, None)
         if attachment is None:
             self._count("undeliverable")
@@ -379,7 +391,7 @@ class Router:
         On stdio such a message does not say. A 2026-07-28 request that did not ask for logs must not get one.
         """
         for exchange in reversed(self._exchanges.values()):
-            if exchange.abandoned or exchange.method == LISTEN:
+            if exchange.abandoned or exchange.aside or exchange.method == LISTEN:
                 continue
             if logging and exchange.envelope and LOG_LEVEL_KEY not in exchange.envelope:
                 continue
@@ -421,7 +433,7 @@ class Router:
         ]
         return Routed(
             to_clients=tuple(
-                Delivery(attachment, messages.error(id, code, text, data).with_id(id, raw_id), id)
+                Delivery(attachment, messages.error(id, code, text, data).with_id(id, raw_id), id, own=True)
                 for attachment, id, raw_id in pairs
                 if id is not None
             )
@@ -431,7 +443,7 @@ class Router:
         """Answer the one request whose answer from the backend could not be read."""
         if not isinstance(backend_id, int) or backend_id not in self._exchanges:
             return NOTHING
-        return self._backend_answer(messages.error(backend_id, code, text))
+        return self._backend_answer(messages.error(backend_id, code, text), own=True)
 
     def _count(self, name: str) -> None:
         self._statistics[name] = self._statistics.get(name, 0) + 1
@@ -441,6 +453,11 @@ def _handshake_result(attachment: Attachment, request: Message, result: Raw) -> 
     assert request.id is not None
     answer = messages.result(request.id, result).with_id(request.id, request.raw_id)
     return Delivery(attachment, answer, request.id)
+
+
+def cancelled_by(message: Message) -> RequestId | None:
+    """The id of the request that a ``notifications/cancelled`` is about."""
+    return _id_in(member(message.params, "requestId"))
 
 
 def _id_in(raw: Raw | None) -> RequestId | None:

@@ -12,17 +12,17 @@ from typing import Any, Final, Protocol
 
 import anyio
 import trio
-from msgspec import Raw
 
 from muxsim.errors import Busy
 from muxsim.events import Events, SessionEvent, What
 from muxsim.session.attachment import Attachment
-from muxsim.session.control import ControlReader, asking_for_control, asks_for_control
-from muxsim.session.router import NOTHING, Delivery, Routed, Router, RouterStatistics, envelope_of
+from muxsim.session.control import ControlReader
+from muxsim.session.router import NOTHING, Delivery, Routed, Router, RouterStatistics
+from muxsim.session.tool_calls import ToolCalls
 from muxsim.spec import EnvSpec
 from muxsim.supervise.backend import Backend, BackendExit
 from transports import messages
-from transports.errors import PARSE_ERROR, ReceiverBusy, RemoteProtocolError
+from transports.errors import INVALID_REQUEST, PARSE_ERROR, ReceiverBusy, RemoteProtocolError
 from transports.interfaces import Bell
 from transports.messages import Kind, Message, readable_id
 
@@ -56,6 +56,10 @@ class Ending:
     cause: str
     text: str
     exit: BackendExit | None = None
+
+    def data(self) -> dict[str, Any]:
+        """For the ``data`` member of errors."""
+        return {"cause": self.cause, **(self.exit.data() if self.exit else {})}
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ class Session:
         self._ttl = spec.limits.ttl if ttl is None else ttl
         self._router = Router()
         self._control = ControlReader(self)
-        self._scored: dict[tuple[Attachment, messages.RequestId], dict[str, Raw]] = {}
+        self._calls = ToolCalls(self._router, self._control, spec.control, self._carry_out, self._hand_over)
         self._backend: Backend
         self._attachments: set[Attachment] = set()
         self._slow: set[Attachment] = set()
@@ -145,7 +149,7 @@ class Session:
     @property
     def busy(self) -> bool:
         """Whether a call is waiting for its answer; a subscription's endless one does not count."""
-        return self._router.calls > 0
+        return self._router.calls > 0 or self._calls.waiting > 0
 
     @property
     def idle_since(self) -> float | None:
@@ -179,8 +183,11 @@ class Session:
         self.ending = Ending(cause, text, exit)
         self.state = State.ENDING
         self._end_wanted.set()  # first, so that the session ends even if something here fails
-        data = {"cause": cause, **(exit.data() if exit else {})}
-        self._carry_out(self._router.fail_all(BACKEND_GONE if exit else SESSION_ENDED, text, data))
+        code = BACKEND_GONE if exit else SESSION_ENDED
+        unmade = self._calls.close()
+        self._carry_out(self._router.fail_all(code, text, self.ending.data()))
+        for key in unmade:
+            key[0].tell(messages.error(key[1], code, text, self.ending.data()), key[1])
         for attachment in list(self._attachments):
             attachment.transport.close()
         self._clients_bell.ring()
@@ -307,9 +314,9 @@ class Session:
             attachment, request_id = key
             self._meet("call_timeout")
             text = f"no answer within {attachment.patience:g} s (call_timeout)"
-            self._scored.pop(key, None)
             self._carry_out(self._router.cancel(attachment, request_id))
-            attachment.transport.send(messages.error(request_id, CALL_TIMEOUT, text), request_id)
+            attachment.tell(messages.error(request_id, CALL_TIMEOUT, text), request_id)
+            self._calls.give_up(key)
 
     def _wake_timer_by(self, deadline: float) -> None:
         if deadline < self._timer.deadline:  # noqa: PLR1730 - setting a deadline costs more than comparing it
@@ -340,7 +347,8 @@ class Session:
         idle = self.spec.limits.idle_timeout if self.lasting else None
         silent = [one for one in self._attachments if idle is not None and one.last_heard <= self._now() - idle]
         for one in sorted(silent, key=lambda one: one.last_heard):
-            if not self._router.awaits_any(one) and not getattr(one.transport, "listening", True):
+            busy = self._router.awaits_any(one) or self._calls.any_of(one)
+            if not busy and not getattr(one.transport, "listening", True):
                 one.transport.close()
                 self.detach(one)
                 return
@@ -356,9 +364,9 @@ class Session:
             return
         self._carry_out(self._router.detach(attachment, cancel=attachment.cancels))
         self._touch()
-        for awaited in (self._call_deadlines, self._scored):
-            for key in [key for key in awaited if key[0] is attachment]:
-                del awaited[key]
+        for key in [key for key in self._call_deadlines if key[0] is attachment]:
+            del self._call_deadlines[key]
+        self._calls.give_up_all(attachment)
         if attachment in self._attachments:
             self._attachments.discard(attachment)
             self._emit(What.DETACHED, transport=attachment.kind)
@@ -370,48 +378,52 @@ class Session:
         """Take one message from a client."""
         if self.ending is not None:
             if message.kind is Kind.REQUEST:
-                refusal = messages.error(message.id, SESSION_ENDED, f"the session has ended: {self.ending.text}")
-                attachment.transport.send(refusal, message.id)
+                refusal = messages.error(
+                    message.id, SESSION_ENDED, f"the session has ended: {self.ending.text}", self.ending.data()
+                )
+                attachment.tell(refusal, message.id)
             return
         self._last_activity = attachment.last_heard = self._now()
         if message.kind is Kind.REQUEST:
-            if self._router.in_flight >= self.spec.limits.max_in_flight:
-                self._refuse_one_more(attachment, message)
-                return
-            message = self._expect(attachment, message)
-        self._carry_out(self._router.from_client(attachment, message))
+            self._take_request(attachment, message)
+        elif (untaken := self._calls.taken_back(attachment, message)) is not None:
+            self._call_deadlines.pop((attachment, untaken), None)
+            attachment.transport.withdraw(untaken)
+        else:
+            self._carry_out(self._router.from_client(attachment, message))
 
-    def _refuse_one_more(self, attachment: Attachment, message: Message) -> None:
-        self._meet("max_in_flight")
-        text = (
-            f"{self.spec.limits.max_in_flight} requests of this session are in flight, as many as may (max_in_flight)"
-        )
+    def refuse(self, attachment: Attachment, request: Message, code: int, text: str) -> None:
+        """Answer a request of a client with an error."""
         # About nothing if its id is another's, which is still waiting for its own answer.
-        about = None if self._router.awaits(attachment, message.id) else message.id
-        attachment.transport.send(messages.error(message.id, BUSY, text), about)
+        about = None if self._awaits(attachment, request.id) else request.id
+        attachment.tell(messages.error(request.id, code, text), about)
 
-    def _expect(self, attachment: Attachment, message: Message) -> Message:
-        """Note what a request is to get, unless its id is in flight already: then it gets a refusal.
+    def _awaits(self, attachment: Attachment, id: messages.RequestId | None) -> bool:
+        return self._router.awaits(attachment, id) or self._calls.under_way((attachment, id))
 
-        Returns the request, which asks for the control plane if its result is to carry it.
-        """
-        timed = attachment.patience is not None or self.state is State.STARTED
-        asked = asks_for_control(message)
-        scored = asked or (self.spec.control and message.method == "tools/call")
-        if (timed or scored) and not self._router.awaits(attachment, message.id):
-            if timed:
+    def _take_request(self, attachment: Attachment, message: Message) -> None:
+        most = self.spec.limits.max_in_flight
+        # What waits for its turn has not reached the backend, and must not keep from being scored what has.
+        if self._router.in_flight + (0 if attachment.aside else self._calls.waiting) >= most:
+            self._meet("max_in_flight")
+            text = f"{most} requests of this session are in flight, as many as may (max_in_flight)"
+            self.refuse(attachment, message, BUSY, text)
+        elif self._awaits(attachment, message.id):
+            self.refuse(attachment, message, INVALID_REQUEST, f"request id {message.id!r} is in flight already")
+        else:
+            if attachment.patience is not None or self.state is State.STARTED:
                 self._expect_answer(attachment, message)
-            if scored:
-                assert message.id is not None
-                self._scored[attachment, message.id] = envelope_of(message)
-                return message if asked else asking_for_control(message)
-        return message
+            if message.method == "tools/call":
+                self._calls.take(attachment, message, apart=self.lasting)
+            else:
+                self._carry_out(self._router.from_client(attachment, message, aside=attachment.aside))
 
     def cancel(self, attachment: Attachment, request_id: messages.RequestId) -> None:
         """Give up a request of a client that has gone on without its answer."""
         self._call_deadlines.pop((attachment, request_id), None)
         if self.live:
             self._carry_out(self._router.cancel(attachment, request_id))
+            self._calls.give_up((attachment, request_id))
 
     @property
     def control(self) -> ControlReader:
@@ -527,24 +539,21 @@ class Session:
         for withdrawer, request_id in routed.withdrawn:
             assert isinstance(withdrawer, Attachment)
             self._call_deadlines.pop((withdrawer, request_id), None)
-            self._scored.pop((withdrawer, request_id), None)
             withdrawer.transport.withdraw(request_id)
+            self._calls.give_up((withdrawer, request_id))
 
     def _deliver(self, delivery: Delivery) -> None:
+        if delivery.message.is_answer and delivery.about is not None:
+            assert isinstance(delivery.attachment, Attachment)
+            self._call_deadlines.pop((delivery.attachment, delivery.about), None)
+            if self._calls.answered(delivery):
+                return
+        self._hand_over(delivery)
+
+    def _hand_over(self, delivery: Delivery) -> None:
         attachment = delivery.attachment
         assert isinstance(attachment, Attachment)
-        if (self._call_deadlines or self._scored) and delivery.message.is_answer and delivery.about is not None:
-            self._call_deadlines.pop((attachment, delivery.about), None)
-            envelope = self._scored.pop((attachment, delivery.about), None)
-            if envelope is not None:
-                self._control.complete(
-                    delivery.message, envelope, lambda scored: self._send(attachment, scored, delivery.about)
-                )
-                return
-        self._send(attachment, delivery.message, delivery.about)
-
-    def _send(self, attachment: Attachment, message: Message, about: messages.RequestId | None) -> None:
-        attachment.transport.send(message, about)
+        (attachment.tell if delivery.own else attachment.deliver)(delivery.message, delivery.about)
         if attachment.transport.congested and attachment not in self._slow:
             self._slow.add(attachment)
             self._meet("max_buffered")

@@ -14,6 +14,8 @@ from transports import messages
 from transports.memory import MemoryTransport
 from transports.messages import Message, member
 
+STEP_PARTS = {"control://reward", "control://status", "control://info"}
+
 
 class Lake:
     """A server that publishes its control plane as resources, and knows nothing of `_meta`."""
@@ -26,6 +28,8 @@ class Lake:
         self.fails = False
         self.reads: list[str] = []
         self.broken: set[str] = set()
+        self.lacking: set[str] = set()
+        self.not_there = lambda request, uri: messages.error(request.id, -32002, "Resource not found")
 
     def call(self, request: Message) -> Message:
         if not self.fails:
@@ -49,8 +53,10 @@ class Lake:
             "control://info": {"luck": 1},
             "control://initial_state": {"observation": "S", "seed": 7},
         }
-        if uri in self.broken or uri not in values:
+        if uri in self.broken:
             return messages.error(request.id, -32603, "the disk is on fire")
+        if uri in self.lacking or uri not in values:
+            return self.not_there(request, uri)
         return messages.result(
             request.id, {"contents": [{"uri": uri, "text": msgspec.json.encode(values[uri]).decode()}]}
         )
@@ -167,7 +173,7 @@ async def test_a_reward_that_cannot_be_read_is_null_with_its_reason():
 
 async def test_a_server_without_a_control_plane_is_asked_once_and_its_results_pass_unchanged():
     lake = Lake()
-    lake.broken = {"control://reward", "control://status", "control://info"}
+    lake.lacking = STEP_PARTS
     session, _ = fake_session(lake.answers())
     attachment, transport = connect(session)
     step(attachment, 1)

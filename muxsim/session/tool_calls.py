@@ -1,0 +1,131 @@
+"""The tool calls of a session: each has its turn, and its result what it has earned, where that is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from muxsim.session.control import ControlReader, asking_for_control, asks_for_control
+from muxsim.session.router import Delivery, Routed, Router, cancelled_by, envelope_of
+from muxsim.session.turns import Key, Phase, Turn, Turns
+from transports.messages import Message, RequestId
+
+if TYPE_CHECKING:
+    from muxsim.session.attachment import Attachment
+
+
+class ToolCalls:
+    """Takes what clients call, hands it to the router when its turn has come, and gives on what comes of it.
+
+    ``always``: every call is scored, not only those that ask for it.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        control: ControlReader,
+        always: bool,
+        carry_out: Callable[[Routed], None],
+        hand_over: Callable[[Delivery], None],
+    ) -> None:
+        self._router = router
+        self._control = control
+        self._always = always
+        self._carry_out = carry_out
+        self._hand_over = hand_over
+        self._turns = Turns(self._begin)
+
+    def __repr__(self) -> str:
+        return f"<ToolCalls {self._turns!r}>"
+
+    @property
+    def waiting(self) -> int:
+        """How many the backend has not been asked for yet."""
+        return self._turns.waiting
+
+    def under_way(self, key: tuple[Attachment, RequestId | None]) -> bool:
+        """Whether this call waits, is made or is being scored."""
+        return self._turns.get(key) is not None
+
+    def any_of(self, attachment: Attachment) -> bool:
+        """Whether any call of this client is under way."""
+        return bool(self._turns.of(attachment))
+
+    def take(self, attachment: Attachment, message: Message, *, apart: bool) -> None:
+        """Make a call when it is its turn. ``apart``: on this session calls that are not scored wait for nobody."""
+        asked = asks_for_control(message)
+        scored = asked or self._always
+        if apart and not scored:  # what many share has no episode, and one client must not wait for another
+            self._control.passed_over()
+            self._carry_out(self._router.from_client(attachment, message))
+            return
+        if scored and not asked:
+            message = asking_for_control(message)
+        alone = scored and not self._control.absent
+        envelope = envelope_of(message) if scored else {}
+        self._turns.take(Turn((attachment, message.id), message, envelope, scored=scored, alone=alone))
+
+    def taken_back(self, attachment: Attachment, message: Message) -> RequestId | None:
+        """The id of the call that a message cancels before the backend has been asked for it, if it does that."""
+        if message.method != "notifications/cancelled":
+            return None
+        id = cancelled_by(message)
+        turn = self._turns.get((attachment, id))
+        if turn is None or turn.phase not in (Phase.WAITING, Phase.STARTING):
+            return None
+        self._turns.leave(turn.key)
+        return id
+
+    def answered(self, delivery: Delivery) -> bool:
+        """Take the answer to a call, to be handed over once it is scored; False if it answers none."""
+        turn = self._turns.get((delivery.attachment, delivery.about))
+        if turn is None:
+            return False
+        if turn.scored and not delivery.own:
+            turn.phase = Phase.SCORING
+            self._control.complete(
+                delivery.message,
+                turn.envelope,
+                lambda scored: self._end(turn, Delivery(delivery.attachment, scored, delivery.about)),
+                crowded=turn.crowded,
+            )
+        else:
+            self._control.passed_over()
+            self._end(turn, delivery)
+        return True
+
+    def give_up(self, key: Key) -> None:
+        """Let others go on instead of a call that is not to be answered; one that is being scored has been made."""
+        turn = self._turns.get(key)
+        if turn is None or turn.phase is Phase.SCORING:
+            return
+        if turn.phase is Phase.SENT:
+            self._control.passed_over()
+        self._turns.leave(key)
+
+    def give_up_all(self, attachment: Attachment) -> None:
+        """As `give_up`, for all calls of a client."""
+        for turn in self._turns.of(attachment):
+            self.give_up(turn.key)
+
+    def close(self) -> list[Key]:
+        """Make no more calls; returns those that were not made."""
+        return [turn.key for turn in self._turns.close()]
+
+    def _end(self, turn: Turn, answer: Delivery) -> None:
+        """Answer a call, and let others go on."""
+        self._hand_over(answer)
+        self._turns.leave(turn.key)
+
+    def _begin(self, turn: Turn) -> None:
+        if turn.scored:
+            self._control.begin(turn.envelope, lambda: self._make(turn))
+        else:
+            self._make(turn)
+
+    def _make(self, turn: Turn) -> None:
+        if self._turns.get(turn.key) is not turn:
+            return  # it was given up meanwhile
+        turn.phase = Phase.SENT
+        turn.crowded = turn.scored and self._router.calls_given_up
+        self._carry_out(self._router.from_client(turn.key[0], turn.message))
