@@ -10,14 +10,27 @@ import asyncio
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 import trio
 from outcome import Outcome
 
+from muxsim.errors import Busy
+
 T = TypeVar("T")
 V = TypeVar("V")
+
+
+# Seconds after which whoever asked may look for the muxsim that takes the place of this one.
+_ENDED_RETRY: Final = 5.0
+
+
+class GuestEnded(Busy):
+    """trio has ended, or is about to, and with it what was called there."""
+
+    def __init__(self) -> None:
+        super().__init__("this muxsim is shutting down", _ENDED_RETRY)
 
 
 class Guest(Generic[V]):
@@ -31,33 +44,72 @@ class Guest(Generic[V]):
     async def call(self, function: Callable[..., Awaitable[T]], *args: object) -> T:
         """Run ``function(*args)`` on trio and return or raise what it does; cancelled if the caller is.
 
-        What finishes in spite of its cancellation is returned all the same, so that nothing it made is lost.
+        What finishes in spite of its cancellation is returned or raised all the same, so that nothing it made is lost;
+        the caller's own cancellation then comes at its next wait. Raises `GuestEnded` for what trio's end cut short.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         scope = trio.CancelScope()
-
-        async def run() -> None:
-            with scope:
-                try:
-                    result = await function(*args)
-                except Exception as error:  # it belongs to the caller, on the other loop
-                    if not future.done():
-                        future.set_exception(error)
-                    return
-                if not future.done():
-                    future.set_result(result)
-            if not future.done():
-                future.cancel()
-
-        self._nursery.start_soon(run)
+        if self.finished.done():
+            raise GuestEnded
         try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            scope.cancel()
-            await asyncio.wait((future,))
-            if future.cancelled():
-                raise
-            return future.result()  # it had finished: what it made is the caller's to end
+            self._nursery.start_soon(_carry, future, scope, function, args)
+        except RuntimeError:  # it takes no more tasks
+            raise GuestEnded from None
+        was_cancelled = await self._outlast(future, scope)
+        if not future.done():
+            raise GuestEnded
+        if was_cancelled and not future.cancelled():
+            _cancel_at_next_wait()
+        return future.result()
+
+    async def _outlast(self, future: asyncio.Future[T], scope: trio.CancelScope) -> bool:
+        """Wait until a call is over, or trio is; whether the caller was cancelled meanwhile."""
+        was_cancelled = False
+        while not (future.done() or self.finished.done()):
+            try:
+                await asyncio.wait((future, self.finished), return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                was_cancelled = True
+                scope.cancel()
+        return was_cancelled
+
+
+async def _carry(
+    future: asyncio.Future[T], scope: trio.CancelScope, function: Callable[..., Awaitable[T]], args: tuple[object, ...]
+) -> None:
+    """On trio: run a call and settle its future, whatever becomes of either."""
+    error: BaseException | None = None
+    try:
+        with scope:
+            result = await function(*args)
+            if not future.done():
+                future.set_result(result)
+    except (trio.Cancelled, BaseExceptionGroup) as cut_short:  # trio ends: its own cancellation is for nobody else
+        error = cut_short if isinstance(cut_short, ExceptionGroup) else GuestEnded()
+    except asyncio.CancelledError:  # of something on the other loop that it waited for by a plain call
+        pass
+    except Exception as its_own:  # it belongs to the caller, on the other loop
+        error = its_own
+    if future.done():
+        return
+    if error is None:
+        future.cancel()
+    else:
+        future.set_exception(error)
+
+
+def _cancel_at_next_wait() -> None:
+    """Cancel the running task anew when it waits next, unless whoever cancelled it has taken that back by then."""
+    task = asyncio.current_task()
+    assert task is not None
+    wanted = task.cancelling()
+
+    def cancel() -> None:
+        if wanted and task.cancelling() >= wanted:
+            task.uncancel()
+            task.cancel()
+
+    asyncio.get_running_loop().call_soon(cancel)
 
 
 class _Host:

@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import uvloop
 
-from muxsim.guest import trio_guest
+from muxsim.guest import GuestEnded, trio_guest
 
 SOON = 0.05
-LIMIT = 30
+LIMIT = 60
 
 
 @asynccontextmanager
@@ -19,17 +20,26 @@ async def nothing():
     yield None
 
 
-def on_asyncio(test):
-    """Run ``test(guest)`` on asyncio, with trio as its guest."""
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def on_asyncio(request):
+    """Runs ``test(guest)`` on asyncio, with trio as its guest."""
 
-    async def main():
-        async with asyncio.timeout(10), trio_guest(nothing) as guest:
-            await test(guest)
+    def run(test):
+        async def main():
+            async with asyncio.timeout(LIMIT), trio_guest(nothing) as guest:
+                await test(guest)
 
-    asyncio.run(main())
+        run_alone(main, request.param)
+
+    return run
 
 
-def test_a_call_returns_and_raises_what_happens_on_trio():
+def run_alone(main, loop_factory=None):
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())
+
+
+def test_a_call_returns_and_raises_what_happens_on_trio(on_asyncio):
     async def add(one, other):
         await trio.lowlevel.checkpoint()
         return one + other
@@ -45,7 +55,7 @@ def test_a_call_returns_and_raises_what_happens_on_trio():
     on_asyncio(test)
 
 
-def test_a_cancelled_call_is_cancelled_on_trio_before_its_caller_goes_on():
+def test_a_cancelled_call_is_cancelled_on_trio_before_its_caller_goes_on(on_asyncio):
     told, begun = [], asyncio.Event()
 
     async def wait():
@@ -68,7 +78,7 @@ def test_a_cancelled_call_is_cancelled_on_trio_before_its_caller_goes_on():
     on_asyncio(test)
 
 
-def test_what_finishes_in_spite_of_its_cancellation_is_not_lost():
+def test_what_finishes_in_spite_of_its_cancellation_is_not_lost(on_asyncio):
     """Or nobody would know of the session that it opened, and nobody could end it."""
     begun = asyncio.Event()
 
@@ -87,7 +97,7 @@ def test_what_finishes_in_spite_of_its_cancellation_is_not_lost():
     on_asyncio(test)
 
 
-def test_many_calls_go_on_at_once():
+def test_many_calls_go_on_at_once(on_asyncio):
     async def echo(number):
         await trio.sleep(SOON)
         return number
@@ -99,6 +109,238 @@ def test_many_calls_go_on_at_once():
         assert loop.time() - begun < 20 * SOON
 
     on_asyncio(test)
+
+
+# ---- a cancellation is neither swallowed nor lost
+
+
+def test_a_caller_that_was_cancelled_gets_what_was_made_and_is_cancelled_at_its_next_wait(on_asyncio):
+    begun, got = asyncio.Event(), []
+
+    async def make():
+        begun.set()
+        with trio.CancelScope(shield=True):
+            await trio.sleep(SOON)
+        return "made"
+
+    async def test(guest):
+        async def caller():
+            got.append(await guest.call(make))
+            await asyncio.Event().wait()
+
+        task = asyncio.ensure_future(caller())
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert got == ["made"]
+
+    on_asyncio(test)
+
+
+def test_being_cancelled_twice_does_not_cut_short_what_finishes_in_spite_of_it(on_asyncio):
+    begun, got = asyncio.Event(), []
+
+    async def make():
+        begun.set()
+        with trio.CancelScope(shield=True):
+            await trio.sleep(SOON)
+        return "made"
+
+    async def test(guest):
+        async def caller():
+            got.append(await guest.call(make))
+            await asyncio.Event().wait()
+
+        task = asyncio.ensure_future(caller())
+        await begun.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert got == ["made"]
+
+    on_asyncio(test)
+
+
+def test_a_cancellation_that_its_owner_has_taken_back_reaches_nobody_else(on_asyncio):
+    async def make():
+        with trio.CancelScope(shield=True):
+            await trio.sleep(3 * SOON)
+        return "made"
+
+    async def test(guest):
+        async with asyncio.timeout(SOON):
+            assert await guest.call(make) == "made"
+        await asyncio.sleep(SOON)  # it would come here
+        assert asyncio.current_task().cancelling() == 0
+
+    on_asyncio(test)
+
+
+def test_an_error_in_spite_of_a_cancellation_is_raised_and_the_cancellation_kept(on_asyncio):
+    begun, got = asyncio.Event(), []
+
+    async def fail():
+        begun.set()
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            raise KeyError("mine") from None
+
+    async def test(guest):
+        async def caller():
+            try:
+                await guest.call(fail)
+            except KeyError as error:
+                got.append(error)
+            await asyncio.Event().wait()
+
+        task = asyncio.ensure_future(caller())
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(got) == 1
+
+    on_asyncio(test)
+
+
+def test_what_a_call_cancels_on_trio_for_itself_is_its_own(on_asyncio):
+    async def cancel_itself():
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await trio.sleep_forever()
+        return scope.cancelled_caught
+
+    async def test(guest):
+        assert await guest.call(cancel_itself) is True
+
+    on_asyncio(test)
+
+
+def test_a_cancellation_of_the_other_loop_that_comes_out_of_a_call_ends_that_call_alone(on_asyncio):
+    async def fail():
+        raise asyncio.CancelledError
+
+    async def test(guest):
+        with pytest.raises(asyncio.CancelledError):
+            await guest.call(fail)
+        assert not guest.finished.done()
+
+    on_asyncio(test)
+
+
+# ---- across the end of the guest
+
+
+async def wait_on_trio():
+    await trio.sleep_forever()
+
+
+async def clean_up_with_an_error():
+    try:
+        await trio.sleep_forever()
+    finally:
+        raise KeyError("on its way out")
+
+
+@pytest.mark.parametrize("function", [wait_on_trio, clean_up_with_an_error])
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_call_that_the_end_of_the_guest_cuts_short_says_so(function, loop_factory):
+    async def main():
+        async with asyncio.timeout(LIMIT):
+            async with trio_guest(nothing) as guest:
+                call = asyncio.ensure_future(guest.call(function))
+                await asyncio.sleep(SOON)
+                assert not call.done()
+            with pytest.raises((GuestEnded, KeyError)):
+                await call
+
+    run_alone(main, loop_factory)
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_call_after_the_end_of_the_guest_says_so(loop_factory):
+    async def main():
+        async with asyncio.timeout(LIMIT):
+            async with trio_guest(nothing) as guest:
+                pass
+            with pytest.raises(GuestEnded):
+                await guest.call(wait_on_trio)
+
+    run_alone(main, loop_factory)
+
+
+def test_a_call_made_while_the_guest_ends_returns_or_says_so():
+    ending, go_on = asyncio.Event(), trio.Event()
+
+    @asynccontextmanager
+    async def slow_to_end():
+        yield
+        ending.set()
+        with trio.CancelScope(shield=True):
+            await go_on.wait()
+
+    async def main():
+        async with asyncio.timeout(LIMIT):
+            async with trio_guest(slow_to_end) as guest:
+
+                async def call_late():
+                    await ending.wait()
+                    try:
+                        with pytest.raises(GuestEnded):
+                            await guest.call(wait_on_trio)
+                    finally:
+                        go_on.set()
+
+                calling = asyncio.ensure_future(call_late())
+            await calling
+
+    run_alone(main)
+
+
+def test_a_call_across_a_crash_of_the_guest_says_so_and_its_block_raises_the_crash():
+    @asynccontextmanager
+    async def crashing():
+        async with trio.open_nursery() as nursery:
+            yield nursery
+
+    async def crash():
+        raise ZeroDivisionError
+
+    async def host():
+        async with trio_guest(crashing) as guest:
+            call = asyncio.ensure_future(guest.call(wait_on_trio))
+            await asyncio.sleep(SOON)
+            guest.value.start_soon(crash)
+            with pytest.raises(GuestEnded):
+                await call
+
+    async def main():
+        async with asyncio.timeout(LIMIT):
+            with pytest.raises(BaseExceptionGroup) as raised:
+                await host()
+            assert raised.group_contains(ZeroDivisionError)
+
+    run_alone(main)
+
+
+def test_a_caller_cancelled_while_the_guest_ends_is_cancelled_or_told_and_never_hangs():
+    async def main():
+        async with asyncio.timeout(LIMIT):
+            async with trio_guest(nothing) as guest:
+                call = asyncio.ensure_future(guest.call(wait_on_trio))
+                await asyncio.sleep(SOON)
+                call.cancel()
+            with pytest.raises((asyncio.CancelledError, GuestEnded)):
+                await call
+
+    run_alone(main)
+
+
+# ---- several guests of one loop
 
 
 def test_guests_of_one_loop_share_its_run_of_trio_and_end_one_by_one():

@@ -46,6 +46,51 @@ async def test_a_bell_wakes_a_task_of_asyncio():
     await waiting
 
 
+def test_a_bell_wakes_tasks_of_both_loops_at_once_whoever_came_first():
+    """trio runs as a guest of asyncio, in the same thread."""
+    woken = []
+
+    async def wait(bell, name):
+        await bell.wait()
+        woken.append(name)
+
+    async def main(first):
+        bell, done = Bell(), asyncio.get_running_loop().create_future()
+
+        async def on_trio():
+            with trio.fail_after(60):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(wait, bell, "trio")
+                    await trio.testing.wait_all_tasks_blocked()
+                    await trio.sleep(0.05)
+                    bell.ring()
+
+        waiting = asyncio.ensure_future(wait(bell, "asyncio")) if first == "asyncio" else None
+        await asyncio.sleep(0)
+        trio.lowlevel.start_guest_run(
+            on_trio,
+            run_sync_soon_threadsafe=asyncio.get_running_loop().call_soon_threadsafe,
+            done_callback=done.set_result,
+        )
+        await asyncio.sleep(0)
+        waiting = waiting or asyncio.ensure_future(wait(bell, "asyncio"))
+        (await asyncio.wait_for(done, 60)).unwrap()
+        await asyncio.wait_for(waiting, 60)
+
+    for first in ("asyncio", "trio"):
+        woken.clear()
+        asyncio.run(main(first))
+        assert sorted(woken) == ["asyncio", "trio"]
+
+
+async def test_a_bell_forgets_who_has_given_up_waiting():
+    bell = Bell()
+    for _ in range(3):
+        with trio.move_on_after(0):
+            await bell.wait()
+    assert not bell._waiting
+
+
 def test_the_memory_transport_keeps_what_is_sent_until_it_is_closed():
     transport = MemoryTransport()
     message = messages.notification("n")
