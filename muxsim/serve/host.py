@@ -212,7 +212,8 @@ class _Host:
             if had_terminal and not _has_terminal():
                 self._on_stop_signal()
             else:
-                operations.reload()
+                with _going_on("reload"):
+                    operations.reload()
 
         self._loop.add_signal_handler(signal.SIGHUP, on_hangup)
 
@@ -223,21 +224,29 @@ class _Host:
             self._haste_wanted.set()
 
     async def _stop_when_told(self, server: _Server, sessions: Sessions, pool: Pool, bridge: Guest[Any]) -> None:
+        """Stop in order; whatever fails on the way, it goes on to the end of the server, which ends all the rest."""
         await self._stop_wanted.wait()
-        sessions.draining = True
-        pool.turn_away("this muxsim is shutting down")
-        server.stop_accepting()
-        structlog.get_logger().info("muxsim.stopping", sessions=len(sessions))
         hastening = asyncio.ensure_future(self._hasten_when_told(server, pool, bridge))
-        await self._drain(sessions)
-        await bridge.call(sessions.end_all, "shutdown", "muxsim is shutting down")
-        hastening.cancel()
-        server.should_exit = True
+        try:
+            with _going_on("turning away"):
+                structlog.get_logger().info("muxsim.stopping", sessions=len(sessions))
+                sessions.draining = True
+                pool.turn_away("this muxsim is shutting down")
+            with _going_on("closing the listener"):
+                server.stop_accepting()
+            with _going_on("draining"):
+                await self._drain(sessions)
+            with _going_on("ending the sessions"):
+                await bridge.call(sessions.end_all, "shutdown", "muxsim is shutting down")
+        finally:
+            hastening.cancel()
+            server.should_exit = True
 
     async def _hasten_when_told(self, server: _Server, pool: Pool, bridge: Guest[Any]) -> None:
         await self._haste_wanted.wait()
         server.force_exit = True
-        await bridge.call(pool.hasten)
+        with _going_on("hastening"):
+            await bridge.call(pool.hasten)
 
     async def _drain(self, sessions: Sessions) -> None:
         """Let calls finish that are about to."""
@@ -271,6 +280,15 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals alone."""
         yield
+
+
+@contextmanager
+def _going_on(step: str) -> Iterator[None]:
+    """Have a bug in this step of what a signal asks for keep nothing of the rest from being done."""
+    try:
+        yield
+    except Exception:  # whatever it is, it is ours, and the log has it
+        structlog.get_logger().exception("muxsim.signal_failed", step=step)
 
 
 def _tell_stood_still(seconds: float) -> None:

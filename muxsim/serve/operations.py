@@ -24,6 +24,8 @@ from muxsim.session.session import Session
 from muxsim.session.sessions import Sessions
 
 _QUESTION_TIMEOUT: Final = 5.0
+# Seconds until another connection is accepted where the last could not be.
+_ACCEPT_PAUSE: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -189,18 +191,26 @@ async def operator_socket(answer: Callable[[str], dict[str, Any]]) -> AsyncItera
 
 
 async def _serve(listener: socket.socket, answer: Callable[[str], dict[str, Any]]) -> None:
-    """One after the other: whoever asks is the operator."""
+    """One after the other: whoever asks is the operator. No question, and no bug in an answer, ends it."""
     listener.setblocking(False)
     loop = asyncio.get_running_loop()
     while True:
-        connection, _ = await loop.sock_accept(listener)
-        with connection, contextlib.suppress(OSError, ValueError, TimeoutError):
-            if running.peer_user(connection) in (0, os.getuid()):
+        try:
+            connection, _ = await loop.sock_accept(listener)
+        except OSError:  # there are no descriptors, perhaps; whoever asks goes on waiting
+            await asyncio.sleep(_ACCEPT_PAUSE)
+            continue
+        try:
+            with connection:
                 async with asyncio.timeout(_QUESTION_TIMEOUT):
                     await _answer_one(connection, answer)
+        except (OSError, ValueError, RecursionError, TimeoutError):
+            continue  # it has gone, or asked nonsense
 
 
 async def _answer_one(connection: socket.socket, answer: Callable[[str], dict[str, Any]]) -> None:
+    if running.peer_user(connection) not in (0, os.getuid()):
+        return
     loop = asyncio.get_running_loop()
     connection.setblocking(False)
     line = b""
@@ -211,4 +221,12 @@ async def _answer_one(connection: socket.socket, answer: Callable[[str], dict[st
             return
     question = json.loads(line)
     command = question.get("command") if isinstance(question, dict) else None
-    await loop.sock_sendall(connection, json.dumps(answer(str(command))).encode() + b"\n")
+    await loop.sock_sendall(connection, _encoded_answer(answer, str(command)) + b"\n")
+
+
+def _encoded_answer(answer: Callable[[str], dict[str, Any]], command: str) -> bytes:
+    try:
+        return json.dumps(answer(command)).encode()
+    except Exception as error:  # whatever it is, it is ours: the operator is told, and may ask something else
+        structlog.get_logger().exception("muxsim.command_failed", command=command)
+        return json.dumps({"error": f"muxsim failed at {command!r}, see its log: {error!r}"}).encode()

@@ -176,7 +176,7 @@ class Backend:
         elif met := self._enclosure.verdict(self._process.pid, code):
             reason, limit = f"the backend was killed: {met.text} ({met.setting})", met.setting
         elif code < 0:
-            reason = f"the backend was killed by {signal.Signals(-code).name}"
+            reason = f"the backend was killed by {signal_name(-code)}"
         else:
             reason = f"the backend exited with status {code}"
         return BackendExit(reason, code, self._stderr.lines(), limit)
@@ -213,6 +213,16 @@ class Backend:
     async def wait_ready(self) -> None:
         """Wait until `ready`."""
         await self._listener.wait_clients_ready()
+
+
+def signal_name(number: int) -> str:
+    """``SIGTERM``, and ``SIGRTMIN+3`` for one of the real-time signals, most of which Python has no name for."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        if signal.SIGRTMIN < number < signal.SIGRTMAX:
+            return f"SIGRTMIN+{number - signal.SIGRTMIN}"
+        return f"signal {number}"  # of which the C library keeps the first few to itself
 
 
 @dataclass(slots=True)

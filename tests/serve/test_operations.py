@@ -8,9 +8,11 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import time
 from functools import partial
 
+import harness
 import pytest
 import trio
 from harness import MUXSIM, alive, serving
@@ -165,6 +167,65 @@ async def test_nonsense_on_the_socket_is_answered_or_dropped_and_stops_nobody(tm
                     told.append(b"")
         assert [b"there is no command" in one for one in told] == [True, True, True, False, False, False, False]
         assert (await answer("ctl", "status"))["state"] == "serving"
+
+
+# A muxsim in which each of these fails the first time that it is called.
+WITH_BUGS = """
+import sys
+from muxsim.serve import host, operations
+from muxsim.session import sessions
+from muxsim.supervise import pool
+def fail_once(owner, name):
+    real, calls = getattr(owner, name), []
+    def failing(*args, **named):
+        calls.append(1)
+        if len(calls) == 1:
+            raise ZeroDivisionError("a bug in " + name)
+        return real(*args, **named)
+    setattr(owner, name, failing)
+for owner, name in {bugs}:
+    fail_once(owner, name)
+from muxsim.cli import main
+main()
+"""
+
+
+def with_bugs(monkeypatch, *bugs):
+    monkeypatch.setattr(harness, "MUXSIM", (sys.executable, "-c", WITH_BUGS.format(bugs=f"[{', '.join(bugs)}]")))
+
+
+@pytest.mark.fault("H15")
+async def test_a_bug_in_an_answer_is_told_and_the_next_question_is_answered(tmp_path, monkeypatch):
+    with_bugs(monkeypatch, "(operations.Operations, '_status')", "(operations, 'compare')")
+    async with serving(tmp_path, environment("naughty")) as muxsim:
+        status, _, problem = await command("ctl", "status")
+        assert status != 0
+        assert "a bug in _status" in problem
+        assert (await answer("ctl", "status"))["state"] == "serving"
+        muxsim.process.send_signal(signal.SIGHUP)
+        failed = await logged(muxsim, event="muxsim.signal_failed", within=30)
+        muxsim.process.send_signal(signal.SIGHUP)
+        await logged(muxsim, event="muxsim.reloaded", within=30)
+    assert "a bug in compare" in failed["exception"]
+    assert "a bug in _status" in log_lines(muxsim, event="muxsim.command_failed")[0]["exception"]
+
+
+@pytest.mark.fault("H15")
+@pytest.mark.parametrize(
+    "bug",
+    [
+        "(pool.Pool, 'turn_away')",
+        "(host._Server, 'stop_accepting')",
+        "(host._Host, '_drain')",
+        "(sessions.Sessions, 'end_all')",
+    ],
+)
+async def test_a_signal_stops_muxsim_whatever_fails_on_the_way(tmp_path, monkeypatch, bug):
+    with_bugs(monkeypatch, bug)
+    async with serving(tmp_path, environment("naughty")) as muxsim:
+        await open_session(muxsim.url)
+        assert await trio.to_thread.run_sync(muxsim.stop) == 0
+    assert "a bug in" in log_lines(muxsim, event="muxsim.signal_failed")[0]["exception"]
 
 
 # ---- reloading
