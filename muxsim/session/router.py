@@ -188,6 +188,11 @@ class Router:
         return any(exchange.abandoned and exchange.method == "tools/call" for exchange in self._exchanges.values())
 
     @property
+    def answered(self) -> int:
+        """How many requests the backend has answered, in time or too late."""
+        return self._statistics.get("answers", 0) + self._statistics.get("late_answers", 0)
+
+    @property
     def attachments(self) -> int:
         """How many attachments there are."""
         return len(self._attachments)

@@ -126,6 +126,7 @@ class Session:
         self._handshake_deadline = math.inf
         patience = None if lasting else spec.limits.handshake_timeout
         self._greeting_deadline = math.inf if patience is None else self.created + patience
+        self._start_took = 0.0
         self._answered = False
         self._progress: Progress | None = None
         self._call_deadlines: dict[tuple[Attachment, messages.RequestId], float] = {}
@@ -174,6 +175,7 @@ class Session:
         """Talk to ``backend``; called once, before `run`."""
         self._backend = backend
         self._progress = progress
+        self._start_took = self._now() - self.created
         self._emit(What.STARTED)
 
     def end(self, cause: str, text: str, exit: BackendExit | None = None) -> None:
@@ -436,7 +438,9 @@ class Session:
             self._greeting_deadline = math.inf
             if self._progress is not None and self._handshake_deadline == math.inf:
                 self._progress.asked()
-            self._handshake_deadline = min(self._handshake_deadline, now + limits.start_timeout)
+            # It is for all of the start, a part of which the process has had before it could be asked anything.
+            patience = max(0.0, limits.start_timeout - self._start_took)
+            self._handshake_deadline = min(self._handshake_deadline, now + patience)
             self._wake_timer_by(self._handshake_deadline)
         elif attachment.patience is not None and message.method != "subscriptions/listen":
             assert message.id is not None
@@ -476,15 +480,17 @@ class Session:
     def from_backend(self, message: Message) -> None:
         """Take one message from the backend."""
         self._last_activity = self._now()
-        is_first_answer = message.is_answer and self.state is State.STARTED
+        if message.kind is Kind.REQUEST and self._router.asked >= self.spec.limits.max_in_flight:
+            self._refuse_backend(message)
+            return
+        routed = self._router.from_backend(message)
+        # What answers no request tells nothing of whether it can answer one.
+        is_first_answer = self.state is State.STARTED and self._router.answered > 0
         if is_first_answer:
             self.state = State.READY
             self._answered = True
             self._handshake_deadline = math.inf
-        if message.kind is Kind.REQUEST and self._router.asked >= self.spec.limits.max_in_flight:
-            self._refuse_backend(message)
-            return
-        self._carry_out(self._router.from_backend(message))
+        self._carry_out(routed)
         if is_first_answer:  # the client need not wait for what others learn of it
             self._tell_ready()
 

@@ -182,17 +182,24 @@ class Pool:
     async def start(self, lease: Lease, *, seed: int, session: str, listener: BackendListener) -> Backend:
         """Start a backend on a lease.
 
-        Raises `StartError` if the command cannot be run, and `Busy` if the machine has no more descriptors, processes
-        or memory for one.
+        Raises `StartError` if the command cannot be run, or not within the spec's ``start_timeout``, and `Busy` if the
+        machine has no more descriptors, processes or memory for one.
         """
         if not descriptors.has_room() and not (await self._warm.give_up() and descriptors.has_room()):
             text = "muxsim may open no more files: raise the limit (ulimit -n), or run fewer sessions"
             raise self._exhausted(f"environment {lease.spec.name!r}: {text}")
         launch_in = partial(lease.spec.launch, seed=seed, session_id=session, environ=self._environ)
+        limit = lease.spec.limits.start_timeout
         try:
-            with self._warm.opening():
+            with trio.fail_after(limit), self._warm.opening():
                 started = await self._take_warm(lease, launch_in)
                 process, enclosure = started or await self._start_fresh(lease, launch_in)
+        except trio.TooSlowError as error:
+            self.failed(lease)
+            advice = "see whether its folder and program can be read, and muxsim's helper process runs"
+            raise StartError(
+                f"environment {lease.spec.name!r}: no process for it within {limit:g} s (start_timeout): {advice}"
+            ) from error
         except ProcessStartError as error:
             text = f"environment {lease.spec.name!r}: {error}"
             if error.stage != "exec" and error.errno in _EXHAUSTED:

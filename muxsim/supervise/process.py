@@ -27,7 +27,7 @@ import trio
 from muxsim.supervise import guardian as wire
 from muxsim.supervise import strays
 
-ANSWER_LIMIT = 2.0
+ANSWER_LIMIT = 0.5
 """Seconds that a cancelled spawn waits, so as to leave no child; an answer after that ends it in the background."""
 
 GUARDIAN_EXIT_LIMIT = 3.0

@@ -266,7 +266,7 @@ class Warm:
         with scope:
             try:
                 await trio.lowlevel.checkpoint()
-                slot = await self._start(spec, number)
+                slot = await self._start_in_time(spec, number)
             except (_Withdrawn, _NotYet, NotWarm, StartError, OSError) as reason:
                 if not scope.cancel_called:
                     self._not_started(spec, number, reason)
@@ -312,8 +312,16 @@ class Warm:
             slot.prepared.close()
         await _dispose(Taken(slot.process, slot.folder, slot.enclosure), slot.end_times())
 
-    async def _start(self, unprepared: EnvSpec, number: int) -> _Slot:
+    async def _start_in_time(self, unprepared: EnvSpec, number: int) -> _Slot:
         spec = await self._packages.ready(unprepared)
+        limit = spec.limits.start_timeout
+        try:
+            with trio.fail_after(limit):
+                return await self._start(spec, number)
+        except trio.TooSlowError:
+            raise StartError(f"not ready within {limit:g} s (start_timeout)") from None
+
+    async def _start(self, spec: EnvSpec, number: int) -> _Slot:
         if not descriptors.has_room():
             raise _NotYet
         folder = Path(tempfile.mkdtemp(prefix=f"{spec.name}-", dir=self._root))
@@ -339,11 +347,7 @@ class Warm:
 
     async def _report(self, process: Process, spec: EnvSpec, skipped: tuple[str, ...]) -> tuple[str, ...]:
         """Wait until a node has loaded what it can; returns the files of the package."""
-        try:
-            with trio.fail_after(spec.limits.start_timeout):
-                report = await _read_report(process)
-        except trio.TooSlowError:
-            raise StartError(f"not ready within {spec.limits.start_timeout:g} s (start_timeout)") from None
+        report = await _read_report(process)
         if (why := report.get("refused")) is not None:
             raise NotWarm(why)
         if (module := report.get("skip")) is not None:

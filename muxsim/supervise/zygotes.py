@@ -455,7 +455,10 @@ class Keeper:
 
     async def _make_without_culprits(self, deadline: float) -> Zygote:
         for _ in range(MOST_CULPRITS):
-            zygote = await self._start()
+            with trio.move_on_at(deadline) as starting:
+                zygote = await self._start()
+            if starting.cancelled_caught:
+                raise ZygoteFailed("was not started in time")
             try:
                 await zygote.wait_ready(deadline)
             except ZygoteFailed as error:

@@ -213,6 +213,45 @@ async def test_a_backend_that_does_not_answer_the_handshake_in_time_is_ended(aut
         assert "start_timeout" in client.error(id)["message"]
 
 
+@pytest.mark.parametrize(
+    "stray",
+    [
+        messages.error(None, -32700, "what was that"),
+        messages.result(99, {}),
+        messages.result("1", {"protocolVersion": "2025-11-25"}).with_id("strange"),
+        messages.error(99, -32600, "nobody asked"),
+    ],
+)
+async def test_only_an_answer_to_what_was_asked_is_the_first_one(autojump_clock, stray):
+    async with life(Limits(start_timeout=20)) as one:
+        one.backend._answers.clear()
+        client = Client(one.session, shakes_hands=False)
+        id = client.ask("initialize")
+        one.session.from_backend(stray)
+        assert one.session.state is State.STARTED
+        assert one.events(What.READY) == []
+        await one.ends(20)
+        assert one.session.ending.cause == "start_timeout"
+        assert "start_timeout" in client.error(id)["message"]
+
+
+async def test_what_the_start_of_the_process_took_is_taken_from_the_time_to_answer(autojump_clock):
+    session = Session("s" * 32, EnvSpec(name="fake", command="fake", limits=Limits(start_timeout=20)), 7, Events())
+    await trio.sleep(15)
+    backend = Backend()
+    backend.session = session
+    backend._answers.clear()
+    session.use(backend)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.run)
+        client = Client(session, shakes_hands=False)
+        client.ask("initialize")
+        began = trio.current_time()
+        await session.wait_ended()
+    assert session.ending.cause == "start_timeout"
+    assert trio.current_time() - began == pytest.approx(5, abs=0.1)
+
+
 async def test_once_it_has_answered_a_session_may_take_its_time(autojump_clock):
     async with life(Limits(start_timeout=20, idle_timeout=None)) as one:
         client = Client(one.session)

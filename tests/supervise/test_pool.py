@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
 import pytest
@@ -37,7 +38,9 @@ sys.stdin.read()
 
 def teller(name="teller", **fields):
     args = ("-I", "-S", "-c", TELLER, "--seed", "{seed}", "{session_id}")
-    return EnvSpec(name=name, command=sys.executable, args=args, cwd="{workspace}", limits=LIMITS, **fields)
+    return EnvSpec(
+        **{"name": name, "command": sys.executable, "args": args, "cwd": "{workspace}", "limits": LIMITS, **fields}
+    )
 
 
 class Listener:
@@ -69,7 +72,7 @@ class Listener:
 @asynccontextmanager
 async def some_pool(max_sessions=2, max_pending=2, queue_timeout=5.0, **options):
     capacity = Capacity(max_sessions=max_sessions, max_pending=max_pending, queue_timeout=queue_timeout, max_starting=8)
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with open_pool(capacity, **options) as pool:
             yield pool
 
@@ -284,3 +287,67 @@ async def test_an_error_in_the_block_comes_out_as_it_is_and_leaves_no_folder():
     with pytest.raises(Broken):
         await open_and_fail()
     assert set(os.listdir(tempfile.gettempdir())) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGRTMIN + 5, signal.SIGRTMAX])
+async def test_a_death_by_any_signal_is_reported_by_its_name(number):
+    async with some_pool() as pool:
+        lease = await pool.acquire(teller())
+        backend = await pool.start(lease, seed=1, session="s", listener=Listener())
+        os.kill(backend.pid, number)
+        exit = await backend.run()
+        assert exit.returncode == -number
+        assert exit.reason.startswith("the backend was killed by SIG")
+        await backend.end()
+        await pool.release(lease)
+
+
+# ---- a guardian that hangs
+
+
+@contextmanager
+def hanging_guardian(pool):
+    guardian = pool.statistics().processes.guardian_pid
+    os.kill(guardian, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(guardian, signal.SIGCONT)
+
+
+@pytest.mark.fault("C5")
+async def test_a_guardian_that_hangs_fails_an_open_within_its_start_timeout_and_leaves_nothing_when_it_wakes():
+    spec = teller(limits=Limits(eof_timeout=0.2, term_timeout=0.2, start_timeout=0.3))
+    async with some_pool() as pool:
+        lease = await pool.acquire(teller())
+        playing = await pool.start(lease, seed=1, session="s", listener=(listener := Listener()))
+        with hanging_guardian(pool):
+            other = await pool.acquire(spec)
+            with pytest.raises(StartError, match=r"start_timeout.*helper process"):
+                await pool.start(other, seed=1, session="t", listener=Listener())
+            await pool.release(other)
+        await eventually(lambda: pool.statistics().processes.starting == 0, within=15)
+        await eventually(lambda: pool.statistics().processes.alive == 1, within=15)
+        again = await pool.acquire(spec)
+        told, _, _ = await run_to_its_end(pool, again, seed=2, session="u")
+        assert told["argv"][1] == "2"
+        await pool.release(again)
+        async with trio.open_nursery() as nursery:  # who played meanwhile has noticed nothing
+            nursery.start_soon(playing.run)
+            await eventually(lambda: listener.messages, within=15)
+            nursery.cancel_scope.cancel()
+        await playing.end()
+        await pool.release(lease)
+
+
+@pytest.mark.fault("C5")
+async def test_a_pool_whose_guardian_hangs_can_be_closed_also_while_it_starts_something():
+    async with some_pool() as pool:
+        lease, other = await pool.acquire(teller()), await pool.acquire(teller())
+        backend = await pool.start(lease, seed=1, session="s", listener=Listener())
+        guardian = pool.statistics().processes.guardian_pid
+        os.kill(guardian, signal.SIGSTOP)
+        with trio.move_on_after(0.1):
+            await pool.start(other, seed=1, session="t", listener=Listener())
+        await backend.end()
+    assert not alive(guardian)

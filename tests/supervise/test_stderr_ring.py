@@ -1,10 +1,12 @@
 import itertools
+import signal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from muxsim.supervise import backend
-from muxsim.supervise.backend import STDERR_LINE, StderrRing
+from muxsim.supervise.backend import STDERR_LINE, StderrRing, signal_name
 
 PER_SECOND = backend._LOGGED_PER_SECOND
 NOW = 1000.0
@@ -113,3 +115,14 @@ def test_a_long_pause_allows_no_more_at_once_than_a_second_does():
     log.write(b"first\n")
     log.write(log.lines(*range(PER_SECOND * 5)), now=NOW + 86400)
     assert len(log.reported) == 1 + PER_SECOND
+
+
+@pytest.mark.parametrize("number", range(1, 65))
+def test_every_signal_has_a_name_that_says_which_it_was(number):
+    name = signal_name(number)
+    if signal.SIGRTMIN < number < signal.SIGRTMAX:
+        assert signal.SIGRTMIN + int(name.removeprefix("SIGRTMIN+")) == number
+    elif number in {one.value for one in signal.Signals}:
+        assert signal.Signals[name] == number
+    else:
+        assert name == f"signal {number}"
