@@ -70,7 +70,7 @@ def rollout(
     output: Annotated[Path, typer.Option(help="The run's folder.")] = Path("runs/rollout"),
     resume: Annotated[bool, typer.Option("--resume", help="Play only what the run lacks.")] = False,
 ) -> None:
-    """Run episodes and write their trajectories. Exit status 1 if some did not get on record."""
+    """Run episodes and write their trajectories. Exit status 1 if some did not get on record, or none is valid."""
     if (config is None) == (url is None):
         _fail(MuxsimError("name a config, or a serving muxsim with --url"))
     from muxsim.cli import rollout as command  # noqa: PLC0415 - `stdio` must not pay for these imports
@@ -104,7 +104,7 @@ def rollout(
     )
     metrics = _or_fail(command.run, plan)
     typer.echo(f"{output}: {metrics.episodes} episodes, {metrics.valid} valid; look at them with: muxsim view {output}")
-    if not metrics.complete:
+    if not metrics.complete or not metrics.valid:
         typer.echo(f"muxsim: {metrics.problem or 'some episodes are missing'}; --resume plays them", err=True)
         raise typer.Exit(1)
 

@@ -11,17 +11,23 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from muxsim.rollouts.trajectory import Trajectory
+from muxsim.rollouts.playback import RecordingPolicy
+from muxsim.rollouts.policy.openai import OpenAIPolicy, PolicyStatistics
+from muxsim.rollouts.trajectory import Trajectory, first_and_last
 
 # Lines of the display for episodes in flight; a screen has no room for hundreds.
 _SHOWN: Final = 20
 _REFRESHES_PER_SECOND: Final = 8
+# Seconds of waiting for an endpoint.
+_WORTH_TELLING: Final = 0.1
 
 
 class Progress:
     """A watcher of a rollout (`muxsim.rollouts.runner.Watcher`) that shows what it is told. Use it as a context."""
 
-    def __init__(self, total: int, console: Console | None = None) -> None:
+    def __init__(self, total: int, console: Console | None = None, *, policy: object = None) -> None:
+        """``policy`` is asked how it gets on with its endpoint, if it has one."""
+        self._policy = policy
         self._console = console or Console(stderr=True)
         self._total = total
         self._began = time.perf_counter()
@@ -69,15 +75,26 @@ class Progress:
         reasons = ", ".join(f"{count} {reason}" for reason, count in self._reasons.most_common())
         mean = f", mean reward {sum(self._rewards) / len(self._rewards):.3g}" if self._rewards else ""
         rate = f"{self._steps} steps, {self._steps / seconds:.0f}/s"
-        return f"{self._ended} of {self._total} episodes in {seconds:.1f} s ({rate}{mean}): {reasons or 'none yet'}"
+        done = f"{self._ended} of {self._total} episodes in {seconds:.1f} s"
+        return f"{done} ({rate}{mean}{self._throttling()}): {reasons or 'none yet'}"
+
+    def _throttling(self) -> str:
+        """How often the endpoint has refused for its rate limit, and how many calls are still made at once."""
+        asked = self._policy if isinstance(self._policy, OpenAIPolicy | RecordingPolicy) else None
+        statistics = None if asked is None else asked.statistics()
+        if not isinstance(statistics, PolicyStatistics) or not statistics.throttled:
+            return ""
+        return f", {statistics.throttled} × 429, {statistics.allowed} calls at once"  # noqa: RUF001 - a times sign is what is meant
 
     def _line(self, trajectory: Trajectory) -> str:
         reward = "unscored" if trajectory.total_reward is None else f"reward {trajectory.total_reward:g}"
-        error = f" ({trajectory.error.splitlines()[0]})" if trajectory.error else ""
+        error = f" ({first_and_last(trajectory.error)})" if trajectory.error else ""
+        throttled = trajectory.times.throttled
+        waited = f", {throttled:.1f} s throttled" if throttled >= _WORTH_TELLING else ""
         return (
             f"[{self._ended}/{self._total}] {trajectory.id} {trajectory.env} seed {trajectory.seed}: "
             f"{trajectory.end_reason.value} after {len(trajectory.steps)} steps, {reward}, "
-            f"{trajectory.seconds:.2f} s{error}"
+            f"{trajectory.seconds:.2f} s{waited}{error}"
         )
 
     def _render(self) -> RenderableType:

@@ -18,12 +18,13 @@ from rich.console import Console
 from muxsim.cli.notes import tell_notes
 from muxsim.cli.progress import Progress
 from muxsim.config import Config, load
+from muxsim.errors import raised_as_itself
 from muxsim.events import SessionEvent, What
 from muxsim.rollouts.dataset import Dataset, generate_dataset, load_dataset
 from muxsim.rollouts.environment import EnvironmentPool
 from muxsim.rollouts.metrics import Metrics
 from muxsim.rollouts.playback import playback_file, with_playback
-from muxsim.rollouts.policy.protocol import Policy
+from muxsim.rollouts.policy.protocol import Policy, PolicyError
 from muxsim.rollouts.pool import open_pool
 from muxsim.rollouts.remote import Wire, connect
 from muxsim.rollouts.run_folder import RunConfig, RunFolder, RunWriter
@@ -68,13 +69,16 @@ async def _run(plan: RolloutPlan) -> Metrics:
         config = _run_config(plan, pool, dataset)
         with RunFolder.resume(plan.output, config) if plan.resume else RunFolder.create(plan.output, config) as writer:
             planned = len(dataset.episodes(plan.rollouts_per_row))
-            with Progress(planned - len(writer.done)) as progress:
+            stopped: str | None = None
+            with Progress(planned - len(writer.done), policy=policy) as progress:
                 logs.writer = writer
                 try:
                     await _play(plan, pool, dataset, policy, [writer, logs, progress])
+                except PolicyError as error:
+                    stopped = str(error)
                 finally:
                     await _close(policy)
-            metrics = writer.finish(planned)
+            metrics = writer.finish(planned, problem=stopped)
         Console(stderr=True).print(progress.summary(), highlight=False, soft_wrap=True)
         return metrics
 
@@ -83,7 +87,7 @@ async def _play(
     plan: RolloutPlan, pool: EnvironmentPool, dataset: Dataset, policy: Policy, watchers: list[Any]
 ) -> None:
     writer: RunWriter = watchers[0]
-    with trio.CancelScope() as whole:
+    with trio.CancelScope() as whole, raised_as_itself():
         async with anyio.create_task_group() as group:
             group.start_soon(_stop_on_signal, whole)
             played = episodes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from muxsim.errors import MuxsimError
@@ -58,13 +59,17 @@ class CallTimeout(MuxsimError):
 
 @dataclass(frozen=True)
 class Opened:
-    """How an environment presents itself after its handshake; times in seconds."""
+    """How an environment presents itself after its handshake; times in seconds.
+
+    ``workspace`` is the session's folder, None where it is not on this machine.
+    """
 
     instructions: str = ""
     tools: tuple[Tool, ...] = ()
     start_seconds: float = 0.0
     handshake_seconds: float = 0.0
     initial_state: Any = None
+    workspace: Path | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 

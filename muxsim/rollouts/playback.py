@@ -50,6 +50,16 @@ class RecordingPolicy:
     def __repr__(self) -> str:
         return f"RecordingPolicy({self._policy!r}, {str(self._path)!r})"
 
+    def statistics(self) -> Any:
+        """Those of the other policy, None if it has none."""
+        return getattr(self._policy, "statistics", lambda: None)()
+
+    async def aclose(self) -> None:
+        """Close the other policy, if it holds anything."""
+        close = getattr(self._policy, "aclose", None)
+        if close is not None:
+            await close()
+
     async def next_message(self, conversation: Sequence[Message], tools: Sequence[Message], seed: int) -> Reply:
         """The other policy's reply. Raises `PolicyError`, also when the reply cannot be written."""
         reply = await self._policy.next_message(conversation, tools, seed)

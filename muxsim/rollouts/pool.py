@@ -58,7 +58,9 @@ class LocalPool:
         started = time.perf_counter() - began
         async with closed_on_failure(channel, env):
             opened = await shake_hands(channel, limit)
-        return MCPEnvironment(session.id, env, seed, channel, replace(opened, start_seconds=started))
+        return MCPEnvironment(
+            session.id, env, seed, channel, replace(opened, start_seconds=started, workspace=session.workspace)
+        )
 
     async def _start(self, env: str, seed: int) -> Session:
         return await self._sessions.open(env, seed=seed)

@@ -34,7 +34,7 @@ import msgspec
 from muxsim.errors import MuxsimError
 from muxsim.rollouts.images import ImageFolder, reference, with_data, with_references, write_whole
 from muxsim.rollouts.metrics import Metrics, MetricsBuilder
-from muxsim.rollouts.trajectory import EndReason, Trajectory
+from muxsim.rollouts.trajectory import EndReason, Trajectory, first_and_last
 
 _CONFIG: Final = "config.json"
 _ROLLOUTS: Final = "rollouts.jsonl"
@@ -177,6 +177,7 @@ class RunWriter:
         self.lost = 0
         self.problem: str | None = None
         self._metrics = MetricsBuilder()
+        self._last_error = ""
         self._done: set[str] = set()
         lock = _locked(folder.path)
         try:
@@ -217,12 +218,13 @@ class RunWriter:
             ):  # first here: a row that is missing is played again, one that is nowhere is not missed
                 self._failures.append(row)
             self._rollouts.append(row)
-        except OSError as error:
+        except (OSError, TypeError, ValueError, RecursionError) as error:  # the disk's fault, or the row is no JSON
             self.lost += 1
             self.problem = f"{trajectory.id} could not be written: {error}"
             return False
         self._done.add(trajectory.id)
         self._metrics.add(trajectory)
+        self._last_error = first_and_last(trajectory.error or trajectory.end_reason.value)
         return True
 
     def write_stderr(self, session: str, lines: Sequence[str]) -> None:
@@ -238,10 +240,15 @@ class RunWriter:
         """Messages or content blocks in the form in which rows have them, without storing anything."""
         return with_references(value, reference)
 
-    def finish(self, planned: int | None = None) -> Metrics:
-        """Write ``metrics.json``. ``planned`` is how many episodes there should be on record now."""
+    def finish(self, planned: int | None = None, *, problem: str | None = None) -> Metrics:
+        """Write ``metrics.json``. ``planned`` is how many episodes there should be on record now.
+
+        ``problem`` is why the run was given up, if it was.
+        """
         metrics = self._metrics.metrics()
-        metrics.planned, metrics.lost, metrics.problem = planned, self.lost, self.problem
+        metrics.planned, metrics.lost, metrics.problem = planned, self.lost, problem or self.problem
+        if metrics.problem is None and metrics.episodes and not metrics.valid:
+            metrics.problem = f"no episode is valid: {self._last_error}"
         # An episode that was cut off has its row, but says nothing: the run was interrupted.
         cut_off = EndReason.CANCELLED.value in metrics.end_reasons
         metrics.complete = self.lost == 0 and planned in (None, metrics.episodes) and not cut_off

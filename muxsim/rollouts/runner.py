@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import random
 import time
@@ -10,7 +11,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import itemgetter
-from typing import Any, Final, Protocol
+from pathlib import Path
+from typing import Any, Final
 
 import anyio
 import msgspec
@@ -19,9 +21,12 @@ from muxsim.errors import Busy, StartError, UnknownEnvironment, raised_as_itself
 from muxsim.rollouts.dataset import Dataset, Episode, dataset_from_rows, first_messages
 from muxsim.rollouts.detached import Detached
 from muxsim.rollouts.environment import CallTimeout, Environment, EnvironmentGone, EnvironmentPool, ToolResult
+from muxsim.rollouts.outlook import Outlook
 from muxsim.rollouts.playback import current_episode
+from muxsim.rollouts.policy.checked import checked_policy, checked_reply
 from muxsim.rollouts.policy.messages import tool_messages
 from muxsim.rollouts.policy.protocol import Policy, PolicyError, RateLimited, Reply, TokenLimit
+from muxsim.rollouts.scoring import RewardFunction, checked, score_by, traceback_of
 from muxsim.rollouts.trajectory import (
     CONTROL_METADATA_KEY,
     VALID_ENDS,
@@ -31,6 +36,7 @@ from muxsim.rollouts.trajectory import (
     Trajectory,
     shown_to_agent,
 )
+from muxsim.rollouts.watching import Watcher, Watchers
 
 # Between two tries to open a session on a pool that is full, when it does not say; doubled each time, and spread.
 _FIRST_RETRY: Final = 0.5
@@ -40,8 +46,6 @@ _CLOSE_TIMEOUT: Final = 15.0
 # What OpenAI, Anthropic, Google and Mistral call it when a reply ends for its length.
 _CUT_OFF: Final = frozenset({"length", "max_tokens", "model_length", "model_context_window_exceeded"})
 
-RewardFunction = Callable[[Trajectory], float]
-
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutOptions:
@@ -49,7 +53,9 @@ class RolloutOptions:
 
     ``max_steps`` counts tool calls of an episode. ``start_tries`` is how often a session is asked for while the pool is
     full; what that takes is an episode's ``times.queue``, and counts neither as its time nor for ``episode_timeout``.
-    ``reward`` scores a trajectory whose environment has no control plane, or replaces its score.
+    ``reward`` scores a trajectory whose environment has no control plane, or replaces its score: a function of the
+    trajectory, and if it takes two arguments of the session's workspace (None where that is not on this machine). It
+    may be async, and returns a number, or a dict of numbers with ``reward`` among them.
     """
 
     max_steps: int = 50
@@ -59,19 +65,6 @@ class RolloutOptions:
     start_timeout: float | None = None
     start_tries: int = 10
     reward: RewardFunction | None = None
-
-
-class Watcher(Protocol):
-    """Is told how episodes go on: a progress display, a run folder. Calls neither block nor raise."""
-
-    def started(self, trajectory: Trajectory) -> None:
-        """An episode has its session."""
-
-    def stepped(self, trajectory: Trajectory) -> None:
-        """An episode has taken one more step."""
-
-    def ended(self, trajectory: Trajectory) -> None:
-        """An episode is over; its trajectory is complete."""
 
 
 async def rollout(
@@ -90,7 +83,8 @@ async def rollout(
     ``dataset`` may also be rows as a program makes them (see `muxsim.rollouts.dataset`). ``bounds`` are fields of
     `RolloutOptions`. An episode that fails is a trajectory with ``valid`` False; it harms no other. ``skip`` holds ids
     of episodes that have been played before. Cancelling ends the episodes under way as ``cancelled`` before the
-    cancellation goes on. All trajectories are kept until the last: where that is too much, use `episodes`.
+    cancellation goes on. A policy that nothing more can be had of (`PolicyError.ends_run`) ends them too, and its error
+    is raised. All trajectories are kept until the last: where that is too much, use `episodes`.
     """
     run = _Run(pool, dataset, policy, rollouts_per_row, watchers, skip, options or RolloutOptions(**bounds))
     ended: list[tuple[int, Trajectory]] = []
@@ -153,18 +147,39 @@ class _Run:
         """Play them all; ``take`` is given the place of each in the run, and its trajectory."""
         rows = self.dataset if isinstance(self.dataset, Dataset) else dataset_from_rows(self.dataset)
         rows = rows.with_environments(self.pool.environments)
+        company = _Company(self.pool, checked_policy(self.policy), self.options, Watchers(self.watchers), Outlook())
+        checked(self.options.reward)
+        stopped: PolicyError | None = None
         left = (episode for episode in rows.episodes(self.rollouts_per_row) if episode.id not in self.skip)
 
         async def play_on() -> None:
+            nonlocal stopped
             for episode in left:
-                player = _Player(self.pool, self.policy, self.options, self.watchers, episode)
+                player = _Player(company, episode)
                 await player.play()
                 await take(episode.index, player.trajectory)
+                if player.hopeless is not None:
+                    stopped = stopped or player.hopeless
+                    group.cancel_scope.cancel()
+                    return
 
         with raised_as_itself():
             async with anyio.create_task_group() as group:
                 for _ in range(self.options.max_concurrent):
                     group.start_soon(play_on)
+        if stopped is not None:
+            raise stopped
+
+
+@dataclass(frozen=True)
+class _Company:
+    """What all episodes of a run have in common."""
+
+    pool: EnvironmentPool
+    policy: Policy
+    options: RolloutOptions
+    watchers: Watchers
+    outlook: Outlook
 
 
 class _Ended(Exception):
@@ -181,17 +196,16 @@ class _Ended(Exception):
 class _Player:
     """Plays one episode and writes its trajectory."""
 
-    pool: EnvironmentPool
-    policy: Policy
-    options: RolloutOptions
-    watchers: Sequence[Watcher]
+    company: _Company
     episode: Episode
     trajectory: Trajectory = field(init=False)
+    hopeless: PolicyError | None = None
     _tools: list[dict[str, Any]] = field(default_factory=list)
     _shown: list[dict[str, Any]] = field(default_factory=list)
     _late: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
     def __post_init__(self) -> None:
+        self.options, self.watchers = self.company.options, self.company.watchers
         row = self.episode.row
         self.trajectory = Trajectory(
             id=self.episode.id,
@@ -217,21 +231,33 @@ class _Player:
                 self._end(_Ended(EndReason.EPISODE_TIMEOUT, f"over {self.options.episode_timeout:g} s"))
         except _Ended as ended:
             self._end(ended)
-        except Exception as error:  # a policy or reward function of the user's, or a bug here: this episode only
+        except Exception as error:  # a policy of the user's, or a bug here: this episode only
             self._end(_Ended(EndReason.POLICY_ERROR, f"{type(error).__name__}: {error}"))
+            self.trajectory.traceback = traceback_of(error)
         finally:
             current_episode.reset(token)
             self.trajectory.seconds = time.perf_counter() - began - self.trajectory.times.queue
-            self._score()
-            for watcher in self.watchers:
-                watcher.ended(self.trajectory)
+            self.watchers.ended(self.trajectory)
 
     async def _play(self) -> None:
         async with self._environment() as environment:
             self._begin(environment)
-            while len(self.trajectory.steps) < self.options.max_steps:
-                await self._turn(environment)
-            raise _Ended(EndReason.MAX_STEPS)
+            try:
+                while len(self.trajectory.steps) < self.options.max_steps:
+                    await self._turn(environment)
+                raise _Ended(EndReason.MAX_STEPS)
+            except _Ended as ended:
+                self._end(ended)
+                await self._score(environment)
+
+    async def _score(self, environment: Environment) -> None:
+        """Score an episode that is over, as long as its workspace is there: its own time does not count for that."""
+        self._late.deadline = math.inf
+        try:
+            await self._score_with(environment.opened.workspace)
+        except BaseException:  # cancelled: what is not scored is not over
+            self._end(_Ended(EndReason.CANCELLED))
+            raise
 
     @asynccontextmanager
     async def _environment(self) -> AsyncIterator[Environment]:
@@ -247,23 +273,29 @@ class _Player:
             times.close = time.perf_counter() - began
 
     async def _open(self) -> Environment:
+        env, outlook = self.trajectory.env, self.company.outlook
         wait, began = _FIRST_RETRY, time.perf_counter()
         for remaining in reversed(range(self.options.start_tries)):
+            if (words := outlook.hopeless(env)) is not None:
+                raise _Ended(EndReason.ENV_START_FAILED, words)
             if self.options.episode_timeout is not None:
                 self._late.deadline = anyio.current_time() + self.options.episode_timeout
             try:
-                return await self.pool.open(
-                    self.trajectory.env, self.trajectory.seed, start_timeout=self.options.start_timeout
+                environment = await self.company.pool.open(
+                    env, self.trajectory.seed, start_timeout=self.options.start_timeout
                 )
+                outlook.started(env)
+                return environment
             except Busy as busy:
                 if not remaining:
                     raise _Ended(EndReason.ENV_START_FAILED, str(busy)) from None
                 self._late.deadline = math.inf  # an episode's time begins when its turn has come
                 # Whoever is refused together must not come back together.
-                await anyio.sleep(max(wait, busy.retry_after) * random.uniform(1.0, 1.5))
+                await outlook.wait(env, max(wait, busy.retry_after) * random.uniform(1.0, 1.5))
                 wait = min(2 * wait, _LONGEST_RETRY)
                 self.trajectory.times.queue = time.perf_counter() - began
             except (StartError, UnknownEnvironment) as error:
+                outlook.failed(env, str(error))
                 raise _Ended(EndReason.ENV_START_FAILED, str(error)) from None
         raise AssertionError("start_tries is at least 1")
 
@@ -275,8 +307,7 @@ class _Player:
         state = opened.initial_state
         observation = state.get("observation") if isinstance(state, dict) else None
         trajectory.messages = first_messages(self.episode.row, observation, instructions=opened.instructions)
-        for watcher in self.watchers:
-            watcher.started(trajectory)
+        self.watchers.started(trajectory)
 
     async def _turn(self, environment: Environment) -> None:
         reply = await self._decide()
@@ -297,10 +328,13 @@ class _Player:
         trajectory = self.trajectory
         began = time.perf_counter()
         try:
-            reply = await self.policy.next_message(self._conversation(), self._tools, self.episode.policy_seed)
+            policy, seed = self.company.policy, self.episode.policy_seed
+            given = policy.next_message(self._conversation(), self._tools, seed)
+            reply = checked_reply(await given if inspect.isawaitable(given) else given)
         except PolicyError as error:
             trajectory.usage.add(error.usage)
             trajectory.times.throttled += error.throttled
+            self.hopeless = error if error.ends_run else None
             raise _Ended(_end_by(error), str(error)) from None
         finally:
             self._decided = time.perf_counter() - began
@@ -351,8 +385,7 @@ class _Player:
         self.trajectory.messages.append(message)
         if shown is not None:
             pictures.append(shown)
-        for watcher in self.watchers:
-            watcher.stepped(self.trajectory)
+        self.watchers.stepped(self.trajectory)
         return _end_of(step.control)
 
     async def _call(self, environment: Environment, name: str, arguments: dict[str, Any]) -> ToolResult:
@@ -366,10 +399,11 @@ class _Player:
     def _end(self, ended: _Ended) -> None:
         self.trajectory.end_reason = ended.reason
         self.trajectory.valid = ended.reason in VALID_ENDS
-        self.trajectory.error = ended.error
+        # Half a character, which a policy may well have in its words, cannot be written down.
+        self.trajectory.error = ended.error and ended.error.encode(errors="replace").decode()
         self.trajectory.stderr = ended.stderr
 
-    def _score(self) -> None:
+    async def _score_with(self, workspace: Path | None) -> None:
         """Sum what the steps have earned; an episode that the machinery broke has no score."""
         trajectory = self.trajectory
         if not trajectory.valid:
@@ -377,17 +411,11 @@ class _Player:
         unread = [step.control.problem for step in trajectory.steps if step.control is not None and _unscored(step)]
         rewards = [step.control.reward for step in trajectory.steps if step.control and step.control.reward is not None]
         if self.options.reward is not None:
-            self._score_by(self.options.reward)
+            await score_by(self.options.reward, trajectory, workspace)
         elif unread:
             trajectory.error = f"a reward could not be read: {unread[0]}"
         elif rewards:
             trajectory.total_reward = float(sum(rewards))
-
-    def _score_by(self, reward: RewardFunction) -> None:
-        try:
-            self.trajectory.total_reward = float(reward(self.trajectory))
-        except Exception as error:  # the user's function: the episode stays, unscored, and says why
-            self.trajectory.error = f"the reward function failed: {type(error).__name__}: {error}"
 
 
 def _unscored(step: Step) -> bool:

@@ -123,7 +123,8 @@ class Trajectory(msgspec.Struct, kw_only=True):
     endpoint ``metadata.finish_reason``, which a policy is never shown. ``initial_state`` is the environment's
     ``control://initial_state``, None if it has none. ``total_reward`` is None when nothing was scored; ``valid`` is
     False when the machinery failed, not the policy. ``tokens`` has one entry per assistant message:
-    ``{prompt_token_ids, token_ids, logprobs}`` as far as the endpoint returned them, else null.
+    ``{prompt_token_ids, token_ids, logprobs}`` as far as the endpoint returned them, else null. ``scores`` are what a
+    reward function gave besides the reward; ``traceback`` is that of a policy or reward function that raised.
     """
 
     id: str
@@ -144,7 +145,9 @@ class Trajectory(msgspec.Struct, kw_only=True):
     times: StageTimes = msgspec.field(default_factory=StageTimes)
     started_at: str = ""
     seconds: float = 0.0
+    scores: dict[str, float] = {}
     error: str | None = None
+    traceback: str = ""
     stderr: list[str] = []
     evaluation_criteria: Any = None
     info: Any = None
@@ -163,3 +166,9 @@ def _earned(control: Control | None) -> str:
 def shown_to_agent(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A conversation as a policy may see it: without ``metadata``."""
     return [{key: value for key, value in message.items() if key != "metadata"} for message in messages]
+
+
+def first_and_last(error: str) -> str:
+    """An error in one line: what happened, and what the environment said last."""
+    lines = [line.strip() for line in error.splitlines() if line.strip()] or [""]
+    return lines[0] if len(lines) == 1 else f"{lines[0]} … {lines[-1]}"

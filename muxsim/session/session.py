@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import anyio
@@ -104,6 +105,8 @@ class Session:
         self.seed = seed
         self.lasting = lasting
         self.owner = owner
+        self.workspace: Path | None = None
+        """Its folder, which is removed when the session has ended."""
         self.state = State.STARTED
         self.ending: Ending | None = None
         self._now = trio.lowlevel.current_clock().current_time

@@ -200,6 +200,7 @@ class Sessions:
         return Session(wish.id, spec, wish.seed, events, ttl=wish.ttl, lasting=wish.lasting, owner=wish.owner)
 
     def _begun(self, session: Session, lease: Lease) -> Session:
+        session.workspace = lease.workspace
         self._sessions[session.id] = session
         self._populated.set()
         self._nursery.start_soon(self._carry, session, lease)

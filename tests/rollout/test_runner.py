@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio
@@ -12,12 +12,12 @@ import anyio.lowlevel
 import pytest
 import trio
 
-from muxsim.errors import Busy, StartError, UnknownEnvironment
+from muxsim.errors import Busy, MuxsimError, StartError, UnknownEnvironment
 from muxsim.rollouts.dataset import DatasetError
 from muxsim.rollouts.environment import CallTimeout, EnvironmentGone, Opened, Tool, ToolResult
 from muxsim.rollouts.policy.messages import assistant_calls, turn_of
 from muxsim.rollouts.policy.protocol import PolicyError, RateLimited, Reply, TokenLimit
-from muxsim.rollouts.runner import RolloutOptions, rollout
+from muxsim.rollouts.runner import RolloutOptions, episodes, rollout
 from muxsim.rollouts.trajectory import VALID_ENDS, Control, EndReason, Usage
 
 from .samples import image_block, png, text_block
@@ -641,3 +641,262 @@ async def test_what_an_episode_leaves_is_a_line_when_printed_without_its_images(
         assert len(printed) < 400
         assert "reward 0.5" in printed
     assert repr(trajectory) == "<Trajectory 'row-0': lake seed 0, 1 step, terminated, reward 0.5>"
+
+
+# What nothing more will come of
+
+
+async def test_an_environment_that_never_starts_ends_its_waiting_episodes_with_its_last_words():
+    pool = FakePool(
+        starts=[StartError("it exited with status 1\nTraceback\nModuleNotFoundError: No module named 'gym'")] * 99
+    )
+    trajectories = await play(pool, None, *range(20), max_concurrent=2)
+    assert len(pool.asked) < 5
+    assert {(one.end_reason, one.valid) for one in trajectories} == {(EndReason.ENV_START_FAILED, False)}
+    assert all("ModuleNotFoundError: No module named 'gym'" in one.error for one in trajectories)
+
+
+async def test_who_waits_on_a_full_pool_is_woken_when_its_environment_is_given_up(autojump_clock):
+    broken, full = StartError("broken"), Busy("three starts of lake have failed", 1000.0)
+    pool = FakePool(starts=[full, full, broken, broken, broken, *[full] * 99])
+    trajectories = await play(pool, None, *range(5), max_concurrent=5)
+    assert trio.current_time() - pool.asked[0][0] < 1000
+    assert {one.end_reason for one in trajectories} == {EndReason.ENV_START_FAILED}
+
+
+async def test_an_environment_that_has_started_once_is_not_given_up():
+    broken = StartError("bad luck")
+    pool = FakePool(result(terminated=True), starts=[broken, None, *[broken] * 5, None])
+    trajectories = await play(pool, None, *range(8), max_concurrent=1)
+    assert [one.valid for one in trajectories] == [False, True, *[False] * 5, True]
+
+
+async def test_a_policy_that_nothing_more_can_be_had_of_ends_the_run_at_once(autojump_clock):
+    ended = []
+
+    class Keeps(Diary):
+        def ended(self, trajectory):
+            ended.append(trajectory)
+
+    policy = Decides(lambda conversation: PolicyError("401: no such key", ends_run=True))
+    pool = FakePool(result(terminated=True))
+    with pytest.raises(PolicyError, match=r"^401: no such key$"):
+        await play(pool, policy, *range(99), max_concurrent=3, watchers=[Keeps()])
+    assert len(policy.conversations) <= 3
+    assert EndReason.POLICY_ERROR in {one.end_reason for one in ended} <= {EndReason.POLICY_ERROR, EndReason.CANCELLED}
+    assert sorted(pool.closed) == sorted(one.seed for one in pool.opened)
+
+
+async def test_what_was_ended_before_a_run_is_given_up_has_been_handed_over():
+    policy = Decides(lambda conversation: PolicyError("spent", ends_run=True) if policy.seeds[-1] == 2 else calls("on"))
+    got = []
+
+    async def take():
+        pool = FakePool(result(terminated=True))
+        async for trajectory in episodes(pool, rows(0, 1, 2, 3), policy=policy, max_concurrent=1):
+            got.append((trajectory.seed, trajectory.end_reason))
+
+    with pytest.raises(PolicyError, match="spent"):
+        await take()
+    assert got == [(0, EndReason.TERMINATED), (1, EndReason.TERMINATED), (2, EndReason.POLICY_ERROR)]
+
+
+# Policies and watchers that other people write
+
+
+async def test_a_policy_that_raises_leaves_its_traceback_in_the_row():
+    def decide(conversation):
+        return {}["left"]
+
+    trajectory = await play_one(FakePool(), Decides(decide))
+    assert (trajectory.end_reason, trajectory.error) == (EndReason.POLICY_ERROR, "KeyError: 'left'")
+    assert trajectory.traceback.startswith("Traceback (most recent call last):")
+    assert "in decide" in trajectory.traceback
+    assert "/rollouts/runner.py" not in trajectory.traceback
+
+
+class Returns:
+    def __init__(self, value):
+        self.value = value
+
+    async def next_message(self, conversation, tools, seed):
+        await anyio.lowlevel.checkpoint()
+        return self.value
+
+
+ASSISTANT = {"role": "assistant", "content": "hi"}
+
+
+@pytest.mark.parametrize(
+    ("returned", "wanted"),
+    [
+        (None, "has to return a Reply (muxsim.rollouts.policy.protocol), not NoneType"),
+        (ASSISTANT, "has to return a Reply (muxsim.rollouts.policy.protocol), not dict"),
+        (Reply("left"), "whose message is a dict with role 'assistant', not 'left'"),
+        (Reply({"content": "hi"}), "with role 'assistant'"),
+        (Reply({**ASSISTANT, "tool_calls": {"name": "step"}}), "has tool_calls as [{"),
+        (Reply({**ASSISTANT, "tool_calls": [{"name": "step"}]}), "has tool_calls as [{"),
+        (Reply({**ASSISTANT, "content": object()}), "that is JSON"),
+        (Reply({**ASSISTANT, "content": "\ud83d"}), "that is JSON"),
+        (Reply(ASSISTANT, usage={"total_tokens": 3}), "whose usage is a Usage"),
+        (Reply(ASSISTANT, tokens={"token_ids": {1j}}), "that is JSON"),
+    ],
+)
+async def test_a_wrong_return_of_a_policy_says_what_is_wanted(returned, wanted):
+    trajectory = await play_one(FakePool(), Returns(returned))
+    assert (trajectory.end_reason, trajectory.valid, trajectory.steps) == (EndReason.POLICY_ERROR, False, [])
+    assert wanted in trajectory.error
+
+
+class NoPolicy:
+    async def next_message(self, conversation):
+        return Reply(ASSISTANT)
+
+
+@pytest.mark.parametrize(
+    ("policy", "problem"),
+    [
+        (object(), "is no policy: it has no method next_message"),
+        (Decides, "is a class: the policy is an instance of it"),
+        (NoPolicy(), r"next_message has to take \(conversation, tools, seed\)"),
+    ],
+)
+async def test_what_is_no_policy_fails_the_run_once_and_before_anything_starts(policy, problem):
+    pool = FakePool()
+    with pytest.raises(PolicyError, match=problem):
+        await rollout(pool, rows(0, 1), policy=policy)
+    assert pool.asked == []
+
+
+async def test_a_watcher_that_lacks_a_method_fails_the_run_before_anything_starts():
+    class Half:
+        def started(self, trajectory):
+            pass
+
+    class Awaited(Diary):
+        async def ended(self, trajectory):
+            pass
+
+    pool = FakePool()
+    for watcher, problem in ((Half(), r"has no method stepped\(trajectory\)"), (Awaited(), r"ended\(\) is async")):
+        with pytest.raises(MuxsimError, match=problem):
+            await rollout(pool, rows(0, 1), policy=Decides(), watchers=[watcher])
+    assert pool.asked == []
+
+
+@pytest.mark.parametrize("call", ["started", "stepped", "ended"])
+async def test_a_watcher_that_raises_harms_neither_episodes_nor_other_watchers(call, caplog):
+    class Raises(Diary):
+        pass
+
+    def fail(trajectory):
+        raise OSError("the disk is full")
+
+    bad, good = Raises(), Diary()
+    setattr(bad, call, fail)
+    trajectories = await play(FakePool(result(), result(terminated=True)), None, 0, 1, watchers=[bad, good])
+    assert [one.valid for one in trajectories] == [True, True]
+    assert len(good.told) == 8
+    assert len([record for record in caplog.records if "the disk is full" in record.message]) == 1
+
+
+# Reward functions
+
+
+@pytest.mark.parametrize(
+    ("returned", "total", "scores"),
+    [
+        (2, 2.0, {}),
+        (True, 1.0, {}),
+        ({"reward": 0.5}, 0.5, {}),
+        ({"reward": -1, "format": 1, "length": 0.25}, -1.0, {"format": 1.0, "length": 0.25}),
+    ],
+)
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_reward_is_a_number_or_a_dict_with_one(returned, total, scores, is_async):
+    async def later(trajectory):
+        await anyio.lowlevel.checkpoint()
+        return returned
+
+    reward = later if is_async else lambda trajectory: returned
+    trajectory = await play_one(FakePool(result(terminated=True)), reward=reward)
+    assert (trajectory.total_reward, trajectory.scores, trajectory.error) == (total, scores, None)
+
+
+@pytest.mark.parametrize(
+    ("returned", "problem"),
+    [
+        (math.nan, "nan: a reward is a finite number"),
+        (math.inf, "inf: a reward is a finite number"),
+        ({"reward": math.nan}, "reward = nan: a reward is a finite number"),
+        ({"reward": 1, "format": math.inf}, "format = inf: a reward is a finite number"),
+        ({"score": 1}, "which has no 'reward'"),
+        (None, "None: a reward is a number, or a dict of numbers"),
+        ("3", "'3': a reward is a number"),
+        ([1.0], "[1.0]: a reward is a number"),
+        ({"reward": "high"}, "reward = 'high': a reward is a number"),
+    ],
+)
+async def test_what_is_no_reward_is_never_0_and_says_what_is_wanted(returned, problem):
+    trajectory = await play_one(FakePool(result(reward=1.0, terminated=True)), reward=lambda trajectory: returned)
+    assert (trajectory.total_reward, trajectory.scores) == (None, {})
+    assert problem in trajectory.error
+
+
+async def test_a_reward_function_sees_the_workspace_while_it_is_there(tmp_path):
+    seen = []
+
+    class WithFolder(FakePool):
+        async def open(self, env, seed, *, start_timeout=None):
+            environment = await super().open(env, seed, start_timeout=start_timeout)
+            environment.opened = replace(environment.opened, workspace=tmp_path)
+            return environment
+
+    def reward(trajectory, workspace):
+        seen.append((workspace, pool.closed.copy(), trajectory.end_reason))
+        return 1
+
+    pool = WithFolder(result(terminated=True))
+    assert (await play_one(pool, reward=reward)).total_reward == 1.0
+    assert seen == [(tmp_path, [], EndReason.TERMINATED)]
+    assert pool.closed == [0]
+
+
+async def test_a_reward_function_that_raises_leaves_its_traceback_in_the_row():
+    def reward(trajectory):
+        return trajectory.info["answer"]
+
+    trajectory = await play_one(FakePool(result(terminated=True)), reward=reward)
+    assert trajectory.total_reward is None
+    assert "in reward" in trajectory.traceback
+
+
+async def test_an_episode_whose_scoring_was_cut_off_is_not_over(autojump_clock):
+    async def reward(trajectory):
+        await anyio.sleep_forever()
+
+    seen = []
+
+    class Keeps(Diary):
+        def ended(self, trajectory):
+            seen.append((trajectory.end_reason, trajectory.valid, trajectory.total_reward))
+
+    with trio.move_on_after(5):
+        await rollout(FakePool(result(terminated=True)), rows(0), policy=Decides(), reward=reward, watchers=[Keeps()])
+    assert seen == [(EndReason.CANCELLED, False, None)]
+
+
+async def test_scoring_does_not_count_as_an_episodes_time(autojump_clock):
+    async def reward(trajectory):
+        await anyio.sleep(100)
+        return 1
+
+    trajectory = await play_one(FakePool(result(terminated=True)), reward=reward, episode_timeout=10)
+    assert (trajectory.end_reason, trajectory.total_reward) == (EndReason.TERMINATED, 1.0)
+
+
+async def test_what_is_no_reward_function_fails_the_run_before_anything_starts():
+    pool = FakePool()
+    with pytest.raises(MuxsimError, match="a reward is a function of the trajectory"):
+        await rollout(pool, rows(0), policy=Decides(), reward=1.0)
+    assert pool.asked == []
