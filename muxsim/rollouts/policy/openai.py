@@ -191,6 +191,8 @@ class OpenAIPolicy:
             return tries.counted(Reply({"role": "assistant", "content": failure.written}, finish_reason=_BAD_TOOL_CALL))
         status = f"{failure.status}: " if failure.status is not None else ""
         text = f"{self._named()}: {status}{failure.message}"
+        if failure.cause is Cause.NO_ENTRY or (failure.status is None and not failure.passing):
+            text += f" (asked at {_without_credentials(self.base_url or '').rstrip('/')}/chat/completions)"
         if failure.passing:
             text += f" (gave up after {tries.retries.calls} calls and {tries.retries.waited:.1f} s of waiting)"
         # A prompt that is too long is not the policy's doing, which has said nothing yet.
