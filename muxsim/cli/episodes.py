@@ -52,11 +52,40 @@ def rollout(
     seed: Annotated[int, typer.Option(help="The first seed, and the base for rows without one.", min=0)] = 0,
     rollouts_per_row: Annotated[int, typer.Option(help="Episodes of each row, all from its start state.", min=1)] = 1,
     policy: Annotated[
-        str, typer.Option(help="random, scripted:FILE, openai:MODEL or fireworks:MODEL.", metavar="POLICY")
+        str,
+        typer.Option(
+            help="random, scripted:FILE, openai:MODEL, fireworks:MODEL or python:MODULE:CLASS.", metavar="POLICY"
+        ),
     ] = "random",
+    policy_option: Annotated[
+        list[str] | None, typer.Option(help="An argument of the policy; may be repeated.", metavar="NAME=VALUE")
+    ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            help="A function that scores trajectories, in place of the environment.", metavar="MODULE:FUNCTION"
+        ),
+    ] = None,
+    reward_option: Annotated[
+        list[str] | None, typer.Option(help="An argument of the reward; may be repeated.", metavar="NAME=VALUE")
+    ] = None,
     base_url: Annotated[str | None, typer.Option(help="The model's endpoint.", show_default=False)] = None,
     temperature: Annotated[float | None, typer.Option(help="For a model.", min=0.0, show_default=False)] = None,
+    top_p: Annotated[float | None, typer.Option(help="For a model.", min=0.0, max=1.0, show_default=False)] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Of one reply.", min=1, show_default=False)] = None,
+    max_completion_tokens: Annotated[
+        int | None, typer.Option(help="The same for OpenAI's newer models.", min=1, show_default=False)
+    ] = None,
+    logprobs: Annotated[bool, typer.Option("--logprobs", help="Ask for log probabilities, and keep them.")] = False,
+    top_logprobs: Annotated[
+        int | None, typer.Option(help="And for those of so many alternatives.", min=0, show_default=False)
+    ] = None,
+    extra_body: Annotated[
+        str | None, typer.Option(help="A JSON object that goes into every request.", metavar="JSON", show_default=False)
+    ] = None,
+    model_timeout: Annotated[
+        float | None, typer.Option(help="Seconds for one answer of a model.", min=0.001, show_default="300")
+    ] = None,
     stream: Annotated[bool, typer.Option(help="Read the model's replies as streams.")] = False,
     max_steps: Annotated[int, typer.Option(help="Tool calls of an episode.", min=1)] = 50,
     max_concurrent: ConcurrentOption = 16,
@@ -74,11 +103,27 @@ def rollout(
     if (config is None) == (url is None):
         _fail(MuxsimError("name a config, or a serving muxsim with --url"))
     from muxsim.cli import rollout as command  # noqa: PLC0415 - `stdio` must not pay for these imports
-    from muxsim.rollouts.policy.names import policy_from_spec  # noqa: PLC0415
     from muxsim.rollouts.runner import RolloutOptions  # noqa: PLC0415
 
-    chosen = {"base_url": base_url, "temperature": temperature, "max_tokens": max_tokens, "stream": stream or None}
-    settings = {name: value for name, value in chosen.items() if value is not None}
+    chosen = _or_fail(
+        command.Chosen.read,
+        policy,
+        {
+            "base_url": base_url,
+            "temperature": temperature,
+            "top_p": top_p,
+            "max_tokens": max_tokens,
+            "max_completion_tokens": max_completion_tokens,
+            "logprobs": logprobs or top_logprobs is not None or None,
+            "top_logprobs": top_logprobs,
+            "timeout": model_timeout,
+            "stream": stream or None,
+        },
+        extra_body,
+        policy_option or [],
+        reward,
+        reward_option or [],
+    )
     plan = command.RolloutPlan(
         config=config,
         url=url,
@@ -89,15 +134,14 @@ def rollout(
         rollouts=rollouts,
         seed=seed,
         rollouts_per_row=rollouts_per_row,
-        policy=policy,
-        make_policy=lambda: policy_from_spec(policy, settings),
-        policy_settings=settings,
+        chosen=chosen,
         options=RolloutOptions(
             max_steps=max_steps,
             max_concurrent=max_concurrent,
             call_timeout=call_timeout,
             episode_timeout=episode_timeout,
             start_timeout=start_timeout,
+            reward=chosen.reward_function,
         ),
         output=output,
         resume=resume,

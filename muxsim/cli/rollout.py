@@ -5,25 +5,28 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import anyio
+import msgspec
 import trio
 from rich.console import Console
 
 from muxsim.cli.notes import tell_notes
 from muxsim.cli.progress import Progress
 from muxsim.config import Config, load
-from muxsim.errors import raised_as_itself
+from muxsim.errors import ConfigError, raised_as_itself
 from muxsim.events import SessionEvent, What
 from muxsim.rollouts.dataset import Dataset, generate_dataset, load_dataset
 from muxsim.rollouts.environment import EnvironmentPool
 from muxsim.rollouts.metrics import Metrics
 from muxsim.rollouts.playback import playback_file, with_playback
+from muxsim.rollouts.policy import imported
+from muxsim.rollouts.policy.names import policy_from_spec
 from muxsim.rollouts.policy.protocol import Policy, PolicyError
 from muxsim.rollouts.pool import open_pool
 from muxsim.rollouts.remote import Wire, connect
@@ -33,6 +36,55 @@ from muxsim.rollouts.trajectory import Trajectory
 from muxsim.supervise.descriptors import raise_limit
 
 _STDERR_LINES_KEPT: Final = 2000
+# Arguments of a policy that a run's folder, which is handed on, does not tell.
+_SECRET: Final = frozenset({"api_key", "headers"})
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The policy and the reward that were chosen, with their arguments. Made by `read`."""
+
+    policy: str
+    policy_settings: dict[str, Any]
+    reward: str | None
+    reward_settings: dict[str, Any]
+    reward_function: Any = field(repr=False)
+
+    @classmethod
+    def read(
+        cls,
+        policy: str,
+        settings: dict[str, Any],
+        extra_body: str | None,
+        policy_options: Sequence[str],
+        reward: str | None,
+        reward_options: Sequence[str],
+    ) -> Chosen:
+        """What the options of the command line say. Raises `ConfigError`."""
+        given = {name: value for name, value in settings.items() if value is not None}
+        if extra_body is not None:
+            given["extra_body"] = _object(extra_body)
+        given |= _arguments(policy_options, "policy-option")
+        rewarded = _arguments(reward_options, "reward-option")
+        if reward is None and rewarded:
+            raise ConfigError("name the function with --reward", file="the command line", key="reward-option")
+        function = None if reward is None else imported.function(reward, rewarded)
+        return cls(policy, given, reward, rewarded, function)
+
+    def make_policy(self) -> Policy:
+        """The policy. Raises `ConfigError` and `PolicyError`."""
+        return policy_from_spec(self.policy, self.policy_settings)
+
+    def describe_policy(self) -> dict[str, Any]:
+        """For the run's record."""
+        kind, _, detail = self.policy.partition(":")
+        name = {"scripted": "script", "python": "class"}.get(kind, "model")
+        shown = {option: value for option, value in self.policy_settings.items() if option not in _SECRET}
+        return {"kind": kind, **({name: detail} if detail else {}), **shown}
+
+    def describe_reward(self) -> dict[str, Any]:
+        """For the run's record; nothing where the environments score."""
+        return {} if self.reward is None else {"function": self.reward, **self.reward_settings}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +100,7 @@ class RolloutPlan:
     rollouts: int
     seed: int
     rollouts_per_row: int
-    policy: str
-    make_policy: Callable[[], Policy]
-    policy_settings: dict[str, Any]
+    chosen: Chosen
     options: RolloutOptions
     output: Path
     resume: bool
@@ -65,7 +115,7 @@ async def _run(plan: RolloutPlan) -> Metrics:
     logs = _SessionLogs()
     async with _pool(plan, logs) as pool:
         dataset = _dataset(plan, pool)
-        policy = with_playback(plan.make_policy, playback_file())
+        policy = with_playback(plan.chosen.make_policy, playback_file())
         config = _run_config(plan, pool, dataset)
         with RunFolder.resume(plan.output, config) if plan.resume else RunFolder.create(plan.output, config) as writer:
             planned = len(dataset.episodes(plan.rollouts_per_row))
@@ -77,9 +127,10 @@ async def _run(plan: RolloutPlan) -> Metrics:
                 except PolicyError as error:
                     stopped = str(error)
                 finally:
+                    summary = progress.summary()  # of a policy that has its connections
                     await _close(policy)
             metrics = writer.finish(planned, problem=stopped)
-        Console(stderr=True).print(progress.summary(), highlight=False, soft_wrap=True)
+        Console(stderr=True).print(summary, highlight=False, soft_wrap=True)
         return metrics
 
 
@@ -181,12 +232,15 @@ def _dataset(plan: RolloutPlan, pool: EnvironmentPool) -> Dataset:
 
 
 def _run_config(plan: RolloutPlan, pool: EnvironmentPool, dataset: Dataset) -> RunConfig:
-    options = asdict(plan.options)
+    reward = plan.chosen.describe_reward()
+    options = asdict(replace(plan.options, reward=None))
     del options["reward"]
+    if reward:  # where there is none, a run is what it was before there could be one
+        options["reward"] = reward
     concurrent = options.pop("max_concurrent")
     return RunConfig(
         environments=tuple(sorted({row.env for row in dataset.rows})),
-        policy=_policy_of(plan),
+        policy=plan.chosen.describe_policy(),
         dataset="" if plan.dataset is None else str(plan.dataset),
         dataset_sha256=dataset.sha256,
         rollouts_per_row=plan.rollouts_per_row,
@@ -198,11 +252,28 @@ def _run_config(plan: RolloutPlan, pool: EnvironmentPool, dataset: Dataset) -> R
     )
 
 
-def _policy_of(plan: RolloutPlan) -> dict[str, Any]:
-    kind, _, detail = plan.policy.partition(":")
-    if not detail:
-        return {"kind": kind, **plan.policy_settings}
-    return {"kind": kind, "script" if kind == "scripted" else "model": detail, **plan.policy_settings}
+def _arguments(given: Sequence[str], option: str) -> dict[str, Any]:
+    """``NAME=VALUE``, whose value is JSON where it can be, and else text."""
+    arguments = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not equals or not name.isidentifier():
+            raise ConfigError("write NAME=VALUE", file="the command line", key=option, value=one)
+        try:
+            arguments[name] = msgspec.json.decode(value)
+        except ValueError:
+            arguments[name] = value
+    return arguments
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = msgspec.json.decode(text)
+    except ValueError as error:
+        raise ConfigError(f"this is not JSON: {error}", file="the command line", key="extra-body", value=text) from None
+    if not isinstance(value, dict):
+        raise ConfigError("write a JSON object", file="the command line", key="extra-body", value=text)
+    return value
 
 
 def _hash(path: Path | None) -> str:

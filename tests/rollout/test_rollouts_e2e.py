@@ -14,7 +14,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 from cli.terminal import muxsim
 from harness import MUXSIM, ROOT, serving
-from servers.chat_completions import calls, chat_server, hangs, says
+from servers.chat_completions import calls, chat_server, fails, hangs, refused, says
 
 import muxsim as library
 from muxsim.events import What
@@ -258,6 +258,11 @@ ERRORS = {
     "nobody answers": (("--url", "http://127.0.0.1:1"), "no muxsim answers at http://127.0.0.1:1"),
     "unknown policy": (("muxsim.toml", "--policy", "best"), "there is no such policy"),
     "no key": (("muxsim.toml", "--policy", "openai:tiny"), "set OPENAI_API_KEY"),
+    "a reward that is not there": (("muxsim.toml", "--reward", "nothing:here"), "there is no module 'nothing'"),
+    "arguments of no reward": (("muxsim.toml", "--reward-option", "a=1"), "name the function with --reward"),
+    "no argument": (("muxsim.toml", "--policy-option", "fast"), "policy-option = fast: write NAME=VALUE"),
+    "no object": (("muxsim.toml", "--extra-body", "[1]"), "extra-body = [1]: write a JSON object"),
+    "no JSON": (("muxsim.toml", "--extra-body", "{top_k: 3}"), "this is not JSON"),
     "no dataset": (("muxsim.toml", "--dataset", "rows.jsonl"), "rows.jsonl: cannot be read"),
     "existing output": (("muxsim.toml", "--output", "full"), "full is not empty"),
 }
@@ -320,6 +325,80 @@ def test_a_model_is_shown_the_frames_of_its_flight(tmp_path):
     stored = list((tmp_path / "run" / "images").glob("*.png"))
     assert {data for _, data in images} < {file.read_bytes() for file in stored}
     assert b"base64" not in (tmp_path / "run" / "rollouts.jsonl").read_bytes()
+
+
+MINE = """
+class Walks:
+    def __init__(self, way):
+        self.way = way
+
+    async def next_message(self, conversation, tools, seed):
+        from muxsim.rollouts.policy.messages import assistant_calls, turn_of
+        from muxsim.rollouts.policy.protocol import Reply
+
+        return Reply(assistant_calls([("move", {"direction": self.way})], turn_of(conversation)))
+
+
+async def judge(trajectory, workspace, *, scale):
+    return {"reward": scale * len(trajectory.steps), "has_workspace": workspace is not None and workspace.is_dir()}
+"""
+
+
+def test_a_policy_and_a_reward_of_the_users_own_play_and_score(folder):
+    (folder / "mine.py").write_text(MINE)
+    options = ("muxsim.toml", "--rollouts", "2", "--max-steps", "2", "--output", "run")
+    mine = ("--policy", "python:mine:Walks", "--policy-option", "way=up", "--reward", "mine:judge")
+    finished = rollout(folder, *options, *mine, "--reward-option", "scale=0.5")
+    assert finished.status == 0, finished.stderr
+    runs = played(folder / "run").values()
+    assert [(run.total_reward, run.scores, len(run.steps)) for run in runs] == [(1.0, {"has_workspace": 1.0}, 2)] * 2
+    described = RunFolder(folder / "run").config
+    assert described.policy == {"kind": "python", "class": "mine:Walks", "way": "up"}
+    assert described.options["reward"] == {"function": "mine:judge", "scale": 0.5}
+    again = rollout(folder, *options, *mine, "--reward-option", "scale=2", "--resume")
+    assert (again.status, "options.reward" in again.complaint) == (2, True)
+
+
+def test_an_endpoint_that_refuses_for_good_ends_the_run_with_its_words_and_status_1(folder):
+    with chat_server() as server:
+        server.otherwise = fails(401, "no such key")
+        finished = rollout(folder, "muxsim.toml", "--rollouts", "50", "--output", "run", *model(server))
+    assert finished.status == 1
+    assert "401: no such key; --resume plays them" in finished.stderr.splitlines()[-1]
+    assert len(server.requests) <= 16
+    assert not RunFolder(folder / "run").metrics().complete
+
+
+def test_what_a_model_is_asked_with_comes_from_the_command_line(folder):
+    chosen = ("--top-p", "0.5", "--max-completion-tokens", "7", "--top-logprobs", "2", "--extra-body", '{"top_k": 3}')
+    with chat_server() as server:
+        options = ("muxsim.toml", "--output", "run", "--policy-option", "parallel_tool_calls=false")
+        finished = rollout(folder, *options, *model(server), *chosen)
+    assert finished.status == 0
+    body = server.requests[0].body
+    asked = {"top_p": 0.5, "max_completion_tokens": 7, "logprobs": True, "top_logprobs": 2, "top_k": 3}
+    assert {**asked, "parallel_tool_calls": False}.items() <= body.items()
+
+
+def test_a_run_whose_environment_never_starts_ends_with_its_last_words_and_status_1(folder):
+    (folder / "broken.py").write_text("raise SystemExit('the map is missing')")
+    file = config(folder, broken=folder / "broken.py")
+    finished = rollout(folder, file.name, "--rollouts", "20", "--output", "run")
+    runs = played(folder / "run").values()
+    assert finished.status == 1
+    assert "the map is missing" in finished.stderr.splitlines()[-1]
+    assert len(runs) == 20
+    assert {run.end_reason for run in runs} == {EndReason.ENV_START_FAILED}
+    assert all("the map is missing" in run.error for run in runs)
+
+
+def test_an_endpoint_that_throttles_is_seen(folder):
+    with chat_server() as server:
+        server.play(*[refused(retry_after_ms=200)] * 3)
+        finished = rollout(folder, "muxsim.toml", "--rollouts", "2", "--output", "run", *model(server))
+    assert finished.status == 0
+    assert "3 \N{MULTIPLICATION SIGN} 429, " in finished.stderr.splitlines()[-1]
+    assert RunFolder(folder / "run").metrics().times["throttled"].total > 0.1
 
 
 @pytest.mark.parametrize("variable", ["REWARD_KIT_PLAYBACK_FILE", "EP_PLAYBACK_FILE"])

@@ -8,18 +8,25 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from muxsim.errors import ConfigError
+from muxsim.rollouts.policy.checked import checked_policy
 from muxsim.rollouts.policy.fireworks import FireworksPolicy
+from muxsim.rollouts.policy.imported import made
 from muxsim.rollouts.policy.openai import OpenAIPolicy
 from muxsim.rollouts.policy.protocol import Policy
 from muxsim.rollouts.policy.random import RandomPolicy
 from muxsim.rollouts.policy.scripted import ScriptedPolicy
 
-# By name: what stands behind the colon, "" for nothing; what makes the policy of it; and the options that takes.
-_Kind = tuple[str, Callable[..., Policy], frozenset[str]]
+# By name: what stands behind the colon, "" for nothing; what makes the policy of it; and the options that takes, None
+# where only that itself knows.
+_Kind = tuple[str, Callable[..., Policy], frozenset[str] | None]
 
 
 def _options_of(policy: type[OpenAIPolicy]) -> frozenset[str]:
     return frozenset(field.name for field in fields(policy) if field.kw_only)
+
+
+def _python(spec: str, **options: Any) -> Policy:
+    return checked_policy(made(spec, options, "policy"))
 
 
 _KINDS: Final[Mapping[str, _Kind]] = {
@@ -27,12 +34,13 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "scripted": ("FILE", ScriptedPolicy.from_file, frozenset()),
     "openai": ("MODEL", OpenAIPolicy, _options_of(OpenAIPolicy)),
     "fireworks": ("MODEL", FireworksPolicy, _options_of(FireworksPolicy)),
+    "python": ("MODULE:CLASS", _python, None),
 }
 FORMS: Final = tuple(f"{name}:{behind}" if behind else name for name, (behind, *_) in _KINDS.items())
 
 
 def policy_from_spec(spec: str, options: Mapping[str, Any] | None = None) -> Policy:
-    """The policy that ``spec`` names: ``random``, ``scripted:FILE``, ``openai:MODEL`` or ``fireworks:MODEL``.
+    """The policy that ``spec`` names, in one of `FORMS`.
 
     ``options`` are keyword arguments of the policy; those that are None count as not given. Raises `ConfigError` for a
     name or an option that there is not, and `PolicyError` where the policy itself cannot be made.
@@ -44,9 +52,9 @@ def policy_from_spec(spec: str, options: Mapping[str, Any] | None = None) -> Pol
     behind, make, known = _KINDS[name]
     if bool(behind) != bool(rest):
         raise _wrong(spec, f"write {name}:{behind}" if behind else f"write {name}, with nothing behind it")
-    for option in given:
-        if option not in known:
-            raise _wrong(spec, f"{name} takes no {option!r}{_meant(option, known)}")
+    unknown = next((option for option in given if option not in known), None) if known is not None else None
+    if known is not None and unknown is not None:
+        raise _wrong(spec, f"{name} takes no {unknown!r}{_meant(unknown, known)}")
     return make(*([rest] if behind else []), **given)
 
 
