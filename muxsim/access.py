@@ -22,7 +22,8 @@ class OAuthSettings:
     """The issuer's public keys: an ``https`` URL, or a file."""
 
     resource: str = ""
-    """The public URL of this server, for clients that look for its authorization server; the audience if left out."""
+    """The public URL of this server, for clients that look for its authorization server; `public_url` if left out,
+    or else the audience."""
 
     algorithms: tuple[str, ...] = ("RS256", "ES256")
     """The signatures that are taken."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, KNOWN_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 
 from transports.errors import INVALID_REQUEST
-from transports.messages import Message, RequestId, error
+from transports.messages import Message, RequestId, error, member, text_of
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
@@ -116,17 +116,22 @@ def check_event_stream(headers: RawHeaders) -> None:
         raise HTTPRefusal(406, "Accept must allow text/event-stream")
 
 
-def protocol_version(headers: RawHeaders) -> str:
-    """The revision that a request names. Raises a 400 for one that is not known."""
+def protocol_version(headers: RawHeaders, agreed: Callable[[], str] = str) -> str:
+    """The revision that a request names. Raises a 400 for one that is neither known nor the one that was ``agreed``."""
     value = header(headers, VERSION_HEADER)
     if value is None:
         return UNNAMED_VERSION
-    if value not in KNOWN_PROTOCOL_VERSIONS:
+    if value not in KNOWN_PROTOCOL_VERSIONS and (not value or value != agreed()):
         raise HTTPRefusal(
             400,
             f"MCP-Protocol-Version {value!r} is not known; known are {', '.join(KNOWN_PROTOCOL_VERSIONS)}",
         )
     return value
+
+
+def proposed_version(message: Message) -> str:
+    """The revision that a handshake asks for."""
+    return text_of(member(message.params, "protocolVersion"))
 
 
 def is_modern(version: str | None) -> bool:

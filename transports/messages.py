@@ -302,6 +302,15 @@ def member(raw: Raw | None, *path: str) -> Raw | None:
     return raw
 
 
+def text_of(raw: Raw | None) -> str:
+    """The text that a raw value is; "" for anything else."""
+    try:
+        value = "" if raw is None else msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return ""
+    return value if isinstance(value, str) else ""
+
+
 def members_of(raw: Raw | None) -> dict[str, Raw]:
     """The raw members of an object; {} for anything that is not one."""
     if raw is None:

@@ -29,7 +29,7 @@ from mcp_types import (
 )
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
-from transports.errors import INVALID_PARAMS
+from transports.errors import INVALID_PARAMS, METHOD_NOT_FOUND
 from transports.http_rules import VERSION_HEADER, HTTPRefusal, RawHeaders, header
 from transports.messages import Message, error_code, member, members_of
 
@@ -98,6 +98,13 @@ def status_of(answer: Message) -> int:
     """The HTTP status that goes with an answer which is the first thing sent."""
     code = error_code(answer)
     return 200 if code is None else _STATUS_OF_ANSWERS.get(code, 200)
+
+
+def no_handshake(message: Message) -> HTTPRefusal:
+    """The refusal of an ``initialize`` under a revision that has none."""
+    return HTTPRefusal(
+        404, "this revision has no initialize: send the request itself", code=METHOD_NOT_FOUND, id=message.id
+    )
 
 
 def handshake_only(message: Message) -> HTTPRefusal:

@@ -7,9 +7,10 @@ these: each POST is an exchange of its own, and closing its connection cancels i
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -25,6 +26,7 @@ from transports.http_rules import (
     check_event_stream,
     header,
     primes_streams,
+    proposed_version,
     protocol_version,
 )
 from transports.interfaces import Receiver
@@ -75,10 +77,14 @@ def in_flight(id: RequestId) -> HTTPRefusal:
 
 
 class StreamableHTTP:
-    """One client of the handshake revisions, across all its connections. Runs on asyncio, inside ASGI handlers."""
+    """One client of the handshake revisions, across all its connections. Runs on asyncio, inside ASGI handlers.
 
-    def __init__(self, id: str, receiver: Receiver, times: StreamTimes) -> None:
+    ``agreed`` gives the revision that the handshake has settled on, which need not be one that is known here.
+    """
+
+    def __init__(self, id: str, receiver: Receiver, times: StreamTimes, agreed: Callable[[], str] = str) -> None:
         self.id = id
+        self._agreed = agreed
         self.session_header = (SESSION_HEADER, id.encode())
         self._receiver = receiver
         self._times = times
@@ -176,7 +182,7 @@ class StreamableHTTP:
 
     async def resume(self, stream: EventStream, call: Call) -> None:
         """Answer a POST whose request `begin` has handed over already, now that it takes longer or streams."""
-        wanted, version = accepts(call.headers), protocol_version(call.headers)
+        wanted, version = accepts(call.headers), protocol_version(call.headers, self._agreed)
         if not wanted.stream:
             await self.answer(stream, wanted, version, call)
             return
@@ -185,7 +191,10 @@ class StreamableHTTP:
 
     async def post(self, message: Message, call: Call) -> None:
         """Answer a POST that carries ``message``: 202, one JSON answer, or an event stream."""
-        version = protocol_version(call.headers)
+        greets = message.method == "initialize"
+        version = protocol_version(
+            call.headers, functools.partial(proposed_version, message) if greets else self._agreed
+        )
         wanted = accepts(call.headers)
         if not self._receiver.ready:
             await wait_ready(self._receiver, message)
@@ -228,7 +237,7 @@ class StreamableHTTP:
     async def get(self, call: Call) -> None:
         """Serve the standing stream, or go on with the one that Last-Event-ID names."""
         check_event_stream(call.headers)
-        version = protocol_version(call.headers)
+        version = protocol_version(call.headers, self._agreed)
         stream, after = self._resume(header(call.headers, LAST_EVENT_HEADER))
         await self._stream(stream, after, version, call)
 

@@ -9,11 +9,12 @@ from muxsim.serve.host import Serving
 
 
 def announce(serving: Serving) -> None:
-    """Print the URLs and the environments, the address on the first line for scripts to read."""
-    url, config = serving.url, serving.config
+    """Print the URLs and the environments, the address it listens on in the first line, for scripts to read."""
+    config = serving.config
+    url = config.server.public_url or serving.url
     width = max(len(name) for name in config.environments)
     lines = [
-        f"muxsim {__version__} is ready on {url}",
+        f"muxsim {__version__} is ready on {serving.url}",
         "",
         "  environments",
         *(

@@ -21,6 +21,9 @@ class ServerSettings:
     port: int = 8000
     """The port to listen on; 0 takes a free one."""
 
+    public_url: str = ""
+    """Where clients find muxsim behind a proxy: scheme, host, and the path it is served under, if any."""
+
     allowed_hosts: tuple[str, ...] = ()
     """Values of the Host header to accept beside the loopback names: ``name`` (any port) or ``name:port``."""
 

@@ -16,6 +16,7 @@ _SHARE = re.compile(r"(\d+(?:\.\d+)?)%")
 _SIZE_UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?")
 URL = re.compile(r"https?://[^\s/?#@]+[^\s#]*")
+_BASE_URL = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?(/[A-Za-z0-9._~-]+)*/*")
 _HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?")
 
 
@@ -102,6 +103,12 @@ def _one_of(*choices: str) -> Kind:
     return Kind("one of " + ", ".join(choices), lambda value: choices[choices.index(value)])
 
 
+def _base_url(value: Any) -> str:
+    if not _BASE_URL.fullmatch(_text(value)):
+        raise ValueError
+    return str(value).rstrip("/")
+
+
 def _matching(pattern: re.Pattern[str]) -> Callable[[Any], str]:
     def read(value: Any) -> str:
         if not pattern.fullmatch(_text(value)):
@@ -125,6 +132,7 @@ _SIZE_OR_UNLIMITED = Kind('a number of bytes above 0, a size such as "64 MiB", o
 SERVER_KEYS: dict[str, AnyKind] = {
     "host": TEXT,
     "port": Kind("a port from 0 to 65535, where 0 takes a free one", _whole(0, 65535)),
+    "public_url": Kind("a URL without query, such as https://lab.example.org/muxsim", _base_url),
     "allowed_hosts": ListOf(
         'a list of hosts, such as ["lab.example.org"]',
         Kind("a host without scheme or path, such as lab.example.org or lab.example.org:8000", _matching(_HOST)),

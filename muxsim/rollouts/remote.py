@@ -79,7 +79,7 @@ class RemotePool:
         if late.cancelled_caught:
             raise StartError(f"environment {env!r}: {self.url} gave no session within {limit:g} s")
         started = time.perf_counter() - began
-        channel = self._channel(made["urls"])
+        channel = self._channel(made)
         async with closed_on_failure(channel, env):
             if isinstance(channel, _SSEChannel):
                 await self._tasks.start(channel.listen)
@@ -96,14 +96,16 @@ class RemotePool:
             return made
         raise _refusal(response)
 
-    def _channel(self, urls: dict[str, str]) -> Channel:
+    def _channel(self, made: dict[str, Any]) -> Channel:
+        # At the address by which the server is reached, whatever it calls itself: a token goes nowhere else.
+        paths = {name: httpx2.URL(url).raw_path.decode("ascii") for name, url in made["urls"].items()}
+        prefix, found, _ = paths["session"].rpartition(f"/sessions/{made['id']}")
+        urls = {
+            name: f"{self.url}/{path.removeprefix(prefix if found else '').lstrip('/')}" for name, path in paths.items()
+        }
         if self._wire == "sse":
-            return _SSEChannel(self._http, self._here(urls["sse"]), self._here(urls["session"]))
-        return _HTTPChannel(self._http, self._here(urls["mcp"]), self._here(urls["session"]))
-
-    def _here(self, url: str) -> str:
-        """A URL of the server's, at the address by which it is reached: a token goes nowhere else."""
-        return self.url + httpx2.URL(url).raw_path.decode("ascii")
+            return _SSEChannel(self._http, urls["sse"], urls["session"])
+        return _HTTPChannel(self._http, urls["mcp"], urls["session"])
 
 
 class _HTTPChannel:

@@ -14,6 +14,7 @@ from muxsim.limits import Reached
 from muxsim.serve.auth import caller_of
 from muxsim.serve.callers import Scope, forbidden
 from muxsim.serve.mcp_endpoints import MCPEndpoints, too_busy
+from muxsim.serve.public_url import NO_PROXY, PublicURL
 from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.control import PARTS, ControlUnreadable
 from muxsim.session.session import BACKEND_GONE, Session, State
@@ -21,7 +22,7 @@ from muxsim.session.sessions import SEED_LIMIT, Sessions
 from muxsim.spec import EnvSpec
 from muxsim.supervise.pool import Pool
 from transports.asgi import Call, read_body, respond
-from transports.http_rules import HTTPRefusal, check_json_content, header
+from transports.http_rules import HTTPRefusal, check_json_content
 
 # A wish for a session is a few names and numbers.
 _MAX_BODY: Final = 64 * 1024
@@ -52,7 +53,9 @@ class API:
         endpoints: MCPEndpoints,
         default_env: str | None,
         reached: Reached,
+        public: PublicURL = NO_PROXY,
     ) -> None:
+        self._public = public
         self._sessions = sessions
         self._pool = pool
         self._bridge = bridge
@@ -68,7 +71,8 @@ class API:
         """``POST /sessions`` and ``GET /sessions``."""
         if call.scope["method"] == "POST":
             session = await self._open(await self._wish(call), call)
-            await _answer(call, self._describe(session, call), 201, [(b"location", f"/sessions/{session.id}".encode())])
+            location = f"{self._public.url}/sessions/{session.id}".encode()
+            await _answer(call, self._describe(session, call), 201, [(b"location", location)])
         else:
             caller = caller_of(call)
             seen = [one for one in self._sessions.all() if caller.sees(one.owner, shared=one.lasting)]
@@ -118,7 +122,7 @@ class API:
             call,
             {
                 "environments": [
-                    {"name": spec.name, "shared": spec.shared, "mcp": f"{_base(call)}/envs/{spec.name}/mcp"}
+                    {"name": spec.name, "shared": spec.shared, "mcp": f"{self._public.base(call)}/envs/{spec.name}/mcp"}
                     for spec in self._sessions.specs()
                 ],
                 "default": self._default_env,
@@ -127,7 +131,7 @@ class API:
 
     async def index(self, call: Call) -> None:
         """``GET /``: what is here."""
-        base = _base(call)
+        base = self._public.base(call)
         urls = {name: base + path for name, path in {"mcp": "/mcp", "sse": "/sse", "sessions": "/sessions"}.items()}
         environments = [spec.name for spec in self._sessions.specs()]
         await _answer(call, {"name": "muxsim", "version": __version__, "environments": environments, "urls": urls})
@@ -189,7 +193,7 @@ class API:
             raise HTTPRefusal(502, str(error), code=BACKEND_GONE) from None
 
     def _describe(self, session: Session, call: Call) -> dict[str, Any]:
-        base, statistics = _base(call), session.statistics()
+        base, statistics = self._public.base(call), session.statistics()
         return {
             "id": session.id,
             "env": session.spec.name,
@@ -218,10 +222,6 @@ def _ready(session: Session) -> Session:
     if session.state is State.STARTED:
         raise HTTPRefusal(409, "no client has shaken hands with this session yet")
     return session
-
-
-def _base(call: Call) -> str:
-    return f"{call.scope['scheme']}://{header(call.headers, b'host')}"
 
 
 async def _answer(call: Call, value: Any, status: int = 200, headers: list[tuple[bytes, bytes]] | None = None) -> None:

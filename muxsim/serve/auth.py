@@ -240,28 +240,32 @@ def too_many_failures(what: str, wait: float) -> HTTPRefusal:
 # ---- where tokens come from
 
 
-def open_auth(settings: AuthSettings | None, limit: int, environ: MutableMapping[str, str]) -> Authenticator | None:
-    """What checks tokens as the config wants it; None where it wants none.
+def open_auth(
+    settings: AuthSettings | None, limit: int, environ: MutableMapping[str, str], public_url: str = ""
+) -> Authenticator | None:
+    """What checks tokens as the config wants it, for clients that find this server at ``public_url``, if it has one.
+
+    None where it wants none.
 
     The variable of the tokens is taken out of ``environ``, so that no child can inherit it. Raises `ConfigError`.
     """
     if settings is None:
         return None
-    verifier = None if settings.oauth is None else _verifier(settings.oauth)
+    verifier = None if settings.oauth is None else _verifier(settings.oauth, public_url)
     file, variable = read_tokens_file(settings), _read_variable(settings, environ)
     if {one.token for one in file} & {one.token for one in variable}:
         raise ConfigError("a token stands in the file and in the variable: make a new one", table="server.auth")
     return Authenticator(file, FailureLimit(limit), verifier, variable=variable)
 
 
-def _verifier(settings: OAuthSettings) -> Verifier:
+def _verifier(settings: OAuthSettings, public_url: str) -> Verifier:
     try:
         from muxsim.serve.oauth import open_oauth  # noqa: PLC0415 - an extra, and slow to import
     except ImportError as error:
         raise ConfigError(
             f"needs what is not installed ({error.name}): pip install 'mcp-muxsim[oauth]'", table="server.auth.oauth"
         ) from None
-    return open_oauth(settings)
+    return open_oauth(settings, public_url)
 
 
 def read_tokens_file(settings: AuthSettings) -> list[NamedToken]:

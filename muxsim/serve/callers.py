@@ -67,7 +67,9 @@ NOBODY: Final = Caller(None, Scope.NONE)
 
 _OPEN: Final = frozenset({"/health", "/ready"})
 _WELL_KNOWN: Final = "/.well-known/"
-_AGENTS: Final = re.compile(r"/|/mcp|/sse|/messages|/envs|/envs/[^/]+/(mcp|sse)|/s/[^/]+/((agent/)?mcp|sse|messages)")
+_AGENTS: Final = re.compile(
+    r"/|/mcp|/sse|/messages|/envs|/envs/[^/]+/(mcp|sse|messages)|/s/[^/]+/((agent/)?mcp|sse|messages)"
+)
 _TRAINERS: Final = re.compile(r"/sessions(/.*)?|/control/[^/]+")
 
 

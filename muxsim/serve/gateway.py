@@ -15,6 +15,7 @@ from muxsim.serve.api import API
 from muxsim.serve.auth import Authenticator, Guard
 from muxsim.serve.json_refusals import JSONRefusals
 from muxsim.serve.mcp_endpoints import MCPEndpoints
+from muxsim.serve.public_url import NO_PROXY, PublicURL
 from transports.asgi import Call, ClientGone, refusal_of, refuse
 from transports.http_rules import HostRules, HTTPRefusal, header
 
@@ -33,8 +34,15 @@ class Gateway:
     """Host and Origin first, then CORS, then the caller's token, then the routes."""
 
     def __init__(
-        self, endpoints: MCPEndpoints, api: API, rules: HostRules, auth: Authenticator | None, reached: Reached
+        self,
+        endpoints: MCPEndpoints,
+        api: API,
+        rules: HostRules,
+        auth: Authenticator | None,
+        reached: Reached,
+        public: PublicURL = NO_PROXY,
     ) -> None:
+        self._public = public
         self.endpoints = endpoints
         self.rules = rules
         self.auth = auth
@@ -63,6 +71,7 @@ class Gateway:
                 await scope[_HANDED_OVER](call)
                 return
             self.rules.check(call.headers)
+            scope["path"] = self._public.route(scope["path"])
         except HTTPRefusal as refusal:
             await refuse(call, refusal)
             return
@@ -85,6 +94,7 @@ def _router(mcp: MCPEndpoints, api: API, auth: Authenticator | None) -> ASGIApp:
             _stream_route("/envs/{env}/sse", lambda call, path: mcp.sse(call, path["env"])),
             _route("/messages", lambda call, _: mcp.messages(call, None), ["POST"]),
             _stream_route("/s/{id}/sse", lambda call, path: mcp.sse_of_session(call, path["id"])),
+            _route("/envs/{env}/messages", lambda call, _: mcp.messages(call, None), ["POST"]),
             _route("/s/{id}/messages", lambda call, path: mcp.messages(call, path["id"]), ["POST"]),
             _route("/sessions", lambda call, _: api.sessions(call), ["GET", "POST"]),
             _route("/sessions/{id}", lambda call, path: api.session(call, path["id"]), ["GET", "DELETE"]),
@@ -95,6 +105,7 @@ def _router(mcp: MCPEndpoints, api: API, auth: Authenticator | None) -> ASGIApp:
             _route("/ready", lambda call, _: api.readiness(call), ["GET"]),
             _route("/", lambda call, _: api.index(call), ["GET"]),
         ],
+        redirect_slashes=False,  # a client that posts follows none
         default=_not_found,
     )
 

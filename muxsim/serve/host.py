@@ -32,6 +32,7 @@ from muxsim.serve.listening import is_loopback, listening, server_url, tls_conte
 from muxsim.serve.log import EventLog, log_notes
 from muxsim.serve.mcp_endpoints import HTTPSettings, MCPEndpoints
 from muxsim.serve.operations import Operations, operator_socket
+from muxsim.serve.public_url import PublicURL
 from muxsim.session.relief import relieving
 from muxsim.session.sessions import Sessions, open_sessions
 from muxsim.supervise.descriptors import raise_limit
@@ -68,7 +69,7 @@ def serve(
     Raises `ListenError` or `ConfigError` before anything has been started if the address cannot be had, or a file of
     tokens or certificates is wrong.
     """
-    auth = open_auth(config.auth, config.server.max_failures, os.environ)
+    auth = open_auth(config.auth, config.server.max_failures, os.environ, config.server.public_url)
     tls = tls_context(config.server)
     with listening(config.server, authenticated=auth is not None) as listener:
         if tls is None and not is_loopback(listener.getsockname()[0]):
@@ -158,10 +159,11 @@ class _Host:
     async def _serve(self, sessions: Sessions, pool: Pool, bridge: Guest[Any]) -> None:
         settings = self._config.server
         times = _stream_times(settings)
-        endpoints = MCPEndpoints(sessions, bridge, _http_settings(self._config, times))
-        api = API(sessions, pool, bridge, endpoints, self._config.default, self._reached)
-        rules = HostRules(settings.allowed_hosts, settings.allowed_origins)
-        gateway = Gateway(endpoints, api, rules, self._auth, self._reached)
+        public = PublicURL(settings.public_url)
+        endpoints = MCPEndpoints(sessions, bridge, _http_settings(self._config, times), public)
+        api = API(sessions, pool, bridge, endpoints, self._config.default, self._reached, public)
+        rules = HostRules((*settings.allowed_hosts, *public.hosts), (*settings.allowed_origins, *public.origins))
+        gateway = Gateway(endpoints, api, rules, self._auth, self._reached, public)
         self._events.subscribe(endpoints.on_event)
         connections = Connections(_bounds(settings), self._reached)
         server = _Server(_uvicorn_config(gateway, connections, self._tls), self._clock)

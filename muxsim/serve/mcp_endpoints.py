@@ -6,11 +6,11 @@ import functools
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, Unpack
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
@@ -20,6 +20,7 @@ from muxsim.guest import Guest
 from muxsim.serve.auth import caller_of, peer_of, share_of
 from muxsim.serve.callers import Caller
 from muxsim.serve.failures import FailureLimit
+from muxsim.serve.public_url import NO_PROXY, PublicURL
 from muxsim.serve.schemas import ToolSchemas
 from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.attachment import Attachment
@@ -38,6 +39,7 @@ from transports.http_rules import (
     check_json_content,
     header,
     is_modern,
+    proposed_version,
     protocol_version,
 )
 from transports.messages import Kind, Message, RequestId, decode
@@ -45,6 +47,9 @@ from transports.sse import SSE
 from transports.streamable_http import SingleExchange, StreamableHTTP, StreamTimes
 
 _CLIENT_ID_BYTES: Final = 16
+# Bytes of a handshake, which says who somebody is and what they can do.
+_MOST_HANDSHAKE: Final = 64 * 1024
+NO_CLIENT: Final = "no session has this Mcp-Session-Id; initialize again"
 # Seconds for which whoever has asked for too many unknown sessions waits for each further answer.
 _GUESS_DELAY: Final = 1.0
 _CLOSE: Final = (b"connection", b"close")
@@ -83,8 +88,11 @@ class HTTPClient:
 class MCPEndpoints:
     """The ASGI endpoints that carry MCP. They run on asyncio."""
 
-    def __init__(self, sessions: Sessions, bridge: Guest[Any], settings: HTTPSettings) -> None:
+    def __init__(
+        self, sessions: Sessions, bridge: Guest[Any], settings: HTTPSettings, public: PublicURL = NO_PROXY
+    ) -> None:
         self._sessions = sessions
+        self._public = public
         self._bridge = bridge
         self._settings = settings
         self._schemas = ToolSchemas()
@@ -177,25 +185,36 @@ class MCPEndpoints:
         handshake: Callable[[Message], Awaitable[None]],
         view: type[Attachment],
     ) -> None:
-        known = header(call.headers, SESSION_HEADER) is not None
-        if known:
-            self.known_client(call)  # before its body is read; it may have ended when that has come
-        message = await self._read(call)
-        if known:
+        named = header(call.headers, SESSION_HEADER) is not None
+        stranger = named and self._client_here(call) is None
+        message = await (self._read_of_stranger(call) if stranger else self._read(call))
+        if named and not stranger:  # but it may have ended while its body came
             await self.known_client(call).transport.post(message, call)
         elif is_modern(header(call.headers, VERSION_HEADER)) or modern_rules.claims_modern(message):
             await self._modern(call, await modern_session(), message, view)
         elif _is_handshake(message):
-            protocol_version(call.headers)
+            protocol_version(call.headers, functools.partial(proposed_version, message))
             await handshake(message)
         else:
             raise HTTPRefusal(
                 400, "this needs the Mcp-Session-Id header that the answer to initialize had", id=message.id
             )
 
-    async def _read(self, call: Call) -> Message:
+    async def _read_of_stranger(self, call: Call) -> Message:
+        """The handshake of a client that names a session which is over: it asks for a new one. Refuses all else."""
+        try:
+            message = await self._read(call, min(_MOST_HANDSHAKE, self._settings.max_body))
+        except HTTPRefusal as refusal:
+            if refusal.limit != "max_body":
+                raise
+            message = None
+        if message is None or not _is_handshake(message):
+            raise self._missing(call, NO_CLIENT)
+        return message
+
+    async def _read(self, call: Call, limit: int | None = None) -> Message:
         check_json_content(call.headers)
-        body = await read_body(call, self._settings.max_body, self._settings.body_timeout)
+        body = await read_body(call, limit or self._settings.max_body, self._settings.body_timeout)
         try:
             return decode(body)
         except RemoteProtocolError as error:
@@ -209,11 +228,16 @@ class MCPEndpoints:
         id = header(call.headers, SESSION_HEADER)
         if id is None:
             raise HTTPRefusal(400, "the Mcp-Session-Id header is missing")
-        client = self.client(id)
-        here = client is not None and (elsewhere or call.scope["path"] in client.paths)
-        if client is None or not here or not client.admits(caller_of(call)):
-            raise self._missing(call, "no session has this Mcp-Session-Id; initialize again")
+        client = self._client_here(call, elsewhere=elsewhere)
+        if client is None:
+            raise self._missing(call, NO_CLIENT)
         return client
+
+    def _client_here(self, call: Call, *, elsewhere: bool = False) -> HTTPClient | None:
+        """The client that a request's session header names, if it is one of this URL's and of whoever asks."""
+        client = self.client(header(call.headers, SESSION_HEADER) or "")
+        here = client is not None and (elsewhere or call.scope["path"] in client.paths)
+        return client if client is not None and here and client.admits(caller_of(call)) else None
 
     async def _delete(self, call: Call, client: HTTPClient) -> None:
         self.drop(client)
@@ -283,7 +307,7 @@ class MCPEndpoints:
     def _client(self, attachment: Attachment, caller: Caller, path: str) -> HTTPClient:
         session = attachment.session
         id = session.id if attachment.ends_session else secrets.token_hex(_CLIENT_ID_BYTES)
-        transport = StreamableHTTP(id, attachment, self._settings.times)
+        transport = StreamableHTTP(id, attachment, self._settings.times, lambda: session.agreed_version)
         attachment.connect(transport)
         self._attach_to(session, attachment)
         paths = {path, f"/s/{session.id}/mcp"} if attachment.ends_session else {path}
@@ -327,6 +351,8 @@ class MCPEndpoints:
             await self._without_session(call, message)
             return
         modern_rules.check_request(message, call.headers)
+        if message.method == "initialize":
+            raise modern_rules.no_handshake(message)
         if modern_rules.needs_schema(message, call.headers):
             modern_rules.check_param_headers(message, call.headers, await self._schemas.of_call(session, message))
         exchange = SingleExchange(self._settings.times)
@@ -356,18 +382,19 @@ class MCPEndpoints:
         spec, seed = self._asked_for(env, call.scope["query_string"], None)
         with _refusing(caller_of(call), None, 502):
             session = await self.open(call, spec, seed)
-        await self._serve_sse(call, session, "/messages", ends_session=not spec.shared)
+        await self._serve_sse(call, session, ends_session=not spec.shared)
 
     async def sse_of_session(self, call: Call, session_id: str) -> None:
         """``/s/<id>/sse``: one more client of a session that is there."""
         check_event_stream(call.headers)
         session = self.session(call, session_id)
-        await self._serve_sse(call, session, f"/s/{session_id}/messages", ends_session=False)
+        await self._serve_sse(call, session, ends_session=False)
 
-    async def _serve_sse(self, call: Call, session: Session, endpoint: str, *, ends_session: bool) -> None:
+    async def _serve_sse(self, call: Call, session: Session, *, ends_session: bool) -> None:
         id = secrets.token_hex(_CLIENT_ID_BYTES)
         attachment = _view(caller_of(call))(session, "sse", ends_session=ends_session)
-        transport = SSE(id, f"{endpoint}?sessionId={id}", attachment, self._settings.times)
+        endpoint = f"{self._public.messages_beside(call)}?sessionId={id}"
+        transport = SSE(id, endpoint, attachment, self._settings.times)
         attachment.connect(transport)
         self._attach_to(session, attachment)
         self._sse[id] = (transport, attachment, caller_of(call))
@@ -378,8 +405,7 @@ class MCPEndpoints:
 
     async def messages(self, call: Call, session_id: str | None) -> None:
         """``/messages?sessionId=``: what an SSE client sends."""
-        query = parse_qs(call.scope["query_string"].decode("latin-1"))
-        known = self._sse.get(query.get("sessionId", [""])[0])
+        known = self._sse.get(_query_of(call.scope["query_string"], None).get("sessionId", ""))
         here = known is not None and (session_id is None or known[1].session.id == session_id)
         if known is None or not here or not _admits(known[2], known[1], caller_of(call)):
             raise self._missing(call, "no SSE stream has this sessionId; open one first")
@@ -406,12 +432,15 @@ class MCPEndpoints:
 
     def _asked_for(self, env: str | None, query_string: bytes, id: RequestId | None) -> tuple[EnvSpec, int | None]:
         """The environment, and the seed if there is one, of a session that a URL asks for."""
-        query = parse_qs(query_string.decode("latin-1"), keep_blank_values=True)
+        query = _query_of(query_string, id)
         name, seed = self._env_name(env, query, id), seed_from(query, id)
         return self._spec(name, id), seed
 
-    def _env_name(self, env: str | None, query: dict[str, list[str]], id: RequestId | None) -> str:
-        name = env or query.get("env", [""])[-1] or self._settings.default_env
+    def _env_name(self, env: str | None, query: Mapping[str, str], id: RequestId | None) -> str:
+        asked = query.get("env", "")
+        if env and asked and env != asked:
+            raise HTTPRefusal(400, f"the path names the environment {env!r} and the query {asked!r}", id=id)
+        name = env or asked or self._settings.default_env
         if name is None:
             raise HTTPRefusal(404, "name an environment: /mcp?env=<name>; GET /envs lists them", id=id)
         return name
@@ -464,9 +493,19 @@ def too_busy(busy: Busy, id: RequestId | None) -> HTTPRefusal:
     return HTTPRefusal(429 if isinstance(busy, TooMuch) else 503, str(busy), code=BACKEND_GONE, id=id, headers=[retry])
 
 
-def seed_from(query: dict[str, list[str]], id: RequestId | None) -> int | None:
+def _query_of(query_string: bytes, id: RequestId | None) -> dict[str, str]:
+    """The parameters of a URL. Raises a 400 for one that is given twice, for nobody knows which was meant."""
+    query: dict[str, str] = {}
+    for name, value in parse_qsl(query_string.decode("latin-1"), keep_blank_values=True):
+        if name in query:
+            raise HTTPRefusal(400, f"the parameter {name!r} is given twice; send it once", id=id)
+        query[name] = value
+    return query
+
+
+def seed_from(query: Mapping[str, str], id: RequestId | None) -> int | None:
     """The ``seed`` of a query; 0 is one. Raises a 400 for anything but a whole number in range."""
-    text = query.get("seed", [""])[-1]
+    text = query.get("seed", "")
     if not text:
         return None
     if not (text.isascii() and text.isdigit() and int(text) < SEED_LIMIT):

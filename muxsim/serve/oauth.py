@@ -10,6 +10,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -49,7 +50,7 @@ class KeysUnavailable(Exception):
 class OAuth:
     """A `muxsim.serve.auth.Verifier` for one issuer's tokens."""
 
-    def __init__(self, settings: OAuthSettings, keys: Keys) -> None:
+    def __init__(self, settings: OAuthSettings, keys: Keys, public_url: str = "") -> None:
         self.scope_prefix = settings.scope_prefix
         # The SDK's settings keep a URL as it was written; issuers are compared letter by letter.
         urls = AuthSettings(
@@ -59,6 +60,9 @@ class OAuth:
         )
         assert urls.resource_server_url is not None
         self.metadata_url = str(build_resource_metadata_url(urls.resource_server_url))
+        if public_url:
+            # Behind a proxy this server has only what is under its own path, not all of the host's /.well-known.
+            self.metadata_url = public_url + urlsplit(self.metadata_url).path
         self.routes: list[BaseRoute] = [
             *create_protected_resource_routes(
                 urls.resource_server_url,
@@ -211,17 +215,21 @@ async def fetch_keys(url: str) -> bytes:
     return data
 
 
-def open_oauth(settings: OAuthSettings) -> OAuth:
-    """What checks an issuer's tokens. Raises `ConfigError` for settings that cannot work."""
+def open_oauth(settings: OAuthSettings, public_url: str = "") -> OAuth:
+    """What checks an issuer's tokens, for clients that find this server at ``public_url``.
+
+    Raises `ConfigError` for settings that cannot work.
+    """
+    settings = replace(settings, resource=settings.resource or public_url)
     if not _is_url(settings.resource or settings.audience):
         raise ConfigError("is missing: the audience is no URL, so name this server's own", table=_TABLE, key="resource")
     if not _is_url(settings.jwks):
-        return OAuth(settings, _keys_of_file(Path(settings.jwks)))
+        return OAuth(settings, _keys_of_file(Path(settings.jwks)), public_url)
     address = urlsplit(settings.jwks)
     host = address.hostname or ""
     if address.scheme != "https" and host != "localhost" and not is_loopback(host):
         raise ConfigError("must be https: whoever can change the keys can make tokens", table=_TABLE, key="jwks")
-    return OAuth(settings, Keys(settings.jwks, fetch_keys))
+    return OAuth(settings, Keys(settings.jwks, fetch_keys), public_url)
 
 
 def _keys_of_file(path: Path) -> Keys:

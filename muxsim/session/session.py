@@ -25,7 +25,7 @@ from muxsim.supervise.backend import Backend, BackendExit
 from transports import messages
 from transports.errors import INVALID_REQUEST, PARSE_ERROR, ReceiverBusy, RemoteProtocolError
 from transports.interfaces import Bell
-from transports.messages import Kind, Message, readable_id
+from transports.messages import Kind, Message, member, readable_id, text_of
 
 # JSON-RPC codes that muxsim answers with itself, from the range left to implementations.
 BACKEND_GONE: Final = -32000
@@ -149,6 +149,11 @@ class Session:
     def live(self) -> bool:
         """Whether messages still go through."""
         return self.ending is None
+
+    @property
+    def agreed_version(self) -> str:
+        """The revision that its backend has answered the handshake with; "" before that."""
+        return text_of(member(self._router.initialize_result, "protocolVersion"))
 
     @property
     def busy(self) -> bool:

@@ -10,7 +10,7 @@ import socket
 import struct
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import h11
 import trio
@@ -339,10 +339,10 @@ async def sse_client(url, path="/sse?env=naughty", headers=(), **options):
         events = EventReader(connection)
         endpoint = await events.next()
         assert endpoint.type == "endpoint"
-        events.endpoint = endpoint.data
+        events.endpoint = urljoin(path, endpoint.data)
 
         async def post(message):
-            assert (await ask(url, "POST", endpoint.data, headers, message)).status == 202
+            assert (await ask(url, "POST", events.endpoint, headers, message)).status == 202
 
         await post(initialize(0, "2024-11-05"))
         assert (await events.next()).json()["id"] == 0

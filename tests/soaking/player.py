@@ -8,6 +8,7 @@ import random
 import signal as signals
 from contextlib import AsyncExitStack, suppress
 from functools import partial
+from urllib.parse import urljoin
 
 import trio
 from harness import alive
@@ -204,7 +205,7 @@ class Player:
             return self.no_session(status)
         assert status == 200, status
         events = EventReader(connection)
-        endpoint = (await events.next()).data
+        endpoint = urljoin(path, (await events.next()).data)
         self.way = SSEPair(self, self.url, endpoint, events)
         self.connection = connection
         self.nursery.start_soon(self.way.listen)

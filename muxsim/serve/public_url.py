@@ -1,0 +1,63 @@
+"""Where clients find muxsim: at the address they asked, or at the one that a proxy before it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from transports.asgi import Call
+from transports.http_rules import header
+
+_MESSAGES: Final = "messages"
+
+
+@dataclass(frozen=True)
+class PublicURL:
+    """``url`` has scheme, host and the path that a proxy serves muxsim under; "" where there is no proxy.
+
+    What a request says of a proxy (X-Forwarded-…, Forwarded) is not looked at: any client can say it.
+    """
+
+    url: str = ""
+
+    @property
+    def prefix(self) -> str:
+        """The path that stands before every path of muxsim's."""
+        return urlsplit(self.url).path
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """What a proxy that passes the Host header on sends."""
+        return (urlsplit(self.url).netloc,) if self.url else ()
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """What a browser calls the pages that come from there."""
+        address = urlsplit(self.url)
+        return (f"{address.scheme}://{address.netloc}",) if self.url else ()
+
+    def base(self, call: Call) -> str:
+        """What stands before a path, for whoever sent this request."""
+        return self.url or f"{call.scope['scheme']}://{header(call.headers, b'host')}"
+
+    def route(self, path: str) -> str:
+        """Which path of muxsim's a request's path means.
+
+        Without the prefix, which some proxies take off and some leave on, and without a slash at its end.
+        """
+        if self.prefix and (path == self.prefix or path.startswith(self.prefix + "/")):
+            path = path[len(self.prefix) :]
+        return path.rstrip("/") or "/"
+
+    def messages_beside(self, call: Call) -> str:
+        """Where an SSE client is to send what it has to say: the path beside its stream's."""
+        if self.url:
+            folder = call.scope["path"].rpartition("/")[0]
+            return f"{self.prefix}{folder}/{_MESSAGES}"
+        # A relative one is right under whatever prefix a proxy has put before it.
+        return f"../{_MESSAGES}" if call.scope.get("raw_path", b"").endswith(b"/") else _MESSAGES
+
+
+NO_PROXY: Final = PublicURL()
+"""Clients find muxsim where it listens."""
