@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from transports.asgi import Call, respond, stream_events, wait_ready
 from transports.event_stream import EventStream
 from transports.interfaces import Receiver
-from transports.messages import Kind, Message, RequestId
+from transports.messages import Message, RequestId
 from transports.sse_codec import encode_event
-from transports.streamable_http import StreamTimes, in_flight
+from transports.streamable_http import StreamTimes
 
 
 class SSE:
@@ -22,7 +22,6 @@ class SSE:
         self._times = times
         self._stream = EventStream("", self._taken, attended=True)
         self._congested = False
-        self._asked: set[RequestId] = set()
 
     def __repr__(self) -> str:
         return f"<SSE {self.id[:8]} {self._stream!r}>"
@@ -34,15 +33,12 @@ class SSE:
 
     def send(self, message: Message, about: RequestId | None = None) -> None:
         """Put a message on the stream."""
-        if about is not None and message.is_answer:
-            self._asked.discard(about)
         self._stream.put(message)
         if self._stream.backlog > self._times.buffered:
             self._congested = True
 
     def withdraw(self, about: RequestId) -> None:
-        """The id may be used again; nothing else, for all answers share one stream."""
-        self._asked.discard(about)
+        """Nothing: all answers share one stream."""
 
     def close(self) -> None:
         """End the stream after what is queued."""
@@ -61,12 +57,8 @@ class SSE:
             self._receiver.disconnected()
 
     async def post(self, message: Message, call: Call) -> None:
-        """Take one message; its answer comes on the stream, where it could not be told from another of that id."""
+        """Take one message; its answer comes on the stream."""
         await wait_ready(self._receiver, message)
-        if message.kind is Kind.REQUEST and message.id is not None:
-            if message.id in self._asked:
-                raise in_flight(message.id)
-            self._asked.add(message.id)
         self._receiver.receive(message)
         await respond(call, 202, b'"accepted"')
 

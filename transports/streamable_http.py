@@ -71,8 +71,7 @@ class ShortExchange(Protocol):
         """Something else came first, or nothing: all that comes is on ``stream``, for `StreamableHTTP.resume`."""
 
 
-def in_flight(id: RequestId) -> HTTPRefusal:
-    """The refusal of a request under an id that is another's, who waits for its answer."""
+def _in_flight(id: RequestId) -> HTTPRefusal:
     return HTTPRefusal(400, f"request id {id!r} is in flight already", id=id)
 
 
@@ -167,7 +166,7 @@ class StreamableHTTP:
         """Hand a request over whose answer, if it is the first thing that comes, is given straight to ``exchange``."""
         assert message.id is not None
         if message.id in self._exchanges or message.id in self._short:
-            raise in_flight(message.id)
+            raise _in_flight(message.id)
         self._short[message.id] = exchange
         if not wanted.stream:
             self._json_only.add(message.id)
@@ -212,7 +211,7 @@ class StreamableHTTP:
         """Hand a request over and return the stream on which its answer will come."""
         assert message.id is not None
         if message.id in self._exchanges or message.id in self._short:
-            raise in_flight(message.id)
+            raise _in_flight(message.id)
         stream = self._exchanges[message.id] = self._new_stream(attended=True)
         if not wanted.stream:
             self._json_only.add(message.id)

@@ -7,7 +7,6 @@ from event_source import Event
 from fake_asgi import Request, http_headers
 
 from transports import messages
-from transports.http_rules import HTTPRefusal
 from transports.memory import MemoryReceiver
 from transports.sse import SSE
 from transports.streamable_http import HIGH_WATER, StreamTimes
@@ -174,27 +173,3 @@ async def test_a_post_waits_until_the_backend_keeps_up():
     busy.go.set()
     assert (await request.done()).status == 202
     assert len(busy.received) == 1
-
-
-async def refused(client, message):
-    with pytest.raises(HTTPRefusal, match="in flight already") as refusal:
-        await client.post(message).done()
-    assert refusal.value.status == 400
-
-
-@on_asyncio
-async def test_an_id_in_flight_is_refused_to_a_second_request_and_free_once_it_is_answered_or_withdrawn():
-    client = Client()
-    stream = client.get()
-    for over in (
-        lambda: client.transport.send(messages.result(1, {}), 1),
-        lambda: client.transport.withdraw(1),
-        lambda: None,
-    ):
-        assert (await client.post(messages.request(1, "tools/list")).done()).status == 202
-        await refused(client, messages.request(1, "ping"))
-        client.transport.send(messages.error(1, -32600, "an error that is about nothing of the client's"))
-        await refused(client, messages.request(1, "ping"))
-        over()
-    assert len(client.receiver.received) == 3
-    await stream.hang_up()
