@@ -5,25 +5,31 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import trio
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from mcp_types.methods import CLIENT_NOTIFICATIONS, CLIENT_REQUESTS
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "servers"))
 
 from folding import SECRET, Folding
 
 from muxsim.events import Events
+from muxsim.session import agent_requests
 from muxsim.session.agent_view import AgentAttachment
+from muxsim.session.attachment import Attachment
 from muxsim.session.session import Session
 from muxsim.spec import EnvSpec
 from muxsim.supervise.backend import BackendExit
 from session.agents import lines
+from session.fake_backend import fake_session
 from transports import messages
 from transports.errors import RemoteProtocolError
 from transports.memory import MemoryTransport
+from transports.messages import Kind
 
 HANDSHAKE = (
     b'{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{}}}'
@@ -138,3 +144,81 @@ async def test_what_an_agent_may_have_it_gets(first):
     assert results["call"]["structuredContent"] == {"seen": [{"uri": "file:///map"}]}
     assert results["call"]["_meta"] == {"deeper": {}}
     assert json.loads(heard[1])["params"]["uri"] == "file:///map", "in the form that was judged"
+
+
+async def test_a_second_request_under_an_id_in_flight_does_not_change_what_the_first_may_hear():
+    session, backend = fake_session({})
+    attachment, transport = AgentAttachment(session, "memory"), MemoryTransport()
+    attachment.connect(transport)
+    session.attach(attachment)
+    attachment.receive(messages.decode(HANDSHAKE))
+    for method in ("resources/list", "ping", "resources/read", "no/such"):
+        attachment.receive(messages.request(1, method, {}))
+    listing = next(sent for sent in backend.sent if sent.method == "resources/list")
+    session.from_backend(messages.result(listing.id, {"resources": [{"uri": "control://reward"}, {"uri": "a:b"}]}))
+    answer, about = transport.sent[-1]
+    assert about == 1
+    assert json.loads(answer.encode())["result"] == {"resources": [{"uri": "a:b"}]}
+    assert [about for message, about in transport.sent if message.kind is Kind.ERROR] == [None] * 3
+
+
+def attached(kind, session):
+    attachment, transport = kind(session, "memory"), MemoryTransport()
+    attachment.connect(transport)
+    session.attach(attachment)
+    return attachment, transport
+
+
+def error_in(transport):
+    [(message, _)] = transport.sent
+    return json.loads(message.encode())["error"]
+
+
+async def test_an_agent_is_told_that_its_backend_died_and_a_trainer_how():
+    session, _ = fake_session({})
+    running = [attached(kind, session) for kind in (AgentAttachment, Attachment)]
+    for attachment, _ in running:
+        attachment.receive(messages.request("running", "tools/call", {"name": "x"}))
+    session.end("backend_exited", "the backend exited with status 3", BackendExit("died", 3, ("reward=0.75",)))
+    late = [attached(kind, session) for kind in (AgentAttachment, Attachment)]
+    for attachment, _ in late:
+        attachment.receive(messages.request("late", "ping"))
+    agents, trainers = zip(*([error_in(transport) for _, transport in pair] for pair in (running, late)), strict=True)
+    assert [error["data"] for error in agents] == [{"cause": "backend_exited"}] * 2
+    assert not any("3" in error["message"] for error in agents)
+    for error in trainers:
+        assert error["data"] == {"cause": "backend_exited", "exit_status": 3, "stderr": ["reward=0.75"]}
+        assert "status 3" in error["message"]
+
+
+async def test_a_method_that_nobody_knows_is_refused_and_goes_no_further():
+    """A server may have any: there is no telling what it reads from its params."""
+    session, backend = fake_session({})
+    attachment, transport = AgentAttachment(session, "memory"), MemoryTransport()
+    attachment.connect(transport)
+    attachment.receive(messages.request(1, "vendor/read", {"key": "reward"}))
+    attachment.receive(messages.notification("notifications/vendor", {"key": "reward"}))
+    assert [(messages.error_code(message), about) for message, about in transport.sent] == [(-32601, 1)]
+    assert backend.sent == []
+
+
+def test_the_methods_and_params_that_an_agent_may_use_are_those_of_the_protocol():
+    """Only those: a new one is for somebody to think about."""
+    for registry, known in (
+        (CLIENT_REQUESTS, agent_requests.REQUESTS),
+        (CLIENT_NOTIFICATIONS, agent_requests.NOTIFICATIONS),
+    ):
+        protocol = {}
+        for (method, _), model in registry.items():
+            protocol.setdefault(method, set()).update(params_of(model))
+        tasks = {
+            method for method in known if method.startswith("tasks/")
+        }  # an extension, which the SDK has no table of
+        assert {method: {*known[method], "_meta"} for method in known.keys() - tasks} == protocol
+
+
+def params_of(model):
+    """The names of the params of one of the SDK's requests."""
+    annotation = model.model_fields["params"].annotation
+    kinds = [kind for kind in (get_args(annotation) or (annotation,)) if hasattr(kind, "model_fields")]
+    return {field.alias or name for kind in kinds for name, field in kind.model_fields.items()} | {"_meta"}
