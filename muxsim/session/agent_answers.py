@@ -6,7 +6,6 @@ the next list: a content block goes with the resource that is embedded in it. So
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable
 from typing import Final
 
@@ -23,8 +22,8 @@ _OF_URIS: Final = frozenset({"values", "resourcesubscriptions"})
 _members: Final = msgspec.json.Decoder(dict[str, Raw])
 _elements: Final = msgspec.json.Decoder(list[Raw])
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-# Without any of these the bytes can spell neither the scheme nor a name that is looked for.
-_ESCAPES: Final = (b"\\", b"%", b"control", b"uritemplate")
+# Without any of these the bytes spell no name that is looked for.
+_SIGNS: Final = (b"\\u", b'"uri', *(b'"%s"' % name.encode() for name in (META_KEY, *_OF_URIS)))
 
 
 class Withheld(Exception):
@@ -57,11 +56,9 @@ def without_control(payload: Raw) -> Raw:
 
 
 def _is_clean(data: bytes) -> bool:
-    """Whether it can be told without parsing that there is nothing to be found. Large images are known by this."""
-    if not data.isascii():
-        return False
+    """Whether it can be told without parsing that there is nothing to be found, as of most results."""
     lowered = data.lower()
-    return not any(sign in lowered for sign in _ESCAPES)
+    return not any(sign in lowered for sign in _SIGNS)
 
 
 def _value(raw: Raw, name: str) -> Raw:
@@ -76,7 +73,7 @@ def _object(raw: Raw, *, is_holder: bool) -> Raw:
     kept: dict[str, Raw] = {}
     changed = False
     for name, value in members.items():
-        folded = _folded(name)
+        folded = name.lower()
         if folded == META_KEY:
             changed = True
             continue
@@ -115,11 +112,6 @@ def _is_control(raw: Raw, judge: Callable[[str], bool]) -> bool:
 
 def _begins(raw: Raw, sign: bytes) -> bool:
     return memoryview(raw)[:1] == sign
-
-
-def _folded(name: str) -> str:
-    """A member's name as it is to those who match names without case."""
-    return name.casefold() if name.isascii() else unicodedata.normalize("NFKC", name).casefold()
 
 
 def _not_for_everybody(body: Raw) -> Raw:

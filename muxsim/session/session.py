@@ -20,6 +20,7 @@ from muxsim.session.attachment import Attachment
 from muxsim.session.control import ControlReader
 from muxsim.session.router import NOTHING, Delivery, Routed, Router, RouterStatistics
 from muxsim.session.tool_calls import ToolCalls
+from muxsim.session.turns import Key
 from muxsim.spec import EnvSpec
 from muxsim.supervise.backend import Backend, BackendExit
 from transports import messages
@@ -132,7 +133,7 @@ class Session:
         self._start_took = 0.0
         self._answered = False
         self._progress: Progress | None = None
-        self._call_deadlines: dict[tuple[Attachment, messages.RequestId], float] = {}
+        self._call_deadlines: dict[Key, float] = {}
         self._rejected_lines = 0
         self._waiting_messages = 0
         self._met: set[str] = set()
@@ -409,7 +410,7 @@ class Session:
         attachment.tell(messages.error(request.id, code, text), about)
 
     def _awaits(self, attachment: Attachment, id: messages.RequestId | None) -> bool:
-        return self._router.awaits(attachment, id) or self._calls.under_way((attachment, id))
+        return self._router.awaits(attachment, id) or self._calls.holds((attachment, id))
 
     def _take_request(self, attachment: Attachment, message: Message) -> None:
         most = self.spec.limits.max_in_flight
@@ -558,11 +559,11 @@ class Session:
 
     def _deliver(self, delivery: Delivery) -> None:
         if delivery.message.is_answer and delivery.about is not None:
-            assert isinstance(delivery.attachment, Attachment)
-            self._call_deadlines.pop((delivery.attachment, delivery.about), None)
-            if self._calls.answered(delivery):
-                return
-        self._hand_over(delivery)
+            key = (delivery.attachment, delivery.about)
+            self._call_deadlines.pop(key, None)
+            self._calls.answered(key, delivery)
+        else:
+            self._hand_over(delivery)
 
     def _hand_over(self, delivery: Delivery) -> None:
         attachment = delivery.attachment

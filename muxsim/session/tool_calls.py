@@ -43,8 +43,8 @@ class ToolCalls:
         """How many the backend has not been asked for yet."""
         return self._turns.waiting
 
-    def under_way(self, key: tuple[Attachment, RequestId | None]) -> bool:
-        """Whether this call waits, is made or is being scored."""
+    def holds(self, key: tuple[Attachment, RequestId | None]) -> bool:
+        """Whether this call waits, or is being scored; then the router may not know it."""
         return self._turns.get(key) is not None
 
     def any_of(self, attachment: Attachment) -> bool:
@@ -54,16 +54,18 @@ class ToolCalls:
     def take(self, attachment: Attachment, message: Message, *, apart: bool) -> None:
         """Make a call when it is its turn. ``apart``: on this session calls that are not scored wait for nobody."""
         asked = asks_for_control(message)
-        scored = asked or self._always
-        if apart and not scored:  # what many share has no episode, and one client must not wait for another
-            self._control.passed_over()
+        scored = (asked or self._always) and not self._control.absent
+        key = (attachment, message.id)
+        # What many share has no episode, and one client must not wait there for another.
+        if not scored and (apart or self._turns.take_beside(key)):
+            if apart:
+                self._control.passed_over()
             self._carry_out(self._router.from_client(attachment, message))
             return
         if scored and not asked:
             message = asking_for_control(message)
-        alone = scored and not self._control.absent
         envelope = envelope_of(message) if scored else {}
-        self._turns.take(Turn((attachment, message.id), message, envelope, scored=scored, alone=alone))
+        self._turns.take(Turn(key, message, envelope, scored=scored, crowded=apart))
 
     def taken_back(self, attachment: Attachment, message: Message) -> RequestId | None:
         """The id of the call that a message cancels before the backend has been asked for it, if it does that."""
@@ -71,61 +73,56 @@ class ToolCalls:
             return None
         id = cancelled_by(message)
         turn = self._turns.get((attachment, id))
-        if turn is None or turn.phase not in (Phase.WAITING, Phase.STARTING):
+        if turn is None or turn.sent:
             return None
         self._turns.leave(turn.key)
         return id
 
-    def answered(self, delivery: Delivery) -> bool:
-        """Take the answer to a call, to be handed over once it is scored; False if it answers none."""
-        turn = self._turns.get((delivery.attachment, delivery.about))
-        if turn is None:
-            return False
-        if turn.scored and not delivery.own:
-            turn.phase = Phase.SCORING
-            self._control.complete(
-                delivery.message,
-                turn.envelope,
-                lambda scored: self._end(turn, Delivery(delivery.attachment, scored, delivery.about)),
-                crowded=turn.crowded,
-            )
-        else:
-            self._control.passed_over()
-            self._end(turn, delivery)
-        return True
+    def answered(self, key: Key, delivery: Delivery) -> None:
+        """Hand over what may be the answer to a call: of one that is scored, once that has been done."""
+        turn = self._turns.get(key)
+        if turn is None or delivery.own:
+            self._hand_over(delivery)
+            self._leave(key)
+            return
+
+        def deliver(scored: Message) -> None:
+            self._hand_over(Delivery(delivery.attachment, scored, delivery.about))
+            self._turns.leave(key)
+
+        turn.phase = Phase.SCORING
+        self._control.complete(delivery.message, turn.envelope, deliver, crowded=turn.crowded)
 
     def give_up(self, key: Key) -> None:
         """Let others go on instead of a call that is not to be answered; one that is being scored has been made."""
         turn = self._turns.get(key)
-        if turn is None or turn.phase is Phase.SCORING:
-            return
-        if turn.phase is Phase.SENT:
-            self._control.passed_over()
-        self._turns.leave(key)
+        if turn is None or turn.phase is not Phase.SCORING:
+            self._leave(key)
 
     def give_up_all(self, attachment: Attachment) -> None:
         """As `give_up`, for all calls of a client."""
-        for turn in self._turns.of(attachment):
-            self.give_up(turn.key)
+        for key in self._turns.of(attachment):
+            self.give_up(key)
 
     def close(self) -> list[Key]:
         """Make no more calls; returns those that were not made."""
-        return [turn.key for turn in self._turns.close()]
+        return self._turns.close()
 
-    def _end(self, turn: Turn, answer: Delivery) -> None:
-        """Answer a call, and let others go on."""
-        self._hand_over(answer)
-        self._turns.leave(turn.key)
+    def _leave(self, key: Key) -> None:
+        """Let others go on after a call that was not scored. What it has earned must not become theirs."""
+        if self._turns.is_made(key):
+            self._control.passed_over()
+        self._turns.leave(key)
 
     def _begin(self, turn: Turn) -> None:
         if turn.scored:
             self._control.begin(turn.envelope, lambda: self._make(turn))
         else:
-            self._make(turn)
+            self._carry_out(self._router.from_client(turn.key[0], turn.message))
 
     def _make(self, turn: Turn) -> None:
         if self._turns.get(turn.key) is not turn:
             return  # it was given up meanwhile
         turn.phase = Phase.SENT
-        turn.crowded = turn.scored and self._router.calls_given_up
+        turn.crowded = turn.crowded or self._router.calls_given_up
         self._carry_out(self._router.from_client(turn.key[0], turn.message))

@@ -28,40 +28,48 @@ class Phase(Enum):
 
 
 class Turn:
-    """A tool call. ``envelope`` is what a 2026-07-28 request has in `_meta`.
+    """A call that is made alone if it is ``scored``. ``envelope`` is what a 2026-07-28 request has in `_meta`.
 
-    ``alone``: no other may run beside it. ``crowded``: the backend may be at work on one that was given up before.
+    ``crowded``: another call may be at work beside it all the same, which was given up, or has no turns.
     """
 
-    __slots__ = ("alone", "crowded", "envelope", "key", "message", "phase", "scored")
+    __slots__ = ("crowded", "envelope", "key", "message", "phase", "scored")
 
-    def __init__(self, key: Key, message: Message, envelope: dict[str, Raw], *, scored: bool, alone: bool) -> None:
+    def __init__(
+        self, key: Key, message: Message, envelope: dict[str, Raw], *, scored: bool, crowded: bool = False
+    ) -> None:
         self.key = key
         self.message = message
         self.envelope = envelope
         self.scored = scored
-        self.alone = alone
-        self.crowded = False
+        self.crowded = crowded
         self.phase = Phase.WAITING
 
+    @property
+    def sent(self) -> bool:
+        """Whether the backend has been asked for it."""
+        return self.phase is Phase.SENT or self.phase is Phase.SCORING
+
     def __repr__(self) -> str:
-        return f"<Turn {self.key[1]!r} {self.phase.value}{' alone' if self.alone else ''}>"
+        return f"<Turn {self.key[1]!r} {self.phase.value}{' scored' if self.scored else ''}>"
 
 
 class Turns:
     """The tool calls of one session, from when they are asked for until they are answered.
 
-    ``start`` is called with each whose turn has come.
+    ``start`` is called with each whose turn has come, and that had to wait or is to be alone.
     """
 
     def __init__(self, start: Callable[[Turn], None]) -> None:
         self._start = start
+        self._beside: set[Key] = set()
+        self._alone: Turn | None = None
         self._waiting: dict[Key, Turn] = {}
-        self._running: dict[Key, Turn] = {}
         self._advancing = False
 
     def __repr__(self) -> str:
-        return f"<Turns {len(self._running)} running, {len(self._waiting)} waiting>"
+        alone = "" if self._alone is None else f", {self._alone!r} alone"
+        return f"<Turns {len(self._beside)} beside each other, {len(self._waiting)} waiting{alone}>"
 
     @property
     def waiting(self) -> int:
@@ -69,14 +77,26 @@ class Turns:
         return len(self._waiting)
 
     def get(self, key: Key) -> Turn | None:
-        """The call with this key, if it has a turn or waits for one."""
-        return self._running.get(key) or self._waiting.get(key)
+        """The call with this key, if it waits or is made alone."""
+        if self._alone is not None and self._alone.key == key:
+            return self._alone
+        return self._waiting.get(key)
 
-    def of(self, attachment: object) -> list[Turn]:
+    def is_made(self, key: Key) -> bool:
+        """Whether the backend has been asked for this call."""
+        return key in self._beside or (self._alone is not None and self._alone.key == key and self._alone.sent)
+
+    def of(self, attachment: object) -> list[Key]:
         """The calls of one attachment."""
-        return [
-            turn for turns in (self._running, self._waiting) for turn in turns.values() if turn.key[0] is attachment
-        ]
+        alone = [] if self._alone is None else [self._alone.key]
+        return [key for key in (*alone, *self._beside, *self._waiting) if key[0] is attachment]
+
+    def take_beside(self, key: Key) -> bool:
+        """Whether a call that is not scored can be made at once, beside others; then it has its turn."""
+        if self._alone is not None or self._waiting:
+            return False
+        self._beside.add(key)
+        return True
 
     def take(self, turn: Turn) -> None:
         """Start a call when it is its turn, which may be now."""
@@ -85,17 +105,20 @@ class Turns:
 
     def leave(self, key: Key) -> None:
         """The call is over, or will not be made: let others go on."""
-        if self._waiting.pop(key, None) or self._running.pop(key, None):
+        if self._alone is not None and self._alone.key == key:
+            self._alone = None
+        self._beside.discard(key)
+        self._waiting.pop(key, None)
+        if self._waiting:
             self._advance()
 
-    def close(self) -> list[Turn]:
+    def close(self) -> list[Key]:
         """Start no more calls; returns those that were not made."""
-        unmade = [turn for turn in self._running.values() if turn.phase is Phase.STARTING] + list(
-            self._waiting.values()
-        )
+        unmade = list(self._waiting)
         self._waiting.clear()
-        for turn in unmade:
-            self._running.pop(turn.key, None)
+        if self._alone is not None and self._alone.phase is Phase.STARTING:
+            unmade.insert(0, self._alone.key)
+            self._alone = None
         return unmade
 
     def _advance(self) -> None:
@@ -105,13 +128,14 @@ class Turns:
         try:
             while (turn := next(iter(self._waiting.values()), None)) is not None and self._has_room(turn):
                 del self._waiting[turn.key]
-                self._running[turn.key] = turn
                 turn.phase = Phase.STARTING
+                if turn.scored:
+                    self._alone = turn
+                else:
+                    self._beside.add(turn.key)
                 self._start(turn)
         finally:
             self._advancing = False
 
     def _has_room(self, turn: Turn) -> bool:
-        # One that is alone has no others beside it, so the first says it of all.
-        first = next(iter(self._running.values()), None)
-        return first is None or not (turn.alone or first.alone)
+        return self._alone is None and not (turn.scored and self._beside)

@@ -193,3 +193,30 @@ async def test_the_accept_header_alone_makes_no_difference(url):
             answer = await client.post(message, [("Accept", accept)])
             assert answer.status == 200
             no_secret(answer.body)
+
+
+@pytest.mark.parametrize("env", ["gym", "grid"])
+async def test_a_server_that_parses_urls_as_browsers_do_tells_an_agent_nothing(own_servers, env):
+    """The author kit over pydantic, and the treasure grid over JavaScript's own `URL`."""
+    trainer = await shake_hands(own_servers, f"/mcp?env={env}&seed=7")
+    agent = await shake_hands(own_servers, f"/s/{trainer.id}/agent/mcp")
+    told = json.dumps(await trainer.request("resources/read", {"uri": "control://initial_state"}))
+    assert "observation" in told
+    for uri in ("control://initial_state", "con\ttrol://initial_state", "\u0001Control://initial_state"):
+        for method in ("resources/read", "resources/subscribe"):
+            assert (await agent.request(method, {"uri": uri}))["error"]["code"] == -32002
+    assert (await agent.request("resources/list"))["result"]["resources"] == []
+
+
+@pytest.fixture(scope="module")
+def own_servers(tmp_path_factory):
+    """Of a muxsim with an environment of the author kit's, and one in JavaScript."""
+    grid = SERVERS.parent.parent / "js_servers" / "treasure-grid" / "server.js"
+    config = "\n".join(
+        [
+            f'[environments.gym]\ncommand = "{sys.executable}"\nargs = ["{SERVERS / "hidden_dice.py"}"]\n',
+            f'[environments.grid]\ncommand = "node"\nargs = ["{grid}", "--seed", "{{seed}}"]\n',
+        ]
+    )
+    with muxsim_serve(tmp_path_factory.mktemp("own"), config) as running:
+        yield running.url
