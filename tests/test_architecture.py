@@ -21,6 +21,7 @@ ROWS = [
         "muxsim.npm",
         "muxsim.uv",
         "muxsim.guest",
+        "muxsim.boundary",
         "muxsim.limits",
         "muxsim.clock",
         "muxsim.access",
@@ -250,3 +251,31 @@ REAPS_WHAT_IT_SIGNALS = {"muxsim.supervise.guardian", "muxsim.install_cache"}
 def test_only_who_reaps_a_process_itself_signals_it_by_number_H19():
     by_number = {name for name in MODULES if attributes(name) & {"os.kill", "os.killpg", "signal.pthread_kill"}}
     assert by_number == REAPS_WHAT_IT_SIGNALS
+
+
+def test_only_the_boundary_makes_a_nursery_by_hand():
+    """What serves a block is a `background`, and what may fail alone a part of a boundary."""
+    by_hand = {name for name in MODULES if any(used.rpartition(".")[2] == "__aexit__" for used in attributes(name))}
+    assert by_hand == {"muxsim.boundary"}
+
+
+def test_the_pool_calls_what_is_optional_only_where_it_may_fail_alone():
+    """But for what only counts, and the block in which a session is opened, which is no part's."""
+    optional_methods = {
+        f"{owner.name}.{method.name}"
+        for name in ("muxsim.supervise.warm", "muxsim.supervise.zygotes")
+        for owner in MODULES[name].body
+        if isinstance(owner, ast.ClassDef)
+        for method in owner.body
+        if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef)
+        and any(ast.unparse(decorator).startswith("optional(") for decorator in method.decorator_list)
+    }
+    called = {
+        used for used in attributes("muxsim.supervise.pool") if used.startswith(("self._warm.", "self._zygotes."))
+    }
+    called = {used.replace("self._warm.", "Warm.").replace("self._zygotes.", "Zygotes.") for used in called}
+    not_behind = {
+        *("Warm.statistics", "Zygotes.statistics", "Warm.opening", "Warm.discard_soon"),
+        "Zygotes.spawn",  # which does without zygotes itself
+    }
+    assert called - optional_methods == not_behind

@@ -9,6 +9,7 @@ from typing import Final
 
 import trio
 
+from muxsim.boundary import open_boundary
 from muxsim.session.session import Session
 from muxsim.session.sessions import Sessions
 from muxsim.supervise.admission import MemoryReading
@@ -54,13 +55,7 @@ async def relieve(sessions: Sessions, pool: Pool, patience: float) -> None:
 @asynccontextmanager
 async def relieving(sessions: Sessions, pool: Pool, patience: float | None) -> AsyncIterator[None]:
     """`relieve` for the length of a block; a ``patience`` of None ends no session."""
-    service = trio.open_nursery()
-    nursery = await service.__aenter__()
-    if patience is not None:
-        nursery.start_soon(relieve, sessions, pool, patience)
-    try:
+    async with open_boundary() as boundary:
+        if patience is not None:
+            boundary.part("relief of memory").start_soon(relieve, sessions, pool, patience)
         yield
-    finally:
-        nursery.cancel_scope.cancel()
-        # Without the block's exception: the nursery serves, and must not wrap in a group what is not its own.
-        await service.__aexit__(None, None, None)

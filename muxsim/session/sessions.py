@@ -11,6 +11,7 @@ from typing import Any, Final, TypedDict, Unpack
 
 import trio
 
+from muxsim.boundary import background
 from muxsim.errors import Busy, SessionExists, UnknownEnvironment
 from muxsim.events import Events, SessionEvent, What
 from muxsim.session.session import Session
@@ -253,12 +254,10 @@ class _Progress:
 @asynccontextmanager
 async def open_sessions(pool: Pool, specs: Mapping[str, EnvSpec], events: Events) -> AsyncIterator[Sessions]:
     """Sessions for the length of a block; on the way out all are ended."""
-    service = trio.open_nursery()
-    sessions = Sessions(pool, specs, events, await service.__aenter__())
-    try:
-        yield sessions
-    finally:
-        with trio.CancelScope(shield=True):
-            await sessions.end_all("shutdown", "muxsim is shutting down")
-        # Without the block's exception: the nursery serves, and must not wrap in a group what is not its own.
-        await service.__aexit__(None, None, None)
+    async with background() as nursery:
+        sessions = Sessions(pool, specs, events, nursery)
+        try:
+            yield sessions
+        finally:
+            with trio.CancelScope(shield=True):
+                await sessions.end_all("shutdown", "muxsim is shutting down")

@@ -12,8 +12,11 @@ import types
 from importlib.machinery import SourceFileLoader
 from typing import Any, NamedTuple
 
-LEARNING = b"muxsim: learning\n"
-"""What a learner writes to its stdout just before the script begins."""
+TAG_BYTES = 16
+"""Of the tag that reports carry, which is twice as long in hexadecimal; nothing that is imported can guess it."""
+
+LEARNING = b"muxsim: learning %s\n"
+"""What a learner writes to its stdout just before the script begins, with the tag that came on its stdin."""
 
 
 class Program(NamedTuple):

@@ -9,7 +9,7 @@ It has one thread and imports only the standard library.
 Each packet is one JSON object whose `"kind"` names it:
 
     to the guardian                                          its answer
-    spawn {ref, argv, env, cwd, umask, confinement} + 3 fds  spawned {ref, pid} + pidfd, or failed {ref, stage, errno}
+    spawn {ref, argv, env, cwd, umask, confinement} + fds    spawned {ref, pid} + pidfd, or failed {ref, stage, errno}
     adopt {ref, pid, mark}                                   spawned {ref, pid} + pidfd, or failed {ref, stage, errno}
     remember {pid}                                           remembered {pid}
     signal {pid, signals}                                    none; goes to the child's process group
@@ -24,7 +24,8 @@ Each packet is one JSON object whose `"kind"` names it:
     no_new_privs  true: nothing it runs gains privileges (setuid, file capabilities)
     rlimits       {number of RLIMIT_*: [soft, hard]}
 
-`status` is what subprocess calls a returncode. The three descriptors become the child's 0, 1 and 2. A child that has
+`status` is what subprocess calls a returncode. The three descriptors become the child's 0, 1 and 2, and a fourth its
+`CHANNEL`. A child that has
 ended stays a zombie until `sweep`: its pid, which is its group's and its session's number too, belongs to nobody else
 for as long as anyone may still signal it.
 
@@ -46,6 +47,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from stat import S_ISREG
 from typing import Any, NamedTuple, NoReturn
 
 try:
@@ -82,6 +84,17 @@ PACKET_LIMIT = 32 * 1024
 
 DESCRIPTORS = 5
 """Most descriptors in one packet: three streams, one for what comes late, and a memfd."""
+
+CHANNEL = 3
+"""The descriptor of a child's channel: no standard one, which any library may read, write or close."""
+
+STREAMS = 3
+
+SHOWN = 200
+"""Bytes of one that cannot be read which an error shows."""
+
+LARGEST = 64 * 1024 * 1024
+"""Bytes of a message that travels in a memfd."""
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -148,8 +161,15 @@ def send(channel: socket.socket, packet: Packet) -> None:
     channel.sendmsg([packet.data], ancillary)
 
 
+class Unreadable(Exception):
+    """What came is no message. The channel still works."""
+
+
 def receive(channel: socket.socket) -> Received:
-    """The next message; BlockingIOError if there is none. The descriptors are the caller's, close-on-exec."""
+    """The next message; BlockingIOError if there is none. The descriptors are the caller's, close-on-exec.
+
+    Raises `Unreadable`, and has closed the descriptors then.
+    """
     room = socket.CMSG_LEN(DESCRIPTORS * array.array("i").itemsize)
     flags = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
     try:
@@ -163,12 +183,39 @@ def receive(channel: socket.socket) -> Received:
     complete = not seen & socket.MSG_CTRUNC
     if not data:
         return Received(None, list(fds), complete)
-    message: Message = json.loads(data)
-    if message["kind"] == "memfd" and complete:
-        with open(fds.pop(), "rb") as file:
-            file.seek(0)
-            message = json.load(file)
+    try:
+        if seen & socket.MSG_TRUNC:
+            raise Unreadable("it is longer than a packet may be")
+        message = decode(data)
+        if message["kind"] == "memfd" and complete:
+            message = decode(contents(fds.pop()))
+    except (ValueError, TypeError, LookupError, RecursionError, OSError) as error:
+        for fd in fds:
+            close(fd)
+        raise Unreadable(f"{error!r}: {data[:SHOWN]!r}") from error
+    except Unreadable:
+        for fd in fds:
+            close(fd)
+        raise
     return Received(message, list(fds), complete)
+
+
+def decode(data: bytes) -> Message:
+    message = json.loads(data)
+    if not isinstance(message, dict) or not isinstance(message.get("kind"), str):
+        raise TypeError("a message is an object with a kind")
+    return message
+
+
+def contents(memory: int) -> bytes:
+    """What is in a memfd, which is closed; nothing that reading could wait for, or that has no end."""
+    try:
+        found = os.fstat(memory)
+        if not S_ISREG(found.st_mode) or found.st_size > LARGEST:
+            raise ValueError("no file, or too large a one")
+        return os.pread(memory, found.st_size, 0)
+    finally:
+        close(memory)
 
 
 # --- looking at processes ---
@@ -330,8 +377,7 @@ def become(order: Message, fds: Sequence[int], report: int, parent: int) -> NoRe
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before the line above could tie us to it
             os._exit(127)
-        for target, fd in enumerate(fds):
-            os.dup2(fd, target)
+        report = give(fds, report)
         if order["umask"] is not None:
             os.umask(order["umask"])
         stage = "chdir"
@@ -346,6 +392,18 @@ def become(order: Message, fds: Sequence[int], report: int, parent: int) -> NoRe
         os.write(report, json.dumps([stage, number]).encode())
     finally:
         os._exit(127)
+
+
+def give(fds: Sequence[int], report: int) -> int:
+    """Make these the child's first descriptors; returns where the report's is now, which may be in the way."""
+    if report < len(fds):
+        report = os.dup(report)  # no exec has it, and those below are taken
+    for target, fd in enumerate(fds):
+        if fd == target:
+            os.set_inheritable(fd, True)
+        else:
+            os.dup2(fd, target)
+    return report
 
 
 class Unconfined(Exception):
@@ -591,6 +649,9 @@ class Guardian:
     # spawning
 
     def _spawn(self, order: Message, fds: Sequence[int]) -> None:
+        if len(fds) < STREAMS:
+            self._fail(order["ref"], "descriptors", errno.EBADF)
+            return
         try:
             pid, report = fork(order, fds)
         except OSError as error:

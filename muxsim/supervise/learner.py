@@ -3,8 +3,8 @@
     python [options] learner.py FILE COUNT PYTHON [options] SCRIPT ARGS…
 
 with the environment's own interpreter and, from the second one on, its command line; COUNT is that of its options. It
-writes `as_main.LEARNING` to stdout when nothing can go wrong any more, before the script begins, and then each name to
-FILE as it is looked for: so the file is right however the process ends.
+takes a tag from its stdin, and writes `as_main.LEARNING` to stdout when nothing can go wrong any more, before the
+script begins, and then each name to FILE as it is looked for: so the file is right however the process ends.
 """
 
 import sys
@@ -47,10 +47,11 @@ class Recorder:
 
 def main() -> as_main.Program:
     file, options, *argv = sys.argv[1:]
+    tag = os.read(0, 2 * as_main.TAG_BYTES)  # written at once, and so here at once
     with open(file, "a", encoding="utf-8"):
         pass  # if it cannot be written, this fails before anything of the script's has run
     program = as_main.become(argv, int(options), MAIN_NAMES)
-    os.write(1, as_main.LEARNING)
+    os.write(1, as_main.LEARNING % tag)
     sys.meta_path.insert(0, Recorder(file))
     return program
 

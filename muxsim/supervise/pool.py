@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import trio
 
+from muxsim.boundary import open_boundary
 from muxsim.config import ServerSettings
 from muxsim.errors import Busy, StartError, TooMuch
 from muxsim.limits import OPENS
@@ -29,8 +30,8 @@ from muxsim.supervise.memory import MemoryMeter
 from muxsim.supervise.packages import Packages
 from muxsim.supervise.process import AT_ONCE, Launcher, LauncherStatistics, Process, ProcessStartError
 from muxsim.supervise.slots import SlotStatistics
-from muxsim.supervise.warm import LaunchIn, Taken, Warm, open_warm
-from muxsim.supervise.zygotes import Zygotes, ZygoteStatistics, open_zygotes
+from muxsim.supervise.warm import LaunchIn, Taken, Warm, warm_behind
+from muxsim.supervise.zygotes import Zygotes, ZygoteStatistics, zygotes_behind
 from transports.interfaces import Bell, Watch
 
 # What a process cannot be started for that is the machine's fault, and may be over soon.
@@ -414,9 +415,10 @@ async def open_pool(
                 packages = Packages()
                 async with (
                     Launcher.open(folder=str(root), cgroup=enclosures.cgroup) as launcher,
-                    open_zygotes(launcher, root, enabled=several) as zygotes,
-                    open_warm(launcher, zygotes, enclosures, packages, root) as warm,
+                    open_boundary() as boundary,
                 ):
+                    zygotes = zygotes_behind(boundary, launcher, root, enabled=several)
+                    warm = warm_behind(boundary, launcher, zygotes, enclosures, packages, root)
                     yield Pool(launcher, enclosures, capacity, meter, root, watch, packages, warm, zygotes)
         finally:
             with trio.CancelScope(shield=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import math
 import os
 import resource
@@ -24,6 +25,7 @@ from typing import Literal
 
 import trio
 
+from muxsim.boundary import background
 from muxsim.supervise import guardian as wire
 from muxsim.supervise import strays
 
@@ -36,11 +38,19 @@ GUARDIAN_EXIT_LIMIT = 3.0
 RESEND_PAUSE = 0.01
 """Seconds until a message is sent again that the kernel had no memory for."""
 
+READ_AT_ONCE = 64
+"""Answers of the guardian that are taken before others have their turn."""
+
+MOST_COMPLAINTS = 10
+"""How many answers that make no sense the log shows."""
+
 DEATH_LIMIT = 1.0
 """Seconds for a process to be gone after SIGKILL before its exit is reported without having been seen."""
 
 
-Stream = Literal["stdin", "stdout", "stderr"]
+_log = logging.getLogger(__name__)
+
+Stream = Literal["stdin", "stdout", "stderr", "channel"]
 
 Fork = Callable[[str, tuple[int, ...]], Awaitable[int]]
 """Makes a process with this mark and these streams, which it takes over, and returns its pid."""
@@ -139,7 +149,8 @@ class Process:
     """A running child, or one that has ended; made by `Launcher.spawn`, and its spawner's to `end`.
 
     `stdin`, `stdout` and `stderr` are our ends of its pipes: non-blocking descriptors, closed by this object unless
-    they are handed over (-1 afterwards). Who waits on one when it is closed gets trio.ClosedResourceError.
+    they are handed over (-1 afterwards). Who waits on one when it is closed gets trio.ClosedResourceError. `channel`,
+    which is -1 unless it was asked for, is such an end too: of its descriptor `guardian.CHANNEL`.
     """
 
     def __init__(self, guardian: _Guardian, pid: int, pidfd: int, start: _Start) -> None:
@@ -147,7 +158,7 @@ class Process:
         self.session = start.session
         self.mark = start.mark
         self.returncode: int | None = None
-        self.stdin, self.stdout, self.stderr = start.pipes
+        self.stdin, self.stdout, self.stderr, self.channel = start.pipes
         self._guardian = guardian
         self._pidfd = pidfd
         self._close_stdin: Callable[[], None] | None = None
@@ -272,7 +283,8 @@ class Process:
             self.send_signal(signal.SIGKILL)
             self._set_exited(-signal.SIGKILL)
         self._guardian.forget(self, swept=self._swept.is_set())
-        self.stdin, self.stdout, self.stderr = map(_close_end, (self.stdin, self.stdout, self.stderr))
+        ends = self.stdin, self.stdout, self.stderr, self.channel
+        self.stdin, self.stdout, self.stderr, self.channel = map(_close_end, ends)
         wire.close(self._pidfd)
         self._pidfd = -1
         self._ended.set()
@@ -296,7 +308,7 @@ class _Start:
     """A spawn or an adoption in flight, which has no command. Settled when it has a process or an error."""
 
     def __init__(
-        self, number: int, mark: str, command: Command | None, session: str, pipes: tuple[int, int, int]
+        self, number: int, mark: str, command: Command | None, session: str, pipes: tuple[int, int, int, int]
     ) -> None:
         self.number = number
         self.mark = mark
@@ -314,7 +326,8 @@ class _Start:
 
     def close(self) -> None:
         for fd in self.pipes:
-            wire.close(fd)
+            if fd >= 0:
+                wire.close(fd)
 
     def fail(self, number: int, stage: str) -> None:
         self.close()
@@ -338,6 +351,7 @@ class _Guardian:
         self._stalled = trio.Event()
         self._resend_after = -math.inf
         self._reading = trio.CancelScope()
+        self._nonsense = 0
         self._answers: dict[str, Callable[[wire.Message, list[int]], None]] = {
             "spawned": self._on_spawned,
             "failed": self._on_failed,
@@ -500,9 +514,31 @@ class _Guardian:
         while True:
             await trio.lowlevel.wait_readable(self._channel)
             with contextlib.suppress(BlockingIOError):
-                while (received := wire.receive(self._channel)).message is not None:
-                    self._answers[received.message["kind"]](received.message, received.fds)
-                return
+                for _ in range(READ_AT_ONCE):
+                    if not self._read_one():
+                        return
+
+    def _read_one(self) -> bool:
+        """Take one answer; False at the end of the channel. What makes no sense is for nobody, and ends nobody."""
+        try:
+            received = wire.receive(self._channel)
+        except wire.Unreadable as error:
+            self._complain(error)
+            return True
+        if received.message is None:
+            return False
+        try:
+            self._answers[received.message["kind"]](received.message, received.fds)
+        except Exception as error:  # of all that wait only one is not told, and its time will be over
+            self._complain(error)
+        for fd in received.fds:  # that nobody has taken
+            wire.close(fd)
+        return True
+
+    def _complain(self, error: Exception) -> None:
+        self._nonsense += 1
+        if self._nonsense <= MOST_COMPLAINTS:
+            _log.error("muxsim's helper process %d said what cannot be understood", self.pid, exc_info=error)
 
     # its answers
 
@@ -512,7 +548,7 @@ class _Guardian:
             self._post(wire.pack({"kind": "sweep", "pid": message["pid"]}))
             start.fail(errno.EMFILE, "descriptors")
             return
-        process = Process(self, message["pid"], fds[0], start)
+        process = Process(self, message["pid"], fds.pop(0), start)
         self.processes[process.pid] = process
         self._counts.spawned += 1
         start.succeed(process)
@@ -610,22 +646,20 @@ class Launcher:
         `python` runs the guardian. Processes not yet ended are, all at once, within `end_times`. If nobody is left
         to do so but the guardian, `folder` is removed then, and `cgroup`, a pool's group with those of its sessions.
         """
-        service = trio.open_nursery()
-        launcher = cls(await service.__aenter__(), python, end_times, wire.Estate(folder, cgroup))
-        try:
-            launcher._guardian()
-            yield launcher
-        finally:
-            with trio.CancelScope(shield=True):
-                await launcher._close()
-            # Without the block's exception: the nursery serves, and must not wrap in a group what is not its own.
-            await service.__aexit__(None, None, None)
+        async with background() as nursery:
+            launcher = cls(nursery, python, end_times, wire.Estate(folder, cgroup))
+            try:
+                launcher._guardian()
+                yield launcher
+            finally:
+                with trio.CancelScope(shield=True):
+                    await launcher._close()
 
     @trio.lowlevel.enable_ki_protection
     async def spawn(self, command: Command, *, session: str, channel: bool = False) -> Process:
         """Start `command`; many may be in flight at once. Returns once the program itself runs.
 
-        With `channel` its stdin is not a pipe but a SOCK_SEQPACKET socket, for messages both ways. Raises
+        With `channel` it has a SOCK_SEQPACKET socket beside its pipes, for messages both ways. Raises
         ProcessStartError, and then, as when cancelled, leaves neither a child nor a descriptor.
         """
         try:
@@ -731,17 +765,20 @@ def _start_guardian(python: str, token: str, estate: wire.Estate, channel: socke
     )
 
 
-def _open_pipes(*, channel: bool = False) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """Pipes for stdin, stdout and stderr: the child's ends and ours, which do not block. All or none."""
+def _open_pipes(*, channel: bool = False) -> tuple[tuple[int, ...], tuple[int, int, int, int]]:
+    """Pipes for stdin, stdout and stderr, and a channel, or -1: the child's ends and ours, which do not block.
+
+    All or none.
+    """
     fds: list[int] = []
     with all_or_none(fds):
-        fds += _open_channel() if channel else os.pipe2(os.O_CLOEXEC)
-        for _ in range(2):
+        for _ in range(3):
             fds += os.pipe2(os.O_CLOEXEC)
-        ours = (fds[1], fds[2], fds[4])
+        fds += _open_channel() if channel else ()
+        theirs, ours = (fds[0], fds[3], fds[5], *fds[6:7]), (fds[1], fds[2], fds[4], *fds[7:])
         for fd in ours:
             os.set_blocking(fd, False)
-    return (fds[0], fds[3], fds[5]), ours
+    return theirs, (ours[0], ours[1], ours[2], ours[3] if channel else -1)
 
 
 @contextmanager

@@ -6,24 +6,29 @@ What to fill, use and give up next is decided in slots.py, and how a slot of an 
 from __future__ import annotations
 
 import contextlib
-import json
+import hmac
 import logging
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol
+from types import NoneType
+from typing import Final, Protocol
 
+import msgspec
 import trio
 
+from muxsim.boundary import Boundary, Part, optional
 from muxsim.errors import StartError
 from muxsim.install_cache import cache_folder
 from muxsim.spec import EnvSpec, Launch
 from muxsim.supervise import descriptors
+from muxsim.supervise.as_main import TAG_BYTES
 from muxsim.supervise.enclosure import Enclosure, Enclosures
 from muxsim.supervise.packages import Packages
 from muxsim.supervise.prepared import Late, Prepared
@@ -93,7 +98,7 @@ class _NoFork(_NotYet):
 
 
 class Warm:
-    """Keeps slots for the environments that want them. Open it with `open_warm`."""
+    """Keeps slots for the environments that want them. Made by `warm_behind`."""
 
     def __init__(
         self,
@@ -102,14 +107,16 @@ class Warm:
         enclosures: Enclosures,
         packages: Packages,
         root: Path,
-        nursery: trio.Nursery,
+        boundary: Boundary,
     ) -> None:
         self._launcher = launcher
         self._zygotes = zygotes
         self._enclosures = enclosures
         self._packages = packages
         self._root = root
-        self._nursery = nursery
+        self.part = boundary.part("all warm slots", self._let_go)
+        self._boundary = boundary
+        self._parts: dict[str, Part] = {}
         self._environ = dict(os.environ)
         self._compile_cache = str(cache_folder(self._environ) / "node")
         self._specs: dict[str, EnvSpec] = {}
@@ -130,6 +137,7 @@ class Warm:
         """By environment; those that want slots."""
         return self._slots.statistics()
 
+    @optional(NoneType)
     def keep(self, specs: Collection[EnvSpec], *, has_room: Callable[[], bool]) -> None:
         """Keep as many slots as each of these wants, from now on, and none for others.
 
@@ -141,11 +149,12 @@ class Warm:
         for name in self._specs.keys() | wanted.keys():
             if self._specs.get(name) != wanted.get(name):
                 self._outdated(name)
-            self._slots.want(name, counts.get(name, 0))
+                self._parts[name] = self.part.part(f"warm slots of environment {name}", partial(self._give_up_on, name))
+            self._slots.want(name, 0 if self._parts[name].is_off else counts.get(name, 0))
         self._specs = wanted
         if wanted and not self._is_running:
             self._is_running = True
-            self._nursery.start_soon(self._run)
+            self.part.start_soon(self._run)
         self._changed.set()
 
     @contextmanager
@@ -156,13 +165,19 @@ class Warm:
             yield
         finally:
             self._opening -= 1
-            self._slots.opened(trio.current_time())
-            self._changed.set()
+            self._opened()
 
+    @optional(NoneType)
+    def _opened(self) -> None:
+        self._slots.opened(trio.current_time())
+        self._changed.set()
+
+    @optional(bool)
     def is_ready(self, name: str) -> bool:
         """Whether a slot of this environment waits."""
         return self._slots.waiting(name) is not None
 
+    @optional(NoneType, passing=(ProcessStartError,))
     async def take(self, spec: EnvSpec, launch_in: LaunchIn) -> Taken | None:
         """A process that has become a session of this prepared spec; None if none was ready."""
         while (number := self._slots.oldest(spec.name)) is not None:
@@ -187,6 +202,7 @@ class Warm:
                     return taken
         return None
 
+    @optional(NoneType)
     def take_now(self, spec: EnvSpec, launch_in: LaunchIn) -> Taken | None:
         """As `take`, if that need not wait and the first slot will do; else None, and nothing has happened."""
         number = self._slots.waiting(spec.name)
@@ -209,8 +225,9 @@ class Warm:
 
     def discard_soon(self, taken: Taken) -> None:
         """End what was taken, in the background: it cannot be used after all."""
-        self._nursery.start_soon(_dispose, taken, AT_ONCE)
+        self._boundary.part(f"the end of process {taken.process.pid}").start_soon(_dispose, taken, AT_ONCE)
 
+    @optional(int)
     async def give_up(self) -> int:
         """End what waits, for the machine is short of something, and fill nothing for a while; returns how many."""
         numbers = self._slots.give_up(trio.current_time())
@@ -228,6 +245,15 @@ class Warm:
             return spec.warm
         return default_slots(spec, self._environ) if self._zygotes.enabled else 0
 
+    def _let_go(self) -> None:
+        self._zygotes.on_ready = lambda _: None
+
+    def _give_up_on(self, name: str) -> None:
+        """Of this environment there are no slots any more, and none is on its way: others may start theirs."""
+        self._outdated(name)
+        self._slots.want(name, 0)
+
+    @optional(NoneType)
     def _resume(self, name: str) -> None:
         self._slots.resume(name)
         self._changed.set()
@@ -241,7 +267,7 @@ class Warm:
             for name in step.fill:
                 number = self._slots.begin(name, now)
                 scope = self._scopes[number] = trio.CancelScope()
-                self._nursery.start_soon(self._hold, self._specs[name], number, scope)
+                self._parts[name].start_soon(self._hold, self._specs[name], number, scope)
             with trio.move_on_at(step.again):
                 await self._changed.wait()
 
@@ -263,22 +289,27 @@ class Warm:
 
     async def _hold(self, spec: EnvSpec, number: int, scope: trio.CancelScope) -> None:
         """The life of one slot: from its start until it is used or ended, which cancels ``scope``."""
-        with scope:
-            try:
-                await trio.lowlevel.checkpoint()
-                slot = await self._start_in_time(spec, number)
-            except (_Withdrawn, _NotYet, NotWarm, StartError, OSError) as reason:
-                if not scope.cancel_called:
-                    self._not_started(spec, number, reason)
+        try:
+            with scope:
+                await self._hold_until_used(spec, number, scope)
+        finally:
+            del self._scopes[number]
+            self._changed.set()
+
+    async def _hold_until_used(self, spec: EnvSpec, number: int, scope: trio.CancelScope) -> None:
+        try:
+            await trio.lowlevel.checkpoint()
+            slot = await self._start_in_time(spec, number)
+        except (_Withdrawn, _NotYet, NotWarm, StartError, OSError) as reason:
+            if not scope.cancel_called:
+                self._not_started(spec, number, reason)
+        else:
+            if scope.cancel_called:
+                await self._discard(slot)
             else:
-                if scope.cancel_called:
-                    await self._discard(slot)
-                else:
-                    self._slots.ready(number, trio.current_time())
-                    self._waiting[number] = slot
-                    await self._watch(slot)
-        del self._scopes[number]
-        self._changed.set()
+                self._slots.ready(number, trio.current_time())
+                self._waiting[number] = slot
+                await self._watch(slot)
 
     def _not_started(self, spec: EnvSpec, number: int, reason: Exception) -> None:
         match reason:
@@ -338,27 +369,37 @@ class Warm:
         try:
             files = watched_files(launch.argv) + start.files
             if start.kind is Kind.NODE:
-                files += await self._report(process, spec, skip)
+                files += await self._report(process, making.tag, spec, skip)
             slot.files, slot.stamps = files, fingerprint(files)
         except BaseException:
             await self._discard(slot)
             raise
         return slot
 
-    async def _report(self, process: Process, spec: EnvSpec, skipped: tuple[str, ...]) -> tuple[str, ...]:
+    async def _report(self, process: Process, tag: str, spec: EnvSpec, skipped: tuple[str, ...]) -> tuple[str, ...]:
         """Wait until a node has loaded what it can; returns the files of the package."""
-        report = await _read_report(process)
-        if (why := report.get("refused")) is not None:
-            raise NotWarm(why)
-        if (module := report.get("skip")) is not None:
+        report = await _read_report(process, tag)
+        if report.refused is not None:
+            raise NotWarm(report.refused)
+        if (module := report.skip) is not None:
             if module in skipped or len(skipped) >= _LEFT_OUT_LIMIT:
-                raise NotWarm(f"{module} reads {report['reads']} while it loads")
+                raise NotWarm(f"{module} reads {report.reads} while it loads")
             left_out = self._left_out.get(spec.name, ())
             if module not in left_out:  # another slot may have found it in the meantime
                 self._left_out[spec.name] = (*left_out, module)
-                _log.info("environment %s: slots load all but %s, which reads %s", spec.name, module, report["reads"])
+                _log.info("environment %s: slots load all but %s, which reads %s", spec.name, module, report.reads)
             raise _Withdrawn
-        return tuple(report["files"])
+        return report.files
+
+
+class _Report(msgspec.Struct):
+    """What a waiting node says of itself, see warm_node.cjs."""
+
+    tag: str
+    files: tuple[str, ...] = ()
+    skip: str | None = None
+    reads: str = ""
+    refused: str | None = None
 
 
 @dataclass
@@ -371,6 +412,8 @@ class _Making:
     start: WarmStart
     prepared: Prepared | None = None
     """What waits for an order."""
+    tag: str = field(default_factory=lambda: secrets.token_hex(TAG_BYTES))
+    """What a node's report carries."""
 
     async def spawn(self, command: Command) -> Process:
         session = secrets.token_hex(8)
@@ -378,7 +421,10 @@ class _Making:
             case Kind.WHOLE:
                 return await self.launcher.spawn(command, session=session)
             case Kind.NODE:
-                self.prepared = Prepared(await self.launcher.spawn(command, session=session))
+                process = await self.launcher.spawn(command, session=session)
+                self.prepared = Prepared(process)
+                with contextlib.suppress(OSError):  # it has ended, which is told of
+                    os.write(process.stdin, self.tag.encode())
             case kind:
                 late = kind is Kind.AHEAD
                 self.prepared = await self.zygotes.prepare(self.spec, command, session=session, late=late)
@@ -407,21 +453,28 @@ async def _dispose(taken: Taken, times: EndTimes) -> None:
         await _remove(taken.workspace)
 
 
-async def _read_report(process: Process) -> dict[str, Any]:
+async def _read_report(process: Process, tag: str) -> _Report:
     """The line that a waiting node says of itself; what modules may have printed before is left out."""
-    data = b""
-    while len(data) < _REPORT_LIMIT:
+    partial_line = b""
+    left = _REPORT_LIMIT
+    while left > 0:
         await trio.lowlevel.wait_readable(process.stdout)
-        new = os.read(process.stdout, _REPORT_LIMIT)
+        new = os.read(process.stdout, left)
         if not new:
             await process.wait()
             raise StartError(_last_words(process))
-        data += new
-        *lines, _ = data.split(b"\n")
+        left -= len(new)
+        *lines, rest = new.split(b"\n")
+        if not lines:
+            partial_line += rest
+            continue
+        lines[0] = partial_line + lines[0]
+        partial_line = rest
         for line in lines:
-            with contextlib.suppress(ValueError):
-                report = json.loads(line)
-                if isinstance(report, dict) and report.keys() & {"ready", "skip", "refused"}:
+            # Any library may print lines of JSON, with any key.
+            with contextlib.suppress(msgspec.MsgspecError, RecursionError, ValueError):
+                report = msgspec.json.decode(line, type=_Report)
+                if hmac.compare_digest(report.tag.encode(), tag.encode()):
                     return report
     raise StartError("its modules print without end while they load")
 
@@ -452,16 +505,13 @@ async def _remove(folder: Path) -> None:
         await trio.to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
-@asynccontextmanager
-async def open_warm(
-    launcher: Launcher, zygotes: Zygotes, enclosures: Enclosures, packages: Packages, root: Path
-) -> AsyncIterator[Warm]:
-    """Warm slots for the length of a block, after which none is left; their folders are made in ``root``."""
-    service = trio.open_nursery()
-    nursery = await service.__aenter__()
-    try:
-        yield Warm(launcher, zygotes, enclosures, packages, root, nursery)
-    finally:
-        nursery.cancel_scope.cancel()
-        # Without the block's exception: the nursery serves, and must not wrap in a group what is not its own.
-        await service.__aexit__(None, None, None)
+def warm_behind(
+    boundary: Boundary,
+    launcher: Launcher,
+    zygotes: Zygotes,
+    enclosures: Enclosures,
+    packages: Packages,
+    root: Path,
+) -> Warm:
+    """Warm slots, none of which outlives the boundary; their folders are made in ``root``."""
+    return Warm(launcher, zygotes, enclosures, packages, root, boundary)

@@ -3,8 +3,9 @@
 //
 //   {"entry": path, "at": index, "late": [names], "lateCwd": bool, "skip": [module keys], "compileCache": folder or ""}
 //
-// It writes one line of JSON to stdout, {"ready": true, "files": […]}, {"skip": key, "reads": what} (start another one
-// that leaves this module out) or {"refused": why}, and in the first case takes its order from stdin: four bytes, the
+// It takes a tag of 32 bytes from stdin, which no module can guess, and writes one line of JSON with that "tag" to stdout:
+// {"files": […]} when it is ready, {"skip": key, "reads": what} (start another one that leaves this module out) or
+// {"refused": why}. In the first case it takes its order from stdin: four bytes, the
 // length, most significant first, and JSON {"argv": […], "env": {…}, "cwd": …, "umask": number or null}, whose argv is the
 // whole command line, with the entry at index `at`. Not a byte more is read. From then on it is what that command line
 // would be.
@@ -277,8 +278,14 @@ function importFrom(file, specifier) {
 
 // ---- the order ----
 
+const TAG_SIZE = 32;
+
+/** What reports carry; taken before any module of the environment's is loaded. */
+let tag = '';
+
 function say(message) {
-  fs.writeSync(1, `${JSON.stringify(message)}\n`);
+  // On a line of its own, whatever a module has begun to print.
+  fs.writeSync(1, `\n${JSON.stringify({ tag, ...message })}\n`);
 }
 
 /** Reads so many bytes and no more; null at the end of stdin: nobody will ever ask. */
@@ -333,6 +340,7 @@ async function wait() {
   const plan = JSON.parse(process.argv[2]);
   // Another description of the same pipe: a module may make stdin non-blocking, and reading must wait all the same.
   const orders = fs.openSync('/proc/self/fd/0', 'r');
+  tag = String(readExactly(orders, TAG_SIZE) ?? process.exit(0));
   if (plan.compileCache) Module.enableCompileCache?.(plan.compileCache);
   const entry = fs.realpathSync(plan.entry);
   const kind = kindOf(entry);
@@ -350,7 +358,7 @@ async function wait() {
   watch.end();
   Module.flushCompileCache?.();
 
-  say({ ready: true, files });
+  say({ files });
   const order = readOrder(orders);
   fs.closeSync(orders);
   if (order === null) process.exit(0);

@@ -1,10 +1,11 @@
 """The zygote: imports what an environment imports, once, and forks a backend for each session.
 
-    python [options] zygote.py RECIPE
+    python [options] zygote.py
 
-with the environment's own interpreter, which need not have muxsim, and its options; standard library only. RECIPE is a
-JSON file, see `Recipe`. `muxsim.supervise.zygotes` starts it. Its stdin is a SOCK_SEQPACKET socket, with the packets of
-guardian.py:
+with the environment's own interpreter, which need not have muxsim, and its options; standard library only.
+`muxsim.supervise.zygotes` starts it. Its descriptor `guardian.CHANNEL` is a SOCK_SEQPACKET socket, with the packets of
+guardian.py. The first that comes is its recipe, see `Recipe`. All that it says carries the tag of that, which nothing
+that it imports can guess:
 
     from the zygote                          to it, and its answer
     importing {module}                       fork {ref, mark, confinement, early} + 3 or 4 fds
@@ -75,6 +76,9 @@ class Culprit(Exception):
 class Recipe(NamedTuple):
     """What a zygote is for."""
 
+    tag: str
+    """What its reports carry."""
+
     words: list[str]
     """The environment's command line after the interpreter's options: a script's path, or -m and a module."""
 
@@ -118,6 +122,7 @@ class Importer:
         self._recipe = recipe
         self._folder = folder
         self._tell = tell
+        self._pid = os.getpid()
         self._descriptors = self._open_descriptors()
         self._own_package = recipe.words[1].partition(".")[0] if recipe.words[0] == "-m" else None
 
@@ -157,6 +162,7 @@ class Importer:
         self._tell({"kind": "importing", "module": name})
         try:
             importlib.import_module(name)
+            self._end_copies()
         except BaseException as error:  # what a module can raise is without end
             # One that the script has not found either is no fault, unless a half of it is here now: when it is tried
             # again, that would not be the same.
@@ -164,6 +170,11 @@ class Importer:
             if half or name in self._recipe.preload or not isinstance(error, ImportError):
                 raise Culprit(name, f"cannot be imported: {type(error).__name__}: {error}") from error
         self._check(name, before)
+
+    def _end_copies(self) -> None:
+        """Of a module that forks, and goes on in the copy: there is one zygote."""
+        if os.getpid() != self._pid:
+            os._exit(0)
 
     def _check(self, name: str, before: set[str]) -> None:
         if self._environment.wanted:
@@ -177,6 +188,8 @@ class Importer:
     def _check_process(self, name: str) -> None:
         if not single_threaded():
             raise Culprit(name, "starts a thread when it is imported")
+        if self._descriptors - self._open_descriptors():
+            raise Culprit(name, "closes a descriptor that it has not opened when it is imported")
         if more := self._open_descriptors() - self._descriptors:
             gc.collect()  # it may only have been slow to close it
             if more := self._open_descriptors() - self._descriptors:
@@ -357,11 +370,11 @@ class Randomness:
 class Zygote:
     """One thread, blocked in poll but while it forks."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, channel: socket.socket) -> None:
         self._recipe = recipe
         self._guardian_pid = os.getppid()
         self._mark_address = self._find_mark()
-        self._channel = socket.socket(fileno=0)
+        self._channel = channel
         self._randomness = Randomness()
         self._script = None if recipe.words[0] == "-m" else recipe.words[0]
         self._code: types.CodeType | None = None
@@ -412,7 +425,7 @@ class Zygote:
 
     def _serve(self) -> as_main.Program:
         poll = select.poll()
-        poll.register(0, select.POLLIN)
+        poll.register(self._channel, select.POLLIN)
         while True:
             poll.poll()
             try:
@@ -434,7 +447,7 @@ class Zygote:
         if fault := self._freshness.fault():
             self._tell({"kind": "stale", "ref": order["ref"], "why": fault})
             os._exit(0)
-        if not complete:
+        if not complete or len(fds) < guardian.STREAMS:
             self._fail(order, "descriptors", errno.EMFILE)
             return None
         self._compile()
@@ -488,7 +501,7 @@ class Zygote:
             os._exit(1)
 
     def _become(self, fds: list[int], *, early: bool) -> as_main.Program:
-        self._channel.detach()
+        self._channel.close()
         for target, fd in enumerate(fds[:3]):
             os.dup2(fd, target)
         for fd in fds[:3]:
@@ -539,7 +552,7 @@ class Zygote:
 
     def _tell(self, message: dict[str, Any]) -> None:
         try:
-            guardian.send(self._channel, guardian.pack(message))
+            guardian.send(self._channel, guardian.pack({**message, "tag": self._recipe.tag}))
         except OSError:
             os._exit(0)  # the launcher is gone
 
@@ -594,9 +607,13 @@ def read_exactly(count: int) -> bytes:
 
 
 def main() -> as_main.Program:
-    with open(sys.argv[1], encoding="utf-8") as file:
-        recipe = Recipe(**json.load(file))
-    return Zygote(recipe).run()
+    channel = socket.socket(fileno=guardian.CHANNEL)
+    channel.set_inheritable(False)
+    select.select([channel], [], [])
+    recipe = guardian.receive(channel).message
+    if recipe is None:
+        os._exit(0)
+    return Zygote(Recipe(**{name: recipe[name] for name in Recipe._fields}), channel).run()
 
 
 if __name__ == "__main__":

@@ -10,25 +10,27 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import json
 import logging
 import math
 import os
+import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from types import NoneType
+from typing import Annotated, Any, Final
 from weakref import WeakKeyDictionary
 
+import msgspec
 import trio
 
+from muxsim.boundary import Boundary, Part, optional
 from muxsim.install_cache import cache_folder
 from muxsim.spec import EnvSpec
 from muxsim.supervise import guardian as wire
-from muxsim.supervise.as_main import LEARNING
+from muxsim.supervise.as_main import LEARNING, TAG_BYTES
 from muxsim.supervise.forkable import Forkable, forkable
 from muxsim.supervise.learned import Learned, LearnedModules, key_of, read_names, script_stamp
 from muxsim.supervise.prepared import Prepared
@@ -63,6 +65,11 @@ MOST_STUDIES: Final = 6
 
 _HERE = Path(__file__).parent
 _STDERR_KEPT = 2000
+_SHOWN = 200
+# Reads until the word of a learner is there, before which a `.pth` file, say, may have printed.
+_MOST_NOISE = 10_000
+# Of pids and errnos: a C int.
+_LARGEST_NUMBER = 2**31 - 1
 
 _log = logging.getLogger(__name__)
 
@@ -101,6 +108,47 @@ class ZygoteFailed(Exception):
         self.culprit = culprit
 
 
+class Nonsense(Exception):
+    """What came over a zygote's channel is no report of the zygote's."""
+
+
+class Importing(msgspec.Struct, tag_field="kind", tag="importing"):
+    module: str
+
+
+class Ready(msgspec.Struct, tag_field="kind", tag="ready"):
+    modules: int
+
+
+class FoundUnfit(msgspec.Struct, tag_field="kind", tag="culprit"):
+    module: str
+    why: str
+
+
+class Refused(msgspec.Struct, tag_field="kind", tag="refused"):
+    why: str
+
+
+class Stale(msgspec.Struct, tag_field="kind", tag="stale"):
+    ref: int
+    why: str
+
+
+class Forked(msgspec.Struct, tag_field="kind", tag="forked"):
+    ref: int
+    pid: Annotated[int, msgspec.Meta(gt=0, le=_LARGEST_NUMBER)]
+
+
+class Failed(msgspec.Struct, tag_field="kind", tag="failed"):
+    ref: int
+    stage: str
+    errno: Annotated[int, msgspec.Meta(ge=0, le=_LARGEST_NUMBER)] | None
+
+
+Report = Importing | Ready | FoundUnfit | Refused | Stale | Forked | Failed
+"""What a zygote says, see zygote.py."""
+
+
 @dataclass
 class _Answer:
     settled: trio.Event = field(default_factory=trio.Event)
@@ -116,9 +164,8 @@ def rest_after(failures: int) -> float:
 class Zygote:
     """One zygote process. `run` follows it to its end."""
 
-    def __init__(self, launcher: Launcher, process: Process, recipe: Path) -> None:
+    def __init__(self, launcher: Launcher, process: Process, tag: str) -> None:
         self.process = process
-        self.recipe = recipe
         self.began = trio.current_time()
         self.forks = 0
         self.studies = 0
@@ -129,12 +176,14 @@ class Zygote:
         self.culprit: str | None = None
         self._launcher = launcher
         self._importing: str | None = None
-        self._channel = socket.socket(fileno=process.stdin)
+        self._tag = tag
+        self._channel = socket.socket(fileno=process.channel)
         self._answers: dict[int, _Answer] = {}
         self._next_ref = 0
         self._progress = trio.current_time()
         self._said = b""
-        process.hand_over("stdin", close_stdin=self._close)
+        process.hand_over("channel")
+        process.close_stdin()
 
     def __repr__(self) -> str:
         state = "gone" if self.gone.is_set() else "ready" if self.ready.is_set() else f"importing {self._importing}"
@@ -160,6 +209,14 @@ class Zygote:
             with trio.CancelScope(shield=True):
                 returncode = await self.process.end(AT_ONCE)
             self._bury(returncode)
+
+    def instruct(self, recipe: Mapping[str, Any]) -> None:
+        """Tell it what it is for, which is all that it waits for. Raises OSError."""
+        packet = wire.pack({"kind": "recipe", "tag": self._tag, **recipe})
+        try:
+            wire.send(self._channel, packet)
+        finally:
+            packet.close()
 
     async def retire(self) -> None:
         """Let it finish what was asked of it, and exit."""
@@ -282,30 +339,42 @@ class Zygote:
             self._hear(received.message)
 
     def _hear_the_rest(self) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, wire.Unreadable, Nonsense):  # it has ended in any case
             while (received := wire.receive(self._channel)).message is not None:
+                for fd in received.fds:
+                    os.close(fd)
                 self._hear(received.message)
 
     def _hear(self, message: wire.Message) -> None:
-        kind = message["kind"]
-        if kind == "importing":
-            self._importing = message["module"]
-        elif kind == "ready":
-            self._importing = None
-            self.ready.set()
-        elif kind == "culprit":
-            self.why, self.culprit = message["why"], message["module"]
-        elif kind == "refused":
-            self.why = message["why"]
-        elif kind == "stale":
-            self.why, self.stale = message["why"], True
-            self._settle(message["ref"], error=ZygoteFailed(self.why))
-        elif kind == "forked":
-            self._settle(message["ref"], pid=message["pid"])
-        elif kind == "failed":
-            number = message["errno"] or errno.EAGAIN
-            why = f"could not fork ({message['stage']}): {os.strerror(number)}"
-            self._settle(message["ref"], error=ProcessStartError(number, message["stage"], why))
+        """Take one report. Raises `Nonsense` for what is none: whoever says it is no use as a zygote."""
+        if message.pop("tag", None) != self._tag:
+            raise Nonsense(f"something in {self!r} that is not the zygote has said {str(message)[:_SHOWN]}")
+        try:
+            report = msgspec.convert(message, type=Report)
+        except msgspec.ValidationError as error:
+            raise Nonsense(f"{self!r} has said {str(message)[:_SHOWN]}: {error}") from None
+        self._take(report)
+
+    def _take(self, report: Report) -> None:
+        match report:
+            case Importing(module):
+                self._importing = module
+            case Ready():
+                self._importing = None
+                self.ready.set()
+            case FoundUnfit(module, why):
+                self.why, self.culprit = why, module
+            case Refused(why):
+                self.why = why
+            case Stale(ref, why):
+                self.why, self.stale = why, True
+                self._settle(ref, error=ZygoteFailed(why))
+            case Forked(ref, pid):
+                self._settle(ref, pid=pid)
+            case Failed(ref, stage, number):
+                number = number or errno.EAGAIN
+                why = f"could not fork ({stage}): {os.strerror(number)}"
+                self._settle(ref, error=ProcessStartError(number, stage, why))
 
     def _settle(self, ref: int, *, pid: int = 0, error: Exception | None = None) -> None:
         self._progress = trio.current_time()
@@ -346,6 +415,7 @@ class Keeper:
 
     def __init__(self, env: str, program: Forkable, owner: Zygotes) -> None:
         self.env = env
+        self.part = owner.part.part(f"the zygote of environment {env}", self.retire)
         self.program = program
         self.stamp = script_stamp(program)
         self.zygote: Zygote | None = None
@@ -368,6 +438,7 @@ class Keeper:
     def __repr__(self) -> str:
         return f"<Keeper of {self.env}: {self.zygote!r}, {len(self._learned.modules)} modules known>"
 
+    @optional(NoneType, passing=(ProcessStartError,))
     async def spawn(self, command: Command, session: str) -> Process | None:
         """A backend, forked or learning; None if it has to be a fresh one."""
         if self._unfit is not None:
@@ -390,6 +461,7 @@ class Keeper:
 
     # forking
 
+    @optional(NoneType, passing=(ProcessStartError,))
     async def prepare(
         self, command: Command, session: str, *, early: bool = False, late: bool = False
     ) -> Prepared | None:
@@ -406,8 +478,12 @@ class Keeper:
             return None
         self._owner.counts.forked += 1
         if zygote.studies < MOST_STUDIES:
-            self._owner.hooks[prepared.process] = partial(_study, zygote, prepared.process.pid, itertools.count(1))
+            study = partial(_study, zygote, prepared.process.pid, itertools.count(1))
+            self._owner.hooks[prepared.process] = partial(self._heard, study)
         return prepared
+
+    def _heard(self, hook: Callable[[], bool]) -> bool:
+        return bool(self.part.attempt(hook))
 
     async def _fork(self, command: Command, session: str) -> Process | None:
         prepared = await self.prepare(command, session)
@@ -438,14 +514,14 @@ class Keeper:
     def _begin_making(self) -> trio.Event:
         if self._making is None:
             self._making, self._making_since = trio.Event(), trio.current_time()
-            self._owner.nursery.start_soon(self._make, self._making)
+            self.part.start_soon(self._make, self._making)
         return self._making
 
     async def _make(self, making: trio.Event) -> None:
         try:
             before, self.zygote = self.zygote, await self._make_without_culprits(trio.current_time() + self.limit)
             if before is not None:
-                self._owner.nursery.start_soon(before.retire)
+                self.part.start_soon(before.retire)
             self._owner.on_ready(self.env)
         except (ZygoteFailed, ProcessStartError, OSError) as error:
             self._failed(str(error))
@@ -469,37 +545,35 @@ class Keeper:
                     raise
             else:
                 return zygote
-            finally:
-                zygote.recipe.unlink(missing_ok=True)
         raise ZygoteFailed(f"more than {MOST_CULPRITS} modules cannot be held")
 
     async def _start(self) -> Zygote:
         owner, program = self._owner, self.program
-        recipe = owner.new_file(f"zygote-{self.env}.json")
-        recipe.write_text(
-            json.dumps(
-                {
-                    "words": program.words,
-                    "options": len(program.options),
-                    "modules": self._learned.modules,
-                    "preload": program.preload,
-                    "left_out": list(self._learned.left_out),
-                    "variables": program.variables,
-                }
-            )
-        )
-        argv = (program.python, *program.options, str(_HERE / "zygote.py"), str(recipe))
+        argv = (program.python, *program.options, str(_HERE / "zygote.py"))
         # Of what confines the backends, this can be had before any of them is known.
         command = Command(argv, dict(program.env), program.cwd, no_new_privs=self._no_new_privs)
         process = await owner.launcher.spawn(command, session=f"zygote of {self.env}", channel=True)
         owner.counts.started += 1
-        zygote = Zygote(owner.launcher, process, recipe)
-        owner.nursery.start_soon(self._follow, zygote)
+        zygote = Zygote(owner.launcher, process, secrets.token_hex(TAG_BYTES))
+        owner.alive.add(zygote)
+        self.part.start_soon(self._follow, zygote)
+        recipe = {
+            "words": program.words,
+            "options": len(program.options),
+            "modules": self._learned.modules,
+            "preload": program.preload,
+            "left_out": list(self._learned.left_out),
+            "variables": program.variables,
+        }
+        try:
+            zygote.instruct(recipe)
+        except OSError:
+            zygote.stop()
+            raise
         return zygote
 
     async def _follow(self, zygote: Zygote) -> None:
         owner = self._owner
-        owner.alive.add(zygote)
         try:
             await zygote.run()
         finally:
@@ -555,8 +629,11 @@ class Keeper:
         head = (program.python, *program.options)
         argv = (*head, str(_HERE / "learner.py"), str(file), str(len(program.options)), *command.argv)
         process = await owner.launcher.spawn(replace(command, argv=argv), session=session)
+        tag = secrets.token_hex(TAG_BYTES).encode()
         try:
-            begun = await _begins(process)
+            with contextlib.suppress(BrokenPipeError):  # it has ended, and says nothing
+                os.write(process.stdin, tag)
+            begun = await _begins(process, LEARNING % tag)
         except BaseException:
             await process.end(AT_ONCE)
             raise
@@ -567,8 +644,8 @@ class Keeper:
             return None
         owner.counts.learners += 1
         self._learners_file, self._learning_since = file, trio.current_time()
-        owner.nursery.start_soon(self._follow_learner, process)
-        owner.hooks[process] = self._learner_answered
+        self.part.start_soon(self._follow_learner, process)
+        owner.hooks[process] = partial(self._heard, self._learner_answered)
         return process
 
     async def _follow_learner(self, process: Process) -> None:
@@ -612,18 +689,18 @@ class Keeper:
 
 
 class Zygotes:
-    """The zygotes of a pool. Open it with `open_zygotes`."""
+    """The zygotes of a pool. Made by `zygotes_behind`."""
 
     def __init__(
         self,
         launcher: Launcher,
-        nursery: trio.Nursery,
+        part: Part,
         folder: Path,
         environ: dict[str, str],
         enabled: bool,
     ) -> None:
         self.launcher = launcher
-        self.nursery = nursery
+        self.part = part
         self.store = LearnedModules(cache_folder(environ) / "python")
         self.counts = _Counts()
         self.alive: set[Zygote] = set()
@@ -656,15 +733,19 @@ class Zygotes:
 
         Raises ProcessStartError as `Launcher.spawn` does.
         """
+        process = await self._spawn_fast(spec, command, session)
+        return process or await self.launcher.spawn(command, session=session)
+
+    @optional(NoneType, passing=(ProcessStartError,))
+    async def _spawn_fast(self, spec: EnvSpec, command: Command, session: str) -> Process | None:
         keeper = self._keeper(spec)
         if keeper is None or not _applies(keeper.program, command):
-            return await self.launcher.spawn(command, session=session)
+            return None
         process = await keeper.spawn(command, session)
-        if process is not None:
-            return process
-        self.counts.fresh += 1
-        return await self.launcher.spawn(command, session=session)
+        self.counts.fresh += process is None
+        return process
 
+    @optional(NoneType, passing=(ProcessStartError,))
     async def prepare(self, spec: EnvSpec, command: Command, *, session: str, late: bool) -> Prepared | None:
         """A process that has all but begun, to become any command of ``spec`` confined as this one is.
 
@@ -676,11 +757,13 @@ class Zygotes:
             return None
         return await keeper.prepare(command, session, early=True, late=late)
 
+    @optional(lambda: math.inf)
     def next_try(self, name: str) -> float:
         """When `prepare` may give a fork of this environment, if `on_ready` tells nothing before."""
         keeper = self._keepers.get(name)
-        return math.inf if keeper is None else keeper.next_try
+        return math.inf if keeper is None or keeper.part.is_off else keeper.next_try
 
+    @optional(NoneType)
     def hook_of(self, process: Process) -> Callable[[], bool] | None:
         """What is to be called with each thing that this process says, if anything is, until it returns False."""
         return self.hooks.pop(process, None)
@@ -723,17 +806,28 @@ def _applies(program: Forkable, command: Command) -> bool:
     return command.argv[: len(head)] == head and os.path.isdir(command.cwd)
 
 
-async def _begins(process: Process) -> bool:
-    """Whether a learner gets as far as the script: it says so on its stdout, where nothing else has been said yet."""
+async def _begins(process: Process, word: bytes) -> bool:
+    """Whether a learner gets as far as the script: it says this word then; what was said before is nothing to anybody.
+
+    Not a byte is read of what the script says.
+    """
     said = b""
     with trio.move_on_after(LEARNER_LIMIT):
-        while len(said) < len(LEARNING):
+        for _ in range(_MOST_NOISE):
+            missing = len(word) - _begun(word, said)
+            if not missing:
+                return True
             await trio.lowlevel.wait_readable(process.stdout)
-            more = os.read(process.stdout, len(LEARNING) - len(said))
+            more = os.read(process.stdout, missing)
             if not more:
                 return False
-            said += more
-    return said == LEARNING
+            said = (said + more)[-len(word) :]
+    return False
+
+
+def _begun(word: bytes, said: bytes) -> int:
+    """How many bytes of the word there are at the end of what was said."""
+    return next(count for count in range(len(word), -1, -1) if said.endswith(word[:count]))
 
 
 def _study(zygote: Zygote, pid: int, said: Iterator[int]) -> bool:
@@ -749,15 +843,6 @@ async def _cancel_after(wait: Callable[[], Awaitable[object]], scope: trio.Cance
     scope.cancel()
 
 
-@asynccontextmanager
-async def open_zygotes(launcher: Launcher, folder: Path, *, enabled: bool = True) -> AsyncIterator[Zygotes]:
-    """Zygotes for the length of a block, which the launcher ends with everything else of its own."""
-    service = trio.open_nursery()
-    nursery = await service.__aenter__()
-    zygotes = Zygotes(launcher, nursery, folder, dict(os.environ), enabled)
-    try:
-        yield zygotes
-    finally:
-        nursery.cancel_scope.cancel()
-        # Without the block's exception: the nursery serves, and must not wrap in a group what is not its own.
-        await service.__aexit__(None, None, None)
+def zygotes_behind(boundary: Boundary, launcher: Launcher, folder: Path, *, enabled: bool = True) -> Zygotes:
+    """Zygotes, which the launcher ends with everything else of its own."""
+    return Zygotes(launcher, boundary.part("all zygotes"), folder, dict(os.environ), enabled)

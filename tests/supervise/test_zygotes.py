@@ -449,6 +449,7 @@ async def test_a_preload_that_hangs_is_left_out_and_sessions_start_meanwhile(tmp
         await eventually(lambda: "hangs" in caplog.text, within=10)
         await trio.sleep(0.2)
         await eventually(lambda: pool.statistics().zygotes.alive == 0)
+        monkeypatch.setattr(module, "LEAST_PATIENCE", 30)
         await forked(pool, spec)
     assert "still importing hangs after" in caplog.text
 
