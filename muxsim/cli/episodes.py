@@ -192,22 +192,39 @@ def view(
 
 def export(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
-    output: Annotated[Path, typer.Argument(help="A file for chat, a folder for atif.")],
+    output: Annotated[Path, typer.Argument(help="A file for chat, else a folder.")],
     form: Annotated[
-        Literal["chat", "atif"], typer.Option("--format", help="OpenAI chat JSONL, or ATIF (one file per episode).")
+        Literal["chat", "atif", "gif"],
+        typer.Option("--format", help="OpenAI chat JSONL, ATIF or a GIF of the frames (one file per episode)."),
     ] = "chat",
-    invalid: Annotated[bool, typer.Option("--invalid", help="Also episodes that the machinery broke.")] = False,
+    invalid: Annotated[
+        bool, typer.Option("--invalid/--valid", help="Also episodes that the machinery broke, or not.")
+    ] = False,
+    min_reward: Annotated[
+        float | None, typer.Option(help="Only episodes with this reward or more.", show_default=False)
+    ] = None,
+    best_of_group: Annotated[bool, typer.Option("--best-of-group", help="Only the best episode of each row.")] = False,
+    bare: Annotated[bool, typer.Option("--bare", help="In chat, only messages and tools.")] = False,
     inline_images: Annotated[bool, typer.Option("--inline-images", help="In chat, as data URLs.")] = False,
+    fps: Annotated[float, typer.Option(help="Frames of a GIF in a second.", min=0.1, max=50.0)] = 4.0,
 ) -> None:
     """Write a run's episodes in a format that other tools read."""
-    from muxsim.rollouts.export import export_atif, export_chat  # noqa: PLC0415
+    from muxsim.rollouts import export as exports  # noqa: PLC0415
     from muxsim.rollouts.run_folder import RunFolder  # noqa: PLC0415
+
+    chosen: dict[str, Any] = {
+        "include_invalid": invalid,
+        "min_reward": min_reward,
+        "best_of_group": best_of_group,
+    }
 
     def write() -> int:
         folder = RunFolder(run)
         if form == "atif":
-            return len(export_atif(folder, output, include_invalid=invalid))
-        return export_chat(folder, output, include_invalid=invalid, inline_images=inline_images)
+            return len(exports.export_atif(folder, output, **chosen))
+        if form == "gif":
+            return len(exports.export_gif(folder, output, frames_per_second=fps, **chosen))
+        return exports.export_chat(folder, output, inline_images=inline_images, bare=bare, **chosen)
 
     typer.echo(f"{output}: {_or_fail(write)} episodes")
 

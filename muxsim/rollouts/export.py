@@ -1,4 +1,5 @@
-"""A run for other programs: OpenAI's chat JSONL for fine-tuning, and ATIF, Harbor's trajectory format, for the rest."""
+"""A run for other programs: OpenAI's chat JSONL for fine-tuning, ATIF, Harbor's trajectory format, for the rest, and
+moving pictures for people."""
 
 from __future__ import annotations
 
@@ -12,8 +13,10 @@ from urllib.parse import quote
 import msgspec
 
 from muxsim.errors import MuxsimError
+from muxsim.rollouts.animation import frames_of, write_gif
 from muxsim.rollouts.images import is_reference, media_type, url_of
 from muxsim.rollouts.run_folder import RunFolder
+from muxsim.rollouts.selection import Selection
 from muxsim.rollouts.trajectory import CONTROL_METADATA_KEY, Trajectory, shown_to_agent
 
 ATIF_VERSION: Final = "ATIF-v1.8"
@@ -29,22 +32,32 @@ class ExportError(MuxsimError):
     """A run could not be exported. The message names the file."""
 
 
-def chat_rows(run: RunFolder, *, include_invalid: bool = False, inline_images: bool = False) -> Iterator[Json]:
-    """``{"messages", "tools"}`` of each episode in OpenAI's format, free of the control plane.
+def chat_rows(run: RunFolder, *, inline_images: bool = False, bare: bool = False, **chosen: Any) -> Iterator[Json]:
+    """``{"messages", "tools"}`` of each episode in OpenAI's format, free of the control plane, and what became of it.
 
     ``inline_images`` makes images ``data:`` URLs; otherwise they are files of the run, ``images/<sha256>.png``.
+    ``bare`` leaves out what OpenAI's files for fine-tuning do not have: id, row, sample, env, seed, reward, end reason
+    and validity. ``chosen`` are fields of `Selection`.
     """
-    for trajectory in _episodes(run, include_invalid):
+    for trajectory in Selection(**chosen).of(run):
         messages = shown_to_agent(trajectory.messages)
-        yield {"messages": run.with_images(messages) if inline_images else messages, "tools": trajectory.tools}
+        row = {"messages": run.with_images(messages) if inline_images else messages, "tools": trajectory.tools}
+        yield row if bare else row | _fate(trajectory)
 
 
-def export_chat(run: RunFolder, file: str | Path, *, include_invalid: bool = False, inline_images: bool = False) -> int:
+def export_chat(
+    run: RunFolder,
+    file: str | Path,
+    *,
+    inline_images: bool = False,
+    bare: bool = False,
+    **chosen: Any,
+) -> int:
     """Write `chat_rows` as JSONL; returns how many. Raises `ExportError`."""
     count = 0
     try:
         with Path(file).open("wb") as out:
-            for row in chat_rows(run, include_invalid=include_invalid, inline_images=inline_images):
+            for row in chat_rows(run, inline_images=inline_images, bare=bare, **chosen):
                 out.write(msgspec.json.encode(row) + b"\n")
                 count += 1
     except OSError as error:
@@ -52,7 +65,25 @@ def export_chat(run: RunFolder, file: str | Path, *, include_invalid: bool = Fal
     return count
 
 
-def export_atif(run: RunFolder, folder: str | Path, *, include_invalid: bool = False) -> list[Path]:
+def export_gif(run: RunFolder, folder: str | Path, *, frames_per_second: float = 4.0, **chosen: Any) -> list[Path]:
+    """Write a GIF for each episode that shows images, ``<id>.gif``. Raises `ExportError` and `AnimationError`."""
+    folder = Path(folder)
+    written = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for trajectory in Selection(**chosen).of(run):
+            frames = frames_of(trajectory)
+            if frames:
+                written.append(folder / _file_name(trajectory.id, "gif"))
+                write_gif(frames, run.path, written[-1], frames_per_second=frames_per_second)
+    except OSError as error:
+        raise ExportError(f"{folder} could not be written: {error}") from None
+    if not written:
+        raise ExportError(f"{run.path}: none of these episodes has shown an image")
+    return written
+
+
+def export_atif(run: RunFolder, folder: str | Path, **chosen: Any) -> list[Path]:
     """Write an ATIF document for each episode, ``<id>.json``, and the images that they show beside them.
 
     Episodes without a single message, whose environment never started, have no such document. Raises `ExportError`.
@@ -61,11 +92,11 @@ def export_atif(run: RunFolder, folder: str | Path, *, include_invalid: bool = F
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for trajectory in _episodes(run, include_invalid):
+        for trajectory in Selection(**chosen).of(run):
             if trajectory.messages:
                 document = atif(trajectory, run)
                 _copy_images(document, run.path, folder)
-                written.append(folder / _file_name(trajectory.id))
+                written.append(folder / _file_name(trajectory.id, "json"))
                 written[-1].write_bytes(msgspec.json.format(msgspec.json.encode(document)))
     except OSError as error:
         raise ExportError(f"{folder} could not be written: {error}") from None
@@ -156,8 +187,19 @@ class _Steps:
         step.setdefault("observation", {"results": []})["results"].append(result)
 
 
-def _episodes(run: RunFolder, include_invalid: bool) -> Iterator[Trajectory]:
-    return (trajectory for trajectory in run.trajectories() if trajectory.valid or include_invalid)
+def _fate(trajectory: Trajectory) -> Json:
+    """What became of an episode, for whoever filters or weighs rows."""
+    return {
+        "id": trajectory.id,
+        "row": trajectory.row,
+        "sample": trajectory.sample,
+        "env": trajectory.env,
+        "seed": trajectory.seed,
+        "reward": trajectory.total_reward,
+        "scores": trajectory.scores,
+        "end_reason": trajectory.end_reason.value,
+        "valid": trajectory.valid,
+    }
 
 
 def _without_none(**members: Any) -> Json:
@@ -251,12 +293,12 @@ def _words(value: Any) -> Json:
     return {"type": "text", "text": msgspec.json.encode(value).decode()}
 
 
-def _file_name(id: str) -> str:
+def _file_name(id: str, suffix: str) -> str:
     """A file name that no other id has, and that stays within its folder."""
     name = quote(id, safe=" #").lstrip(".")
     if len(name) > _LONGEST_FILE_NAME or not name or name != quote(id, safe=" #"):
         name = f"{name[:_LONGEST_FILE_NAME]}-{hashlib.sha256(id.encode()).hexdigest()[:16]}"
-    return f"{name}.json"
+    return f"{name}.{suffix}"
 
 
 def _copy_images(document: Json, run: Path, folder: Path) -> None:

@@ -2,8 +2,10 @@ import json
 
 import pytest
 from atif import Trajectory as AtifTrajectory
+from PIL import Image, ImageSequence
 
-from muxsim.rollouts.export import ExportError, atif, chat_rows, export_atif, export_chat
+from muxsim.rollouts.animation import AnimationError
+from muxsim.rollouts.export import ExportError, atif, chat_rows, export_atif, export_chat, export_gif
 from muxsim.rollouts.run_folder import RunFolder
 from muxsim.rollouts.trajectory import EndReason
 
@@ -56,7 +58,75 @@ def test_chat_rows_have_messages_and_tools_and_no_control_plane(run):
         "tool",
     ]
     assert "control_plane" not in json.dumps(row)
-    assert "reward" not in json.dumps(row)
+    assert "reward" not in json.dumps(row["messages"])
+
+
+def test_chat_rows_tell_what_became_of_their_episode_unless_they_are_to_be_bare(run):
+    folder = run(trajectory("lake#1", sample=1, scores={"format": 1.0}))
+    (row,), (bare,) = chat_rows(folder), chat_rows(folder, bare=True)
+    assert bare.keys() == {"messages", "tools"}
+    assert {key: value for key, value in row.items() if key not in bare} == {
+        "id": "lake#1",
+        "row": "lake",
+        "sample": 1,
+        "env": "frozen_lake",
+        "seed": 0,
+        "reward": 1.0,
+        "scores": {"format": 1.0},
+        "end_reason": "terminated",
+        "valid": True,
+    }
+
+
+GROUPS = [("a#0", 0.0), ("b#1", 0.5), ("a#2", 1.0), ("a#1", 1.0), ("b#0", None), ("c#0", -1.0), ("d#0", None)]
+
+
+@pytest.mark.parametrize(
+    ("selection", "ids"),
+    [
+        ({}, ["a#0", "b#1", "a#2", "a#1", "b#0", "c#0", "d#0"]),
+        ({"min_reward": 0.5}, ["b#1", "a#2", "a#1"]),
+        ({"min_reward": -5.0}, ["a#0", "b#1", "a#2", "a#1", "c#0"]),
+        ({"best_of_group": True}, ["b#1", "a#1", "c#0"]),
+        ({"best_of_group": True, "min_reward": 0.0}, ["b#1", "a#1"]),
+        ({"min_reward": 0.0, "include_invalid": True}, ["a#0", "b#1", "a#2", "a#1", "broken#0"][:4]),
+    ],
+)
+def test_episodes_are_selected_by_their_reward_and_as_the_best_of_their_row(run, selection, ids):
+    given = [trajectory(id, sample=int(id[-1]), total_reward=reward) for id, reward in GROUPS]
+    folder = run(*given, failure("broken#0"))
+    assert [row["id"] for row in chat_rows(folder, **selection)] == ids
+
+
+# Moving pictures.
+
+
+def test_the_frames_of_an_episode_become_a_gif(run, tmp_path):
+    steps = [step(0, image_block(png(255, 0, 0))), step(1), step(2, image_block(png(0, 0, 255, size=12)))]
+    (file,) = export_gif(run(trajectory("a", steps), trajectory("b")), tmp_path / "out", frames_per_second=10)
+    assert file == tmp_path / "out" / "a.gif"
+    with Image.open(file) as picture:
+        frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(picture)]
+        assert (picture.size, picture.info["loop"]) == ((12, 12), 0)
+    assert [frame.getpixel((4, 4)) for frame in frames] == [(255, 0, 0), (0, 0, 255)]
+
+
+def test_an_image_of_the_prompt_is_the_first_frame(run, tmp_path):
+    episode = trajectory("a", [step(0, image_block(png(0, 255, 0)))])
+    episode.messages[1]["content"] = [{"type": "text", "text": "look:"}, image_part(FRAME)]
+    (file,) = export_gif(run(episode), tmp_path / "out")
+    with Image.open(file) as picture:
+        assert picture.n_frames == 2
+
+
+def test_what_cannot_be_a_moving_picture_says_why(run, tmp_path):
+    folder = run(trajectory("a", [step(0, image_block(png(1, 2, 3)))]))
+    with pytest.raises(ExportError, match="none of these episodes has shown an image"):
+        export_gif(folder, tmp_path / "out", min_reward=99.0)
+    (image,) = (folder.path / "images").iterdir()
+    image.write_bytes(b"no picture")
+    with pytest.raises(AnimationError, match=rf"{image.name} cannot be read"):
+        export_gif(folder, tmp_path / "out")
 
 
 def test_failed_episodes_are_no_examples_unless_asked_for(run):
