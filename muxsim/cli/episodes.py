@@ -69,6 +69,9 @@ def rollout(
     reward_option: Annotated[
         list[str] | None, typer.Option(help="An argument of the reward; may be repeated.", metavar="NAME=VALUE")
     ] = None,
+    success_reward: Annotated[
+        float | None, typer.Option(help="The least reward that is a success.", show_default="more than 0")
+    ] = None,
     base_url: Annotated[str | None, typer.Option(help="The model's endpoint.", show_default=False)] = None,
     temperature: Annotated[float | None, typer.Option(help="For a model.", min=0.0, show_default=False)] = None,
     top_p: Annotated[float | None, typer.Option(help="For a model.", min=0.0, max=1.0, show_default=False)] = None,
@@ -135,6 +138,7 @@ def rollout(
         seed=seed,
         rollouts_per_row=rollouts_per_row,
         chosen=chosen,
+        success_reward=success_reward,
         options=RolloutOptions(
             max_steps=max_steps,
             max_concurrent=max_concurrent,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Final
 
 from rich.console import Console, Group, RenderableType
@@ -11,12 +12,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from muxsim.rollouts.metrics import Metrics, RowSummary
 from muxsim.rollouts.playback import RecordingPolicy
 from muxsim.rollouts.policy.openai import OpenAIPolicy, PolicyStatistics
 from muxsim.rollouts.trajectory import Trajectory, first_and_last
 
 # Lines of the display for episodes in flight; a screen has no room for hundreds.
 _SHOWN: Final = 20
+_ROWS_SHOWN: Final = 3
 _REFRESHES_PER_SECOND: Final = 8
 # Seconds of waiting for an endpoint.
 _WORTH_TELLING: Final = 0.1
@@ -73,7 +76,8 @@ class Progress:
         """One line over all episodes so far."""
         seconds = max(time.perf_counter() - self._began, 1e-9)
         reasons = ", ".join(f"{count} {reason}" for reason, count in self._reasons.most_common())
-        mean = f", mean reward {sum(self._rewards) / len(self._rewards):.3g}" if self._rewards else ""
+        fewer = f" over {len(self._rewards)} of {self._ended}" if len(self._rewards) < self._ended else ""
+        mean = f", mean reward {sum(self._rewards) / len(self._rewards):.3g}{fewer}" if self._rewards else ""
         rate = f"{self._steps} steps, {self._steps / seconds:.0f}/s"
         done = f"{self._ended} of {self._total} episodes in {seconds:.1f} s"
         return f"{done} ({rate}{mean}{self._throttling()}): {reasons or 'none yet'}"
@@ -111,3 +115,29 @@ class Progress:
         hidden = len(self._flying) - _SHOWN
         more = [Text(f"and {hidden} more", style="dim")] if hidden > 0 else []
         return Group(table, *more, Text(self.summary(), style="bold"))
+
+
+def estimated(metrics: Metrics) -> list[str]:
+    """What a run tells of the policy, and how surely: a line for all, and one for the best and the worst rows."""
+    if metrics.mean_reward is None or metrics.scored < 2:
+        return []
+    fewer = f" over {metrics.scored} of {metrics.episodes}" if metrics.scored < metrics.episodes else ""
+    parts = [f"mean reward {metrics.mean_reward:.3g}{_within(metrics.mean_interval)}{fewer}"]
+    if metrics.std_reward is not None:
+        parts.append(f"standard deviation {metrics.std_reward:.3g}")
+    if metrics.success_rate is not None:
+        parts.append(f"success {metrics.success_rate:.3g}{_within(metrics.success_interval)}")
+    parts += [f"pass@{k} {one.value:.3g}{_within(one.interval)}" for k, one in metrics.pass_at_k.items() if k != "1"]
+    scored = [row for row in metrics.rows if row.mean_reward is not None]
+    if len(scored) < 2:
+        return [", ".join(parts)]
+    best, worst = scored[:_ROWS_SHOWN], scored[::-1][: min(_ROWS_SHOWN, len(scored) - 1)]
+    return [", ".join(parts), f"best rows: {_named(best)}; worst: {_named(worst)}"]
+
+
+def _within(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f" ({interval[0]:.3g} to {interval[1]:.3g})"
+
+
+def _named(rows: Sequence[RowSummary]) -> str:
+    return ", ".join(f"{row.row} {row.mean_reward:.3g}" for row in rows)

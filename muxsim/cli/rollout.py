@@ -17,7 +17,7 @@ import trio
 from rich.console import Console
 
 from muxsim.cli.notes import tell_notes
-from muxsim.cli.progress import Progress
+from muxsim.cli.progress import Progress, estimated
 from muxsim.config import Config, load
 from muxsim.errors import ConfigError, raised_as_itself
 from muxsim.events import SessionEvent, What
@@ -101,6 +101,7 @@ class RolloutPlan:
     seed: int
     rollouts_per_row: int
     chosen: Chosen
+    success_reward: float | None
     options: RolloutOptions
     output: Path
     resume: bool
@@ -130,7 +131,8 @@ async def _run(plan: RolloutPlan) -> Metrics:
                     summary = progress.summary()  # of a policy that has its connections
                     await _close(policy)
             metrics = writer.finish(planned, problem=stopped)
-        Console(stderr=True).print(summary, highlight=False, soft_wrap=True)
+        for line in [summary, *estimated(metrics)]:
+            Console(stderr=True).print(line, highlight=False, soft_wrap=True)
         return metrics
 
 
@@ -248,7 +250,11 @@ def _run_config(plan: RolloutPlan, pool: EnvironmentPool, dataset: Dataset) -> R
         config_sha256=_hash(plan.config),
         url=plan.url or "",
         options=options,
-        notes={"max_concurrent": concurrent, "transport": plan.wire if plan.url else "local"},
+        notes={
+            "max_concurrent": concurrent,
+            "transport": plan.wire if plan.url else "local",
+            "success_reward": plan.success_reward,
+        },
     )
 
 

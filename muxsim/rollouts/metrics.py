@@ -7,11 +7,16 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 
+from muxsim.rollouts.estimates import Estimates, estimate
 from muxsim.rollouts.trajectory import StageTimes, Trajectory, Usage
 
+# A row's own interval costs a millisecond, and of thousands of rows nobody looks at each.
+_RESAMPLES_OF_A_ROW = 200
+_MOST_ROWS_WITH_INTERVALS = 1000
 STAGES = tuple(field.name for field in msgspec.structs.fields(StageTimes))
 
 
@@ -23,8 +28,11 @@ class Spread(msgspec.Struct, kw_only=True):
     longest: float = 0.0
 
 
-class Summary(msgspec.Struct, kw_only=True):
-    """Counts and rewards of some episodes; a reward counts when its episode is valid and scored, else all are None."""
+class Summary(Estimates, kw_only=True):
+    """Counts and rewards of some episodes; a reward counts when its episode is valid and scored, else all are None.
+
+    ``scored`` of the ``valid`` ones are in the rewards and in the estimates (`Estimates`).
+    """
 
     episodes: int = 0
     valid: int = 0
@@ -34,22 +42,33 @@ class Summary(msgspec.Struct, kw_only=True):
     median_reward: float | None = None
     min_reward: float | None = None
     max_reward: float | None = None
-    end_reasons: dict[str, int] = {}
+    end_reasons: dict[str, int] = msgspec.field(default_factory=dict)
+
+
+class RowSummary(Summary, kw_only=True):
+    """The same of one row's episodes."""
+
+    row: str
+    env: str
 
 
 class Metrics(Summary, kw_only=True):
     """The content of ``metrics.json``.
 
     ``seconds`` counts the time in which at least one episode was under way, so a pause before a resume is left out, and
-    ``steps_per_second`` is over it. ``complete`` is False when episodes are missing: ``planned`` says how many there
-    should be, ``lost`` how many could not be written, ``problem`` why not.
+    ``steps_per_second`` is over it. ``rows`` are those of the rows, the best first, where any has several episodes;
+    ``success_reward`` is the least that counts as a success, None for anything above 0. ``complete`` is False when
+    episodes are missing: ``planned`` says how many there should be, ``lost`` how many could not be written, ``problem``
+    why not.
     """
 
     seconds: float = 0.0
     steps_per_second: float | None = None
     usage: Usage = msgspec.field(default_factory=Usage)
-    times: dict[str, Spread] = {}
-    environments: dict[str, Summary] = {}
+    times: dict[str, Spread] = msgspec.field(default_factory=dict)
+    environments: dict[str, Summary] = msgspec.field(default_factory=dict)
+    rows: list[RowSummary] = msgspec.field(default_factory=list)
+    success_reward: float | None = None
     started_at: str = ""
     ended_at: str = ""
     complete: bool = True
@@ -61,8 +80,10 @@ class Metrics(Summary, kw_only=True):
 class MetricsBuilder:
     """Takes trajectories one by one and keeps only numbers of them."""
 
-    def __init__(self, trajectories: Iterable[Trajectory] = ()) -> None:
+    def __init__(self, trajectories: Iterable[Trajectory] = (), *, success_reward: float | None = None) -> None:
+        self._success_reward = success_reward
         self._all = _Group()
+        self._by_row: dict[tuple[str, str], _Group] = {}
         self._by_env: dict[str, _Group] = {}
         self._usage = Usage()
         self._times: dict[str, Spread] = {stage: Spread() for stage in STAGES}
@@ -74,6 +95,7 @@ class MetricsBuilder:
         """Count one more episode."""
         self._all.add(trajectory)
         self._by_env.setdefault(trajectory.env, _Group()).add(trajectory)
+        self._by_row.setdefault((trajectory.env, trajectory.row), _Group()).add(trajectory)
         self._usage.add(trajectory.usage)
         for stage, spread in self._times.items():
             seconds = getattr(trajectory.times, stage)
@@ -86,17 +108,40 @@ class MetricsBuilder:
     def metrics(self) -> Metrics:
         """The numbers so far."""
         seconds = _covered(self._spans)
-        summary = self._all.summary()
+        environments = {env: self._summary(group, env) for env, group in sorted(self._by_env.items())}
+        summary = next(iter(environments.values())) if len(environments) == 1 else self._summary(self._all)
         return Metrics(
             **msgspec.structs.asdict(summary),
             seconds=seconds,
             steps_per_second=summary.steps / seconds if seconds > 0 else None,
             usage=msgspec.structs.replace(self._usage),
             times={stage: self._spread(spread) for stage, spread in self._times.items()},
-            environments={env: group.summary() for env, group in sorted(self._by_env.items())},
+            environments=environments,
+            rows=self._rows(),
+            success_reward=self._success_reward,
             started_at=min(began for began, _ in self._spans).isoformat() if self._spans else "",
             ended_at=max(ended for _, ended in self._spans).isoformat() if self._spans else "",
         )
+
+    def _summary(self, group: _Group, env: str | None = None) -> Summary:
+        """Of an environment, or of all."""
+        rewards = [row.rewards for (of, _), row in self._by_row.items() if env in (None, of)]
+        return Summary(**group.counts(), **msgspec.structs.asdict(estimate(rewards, self._success_reward)))
+
+    def _rows(self) -> list[RowSummary]:
+        if all(group.episodes == 1 for group in self._by_row.values()):
+            return []
+        resamples = _RESAMPLES_OF_A_ROW if len(self._by_row) <= _MOST_ROWS_WITH_INTERVALS else 0
+        rows = [
+            RowSummary(
+                row=row,
+                env=env,
+                **group.counts(),
+                **msgspec.structs.asdict(estimate([group.rewards], self._success_reward, resamples=resamples)),
+            )
+            for (env, row), group in self._by_row.items()
+        ]
+        return sorted(rows, key=lambda one: (one.mean_reward is None, -(one.mean_reward or 0.0)))
 
     def _spread(self, spread: Spread) -> Spread:
         return Spread(total=spread.total, mean=spread.total / max(1, self._all.episodes), longest=spread.longest)
@@ -109,7 +154,7 @@ class _Group:
         self.episodes = 0
         self._valid = 0
         self._steps = 0
-        self._rewards: list[float] = []
+        self.rewards: list[float] = []
         self._ends: Counter[str] = Counter()
 
     def add(self, trajectory: Trajectory) -> None:
@@ -120,21 +165,22 @@ class _Group:
         reward = trajectory.total_reward
         # A reward that is no number is none either: JSON has no NaN, so the row says null.
         if trajectory.valid and reward is not None and math.isfinite(reward):
-            self._rewards.append(reward)
+            self.rewards.append(reward)
 
-    def summary(self) -> Summary:
-        rewards = self._rewards
-        return Summary(
-            episodes=self.episodes,
-            valid=self._valid,
-            scored=len(rewards),
-            steps=self._steps,
-            mean_reward=statistics.fmean(rewards) if rewards else None,
-            median_reward=statistics.median(rewards) if rewards else None,
-            min_reward=min(rewards, default=None),
-            max_reward=max(rewards, default=None),
-            end_reasons=dict(self._ends.most_common()),
-        )
+    def counts(self) -> dict[str, Any]:
+        """The fields of a `Summary` that are no estimates."""
+        rewards = self.rewards
+        return {
+            "episodes": self.episodes,
+            "valid": self._valid,
+            "scored": len(rewards),
+            "steps": self._steps,
+            "mean_reward": statistics.fmean(rewards) if rewards else None,
+            "median_reward": statistics.median(rewards) if rewards else None,
+            "min_reward": min(rewards, default=None),
+            "max_reward": max(rewards, default=None),
+            "end_reasons": dict(self._ends.most_common()),
+        }
 
 
 def _span(trajectory: Trajectory) -> tuple[datetime, datetime] | None:

@@ -72,6 +72,12 @@ class RunConfig(msgspec.Struct, kw_only=True, frozen=True):
     muxsim: str = msgspec.field(default_factory=partial(version, "mcp-muxsim"))
     started_at: str = msgspec.field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
+    @property
+    def success_reward(self) -> float | None:
+        """The least reward that counts as a success, of the notes; None where anything above 0 does."""
+        value = self.notes.get("success_reward")
+        return float(value) if isinstance(value, int | float) else None
+
     def differences(self, other: RunConfig) -> list[str]:
         """Where another run differs in what its episodes are, a line for each: ``options.max_steps was 50, is 100``."""
         ours, theirs = _comparable(self), _comparable(other)
@@ -143,7 +149,7 @@ class RunFolder:
 
     def metrics(self) -> Metrics:
         """What the run comes to, counted from its rows; ``complete`` is False while it runs, or if it was killed."""
-        metrics = MetricsBuilder(self.trajectories()).metrics()
+        metrics = MetricsBuilder(self.trajectories(), success_reward=self.config.success_reward).metrics()
         try:
             written = msgspec.json.decode((self.path / _METRICS).read_bytes(), type=Metrics)
         except (OSError, msgspec.DecodeError):
@@ -176,7 +182,7 @@ class RunWriter:
         self.folder = folder
         self.lost = 0
         self.problem: str | None = None
-        self._metrics = MetricsBuilder()
+        self._metrics = MetricsBuilder(success_reward=folder.config.success_reward)
         self._last_error = ""
         self._done: set[str] = set()
         lock = _locked(folder.path)

@@ -3,9 +3,11 @@ import math
 import msgspec
 import pytest
 
+from muxsim.cli.progress import estimated
 from muxsim.rollouts.metrics import Metrics, MetricsBuilder
+from muxsim.rollouts.run_folder import RunFolder
 
-from .samples import failure, trajectory
+from .samples import config, failure, trajectory
 
 
 def metrics_of(*trajectories):
@@ -67,3 +69,34 @@ def test_tokens_and_times_are_summed():
     queue = metrics.times["queue"]
     assert (queue.total, queue.mean, queue.longest) == (1.0, 0.5, 0.5)
     assert list(metrics.times) == ["queue", "start", "handshake", "model", "throttled", "tool", "control", "close"]
+
+
+def test_rows_are_told_apart_where_any_has_several_episodes_and_the_best_comes_first():
+    given = [("a#0", 0.0), ("a#1", 1.0), ("b#0", 1.0), ("b#1", 1.0), ("c#0", None), ("c#1", None)]
+    metrics = metrics_of(*(trajectory(id, total_reward=reward) for id, reward in given))
+    assert [(row.row, row.mean_reward, row.scored, row.valid) for row in metrics.rows] == [
+        ("b", 1.0, 2, 2),
+        ("a", 0.5, 2, 2),
+        ("c", None, 0, 2),
+    ]
+    assert metrics.rows[1].pass_at_k["2"].value == 1.0
+    assert (metrics.pass_at_k["1"].value, metrics.pass_at_k["1"].rows, metrics.scored) == (0.75, 2, 4)
+    assert metrics_of(trajectory("a"), trajectory("b")).rows == []
+
+
+def test_what_a_success_is_is_the_runs_to_say(tmp_path):
+    with RunFolder.create(tmp_path / "run", config(notes={"success_reward": 2.0})) as writer:
+        writer.append(trajectory("a", total_reward=1.0))
+        writer.append(trajectory("b", total_reward=2.0))
+        written = writer.finish()
+    read = RunFolder(tmp_path / "run").metrics()
+    assert (written.success_rate, read.success_rate, read.success_reward) == (0.5, 0.5, 2.0)
+
+
+def test_a_run_is_told_on_the_terminal_with_its_intervals_and_its_best_and_worst_rows():
+    given = [("a#0", 0.0), ("a#1", 1.0), ("b#0", 1.0), ("b#1", 1.0)]
+    metrics = metrics_of(*(trajectory(id, total_reward=reward) for id, reward in given), failure("c#0"))
+    first, rows = estimated(metrics)
+    assert first.startswith("mean reward 0.75 (0.5 to 1) over 4 of 5, standard deviation 0.5, success 0.75 (0.5 to 1)")
+    assert first.endswith("pass@2 1 (1 to 1)")
+    assert rows == "best rows: b 1, a 0.5; worst: a 0.5"
