@@ -117,6 +117,7 @@ def _summary(trajectory: Trajectory, left_out: int) -> Json:
     """What the table and the curve show of an episode."""
     return {
         "id": trajectory.id,
+        "row": trajectory.row,
         "env": trajectory.env,
         "seed": trajectory.seed,
         "end": trajectory.end_reason.value,

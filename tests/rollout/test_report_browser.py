@@ -271,3 +271,31 @@ async def test_the_page_is_light_or_dark_as_its_reader_likes(tmp_path):
         await until(page, f"{background} !== {json.dumps(light)}")
         await page.evaluate("document.querySelector('[aria-label=\"Light or dark\"]').click()")
         assert await page.evaluate(background) == light
+
+
+GROUP_NAMES = "[...document.querySelectorAll('.groups tbody .name')].map((cell) => cell.textContent)"
+EPISODE_IDS = (
+    "[...document.querySelectorAll('section:not(.groups) tbody .name')].map((cell) => cell.textContent).sort()"
+)
+
+
+async def test_groups_are_shown_best_or_worst_first_and_lead_to_their_episodes(tmp_path):
+    given = [("a#0", 0.0), ("a#1", 1.0), ("b#0", 1.0), ("b#1", 1.0), ("c#0", None), ("c#1", -1.0)]
+    async with report(tmp_path, *(trajectory(id, total_reward=reward) for id, reward in given)) as page:
+        assert await page.evaluate(GROUP_NAMES) == ["b", "a", "c"]
+        assert "pass@2" in await page.evaluate(text_of(".tiles"))
+        await page.evaluate("document.querySelector('.groups .button').click()")
+        assert await page.evaluate(GROUP_NAMES) == ["c", "a", "b"]
+        await page.evaluate("document.querySelectorAll('.groups tbody tr')[1].click()")
+        assert await page.evaluate(EPISODE_IDS) == ["a#0", "a#1"]
+        await page.evaluate("document.querySelector('.tools .button[title=\"Show all rows again\"]').click()")
+        assert len(await page.evaluate(EPISODE_IDS)) == 6
+
+
+async def test_episodes_are_filtered_by_their_reward(tmp_path):
+    given = [("a", 0.0), ("b", 0.5), ("c", 1.0), ("d", None)]
+    async with report(tmp_path, *(trajectory(id, total_reward=reward) for id, reward in given)) as page:
+        for bound, value, left in (("at least", "0.5", ["b", "c"]), ("at most", "0.75", ["b"])):
+            box = f"document.querySelector('input[aria-label=\"Reward {bound}\"]')"
+            await page.evaluate(f"void ({box}.value = {value!r}, {box}.dispatchEvent(new Event('input')))")
+            assert await page.evaluate(EPISODE_IDS) == left

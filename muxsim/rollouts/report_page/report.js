@@ -10,6 +10,7 @@
     "rate_limited", "cancelled"]);
   const STAGES = ["queue", "start", "handshake", "model", "tool", "control", "close"];
   const ROWS_AT_ONCE = 200;
+  const GROUPS_AT_ONCE = 10;
   const app = document.getElementById("app");
 
   const imageUrl = (reference) => {
@@ -80,6 +81,9 @@
   const endTag = (episode) => h("span", {
     class: `chip ${FAILED.has(episode.end) ? "bad" : episode.end === "terminated" ? "plain" : "warn"}`,
   }, words(episode.end));
+  const within = (interval, put = number) => (interval ? `${put(interval[0])} to ${put(interval[1])}` : "");
+  const percent = (value) => `${trim((100 * value).toFixed(1))} %`;
+  const fewer = (summary) => (summary.scored < summary.episodes ? ` over ${summary.scored} of ${summary.episodes}` : "");
   const reward = (value) => (value === null || value === undefined ? "–" : number(value));
 
   // A terminal's colors become one mark: what is marked is what the environment wanted seen.
@@ -125,7 +129,7 @@
 
   const order = { list: episodes.slice() };
   const open = (episode) => { location.hash = encodeURIComponent(episode.id); };
-  const overviewState = { text: "", env: "", end: "", sort: "index", down: false, scroll: 0, shown: ROWS_AT_ONCE };
+  const overviewState = { text: "", env: "", end: "", group: "", from: "", to: "", worst: false, groups: GROUPS_AT_ONCE, sort: "index", down: false, scroll: 0, shown: ROWS_AT_ONCE };
   let keys = {};
   let leave = () => {};
 
@@ -198,9 +202,15 @@
         failed ? h("span", { class: "negative" }, `${failed} failed, ${metrics.valid} valid`) : "all valid"),
       envs.length > 1 ? tile("Mean reward", h("div", { class: "lines" }, envs.map((env) => {
         const mean = metrics.environments[env].mean_reward;
-        return [dot(color(env)), h("span", null, env), h("span", { class: "number" }, mean === null ? "–" : number(mean))];
+        return [dot(color(env)), h("span", null, env), h("span", { class: "number", title: within(metrics.environments[env].mean_interval) },
+          mean === null ? "–" : number(mean))];
       })), "") : tile("Mean reward", known ? number(metrics.mean_reward) : "–",
-        known ? `median ${number(metrics.median_reward)}, ${number(metrics.min_reward)} to ${number(metrics.max_reward)}` : "no episode is scored"),
+        known ? [metrics.mean_interval ? `95 %: ${within(metrics.mean_interval)}` : null, fewer(metrics),
+          h("div", null, `median ${number(metrics.median_reward)}, ${number(metrics.min_reward)} to ${number(metrics.max_reward)}`)] : "no episode is scored"),
+      known ? tile("Success", percent(metrics.success_rate), [
+        metrics.success_interval ? `95 %: ${within(metrics.success_interval, percent)}` : null,
+        h("div", null, Object.entries(metrics.pass_at_k).filter(([k]) => k !== "1").map(([k, one]) => `pass@${k} ${percent(one.value)}`).join(", ")),
+      ]) : null,
       tile("Steps", metrics.steps.toLocaleString("en"),
         metrics.episodes ? `${number(metrics.steps / metrics.episodes, 1)} per episode` : null),
       tile("Steps per second", metrics.steps_per_second === null ? "–" : number(metrics.steps_per_second, 1),
@@ -361,14 +371,52 @@
     return (down ? -result : result) || a.index - b.index;
   };
 
+  const inReach = (one) => {
+    const [from, to] = [overviewState.from, overviewState.to].map((text) => (text.trim() === "" ? null : Number(text)));
+    return (from === null || (isScored(one) && one.reward >= from)) && (to === null || (isScored(one) && one.reward <= to));
+  };
+
   const chosen = () => {
-    const { text, env, end, sort, down } = overviewState;
+    const { text, env, end, group, sort, down } = overviewState;
     const needle = text.trim().toLowerCase();
     return episodes
-      .filter((one) => (!env || one.env === env)
+      .filter((one) => (!env || one.env === env) && (!group || one.row === group) && inReach(one)
         && (!end || one.end === end || (end === "valid" && one.valid) || (end === "failed" && !one.valid))
         && (!needle || `${one.id} ${one.env} ${one.seed} ${words(one.end)}`.toLowerCase().includes(needle)))
       .sort(compare(sort, down));
+  };
+
+  // The rows that were played several times: the best first, or the worst.
+  const groups = (setGroup) => {
+    if (!metrics.rows.length) return null;
+    const body = h("tbody");
+    const more = h("div", { class: "empty" });
+    const order = h("button", { class: "button", onclick: () => { overviewState.worst = !overviewState.worst; draw(); } });
+    const cells = (one) => [
+      h("td", { class: "name" }, one.row), h("td", null, envTag(one.env)),
+      h("td", { class: "number" }, one.scored === one.episodes ? one.episodes : `${one.scored} of ${one.episodes}`),
+      h("td", { class: "number" }, reward(one.mean_reward)), h("td", { class: "number" }, within(one.mean_interval) || "–"),
+      h("td", { class: "number" }, reward(one.std_reward)),
+      h("td", { class: "number" }, one.mean_reward === null ? "–" : `${number(one.min_reward)} to ${number(one.max_reward)}`),
+      h("td", { class: "number" }, one.success_rate === null ? "–" : percent(one.success_rate)),
+    ];
+    const draw = () => {
+      const scored = metrics.rows.filter((one) => one.mean_reward !== null);
+      const rest = metrics.rows.filter((one) => one.mean_reward === null);
+      const sorted = [...(overviewState.worst ? scored.reverse() : scored), ...rest];
+      const shown = sorted.slice(0, overviewState.groups);
+      body.replaceChildren(...shown.map((one) => h("tr", { title: "Show its episodes", onclick: () => setGroup(one.row) }, cells(one))));
+      order.textContent = overviewState.worst ? "worst first" : "best first";
+      more.hidden = shown.length === sorted.length;
+      more.replaceChildren(h("button", { class: "button", onclick: () => { overviewState.groups *= 10; draw(); } }, `Show more of ${sorted.length}`));
+    };
+    draw();
+    const names = [["Row"], ["Environment"], ["Episodes", 1], ["Mean", 1], ["95 %", 1], ["Deviation", 1], ["Rewards", 1], ["Success", 1]];
+    return h("section", { class: "panel groups" },
+      h("div", { class: "tools" }, h("h2", null, "Groups"), h("span", { class: "count" }, many(metrics.rows.length, "row")), h("span", { class: "grow" }), order),
+      h("div", { class: "scroll" }, h("table", null,
+        h("thead", null, h("tr", null, names.map(([name, isNumber]) => h("th", { class: isNumber && "number" }, h("button", { disabled: true }, name))))), body)),
+      more);
   };
 
   const option = (value, name, current) => h("option", { value, selected: value === current }, name);
@@ -387,6 +435,15 @@
     const end = h("select", { "aria-label": "End", onchange: () => { overviewState.end = end.value; draw(); } },
       option("", "all ends", overviewState.end), option("valid", "valid", overviewState.end), option("failed", "failed", overviewState.end),
       Object.keys(metrics.end_reasons).map((name) => option(name, words(name), overviewState.end)));
+    const bound = (key, name) => {
+      const input = h("input", {
+        type: "number", step: "any", class: "bound", placeholder: `reward ${name}`, "aria-label": `Reward ${name}`, value: overviewState[key],
+        oninput: () => { overviewState[key] = input.value; draw(); },
+      });
+      return input;
+    };
+    const group = h("button", { class: "button", title: "Show all rows again", onclick: () => setGroup("") });
+    const setGroup = (name) => { overviewState.group = name; draw(); if (name) search.scrollIntoView({ block: "center" }); };
     const setEnd = (name) => { overviewState.end = end.value = name; draw(); search.scrollIntoView({ block: "center" }); };
 
     const drawHead = () => head.replaceChildren(...COLUMNS.map((column) => {
@@ -422,6 +479,8 @@
       body.replaceChildren();
       drawHead();
       drawRows();
+      group.hidden = !overviewState.group;
+      group.textContent = `row ${overviewState.group} ✕`;
       count.textContent = order.list.length === episodes.length ? many(episodes.length, "episode") : `${order.list.length} of ${many(episodes.length, "episode")}`;
     };
 
@@ -446,8 +505,10 @@
       h("section", { class: "charts" },
         rewardFigure(),
         h("div", { class: "panel chart bars" }, endings(setEnd), stages())),
+      groups(setGroup),
       h("section", { class: "panel" },
-        h("div", { class: "tools" }, h("h2", null, "Episodes"), count, h("span", { class: "grow" }), search, env, end),
+        h("div", { class: "tools" }, h("h2", null, "Episodes"), count, group, h("span", { class: "grow" }), search,
+          bound("from", "at least"), bound("to", "at most"), env, end),
         h("div", { class: "scroll" }, h("table", null, h("thead", null, head), body)), more),
       h("details", { class: "panel facts" }, h("summary", null, "What was run"), h("pre", null, JSON.stringify(config, null, 2))),
     ].filter(Boolean);
