@@ -7,9 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
+from fault_register import ROWS, FaultRegister, is_whole
 
 # Seconds. muxsim promises that nothing of a session is left after two.
 GRACE = 2.0
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(FaultRegister(ROWS, is_whole(config)))
 
 
 def children():
