@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from muxsim import __version__
@@ -29,5 +30,8 @@ def announce(serving: Serving) -> None:
         "",
         "  Ctrl-C stops.",
     ]
-    print("\n".join(lines), flush=True)
-    sys.stdout.flush()
+    try:
+        print("\n".join(lines), flush=True)
+    except OSError:
+        # A full disk, say: it serves all the same, and does not try again at its end.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115

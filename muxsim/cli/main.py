@@ -15,6 +15,7 @@ from muxsim.access import AuthSettings
 from muxsim.cli import operate
 from muxsim.cli.episodes import add_to
 from muxsim.cli.notes import tell_notes
+from muxsim.cli.streams import settle_standard_streams
 from muxsim.config import Config, find_config, load, load_command
 from muxsim.errors import ConfigError, ListenError, StartError, UnknownEnvironment
 
@@ -185,6 +186,7 @@ def _fail(error: Exception) -> NoReturn:
 
 def main() -> None:
     """The entry point. What stands behind ``--`` is a server's command line, whatever it looks like."""
+    settle_standard_streams()
     arguments = sys.argv[1:]
     if _SEPARATOR in arguments:
         cut = arguments.index(_SEPARATOR)
