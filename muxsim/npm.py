@@ -11,13 +11,14 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 import trio
 
+from muxsim.as_it_stands import AsItStands, tell
 from muxsim.errors import PackageError
 from muxsim.install_cache import (
     cache_folder,
@@ -31,6 +32,7 @@ from muxsim.install_cache import (
     telling_lines,
     with_fixed_variables,
 )
+from muxsim.npx import NpxCall, is_npx, is_package_folder, own_bin, own_copies, parse_npx
 from muxsim.spec import EnvSpec, fixed, literal
 
 _QUIET = ("--no-audit", "--no-fund", "--no-update-notifier", "--no-progress", "--loglevel=error")
@@ -44,63 +46,7 @@ _UNREACHABLE = re.compile(
     rb"npm error code (ECONN\w+|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH|ERR_SOCKET_TIMEOUT)"
 )
 
-_NPX_IGNORED = frozenset({"-y", "--yes", "-q", "--quiet", "-s", "--silent"})
-_NPX_PASSED = frozenset({"--prefer-offline", "--prefer-online", "--offline", "--ignore-scripts"})
-_NPX_USAGE = "npx [-y] [-p PACKAGE] [--OPTION=VALUE] PACKAGE[@VERSION] ARGS…"
-
 _PLAIN_NODE = re.compile(rb"#!\s*(/usr/bin/env\s+)?(\S*/)?node\s*")
-
-
-@dataclass(frozen=True, slots=True)
-class NpxCall:
-    """What an npx command line asks for."""
-
-    packages: tuple[str, ...]
-    """Package specs as npm takes them: ``name``, ``@scope/name@1.2``, ``github:user/repo``."""
-
-    command: str
-    """The bin to run, named after `-p`; ``""`` for the package's own."""
-
-    args: tuple[str, ...]
-    """The server's arguments."""
-
-    options: tuple[str, ...] = ()
-    """Options for npm, such as ``--registry=…``."""
-
-
-def is_npx(command: str) -> bool:
-    """Whether the command is npx, by name or by path."""
-    return os.path.basename(command) == "npx"
-
-
-def parse_npx(args: Iterable[str]) -> NpxCall:
-    """Reads the arguments of npx. Raises ValueError, saying what to do, for what it cannot take."""
-    packages: list[str] = []
-    options: list[str] = []
-    rest = list(args)
-    while rest and rest[0].startswith("-"):
-        flag = rest.pop(0)
-        if flag == "--":
-            break
-        if flag in ("-p", "--package") and rest:
-            packages.append(rest.pop(0))
-        elif flag.startswith("--package="):
-            packages.append(flag.partition("=")[2])
-        elif flag in _NPX_PASSED or (flag.startswith("--") and "=" in flag):
-            options.append(flag)
-        elif flag not in _NPX_IGNORED:
-            raise ValueError(f"npx {flag} is not supported: use {_NPX_USAGE}")
-    if not rest:
-        missing = f"a command of {packages[0]}" if packages else "a package"
-        raise ValueError(f"npx needs {missing} to run: use {_NPX_USAGE}")
-    if packages:
-        return NpxCall(tuple(packages), rest[0], tuple(rest[1:]), tuple(options))
-    return NpxCall((rest[0],), "", tuple(rest[1:]), tuple(options))
-
-
-def is_package_folder(path: str | Path) -> bool:
-    """Whether ``path`` is a folder with a package.json."""
-    return os.path.isfile(os.path.join(path, "package.json"))
 
 
 async def prepare(spec: EnvSpec, environ: Mapping[str, str] = os.environ) -> EnvSpec:
@@ -129,12 +75,15 @@ def _is_npm(spec: EnvSpec) -> bool:
 async def _from_npx(spec: EnvSpec, node: "_Node", cache: Path) -> EnvSpec:
     try:
         call = parse_npx(spec.args)
+        own = _of_project(call, Path(fixed(spec.cwd)))
+    except AsItStands as why:
+        node.tool("npx")
+        tell(spec, "npx", why)
+        return spec
     except ValueError as error:
         raise PackageError(str(error)) from error
-    own_copy = _projects_own(call, Path(fixed(spec.cwd)))
-    if own_copy is not None:
-        package = _Package.read(own_copy)
-        return node.runs(spec, package, package.own_bin(), call.args)
+    if own is not None:
+        return node.runs(spec, *own, call.args)
     home = await _installed(call, node, cache)
     packages = [_Package.read(home / "node_modules" / name) for name in _Package.read(home).manifest.dependencies]
     if not call.command:
@@ -142,16 +91,32 @@ async def _from_npx(spec: EnvSpec, node: "_Node", cache: Path) -> EnvSpec:
     for package in packages:
         if call.command in package.bins:
             return node.runs(spec, package, package.bins[call.command], call.args)
+    if node.has(call.command):
+        tell(spec, "npx", AsItStands(f"{call.command} is no command of {' '.join(call.packages)}"))
+        return spec
     there = ", ".join(sorted(name for package in packages for name in package.bins)) or "they have none"
     raise PackageError(f"npx -p {call.packages[0]} has no command {call.command}: use one of its own: {there}")
 
 
-def _projects_own(call: NpxCall, folder: Path) -> Path | None:
-    """Like npx, the project's own copy goes before the registry's: the project has pinned its version."""
-    if call.command or not folder.is_absolute():
+def _of_project(call: NpxCall, folder: Path) -> tuple["_Package", str] | None:
+    """The package and its file that npx finds in the project of ``folder``, and so does not ask the registry for.
+
+    Raises AsItStands where only npx can tell whether what is there will do.
+    """
+    if not folder.is_absolute():
         return None
-    copies = (parent / "node_modules" / call.packages[0] for parent in (folder, *folder.parents))
-    return next(filter(is_package_folder, copies), None)
+    if not call.command and (program := own_bin(call.packages[0], folder)) is not None:
+        package = _Package.around(program)
+        return package, str(program.relative_to(package.folder))
+    copies = [_Package.read(copy) for copy in own_copies(call.packages, folder)]
+    if not copies:
+        return None
+    if not call.command:
+        return copies[0], copies[0].own_bin()
+    for package in copies:
+        if call.command in package.bins:
+            return package, package.bins[call.command]
+    raise AsItStands(f"{call.command} is no command of {' '.join(call.packages)}, which the project has")
 
 
 async def _installed(call: NpxCall, node: "_Node", cache: Path) -> Path:
@@ -258,6 +223,11 @@ class _Package:
         except (OSError, msgspec.MsgspecError) as error:
             raise PackageError(f"{path} cannot be read: {error}") from error
 
+    @classmethod
+    def around(cls, program: Path) -> "_Package":
+        """The package that a file is in."""
+        return cls.read(next(filter(is_package_folder, program.parents), program.parent))
+
     @property
     def label(self) -> str:
         """``name@version``."""
@@ -315,6 +285,10 @@ class _Node:
         if path is None:
             raise PackageError(f"{name} is not on PATH: install Node.js 20 or newer, which has it")
         return path
+
+    def has(self, name: str) -> bool:
+        """Whether a program is on PATH."""
+        return shutil.which(name, path=self.environ.get("PATH")) is not None
 
     def runs(self, spec: EnvSpec, package: _Package, bin_file: str, args: tuple[str, ...]) -> EnvSpec:
         """The spec that runs a bin of the package."""

@@ -13,6 +13,7 @@ from typing import Final
 
 import trio
 
+from muxsim.as_it_stands import AsItStands, tell
 from muxsim.errors import PackageError
 from muxsim.install_cache import (
     cache_folder,
@@ -32,6 +33,15 @@ from muxsim.spec import EnvSpec, literal
 _IGNORED: Final = frozenset({"-q", "--quiet", "-v", "--verbose", "--no-progress", "--isolated"})
 _PASSED: Final = frozenset({"--offline", "--no-cache", "--no-build", "--no-config", "--native-tls"})
 _WITH_VALUE: Final = frozenset({"--with", "-w", "--python", "-p", "--index", "--index-url", "--extra-index-url"})
+# What `uv tool install` knows too; another option may be of uvx alone, and change what runs.
+_ALSO_OF_INSTALL: Final = frozenset(
+    {
+        *("--default-index", "--find-links", "--index-strategy", "--keyring-provider", "--resolution", "--prerelease"),
+        *("--constraints", "--overrides", "--exclude-newer", "--link-mode", "--cache-dir", "--allow-insecure-host"),
+        *("--refresh-package", "--upgrade-package", "--no-build-package", "--no-binary-package", "--fork-strategy"),
+        *("--config-setting", "--build-constraints", "--python-preference", "--color"),
+    }
+)
 _USAGE: Final = "uvx [--from PACKAGE] [--with PACKAGE] [--python VERSION] [--OPTION=VALUE] COMMAND[@VERSION] ARGS…"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _NETWORK: Final = re.compile(rb"(?i)error sending request|failed to fetch|could not connect|dns error|timed out")
@@ -60,7 +70,10 @@ def is_uvx(command: str) -> bool:
 
 
 def parse_uvx(args: Iterable[str]) -> UvxCall:
-    """Reads the arguments of uvx. Raises ValueError, saying what to do, for what it cannot take."""
+    """Reads the arguments of uvx.
+
+    Raises ValueError, saying what to do, where there is nothing to run, and AsItStands for what only uvx understands.
+    """
     source, options, rest = "", [], list(args)
     while rest and rest[0].startswith("-"):
         flag = rest.pop(0)
@@ -73,19 +86,19 @@ def parse_uvx(args: Iterable[str]) -> UvxCall:
             source = value
         elif flag in _PASSED:
             options.append(flag)
-        elif equals and name.startswith("-"):
+        elif equals and (name in _WITH_VALUE or name in _ALSO_OF_INSTALL):
             options += [name, value] if name in _WITH_VALUE else [flag]
         elif flag not in _IGNORED:
-            raise ValueError(f"uvx {flag} is not supported: use {_USAGE}")
+            raise AsItStands(f"uvx has the option {name}")
     if not rest:
         raise ValueError(f"uvx needs a command to run: use {_USAGE}")
     if source.startswith((".", "/", "~")):
-        raise ValueError("uvx --from takes no folder here: name the script in it as the command, without uvx")
+        raise AsItStands("uvx --from names a folder")
     command, at, version = rest[0].partition("@")
     if source:
         return UvxCall(source, rest[0], tuple(rest[1:]), tuple(options))
     if not _NAME.fullmatch(command.partition("[")[0]):
-        raise ValueError(f"uvx cannot tell the command of {rest[0]}: use uvx --from {rest[0]} COMMAND")
+        raise AsItStands(f"only uvx can tell the command of {rest[0]}")
     package = f"{command}=={version}" if at and version != "latest" else command
     return UvxCall(package, command.partition("[")[0], tuple(rest[1:]), tuple(options))
 
@@ -100,7 +113,13 @@ async def prepare(spec: EnvSpec, environ: Mapping[str, str] = os.environ) -> Env
         return spec
     cache = cache_folder(environ) / "uv"
     with installing(spec, "Python tool", "package index", cache):
-        return await _prepare(spec, cache, with_fixed_variables(environ, spec))
+        try:
+            return await _prepare(spec, cache, with_fixed_variables(environ, spec))
+        except AsItStands as why:
+            if shutil.which(spec.command, path=environ.get("PATH")) is None:
+                raise PackageError("uvx is not on PATH: install uv (https://docs.astral.sh/uv), which has it") from None
+            tell(spec, "uvx", why)
+            return spec
 
 
 async def _prepare(spec: EnvSpec, cache: Path, environ: Mapping[str, str]) -> EnvSpec:

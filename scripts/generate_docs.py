@@ -63,6 +63,10 @@ other then: with `shared`, let clients of 2026-07-28 and older ones use two entr
 | `"folder"` with a `package.json` | a local npm package: installed once, then its bin with `node` |
 | anything else | an executable, by path or on PATH |
 
+`npx NAME` runs what the project of `cwd` has, where npx itself would: a command of the project's own `package.json` or
+in `node_modules/.bin`, or a package of that name and version. What only npx or uvx can understand, such as `-c` or an
+option that changes what runs, is run by them as it stands; a line in the log says what that costs.
+
 `{seed}`, `{session_id}` and `{workspace}` are filled in anywhere in `command`, `args`, `env` and `cwd`; `{{seed}}` is a
 literal `{seed}`, and other braces stay as they are. `${NAME}` comes from muxsim's own environment, `${NAME:-default}`
 has a fallback, and `$${` is a literal `${`. What a variable holds, and the name of the config's own folder, is taken as

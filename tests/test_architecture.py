@@ -19,6 +19,8 @@ ROWS = [
         "muxsim.events",
         "muxsim.install_cache",
         "muxsim.npm",
+        "muxsim.npx",
+        "muxsim.as_it_stands",
         "muxsim.uv",
         "muxsim.guest",
         "muxsim.boundary",

@@ -10,12 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import structlog
 import trio
 
+from muxsim.as_it_stands import AsItStands
 from muxsim.errors import PackageError
 from muxsim.install_cache import cache_folder
-from muxsim.npm import NpxCall, parse_npx, prepare
-from muxsim.spec import EnvSpec, Limits
+from muxsim.npm import prepare
+from muxsim.npx import NpxCall, parse_npx, satisfies
+from muxsim.spec import EnvSpec, Limits, literal
 
 MEMORY = "@modelcontextprotocol/server-memory"
 
@@ -150,15 +153,129 @@ USAGE = "use npx [-y] [-p PACKAGE] [--OPTION=VALUE] PACKAGE[@VERSION] ARGS…"
         ("-y", f"npx needs a package to run: {USAGE}"),
         ("-y --", f"npx needs a package to run: {USAGE}"),
         ("-p grid", f"npx needs a command of grid to run: {USAGE}"),
-        ("-p", f"npx -p is not supported: {USAGE}"),
-        ("-c play", f"npx -c is not supported: {USAGE}"),
-        ("--registry http://r grid", f"npx --registry is not supported: {USAGE}"),
     ],
 )
 def test_what_npx_cannot_mean_is_refused_with_advice(line, message):
     with pytest.raises(ValueError, match="npx") as caught:
         parse_npx(tuple(line.split()))
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("-p", "-c play", "--call=play", "--call play", "--registry http://r grid", "-w one grid", "--prefix=x grid"),
+        *("--node-options=--inspect grid", "--no grid", "-p ./grid play", "--package=file:../grid play"),
+    ],
+)
+def test_what_only_npx_understands_is_left_to_npx(line):
+    with pytest.raises(AsItStands, match="npx"):
+        parse_npx(tuple(line.split()))
+
+
+SAYS_WHERE = "#!/usr/bin/env node\nconsole.log(require('fs').realpathSync(__filename) + ' ' + process.argv.slice(2))\n"
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project that has @acme/lake-mcp 1.2.3, with the command acme-lake, and a command of its own."""
+    folder = tmp_path / "a project {seed}"
+    package = folder / "node_modules" / "@acme" / "lake-mcp"
+    for home, about in (
+        (package, {"name": "@acme/lake-mcp", "version": "1.2.3", "bin": {"acme-lake": "server.js"}}),
+        (folder, {"name": "project", "version": "1.0.0", "private": True, "bin": "own.js"}),
+    ):
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "package.json").write_text(json.dumps(about))
+    for file in (package / "server.js", folder / "own.js"):
+        file.write_text(SAYS_WHERE)
+        file.chmod(0o755)
+    bins = folder / "node_modules" / ".bin"
+    bins.mkdir()
+    (bins / "acme-lake").symlink_to("../@acme/lake-mcp/server.js")
+    (bins / "shim").write_text(f'#!/bin/sh\nexec node "{package}/server.js" "$@"\n')
+    (bins / "shim").chmod(0o755)
+    (folder / "inner").mkdir()
+    return folder
+
+
+UNREACHABLE = {"npm_config_registry": "http://127.0.0.1:9/", "npm_config_fetch_retries": "0"}
+
+
+@pytest.mark.children
+@pytest.mark.parametrize("inner", [False, True])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "acme-lake x",
+        "-y @acme/lake-mcp@1.2.3 x",
+        "-y @acme/lake-mcp x",
+        "-y -p @acme/lake-mcp acme-lake x",
+        "-y --package=@acme/lake-mcp@1.2.3 -- acme-lake x",
+        "-y @acme/lake-mcp@^1.1 x",
+        "shim x",
+        "project x",
+    ],
+)
+async def test_npx_runs_what_the_project_has_as_npx_itself_does(line, inner, project, tmp_path):
+    environ = {**os.environ, **UNREACHABLE, "MUXSIM_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path)}
+    cwd = project / "inner" if inner and not line.startswith("project") else project
+    spec = EnvSpec(name="lake", command="npx", args=tuple(line.split()), cwd=literal(str(cwd)))
+    with trio.fail_after(120):
+        ran = await trio.run_process(["npx", *line.split()], cwd=cwd, env=environ, capture_stdout=True)
+        ready = await prepare(spec, environ)
+        launch = ready.launch(seed=1, session_id="s", workspace="/", environ=environ)
+        runs = await trio.run_process(list(launch.argv), cwd=launch.cwd, env=launch.env, capture_stdout=True)
+    assert os.path.basename(launch.argv[0]) != "npx"
+    assert runs.stdout == ran.stdout
+
+
+async def test_another_version_than_the_project_has_is_asked_of_the_registry(project, fake):
+    fake.publish(manifest("@acme/lake-mcp", "2.0.0"))
+    spec = npx("@acme/lake-mcp@2.0.0", cwd=literal(str(project)))
+    assert "cache" in (await prepare(spec, fake.environ)).args[0]
+
+
+@pytest.mark.parametrize(
+    ("version", "wanted", "fits"),
+    [
+        ("1.2.3", "1.2.3", True),
+        ("1.2.3", "v1.2.3", True),
+        ("1.2.3", "1.2.4", False),
+        ("1.2.3", "1", True),
+        ("1.2.3", "1.x", True),
+        ("1.2.3", "1.3.x", False),
+        ("1.2.3", "*", True),
+        ("1.2.3", "^1.1", True),
+        ("1.2.3", "^1.2.4", False),
+        ("2.0.0", "^1.2.3", False),
+        ("0.2.9", "^0.2.3", True),
+        ("0.3.0", "^0.2.3", False),
+        ("0.0.4", "^0.0.3", False),
+        ("0.0.4", "^0.0", True),
+        ("0.9.0", "^0", True),
+        ("1.2.9", "~1.2.3", True),
+        ("1.3.0", "~1.2.3", False),
+        ("1.9.0", "~1", True),
+        ("1.2.3", ">=1 <2", None),
+        ("1.2.3-beta.1", "^1.0", None),
+        ("1.2.3-beta.1", "1.2.3-beta.1", True),
+        ("None", "1", None),
+    ],
+)
+def test_a_range_of_versions_is_understood_as_npm_does_or_not_at_all(version, wanted, fits):
+    assert satisfies(version, wanted) is fits
+
+
+@pytest.mark.parametrize("line", ["-c acme-lake", "@acme/lake-mcp@>=1.2", "-p @acme/lake-mcp node x.js"])
+async def test_what_only_npx_understands_is_run_by_npx_and_told(line, project, fake):
+    fake.program("npx", "#!/bin/sh\n")
+    spec = npx(*line.split(), cwd=literal(str(project)))
+    with structlog.testing.capture_logs() as logs:
+        assert await prepare(spec, fake.environ) == spec
+    (told,) = logs
+    assert (told["event"], told["log_level"], told["env"]) == ("install.as_it_stands", "warning", "grid")
+    assert "start_timeout" in told["costs"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from muxsim.as_it_stands import AsItStands
 from muxsim.errors import PackageError
 from muxsim.spec import EnvSpec
 from muxsim.uv import UvxCall, parse_uvx, prepare
@@ -88,13 +89,19 @@ def test_a_uvx_command_line_is_read_as_uvx_reads_it(line, call):
     [
         ("", "needs a command"),
         ("--from grid", "needs a command"),
-        ("--env-file x grid", "--env-file is not supported"),
-        ("--from ./grid play", "takes no folder"),
-        ("git+https://h/grid", "use uvx --from git\\+https://h/grid COMMAND"),
     ],
 )
 def test_what_a_uvx_command_line_lacks_is_told(line, word):
     with pytest.raises(ValueError, match=word):
+        parse_uvx(line.split())
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["--env-file x grid", "--env-file=x grid", "--from ./grid play", "git+https://h/grid", "--with-editable . g"],
+)
+def test_what_only_uvx_understands_is_left_to_uvx(line):
+    with pytest.raises(AsItStands, match="uvx"):
         parse_uvx(line.split())
 
 

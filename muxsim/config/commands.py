@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from muxsim.as_it_stands import AsItStands
 from muxsim.config.table import Table, shown
-from muxsim.npm import is_npx, is_package_folder, parse_npx
+from muxsim.npx import is_npx, is_package_folder, parse_npx
 from muxsim.spec import fixed, literal
 from muxsim.uv import is_uvx, parse_uvx
 
@@ -107,19 +108,21 @@ def _with_node_script(args: tuple[str, ...], folder: Path) -> tuple[str, ...]:
 def _npx(table: Table, command: str, args: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     try:
         call = parse_npx(args)
+    except AsItStands:
+        return command, args
     except ValueError as error:
         raise table.error("args", str(error)) from None
     package = call.packages[0].removeprefix("file:")
     if not package.startswith((".", "/", "~")):
         return command, args
-    if call.command:
-        raise table.error("args", "npx -p takes no folder: name the folder as the command, without npx")
     return in_folder(package, table.folder), call.args
 
 
 def _uvx(table: Table, command: str, args: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     try:
         parse_uvx(args)
+    except AsItStands:
+        pass  # it is told when it starts
     except ValueError as error:
         raise table.error("args", str(error)) from None
     return command, args

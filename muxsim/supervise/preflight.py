@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from muxsim.npm import is_npx, is_package_folder
+from muxsim.npx import is_npx, is_package_folder
 from muxsim.spec import EnvSpec, Launch, fixed, has_placeholder
 from muxsim.supervise.process import Command, explain_spawn
 
