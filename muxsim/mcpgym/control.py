@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from muxsim.mcpgym.errors import EnvironmentFailed, EpisodeEnded
-from muxsim.mcpgym.jsonable import to_json
+from muxsim.mcpgym.jsonable import to_json, to_text
 
 # The key in `_meta`: `true` in the params of a `tools/call` asks, an object in the result answers.
 CONTROL_META_KEY = "muxsim/control"
 
 _OUTCOME_LENGTH = 5
+# Characters of an exception's text. Some have a whole array in it.
+_LONGEST_CAUSE = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +45,16 @@ class ControlPlane:
         self.truncated = False
         self.info = _checked_info(info)
         self._initial_state = {"observation": observation, "info": self.info, "seed": seed}
+        # What the agent reads of it, and what the trainer does.
         self._broken: str | None = None
+        self._failed: str | None = None
         self._rewards_of_call: list[float] = []
 
     def __repr__(self) -> str:
         ends = {
             "terminated": self.terminated,
             "truncated": self.truncated,
-            "broken": self._broken is not None,
+            "failed": self._failed is not None,
         }
         state = " ".join(end for end, reached in ends.items() if reached) or "running"
         return f"<ControlPlane seed={self.seed} step={self.step} total_reward={self.total_reward} {state}>"
@@ -61,10 +65,24 @@ class ControlPlane:
 
     def require_running(self) -> None:
         """Raises: EpisodeEnded, EnvironmentFailed: another step is not possible."""
+        self.require_sound()
         if self.ended:
             raise EpisodeEnded("the episode has ended: no further step is possible in this session")
+
+    def require_sound(self) -> None:
+        """Raises: EnvironmentFailed: nothing that the environment still says can be believed."""
         if self._broken is not None:
             raise EnvironmentFailed(f"no further step is possible: {self._broken}")
+
+    def fail(self, told: str, cause: BaseException) -> EnvironmentFailed:
+        """The environment has failed, by no doing of the agent's: nothing of this episode counts from here on.
+
+        Returns what to raise: `told` is for the agent. What happened is in `cause`, and only the trainer reads that.
+        """
+        if self._failed is None:
+            self._broken = told
+            self._failed = f"{told}: {_in_words(cause)}"
+        return EnvironmentFailed(told)
 
     def record(self, returned: Any) -> StepOutcome:
         """Take over what `env.step` returned: all of it, or nothing.
@@ -79,8 +97,8 @@ class ControlPlane:
             outcome = _checked(returned)
             total = _finite(self.total_reward + outcome.reward, "the total reward")
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            self._broken = f"what the environment returned from step {self.step + 1} cannot be recorded"
-            raise EnvironmentFailed(self._broken) from error
+            told = f"what the environment returned from step {self.step + 1} cannot be recorded"
+            raise self.fail(told, error) from error
         self.step += 1
         self.total_reward = total
         self.reward, self.info = outcome.reward, outcome.info
@@ -96,15 +114,17 @@ class ControlPlane:
         """The object for `_meta` of the call that began last.
 
         `reward` is the sum over the steps which that call made, so that the rewards of all calls add up to
-        the total: 0.0 for a call that only looked, `null` for one that failed before it made a step.
+        the total: 0.0 for a call that only looked, `null` for one that failed before it made a step, and once
+        the environment itself has failed: then `failed` says how.
         """
-        unknown = failed and not self._rewards_of_call
+        unknown = self._failed is not None or (failed and not self._rewards_of_call)
         return {
             "reward": None if unknown else math.fsum(self._rewards_of_call),
             "terminated": self.terminated,
             "truncated": self.truncated,
             "step": self.step,
             "info": self.info,
+            **self._failure(),
         }
 
     def read_reward(self) -> dict[str, Any]:
@@ -116,7 +136,11 @@ class ControlPlane:
             "truncated": self.truncated,
             "step": self.step,
             "total_reward": self.total_reward,
+            **self._failure(),
         }
+
+    def _failure(self) -> dict[str, Any]:
+        return {} if self._failed is None else {"failed": self._failed}
 
     def read_info(self) -> dict[str, Any]:
         return self.info
@@ -142,6 +166,12 @@ CONTROL_RESOURCES = {
         "initial_state", "Seed, first observation and its info", ControlPlane.read_initial_state
     ),
 }
+
+
+def _in_words(cause: BaseException) -> str:
+    """One line of it: the traceback is on stderr."""
+    text = " ".join(str(cause).split())
+    return to_text(f"{type(cause).__name__}: {text:.{_LONGEST_CAUSE}}" if text else type(cause).__name__)
 
 
 def _checked(returned: Any) -> StepOutcome:

@@ -74,7 +74,7 @@ class _Handlers:
         # are taken in the order in which they came, and the rewards of one call never run into another's.
         async with self._one_call_at_a_time:
             self.control.begin_call()
-            result = await _call(tool, params.arguments or {})
+            result = await _call(tool, params.arguments or {}, self.control)
             if not _asks_for_control(params):
                 return result
             control = self.control.of_call(failed=result.is_error)
@@ -98,10 +98,12 @@ class _Handlers:
         return ReadResourceResult(contents=[contents])
 
 
-async def _call(tool: Tool, arguments: dict[str, Any]) -> CallToolResult:
+async def _call(tool: Tool, arguments: dict[str, Any], control: ControlPlane) -> CallToolResult:
     """The tool's result: failures of any kind are results with `isError`, as the protocol wants them."""
     try:
-        returned = tool.function(**tool.parse(arguments))
+        parsed = tool.parse(arguments)
+        control.require_sound()
+        returned = tool.function(**parsed)
         if inspect.isawaitable(returned):
             returned = await returned
         return returned if isinstance(returned, CallToolResult) else CallToolResult(content=to_content(returned))
@@ -111,9 +113,9 @@ async def _call(tool: Tool, arguments: dict[str, Any]) -> CallToolResult:
         return _error(str(error))
     except MCPError:
         raise
-    except Exception as error:  # whatever the author's code raises is this call's failure and not the server's end
+    except Exception as error:  # whatever the author's code raises is its own failure, and not the server's end
         logger.exception("the tool %s failed", tool.definition.name)
-        return _error(f"the tool {tool.definition.name} failed ({type(error).__name__})")
+        return _error(str(control.fail(f"the tool {tool.definition.name} failed ({type(error).__name__})", error)))
 
 
 def _error(text: str) -> CallToolResult:

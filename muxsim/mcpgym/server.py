@@ -13,7 +13,6 @@ from mcp.server.lowlevel import Server
 from mcp_types import ToolAnnotations
 
 from muxsim.mcpgym.control import ControlPlane
-from muxsim.mcpgym.errors import EnvironmentFailed
 from muxsim.mcpgym.observation import Content, Describe, Env, Form, FrameSize, Observer
 from muxsim.mcpgym.protocol import Endpoint
 from muxsim.mcpgym.tools import Tool, function_tool, step_tool
@@ -157,7 +156,8 @@ class GymServer:
             returned = episode.env.step(action)
         except Exception as error:
             number = episode.control.step + 1
-            raise EnvironmentFailed(f"the environment failed in step {number} ({type(error).__name__})") from error
+            told = f"the environment failed in step {number} ({type(error).__name__})"
+            raise episode.control.fail(told, error) from error
         episode.observation = episode.control.record(returned).observation
         return self.observe()
 

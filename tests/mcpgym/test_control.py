@@ -85,21 +85,26 @@ def test_after_the_end_no_step_is_possible_and_nothing_changes(end):
     ],
     ids=repr,
 )
-def test_what_cannot_be_recorded_changes_nothing_and_ends_the_possibility_to_step(returned):
+def test_what_cannot_be_recorded_is_the_failure_of_the_environment_and_ends_the_possibility_to_step(returned):
     control = fresh()
     control.record(outcome(2.0))
     before = state(control)
     control.begin_call()
     with pytest.raises(EnvironmentFailed) as caught:
         control.record(returned)
-    assert state(control) == before
+    told = "what the environment returned from step 2 cannot be recorded"
+    after = state(control)
+    failed = json.loads(after.pop("control://status")).pop("failed")
+    assert failed == control.of_call(failed=True)["failed"]
+    assert failed.startswith(f"{told}: ")
+    assert after == {uri: text for uri, text in before.items() if uri != "control://status"}
     assert control.of_call(failed=True)["reward"] is None
-    # The message is for the agent; the reward is in the cause, for the log.
-    assert str(caught.value) == "what the environment returned from step 2 cannot be recorded"
+    # The message is for the agent; the reward is in the cause, for the log and the trainer.
+    assert str(caught.value) == told
     assert caught.value.__cause__ is not None
     with pytest.raises(EnvironmentFailed, match="no further step is possible"):
         control.require_running()
-    assert repr(control).endswith("broken>")
+    assert repr(control).endswith("failed>")
 
 
 def test_a_total_that_is_not_finite_is_not_recorded():

@@ -142,19 +142,23 @@ async def test_a_step_after_the_end_is_a_tool_error_and_changes_nothing(era):
         assert len(server.env.actions) == 3
 
 
-async def test_an_exception_of_the_environment_is_a_tool_error_without_a_reward(era, caplog):
+async def test_an_exception_of_the_environment_is_its_failure_and_so_is_every_call_behind_it(era, caplog):
     server = scripted(("ok", 1.0, False, False, {}), RuntimeError("secret 42"), ("again", 2.0, False, False, {}))
     async with connected(server, era) as client:
         await client.call_tool("step", {"action": 0})
-        before = await whole_control(client)
         failed = await client.call_tool("step", {"action": 0}, meta=ASK)
         assert failed.is_error is True
         assert text(failed) == "the environment failed in step 2 (RuntimeError)"
-        assert failed.meta[KEY] == {"reward": None, "terminated": False, "truncated": False, "step": 1, "info": {}}
-        assert await whole_control(client) == before
-        assert "secret 42" in caplog.text  # the log has what the agent does not get to read
+        failure = "the environment failed in step 2 (RuntimeError): RuntimeError: secret 42"
+        unscored = {"reward": None, "terminated": False, "truncated": False, "step": 1, "info": {}}
+        assert failed.meta[KEY] == {**unscored, "failed": failure}
+        assert "Traceback" in caplog.text
+        assert "secret 42" in caplog.text  # the log and the trainer have what the agent does not get to read
         again = await client.call_tool("step", {"action": 0}, meta=ASK)
-        assert (text(again), again.meta[KEY]["reward"], again.meta[KEY]["step"]) == ('"again"', 2.0, 2)
+        told = "no further step is possible: the environment failed in step 2 (RuntimeError)"
+        assert (text(again), again.meta[KEY]) == (told, failed.meta[KEY])
+        assert (await whole_control(client))["status"]["failed"] == failure
+        assert len(server.env.returns) == 1
 
 
 @pytest.mark.parametrize("reward", [np.nan, np.float32(np.inf)])
@@ -167,16 +171,20 @@ async def test_a_reward_that_is_not_finite_is_a_tool_error_and_the_last_step(era
             assert result.is_error is True
             assert "reward" not in text(result)
             assert result.meta[KEY]["reward"] is None
-        assert await whole_control(client) == before
+            assert "the reward is not finite" in result.meta[KEY]["failed"]
+        after = await whole_control(client)
+        assert after["status"].pop("failed") == result.meta[KEY]["failed"]
+        assert after == before
         assert len(server.env.returns) == 1
 
 
-async def test_a_reward_counts_even_if_its_observation_cannot_be_shown(era):
+async def test_an_observation_that_cannot_be_shown_is_the_failure_of_the_environment(era):
     server = scripted((object(), 2.0, False, False, {}))
     async with connected(server, era) as client:
         result = await client.call_tool("step", {"action": 0}, meta=ASK)
         assert result.is_error is True
-        assert (result.meta[KEY]["reward"], result.meta[KEY]["step"]) == (2.0, 1)
+        assert (result.meta[KEY]["reward"], result.meta[KEY]["step"]) == (None, 1)
+        assert result.meta[KEY]["failed"].startswith("the tool step failed (TypeError): ")
 
 
 async def test_named_actions_replace_the_numbers(era):
@@ -246,7 +254,9 @@ async def test_failures_in_tools_reach_the_agent_only_as_far_as_the_author_meant
         raise KeyError("secret")
 
     async with connected(server, era) as client:
-        results = [await client.call_tool(name) for name in ("meant", "unmeant")]
+        results = [await client.call_tool(name, meta=ASK) for name in ("meant", "unmeant")]
+        failures = [result.meta[KEY].get("failed") for result in results]
+        assert failures == [None, "the tool unmeant failed (KeyError): KeyError: 'secret'"]
         assert [(text(result), result.is_error) for result in results] == [
             ("the door is locked", True),
             ("the tool unmeant failed (KeyError)", True),
