@@ -93,7 +93,14 @@ async def wait_ready(receiver: Receiver, message: Message) -> None:
         late = busy.setting == "call_timeout" and message.kind is Kind.REQUEST
         retry = [] if late else [(b"retry-after", b"1")]
         status = 200 if late else 503
-        raise HTTPRefusal(status, str(busy), code=busy.code, id=message.id, headers=retry, limit=busy.setting) from None
+        raise HTTPRefusal(
+            status,
+            str(busy),
+            code=busy.code,
+            id=message.id,
+            headers=retry,
+            limit=busy.setting,
+        ) from None
 
 
 class ClientGone(Exception):

@@ -56,7 +56,7 @@ class HTTPRefusal(Exception):
         self.status = status
         self.message = message
         self.code = code
-        self.data = data
+        self.data = {"cause": limit} if limit and data is None else data
         self.id = id
         self.headers = headers
         self.limit = limit

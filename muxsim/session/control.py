@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -16,7 +16,7 @@ from msgspec import Raw
 
 from muxsim.session import uris
 from muxsim.session.agent_answers import META_KEY
-from muxsim.session.ledger import STEP, Ledger, Unknown, count_in, number_in
+from muxsim.session.ledger import STEP, TOTAL, Ledger, Unknown, count_in, number_in
 from muxsim.session.own_client import Answer, OwnClient
 from transports.errors import INVALID_PARAMS, METHOD_NOT_FOUND
 from transports.messages import Kind, Message, error_code, member, members_of
@@ -66,11 +66,11 @@ def has_control(result: Message) -> bool:
     return member(result.members.get("result"), "_meta", META_KEY) is not None
 
 
-def with_control(result: Message, control: Mapping[str, Any]) -> Message:
-    """A result with the control plane in its ``_meta``."""
+def with_meta(result: Message, key: str, value: Any) -> Message:
+    """A result with one more member in its ``_meta``."""
     body = members_of(result.members["result"])
     meta = members_of(body.get("_meta"))
-    body["_meta"] = Raw(msgspec.json.encode({**meta, META_KEY: control}))
+    body["_meta"] = Raw(msgspec.json.encode({**meta, key: value}))
     members = {**result.members, "result": Raw(msgspec.json.encode(body))}
     return result.with_members(members)
 
@@ -110,7 +110,7 @@ class ControlReader:
     def __init__(self, session: Session) -> None:
         self._client = OwnClient(session, patience=_PATIENCE, aside=True)
         self._ledger = Ledger()
-        self._seen = False
+        self._seen: set[str] = set()
         self._filled = False
         self.absent = False
         """Whether the server has said that it has no control plane."""
@@ -136,7 +136,8 @@ class ControlReader:
     def complete(self, result: Message, envelope: Mapping[str, Any], deliver: Deliver, *, crowded: bool) -> None:
         """Give ``deliver`` the result of a tool call with the control plane added, as soon as it has been read.
 
-        A server without one gets its result delivered as it is; a part that cannot be read leaves the reward null.
+        A server without one gets its result delivered as it is. A part that could be read before is tried once more;
+        what cannot be read then leaves the reward null, and an end that is not known is null too.
         ``crowded``: a call that was given up may still be at work.
         """
         self._filled = has_control(result)
@@ -144,14 +145,33 @@ class ControlReader:
             self._ledger.age()
             deliver(result)
             return
+
+        def first(answers: dict[str, Answer]) -> None:
+            problems: dict[str, str] = {}
+            for part, answer in answers.items():
+                _read(part, answer, problems)
+            lost = [part for part in problems if part in self._seen]
+            if lost and not all(answers[part].own for part in lost):
+                self._ask(lost, envelope, lambda again: last({**answers, **again}))
+            else:
+                last(answers)
+
+        def last(answers: dict[str, Answer]) -> None:
+            deliver(self._combine(result, answers, crowded=crowded))
+
+        self._ask(_STEP_PARTS, envelope, first)
+
+    def _ask(
+        self, parts: Sequence[str], envelope: Mapping[str, Any], on_answers: Callable[[dict[str, Answer]], None]
+    ) -> None:
         answers: dict[str, Answer] = {}
 
         def on_answer(part: str, answer: Answer) -> None:
             answers[part] = answer
-            if len(answers) == len(_STEP_PARTS):
-                deliver(self._combine(result, answers, crowded=crowded))
+            if len(answers) == len(parts):
+                on_answers(answers)
 
-        for part in _STEP_PARTS:
+        for part in parts:
             self._request(part, envelope, functools.partial(on_answer, part))
 
     async def read(self, part: str, envelope: Mapping[str, Any], timeout: float) -> Any:
@@ -171,22 +191,25 @@ class ControlReader:
         if not self._seen and all(map(is_not_there, answers.values())):
             self.absent = True
             return result
-        self._seen = self._seen or len(problems) < len(answers)
-        return with_control(result, self._control(result, values, problems, crowded=crowded))
+        self._seen |= values.keys() - problems.keys()
+        return with_meta(result, META_KEY, self._control(result, values, problems, crowded=crowded))
 
     def _control(self, result: Message, values: Parts, problems: dict[str, str], *, crowded: bool) -> dict[str, Any]:
         status, info = values["status"], values["info"]
-        if not isinstance(status, dict):
-            _note(problems, "status", "not an object")
-        counts: Parts = status if isinstance(status, dict) else {}
+        if fault := _fault_of(status):
+            _note(problems, "status", fault)
+            status = None
+        counts: Parts = status or {}
+        ends = {name: _flag(name, status, problems) for name in ("terminated", "truncated")}
         reward = self._reward(result, values["reward"], status, problems, crowded=crowded)
         control: dict[str, Any] = {
-            "reward": reward,
-            "terminated": _flag("terminated", counts, problems),
-            "truncated": _flag("truncated", counts, problems),
+            "reward": None if None in ends.values() else reward,
+            **ends,
             "step": count_in(counts.get(STEP)),
             "info": info if isinstance(info, dict) else {},
         }
+        if counts.get("failed") is not None:
+            control["failed"] = counts["failed"]
         if problems:
             control["problem"] = "; ".join(problems.values())
         return control
@@ -203,12 +226,14 @@ class ControlReader:
         failed = member(result.members["result"], "isError")
         try:
             earned = self._ledger.earned(
-                status, last or 0.0, failed=failed is not None and bytes(failed) == b"true", crowded=crowded
+                status, last, failed=failed is not None and bytes(failed) == b"true", crowded=crowded
             )
         except Unknown as unknown:
             _note(problems, "reward", str(unknown))
             return None
-        return None if last is None else earned
+        if earned is not None:
+            problems.pop("reward", None)  # the counts have told
+        return earned
 
 
 def _read(part: str, answer: Answer, problems: dict[str, str]) -> Any:
@@ -219,12 +244,26 @@ def _read(part: str, answer: Answer, problems: dict[str, str]) -> Any:
         return None
 
 
-def _flag(name: str, status: Parts, problems: dict[str, str]) -> bool:
+def _fault_of(status: Any) -> str:
+    """What is wrong with a status as a whole, whose every word is then in doubt; "" if nothing is."""
+    if not isinstance(status, dict):
+        return "not an object"
+    if status.get(STEP) is not None and count_in(status[STEP]) is None:
+        return f"{STEP} is not a whole number"
+    if status.get(TOTAL) is not None and number_in(status[TOTAL]) is None:
+        return f"{TOTAL} is not a number"
+    return "" if isinstance(status.get("failed"), str | None) else "failed is not text"
+
+
+def _flag(name: str, status: Any, problems: dict[str, str]) -> bool | None:
+    """An end; None if it is not known, which is not the same as not reached."""
+    if not isinstance(status, dict):
+        return None
     value = status.get(name, False)
-    if value in (True, False):
+    if value is True or value is False:
         return bool(value)
     _note(problems, "status", f"{name} is not true or false")
-    return False
+    return None
 
 
 def _note(problems: dict[str, str], part: str, text: str) -> None:

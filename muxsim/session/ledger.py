@@ -12,6 +12,8 @@ from typing import Any, Final
 
 STEP: Final = "step"
 TOTAL: Final = "total_reward"
+# Of the size of a total.
+_ROUNDING: Final = 1e-5
 
 
 class Unknown(Exception):
@@ -40,8 +42,8 @@ class Ledger:
         self._step, self._total = count_in(status.get(STEP)), number_in(status.get(TOTAL))
         self._stale = False
 
-    def earned(self, status: Mapping[str, Any], last: float, *, failed: bool, crowded: bool) -> float | None:
-        """What the call has earned before this status, where the last step's reward is ``last``.
+    def earned(self, status: Mapping[str, Any], last: float | None, *, failed: bool, crowded: bool) -> float | None:
+        """What the call has earned before this status, where the last step's reward is ``last``, None if not known.
 
         None for a call that failed and took no step. ``crowded``: another call may have made steps meanwhile.
         Raises `Unknown`. What cannot be read at one call is part of the next one's difference.
@@ -54,7 +56,9 @@ class Ledger:
             return None if failed else last  # it counts nothing: its last step is taken for the call's
         if stale:
             raise Unknown("what calls before this one have earned is not known")
-        if moved == 1:
+        if moved == 1 and last is not None:
+            if gained is not None and not _is_close(gained, last, total or 0.0):
+                raise Unknown(f"{last:g}, and by control://status the total has grown by {gained:g}")
             return last
         return _by_difference(moved, gained, failed=failed, crowded=crowded)
 
@@ -72,6 +76,11 @@ def _by_difference(moved: float | None, gained: float | None, *, failed: bool, c
     if not math.isfinite(gained):
         raise Unknown(f"the difference of {TOTAL} is out of range")
     return gained
+
+
+def _is_close(gained: float, said: float, total: float) -> bool:
+    """Whether the two are the same, but for what adding up in float32 leaves."""
+    return abs(gained - said) <= _ROUNDING * max(1.0, abs(total), abs(said))
 
 
 def _difference(now: float | None, before: float | None) -> float | None:

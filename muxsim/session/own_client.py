@@ -12,8 +12,8 @@ import sniffio
 import trio
 
 from muxsim.session.attachment import Attachment
+from muxsim.session.unattended import answer_to
 from transports import messages
-from transports.errors import METHOD_NOT_FOUND
 from transports.messages import Kind, Message, RequestId
 
 if TYPE_CHECKING:
@@ -95,13 +95,13 @@ class OwnClient:
         self.take(message, own=False)
 
     def take(self, message: Message, *, own: bool) -> None:
-        """Hand an answer over; a request of the server's is refused, for nobody is here to sample or to fill forms."""
+        """Hand an answer over; a request of the server's gets that of a client whom nobody watches."""
         if message.is_answer and message.id is not None:
             on_answer = self._waiting.pop(message.id, None)
             if on_answer is not None:
                 on_answer(Answer(message, own))
         elif message.kind is Kind.REQUEST:
-            self._attachment.receive(messages.error(message.id, METHOD_NOT_FOUND, "this client has no such ability"))
+            self._attachment.receive(answer_to(message))
 
     def withdraw(self, about: RequestId) -> None:
         """Nothing: whoever cancelled no longer waits."""

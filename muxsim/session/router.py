@@ -444,11 +444,11 @@ class Router:
             )
         )
 
-    def fail_backend_id(self, backend_id: object, code: int, text: str) -> Routed:
+    def fail_backend_id(self, backend_id: object, code: int, text: str, data: Any = None) -> Routed:
         """Answer the one request whose answer from the backend could not be read."""
         if not isinstance(backend_id, int) or backend_id not in self._exchanges:
             return NOTHING
-        return self._backend_answer(messages.error(backend_id, code, text), own=True)
+        return self._backend_answer(messages.error(backend_id, code, text, data), own=True)
 
     def _count(self, name: str) -> None:
         self._statistics[name] = self._statistics.get(name, 0) + 1

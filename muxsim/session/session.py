@@ -20,6 +20,7 @@ from muxsim.session.attachment import Attachment
 from muxsim.session.control import ControlReader
 from muxsim.session.router import NOTHING, Delivery, Routed, Router, RouterStatistics
 from muxsim.session.tool_calls import ToolCalls
+from muxsim.session.tool_news import ToolNews
 from muxsim.session.turns import Key
 from muxsim.spec import EnvSpec
 from muxsim.supervise.backend import Backend, BackendExit
@@ -60,7 +61,7 @@ class Ending:
     exit: BackendExit | None = None
 
     def data(self) -> dict[str, Any]:
-        """For the ``data`` member of errors."""
+        """For the ``data`` of errors. Its cause is what tells muxsim's own from a server's of the same code."""
         return {"cause": self.cause, **(self.exit.data() if self.exit else {})}
 
 
@@ -116,6 +117,7 @@ class Session:
         self._ttl = spec.limits.ttl if ttl is None else ttl
         self._router = Router()
         self._control = ControlReader(self)
+        self._news = ToolNews()
         self._calls = ToolCalls(self._router, self._control, spec.control, self._carry_out, self._hand_over)
         self._backend: Backend
         self._attachments: set[Attachment] = set()
@@ -145,6 +147,11 @@ class Session:
     def pid(self) -> int | None:
         """The backend's process id; None when it has gone."""
         return None if self.state is State.ENDED else self._backend.pid
+
+    @property
+    def last_words(self) -> tuple[str, ...]:
+        """The last lines of the backend's stderr."""
+        return self._backend.last_words
 
     @property
     def live(self) -> bool:
@@ -326,8 +333,9 @@ class Session:
             self._meet("call_timeout")
             text = f"no answer within {attachment.patience:g} s (call_timeout)"
             self._carry_out(self._router.cancel(attachment, request_id))
-            attachment.tell(messages.error(request_id, CALL_TIMEOUT, text), request_id)
+            attachment.tell(messages.error(request_id, CALL_TIMEOUT, text, {"cause": "call_timeout"}), request_id)
             self._calls.give_up(key)
+            self._news.given_up(*key)
 
     def _wake_timer_by(self, deadline: float) -> None:
         if deadline < self._timer.deadline:  # noqa: PLR1730 - setting a deadline costs more than comparing it
@@ -378,6 +386,7 @@ class Session:
         for key in [key for key in self._call_deadlines if key[0] is attachment]:
             del self._call_deadlines[key]
         self._calls.give_up_all(attachment)
+        self._news.left(attachment)
         if attachment in self._attachments:
             self._attachments.discard(attachment)
             self._emit(What.DETACHED, transport=attachment.kind)
@@ -399,15 +408,16 @@ class Session:
             self._take_request(attachment, message)
         elif (untaken := self._calls.taken_back(attachment, message)) is not None:
             self._call_deadlines.pop((attachment, untaken), None)
+            self._news.given_up(attachment, untaken)
             attachment.transport.withdraw(untaken)
         else:
             self._carry_out(self._router.from_client(attachment, message))
 
-    def refuse(self, attachment: Attachment, request: Message, code: int, text: str) -> None:
+    def refuse(self, attachment: Attachment, request: Message, code: int, text: str, data: Any = None) -> None:
         """Answer a request of a client with an error."""
         # About nothing if its id is another's, which is still waiting for its own answer.
         about = None if self._awaits(attachment, request.id) else request.id
-        attachment.tell(messages.error(request.id, code, text), about)
+        attachment.tell(messages.error(request.id, code, text, data), about)
 
     def _awaits(self, attachment: Attachment, id: messages.RequestId | None) -> bool:
         return self._router.awaits(attachment, id) or self._calls.holds((attachment, id))
@@ -418,10 +428,11 @@ class Session:
         if self._router.in_flight + (0 if attachment.aside else self._calls.waiting) >= most:
             self._meet("max_in_flight")
             text = f"{most} requests of this session are in flight, as many as may (max_in_flight)"
-            self.refuse(attachment, message, BUSY, text)
+            self.refuse(attachment, message, BUSY, text, {"cause": "max_in_flight"})
         elif self._awaits(attachment, message.id):
             self.refuse(attachment, message, INVALID_REQUEST, f"request id {message.id!r} is in flight already")
         else:
+            self._news.requested(attachment, message)
             if attachment.patience is not None or self.state is State.STARTED:
                 self._expect_answer(attachment, message)
             if message.method == "tools/call":
@@ -435,6 +446,7 @@ class Session:
         if self.live:
             self._carry_out(self._router.cancel(attachment, request_id))
             self._calls.give_up((attachment, request_id))
+            self._news.given_up(attachment, request_id)
 
     @property
     def control(self) -> ControlReader:
@@ -492,6 +504,7 @@ class Session:
         if message.kind is Kind.REQUEST and self._router.asked >= self.spec.limits.max_in_flight:
             self._refuse_backend(message)
             return
+        self._news.said(message)
         routed = self._router.from_backend(message)
         # What answers no request tells nothing of whether it can answer one.
         is_first_answer = self.state is State.STARTED and self._router.answered > 0
@@ -522,7 +535,8 @@ class Session:
             self._emit(What.REJECTED, line=text, error=error.message)
         if (backend_id := readable_id(line)) is not None:
             text = f"the backend's answer could not be read: {error.message}"
-            self._carry_out(self._router.fail_backend_id(backend_id, PARSE_ERROR, text))
+            data = {"cause": "unreadable_answer"}
+            self._carry_out(self._router.fail_backend_id(backend_id, PARSE_ERROR, text, data))
 
     def stderr(self, line: str) -> None:
         """Pass on a line of the backend's stderr."""
@@ -556,11 +570,15 @@ class Session:
             self._call_deadlines.pop((withdrawer, request_id), None)
             withdrawer.transport.withdraw(request_id)
             self._calls.give_up((withdrawer, request_id))
+            self._news.given_up(withdrawer, request_id)
 
     def _deliver(self, delivery: Delivery) -> None:
         if delivery.message.is_answer and delivery.about is not None:
             key = (delivery.attachment, delivery.about)
             self._call_deadlines.pop(key, None)
+            told = self._news.answered(*key, delivery.message)
+            if told is not delivery.message:
+                delivery = Delivery(delivery.attachment, told, delivery.about)
             self._calls.answered(key, delivery)
         else:
             self._hand_over(delivery)

@@ -105,6 +105,11 @@ class Backend:
         """Whether the child is far behind in reading its stdin."""
         return self._pipe.congested
 
+    @property
+    def last_words(self) -> tuple[str, ...]:
+        """The last lines of the child's stderr, oldest first."""
+        return self._stderr.lines()
+
     def statistics(self) -> PipeStatistics:
         """The pipe's counters."""
         return self._pipe.statistics()

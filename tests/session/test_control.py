@@ -159,15 +159,29 @@ async def test_a_failed_call_has_no_reward_rather_than_the_last_one_again():
     assert control_of(transport.sent[-1][0])["reward"] is None
 
 
-async def test_a_reward_that_cannot_be_read_is_null_with_its_reason():
+async def test_a_reward_that_cannot_be_read_is_what_the_total_has_grown_by():
     lake = Lake()
     lake.broken = {"control://reward"}
     session, _ = fake_session(lake.answers())
     attachment, transport = connect(session)
     step(attachment)
     control = control_of(transport.sent[-1][0])
+    assert (control["reward"], control.get("problem")) == (0.5, None)
+
+
+async def test_a_reward_that_cannot_be_read_is_null_with_its_reason_where_there_is_no_total():
+    lake = Lake()
+    lake.broken = {"control://reward"}
+    lake.total = None
+    lake.steps_per_call = 0
+    lake.step = 1
+    session, _ = fake_session(lake.answers())
+    attachment, transport = connect(session)
+    step(attachment)
+    control = control_of(transport.sent[-1][0])
     assert control["reward"] is None
     assert control["problem"] == "control://reward: the disk is on fire"
+    assert control["terminated"] is False
     assert control["step"] == 1, "what could be read is kept"
 
 
@@ -180,6 +194,110 @@ async def test_a_server_without_a_control_plane_is_asked_once_and_its_results_pa
     step(attachment, 2)
     assert [control_of(message) for message, _ in transport.sent[-2:]] == [None, None]
     assert len(lake.reads) == 3
+
+
+async def test_a_control_plane_that_was_there_and_is_gone_is_a_problem_and_no_end_is_known():
+    lake = Lake()
+    session, _ = fake_session(lake.answers())
+    attachment, transport = connect(session)
+    step(attachment, 1)
+    lake.broken = {f"control://{part}" for part in ("reward", "status", "info")}
+    step(attachment, 2)
+    control = control_of(transport.sent[-1][0])
+    assert (control["reward"], control["terminated"], control["truncated"]) == (None, None, None)
+    assert "control://status: the disk is on fire" in control["problem"]
+
+
+async def test_a_part_that_is_missing_once_is_asked_for_again():
+    lake = Lake()
+
+    def read(request):
+        answer = lake.read(request)
+        lake.broken.discard(lake.reads[-1])
+        return answer
+
+    session, _ = fake_session({**lake.answers(), "resources/read": read})
+    attachment, transport = connect(session)
+    step(attachment, 1)
+    lake.broken = {"control://reward", "control://status"}
+    step(attachment, 2)
+    control = control_of(transport.sent[-1][0])
+    assert (control["reward"], control["terminated"], "problem" in control) == (0.5, False, False)
+
+
+@pytest.mark.parametrize(
+    ("status", "problem"),
+    [
+        ({"terminated": "no"}, "terminated is not true or false"),
+        ({"truncated": 0}, "truncated is not true or false"),
+        ({"step": "1"}, "step is not a whole number"),
+        ({"step": 1.5}, "step is not a whole number"),
+        ({"total_reward": "much"}, "total_reward is not a number"),
+        ({"failed": 7}, "failed is not text"),
+    ],
+)
+async def test_a_status_of_another_form_tells_nothing(status, problem):
+    lake = Lake()
+
+    def read(request):
+        answer = lake.read(request)
+        if lake.reads[-1] != "control://status":
+            return answer
+        return messages.result(request.id, {"contents": [{"text": msgspec.json.encode(status).decode()}]})
+
+    session, _ = fake_session({**lake.answers(), "resources/read": read})
+    attachment, transport = connect(session)
+    step(attachment)
+    control = control_of(transport.sent[-1][0])
+    assert (control["reward"], None in (control["terminated"], control["truncated"])) == (None, True)
+    assert problem in control["problem"]
+
+
+async def test_a_reward_that_the_total_does_not_bear_out_is_no_reward():
+    lake = Lake()
+    session, _ = fake_session(lake.answers())
+    attachment, transport = connect(session)
+    lake.total = 7.0
+    step(attachment)
+    control = control_of(transport.sent[-1][0])
+    assert control["reward"] is None
+    assert control["problem"] == "control://reward: 0.5, and by control://status the total has grown by 7.5"
+
+
+async def test_an_environment_that_says_that_it_has_failed_says_so_beside_the_result():
+    lake = Lake()
+
+    def read(request):
+        lake.read(request)
+        value = {
+            "terminated": False,
+            "truncated": False,
+            "step": 0,
+            "total_reward": 0.0,
+            "failed": "the server is gone",
+        }
+        return messages.result(request.id, {"contents": [{"text": msgspec.json.encode(value).decode()}]})
+
+    session, _ = fake_session({**lake.answers(), "resources/read": read})
+    attachment, transport = connect(session)
+    step(attachment)
+    assert control_of(transport.sent[-1][0])["failed"] == "the server is gone"
+
+
+async def test_a_call_says_that_the_tools_have_changed_since_its_client_listed_them():
+    lake = Lake()
+    session, _ = fake_session({**lake.answers(), "tools/list": lambda request: messages.result(request.id, {})})
+    attachment, transport = connect(session)
+    attachment.receive(messages.request(90, "tools/list"))
+    step(attachment, 1)
+    session.from_backend(messages.notification("notifications/tools/list_changed"))
+    step(attachment, 2)
+    step(attachment, 3)
+    attachment.receive(messages.request(91, "tools/list"))
+    step(attachment, 4)
+    answers = [message for message, about in transport.sent if about in (1, 2, 3, 4)]
+    news = [member(one.members["result"], "_meta", "muxsim/tools_changed") is not None for one in answers]
+    assert news == [False, True, True, False]
 
 
 async def test_a_result_waits_for_its_control_plane_and_comes_when_the_backend_dies_first():
