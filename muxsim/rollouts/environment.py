@@ -27,7 +27,10 @@ class Tool:
 
 @dataclass(frozen=True)
 class ToolResult:
-    """What a tool call gave: MCP content blocks as JSON, and the control plane (None if the server has none)."""
+    """What a tool call gave: MCP content blocks as JSON, and the control plane (None if the server has none).
+
+    ``tools`` are those that there are from now on, where the environment has said that they have changed.
+    """
 
     content: list[dict[str, Any]]
     is_error: bool
@@ -35,6 +38,7 @@ class ToolResult:
     structured: Any = None
     seconds: float = 0.0
     control_seconds: float = 0.0
+    tools: tuple[Tool, ...] | None = None
 
     def __repr__(self) -> str:
         kinds = [
@@ -51,6 +55,21 @@ class EnvironmentGone(MuxsimError):
     def __init__(self, message: str, *, stderr: Sequence[str] = ()) -> None:
         self.stderr = tuple(stderr)
         super().__init__(message)
+
+
+class EnvironmentFailed(MuxsimError):
+    """The environment runs, and has failed: its step raised, its answer makes no sense, or its control plane is gone.
+
+    ``stderr`` has its last words. No call of its session has an answer any more.
+    """
+
+    def __init__(self, message: str, *, stderr: Sequence[str] = ()) -> None:
+        self.stderr = tuple(stderr)
+        super().__init__(message)
+
+
+class MachineryFailed(MuxsimError):
+    """What stands between a policy and its environment has failed: muxsim, a proxy, the network. Nobody's move."""
 
 
 class CallTimeout(MuxsimError):
@@ -82,7 +101,13 @@ class Environment(Protocol):
     opened: Opened
 
     async def call(self, tool: str, arguments: dict[str, Any], *, timeout: float | None = None) -> ToolResult:
-        """Call a tool. Raises `EnvironmentGone` or `CallTimeout`; a tool's own error is a result."""
+        """Call a tool; a tool's own error is a result.
+
+        Raises `EnvironmentGone`, `EnvironmentFailed`, `MachineryFailed` or `CallTimeout`.
+        """
+
+    async def earned(self, *, timeout: float | None = None) -> float | None:
+        """What the episode has earned so far; None without a control plane. Raises as `call` does."""
 
     async def close(self) -> None:
         """End the session. Calling it again is harmless."""

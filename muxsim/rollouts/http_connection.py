@@ -74,9 +74,9 @@ class HTTPConnections:
     def __repr__(self) -> str:
         return f"<HTTPConnections to {self._host}, {len(self._idle)} idle>"
 
-    async def post(self, target: str, headers: Headers, body: bytes) -> Answer:
+    async def exchange(self, method: str, target: str, headers: Headers, body: bytes) -> Answer:
         """Send a request, and wait for the head of its answer. Raises `HTTPBroken`."""
-        head = f"POST {target} HTTP/1.1\r\nhost: {self._host}\r\n{headers.lines}content-length: {len(body)}\r\n\r\n"
+        head = f"{method} {target} HTTP/1.1\r\nhost: {self._host}\r\n{headers.lines}content-length: {len(body)}\r\n\r\n"
         connection = await self._connection()
         answer = _ParsedAnswer(self, connection)
         try:

@@ -1,10 +1,15 @@
-"""An environment spoken to in MCP, over any channel that carries requests and their answers."""
+"""An environment spoken to in MCP, over any channel that carries requests and their answers.
+
+Who has said what is told apart here. A result, and an error of the server's own, is the environment's word. What
+muxsim or anybody else on the way says is an exception, and so is what an environment says that cannot be true.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 import anyio
@@ -12,8 +17,28 @@ import msgspec
 
 from muxsim import __version__
 from muxsim.errors import StartError
-from muxsim.rollouts.environment import CallTimeout, EnvironmentGone, Opened, Tool, ToolResult
-from muxsim.rollouts.trajectory import CONTROL_META_KEY, Control
+from muxsim.rollouts.answers import (
+    Malformed,
+    Status,
+    Unreadable,
+    lists_control_plane,
+    read_object,
+    read_resource,
+    read_result,
+    read_status,
+    read_tools,
+)
+from muxsim.rollouts.environment import (
+    CallTimeout,
+    EnvironmentFailed,
+    EnvironmentGone,
+    MachineryFailed,
+    Opened,
+    Tool,
+    ToolResult,
+)
+from muxsim.rollouts.trajectory import CONTROL_META_KEY, TOOLS_CHANGED_META_KEY, Control
+from transports.errors import INVALID_REQUEST, PARSE_ERROR
 from transports.messages import Kind, Message, member
 
 # The newest revision with a handshake: every server that speaks any of them answers it with one it knows.
@@ -23,8 +48,12 @@ _INITIALIZE: Final = {
     "capabilities": {},
     "clientInfo": {"name": "muxsim-rollout", "version": __version__},
 }
-_CALL_TIMEOUT_CODE: Final = -32001
-_GONE_CODES: Final = (-32000, -32002)
+# What muxsim itself answers with, in the place of a backend: then the error's data names a cause.
+_CALL_TIMEOUT: Final = -32001
+_OWN_CODES: Final = frozenset({-32000, _CALL_TIMEOUT, -32002, -32003, PARSE_ERROR, INVALID_REQUEST})
+# Causes of a session's end that are its environment's doing.
+_CRASHES: Final = frozenset({"backend_exited", "start_timeout"})
+# A catalogue that needs more pages is no list of tools that anybody could be shown.
 _MOST_PAGES: Final = 100
 
 
@@ -32,7 +61,10 @@ class Channel(Protocol):
     """One client's connection to one session."""
 
     async def ask(self, method: str, params: Any, timeout: float | None) -> Message:
-        """Send a request and wait for its answer. Raises TimeoutError or `EnvironmentGone`."""
+        """Send a request and wait for its answer, whoever gave it.
+
+        Raises TimeoutError, and `EnvironmentGone` or `MachineryFailed` where there is none to be had.
+        """
 
     async def notify(self, method: str) -> None:
         """Send a notification."""
@@ -40,22 +72,14 @@ class Channel(Protocol):
     async def close(self) -> None:
         """End the session. Calling it again is harmless."""
 
-
-class _Result(msgspec.Struct, rename="camel"):
-    content: list[dict[str, Any]] = []
-    is_error: bool = False
-    structured_content: Any = None
-    meta: dict[str, Any] = msgspec.field(name="_meta", default_factory=dict)
+    def last_words(self) -> tuple[str, ...]:
+        """The last lines of the environment's stderr, as far as they can be had from here."""
 
 
 class _Fault(msgspec.Struct):
     code: int = 0
     message: str = "error"
     data: Any = None
-
-
-_results: Final = msgspec.json.Decoder(_Result)
-_controls: Final = msgspec.json.Decoder(Control)
 
 
 class MCPEnvironment:
@@ -67,6 +91,11 @@ class MCPEnvironment:
         self.seed = seed
         self.opened = opened
         self._channel = channel
+        # None until it is known whether there is a control plane that scores.
+        self._scored: bool | None = None
+        self._rewards: list[float] = []
+        self._doubtful = False
+        self._step: int | None = None
 
     def __repr__(self) -> str:
         return f"<MCPEnvironment {self.env} seed {self.seed} session {self.id[:8]}>"
@@ -74,23 +103,123 @@ class MCPEnvironment:
     async def call(self, tool: str, arguments: dict[str, Any], *, timeout: float | None = None) -> ToolResult:
         """Call a tool, with the control plane in the same trip.
 
-        Raises `EnvironmentGone` or `CallTimeout`; a tool's own error is a result, and so is a call that the server
-        refused, with nothing earned.
+        A tool's own error is a result, and so is a call that the server refused. Raises `EnvironmentGone`,
+        `EnvironmentFailed`, `MachineryFailed` or `CallTimeout`.
         """
         params = {"name": tool, "arguments": arguments, "_meta": {CONTROL_META_KEY: True}}
         began = time.perf_counter()
-        try:
-            answer = await self._channel.ask("tools/call", params, timeout)
-        except TimeoutError:
-            raise CallTimeout(f"{tool}: no answer within {timeout:g} s") from None
+        answer = await self._ask("tools/call", params, timeout, tool)
         seconds = time.perf_counter() - began
-        if answer.kind is Kind.ERROR:
-            return _refused(answer, seconds)
-        return _result(answer.members["result"], seconds)
+        try:
+            if answer.kind is Kind.ERROR:
+                return await self._refused(fault_of(answer).message, seconds, timeout)
+            result = await self._scored_result(read_result(answer.members["result"], seconds), timeout)
+            if member(answer.members["result"], "_meta", TOOLS_CHANGED_META_KEY) is None:
+                return result
+            return replace(result, tools=await list_tools(self._channel, timeout))
+        except Unreadable as fault:
+            raise await self._silent(str(fault), timeout) from None
+        except Malformed as fault:
+            raise await self._failed(str(fault)) from None
+        except TimeoutError:
+            raise CallTimeout(f"tools/list: no answer within {timeout:g} s") from None
+
+    async def earned(self, *, timeout: float | None = None) -> float | None:
+        """What the episode has earned so far; None for an environment without a control plane.
+
+        Where its calls do not tell, ``control://status`` is asked. Raises as `call` does.
+        """
+        if self._scored is False:
+            return None
+        if self._rewards and not self._doubtful:
+            return float(sum(self._rewards))
+        try:
+            status = await self._status(timeout)
+            if status is None and await self._is_scored(timeout):
+                raise Malformed("the control plane is gone: control://status, which was there, cannot be read")
+        except Malformed as fault:
+            raise await self._failed(str(fault)) from None
+        return None if status is None else await self._total(status)
 
     async def close(self) -> None:
         """End the session."""
         await self._channel.close()
+
+    async def _total(self, status: Status) -> float:
+        if status.failed is not None:
+            raise await self._failed(status.failed)
+        if status.total_reward is not None:
+            return status.total_reward
+        if self._doubtful and status.step != self._step:
+            raise await self._failed("control://status has no total_reward, and a call that failed made a step")
+        return float(sum(self._rewards))
+
+    async def _ask(self, method: str, params: Any, timeout: float | None, what: str) -> Message:
+        try:
+            return await ask(self._channel, method, params, timeout)
+        except TimeoutError:
+            raise CallTimeout(f"{what}: no answer within {timeout:g} s") from None
+        except EnvironmentFailed as fault:
+            raise await self._failed(str(fault)) from None
+
+    async def _refused(self, message: str, seconds: float, timeout: float | None) -> ToolResult:
+        """An error of the server's own in place of a result, which can carry no control plane."""
+        status = None if self._scored is False else await self._status(timeout)
+        result = ToolResult([{"type": "text", "text": message}], is_error=True, control=None, seconds=seconds)
+        if status is None:
+            if self._scored:
+                raise Malformed("the control plane is gone: control://status, which was there, cannot be read")
+            return result
+        if status.failed is not None:
+            raise await self._failed(status.failed)
+        self._doubtful = True
+        ends = Control(reward=None, terminated=status.terminated, truncated=status.truncated, step=status.step)
+        return replace(result, control=ends)
+
+    async def _scored_result(self, result: ToolResult, timeout: float | None) -> ToolResult:
+        control = result.control
+        if control is None:
+            if await self._is_scored(timeout):
+                raise Malformed("the control plane is gone: the result has none")
+            self._scored = False
+            return result
+        self._scored = True
+        if control.failed is not None:
+            raise await self._failed(control.failed)
+        self._step = control.step
+        if control.reward is not None:
+            self._rewards.append(control.reward)
+        elif control.problem is None and not result.is_error:
+            return replace(result, control=msgspec.structs.replace(control, problem="the reward is null"))
+        return result
+
+    async def _is_scored(self, timeout: float | None) -> bool:
+        """Whether there is a control plane that scores. Where nothing has shown it, the server's own list decides."""
+        if self._scored is None and self.opened.initial_state is not None:
+            answer = await self._ask("resources/list", {}, timeout, "resources/list")
+            self._scored = answer.kind is Kind.ERROR or lists_control_plane(answer.members["result"])
+        return bool(self._scored)
+
+    async def _status(self, timeout: float | None) -> Status | None:
+        """What ``control://status`` says; None if it is not there."""
+        answer = await self._ask("resources/read", {"uri": "control://status"}, timeout, "control://status")
+        if answer.kind is Kind.ERROR:
+            return None
+        status = read_status(answer.members["result"])
+        self._scored = True
+        return status
+
+    async def _silent(self, text: str, timeout: float | None) -> EnvironmentFailed:
+        """What to raise for a control plane that says nothing: raises itself where the environment is gone with it."""
+        with suppress(Malformed, CallTimeout):  # which have been said with better words before
+            await self._status(timeout)
+        return await self._failed(text)
+
+    async def _failed(self, text: str) -> EnvironmentFailed:
+        """What to raise for an environment that has failed. Its session ends here: what it says last comes with it."""
+        with anyio.CancelScope(shield=True):
+            await self._channel.close()
+        return EnvironmentFailed(text, stderr=self._channel.last_words())
 
 
 @asynccontextmanager
@@ -102,22 +231,29 @@ async def closed_on_failure(channel: Channel, env: str) -> AsyncIterator[None]:
         with anyio.CancelScope(shield=True):
             await channel.close()
         if isinstance(error, StartError):
-            raise StartError(f"environment {env!r}: {error}") from None
+            words = "\n".join((f"environment {env!r}: {error}", *_unsaid(channel.last_words(), str(error))))
+            raise StartError(words) from None
         raise
+
+
+def _unsaid(lines: tuple[str, ...], text: str) -> tuple[str, ...]:
+    return () if lines and lines[-1] in text else lines
 
 
 async def shake_hands(channel: Channel, timeout: float | None) -> Opened:
     """Initialize, list the tools and read the initial state. Raises `StartError`."""
     began = time.perf_counter()
     try:
-        initialized = _value(await channel.ask("initialize", _INITIALIZE, timeout), "initialize")
+        initialized = await _initialize(channel, timeout)
         await channel.notify("notifications/initialized")
-        tools = await _list_tools(channel, timeout)
+        tools = await list_tools(channel, timeout)
         state = await _initial_state(channel, timeout)
     except TimeoutError:
         raise StartError(f"no answer to the handshake within {timeout:g} s") from None
     except EnvironmentGone as gone:
         raise StartError("\n".join((str(gone), *gone.stderr))) from None
+    except (Malformed, EnvironmentFailed, MachineryFailed) as fault:
+        raise StartError(str(fault)) from None
     return Opened(
         instructions=str(initialized.get("instructions") or ""),
         tools=tools,
@@ -126,88 +262,84 @@ async def shake_hands(channel: Channel, timeout: float | None) -> Opened:
     )
 
 
-async def _list_tools(channel: Channel, timeout: float | None) -> tuple[Tool, ...]:
+async def _initialize(channel: Channel, timeout: float | None) -> dict[str, Any]:
+    answer = await ask(channel, "initialize", _INITIALIZE, timeout)
+    if answer.kind is Kind.ERROR:
+        raise Malformed(f"initialize: {fault_of(answer).message}")
+    return read_object(answer.members["result"], "the answer to initialize")
+
+
+async def list_tools(channel: Channel, timeout: float | None) -> tuple[Tool, ...]:
+    """All tools, over all pages, within ``timeout``. Raises `Malformed` for a list without end."""
     tools: list[Tool] = []
     params: dict[str, Any] = {}
-    for _ in range(_MOST_PAGES):
-        page = _value(await channel.ask("tools/list", params, timeout), "tools/list")
-        tools += [
-            Tool(tool["name"], tool.get("description") or "", tool.get("inputSchema") or {"type": "object"})
-            for tool in page.get("tools", [])
-        ]
-        if not isinstance(page.get("nextCursor"), str):
-            break
-        params = {"cursor": page["nextCursor"]}
-    return tuple(tools)
+    cursors: set[str] = set()
+    with anyio.fail_after(timeout):
+        for _ in range(_MOST_PAGES):
+            answer = await ask(channel, "tools/list", params, timeout)
+            if answer.kind is Kind.ERROR:
+                raise Malformed(f"tools/list: {fault_of(answer).message}")
+            page, cursor = read_tools(answer.members["result"])
+            tools += page
+            if cursor is None:
+                return tuple(tools)
+            if cursor in cursors:
+                raise Malformed(f"tools/list does not end: nextCursor {cursor!r:.60} has been there before")
+            cursors.add(cursor)
+            params = {"cursor": cursor}
+    raise Malformed(f"tools/list does not end: there is another page after {_MOST_PAGES}")
 
 
 async def _initial_state(channel: Channel, timeout: float | None) -> Any:
     """What the environment publishes of its start; None if it publishes nothing."""
-    answer = await channel.ask("resources/read", {"uri": "control://initial_state"}, timeout)
+    uri = "control://initial_state"
+    answer = await ask(channel, "resources/read", {"uri": uri}, timeout)
     if answer.kind is Kind.ERROR:
-        raise_if_gone(answer)
         return None
-    contents = msgspec.json.decode(answer.members["result"]).get("contents") or [{}]
     try:
-        return msgspec.json.decode(contents[0].get("text", "null"))
-    except msgspec.DecodeError as error:
-        raise StartError(f"control://initial_state is not JSON: {error}") from None
+        return msgspec.json.decode(read_resource(answer.members["result"], uri))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Malformed(f"{uri} is not JSON: {error}") from None
 
 
-def _value(answer: Message, what: str) -> dict[str, Any]:
+async def ask(channel: Channel, method: str, params: Any, timeout: float | None) -> Message:
+    """The environment's own answer. Raises TimeoutError, or whose failure it is that there is none."""
+    answer = await channel.ask(method, params, timeout)
     if answer.kind is Kind.ERROR:
-        raise_if_gone(answer)
-        raise StartError(f"{what}: {fault_of(answer).message}")
-    value: dict[str, Any] = msgspec.json.decode(answer.members["result"])
-    return value
+        raise_if_muxsims(answer)
+    return answer
 
 
 def fault_of(answer: Message) -> _Fault:
     """The error in an answer."""
     try:
         return msgspec.json.decode(answer.members["error"], type=_Fault)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return _Fault()
 
 
-def raise_if_gone(answer: Message) -> None:
-    """Raise `EnvironmentGone` if an error says that the session has ended under its client."""
+def is_muxsims(answer: Message) -> bool:
+    """Whether an error is muxsim's own, and not its environment's: then its data names a cause."""
+    return _cause_of(fault_of(answer)) is not None
+
+
+def raise_if_muxsims(answer: Message) -> None:
+    """Raise if an error is muxsim's own: whoever it is that has failed then."""
     fault = fault_of(answer)
-    if fault.code in _GONE_CODES and isinstance(fault.data, dict) and "cause" in fault.data:
-        raise EnvironmentGone(fault.message, stderr=fault.data.get("stderr", ()))
-
-
-def _result(raw: msgspec.Raw, seconds: float) -> ToolResult:
-    """A tool's result. What is malformed in it is the server's fault, and neither the policy's nor this program's."""
-    try:
-        result = _results.decode(raw)
-    except msgspec.DecodeError as error:
-        problem = f"the result is malformed: {error}"
-        text = {"type": "text", "text": problem}
-        return ToolResult([text], is_error=True, control=Control(reward=None, problem=problem), seconds=seconds)
-    return ToolResult(
-        content=result.content,
-        is_error=result.is_error,
-        control=_control(raw),
-        structured=result.structured_content,
-        seconds=seconds,
-    )
-
-
-def _control(raw: msgspec.Raw) -> Control | None:
-    control = member(raw, "_meta", CONTROL_META_KEY)
-    try:
-        return None if control is None else _controls.decode(control)
-    except msgspec.DecodeError as error:
-        return Control(reward=None, problem=f"the control plane is malformed: {error}")
-
-
-def _refused(answer: Message, seconds: float) -> ToolResult:
-    fault = fault_of(answer)
-    if fault.code == _CALL_TIMEOUT_CODE:
+    cause = _cause_of(fault)
+    if cause is None:
+        return
+    if fault.code == _CALL_TIMEOUT:
         raise CallTimeout(fault.message)
-    raise_if_gone(answer)
-    text = {"type": "text", "text": fault.message}
-    return ToolResult(
-        [text], is_error=True, control=Control(reward=None, problem="the call was refused"), seconds=seconds
-    )
+    if fault.code == PARSE_ERROR:
+        raise EnvironmentFailed(fault.message)
+    if cause in _CRASHES:
+        stderr = fault.data.get("stderr")
+        lines = [str(line) for line in stderr] if isinstance(stderr, list) else []
+        raise EnvironmentGone(fault.message, stderr=lines)
+    raise MachineryFailed(fault.message)
+
+
+def _cause_of(fault: _Fault) -> str | None:
+    cause = fault.data.get("cause") if isinstance(fault.data, dict) else None
+    return cause if fault.code in _OWN_CODES and isinstance(cause, str) else None

@@ -15,15 +15,15 @@ from muxsim.config import Config, load
 from muxsim.errors import raised_as_itself
 from muxsim.events import Events, Listener
 from muxsim.guest import trio_guest, watch_on_this_loop
-from muxsim.rollouts.environment import EnvironmentGone
-from muxsim.rollouts.mcp_environment import MCPEnvironment, closed_on_failure, raise_if_gone, shake_hands
+from muxsim.rollouts.environment import EnvironmentGone, MachineryFailed
+from muxsim.rollouts.mcp_environment import MCPEnvironment, closed_on_failure, shake_hands
 from muxsim.session.own_client import OwnClient
 from muxsim.session.session import Session
 from muxsim.session.sessions import Sessions, open_sessions
 from muxsim.supervise.pool import capacity_of
 from muxsim.supervise.pool import open_pool as open_backends
 from transports.interfaces import Watch
-from transports.messages import Kind, Message
+from transports.messages import Message
 
 T = TypeVar("T")
 # Runs a function where the sessions live, on trio, and waits for it here.
@@ -55,6 +55,8 @@ class LocalPool:
         limit = self._sessions.spec(env).limits.start_timeout if start_timeout is None else start_timeout
         session: Session = await self._run(self._start, env, seed)
         channel = _LocalChannel(session, self._run)
+        # The one for all has the seed that it was started with, whatever is asked for now.
+        seed = session.seed
         started = time.perf_counter() - began
         async with closed_on_failure(channel, env):
             opened = await shake_hands(channel, limit)
@@ -63,6 +65,8 @@ class LocalPool:
         )
 
     async def _start(self, env: str, seed: int) -> Session:
+        if self._sessions.spec(env).shared:
+            return await self._sessions.shared(env)
         return await self._sessions.open(env, seed=seed)
 
 
@@ -77,24 +81,27 @@ class _LocalChannel:
     async def ask(self, method: str, params: Any, timeout: float | None) -> Message:
         if not self._session.live:
             raise _gone(self._session)
-        answer = await self._client.ask(method, params, timeout)
-        if answer.kind is Kind.ERROR:
-            raise_if_gone(answer)
-        return answer
+        return await self._client.ask(method, params, timeout)
 
     async def notify(self, method: str) -> None:
         self._client.notify(method)
 
     async def close(self) -> None:
+        if self._session.lasting:  # the one for all is nobody's to end
+            self._client.leave()
+            return
         self._session.end("client_gone", "the rollout has closed the session")
         await self._run(self._session.wait_ended)
 
+    def last_words(self) -> tuple[str, ...]:
+        return self._session.last_words
 
-def _gone(session: Session) -> EnvironmentGone:
+
+def _gone(session: Session) -> EnvironmentGone | MachineryFailed:
     ending = session.ending
-    if ending is None:
-        return EnvironmentGone("the session has ended")
-    return EnvironmentGone(ending.text, stderr=ending.exit.stderr if ending.exit else ())
+    if ending is None or ending.exit is None:
+        return MachineryFailed("the session has ended" if ending is None else ending.text)
+    return EnvironmentGone(ending.text, stderr=ending.exit.stderr)
 
 
 @asynccontextmanager

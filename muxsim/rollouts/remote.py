@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final, Literal
@@ -16,16 +17,18 @@ import anyio.abc
 import httpx2
 
 from muxsim.errors import Busy, MuxsimError, StartError, UnknownEnvironment, raised_as_itself
-from muxsim.rollouts.environment import EnvironmentGone
+from muxsim.rollouts.environment import MachineryFailed
 from muxsim.rollouts.http_connection import Answer, Headers, HTTPBroken, HTTPConnections
 from muxsim.rollouts.mcp_environment import (
     PROTOCOL_VERSION,
     Channel,
     MCPEnvironment,
     closed_on_failure,
-    raise_if_gone,
+    fault_of,
+    is_muxsims,
     shake_hands,
 )
+from muxsim.session.unattended import answer_to
 from transports import messages
 from transports.errors import RemoteProtocolError
 from transports.messages import Kind, Message, decode
@@ -38,11 +41,16 @@ _HEADERS: Final = {
     "accept-encoding": "identity",
     "content-type": "application/json",
 }
+_SESSION_HEADER: Final = "mcp-session-id"
 _START_TIMEOUT: Final = 60.0
 _CLOSE_TIMEOUT: Final = 10.0
 _CONNECT_TIMEOUT: Final = 10.0
 # Of RFC 6750: nothing that could end a header.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+# How often one message is sent while muxsim says that it takes none just now, and the longest wait in between.
+_MOST_TRIES: Final = 10
+_LONGEST_WAIT: Final = 30.0
+_BUSY: Final = frozenset({429, 503})
 # What a muxsim answers to a token that is not, or not any more, good for what is asked.
 _REFUSALS: Final = frozenset({401, 403})
 
@@ -51,13 +59,14 @@ class RemotePool:
     """Opens sessions of a serving muxsim. Open it with `connect`."""
 
     def __init__(
-        self, url: str, http: httpx2.AsyncClient, tasks: anyio.abc.TaskGroup, wire: Wire, names: tuple[str, ...]
+        self, url: str, http: httpx2.AsyncClient, tasks: anyio.abc.TaskGroup, wire: Wire, served: dict[str, bool]
     ) -> None:
         self.url = url
         self._http = http
         self._tasks = tasks
         self._wire = wire
-        self._names = names
+        # The names, and which of them are shared by all clients.
+        self._served = served
 
     def __repr__(self) -> str:
         return f"<RemotePool at {self.url} over {self._wire}>"
@@ -65,7 +74,7 @@ class RemotePool:
     @property
     def environments(self) -> tuple[str, ...]:
         """The names that can be opened."""
-        return self._names
+        return tuple(self._served)
 
     async def open(self, env: str, seed: int, *, start_timeout: float | None = None) -> MCPEnvironment:
         """Start a session and shake hands. ``start_timeout`` is in seconds, over both.
@@ -79,7 +88,7 @@ class RemotePool:
         if late.cancelled_caught:
             raise StartError(f"environment {env!r}: {self.url} gave no session within {limit:g} s")
         started = time.perf_counter() - began
-        channel = self._channel(made)
+        channel = self._channel(made, shared=self._served.get(env, False))
         async with closed_on_failure(channel, env):
             if isinstance(channel, _SSEChannel):
                 await self._tasks.start(channel.listen)
@@ -96,23 +105,35 @@ class RemotePool:
             return made
         raise _refusal(response)
 
-    def _channel(self, made: dict[str, Any]) -> Channel:
+    def _channel(self, made: dict[str, Any], *, shared: bool) -> Channel:
         # At the address by which the server is reached, whatever it calls itself: a token goes nowhere else.
         paths = {name: httpx2.URL(url).raw_path.decode("ascii") for name, url in made["urls"].items()}
         prefix, found, _ = paths["session"].rpartition(f"/sessions/{made['id']}")
         urls = {
             name: f"{self.url}/{path.removeprefix(prefix if found else '').lstrip('/')}" for name, path in paths.items()
         }
+        # A session that is there for all is nobody's to end.
+        session = None if shared else urls["session"]
         if self._wire == "sse":
-            return _SSEChannel(self._http, urls["sse"], urls["session"])
-        return _HTTPChannel(self._http, urls["mcp"], urls["session"])
+            return _SSEChannel(self._http, urls["sse"], session)
+        return _HTTPChannel(self._http, self._tasks, urls["mcp"], session)
+
+
+class _NotTaken(Exception):
+    """muxsim took no notice of a message, which may be sent again in ``retry_after`` seconds."""
+
+    def __init__(self, failure: MachineryFailed, retry_after: float) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+        self.retry_after = retry_after
 
 
 class _HTTPChannel:
-    """One Mcp-Session-Id on a session's own URL."""
+    """One Mcp-Session-Id on a session's own URL. ``session_url`` is for ending the session, if that is to be done."""
 
-    def __init__(self, http: httpx2.AsyncClient, url: str, session_url: str) -> None:
+    def __init__(self, http: httpx2.AsyncClient, tasks: anyio.abc.TaskGroup, url: str, session_url: str | None) -> None:
         self._http = http
+        self._tasks = tasks
         self._url = url
         self._session_url = session_url
         self._target = httpx2.URL(url).raw_path.decode("ascii")
@@ -120,63 +141,136 @@ class _HTTPChannel:
         # What the client sends with everything, a token for one, goes with each message too.
         self._headers = Headers({**http.headers, **_HEADERS})
         self._numbers = itertools.count(1)
+        self._listening = anyio.CancelScope()
         self._closed = False
 
     async def ask(self, method: str, params: Any, timeout: float | None) -> Message:
         request = messages.request(next(self._numbers), method, params)
-        with anyio.fail_after(timeout):
-            answer = await self._post(request)
+        answer = await self._post_until_taken(request, timeout)
         assert answer is not None
-        if answer.kind is Kind.ERROR:
-            raise_if_gone(answer)
         return answer
 
     async def notify(self, method: str) -> None:
-        await self._post(messages.notification(method))
+        # What the server asks outside of a call comes on a stream of its own; it may begin with it now.
+        self._tasks.start_soon(self._listen)
+        await self._post_until_taken(messages.notification(method), None)
 
     async def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            await self._exchanges.aclose()
+        if self._closed:
+            return
+        self._closed = True
+        self._listening.cancel()
+        await self._exchanges.aclose()
+        if self._session_url is not None:
             await _delete(self._http, self._session_url)
+        elif _SESSION_HEADER in self._headers.fields:
+            await _delete(self._http, self._url, {_SESSION_HEADER: self._headers.fields[_SESSION_HEADER]})
+
+    def last_words(self) -> tuple[str, ...]:
+        return ()
+
+    async def _post_until_taken(self, message: Message, timeout: float | None) -> Message | None:
+        """The answer to a message. It is sent again only where nobody can have acted on it."""
+        refused: MachineryFailed | None = None
+        try:
+            with anyio.fail_after(timeout):
+                for _ in range(_MOST_TRIES):
+                    try:
+                        return await self._post(message)
+                    except _NotTaken as busy:
+                        refused = busy.failure
+                        await anyio.sleep(busy.retry_after)
+                        refused = None
+                raise MachineryFailed(f"{self._url} took none of {_MOST_TRIES} tries")
+        except TimeoutError:
+            if refused is not None:
+                raise refused from None
+            raise
 
     async def _post(self, message: Message) -> Message | None:
-        """The answer to a request, and for anything else what there is."""
         try:
-            answer = await self._exchanges.post(self._target, self._headers, message.encode())
+            answer = await self._exchanges.exchange("POST", self._target, self._headers, message.encode())
             try:
                 return await self._read(answer, message)
             finally:
                 await answer.aclose()
         except HTTPBroken as error:
-            raise EnvironmentGone(f"{self._url}: {error}") from None
+            raise MachineryFailed(f"{self._url}: {error}") from None
 
     async def _read(self, answer: Answer, message: Message) -> Message | None:
-        if answer.status == 404:
-            raise EnvironmentGone("the session has ended")
-        if answer.status in _REFUSALS:
-            raise EnvironmentGone(f"{self._url} refuses the token: HTTP status {answer.status}")
-        if answer.status == 429:
-            raise EnvironmentGone(f"{self._url} had too many wrong requests from this address: HTTP status 429")
-        session_id = answer.headers.get("mcp-session-id")
-        if session_id is not None and "mcp-session-id" not in self._headers.fields:
-            known = {"mcp-session-id": session_id, "mcp-protocol-version": PROTOCOL_VERSION}
+        """The answer to a request; None for what gets none. Nothing but a good status brings an environment's word."""
+        if answer.status not in (200, 202):
+            raise _not_answered(self._url, answer, _decoded(await answer.read()))
+        session_id = answer.headers.get(_SESSION_HEADER)
+        if session_id is not None and _SESSION_HEADER not in self._headers.fields:
+            known = {_SESSION_HEADER: session_id, "mcp-protocol-version": PROTOCOL_VERSION}
             self._headers = Headers({**self._headers.fields, **known})
-        if answer.headers.get("content-type", "").startswith("text/event-stream"):
+        if message.kind is not Kind.REQUEST:
+            return None
+        if _is_event_stream(answer):
             return await self._read_events(answer, message)
         found = _decoded(await answer.read())
-        if found is None and message.kind is Kind.REQUEST:
-            raise EnvironmentGone(f"{self._url}: HTTP status {answer.status}, and no MCP message")
+        if found is None or not found.is_answer or found.id != message.id:
+            raise MachineryFailed(f"{self._url}: HTTP status {answer.status}, and no answer to the message")
         return found
 
     async def _read_events(self, answer: Answer, message: Message) -> Message:
-        events = EventReader()
-        while data := await answer.part():
-            for payload in events.receive_data(data):
-                found = _decoded(payload)
-                if found is not None and found.is_answer and found.id == message.id:
-                    return found
-        raise EnvironmentGone("the event stream ended before the answer")
+        async for found in _messages_of(answer):
+            if found.is_answer and found.id == message.id:
+                return found
+            await self._oblige(found)
+        raise MachineryFailed(f"{self._url}: the event stream ended before the answer")
+
+    async def _listen(self) -> None:
+        """Answer what the server asks outside of a call. Where there is no such stream, nothing is asked on it."""
+        try:
+            with self._listening:
+                answer = await self._exchanges.exchange("GET", self._target, self._headers, b"")
+                try:
+                    if answer.status == 200 and _is_event_stream(answer):
+                        async for found in _messages_of(answer):
+                            await self._oblige(found)
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await answer.aclose()
+        except (HTTPBroken, MachineryFailed):
+            return  # whoever makes the next call will hear of it
+
+    async def _oblige(self, message: Message) -> None:
+        if message.kind is Kind.REQUEST:
+            await self._post_until_taken(answer_to(message), None)
+
+
+def _not_answered(url: str, answer: Answer, body: Message | None) -> Exception:
+    """What a status means that no answer of an environment has."""
+    if answer.status == 404:
+        return MachineryFailed(f"{url}: the session is not there any more")
+    if answer.status in _REFUSALS:
+        return MachineryFailed(f"{url} refuses the token: HTTP status {answer.status}")
+    said = f": {fault_of(body).message}" if body is not None and body.kind is Kind.ERROR else ""
+    failure = MachineryFailed(f"{url}: HTTP status {answer.status}{said}")
+    wait = _seconds(answer.headers.get("retry-after"))
+    # Of a proxy's nobody knows whether the message had gone through.
+    if answer.status in _BUSY and wait is not None and body is not None and is_muxsims(body):
+        return _NotTaken(failure, wait)
+    return failure
+
+
+def _seconds(text: str | None) -> float | None:
+    return min(float(text), _LONGEST_WAIT) if text is not None and text.isascii() and text.isdecimal() else None
+
+
+def _is_event_stream(answer: Answer) -> bool:
+    return answer.headers.get("content-type", "").startswith("text/event-stream")
+
+
+async def _messages_of(answer: Answer) -> AsyncGenerator[Message, None]:
+    """The messages of an event stream; others, which carry only an id, are left out."""
+    events = EventReader()
+    while data := await answer.part():
+        for payload in events.receive_data(data):
+            if (found := _decoded(payload)) is not None:
+                yield found
 
 
 class _ByClient:
@@ -186,9 +280,9 @@ class _ByClient:
         self._http = http
         self._url = url
 
-    async def post(self, target: str, headers: Headers, body: bytes) -> Answer:
+    async def exchange(self, method: str, target: str, headers: Headers, body: bytes) -> Answer:
         try:
-            request = self._http.build_request("POST", self._url, headers=headers.fields, content=body)
+            request = self._http.build_request(method, self._url, headers=headers.fields, content=body)
             return _ClientAnswer(await self._http.send(request, stream=True))
         except httpx2.HTTPError as error:
             raise _broken(error) from None
@@ -238,7 +332,7 @@ def _exchanges(http: httpx2.AsyncClient, address: str) -> _ByClient | HTTPConnec
 class _SSEChannel:
     """One event stream on a session's own URL, and the URL to post to."""
 
-    def __init__(self, http: httpx2.AsyncClient, url: str, session_url: str) -> None:
+    def __init__(self, http: httpx2.AsyncClient, url: str, session_url: str | None) -> None:
         self._http = http
         self._url = url
         self._session_url = session_url
@@ -269,8 +363,15 @@ class _SSEChannel:
                 if not self._endpoint:
                     self._endpoint = _joined(self._url, payload.decode())
                     task_status.started()
-                elif (message := _decoded(payload)) is not None and message.is_answer and message.id is not None:
-                    self._arrived(message.id, message)
+                elif (message := _decoded(payload)) is not None:
+                    await self._take(message)
+
+    async def _take(self, message: Message) -> None:
+        if message.kind is Kind.REQUEST:
+            with contextlib.suppress(MachineryFailed):  # of which the next call will hear
+                await self._post(answer_to(message))
+        elif message.is_answer and message.id is not None:
+            self._arrived(message.id, message)
 
     def _arrived(self, id: messages.RequestId, message: Message) -> None:
         arrived, answers = self._waiting.pop(id, (None, []))
@@ -288,9 +389,7 @@ class _SSEChannel:
         finally:
             self._waiting.pop(number, None)
         if not answers:
-            raise EnvironmentGone(self._ended or "the session has ended")
-        if answers[0].kind is Kind.ERROR:
-            raise_if_gone(answers[0])
+            raise MachineryFailed(self._ended or "the session has ended")
         return answers[0]
 
     async def notify(self, method: str) -> None:
@@ -299,17 +398,21 @@ class _SSEChannel:
     async def close(self) -> None:
         if not self._scope.cancel_called:
             self._scope.cancel()
-            await _delete(self._http, self._session_url)
+            if self._session_url is not None:
+                await _delete(self._http, self._session_url)
+
+    def last_words(self) -> tuple[str, ...]:
+        return ()
 
     async def _post(self, message: Message) -> None:
         if self._ended is not None:
-            raise EnvironmentGone(self._ended)
+            raise MachineryFailed(self._ended)
         try:
             response = await self._http.post(self._endpoint, content=message.encode(), headers=_HEADERS)
         except httpx2.HTTPError as error:
-            raise EnvironmentGone(f"{self._endpoint}: {_why(error)}") from None
+            raise MachineryFailed(f"{self._endpoint}: {_why(error)}") from None
         if response.status_code != 202:
-            raise EnvironmentGone(f"{self._endpoint}: HTTP status {response.status_code}")
+            raise MachineryFailed(f"{self._endpoint}: HTTP status {response.status_code}")
 
 
 def _joined(url: str, target: str) -> str:
@@ -328,10 +431,10 @@ def _decoded(payload: bytes) -> Message | None:
         return None
 
 
-async def _delete(http: httpx2.AsyncClient, url: str) -> None:
+async def _delete(http: httpx2.AsyncClient, url: str, headers: dict[str, str] | None = None) -> None:
     with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):
         try:
-            await http.delete(url)
+            await http.delete(url, headers=headers)
         except httpx2.HTTPError:
             # Whoever serves the session is gone, and with it the session.
             return
@@ -367,10 +470,10 @@ async def connect(
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=2 * max_sessions)
     timeout = httpx2.Timeout(None, connect=_CONNECT_TIMEOUT)
     async with httpx2.AsyncClient(limits=limits, timeout=timeout, headers=headers) as http:
-        names = await _served(http, base)
+        served = await _served(http, base)
         with raised_as_itself():
             async with anyio.create_task_group() as tasks:
-                yield RemotePool(base, http, tasks, wire, names)
+                yield RemotePool(base, http, tasks, wire, served)
                 tasks.cancel_scope.cancel()
 
 
@@ -397,7 +500,8 @@ def _why(error: BaseException) -> str:
     return str(said) if said is not None else type(error).__name__
 
 
-async def _served(http: httpx2.AsyncClient, base: str) -> tuple[str, ...]:
+async def _served(http: httpx2.AsyncClient, base: str) -> dict[str, bool]:
+    """The names of the environments that are served, and which of them all clients share."""
     try:
         response = await http.get(f"{base}/envs")
     except httpx2.HTTPError as error:
@@ -405,8 +509,8 @@ async def _served(http: httpx2.AsyncClient, base: str) -> tuple[str, ...]:
     if response.status_code in _REFUSALS:
         raise StartError(f"{base} wants another token: {_refusal(response)}")
     try:
-        return tuple(str(env["name"]) for env in response.json()["environments"])
-    except (ValueError, KeyError, TypeError):
+        return {str(env["name"]): env.get("shared") is True for env in response.json()["environments"]}
+    except (ValueError, KeyError, TypeError, AttributeError):
         kind = response.headers.get("content-type", "nothing")
         raise StartError(
             f"no muxsim answers at {base}: {base}/envs gave HTTP status {response.status_code} and {kind}"

@@ -6,12 +6,11 @@ import inspect
 import math
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import itemgetter
-from pathlib import Path
 from typing import Any, Final
 
 import anyio
@@ -20,7 +19,16 @@ import msgspec
 from muxsim.errors import Busy, StartError, UnknownEnvironment, raised_as_itself
 from muxsim.rollouts.dataset import Dataset, Episode, dataset_from_rows, first_messages
 from muxsim.rollouts.detached import Detached
-from muxsim.rollouts.environment import CallTimeout, Environment, EnvironmentGone, EnvironmentPool, ToolResult
+from muxsim.rollouts.environment import (
+    CallTimeout,
+    Environment,
+    EnvironmentFailed,
+    EnvironmentGone,
+    EnvironmentPool,
+    MachineryFailed,
+    Tool,
+    ToolResult,
+)
 from muxsim.rollouts.outlook import Outlook
 from muxsim.rollouts.playback import current_episode
 from muxsim.rollouts.policy.checked import checked_policy, checked_reply
@@ -33,6 +41,7 @@ from muxsim.rollouts.trajectory import (
     Control,
     EndReason,
     Step,
+    ToolsChanged,
     Trajectory,
     shown_to_agent,
 )
@@ -45,6 +54,10 @@ _CLOSE_TIMEOUT: Final = 15.0
 
 # What OpenAI, Anthropic, Google and Mistral call it when a reply ends for its length.
 _CUT_OFF: Final = frozenset({"length", "max_tokens", "model_length", "model_context_window_exceeded"})
+
+# In place of the results of calls that have none.
+_NOT_MADE: Final = "(not called: the episode had ended)"
+_NO_ANSWER: Final = "(no result: the episode ended before it came)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +216,10 @@ class _Player:
     _tools: list[dict[str, Any]] = field(default_factory=list)
     _shown: list[dict[str, Any]] = field(default_factory=list)
     _late: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    # Of the last reply: its calls that have no result yet, and the images of those that have one.
+    _open_calls: list[dict[str, Any]] = field(default_factory=list)
+    _pictures: list[dict[str, Any]] = field(default_factory=list)
+    _calling: bool = False
 
     def __post_init__(self) -> None:
         self.options, self.watchers = self.company.options, self.company.watchers
@@ -231,12 +248,13 @@ class _Player:
                 self._end(_Ended(EndReason.EPISODE_TIMEOUT, f"over {self.options.episode_timeout:g} s"))
         except _Ended as ended:
             self._end(ended)
-        except Exception as error:  # a policy of the user's, or a bug here: this episode only
-            self._end(_Ended(EndReason.POLICY_ERROR, f"{type(error).__name__}: {error}"))
+        except Exception as error:  # a bug here, or in a pool: this episode only
+            self._end(_Ended(EndReason.MACHINERY_FAILED, f"{type(error).__name__}: {error}"))
             self.trajectory.traceback = traceback_of(error)
         finally:
             current_episode.reset(token)
             self.trajectory.seconds = time.perf_counter() - began - self.trajectory.times.queue
+            self._answer_open_calls()
             self.watchers.ended(self.trajectory)
 
     async def _play(self) -> None:
@@ -254,7 +272,7 @@ class _Player:
         """Score an episode that is over, as long as its workspace is there: its own time does not count for that."""
         self._late.deadline = math.inf
         try:
-            await self._score_with(environment.opened.workspace)
+            await self._score_with(environment)
         except BaseException:  # cancelled: what is not scored is not over
             self._end(_Ended(EndReason.CANCELLED))
             raise
@@ -314,15 +332,28 @@ class _Player:
         calls = reply.message.get("tool_calls") or []
         if not calls:
             raise _Ended(EndReason.NO_TOOL_CALL)
-        seconds, pictures = self._decided, list[dict[str, Any]]()
+        seconds = self._decided
         for call in calls:
-            ended = await self._act(environment, call, seconds, pictures)
+            ended = await self._act(environment, call, seconds)
             seconds = 0.0
             if ended is not None or len(self.trajectory.steps) >= self.options.max_steps:
-                self.trajectory.messages += pictures
                 raise _Ended(ended or EndReason.MAX_STEPS)
-        # Pictures of all results come behind the last of them: between two results of one reply no endpoint takes them.
-        self.trajectory.messages += pictures
+        self._show_pictures()
+
+    def _show_pictures(self) -> None:
+        """Those of all results come behind the last of them: between two results of one reply no endpoint takes any."""
+        self.trajectory.messages += self._pictures
+        self._pictures = []
+
+    def _answer_open_calls(self) -> None:
+        """Give a message to each call of the last reply that has no result: no endpoint takes a chat without."""
+        for call in self._open_calls:
+            content = _NO_ANSWER if self._calling else _NOT_MADE
+            self._calling = False
+            message = {"role": "tool", "tool_call_id": str(call.get("id", "")), "content": content}
+            self.trajectory.messages.append(message)
+        self._open_calls = []
+        self._show_pictures()
 
     async def _decide(self) -> Reply:
         trajectory = self.trajectory
@@ -336,6 +367,9 @@ class _Player:
             trajectory.times.throttled += error.throttled
             self.hopeless = error if error.ends_run else None
             raise _Ended(_end_by(error), str(error)) from None
+        except Exception as error:  # a policy of the user's: this episode only
+            trajectory.traceback = traceback_of(error)
+            raise _Ended(EndReason.POLICY_ERROR, f"{type(error).__name__}: {error}") from error
         finally:
             self._decided = time.perf_counter() - began
             trajectory.times.model += self._decided
@@ -343,6 +377,7 @@ class _Player:
         trajectory.times.throttled += reply.throttled
         trajectory.tokens.append(reply.tokens)
         trajectory.messages.append(_recorded(reply))
+        self._open_calls = list(reply.message.get("tool_calls") or ())
         if str(reply.finish_reason).lower() in _CUT_OFF:
             raise _Ended(EndReason.TOKEN_LIMIT, f"the reply was cut off: its finish_reason is {reply.finish_reason!r}")
         return reply
@@ -355,14 +390,13 @@ class _Player:
         self._shown += shown_to_agent(messages[len(self._shown) :])
         return list(self._shown)
 
-    async def _act(
-        self, environment: Environment, call: dict[str, Any], model_seconds: float, pictures: list[dict[str, Any]]
-    ) -> EndReason | None:
+    async def _act(self, environment: Environment, call: dict[str, Any], model_seconds: float) -> EndReason | None:
         """Carry out one tool call; returns why the episode has ended, if it has."""
         function = call.get("function") or {}
         name, raw = str(function.get("name", "")), function.get("arguments")
         arguments, problem = _arguments(raw)
         result = _not_called(problem) if problem else await self._call(environment, name, arguments)
+        del self._open_calls[0]
         step = Step(
             index=len(self.trajectory.steps),
             tool=name,
@@ -384,44 +418,64 @@ class _Player:
             message["metadata"] = {CONTROL_METADATA_KEY: step.control.as_metadata()}
         self.trajectory.messages.append(message)
         if shown is not None:
-            pictures.append(shown)
+            self._pictures.append(shown)
+        if result.tools is not None:
+            self._follow(result.tools)
         self.watchers.stepped(self.trajectory)
+        if self.options.reward is None and _unscored(step):
+            raise _Ended(EndReason.ENV_FAILED, f"a reward could not be read: {step.control and step.control.problem}")
         return _end_of(step.control)
 
     async def _call(self, environment: Environment, name: str, arguments: dict[str, Any]) -> ToolResult:
-        try:
-            return await environment.call(name, arguments, timeout=self.options.call_timeout)
-        except EnvironmentGone as gone:
-            raise _Ended(EndReason.ENV_CRASHED, str(gone), gone.stderr) from None
-        except CallTimeout as late:
-            raise _Ended(EndReason.TOOL_TIMEOUT, str(late)) from None
+        self._calling = True
+        with _failing():
+            result = await environment.call(name, arguments, timeout=self.options.call_timeout)
+        self._calling = False
+        return result
+
+    def _follow(self, tools: Sequence[Tool]) -> None:
+        """The environment has other tools now: the policy gets them with its next turn."""
+        self._tools = [tool.for_chat() for tool in tools]
+        change = ToolsChanged(step=self.trajectory.steps[-1].index, tools=self._tools)
+        self.trajectory.tools_changed = [*self.trajectory.tools_changed, change]
 
     def _end(self, ended: _Ended) -> None:
+        self._answer_open_calls()
         self.trajectory.end_reason = ended.reason
         self.trajectory.valid = ended.reason in VALID_ENDS
         # Half a character, which a policy may well have in its words, cannot be written down.
         self.trajectory.error = ended.error and ended.error.encode(errors="replace").decode()
         self.trajectory.stderr = ended.stderr
 
-    async def _score_with(self, workspace: Path | None) -> None:
-        """Sum what the steps have earned; an episode that the machinery broke has no score."""
-        trajectory = self.trajectory
-        if not trajectory.valid:
+    async def _score_with(self, environment: Environment) -> None:
+        """Find what the episode has earned; one that the machinery broke has no score."""
+        if not self.trajectory.valid:
             return
-        unread = [step.control.problem for step in trajectory.steps if step.control is not None and _unscored(step)]
-        rewards = [step.control.reward for step in trajectory.steps if step.control and step.control.reward is not None]
         if self.options.reward is not None:
-            await score_by(self.options.reward, trajectory, workspace)
-        elif unread:
-            trajectory.error = f"a reward could not be read: {unread[0]}"
-        elif rewards:
-            trajectory.total_reward = float(sum(rewards))
+            await score_by(self.options.reward, self.trajectory, environment.opened.workspace)
+            return
+        with _failing():
+            self.trajectory.total_reward = await environment.earned(timeout=self.options.call_timeout)
+
+
+@contextmanager
+def _failing() -> Iterator[None]:
+    """End the episode where what is asked of its environment in this block fails, for the reason whose fault it is."""
+    try:
+        yield
+    except EnvironmentGone as gone:
+        raise _Ended(EndReason.ENV_CRASHED, str(gone), gone.stderr) from None
+    except EnvironmentFailed as failed:
+        raise _Ended(EndReason.ENV_FAILED, str(failed), failed.stderr) from None
+    except MachineryFailed as failed:
+        raise _Ended(EndReason.MACHINERY_FAILED, str(failed)) from None
+    except CallTimeout as late:
+        raise _Ended(EndReason.TOOL_TIMEOUT, str(late)) from None
 
 
 def _unscored(step: Step) -> bool:
     """Whether a step may have earned something that nobody knows; a call that was refused has earned nothing."""
-    assert step.control is not None
-    return step.control.reward is None and step.control.problem is not None and not step.is_error
+    return step.control is not None and step.control.reward is None and step.control.problem is not None
 
 
 def _end_by(error: PolicyError) -> EndReason:
@@ -457,5 +511,4 @@ def _arguments(raw: Any) -> tuple[dict[str, Any], str]:
 
 
 def _not_called(problem: str) -> ToolResult:
-    control = Control(reward=None, problem=problem)
-    return ToolResult([{"type": "text", "text": problem}], is_error=True, control=control)
+    return ToolResult([{"type": "text", "text": problem}], is_error=True, control=None)

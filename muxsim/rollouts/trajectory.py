@@ -10,6 +10,8 @@ import msgspec
 # The key of an MCP `_meta` member, and of a tool message's metadata, under which the control plane travels.
 CONTROL_META_KEY: Final = "muxsim/control"
 CONTROL_METADATA_KEY: Final = "control_plane"
+# Beside it in the result of a call that has asked for it: the list of tools is another than it was.
+TOOLS_CHANGED_META_KEY: Final = "muxsim/tools_changed"
 
 
 class EndReason(StrEnum):
@@ -23,7 +25,9 @@ class EndReason(StrEnum):
     EPISODE_TIMEOUT = "episode_timeout"
     TOOL_TIMEOUT = "tool_timeout"
     ENV_CRASHED = "env_crashed"
+    ENV_FAILED = "env_failed"
     ENV_START_FAILED = "env_start_failed"
+    MACHINERY_FAILED = "machinery_failed"
     POLICY_ERROR = "policy_error"
     RATE_LIMITED = "rate_limited"
     CANCELLED = "cancelled"
@@ -45,7 +49,7 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     """The control plane after one tool call: what the trainer sees and the agent does not.
 
     ``reward`` is what the call earned; None where nothing could be read, and ``problem`` then says why. ``step`` is the
-    environment's own count of steps.
+    environment's own count of steps; ``failed`` says why it can go on no more.
     """
 
     reward: float | None
@@ -54,12 +58,14 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     step: int | None = None
     info: dict[str, Any] = {}
     problem: str | None = None
+    failed: str | None = None
 
     def as_metadata(self) -> dict[str, Any]:
-        """For a tool message's metadata: ``problem`` only where there is one."""
+        """For a tool message's metadata: ``problem`` and ``failed`` only where there is one."""
         members: dict[str, Any] = msgspec.to_builtins(self)
-        if self.problem is None:
-            del members["problem"]
+        for name in ("problem", "failed"):
+            if members[name] is None:
+                del members[name]
         return members
 
 
@@ -100,6 +106,13 @@ class Step(msgspec.Struct, kw_only=True):
         return f"<Step {self.index}: {self.tool:.60}({arguments:.200}), reward {_earned(self.control)}>"
 
 
+class ToolsChanged(msgspec.Struct, kw_only=True):
+    """The tools that there were behind a step, where the environment had said that they had changed."""
+
+    step: int
+    tools: list[dict[str, Any]]
+
+
 class StageTimes(msgspec.Struct, kw_only=True):
     """Seconds that an episode spent in each of its stages.
 
@@ -120,11 +133,12 @@ class Trajectory(msgspec.Struct, kw_only=True):
     """One episode.
 
     ``messages`` are in OpenAI's chat format; each tool message has ``metadata.control_plane`` and each reply of an
-    endpoint ``metadata.finish_reason``, which a policy is never shown. ``initial_state`` is the environment's
-    ``control://initial_state``, None if it has none. ``total_reward`` is None when nothing was scored; ``valid`` is
-    False when the machinery failed, not the policy. ``tokens`` has one entry per assistant message:
-    ``{prompt_token_ids, token_ids, logprobs}`` as far as the endpoint returned them, else null. ``scores`` are what a
-    reward function gave besides the reward; ``traceback`` is that of a policy or reward function that raised.
+    endpoint ``metadata.finish_reason``, which a policy is never shown. ``tools`` are those at the start.
+    ``initial_state`` is the environment's ``control://initial_state``, None if it has none. ``total_reward`` is None
+    when nothing was scored; ``valid`` is False when environment or machinery failed, not the policy. ``tokens`` has one
+    entry per assistant message: ``{prompt_token_ids, token_ids, logprobs}`` as far as the endpoint returned them, else
+    null. ``scores`` are what a reward function gave besides the reward; ``traceback`` is that of a policy or reward
+    function that raised.
     """
 
     id: str
@@ -138,6 +152,7 @@ class Trajectory(msgspec.Struct, kw_only=True):
     total_reward: float | None = None
     messages: list[dict[str, Any]] = []
     tools: list[dict[str, Any]] = []
+    tools_changed: list[ToolsChanged] = []
     steps: list[Step] = []
     initial_state: Any = None
     usage: Usage = msgspec.field(default_factory=Usage)

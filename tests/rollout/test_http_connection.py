@@ -32,7 +32,7 @@ def run(request):
 
 
 async def posted(connections, body=b"{}", headers=NO_HEADERS):
-    got = await connections.post("/mcp?a=b", headers, body)
+    got = await connections.exchange("POST", "/mcp?a=b", headers, body)
     try:
         return got.status, dict(got.headers), await got.read()
     finally:
@@ -90,7 +90,7 @@ def test_a_body_in_chunks_and_pieces_is_put_together(run):
 
 def test_a_body_is_there_as_it_comes(run):
     async def test(server, connections):
-        got = await connections.post("/", NO_HEADERS, b"")
+        got = await connections.exchange("POST", "/", NO_HEADERS, b"")
         parts = []
         while part := await got.part():
             parts.append(part)
@@ -153,7 +153,7 @@ def test_a_connection_that_was_idle_for_long_is_replaced(run, monkeypatch):
 
 def test_an_answer_that_nobody_reads_to_its_end_takes_its_connection_along(run):
     async def test(server, connections):
-        got = await connections.post("/", NO_HEADERS, b"")
+        got = await connections.exchange("POST", "/", NO_HEADERS, b"")
         await got.aclose()
         await got.aclose()
         assert (await posted(connections))[2] == b"x"

@@ -11,7 +11,7 @@ import trio
 
 import muxsim
 from muxsim.errors import Busy, StartError, UnknownEnvironment
-from muxsim.rollouts.environment import CallTimeout, EnvironmentGone
+from muxsim.rollouts.environment import CallTimeout, MachineryFailed
 
 from .scripted_http import answer, scripted_http
 
@@ -52,7 +52,12 @@ def muxsim_says(**answers):
             return answer(204)
         if request.path == "/sessions":
             return answers.get("made", made)(request)
-        method = json.loads(request.body)["method"]
+        if request.method == "GET":
+            return answers.get("GET", lambda request: answer(405))(request)
+        said = json.loads(request.body)
+        if "method" not in said:
+            return answers.get("answered", lambda request: answer(202))(request)
+        method = said["method"]
         if method in answers:
             return answers[method](request)
         if method not in by_method:
@@ -124,7 +129,7 @@ async def test_messages_of_a_session_take_one_connection_and_say_whose_they_are(
             result = await environment.call("move", {})
             assert (result.content, result.control.reward) == (CALLED["content"], 1.0)
         await environment.close()
-    messages = [request for request in server.requests if request.path == "/s/one/mcp"]
+    messages = [request for request in server.requests if request.line == "POST /s/one/mcp"]
     assert len({request.connection for request in messages}) == 1
     assert "mcp-session-id" not in messages[0].headers
     assert {request.headers["mcp-session-id"] for request in messages[1:]} == {"sid"}
@@ -139,11 +144,30 @@ def events(request):
     return head + b"%x\r\n%b\r\n" % (len(data), data)
 
 
+def refused(status, code=-32003, cause="max_waiting", **headers):
+    """As muxsim refuses a message that has gone nowhere."""
+    error = {"code": code, "message": "as many wait as may", "data": {"cause": cause}}
+    return lambda request: answer(status, {"jsonrpc": "2.0", "id": None, "error": error}, **headers)
+
+
+def result_for(id):
+    return lambda request: answer(200, {"jsonrpc": "2.0", "id": id, "result": CALLED})
+
+
 FAULTS = [
-    (lambda request: None, EnvironmentGone, "the connection was closed before the answer"),
-    (lambda request: answer(404), EnvironmentGone, "the session has ended"),
-    (lambda request: answer(502, b"Bad Gateway"), EnvironmentGone, "HTTP status 502"),
-    (lambda request: answer(200, b"<html>"), EnvironmentGone, "HTTP status 200"),
+    (lambda request: None, MachineryFailed, "the connection was closed before the answer"),
+    (lambda request: answer(404), MachineryFailed, "the session is not there any more"),
+    (lambda request: answer(502, b"Bad Gateway"), MachineryFailed, "HTTP status 502"),
+    (lambda request: answer(500, message(request, CALLED)), MachineryFailed, "HTTP status 500"),
+    (lambda request: answer(503, b"", retry_after="0"), MachineryFailed, "HTTP status 503"),
+    (refused(503), MachineryFailed, "HTTP status 503: as many wait as may"),
+    (refused(429, retry_after="soon"), MachineryFailed, "HTTP status 429"),
+    (refused(503, retry_after="0"), MachineryFailed, "took none of 10 tries"),
+    (lambda request: answer(400, {"jsonrpc": "2.0", "id": None, "error": {}}), MachineryFailed, "HTTP status 400"),
+    (lambda request: answer(200, b"<html>"), MachineryFailed, "HTTP status 200"),
+    (lambda request: answer(202), MachineryFailed, "HTTP status 202, and no answer"),
+    (result_for(77), MachineryFailed, "no answer to the message"),
+    (result_for("1"), MachineryFailed, "no answer to the message"),
     (lambda request: [], CallTimeout, "move: no answer within 0.1 s"),
 ]
 
@@ -155,6 +179,84 @@ async def test_a_call_without_an_answer_says_why(say, fault, text):
         with pytest.raises(fault, match=text):
             await environment.call("move", {}, timeout=0.1 if fault is CallTimeout else None)
         await environment.close()
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_call_that_muxsim_did_not_take_is_made_again(status):
+    answers = [refused(status, retry_after="0"), refused(status, retry_after="0")]
+
+    def say(request):
+        if answers:
+            return answers.pop(0)(request)
+        return answer(200, message(request, CALLED))
+
+    async with pool_of(muxsim_says(**{"tools/call": say})) as (pool, _):
+        environment = await pool.open("lake", 4)
+        assert (await environment.call("move", {})).content == CALLED["content"]
+        assert answers == []
+        await environment.close()
+
+
+async def test_a_call_that_may_have_been_carried_out_is_never_made_twice():
+    calls = []
+
+    def say(request):
+        calls.append(request)
+        return answer(503, b"upstream", retry_after="0")
+
+    async with pool_of(muxsim_says(**{"tools/call": say})) as (pool, _):
+        environment = await pool.open("lake", 4)
+        with pytest.raises(MachineryFailed):
+            await environment.call("move", {})
+        await environment.close()
+    assert len(calls) == 1
+
+
+ASKED = [
+    ("ping", {"result": {}}),
+    ("roots/list", {"result": {"roots": []}}),
+    ("elicitation/create", {"result": {"action": "decline"}}),
+    ("sampling/createMessage", {"error": {"code": -1, "message": "User rejected sampling request"}}),
+    ("tasks/list", {"error": {"code": -32601, "message": "this client has no tasks/list"}}),
+]
+
+
+@pytest.mark.parametrize("where", ["tools/call", "GET"])
+@pytest.mark.parametrize(("method", "said"), ASKED)
+async def test_what_a_server_asks_is_answered_wherever_it_comes(where, method, said):
+    answered = trio.Event()
+
+    def asks(request):
+        question = {"jsonrpc": "2.0", "id": "q", "method": method}
+        last = [message(request, CALLED)] if where == "tools/call" else []
+        data = "".join(f"data: {json.dumps(each)}\n\n" for each in (question, *last)).encode()
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        return head + b"%x\r\n%b\r\n" % (len(data), data)
+
+    def take(request):
+        assert json.loads(request.body) == {"jsonrpc": "2.0", "id": "q", **said}
+        answered.set()
+        return answer(202)
+
+    async with pool_of(muxsim_says(**{where: asks, "answered": take})) as (pool, _):
+        environment = await pool.open("lake", 4)
+        assert (await environment.call("move", {})).content == CALLED["content"]
+        await answered.wait()
+        await environment.close()
+
+
+async def test_a_session_that_is_there_for_all_is_not_ended_by_one_who_used_it():
+    envs = answer(200, {"environments": [{"name": "lake", "shared": True}]})
+
+    def say(request):
+        return envs if request.line == "GET /envs" else muxsim_says()(request)
+
+    async with pool_of(say) as (pool, server):
+        environment = await pool.open("lake", 9)
+        assert environment.seed == 4, "the one that the session was started with"
+        await environment.close()
+    deleted = [request for request in server.requests if request.method == "DELETE"]
+    assert [(one.path, one.headers.get("mcp-session-id")) for one in deleted] == [("/s/one/mcp", "sid")]
 
 
 async def test_an_answer_may_come_as_an_event_stream():
@@ -177,7 +279,8 @@ async def test_a_proxy_between_is_used_for_the_messages_too(monkeypatch):
                 environment = await pool.open("lake", 4)
                 assert (await environment.call("move", {})).content == CALLED["content"]
                 await environment.close()
-    assert proxy.lines.count("POST http://muxsim.test/s/one/mcp") == 5
+    posted = "POST http://muxsim.test/s/one/mcp"
+    assert proxy.lines.count(posted) == 5
 
 
 # ---- tokens
@@ -255,7 +358,7 @@ async def test_a_token_that_is_not_good_any_more_ends_the_episode_and_is_no_resu
         muxsim_says(**{"tools/call": lambda request: answer(status, {"jsonrpc": "2.0", "id": None, "error": {}})})
     ) as (pool, _):
         environment = await pool.open("lake", 4)
-        with pytest.raises(EnvironmentGone, match=f"refuses the token: HTTP status {status}"):
+        with pytest.raises(MachineryFailed, match=f"refuses the token: HTTP status {status}"):
             await environment.call("move", {})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,15 @@ import trio
 
 from muxsim.errors import Busy, MuxsimError, StartError, UnknownEnvironment
 from muxsim.rollouts.dataset import DatasetError
-from muxsim.rollouts.environment import CallTimeout, EnvironmentGone, Opened, Tool, ToolResult
+from muxsim.rollouts.environment import (
+    CallTimeout,
+    EnvironmentFailed,
+    EnvironmentGone,
+    MachineryFailed,
+    Opened,
+    Tool,
+    ToolResult,
+)
 from muxsim.rollouts.policy.messages import assistant_calls, turn_of
 from muxsim.rollouts.policy.protocol import PolicyError, RateLimited, Reply, TokenLimit
 from muxsim.rollouts.runner import RolloutOptions, episodes, rollout
@@ -48,6 +57,7 @@ class FakeEnvironment:
     id: str = "session-1"
     calls: list = field(default_factory=list)
     timeouts: list = field(default_factory=list)
+    rewards: list = field(default_factory=list)
 
     async def call(self, tool, arguments, *, timeout=None):
         self.calls.append((tool, arguments))
@@ -58,7 +68,15 @@ class FakeEnvironment:
             given = await given()
         if isinstance(given, Exception):
             raise given
+        if given.control is not None:
+            self.rewards.append(given.control.reward or 0.0)
         return given
+
+    async def earned(self, *, timeout=None):
+        await anyio.lowlevel.checkpoint()
+        if isinstance(self.pool.earns, Exception):
+            raise self.pool.earns
+        return float(sum(self.rewards)) if self.rewards else self.pool.earns
 
     async def close(self):
         await anyio.lowlevel.checkpoint()  # raises in a cancelled task, unless the runner shields it
@@ -66,14 +84,18 @@ class FakeEnvironment:
 
 
 class FakePool:
-    """Opens environments that give ``results``; ``by_seed`` has those of some seeds. ``starts`` are raised first."""
+    """Opens environments that give ``results``; ``by_seed`` has those of some seeds. ``starts`` are raised first.
+
+    ``earns`` is what an environment says at the end of an episode whose calls have told nothing.
+    """
 
     environments = ("lake",)
 
-    def __init__(self, *results, by_seed=None, starts=(), state=None):
+    def __init__(self, *results, by_seed=None, starts=(), state=None, earns=None):
         self.results = list(results) or [result()]
         self.by_seed = by_seed or {}
         self.starts = list(starts)
+        self.earns = earns
         self.state = {"observation": "a lake"} if state is None else state
         self.opened = []
         self.closed = []
@@ -473,7 +495,7 @@ async def test_malformed_arguments_are_an_error_that_the_policy_sees_and_the_env
     trajectory = await play_one(pool, policy, max_steps=2)
     assert pool.opened[0].calls == [("step", {"to": "on"})]
     first = trajectory.steps[0]
-    assert (first.is_error, first.control.reward) == (True, None)
+    assert (first.is_error, first.control) == (True, None)
     assert "the arguments are not" in policy.conversations[1][-1]["content"]
     assert (trajectory.end_reason, trajectory.total_reward) == (EndReason.MAX_STEPS, 0.0)
 
@@ -574,11 +596,89 @@ async def test_a_reward_function_is_not_asked_about_an_episode_that_the_machiner
     assert trajectory.total_reward is None
 
 
-async def test_a_reward_that_could_not_be_read_leaves_the_total_unknown():
-    unread = result(reward=None, problem="control://reward: no answer in 5 s")
+@pytest.mark.parametrize("is_error", [True, False])
+async def test_a_reward_that_could_not_be_read_ends_its_episode_and_is_never_counted_as_0(is_error):
+    unread = result(reward=None, problem="control://reward: no answer in 5 s", is_error=is_error)
     trajectory = await play_one(FakePool(result(reward=1.0), unread, result(reward=1.0, terminated=True)))
-    assert (trajectory.valid, trajectory.total_reward) == (True, None)
+    assert (trajectory.end_reason, trajectory.valid) == (EndReason.ENV_FAILED, False)
+    assert (trajectory.total_reward, len(trajectory.steps)) == (None, 2)
     assert trajectory.error == "a reward could not be read: control://reward: no answer in 5 s"
+
+
+async def test_a_reward_that_could_not_be_read_is_no_matter_where_a_function_scores():
+    unread = result(reward=None, problem="control://reward: no answer in 5 s")
+    trajectory = await play_one(FakePool(unread), reward=lambda trajectory: 3.0, max_steps=2)
+    assert (trajectory.end_reason, trajectory.total_reward) == (EndReason.MAX_STEPS, 3.0)
+
+
+async def test_an_episode_without_a_scored_call_has_earned_what_its_environment_says():
+    bye = Decides(lambda conversation: {"role": "assistant", "content": "bye"})
+    refused = result(reward=None, is_error=True, control=False)
+    for pool, policy in ((FakePool(earns=0.0), bye), (FakePool(refused, earns=0.0), None)):
+        trajectory = await play_one(pool, policy, max_steps=2)
+        assert (trajectory.valid, trajectory.total_reward) == (True, 0.0)
+    trajectory = await play_one(FakePool(earns=None), bye)
+    assert (trajectory.valid, trajectory.total_reward) == (True, None)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (EnvironmentFailed("step 3 raised", stderr=("Traceback",)), EndReason.ENV_FAILED),
+        (EnvironmentGone("it exited", stderr=("Traceback",)), EndReason.ENV_CRASHED),
+        (MachineryFailed("HTTP status 502"), EndReason.MACHINERY_FAILED),
+        (CallTimeout("no answer"), EndReason.TOOL_TIMEOUT),
+    ],
+)
+async def test_who_has_failed_is_why_an_episode_is_invalid(fault, reason):
+    bye = Decides(lambda conversation: {"role": "assistant", "content": "bye"})
+    for pool, policy in ((FakePool(result(reward=1.0), fault), None), (FakePool(earns=fault), bye)):
+        trajectory = await play_one(pool, policy)
+        assert (trajectory.end_reason, trajectory.valid, trajectory.total_reward) == (reason, False, None)
+        assert (trajectory.error, trajectory.stderr) == (str(fault), list(getattr(fault, "stderr", ())))
+
+
+async def test_a_bug_of_a_pool_is_not_the_policys():
+    trajectory = await play_one(FakePool(ZeroDivisionError("oh")))
+    assert (trajectory.end_reason, trajectory.error) == (EndReason.MACHINERY_FAILED, "ZeroDivisionError: oh")
+
+
+def unanswered(messages):
+    called = [call["id"] for message in messages for call in message.get("tool_calls") or ()]
+    answered = [message["tool_call_id"] for message in messages if message["role"] == "tool"]
+    return [id for id in called if id not in answered] + [id for id in answered if id not in called]
+
+
+@pytest.mark.parametrize(
+    ("results", "options", "told"),
+    [
+        ([result(SEEN, image_block(png(1, 2, 3)), terminated=True)], {}, "(not called: the episode had ended)"),
+        ([result()], {"max_steps": 1}, "(not called: the episode had ended)"),
+        ([EnvironmentGone("dead")], {}, "(no result: the episode ended before it came)"),
+        ([forever], {"episode_timeout": 5}, "(no result: the episode ended before it came)"),
+    ],
+)
+async def test_every_call_has_a_tool_message_however_its_episode_ends(results, options, told, autojump_clock):
+    trajectory = await play_one(FakePool(*results), Decides(lambda conversation: calls("a", "b", "c")), **options)
+    assert unanswered(trajectory.messages) == []
+    tools = [message["content"] for message in trajectory.messages if message["role"] == "tool"]
+    assert (len(tools), told in tools, tools[-1]) == (3, True, "(not called: the episode had ended)")
+
+
+async def test_a_reply_that_was_cut_off_still_has_a_tool_message_for_each_of_its_calls():
+    policy = Decides(lambda conversation: Reply(calls("a", "b"), finish_reason="length"))
+    trajectory = await play_one(FakePool(earns=0.0), policy)
+    assert (trajectory.end_reason, unanswered(trajectory.messages)) == (EndReason.TOKEN_LIMIT, [])
+
+
+async def test_an_environment_whose_tools_change_shows_the_new_ones_with_the_next_turn():
+    fly = Tool("fly", "Up.", {"type": "object"})
+    policy = Decides()
+    changed = dataclasses.replace(result(), tools=(fly,))
+    trajectory = await play_one(FakePool(result(), changed, result()), policy, max_steps=3)
+    assert policy.tools == [[STEP.for_chat()], [STEP.for_chat()], [fly.for_chat()]]
+    assert trajectory.tools == [STEP.for_chat()]
+    assert [(change.step, change.tools) for change in trajectory.tools_changed] == [(1, [fly.for_chat()])]
 
 
 async def test_the_total_is_the_sum_of_what_the_steps_earned():

@@ -6,7 +6,7 @@
   const { episodes, metrics, config } = run;
   episodes.forEach((episode, index) => { episode.index = index; });
   const envs = Object.keys(metrics.environments);
-  const FAILED = new Set(["episode_timeout", "tool_timeout", "env_crashed", "env_start_failed", "policy_error",
+  const FAILED = new Set(["episode_timeout", "tool_timeout", "env_crashed", "env_failed", "machinery_failed", "env_start_failed", "policy_error",
     "rate_limited", "cancelled"]);
   const STAGES = ["queue", "start", "handshake", "model", "tool", "control", "close"];
   const ROWS_AT_ONCE = 200;
