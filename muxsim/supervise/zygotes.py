@@ -419,6 +419,7 @@ class Keeper:
         self.program = program
         self.stamp = script_stamp(program)
         self.zygote: Zygote | None = None
+        self._alive: set[Zygote] = set()
         self.limit = IMPORT_LIMIT
         self._owner = owner
         self._key = key_of(program)
@@ -456,8 +457,8 @@ class Keeper:
     def retire(self) -> None:
         """There will be no more sessions of this program."""
         self._unfit = "it has changed"
-        if self.zygote is not None:
-            self.zygote.stop()
+        for zygote in self._alive:
+            zygote.stop()
 
     # forking
 
@@ -556,6 +557,7 @@ class Keeper:
         owner.counts.started += 1
         zygote = Zygote(owner.launcher, process, secrets.token_hex(TAG_BYTES))
         owner.alive.add(zygote)
+        self._alive.add(zygote)
         self.part.start_soon(self._follow, zygote)
         recipe = {
             "words": program.words,
@@ -578,6 +580,7 @@ class Keeper:
             await zygote.run()
         finally:
             owner.alive.discard(zygote)
+            self._alive.discard(zygote)
         if self.zygote is not zygote:
             return
         self.zygote = None
