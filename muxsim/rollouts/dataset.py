@@ -253,7 +253,8 @@ class _Reader:
         self._where = where
         if not isinstance(value, dict):
             raise DatasetError(f"is {_shown(value)}; a row is a JSON object", where=where)
-        self._value = value
+        # Tables write null for what a row does not have.
+        self._value = {key: one for key, one in value.items() if one is not None or key not in _KEYS}
 
     def row(self, default_id: str, base_seed: int) -> Row:
         self._check_keys()
@@ -320,7 +321,7 @@ class _Reader:
             return {}
         if not isinstance(context, dict):
             raise self._fault("must be an object", "environment_context")
-        return context
+        return {key: one for key, one in context.items() if one is not None or key != "seed"}
 
     def _seed(self, context: Mapping[str, Any], base_seed: int, id: str) -> int:
         given = {
@@ -341,6 +342,7 @@ class _Reader:
             return self._string("prompt") or None
         if not prompt or not all(_is_message(message) for message in prompt):
             raise self._fault("must be text, or a list of chat messages with role and content", "prompt")
+        prompt = [_without_nulls(message) for message in prompt]
         if "system_prompt" in self._value and any(message["role"] in ("system", "developer") for message in prompt):
             raise self._fault("stands beside a prompt that has a system message; keep one of the two", "system_prompt")
         return prompt
@@ -350,6 +352,11 @@ def _is_message(value: Any) -> bool:
     return (
         isinstance(value, dict) and value.get("role") in _ROLES and isinstance(value.get("content"), str | list | None)
     )
+
+
+def _without_nulls(message: Message) -> Message:
+    """A message as endpoints take it: only its content may be null."""
+    return {key: value for key, value in message.items() if value is not None or key == "content"}
 
 
 def _known_env(row: Row, env: str, names: Sequence[str]) -> str:

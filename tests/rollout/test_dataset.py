@@ -179,7 +179,6 @@ def test_a_line_that_is_no_utf8_is_named(tmp_path):
             'row 0: system_prompt = "x": stands beside a prompt that has a system message',
         ),
         ({"id": "", "prompt": "x"}, 'row 0: id = "": must be text or a whole number'),
-        ({"id": None, "prompt": "x"}, "row 0: id = null: must be text or a whole number"),
         ({"environment_context": []}, "row 0: environment_context = []: must be an object"),
         ({"env": 3}, "row 0: env = 3: must be text"),
         ({"user_simulation": {"enabled": True}}, "users are not simulated here"),
@@ -327,3 +326,39 @@ def test_the_rows_own_system_prompt_goes_before_the_environments_instructions():
     assert first_messages(row, instructions="Theirs.")[0]["content"] == "Mine."
     conversation = [{"role": "system", "content": "S"}, {"role": "user", "content": "U {x}"}]
     assert first_messages(Row(id="a", seed=0, prompt=conversation), instructions="Theirs.") == conversation
+
+
+# ---- null
+
+FULL = {**LAKE, "env": "lake", "seed": 42, "info": {"a": 1}, "user_simulation": {"enabled": False}}
+PLAIN = {"id": "p", "env": "lake", "seed": 3, "system_prompt": "Be brief.", "prompt": "Play.", "info": 1}
+
+
+@given(st.sampled_from([FULL, PLAIN]), st.data())
+def test_a_key_that_is_null_is_as_if_it_were_left_out(whole, data):
+    absent = data.draw(st.sets(st.sampled_from(sorted({*FULL, *PLAIN}))))
+    there = {key: value for key, value in whole.items() if key not in absent}
+    with_nulls = {**there, **dict.fromkeys(absent)}
+
+    def read(row):
+        try:
+            return dataset_from_rows([row]).rows
+        except DatasetError as error:
+            return str(error)
+
+    assert read(with_nulls) == read(there)
+
+
+def test_a_null_inside_a_row_is_not_there_either(write):
+    (row,) = load_dataset(write('{"environment_context": {"seed": null, "x": null}, "seed": 5, "id": null}')).rows
+    assert (row.id, row.seed, row.environment_context) == ("line-1", 5, {"x": None})
+    padded = {"role": "user", "content": "Play.", "name": None, "tool_calls": None}
+    assert dataset_from_rows([{"prompt": [padded]}]).rows[0].prompt == [{"role": "user", "content": "Play."}]
+    asks = {"role": "assistant", "content": None, "tool_calls": [{"id": "a"}], "name": None}
+    assert dataset_from_rows([{"prompt": [asks]}]).rows[0].prompt == [
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "a"}]}
+    ]
+
+
+def test_a_key_that_nobody_knows_is_a_fault_also_when_it_is_null():
+    assert "no such key" in fault_of({"promt": None})

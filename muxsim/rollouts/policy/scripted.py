@@ -80,9 +80,9 @@ class _Unclear(ValueError):
 
 def _calls(action: Any, tools: Sequence[Message]) -> list[tuple[str, Any]]:
     if isinstance(action, list) and action and all(map(_is_call, action)):
-        return [(call["tool"], call.get("arguments", {})) for call in action]
+        return [(call["tool"], call.get("arguments") or {}) for call in action]
     if _is_call(action):
-        return [(action["tool"], action.get("arguments", {}))]
+        return [(action["tool"], action.get("arguments") or {})]
     if len(tools) != 1:
         names = ", ".join(tool["function"]["name"] for tool in tools) or "none"
         raise _Unclear(f"has to name its tool with 'tool' and 'arguments': there are {names}")
