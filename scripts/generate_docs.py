@@ -29,6 +29,27 @@ another program. In muxsim's own file and its `"muxsim"` blocks unknown keys, wr
 errors that name file, table and key: `muxsim.toml: [environments.lake] comand = "server.py": is not a known key: did
 you mean command?`, with exit status 2. Relative paths are relative to the file.
 
+```toml
+[server]
+port = 8000
+max_sessions = 64          # more wait in a queue of max_pending, for at most queue_timeout seconds
+idle_timeout = 600         # the defaults of every environment's limits may stand here too
+
+[environments.frozen_lake]
+command = "frozen_lake/server.py"           # a Python script, run with muxsim's own interpreter
+args = ["--seed", "{seed}"]
+
+[environments.files]
+command = "npx"                             # installed once, then run with node: no npx in the process tree
+args = ["-y", "@modelcontextprotocol/server-filesystem@2026.8.31", "{workspace}"]
+warm = 4                                    # so many processes kept ready before anybody asks
+env = { API_KEY = "${API_KEY}" }            # the only variables that reach a child, beside PATH, HOME and the like
+
+[environments.search]
+command = "./search-server"                 # any executable
+shared = true                               # no state of its own: one process for all clients
+```
+
 Times are in seconds, sizes in bytes or text such as `"64 MiB"`. `"never"` takes away a time limit that need not be.
 
 ## Environments
@@ -70,7 +91,8 @@ option that changes what runs, is run by them as it stands; a line in the log sa
 `{seed}`, `{session_id}` and `{workspace}` are filled in anywhere in `command`, `args`, `env` and `cwd`; `{{seed}}` is a
 literal `{seed}`, and other braces stay as they are. `${NAME}` comes from muxsim's own environment, `${NAME:-default}`
 has a fallback, and `$${` is a literal `${`. What a variable holds, and the name of the config's own folder, is taken as
-it is. Every process also gets `MUXSIM_SEED` and `MUXSIM_WORKSPACE`.
+it is. Every process also gets `MUXSIM_SEED` and `MUXSIM_WORKSPACE`. The workspace is a folder of the session's own,
+removed at its end. A session without a seed gets a random one, and says so; 0 is a seed.
 
 ## Files of other programs
 
