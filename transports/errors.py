@@ -36,6 +36,13 @@ class LineTooLong(RemoteProtocolError):
         self.limit = limit
 
 
+class LineTorn(RemoteProtocolError):
+    """The stream ended within a line; what there is of it is no message."""
+
+    def __init__(self, cause: RemoteProtocolError) -> None:
+        super().__init__(cause.code, f"the stream ended within a line: {cause.message}")
+
+
 class ReceiverBusy(TransportError):
     """Whoever messages are for takes none for now, and no more may wait: ``setting`` is the bound that was met."""
 

@@ -58,8 +58,9 @@ class LineFramer:
             self._waiting = 0
             raise LineTooLong(self._max_line)
 
-    def torn_tail(self) -> int:
-        """At the end of the stream: drop an unfinished line and return its length in bytes."""
-        length, self._waiting = self._waiting, 0
+    def rest(self) -> bytes:
+        """At the end of the stream: the line that has no newline, b"" if there is none."""
+        rest = b"".join(self._pieces)
         self._pieces.clear()
-        return length
+        self._waiting = 0
+        return b"" if rest.isspace() else rest.removesuffix(b"\r")

@@ -2,10 +2,15 @@
 
 A message is decoded one level deep: its members stay :class:`msgspec.Raw`, the very bytes that came, in their
 order, unknown members included. Changing the id makes a new envelope around the same payload.
+
+Whatever one of the official SDKs reads as a message is one here. What the strict decoder refuses is mended, where that
+helps (`transports.mending`), so that what is odd costs time and the rest does not.
 """
 
 from __future__ import annotations
 
+import codecs
+import math
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final, Literal
@@ -13,6 +18,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from transports import mending
 from transports.errors import INVALID_REQUEST, PARSE_ERROR, RemoteProtocolError
 
 RequestId = int | str
@@ -29,10 +35,16 @@ class Kind(Enum):
 
 
 _members_decoder: Final = msgspec.json.Decoder(dict[str, Raw])
+_number_decoder: Final = msgspec.json.Decoder(float)
 _id_decoder: Final = msgspec.json.Decoder[int | str](int | str)
 _method_decoder: Final = msgspec.json.Decoder(str)
 _encode: Final = msgspec.json.encode
 
+# Up to here JavaScript tells whole numbers apart.
+_MOST_EXACT: Final = 2**53 - 1
+# More messages in one line are none: they would be read without a pause.
+MAX_BATCH: Final = 1024
+_ANSWERING: Final = frozenset({"result", "error"})
 # Where building a line costs more than writing it in pieces.
 _LARGE: Final = 64 * 1024
 # How many of them are looked at before parsing is cheaper.
@@ -40,6 +52,7 @@ _UNDERSCORES: Final = 64
 
 _VERSION: Final = b'"2.0"'
 _NULL: Final = b"null"
+_NOTIFICATION: Final = b'"notifications/'
 _ID_NAME: Final = b'"id"'
 _NEWLINES_TO_SPACES: Final = bytes.maketrans(b"\r\n", b"  ")
 
@@ -56,9 +69,9 @@ def _meta_of(params: Raw | None) -> dict[str, Raw]:
         return {}
     try:
         meta = _params_decoder.decode(params).meta
-        return {} if meta is UNSET else _members_decoder.decode(meta)
     except (msgspec.DecodeError, RecursionError):
-        return {}
+        return members_of(member(params, "_meta"))
+    return {} if meta is UNSET else members_of(meta)
 
 
 def _may_name_meta(data: bytes) -> bool:
@@ -93,6 +106,7 @@ class Message(msgspec.Struct, eq=False, gc=False):
     _data: bytes | None = None
     _large: bool = False
     _plain: bool = False
+    _halves: bool = False
     _meta: dict[str, Raw] | None = None
 
     def __repr__(self) -> str:
@@ -154,8 +168,12 @@ class Message(msgspec.Struct, eq=False, gc=False):
     def with_members(self, members: dict[str, Raw], id: RequestId | None = None) -> Message:
         """The same message with other members; ``id`` where they change it."""
         changed = _from_members(self.kind, self.id if id is None else id, self.method, members)
-        changed._large = self._large
+        changed._large, changed._halves = self._large, self._halves
         return changed
+
+    def well_formed(self) -> Message:
+        """The same message for a reader who decodes it strictly: halves of surrogate pairs become U+FFFD."""
+        return decode(mending.well_formed(self.encode())) if self._halves else self
 
 
 def _from_members(kind: Kind, id: RequestId | None, method: str, members: dict[str, Raw]) -> Message:
@@ -188,8 +206,8 @@ _envelope_decoder: Final = msgspec.json.Decoder(_Envelope)
 def decode(data: bytes) -> Message:
     """Decode one message.
 
-    Raises :class:`RemoteProtocolError` with code -32700 if the bytes are not JSON in UTF-8, and -32600 if they are
-    JSON but not one JSON-RPC 2.0 message; :func:`readable_id` may still find the id then.
+    Raises :class:`RemoteProtocolError` with code -32700 if the bytes are not JSON, and -32600 if they are JSON but not
+    one JSON-RPC 2.0 message; `transports.unread` may still find the id then.
     """
     if len(data) < _LARGE:
         try:
@@ -217,7 +235,9 @@ def _decode_usual(data: bytes) -> Message | None:
     raw_id = bytes(envelope.id)
     id = _id_decoder.decode(raw_id)
     if envelope.method is not UNSET:
-        return Message(Kind.REQUEST, id, envelope.method, False, raw_id, params, None, data, False, True)
+        both = envelope.result is not UNSET or envelope.error is not UNSET
+        call = Message(Kind.REQUEST, id, envelope.method, False, raw_id, params, None, data, False, True)
+        return None if both else call
     if (envelope.result is UNSET) is (envelope.error is UNSET):
         return None
     kind = Kind.ERROR if envelope.result is UNSET else Kind.RESULT
@@ -225,26 +245,77 @@ def _decode_usual(data: bytes) -> Message | None:
 
 
 def _decode_carefully(data: bytes) -> Message:
-    members = _decode_members(data)
+    data, members, halves = _read_members(data)
     if b"\n" in data or b"\r" in data:
         # Pretty-printed JSON: a raw newline is only white space by now, and would break every line-based framing.
         data = data.translate(_NEWLINES_TO_SPACES)
-        members = _decode_members(data)
-    message = _from_members(*_classify(members), members)
-    message._data = data
-    message._large = len(data) >= _LARGE
+        data, members, halves = _read_members(data)
+    said = _unambiguous(members)
+    message = _from_members(*_classify(said), said)
+    if said is members:
+        message._data = data
+    message._large, message._halves = len(data) >= _LARGE, halves
     return message
 
 
-def _decode_members(data: bytes) -> dict[str, Raw]:
+def _read_members(data: bytes) -> tuple[bytes, dict[str, Raw], bool]:
+    """The JSON in ``data``, its members, and whether halves of surrogate pairs stand in it."""
     try:
         if not data.isascii():
             data.decode()
-        return _members_decoder.decode(data)
+        return data, _members_decoder.decode(data), False
     except msgspec.ValidationError:
-        raise RemoteProtocolError(INVALID_REQUEST, "not a JSON-RPC message: expected one JSON object") from None
+        raise _no_object() from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RemoteProtocolError(PARSE_ERROR, f"not JSON: {error}") from None
+        if not data.lstrip(mending.BLANK).startswith(b"{"):
+            raise _no_json(error) from None
+    mended = mending.mended(data)
+    try:
+        mended.decode()
+        try:
+            return mended, _members_decoder.decode(mended), False
+        except msgspec.DecodeError:
+            return mended, mending.members(mended), True
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _no_json(error) from None
+
+
+def _no_object() -> RemoteProtocolError:
+    return RemoteProtocolError(INVALID_REQUEST, "not a JSON-RPC message: expected one JSON object")
+
+
+def _no_json(error: Exception) -> RemoteProtocolError:
+    return RemoteProtocolError(PARSE_ERROR, f"not JSON: {error}")
+
+
+def _unambiguous(members: dict[str, Raw]) -> dict[str, Raw]:
+    """The members without what must not stand beside others, as the SDKs read it: what is null is not there."""
+    dropped = set()
+    answers = [name for name in ("result", "error") if name in members]
+    if answers and "method" in members and not _is_call(members):
+        dropped.add("method")
+    if len(answers) == 2 and ("method" not in members or dropped):
+        dropped.add("result" if _is_error(members) else "error")
+    if _is_null(members, "id") and bytes(members.get("method", b"")).startswith(_NOTIFICATION):
+        dropped.add("id")
+    return {name: raw for name, raw in members.items() if name not in dropped} if dropped else members
+
+
+def _is_call(members: dict[str, Raw]) -> bool:
+    params = bytes(members.get("params", _NULL))
+    return bytes(members["method"]).startswith(b'"') and (params == _NULL or params.startswith(b"{"))
+
+
+def _is_error(members: dict[str, Raw]) -> bool:
+    """Whether it is the error that counts of an error and a result."""
+    if _is_null(members, "result"):
+        return not _is_null(members, "error")
+    return members_of(members["error"]).keys() >= {"code", "message"}
+
+
+def _is_null(members: dict[str, Raw], name: str) -> bool:
+    raw = members.get(name)
+    return raw is not None and bytes(raw) == _NULL
 
 
 def _classify(members: dict[str, Raw]) -> tuple[Kind, RequestId | None, str]:
@@ -267,12 +338,49 @@ def _classify(members: dict[str, Raw]) -> tuple[Kind, RequestId | None, str]:
 
 
 def decode_id(raw: Raw) -> RequestId:
-    """A request id, whose type matters: 1 and "1" are two ids."""
+    """A request id, whose type matters: 1 and "1" are two ids, but 1.0 is 1, as JavaScript has it."""
     try:
         id: RequestId = _id_decoder.decode(raw)
     except msgspec.DecodeError:
-        raise RemoteProtocolError(INVALID_REQUEST, "a request id must be a string or an integer") from None
+        return _decode_whole_number(raw)
+    except UnicodeDecodeError:
+        raise _no_id() from None
     return id
+
+
+def _decode_whole_number(raw: Raw) -> int:
+    try:
+        number = _number_decoder.decode(raw)
+    except msgspec.DecodeError:
+        number = math.nan
+    if not (number.is_integer() and abs(number) <= _MOST_EXACT):
+        raise _no_id()
+    return int(number)
+
+
+def _no_id() -> RemoteProtocolError:
+    return RemoteProtocolError(INVALID_REQUEST, "a request id must be a string or an integer")
+
+
+def id_in(raw: Raw | None) -> RequestId | None:
+    """An id or a token inside a payload, where anything may stand: None for what is neither string nor integer."""
+    try:
+        return None if raw is None else decode_id(raw)
+    except RemoteProtocolError:
+        return None
+
+
+def as_number(id: RequestId | None) -> int | None:
+    """The number that an id means to the SDKs, which take "1" for 1; None if it means none."""
+    if not isinstance(id, str):
+        return id
+    for read in (int, float):
+        try:
+            number = read(id)
+            return int(number) if number == int(number) else None
+        except (ValueError, OverflowError):
+            continue
+    return None
 
 
 def _decode_method(raw: Raw) -> str:
@@ -282,12 +390,19 @@ def _decode_method(raw: Raw) -> str:
         raise RemoteProtocolError(INVALID_REQUEST, "a method must be a string") from None
 
 
-def readable_id(data: bytes) -> RequestId | None:
-    """The id in bytes that :func:`decode` refused, where one can still be read; None otherwise."""
+def batch(data: bytes) -> list[bytes]:
+    """The messages of a batch with an answer in it, as servers of revision 2025-03-26 send it; [] for what is none."""
+    if not data.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+        return []
+    data = mending.mended(data)
     try:
-        return decode_id(_members_decoder.decode(data)["id"])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, RemoteProtocolError):
-        return None
+        data.decode()
+        found = mending.elements(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
+    if len(found) > MAX_BATCH or not all(bytes(raw).startswith(b"{") for raw in found):
+        return []
+    return [bytes(raw) for raw in found] if any(_ANSWERING & members_of(raw).keys() for raw in found) else []
 
 
 def member(raw: Raw | None, *path: str) -> Raw | None:
@@ -295,17 +410,14 @@ def member(raw: Raw | None, *path: str) -> Raw | None:
     for name in path:
         if raw is None:
             return None
-        try:
-            raw = _members_decoder.decode(raw).get(name)
-        except (msgspec.DecodeError, RecursionError):
-            return None
+        raw = members_of(raw).get(name)
     return raw
 
 
 def text_of(raw: Raw | None) -> str:
     """The text that a raw value is; "" for anything else."""
     try:
-        value = "" if raw is None else msgspec.json.decode(raw)
+        value = "" if raw is None else mending.value(raw)
     except (msgspec.DecodeError, RecursionError):
         return ""
     return value if isinstance(value, str) else ""
@@ -317,6 +429,15 @@ def members_of(raw: Raw | None) -> dict[str, Raw]:
         return {}
     try:
         return _members_decoder.decode(raw)
+    except (msgspec.ValidationError, RecursionError):
+        return {}
+    except msgspec.DecodeError:
+        return _members_with_halves(bytes(raw))
+
+
+def _members_with_halves(data: bytes) -> dict[str, Raw]:
+    try:
+        return mending.members(data)
     except (msgspec.DecodeError, RecursionError):
         return {}
 

@@ -15,10 +15,10 @@ from typing import Final, Protocol
 
 import trio
 
-from transports.errors import LineTooLong, RemoteProtocolError
+from transports.errors import LineTooLong, LineTorn, RemoteProtocolError
 from transports.framing import NEWLINE, LineFramer
 from transports.interfaces import Receiver, Watch
-from transports.messages import Message, RequestId, decode
+from transports.messages import Message, RequestId, batch, decode
 
 DEFAULT_MAX_LINE: Final = 64 * 1024 * 1024
 # What may wait for a peer that is slow to read before whoever feeds it has to wait.
@@ -36,7 +36,7 @@ class LineReceiver(Receiver, Protocol):
     """A receiver that is also told of lines that are no messages."""
 
     def rejected(self, line: bytes, error: RemoteProtocolError) -> None:
-        """A line that is not an MCP message; reading goes on, except after :class:`LineTooLong`."""
+        """A line that is not an MCP message; reading goes on, except after `LineTooLong` and `LineTorn`."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class PipeTransport:
                     await (self._read() if self._watch is None else self._read_watched(self._watch))
             finally:
                 self._stop_watching()
-                self._torn += self._framer.torn_tail()
+                self._take_rest()
                 self._receiver.disconnected()
 
     async def _read(self) -> None:
@@ -226,11 +226,33 @@ class PipeTransport:
         try:
             message = decode(line)
         except RemoteProtocolError as error:
-            self._rejected += 1
-            self._receiver.rejected(line, error)
+            self._take_odd(line, error)
             return
         self._received += 1
         self._receiver.receive(message)
+
+    def _take_odd(self, line: bytes, error: RemoteProtocolError) -> None:
+        """A line that is not one message may be several; no batch stands in a batch."""
+        if messages := batch(line):
+            for message in messages:
+                self._take(message)
+            return
+        self._rejected += 1
+        self._receiver.rejected(line, error)
+
+    def _take_rest(self) -> None:
+        """A message needs no newline at the end of a stream; what is none was torn."""
+        line = self._framer.rest()
+        if not line:
+            return
+        try:
+            decode(line)
+        except RemoteProtocolError as error:
+            if not batch(line):
+                self._torn += len(line)
+                self._receiver.rejected(line, LineTorn(error))
+                return
+        self._take(line)
 
     def _enqueue(self, *pieces: bytes | memoryview) -> None:
         if not self._queue:

@@ -30,7 +30,7 @@ from transports.http_rules import (
     protocol_version,
 )
 from transports.interfaces import Receiver
-from transports.messages import Kind, Message, RequestId
+from transports.messages import Kind, Message, RequestId, error
 from transports.sse_codec import encode_event
 
 # Above this much waiting for a slow reader, whoever feeds it has to wait; below a quarter of it, it may go on.
@@ -142,8 +142,8 @@ class StreamableHTTP:
         self.lengthen(about)
         stream = self._exchanges.pop(about, None)
         if stream is not None:
+            self._end_unanswered(about, stream)
             self._json_only.discard(about)
-            stream.end()
             self._finish(stream)
 
     def close(self) -> None:
@@ -153,9 +153,16 @@ class StreamableHTTP:
         self._closed = True
         for about in list(self._short):
             self.lengthen(about)
-        for stream in (self._standing, *self._exchanges.values()):
-            stream.end()
+        self._standing.end()
+        for about, stream in self._exchanges.items():
+            self._end_unanswered(about, stream)
         self._exchanges.clear()
+
+    def _end_unanswered(self, about: RequestId, stream: EventStream) -> None:
+        """A stream may just end; whoever takes none gets an error."""
+        if about in self._json_only:
+            stream.put(error(about, CANCELLED, "the request was cancelled"), last=True)
+        stream.end()
 
     @property
     def silence(self) -> float:
@@ -228,8 +235,6 @@ class StreamableHTTP:
             if first is not None and first.is_answer:
                 await respond(call, 200, first.encode(), [self.session_header])
                 return
-            if first is None and stream.ended and not wanted.stream:
-                raise HTTPRefusal(200, "the request was cancelled", code=CANCELLED)
         self._keep_resumable(stream)
         await self._stream(stream, None, version, call)
 

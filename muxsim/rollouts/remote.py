@@ -426,7 +426,7 @@ def _joined(url: str, target: str) -> str:
 
 def _decoded(payload: bytes) -> Message | None:
     try:
-        return decode(payload)
+        return decode(payload).well_formed()
     except RemoteProtocolError:
         return None
 

@@ -45,6 +45,7 @@ from transports.http_rules import (
 from transports.messages import Kind, Message, RequestId, decode
 from transports.sse import SSE
 from transports.streamable_http import SingleExchange, StreamableHTTP, StreamTimes
+from transports.unread import request_id
 
 _CLIENT_ID_BYTES: Final = 16
 # Bytes of a handshake, which says who somebody is and what they can do.
@@ -186,8 +187,10 @@ class MCPEndpoints:
         view: type[Attachment],
     ) -> None:
         named = header(call.headers, SESSION_HEADER) is not None
-        stranger = named and self._client_here(call) is None
-        message = await (self._read_of_stranger(call) if stranger else self._read(call))
+        known = self._client_here(call) if named else None
+        stranger = named and known is None
+        attachment = None if known is None else known.attachment
+        message = await (self._read_of_stranger(call) if stranger else self._read(call, attachment=attachment))
         if named and not stranger:  # but it may have ended while its body came
             await self.known_client(call).transport.post(message, call)
         elif is_modern(header(call.headers, VERSION_HEADER)) or modern_rules.claims_modern(message):
@@ -212,13 +215,18 @@ class MCPEndpoints:
             raise self._missing(call, NO_CLIENT)
         return message
 
-    async def _read(self, call: Call, limit: int | None = None) -> Message:
+    async def _read(self, call: Call, limit: int | None = None, attachment: Attachment | None = None) -> Message:
         check_json_content(call.headers)
         body = await read_body(call, limit or self._settings.max_body, self._settings.body_timeout)
         try:
             return decode(body)
         except RemoteProtocolError as error:
-            raise HTTPRefusal(400, error.message, code=error.code) from None
+            if attachment is None:
+                id = request_id(body)
+            else:
+                ids = attachment.session.client_unreadable(attachment, body, error)
+                id = ids[0] if len(ids) == 1 else None
+            raise HTTPRefusal(400, error.message, code=error.code, id=id) from None
 
     def known_client(self, call: Call, *, elsewhere: bool = False) -> HTTPClient:
         """The client that a request's session header names; ``elsewhere``, also on a path that is not the client's.
@@ -409,7 +417,7 @@ class MCPEndpoints:
         here = known is not None and (session_id is None or known[1].session.id == session_id)
         if known is None or not here or not _admits(known[2], known[1], caller_of(call)):
             raise self._missing(call, "no SSE stream has this sessionId; open one first")
-        await known[0].post(await self._read(call), call)
+        await known[0].post(await self._read(call, attachment=known[1]), call)
 
     # ---- finding things
 

@@ -12,7 +12,7 @@ from muxsim.session.own_client import OwnClient
 from muxsim.session.router import envelope_of
 from muxsim.session.session import Session
 from muxsim.spec import EnvSpec
-from transports.messages import Kind, Message, member
+from transports.messages import Kind, Message, member, text_of
 
 # How long a listing is believed, of all sessions of an environment: the revision has no way to tell a server's clients
 # of every change.
@@ -39,8 +39,7 @@ class ToolSchemas:
 
     async def of_call(self, session: Session, call: Message) -> Any | None:
         """The schema of the tool that a ``tools/call`` names; None if the backend does not list it."""
-        raw_name = member(call.params, "name")
-        name = "" if raw_name is None else str(msgspec.json.decode(raw_name))
+        name = text_of(member(call.params, "name"))
         spec = session.spec
         known = self._known.get(spec.name)
         if known is None or not known.is_of(spec) or name not in known.schemas:

@@ -36,6 +36,7 @@ class _Struck(Exception):
 
 def heard(message: Message) -> Message:
     """The message as an agent may hear it: this very one, if nothing had to be taken out. Raises `Withheld`."""
+    message = message.well_formed()
     changed: dict[str, Raw] = {}
     for name in ("params", "result", "error"):
         raw = message.members.get(name) if name != "params" else message.params

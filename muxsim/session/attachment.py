@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from transports import messages
 from transports.errors import LineTooLong, RemoteProtocolError
 from transports.interfaces import Transport
-from transports.messages import Message, RequestId, readable_id
+from transports.messages import Message, RequestId
 
 if TYPE_CHECKING:
     from muxsim.session.session import Session
@@ -64,7 +64,8 @@ class Attachment:
 
     def rejected(self, line: bytes, error: RemoteProtocolError) -> None:
         """Answer a line that is no message; only stdio has these, HTTP answers by status."""
-        self.tell(messages.error(readable_id(line), error.code, error.message))
+        for id in self.session.client_unreadable(self, line, error):
+            self.tell(messages.error(id, error.code, error.message))
         if isinstance(error, LineTooLong):
             self.transport.close()
 

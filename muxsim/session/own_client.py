@@ -99,7 +99,7 @@ class OwnClient:
         if message.is_answer and message.id is not None:
             on_answer = self._waiting.pop(message.id, None)
             if on_answer is not None:
-                on_answer(Answer(message, own))
+                on_answer(Answer(message.well_formed(), own))
         elif message.kind is Kind.REQUEST:
             self._attachment.receive(answer_to(message))
 

@@ -7,7 +7,7 @@ else that a backend says belongs.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Container, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,8 +15,8 @@ import msgspec
 from msgspec import Raw
 
 from transports import messages
-from transports.errors import INVALID_REQUEST, RemoteProtocolError
-from transports.messages import Kind, Message, RequestId, member, members_of
+from transports.errors import INVALID_REQUEST
+from transports.messages import Kind, Message, RequestId, as_number, id_in, member, members_of
 
 SUBSCRIPTION_KEY: Final = "io.modelcontextprotocol/subscriptionId"
 LOG_LEVEL_KEY: Final = "io.modelcontextprotocol/logLevel"
@@ -270,7 +270,7 @@ class Router:
 
     def _client_notification(self, attachment: Attachment, message: Message) -> Routed:
         if message.method == "notifications/cancelled":
-            cancelled = cancelled_by(message)
+            cancelled = self._own_id(attachment, cancelled_by(message))
             backend_id = None if cancelled is None else self._by_client.get((attachment, cancelled))
             if cancelled is None or backend_id is None:
                 return NOTHING
@@ -283,12 +283,24 @@ class Router:
             return NOTHING
         return Routed((message,))
 
+    def _own_id(self, attachment: Attachment, id: RequestId | None) -> RequestId | None:
+        """The id as the client gave it to a request that is in flight."""
+        if id is None or (attachment, id) in self._by_client:
+            return id
+        twin = str(id) if isinstance(id, int) else as_number(id)
+        return twin if (attachment, twin) in self._by_client else None
+
     def _client_answer(self, attachment: Attachment, message: Message) -> Routed:
-        if message.id is None or self._asked.get(message.id) != attachment:
+        asked = as_known(message.id, self._asked)
+        if asked is None or self._asked.get(asked) != attachment:
             self._count("unknown_answers")
             return NOTHING
-        del self._asked[message.id]
-        return Routed((message,))
+        del self._asked[asked]
+        return Routed((message if asked == message.id else message.with_id(asked),))
+
+    def fail_client_id(self, attachment: Attachment, id: RequestId, code: int, text: str) -> Routed:
+        """Answer the one request of the backend whose answer from a client could not be read."""
+        return self._client_answer(attachment, messages.error(id, code, text))
 
     # ---- from the backend
 
@@ -301,7 +313,8 @@ class Router:
         return self._backend_notification(message)
 
     def _backend_answer(self, message: Message, *, own: bool = False) -> Routed:
-        exchange = self._exchanges.pop(message.id, None) if isinstance(message.id, int) else None
+        number = message.id if type(message.id) is int else as_number(message.id)
+        exchange = None if number is None else self._exchanges.pop(number, None)
         if exchange is None:
             self._count("unknown_answers")
             return NOTHING
@@ -348,7 +361,7 @@ class Router:
             return self._backend_cancels(message)
         subscription = member(message.params, "_meta", SUBSCRIPTION_KEY)
         if subscription is not None:
-            return self._on_subscription(message, _id_in(subscription))
+            return self._on_subscription(message, as_number(id_in(subscription)))
         if message.method in _UNRELATED:
             return self._to_all(message)
         exchange = self._latest_exchange(logging=message.method == "notifications/message")
@@ -357,8 +370,8 @@ class Router:
         return self._deliver(exchange, message)
 
     def _progress(self, message: Message) -> Routed:
-        token = _id_in(member(message.params, "progressToken"))
-        exchange = self._exchanges.get(token) if isinstance(token, int) else None
+        token = as_number(id_in(member(message.params, "progressToken")))
+        exchange = None if token is None else self._exchanges.get(token)
         if exchange is None or exchange.progress_token is None:
             self._count("undeliverable")
             return NOTHING
@@ -366,14 +379,17 @@ class Router:
 
     def _backend_cancels(self, message: Message) -> Routed:
         cancelled = cancelled_by(message)
-        attachment = None if cancelled is None else self._asked.pop(cancelled, None)
+        asked = as_known(cancelled, self._asked)
+        attachment = None if asked is None else self._asked.pop(asked, None)
         if attachment is None:
             self._count("undeliverable")
             return NOTHING
+        if asked != cancelled:
+            message = _replaced(message, "requestId", asked)
         return Routed(to_clients=(Delivery(attachment, message),))
 
-    def _on_subscription(self, message: Message, subscription: RequestId | None) -> Routed:
-        exchange = self._exchanges.get(subscription) if isinstance(subscription, int) else None
+    def _on_subscription(self, message: Message, subscription: int | None) -> Routed:
+        exchange = None if subscription is None else self._exchanges.get(subscription)
         if exchange is None:
             self._count("undeliverable")
             return NOTHING
@@ -444,11 +460,11 @@ class Router:
             )
         )
 
-    def fail_backend_id(self, backend_id: object, code: int, text: str, data: Any = None) -> Routed:
+    def fail_backend_id(self, id: RequestId, code: int, text: str, data: Any = None) -> Routed:
         """Answer the one request whose answer from the backend could not be read."""
-        if not isinstance(backend_id, int) or backend_id not in self._exchanges:
+        if as_number(id) not in self._exchanges:
             return NOTHING
-        return self._backend_answer(messages.error(backend_id, code, text, data), own=True)
+        return self._backend_answer(messages.error(id, code, text, data), own=True)
 
     def _count(self, name: str) -> None:
         self._statistics[name] = self._statistics.get(name, 0) + 1
@@ -462,15 +478,15 @@ def _handshake_result(attachment: Attachment, request: Message, result: Raw) -> 
 
 def cancelled_by(message: Message) -> RequestId | None:
     """The id of the request that a ``notifications/cancelled`` is about."""
-    return _id_in(member(message.params, "requestId"))
+    return id_in(member(message.params, "requestId"))
 
 
-def _id_in(raw: Raw | None) -> RequestId | None:
-    """An id or a token inside a payload, where anything may stand: None for what is neither string nor integer."""
-    try:
-        return None if raw is None else messages.decode_id(raw)
-    except RemoteProtocolError:
-        return None
+def as_known(id: RequestId | None, known: Container[RequestId]) -> RequestId | None:
+    """The id as it was given out: the SDKs take "1" for 1, so each is the other where only one of them can be meant."""
+    if id is None or id in known:
+        return id
+    twin = str(id) if isinstance(id, int) else as_number(id)
+    return twin if twin is not None and twin in known else None
 
 
 def _replaced(message: Message, name: str, value: Any) -> Message:

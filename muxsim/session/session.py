@@ -27,7 +27,8 @@ from muxsim.supervise.backend import Backend, BackendExit
 from transports import messages
 from transports.errors import INVALID_REQUEST, PARSE_ERROR, ReceiverBusy, RemoteProtocolError
 from transports.interfaces import Bell
-from transports.messages import Kind, Message, member, readable_id, text_of
+from transports.messages import Kind, Message, member, text_of
+from transports.unread import unread
 
 # JSON-RPC codes that muxsim answers with itself, from the range left to implementations.
 BACKEND_GONE: Final = -32000
@@ -533,10 +534,31 @@ class Session:
         if self._rejected_lines <= _REPORTED_LINES:
             text = line[:_REPORTED_LENGTH].decode("utf-8", "replace")
             self._emit(What.REJECTED, line=text, error=error.message)
-        if (backend_id := readable_id(line)) is not None:
-            text = f"the backend's answer could not be read: {error.message}"
-            data = {"cause": "unreadable_answer"}
-            self._carry_out(self._router.fail_backend_id(backend_id, PARSE_ERROR, text, data))
+        for message in unread(line):
+            if message.kind is Kind.REQUEST:
+                text = f"the request could not be read: {error.message}"
+                self._backend.send(messages.error(message.id, error.code, text))
+            else:
+                text = f"the backend's answer could not be read: {error.message}"
+                data = {"cause": "unreadable_answer"}
+                self._carry_out(self._router.fail_backend_id(message.id, PARSE_ERROR, text, data))
+
+    def client_unreadable(
+        self, attachment: Attachment, data: bytes, error: RemoteProtocolError
+    ) -> list[messages.RequestId | None]:
+        """Take bytes of a client's that are no message, and return the ids under which they are to be answered.
+
+        No id that another request has in flight: the error would be taken for its answer. A request of the backend's
+        that they answer gets an error.
+        """
+        found, ids = unread(data), list[messages.RequestId | None]()
+        for message in found:
+            if message.kind is Kind.REQUEST:
+                ids.append(None if self._awaits(attachment, message.id) else message.id)
+            elif self.live:
+                text = f"the client's answer could not be read: {error.message}"
+                self._carry_out(self._router.fail_client_id(attachment, message.id, PARSE_ERROR, text))
+        return ids if found else [None]
 
     def stderr(self, line: str) -> None:
         """Pass on a line of the backend's stderr."""

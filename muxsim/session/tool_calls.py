@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from muxsim.session.control import ControlReader, asking_for_control, asks_for_control
-from muxsim.session.router import Delivery, Routed, Router, cancelled_by, envelope_of
+from muxsim.session.router import Delivery, Routed, Router, as_known, cancelled_by, envelope_of
 from muxsim.session.turns import Key, Phase, Turn, Turns
 from transports.messages import Message, RequestId
 
@@ -71,7 +71,7 @@ class ToolCalls:
         """The id of the call that a message cancels before the backend has been asked for it, if it does that."""
         if message.method != "notifications/cancelled":
             return None
-        id = cancelled_by(message)
+        id = as_known(cancelled_by(message), [key[1] for key in self._turns.of(attachment)])
         turn = self._turns.get((attachment, id))
         if turn is None or turn.sent:
             return None

@@ -14,7 +14,7 @@ import trio
 from muxsim.spec import Limits
 from muxsim.supervise.enclosure import Enclosure
 from muxsim.supervise.process import EndTimes, Process
-from transports.errors import LineTooLong, RemoteProtocolError
+from transports.errors import LineTooLong, LineTorn, RemoteProtocolError
 from transports.interfaces import Watch
 from transports.messages import Message
 from transports.pipe import PipeStatistics, PipeTransport
@@ -198,7 +198,7 @@ class Backend:
         """Real servers print on stdout: such lines are skipped."""
         if isinstance(error, LineTooLong):
             self._violation = error
-        else:
+        elif not isinstance(error, LineTorn):  # its calls get the reason of the end
             self._listener.unreadable(line, error)
 
     def disconnected(self) -> None:

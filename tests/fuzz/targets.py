@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
+import msgspec
+
 from transports.errors import LineTooLong, RemoteProtocolError
 from transports.framing import LineFramer
-from transports.messages import Kind, decode, error_code, member, members_of, readable_id
+from transports.messages import Kind, batch, decode, error_code, member, members_of
 from transports.sse_codec import EventReader, encode_event
+from transports.unread import unread
 
 MAX_LINE = 256
 CODES = (-32700, -32600)
@@ -30,12 +33,13 @@ def _lines(pieces):
         assert framer.waiting == 0
         return lines, "too long"
     assert not any(b"\n" in line or not line.strip() or len(line) > MAX_LINE for line in lines)
-    return lines, framer.torn_tail()
+    return lines, framer.rest()
 
 
 def envelope(data: bytes) -> None:
     """Bytes are a message that can be relayed, or a refusal with a code; nothing else comes out."""
-    readable_id(data)
+    unread(data)
+    assert all(one.startswith(b"{") for one in batch(data))
     try:
         message = decode(data)
     except RemoteProtocolError as error:
@@ -56,6 +60,9 @@ def _relayed(message):
     assert _identity(again) == _identity(message)
     assert again.encode() == line == b"".join(message.pieces())
     _look_inside(message)
+    strict = message.well_formed()
+    assert _identity(strict) == _identity(message)
+    msgspec.json.decode(strict.encode())
     if message.id is not None:
         renamed = decode(message.with_id(17).encode())
         assert _identity(renamed) == (message.kind, 17, int, message.method)

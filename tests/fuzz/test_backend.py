@@ -15,7 +15,7 @@ from transports import messages
 from transports.errors import RemoteProtocolError
 from transports.framing import LineFramer
 from transports.memory import MemoryTransport
-from transports.messages import Kind, decode
+from transports.messages import Kind, batch, decode
 
 from .strategies import IDS, LINES, METHODS, PARAMS, encoded
 
@@ -66,11 +66,15 @@ class Case:
         self.clients[client] = attachment
 
     def client_says(self, client, line):
+        """What is no message is answered under the ids that can still be told, but for those that are in flight."""
         try:
             message = decode(line)
-        except RemoteProtocolError:
-            return
-        self._client_sends(client, message)
+        except RemoteProtocolError as error:
+            before = +self.owed[client]
+            for id in self.session.client_unreadable(self.clients[client], line, error):
+                assert id is None or before[key(id)] == 0
+        else:
+            self._client_sends(client, message)
 
     def _client_sends(self, client, message):
         if message.kind is Kind.REQUEST:
@@ -90,12 +94,7 @@ class Case:
             self._backend_says(encoded({"jsonrpc": "2.0", "id": requests[which % len(requests)].id, member: value}))
 
     def _backend_says(self, line):
-        try:
-            message = decode(line)
-        except RemoteProtocolError as error:
-            self.session.unreadable(line, error)
-        else:
-            self.session.from_backend(message)
+        say(self.session, line)
 
     def check(self):
         """Nobody has got an answer that is not owed to them; what was withdrawn is owed no more."""
@@ -115,6 +114,19 @@ class Case:
         """What the backend was sent are messages, whatever the clients sent."""
         for message in self.backend.sent:
             assert msgspec.json.decode(message.encode())["jsonrpc"] == "2.0"
+
+
+def say(session, line):
+    """The backend writes a line, as `transports.pipe` takes it."""
+    try:
+        message = decode(line)
+    except RemoteProtocolError as error:
+        for part in batch(line):
+            say(session, part)
+        if not batch(line):
+            session.unreadable(line, error)
+    else:
+        session.from_backend(message)
 
 
 def key(id):

@@ -304,7 +304,7 @@ async def test_of_two_answers_to_one_request_the_first_counts(client):
 
 
 @pytest.mark.fault("C24")
-async def test_answers_to_unknown_ids_are_dropped_and_types_of_ids_kept_apart(client):
+async def test_answers_to_unknown_ids_are_dropped_and_a_number_is_known_as_a_text_too(client):
     """C24."""
     (message,) = (await client.post(tool_call(7, "unknown_ids"))).messages
     assert (message["id"], text_of(message)) == (7, "right")

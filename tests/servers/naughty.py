@@ -291,10 +291,10 @@ def twice(id, arguments, line):
 
 
 def unknown_ids(id, arguments, line):
-    """Answers to nobody's question: another number, no id, and our id as a string and a fraction."""
-    for wrong in (id + 1000, None, str(id), id + 0.5):
+    """Answers to nobody's question: another number, no id, another text and a fraction; then to ours, as a text."""
+    for wrong in (id + 1000, None, str(id + 1000), f"{id}x", id + 0.5):
         text(wrong, "wrong")
-    text(id, "right")
+    text(str(id), "right")
 
 
 def stderr_flood(id, arguments, line):

@@ -171,11 +171,17 @@ def test_an_answer_nobody_waits_for_is_dropped_and_counted_C23_C24():
     assert router.statistics().answers == 1
 
 
-def test_an_answer_whose_id_has_the_wrong_type_leaves_the_request_waiting():
+@pytest.mark.parametrize("spelled", [str, float, lambda id: f"{id}.0", lambda id: f" {id} "])
+def test_an_answer_to_the_number_of_a_request_is_its_answer_however_it_is_written(spelled):
     router = router_of("a")
-    sent = ask(router, "a", request(1))
-    assert router.from_backend(result(str(sent.id))) == NOTHING
-    assert only(router.from_backend(result(sent.id))).about == 1
+    sent, other = ask(router, "a", request("x")), ask(router, "a", request(1))
+    for stray in (result("x"), result("999"), result("")):
+        assert router.from_backend(stray) == NOTHING
+    answer = decode(json.dumps({"jsonrpc": "2.0", "id": spelled(sent.id), "result": {}}).encode())
+    delivery = only(router.from_backend(answer))
+    assert (delivery.about, delivery.message.id) == ("x", "x")
+    assert router.from_backend(answer) == NOTHING
+    assert only(router.from_backend(result(other.id))).about == 1
 
 
 def test_a_call_in_flight_does_not_keep_its_payload():
@@ -219,8 +225,9 @@ def test_progress_that_nobody_asked_for_is_dropped():
     silent = ask(router, "a", request(1))
     asked = ask(router, "a", request(2, params={"_meta": {"progressToken": "t"}}))
     token = body(asked)["params"]["_meta"]["progressToken"]
-    for stray in [progress(silent.id), progress(999), progress("t"), progress(str(token)), *map(progress, NO_IDS)]:
+    for stray in [progress(silent.id), progress(999), progress("t"), progress(""), *map(progress, NO_IDS)]:
         assert router.from_backend(stray) == NOTHING
+    assert body(only(router.from_backend(progress(str(token)))).message)["params"]["progressToken"] == "t"
     assert router.from_backend(notification("notifications/progress")) == NOTHING
     only(router.from_backend(result(asked.id)))
     assert router.from_backend(progress(token)) == NOTHING
@@ -285,7 +292,7 @@ def test_nobody_cancels_what_is_not_theirs_or_not_there():
     router = router_of("a", "b")
     sent = ask(router, "a", request(1))
     assert router.from_client("b", cancelled(1)) == NOTHING
-    for stray in [cancelled("1"), cancelled(2), cancelled(sent.id + 1), notification("notifications/cancelled")]:
+    for stray in [cancelled("x"), cancelled(2), cancelled(sent.id + 1), notification("notifications/cancelled")]:
         assert router.from_client("a", stray) == NOTHING
     for no_id in NO_IDS:
         assert router.from_client("a", cancelled(no_id)) == NOTHING
@@ -384,13 +391,38 @@ def test_with_nobody_attached_the_backend_gets_an_error():
     assert router.statistics() == RouterStatistics(server_requests=1, undeliverable=1)
 
 
+@pytest.mark.parametrize(("given", "used"), [(1, "1"), ("1", 1)])
+def test_where_only_one_request_can_be_meant_a_number_and_its_text_are_one_id(given, used):
+    router = router_of("a")
+    ask(router, "a", request(given))
+    [to_the_backend] = router.from_client("a", cancelled(used)).to_backend
+    assert body(to_the_backend)["params"]["requestId"] == 1
+    only(router.from_backend(sampling(given)))
+    assert to_backend(router.from_client("a", result(used))).id == given
+    only(router.from_backend(sampling(given)))
+    told = only(router.from_backend(cancelled(used)))
+    assert body(told.message)["params"]["requestId"] == given
+
+
+def test_where_a_number_and_its_text_are_both_in_flight_each_is_itself():
+    router = router_of("a")
+    numbers = {id: ask(router, "a", request(id)).id for id in (1, "1")}
+    for id in (1, "1"):
+        [to_the_backend] = router.from_client("a", cancelled(id)).to_backend
+        assert body(to_the_backend)["params"]["requestId"] == numbers[id]
+    for id in (1, "1"):
+        only(router.from_backend(sampling(id)))
+    for id in ("1", 1):
+        assert to_backend(router.from_client("a", result(id))).id == id
+
+
 @pytest.mark.parametrize("id", [1, "1", 0, ""])
 def test_only_who_was_asked_can_answer_the_backend_and_only_once(id):
     router = router_of("a", "b")
     ask(router, "a", request(1))
     assert only(router.from_backend(sampling(id))).attachment == "a"
     answer = result(id, {"n": Raw(b"1.0")})
-    wrong_type = result(str(id) if isinstance(id, int) else 99)
+    wrong_type = result("x" if isinstance(id, int) else 99)
     assert router.from_client("b", answer) == NOTHING
     assert router.from_client("a", wrong_type) == NOTHING
     assert to_backend(router.from_client("a", answer)).encode() == answer.encode()
@@ -510,7 +542,7 @@ def test_what_is_for_a_subscription_that_is_not_there_goes_to_nobody():
     sent = ask(router, "a", modern(1, method="subscriptions/listen"))
     gone = ask(router, "b", modern(1, method="subscriptions/listen"))
     router.detach("b", cancel=True)
-    for subscription in [gone.id, 999, str(sent.id), "x", *NO_IDS[:-4], True, [1], {"id": 1}]:
+    for subscription in [gone.id, 999, str(sent.id + 9), "x", *NO_IDS[:-4], True, [1], {"id": 1}]:
         message = notification("notifications/tools/list_changed", {"_meta": {SUBSCRIPTION: subscription}})
         assert router.from_backend(message) == NOTHING
     assert router.statistics().undeliverable == 10
@@ -716,10 +748,11 @@ def test_when_the_backend_is_gone_every_request_in_flight_gets_one_error_C1():
 
 def test_an_answer_that_could_not_be_read_fails_its_request_alone_C14():
     router = router_of("a")
-    sent, other = ask(router, "a", request("x")), ask(router, "a", request("y"))
+    sent = ask(router, "a", request("x"))
+    ask(router, "a", request("y"))
     delivery = only(router.fail_backend_id(sent.id, -32700, "unreadable"))
     assert (delivery.about, body(delivery.message)["error"]["code"]) == ("x", -32700)
-    for stray in (sent.id, str(other.id), 999, None):
+    for stray in (sent.id, str(sent.id), 999, "x"):
         assert router.fail_backend_id(stray, -32700, "unreadable") == NOTHING
     assert router.in_flight == 1
 

@@ -9,6 +9,7 @@ from transports import messages
 from transports.errors import TransportError
 from transports.memory import MemoryReceiver
 from transports.stdio import claim_stdio
+from transports.unread import request_id
 
 
 class Echo(MemoryReceiver):
@@ -24,7 +25,7 @@ class Echo(MemoryReceiver):
         self.transport.send(messages.result(message.id, message.params))
 
     def rejected(self, line, error):
-        self.transport.send(messages.error(messages.readable_id(line), error.code, error.message))
+        self.transport.send(messages.error(request_id(line), error.code, error.message))
 
 
 def noise():

@@ -23,7 +23,7 @@ def pieces(draw, stream):
 
 
 def outcome(parts, limit=LIMIT):
-    """What comes of a stream: its lines, and the length of its torn tail unless a line was too long."""
+    """What comes of a stream: its lines, and what stands behind the last newline unless a line was too long."""
     framer, found = LineFramer(limit), []
     try:
         for part in parts:
@@ -31,7 +31,7 @@ def outcome(parts, limit=LIMIT):
                 found.append(line)
     except LineTooLong:
         return found, "too long"
-    return found, framer.torn_tail()
+    return found, framer.rest()
 
 
 @given(streams.flatmap(lambda stream: st.tuples(st.just(stream), pieces(stream))))
@@ -51,7 +51,7 @@ def test_any_split_finds_a_line_over_the_limit_where_the_whole_does(data):
 def test_lines_come_out_as_they_went_in_but_for_blank_ones(written):
     stream = b"".join(line + b"\n" for line in written)
     stripped = [line.removesuffix(b"\r") for line in written]
-    assert outcome([stream]) == ([line for line in stripped if line.strip()], 0)
+    assert outcome([stream]) == ([line for line in stripped if line.strip()], b"")
 
 
 @given(st.lists(lines.map(lambda line: line.strip() or b"x")))
@@ -62,12 +62,12 @@ def test_carriage_return_and_newline_end_a_line_as_newline_alone_does(written):
 
 
 def test_only_one_carriage_return_is_taken_off_and_none_inside():
-    assert outcome([b"a\rb\r\r\n"]) == ([b"a\rb\r"], 0)
+    assert outcome([b"a\rb\r\r\n"]) == ([b"a\rb\r"], b"")
 
 
 @pytest.mark.parametrize("blank", [b"", b"\r", b" ", b"\t \t", b" \r"])
 def test_blank_lines_are_left_out(blank):
-    assert outcome([b"a\n" + blank + b"\nb\n"]) == ([b"a", b"b"], 0)
+    assert outcome([b"a\n" + blank + b"\nb\n"]) == ([b"a", b"b"], b"")
 
 
 def test_a_newline_in_a_piece_of_its_own_completes_the_line():
@@ -80,16 +80,23 @@ def test_a_newline_in_a_piece_of_its_own_completes_the_line():
 
 def test_characters_cut_in_two_come_out_whole():
     line = "käse \u2028 🧀".encode()
-    assert outcome([bytes([byte]) for byte in line + b"\n"]) == ([line], 0)
+    assert outcome([bytes([byte]) for byte in line + b"\n"]) == ([line], b"")
 
 
-def test_a_torn_tail_is_dropped_and_its_length_known_once():
+def test_what_has_no_newline_at_the_end_of_the_stream_is_given_once():
     framer = LineFramer(LIMIT)
     assert list(framer.receive_data(b"whole\nto")) == [b"whole"]
     assert list(framer.receive_data(b"rn")) == []
-    assert framer.torn_tail() == 4
-    assert framer.torn_tail() == 0
+    assert framer.rest() == b"torn"
+    assert framer.rest() == b""
     assert framer.waiting == 0
+
+
+@pytest.mark.parametrize(("end", "rest"), [(b"", b""), (b" \r", b""), (b"x\r", b"x")])
+def test_the_rest_of_a_stream_is_a_line_like_others(end, rest):
+    framer = LineFramer(LIMIT)
+    assert list(framer.receive_data(b"whole\n" + end)) == [b"whole"]
+    assert framer.rest() == rest
 
 
 @pytest.mark.parametrize("end", [b"\n", b""])
@@ -110,7 +117,7 @@ def test_an_endless_line_is_refused_while_it_comes_and_nothing_of_it_is_kept():
         list(framer.receive_data(b"x"))
     assert (refused.value.limit, refused.value.code) == (LIMIT, INVALID_REQUEST)
     assert framer.waiting == 0
-    assert framer.torn_tail() == 0
+    assert framer.rest() == b""
 
 
 def seconds_to_frame(size, piece):

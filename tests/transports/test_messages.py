@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from transports import messages
 from transports.errors import INVALID_REQUEST, PARSE_ERROR, RemoteProtocolError
-from transports.messages import Kind, decode, error_code, member, members_of, readable_id
+from transports.messages import Kind, as_number, batch, decode, error_code, member, members_of
 
 # Spellings that a decoder and an encoder between two peers would change.
 DELICATE = [
@@ -250,7 +250,12 @@ def test_the_kind_of_a_message_is_read_from_its_envelope(body, kind, id, method)
 @pytest.mark.parametrize(
     "body",
     [
-        *(f'{{"jsonrpc":"2.0","id":{id},"method":"m"}}' for id in ["true", "1.5", "1.0", "null", "[1]", "{}", "1e2"]),
+        *(
+            f'{{"jsonrpc":"2.0","id":{id},"method":"m"}}'
+            for id in ["true", "1.5", "null", "[1]", "{}", "1e400", "1e16"]
+        ),
+        '{"jsonrpc":"2.0","id":"\\ud800","method":"m"}',
+        '{"jsonrpc":"2.0","id":1,"method":"\\ud800"}',
         *(f'{{"jsonrpc":"2.0","id":{id},"result":{{}}}}' for id in ["true", "1.5", "null", "[1]"]),
         *(f'{{"jsonrpc":"2.0","id":{id},"error":{{}}}}' for id in ["false", "1.5", "[1]"]),
         f'{{"jsonrpc":"2.0","id":{"1" * 5000},"method":"m"}}',
@@ -259,7 +264,6 @@ def test_the_kind_of_a_message_is_read_from_its_envelope(body, kind, id, method)
         '{"jsonrpc":"2","id":1,"method":"m"}',
         '{"jsonrpc":null,"id":1,"method":"m"}',
         '{"id":1,"method":"m"}',
-        '{"jsonrpc":"2.0","id":1,"result":{},"error":{}}',
         '{"jsonrpc":"2.0","id":1}',
         '{"jsonrpc":"2.0","result":{}}',
         '{"jsonrpc":"2.0","id":1,"method":3}',
@@ -298,12 +302,8 @@ def inside(value):
         b'{"jsonrpc":"2.0","id":1,"method":"m"} x',
         b'{"jsonrpc":"2.0","id":1,"method":"m"}{"jsonrpc":"2.0","id":2,"method":"m"}',
         b'{"jsonrpc":"2.0","id":1,"method":"m"}\n{"jsonrpc":"2.0","id":2,"method":"m"}',
-        b'\xef\xbb\xbf{"jsonrpc":"2.0","id":1,"method":"m"}',
         '{"jsonrpc":"2.0","id":1,"method":"m"}'.encode("utf-16"),
         b"\x00",
-        inside(b"NaN"),
-        inside(b"Infinity"),
-        inside(b"-Infinity"),
         inside(b"01"),
         inside(b"1."),
         inside(b".5"),
@@ -317,17 +317,20 @@ def inside(value):
         inside(b'"a\x00b"'),
         inside(b'"\\x41"'),
         inside(b'"\\u12"'),
-        # A lone surrogate is no character, escaped or not.
-        inside(b'"\\ud800"'),
-        inside(b'"\\udc00"'),
+        inside(b'"\\ud8zz\\ud800"'),
         inside(b'"\xed\xa0\x80"'),
         inside(b'"\xff"'),
         inside(b'"\xc3"'),
         inside(b'"\xc0\xaf"'),
         inside(b'"\xf4\x90\x80\x80"'),
+        inside(b'NaN,"\\ud800 \xff"'),
         b'{"jsonrpc":"2.0","id":1,"method":"\xff"}',
-        b'{"jsonrpc":"2.0","id":"\\ud800","method":"m"}',
         b'{"jsonrpc":"2.0","id":1,"method":"m","\xff":1}',
+        inside(b"-NaN"),
+        inside(b"NaN1"),
+        inside(b"xNaN"),
+        inside(b'NaN"'),
+        b'\xef\xbb\xbf\xef\xbb\xbf{"jsonrpc":"2.0","id":1,"method":"m"}',
         b'{"a":' * 100_000,
         b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
         inside(b"[" * 100_000 + b"]" * 100_000),
@@ -349,36 +352,106 @@ def test_any_bytes_are_a_message_or_a_protocol_error(data):
     except RemoteProtocolError as refused:
         code = refused.code
     assert code in (None, PARSE_ERROR, INVALID_REQUEST)
-    assert isinstance(readable_id(data), int | str | None)
 
 
 @pytest.mark.parametrize(
-    ("body", "id"),
+    ("written", "read"),
     [
-        (b'{"id":7,"method":3,"jsonrpc":"2.0"}', 7),
-        (b'{"id":"7","jsonrpc":"1.0"}', "7"),
-        (b'{"jsonrpc":"2.0","id":7,"result":"\xff"}', 7),
-        (b'{"jsonrpc":"2.0","result":{},"error":{},"id":0}', 0),
-        (b'{"jsonrpc":"2.0","id":true,"method":"m"}', None),
-        (b'{"jsonrpc":"2.0","id":1.5,"method":"m"}', None),
-        (b'{"jsonrpc":"2.0","id":null,"method":"m"}', None),
-        (b'{"jsonrpc":"2.0","method":3}', None),
-        (b'[{"id":7}]', None),
-        (b'{"id":7,', None),
-        (b'{"id":"\xff","jsonrpc":"2.0"}', None),
-        (b'{"\xff":1,"id":7,"jsonrpc":"2.0"}', None),
-        (b"", None),
-        (b"\xff", None),
-        (b'{"id":7,"a":' + b"[" * 100_000, None),
-        (b'{"id":' + b"[" * 100_000, None),
+        (b'"cut \\ud83d"', b'"cut \\ud83d"'),
+        (b'"\\udc00 \\ud83d\\ude00 \\\\ud83d \\ud83d\\ud83d"', b'"\\udc00 \\ud83d\\ude00 \\\\ud83d \\ud83d\\ud83d"'),
+        (b'{"\\ud83d":[NaN]}', b'{"\\ud83d":[null]}'),
+        (b'"\x7f \x7f0 \x7f1 \x7f\\ud83d"', b'"\x7f \x7f0 \x7f1 \x7f\\ud83d"'),
+        (b"[NaN,-Infinity, Infinity ]", b"[null,null, null ]"),
+        (b'["NaN","\\"Infinity",NaN]', b'["NaN","\\"Infinity",null]'),
     ],
-    ids=lambda value: ascii(value[:40]) if isinstance(value, bytes) else None,
+    ids=ascii,
 )
-def test_the_id_of_refused_bytes_is_read_where_it_can_be(body, id):
-    with pytest.raises(RemoteProtocolError):
-        decode(body)
-    assert readable_id(body) == id
-    assert type(readable_id(body)) is type(id)
+@pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("after", [b"", b"\n"])
+def test_what_an_sdk_reads_and_a_strict_parser_refuses_is_carried_with_as_little_changed_as_can_be(
+    written, read, before, after
+):
+    form = b'{"jsonrpc":"2.0","id":1,"method":"m","params":[%b]}'
+    message = decode(before + form % written + after)
+    assert message.encode() == form % read + after.replace(b"\n", b" ")
+    assert bytes(message.with_id("x").params) == b"[%b]" % read
+    strict = message.well_formed()
+    assert strict.id == 1
+    msgspec.json.decode(strict.params)
+
+
+@pytest.mark.parametrize("size", [10, 64 * 1024])
+def test_halves_of_surrogate_pairs_hide_nothing_that_is_looked_for(size):
+    params = b'{"\x7f1":"\x7f0","a"' + rb':"%b\ud800","_meta":{"x":1.0,"y":"\udfff"},"\ud800":2}' % (b"z" * size)
+    message = decode(b'{"jsonrpc":"2.0","id":1,"method":"m","params":%b}' % params)
+    assert {name: bytes(raw) for name, raw in message.meta.items()} == {"x": b"1.0", "y": rb'"\udfff"'}
+    assert bytes(member(message.params, "_meta", "x")) == b"1.0"
+    assert list(members_of(message.params)) == ["\x7f1", "a", "_meta"]
+    changed = message.with_params({**members_of(message.params), "b": 1})
+    assert b"\\udfff" in changed.encode()
+    assert msgspec.json.decode(changed.well_formed().params)["_meta"]["y"] == "\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "line"),
+    [
+        ('"id":1,"result":{},"error":null', Kind.RESULT, '"id":1,"result":{}'),
+        ('"id":1,"error":null,"result":[]', Kind.RESULT, '"id":1,"result":[]'),
+        ('"id":1,"result":null,"error":{"code":1}', Kind.ERROR, '"id":1,"error":{"code":1}'),
+        ('"id":1,"result":{},"error":{"code":1,"message":""}', Kind.ERROR, '"id":1,"error":{"code":1,"message":""}'),
+        ('"id":1,"result":{},"error":""', Kind.RESULT, '"id":1,"result":{}'),
+        ('"id":1,"result":null,"error":null', Kind.RESULT, '"id":1,"result":null'),
+        ('"id":1,"method":null,"result":{}', Kind.RESULT, '"id":1,"result":{}'),
+        ('"id":1,"method":3,"result":{}', Kind.RESULT, '"id":1,"result":{}'),
+        ('"id":1,"method":"m","result":{},"params":[]', Kind.RESULT, '"id":1,"result":{},"params":[]'),
+        ('"id":1,"method":"m","result":null,"error":null', Kind.REQUEST, None),
+        ('"id":null,"method":"notifications/x"', Kind.NOTIFICATION, '"method":"notifications/x"'),
+        ('"id":1.0,"result":{}', Kind.RESULT, None),
+    ],
+)
+def test_of_what_excludes_each_other_one_thing_is_meant_and_goes_out_alone(said, kind, line):
+    message = decode(f'{{"jsonrpc":"2.0",{said}}}'.encode())
+    assert message.kind is kind
+    assert message.encode().decode() == f'{{"jsonrpc":"2.0",{line or said}}}'
+
+
+@pytest.mark.parametrize(("spelled", "id"), [("1.0", 1), ("1e2", 100), ("-0.0", 0), ("9007199254740991.0", 2**53 - 1)])
+def test_a_whole_number_is_an_id_however_it_is_written(spelled, id):
+    message = decode(f'{{"jsonrpc":"2.0","id":{spelled},"method":"m"}}'.encode())
+    assert (message.id, type(message.id)) == (id, int)
+    assert f'"id":{spelled},'.encode() in message.with_id(3).with_id(message.id, message.raw_id).encode()
+
+
+@pytest.mark.parametrize(
+    ("id", "number"),
+    [
+        *((1, 1), ("1", 1), (" 12 ", 12), ("1.0", 1), ("1e2", 100)),
+        *((text, None) for text in ("", "x", "1.5", "nan", "inf", "9" * 5000, None)),
+    ],
+)
+def test_a_text_is_the_number_that_it_spells_where_numbers_are_given_out(id, number):
+    assert as_number(id) == number
+
+
+@pytest.mark.parametrize(
+    ("data", "each"),
+    [
+        (b'[{"a":1}, {"result":"\\ud800"}]', [b'{"a":1}', b'{"result":"\\ud800"}']),
+        (b'\xef\xbb\xbf [{"error":NaN}]', [b'{"error":null}']),
+        (b'[{"method":"m"}]', []),
+        (b"[]", []),
+        (b"[1]", []),
+        (b"[[{}]]", []),
+        (b"[{},", []),
+        (b'{"a":[{}]}', []),
+        (b"[" + b'{"result":1},' * messages.MAX_BATCH + b"{}]", []),
+        (b"[" * 100_000, []),
+        (b"[INFO] ready", []),
+    ],
+    ids=lambda value: ascii(value)[:40],
+)
+def test_a_batch_is_its_messages(data, each):
+    assert batch(data) == each
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from transports import messages
-from transports.errors import INVALID_REQUEST, PARSE_ERROR, LineTooLong
+from transports.errors import INVALID_REQUEST, PARSE_ERROR, LineTooLong, LineTorn
 from transports.memory import MemoryReceiver
 from transports.pipe import HIGH_WATER, LOW_WATER, PipeStatistics, PipeTransport
 
@@ -260,7 +260,7 @@ async def test_a_message_of_ten_mebibytes_arrives_byte_for_byte_C16(peer):
 
 @in_time
 async def test_lines_that_are_no_messages_are_told_and_reading_goes_on_C12_C13_C14(peer):
-    lines = [b"Listening on port 3000", b"[1]", b"null", b'{"jsonrpc":"2.0","id":1,"result":"\xff"}', b'{"id":']
+    lines = [b"Listening on port 3000", b"[1]", b"null", b'{"jsonrpc":"2.0","id":1,"result":01}', b'{"id":']
     await peer.write(b"\n \n".join(lines) + b"\n")
     await peer.send(numbered(1))
     assert numbers(await peer.receiver.has(len(lines) + 1)) == [1]
@@ -293,6 +293,30 @@ async def test_a_torn_tail_is_dropped_and_counted_C10(peer):
     await peer.receiver.left()
     assert numbers(peer.receiver.received) == [1]
     assert peer.transport.statistics().torn_bytes == 10
+    [(line, error)] = peer.receiver.rejections
+    assert (line, type(error)) == (b'{"jsonrpc"', LineTorn)
+
+
+@pytest.mark.parametrize("form", [b"%b", b"\xef\xbb\xbf%b", b"[%b]", b"%b\r"])
+@in_time
+async def test_a_message_needs_no_newline_at_the_end_of_the_stream(peer, form):
+    await peer.write(form % messages.result(1, {}).encode())
+    peer.hang_up("stdin")
+    await peer.receiver.left()
+    assert [message.id for message in peer.receiver.received] == [1]
+    assert peer.transport.statistics().torn_bytes == 0
+    assert peer.receiver.rejections == []
+
+
+@in_time
+async def test_each_message_of_a_batch_of_answers_is_a_message_and_what_is_none_is_rejected_alone(peer):
+    batch = b'[%b, {"id":5,"result":1}, {"jsonrpc":"2.0","id":6,"result":{}}]\n' % numbered(1).encode()
+    alone = b"[%b]" % numbered(7).encode()
+    await peer.write(batch + b"[1, {}]\n" + alone + b"\n")
+    await peer.send(numbered(2))
+    first, answer, last = [one for one in await peer.receiver.has(6) if one]
+    assert (numbers([first, last]), answer.id) == ([1, 2], 6)
+    assert [line for line, _ in peer.receiver.rejections] == [b'{"id":5,"result":1}', b"[1, {}]", alone]
 
 
 @pytest.mark.parametrize("end", [b"", b"\n"])
