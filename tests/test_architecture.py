@@ -1,6 +1,7 @@
 """The layers of the design, checked over the real files."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -283,3 +284,25 @@ def test_the_pool_calls_what_is_optional_only_where_it_may_fail_alone():
         "Zygotes.spawn",  # which does without zygotes itself
     }
     assert called - optional_methods == not_behind
+
+
+def modules_in_layout():
+    """The modules that CONTRIBUTING's layout names, in their folders; a folder alone speaks for all of its modules."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named, top, folder = set(), "", ""
+    for line in text[text.index("\n## Layout") : text.index("\n## Words")].splitlines():
+        if line.startswith(tuple("tm")):
+            top = folder = line.split()[0].rstrip("/")
+        elif head := re.match(r"  (\w+)/ ", line):
+            folder = f"{top}/{head[1]}"
+        elif re.match(r"  \w", line):
+            folder = top
+        named |= {f"{folder}/{word}" for word in re.findall(r"[\w/]+", line)} | {folder}
+    return named
+
+
+def test_contributings_layout_names_every_module():
+    named, whole = modules_in_layout(), {"muxsim/cli", "muxsim/mcpgym", "muxsim/rollouts/policy"}
+    there = {name.replace(".", "/") for name in MODULES}
+    missing = {one for one in there if one not in named | {"muxsim/__main__"} and one.rpartition("/")[0] not in whole}
+    assert missing - whole == set(), "name them in the layout in CONTRIBUTING.md"
