@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import signal
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -159,11 +161,17 @@ async def _play(
 
 
 async def _close(policy: Policy) -> None:
-    """Close a policy that holds connections; most hold none."""
+    """Close a policy that holds connections; most hold none. What it does wrong then is no harm to the run."""
     close = getattr(policy, "aclose", None)
-    if close is not None:
+    if close is None:
+        return
+    try:
         with trio.CancelScope(shield=True):
-            await close()
+            closing = close()
+            if inspect.isawaitable(closing):
+                await closing
+    except Exception as error:  # of the user's own
+        print(f"muxsim: the policy could not be closed: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 async def _stop_on_signal(whole: trio.CancelScope) -> None:

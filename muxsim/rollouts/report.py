@@ -157,9 +157,16 @@ def _messages(trajectory: Trajectory) -> list[Json]:
     return [
         {"role": "tool", "step": step_at[index].index}
         if index in step_at and step_at[index].call_id == message.get("tool_call_id")
-        else {key: value for key, value in message.items() if key != "metadata"}
+        else _shown(message)
         for index, message in enumerate(trajectory.messages)
     ]
+
+
+def _shown(message: Json) -> Json:
+    """A message without metadata, but for why a reply ended."""
+    reason = (message.get("metadata") or {}).get("finish_reason")
+    shown = {key: value for key, value in message.items() if key != "metadata"}
+    return shown if reason is None else {**shown, "finish_reason": reason}
 
 
 def _shortened(value: Any) -> Any:

@@ -299,3 +299,17 @@ async def test_episodes_are_filtered_by_their_reward(tmp_path):
             box = f"document.querySelector('input[aria-label=\"Reward {bound}\"]')"
             await page.evaluate(f"void ({box}.value = {value!r}, {box}.dispatchEvent(new Event('input')))")
             assert await page.evaluate(EPISODE_IDS) == left
+
+
+async def test_what_a_reader_has_to_know_of_an_episode_is_on_its_page(tmp_path):
+    steps = [step(0, control=False)]
+    steps[0].content, steps[0].structured = [], {"door": "open"}
+    told = trajectory("a", steps, scores={"format": 0.5}, error="KeyError: 'x'", traceback="Traceback: in mine.py")
+    told.messages.append({"role": "assistant", "content": "", "metadata": {"finish_reason": "length"}})
+    async with report(tmp_path, told) as page:
+        await go(page, "a")
+        text = await page.evaluate("document.body.innerText")
+        assert '"door": "open"' in text
+        assert "Traceback: in mine.py" in text
+        assert "length" in text
+        assert "0.5" in text

@@ -359,6 +359,36 @@ def test_a_policy_and_a_reward_of_the_users_own_play_and_score(folder):
     assert (again.status, "options.reward" in again.complaint) == (2, True)
 
 
+FAULTY = """
+class Raises:
+    async def next_message(self, conversation, tools, seed):
+        return self.weights["move"]
+
+    weights = {}
+
+    async def aclose(self):
+        raise OSError("the weights cannot be let go of")
+
+
+def judge(trajectory):
+    return float("nan")
+"""
+
+
+def test_what_a_policy_or_reward_of_the_users_own_does_wrong_is_on_record(folder):
+    (folder / "faulty.py").write_text(FAULTY)
+    raised = rollout(folder, "muxsim.toml", "--output", "run", "--policy", "python:faulty:Raises")
+    assert raised.status == 1
+    assert "the weights cannot be let go of" in raised.stderr
+    assert raised.stderr.splitlines()[-1] == "muxsim: no episode is valid: KeyError: 'move'; --resume plays them"
+    (run,) = played(folder / "run").values()
+    assert 'self.weights["move"]' in run.traceback
+    judged = rollout(folder, "muxsim.toml", "--max-steps", "1", "--output", "judged", "--reward", "faulty:judge")
+    (run,) = played(folder / "judged").values()
+    assert (judged.status, run.valid, run.total_reward) == (0, True, None)
+    assert "nan: a reward is a finite number" in judged.stderr
+
+
 def test_an_endpoint_that_refuses_for_good_ends_the_run_with_its_words_and_status_1(folder):
     with chat_server() as server:
         server.otherwise = fails(401, "no such key")

@@ -594,7 +594,9 @@
     h("div", { class: "seen" },
       h("div", { class: "call" }, h("span", { class: "index", title: "step" }, step.index), h("code", null, callText(step.tool, step.arguments))),
       clipped(h("div", { class: step.is_error ? "result error" : "result" },
-        step.content.length ? contentOf(step.content) : h("span", { class: "none" }, "(no content)")))),
+        step.content.length ? contentOf(step.content)
+          : step.structured !== null && step.structured !== undefined ? h("pre", null, JSON.stringify(step.structured, null, 2))
+            : h("span", { class: "none" }, "(no content)")))),
     controlCell(step, total));
 
   const unplayed = (call) => h("div", { class: "call" }, h("span", { class: "index" }, "–"),
@@ -604,9 +606,11 @@
     const reasoning = message.reasoning_content || message.reasoning;
     const rest = (message.tool_calls || []).filter((call) => !carriedOut.has(call.id));
     const said = contentOf(message.content);
-    if (!said.length && !reasoning && !rest.length) return null;
+    const cut = message.finish_reason && !["stop", "tool_calls"].includes(message.finish_reason);
+    if (!said.length && !reasoning && !rest.length && !cut) return null;
     return h("div", { class: "row reply" },
       h("div", { class: "seen" }, h("span", { class: "who" }, "assistant"),
+        cut ? h("span", { class: "chip warn" }, message.finish_reason) : null,
         typeof reasoning === "string" ? clipped(h("div", { class: "words reasoning" }, reasoning)) : null,
         said.length ? clipped(h("div", { class: "words" }, typeof message.content === "string" ? terminal(message.content) : said)) : null,
         rest.map(unplayed)),
@@ -791,6 +795,8 @@
         details.row === details.id ? null : entry("row", `${details.row}, sample ${details.sample}`),
         entry("session", h("span", { class: "mono" }, details.session)),
         entry("started", when(details.started_at)), entry("took", seconds(details.seconds)),
+        Object.entries(details.scores).map(([name, value]) => entry(name, number(value))),
+        times.throttled ? entry("throttled", seconds(times.throttled)) : null,
         usage.total_tokens ? entry("tokens", `${compact(usage.prompt_tokens)} read, ${compact(usage.completion_tokens)} written`) : null),
       stageBar(times, (_, value) => seconds(value)),
       json("Tools", run.tools[details.tools]), json("Evaluation criteria", details.evaluation_criteria), json("Info", details.info), raw);
@@ -802,6 +808,7 @@
     return [
       details.error || details.stderr.length ? h("section", { class: details.valid ? "panel alert mild" : "panel alert" },
         h("h2", null, title), details.error ? h("p", null, details.error) : null,
+        details.traceback ? h("pre", null, details.traceback) : null,
         details.stderr.length ? h("pre", null, terminal(details.stderr.join("\n"))) : null) : null,
       episode.images_left_out ? h("section", { class: "panel alert mild" },
         h("h2", null, `${many(episode.images_left_out, "image")} of this episode would make the report too large`)) : null,
