@@ -42,9 +42,13 @@ def failure_in(answer: object) -> Failure | None:
         answer = answer[0]  # as Google sends its errors
     if not isinstance(answer, dict):
         return _no_completion(answer)
-    if answer.get("error") or ("choices" not in answer and _WORDS_OF_ERRORS & answer.keys()):
+    if _is_error(answer):
         return _error(answer, usage_of(answer))
     return _failure_in_choice(answer) if "choices" in answer else _no_completion(answer)
+
+
+def _is_error(answer: Mapping[str, Any]) -> bool:
+    return bool(answer.get("error")) or ("choices" not in answer and bool(_WORDS_OF_ERRORS & answer.keys()))
 
 
 def _failure_in_choice(answer: dict[str, Any]) -> Failure | None:
@@ -76,7 +80,7 @@ def reply_of(completion: Mapping[str, Any], turn: int, taken: Collection[str] = 
         _message(choice["message"], turn, set(taken)),
         usage_of(completion),
         _tokens(completion, choice),
-        str(reason) if reason is not None else None,
+        str(reason) if reason else None,
     )
 
 
@@ -101,13 +105,13 @@ class StreamedCompletion:
 
     def add(self, chunk: Mapping[str, Any]) -> Failure | None:
         """Take in the next chunk; an error in it is the end."""
-        if chunk.get("error"):
+        if _is_error(chunk):
             return _error(chunk, usage_of(self._rest))
         for key in ("usage", *_OF_TOKENS):
             if chunk.get(key) is not None:
                 self._rest[key] = chunk[key]
         for choice in _objects(chunk.get("choices")):
-            if choice.get("index") in (0, None):
+            if choice.get("index") in (0, "0", None):
                 self._add_choice(choice)
         if self._choice.get("error") or self._choice.get("finish_reason") == _FAILED:
             return _error({"error": self._choice.get("error") or "the provider failed"}, usage_of(self._rest))
@@ -125,7 +129,7 @@ class StreamedCompletion:
 
     def _add_choice(self, choice: dict[str, Any]) -> None:
         for key in ("finish_reason", "error"):
-            if choice.get(key) is not None:
+            if choice.get(key):  # some say "" until there is one
                 self._choice[key] = choice[key]
         if isinstance(choice.get("usage"), dict):
             self._rest.setdefault("usage", choice["usage"])

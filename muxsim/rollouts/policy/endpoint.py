@@ -19,6 +19,8 @@ from transports.sse_codec import EventReader
 # Of an answer that cannot be read.
 _SHOWN: Final = 300
 _EVENT_STREAM: Final = "text/event-stream"
+# With which a stream begins whose server calls it something else.
+_EVENT_FIELDS: Final = (b"data:", b"event:", b": ")
 _LAST_EVENT: Final = b"[DONE]"
 # Seconds that a stream gets to end after its last event, so that its connection can be used again.
 _LINGER: Final = 0.5
@@ -57,31 +59,56 @@ class Endpoint:
         async with create(**request) as response:
             # Some servers stream nothing, whatever they are asked.
             if not response.headers.get("content-type", "").startswith(_EVENT_STREAM):
-                return _sound(await response.read())
+                body = await response.read()
+                return _read_events(body) if body.lstrip().startswith(_EVENT_FIELDS) else _sound(body)
             return await _read_stream(response)
 
 
 async def _read_stream(response: Any) -> dict[str, Any] | Failure:
     """Reads to the end even where that is known before: a generator that is left half-way is never closed."""
-    reader, whole = EventReader(), StreamedCompletion()
-    failure: Failure | None = None
+    stream = _Stream()
     with anyio.CancelScope() as scope:
         async for data in response.iter_bytes():
-            for event in reader.receive_data(data):
-                if event.strip() == _LAST_EVENT:
-                    whole.end()
-                    scope.deadline = anyio.current_time() + _LINGER
-                elif failure is None:
-                    failure = _take_in(event, whole)
-    if failure is None and not whole.is_complete:
-        return Failure("the answer broke off")
-    completion = whole.completion()
-    return failure or failure_in(completion) or completion
+            stream.take(data)
+            if stream.is_over:
+                scope.deadline = min(scope.deadline, anyio.current_time() + _LINGER)
+    return stream.completion()
 
 
-def _take_in(event: bytes, whole: StreamedCompletion) -> Failure | None:
-    chunk = _decoded(event, json_text.decoded_piece)
-    return whole.add(chunk) if isinstance(chunk, dict) else failure_in(json_text.mended(chunk))
+def _read_events(body: bytes) -> dict[str, Any] | Failure:
+    """A stream that came as something else."""
+    stream = _Stream()
+    stream.take(body + b"\n\n")
+    return stream.completion()
+
+
+class _Stream:
+    """The events of a stream, as one completion."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self._reader = EventReader()
+        self._whole = StreamedCompletion()
+        self._failure: Failure | None = None
+
+    def take(self, data: bytes) -> None:
+        """Take in the next bytes; behind a failure nothing counts."""
+        for event in self._reader.receive_data(data):
+            if event.strip() == _LAST_EVENT:
+                self.is_over = True
+                self._whole.end()
+            elif self._failure is None:
+                chunk = _decoded(event, json_text.decoded_piece)
+                self._failure = (
+                    self._whole.add(chunk) if isinstance(chunk, dict) else failure_in(json_text.mended(chunk))
+                )
+
+    def completion(self) -> dict[str, Any] | Failure:
+        """What has come: whole, or why not."""
+        if self._failure is None and not self._whole.is_complete:
+            return Failure("the answer broke off")
+        completion = self._whole.completion()
+        return self._failure or failure_in(completion) or completion
 
 
 def _sound(body: bytes) -> dict[str, Any] | Failure:

@@ -303,6 +303,7 @@ def test_whatever_an_answer_is_it_is_a_reply_or_a_failure(answer):
 
 def test_a_message_is_complete_with_its_finish_reason():
     assert not streamed(chunk({"content": "a"})).is_complete
+    assert not streamed(chunk({"content": "a"}, choice={"finish_reason": ""})).is_complete
     assert streamed(chunk({"content": "a"}), chunk(choice={"finish_reason": "stop"})).is_complete
 
 

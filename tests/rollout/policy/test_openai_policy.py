@@ -316,6 +316,12 @@ def test_a_server_that_streams_nothing_is_read_in_one_piece(server, run):
     assert run(asking(server, stream=True)).message["content"] == "whole"
 
 
+def test_a_stream_that_is_called_something_else_is_read(server, run):
+    body = b': hello\n\ndata: {"choices":[{"delta":{"content":"whole"},"finish_reason":"stop"}]}\n\ndata: [DONE]'
+    server.play(says("").but(body=body, headers={"content-type": "text/plain"}))
+    assert run(asking(server, stream=True)).message["content"] == "whole"
+
+
 def test_a_stream_that_stalls_is_given_up(server, run):
     gate = server.gate()
     server.play(says("too slow").but(wait=gate), says("fast"))
