@@ -82,11 +82,14 @@ class Chosen:
         kind, _, detail = self.policy.partition(":")
         name = {"scripted": "script", "python": "class"}.get(kind, "model")
         shown = {option: value for option, value in self.policy_settings.items() if option not in _SECRET}
-        return {"kind": kind, **({name: detail} if detail else {}), **shown}
+        source = {"source_sha256": imported.source_hash(detail)} if kind == "python" else {}
+        return {"kind": kind, **({name: detail} if detail else {}), **source, **shown}
 
     def describe_reward(self) -> dict[str, Any]:
         """For the run's record; nothing where the environments score."""
-        return {} if self.reward is None else {"function": self.reward, **self.reward_settings}
+        if self.reward is None:
+            return {}
+        return {"function": self.reward, "source_sha256": imported.source_hash(self.reward), **self.reward_settings}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -353,10 +354,14 @@ def test_a_policy_and_a_reward_of_the_users_own_play_and_score(folder):
     runs = played(folder / "run").values()
     assert [(run.total_reward, run.scores, len(run.steps)) for run in runs] == [(1.0, {"has_workspace": 1.0}, 2)] * 2
     described = RunFolder(folder / "run").config
-    assert described.policy == {"kind": "python", "class": "mine:Walks", "way": "up"}
-    assert described.options["reward"] == {"function": "mine:judge", "scale": 0.5}
+    source = {"source_sha256": hashlib.sha256((folder / "mine.py").read_bytes()).hexdigest()}
+    assert described.policy == {"kind": "python", "class": "mine:Walks", "way": "up", **source}
+    assert described.options["reward"] == {"function": "mine:judge", "scale": 0.5, **source}
     again = rollout(folder, *options, *mine, "--reward-option", "scale=2", "--resume")
     assert (again.status, "options.reward" in again.complaint) == (2, True)
+    (folder / "mine.py").write_text(MINE + "\n")
+    changed = rollout(folder, *options, *mine, "--reward-option", "scale=0.5", "--resume")
+    assert (changed.status, "policy" in changed.complaint, "source_sha256" in changed.complaint) == (2, True, True)
 
 
 FAULTY = """
