@@ -12,14 +12,15 @@ import shutil
 import signal
 import subprocess
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 import trio
 
 from muxsim.errors import PackageError
-from muxsim.spec import EnvSpec, fixed, has_placeholder
+from muxsim.spec import EnvSpec, fixed, has_placeholder, passed_variables
 
 _LOCK_POLL: Final = 0.1  # s; a blocking flock could not be cancelled
 _OUTPUT_ENDS: Final = 6  # installers put their cause first and a failed build's last: so many lines of either end
@@ -90,6 +91,11 @@ def _code_of(home: Path) -> Iterator[tuple[str, int]]:
 
 # ---- installing
 
+# What says where packages come from, and who may have them; and where we keep them.
+_INSTALLERS: Final = frozenset({"MUXSIM_CACHE", "NODE_AUTH_TOKEN", "SSH_AUTH_SOCK", "NETRC"})
+_INSTALLERS_PREFIXES: Final = ("npm_", "NPM_", "UV_", "GIT_")
+_PROXIES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
+
 
 @contextlib.contextmanager
 def installing(spec: EnvSpec, what: str, source: str, cache: Path) -> Iterator[None]:
@@ -114,14 +120,28 @@ def installing(spec: EnvSpec, what: str, source: str, cache: Path) -> Iterator[N
 
 
 def with_fixed_variables(environ: Mapping[str, str], spec: EnvSpec) -> dict[str, str]:
-    """``environ`` with the spec's own variables on top, but for those that differ from session to session."""
-    return {**environ, **{name: fixed(value) for name, value in spec.env.items() if not has_placeholder(value)}}
+    """``environ`` with the spec's own variables on top, but for those that differ from session to session.
+
+    For a pool's installers it is what these may see of it.
+    """
+    base = environ if _runner.get() is None else installer_variables(environ)
+    return {**base, **{name: fixed(value) for name, value in spec.env.items() if not has_placeholder(value)}}
 
 
-async def run_installer(
-    argv: Iterable[str], *, cwd: Path, environ: Mapping[str, str], lock: int
+class Runner(Protocol):
+    """Runs an installer to its end, with stdout and stderr together, and ends it with what it started if cancelled.
+
+    It inherits the lock, which so outlives a killed muxsim for as long as it runs.
+    """
+
+    async def __call__(
+        self, argv: tuple[str, ...], *, cwd: Path, environ: Mapping[str, str], lock: int
+    ) -> subprocess.CompletedProcess[bytes]: ...
+
+
+async def _run_directly(
+    argv: tuple[str, ...], *, cwd: Path, environ: Mapping[str, str], lock: int
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run an installer to its end. It inherits the lock, which so outlives a killed muxsim for as long as it runs."""
     return await trio.run_process(
         [*argv],
         capture_stdout=True,
@@ -133,6 +153,40 @@ async def run_installer(
         start_new_session=True,
         deliver_cancel=_kill_group,
     )
+
+
+_runner: ContextVar[Runner | None] = ContextVar("runner", default=None)
+
+
+@contextlib.contextmanager
+def installers_run_by(runner: Runner) -> Iterator[None]:
+    """Have ``runner`` run what is installed in this block, with no more than `installer_variables`, as a pool does.
+
+    Outside of one nobody watches over installers, and they see what their caller gives them.
+    """
+    token = _runner.set(runner)
+    try:
+        yield
+    finally:
+        _runner.reset(token)
+
+
+async def run_installer(
+    argv: Iterable[str], *, cwd: Path, environ: Mapping[str, str], lock: int
+) -> subprocess.CompletedProcess[bytes]:
+    """Run an installer to its end, see `Runner`."""
+    run = _runner.get() or _run_directly
+    return await run(tuple(argv), cwd=cwd, environ=environ, lock=lock)
+
+
+def installer_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of ``environ`` that installers may see: those of every backend, and what npm and uv are set by."""
+    own = {
+        name: value
+        for name, value in environ.items()
+        if name in _INSTALLERS or name.lower() in _PROXIES or name.startswith(_INSTALLERS_PREFIXES)
+    }
+    return {**passed_variables(environ), **own}
 
 
 async def _kill_group(installer: trio.Process) -> None:

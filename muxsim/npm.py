@@ -53,9 +53,9 @@ async def prepare(spec: EnvSpec, environ: Mapping[str, str] = os.environ) -> Env
     """The spec with its npm package installed and its command resolved to ``node BIN``; others as they are.
 
     Any number of tasks and processes may prepare the same package at once: one installs, the others wait. An
-    install that was cut off is made anew; once it is whole, no network is needed. npm sees all of
-    ``environ`` (muxsim's own), with the spec's variables on top. Raises PackageError, also when it takes
-    longer than ``limits.install_timeout``.
+    install that was cut off is made anew; once it is whole, no network is needed. npm sees ``environ`` (muxsim's own;
+    of a pool's only what installers may see), with the spec's variables on top. Raises PackageError, also when it
+    takes longer than ``limits.install_timeout``.
     """
     if not _is_npm(spec):
         return spec

@@ -412,12 +412,12 @@ async def open_pool(
     with strays.own_folder() as root:
         try:
             with open_enclosures(specs, cgroup) as enclosures:
-                packages = Packages()
                 async with (
                     Launcher.open(folder=str(root), cgroup=enclosures.cgroup) as launcher,
                     open_boundary() as boundary,
                 ):
                     zygotes = zygotes_behind(boundary, launcher, root, enabled=several)
+                    packages = Packages(launcher)
                     warm = warm_behind(boundary, launcher, zygotes, enclosures, packages, root)
                     yield Pool(launcher, enclosures, capacity, meter, root, watch, packages, warm, zygotes)
         finally:

@@ -377,10 +377,10 @@ class _Guardian:
 
     # what is asked of it
 
-    def spawn(self, command: Command, session: str, *, channel: bool) -> _Start:
+    def spawn(self, command: Command, session: str, *, channel: bool, lent: int | None) -> _Start:
         number, mark = self._next_mark()
         order = order_of(command, mark)
-        theirs, ours = _open_pipes(channel=channel)
+        theirs, ours = _open_pipes(channel=channel, lent=lent)
         start = _Start(number, mark, command, session, ours)
         try:
             packet = wire.pack({**order, "ref": number}, theirs)
@@ -656,15 +656,16 @@ class Launcher:
                     await launcher._close()
 
     @trio.lowlevel.enable_ki_protection
-    async def spawn(self, command: Command, *, session: str, channel: bool = False) -> Process:
+    async def spawn(self, command: Command, *, session: str, channel: bool = False, lent: int | None = None) -> Process:
         """Start `command`; many may be in flight at once. Returns once the program itself runs.
 
-        With `channel` it has a SOCK_SEQPACKET socket beside its pipes, for messages both ways. Raises
-        ProcessStartError, and then, as when cancelled, leaves neither a child nor a descriptor.
+        With `channel` it has a SOCK_SEQPACKET socket beside its pipes, for messages both ways; a descriptor that is
+        `lent` comes after these. Raises ProcessStartError, and then, as when cancelled, leaves neither a child nor a
+        descriptor.
         """
         try:
             guardian = self._guardian()
-            start = guardian.spawn(command, session, channel=channel)
+            start = guardian.spawn(command, session, channel=channel, lent=lent)
         except ProcessStartError:
             self._counts.failed += 1
             raise
@@ -765,7 +766,7 @@ def _start_guardian(python: str, token: str, estate: wire.Estate, channel: socke
     )
 
 
-def _open_pipes(*, channel: bool = False) -> tuple[tuple[int, ...], tuple[int, int, int, int]]:
+def _open_pipes(*, channel: bool = False, lent: int | None = None) -> tuple[tuple[int, ...], tuple[int, int, int, int]]:
     """Pipes for stdin, stdout and stderr, and a channel, or -1: the child's ends and ours, which do not block.
 
     All or none.
@@ -778,6 +779,8 @@ def _open_pipes(*, channel: bool = False) -> tuple[tuple[int, ...], tuple[int, i
         theirs, ours = (fds[0], fds[3], fds[5], *fds[6:7]), (fds[1], fds[2], fds[4], *fds[7:])
         for fd in ours:
             os.set_blocking(fd, False)
+        if lent is not None:
+            theirs = (*theirs, os.dup(lent))
     return theirs, (ours[0], ours[1], ours[2], ours[3] if channel else -1)
 
 

@@ -490,6 +490,7 @@ READERS = {
     "warm._read_report": FROM_NODES,
     "warm._last_words": FROM_NODES,
     "process._read_one": REPLIES,
+    "packages._collect": "an installer's words, kept within a bound: tests/supervise/test_packages.py",
     "backend._drain_stderr": "essential: fuzzed in tests/fuzz",
     "guardian.read_stat": "the kernel's",
     "memory._machine": "the kernel's",
