@@ -23,7 +23,8 @@ CONNECTIONS: Final[Mapping[str, str]] = {
     "session gets its 404 a second later, and its connection is closed",
     "max_body": "413 as soon as it is known, and the connection is closed",
     "body_timeout": "408, and the connection is closed",
-    "max_buffered": "the session's backend is not read on until the client has caught up; nothing is dropped",
+    "max_buffered": "the session's backend is not read on until the client has caught up; nothing is dropped. "
+    "Of a shared session the client is cut, after 2 s or 8 MiB more",
     "stall_timeout": "the event stream is cut; its client may come back with Last-Event-ID",
 }
 """Of connections and requests, in the order in which a request meets them."""

@@ -49,6 +49,7 @@ PURE = {
     "transports.unread",
     "muxsim.events",
     "muxsim.limits",
+    "muxsim.session.audience",
     "muxsim.session.router",
     "muxsim.supervise.admission",
     "muxsim.supervise.breaker",

@@ -115,7 +115,7 @@ class MCPEndpoints:
         client = self._clients.get(id)
         if client is None:
             return None
-        if not client.attachment.session.live:
+        if client.attachment.cut or not client.attachment.session.live:
             del self._clients[id]
             return None
         return client
@@ -365,6 +365,7 @@ class MCPEndpoints:
             modern_rules.check_param_headers(message, call.headers, await self._schemas.of_call(session, message))
         exchange = SingleExchange(self._settings.times)
         client = view(session, "streamable-http", cancels=True)
+        client.principal = caller_of(call).name
         client.connect(exchange)
         await exchange.post(message, client, call)
 

@@ -21,6 +21,8 @@ class Attachment:
     ``cancels``: the client's going away cancels its requests, as revision 2026-07-28 has it.
     ``last_heard``: when it attached, or sent its last message, by the session's clock.
     ``patience``: seconds for each of its requests, instead of the spec's ``call_timeout``.
+    ``principal``: the name of whoever speaks through it; None where nobody has to have one.
+    ``cut``: it is heard no more, for it did not read.
     ``aside``: what it asks is muxsim's own reading: no request of the server's is for it, nor is any log line.
     """
 
@@ -41,6 +43,8 @@ class Attachment:
         self.last_heard = -math.inf
         self.patience = session.spec.limits.call_timeout if patience is None else patience
         self.aside = aside
+        self.principal: str | None = None
+        self.cut = False
         self.transport: Transport
 
     def __repr__(self) -> str:

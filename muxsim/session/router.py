@@ -7,6 +7,7 @@ else that a backend says belongs.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Container, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -14,6 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from muxsim.session.audience import Audience
 from transports import messages
 from transports.errors import INVALID_REQUEST
 from transports.messages import Kind, Message, RequestId, as_number, id_in, member, members_of
@@ -161,6 +163,8 @@ class Router:
     _abandoned: int = 0
     _handshake: _Handshake = field(default_factory=_Handshake)
     _statistics: dict[str, int] = field(default_factory=dict)
+    audience: Audience | None = None
+    """Of a session that several principals share; None where all clients are one's."""
 
     def __repr__(self) -> str:
         return f"<Router {len(self._attachments)} attachments, {len(self._exchanges)} in flight>"
@@ -209,11 +213,15 @@ class Router:
     def attach(self, attachment: Attachment) -> None:
         """Let an attachment take part."""
         self._attachments[attachment] = None
+        if self.audience is not None:
+            self.audience.heard_from(attachment)
 
     def detach(self, attachment: Attachment, *, cancel: bool) -> Routed:
         """Forget an attachment. Its calls go on and their answers are dropped, or they are cancelled at the backend."""
         self._attachments.pop(attachment, None)
         self._handshake.forget(attachment)
+        if self.audience is not None:
+            self.audience.left(attachment)
         to_backend: list[Message] = []
         for backend_id, exchange in list(self._exchanges.items()):
             if exchange.attachment != attachment or exchange.abandoned:
@@ -256,6 +264,11 @@ class Router:
             known = self._handshake.of_another(attachment, message)
             if known is not None:
                 return known
+        if self.audience is not None and not aside:
+            self.audience.heard_from(attachment)
+            if (answer := self._answered_here(self.audience, attachment, message)) is not None:
+                restored = answer.with_id(message.id, message.raw_id)
+                return Routed(to_clients=(Delivery(attachment, restored, message.id, own=True),))
         self._last_id += 1
         self._count("requests")
         outgoing, token, envelope = message, None, _NO_ENVELOPE
@@ -346,6 +359,10 @@ class Router:
     def _backend_request(self, message: Message) -> Routed:
         assert message.id is not None
         self._count("server_requests")
+        if not self._is_for_one():
+            self._count("undeliverable")
+            text = "several clients share this session, and a request does not say whose call it is about"
+            return Routed((messages.error(message.id, NO_RECEIVER, text),))
         exchange = self._latest_exchange()
         attachment = exchange.attachment if exchange else next(reversed(self._attachments), None)
         if attachment is None:
@@ -363,11 +380,15 @@ class Router:
         if subscription is not None:
             return self._on_subscription(message, as_number(id_in(subscription)))
         if message.method in _UNRELATED:
-            return self._to_all(message)
+            return self._to_those_concerned(message)
+        return self._to_the_latest(message)
+
+    def _to_the_latest(self, message: Message) -> Routed:
+        if not self._is_for_one():
+            self._count("undeliverable")
+            return NOTHING
         exchange = self._latest_exchange(logging=message.method == "notifications/message")
-        if exchange is None:
-            return self._to_all(message)
-        return self._deliver(exchange, message)
+        return self._to_all(message) if exchange is None else self._deliver(exchange, message)
 
     def _progress(self, message: Message) -> Routed:
         token = as_number(id_in(member(message.params, "progressToken")))
@@ -405,6 +426,35 @@ class Router:
         if not self._attachments:
             self._count("undeliverable")
         return Routed(to_clients=tuple(Delivery(attachment, message) for attachment in self._attachments))
+
+    def _to_those_concerned(self, message: Message) -> Routed:
+        """That a list has changed says nothing of anybody; that a resource has, is for who subscribed to it."""
+        if self.audience is None or message.method != "notifications/resources/updated":
+            return self._to_all(message)
+        concerned = self.audience.subscribers(member(message.params, "uri"))
+        if not concerned:
+            self._count("undeliverable")
+        return Routed(to_clients=tuple(Delivery(attachment, message) for attachment in concerned))
+
+    def _is_for_one(self) -> bool:
+        """Whether what belongs to no call can be only one principal's."""
+        if self.audience is None:
+            return True
+        asking = (exchange.attachment for exchange in self._exchanges.values() if not exchange.aside)
+        return self.audience.is_one(itertools.chain(self._attachments, asking))
+
+    def _answered_here(self, audience: Audience, attachment: Attachment, message: Message) -> Message | None:
+        """The answer to a request that the backend must not have of one client, for it holds for all; else None."""
+        assert message.id is not None
+        uri = member(message.params, "uri")
+        if message.method == "resources/subscribe" and (problem := audience.subscribe(attachment, uri)):
+            return messages.error(message.id, INVALID_REQUEST, problem)
+        if message.method == "resources/unsubscribe" and not audience.unsubscribe(attachment, uri):
+            return messages.result(message.id, {})
+        # Its log lines go to nobody any more, so there is nothing to set; the level would be everybody's.
+        if message.method == "logging/setLevel" and not self._is_for_one():
+            return messages.result(message.id, {})
+        return None
 
     def _latest_exchange(self, *, logging: bool = False) -> Exchange | None:
         """The request that an uncorrelated message most likely belongs to: the newest that can have caused it.

@@ -17,6 +17,7 @@ import trio
 from muxsim.errors import Busy
 from muxsim.events import Events, SessionEvent, What
 from muxsim.session.attachment import Attachment
+from muxsim.session.audience import Audience
 from muxsim.session.control import ControlReader
 from muxsim.session.router import NOTHING, Delivery, Routed, Router, RouterStatistics
 from muxsim.session.tool_calls import ToolCalls
@@ -38,10 +39,22 @@ BUSY: Final = -32003
 # The causes of an end that nobody wished for.
 FAILURES: Final = frozenset({"backend_exited", "start_timeout", "internal_error"})
 _FAILED_STARTS: Final = frozenset({"backend_exited", "start_timeout"})
+# A client of a shared session is cut when it has been behind for so many seconds, or by so many bytes more.
+# One large answer, or a burst of them, puts any client behind for a moment.
+_SHARED_PATIENCE: Final = 2.0
+_SHARED_SLACK: Final = 8 * 2**20
 _REPORTED_LINES: Final = 5
 # Seconds after which a client may try again to attach where there was no room.
 _ATTACH_RETRY: Final = 5.0
 _REPORTED_LENGTH: Final = 200
+
+
+@dataclass(slots=True)
+class _Behind:
+    """A client for whom more waits than may: since when, and how many bytes have come on top of that."""
+
+    since: float
+    size: int = 0
 
 
 class State(Enum):
@@ -116,13 +129,13 @@ class Session:
         self.created = self._now()
         self._events = events
         self._ttl = spec.limits.ttl if ttl is None else ttl
-        self._router = Router()
+        self._router = Router(audience=Audience() if lasting else None)
         self._control = ControlReader(self)
         self._news = ToolNews()
         self._calls = ToolCalls(self._router, self._control, spec.control, self._carry_out, self._hand_over)
         self._backend: Backend
         self._attachments: set[Attachment] = set()
-        self._slow: set[Attachment] = set()
+        self._slow: dict[Attachment, _Behind] = {}
         self._clients_bell = Bell()
         self._backend_bell = Bell()
         self._end_wanted = trio.Event()
@@ -211,12 +224,6 @@ class Session:
             attachment.transport.close()
         self._clients_bell.ring()
         self._backend_bell.ring()
-
-    def let_go(self) -> None:
-        """Be a lasting session no more: end when nothing happens for long, as others do."""
-        self.lasting = False
-        self._touch()
-        self._wake_timer_by(self._idle_deadline())
 
     async def wait_ended(self) -> None:
         """Wait until nothing of the session is left."""
@@ -378,7 +385,7 @@ class Session:
 
     def detach(self, attachment: Attachment) -> None:
         """A client has gone for good. A session that its handshake made ends with it."""
-        self._slow.discard(attachment)
+        self._slow.pop(attachment, None)
         self._clients_bell.ring()
         if not self.live:
             return
@@ -397,6 +404,8 @@ class Session:
 
     def from_client(self, attachment: Attachment, message: Message) -> None:
         """Take one message from a client."""
+        if attachment.cut:
+            return
         if self.ending is not None:
             if message.kind is Kind.REQUEST:
                 refusal = messages.error(
@@ -494,7 +503,7 @@ class Session:
 
     def client_drained(self) -> None:
         """A client has caught up."""
-        self._slow = {attachment for attachment in self._slow if attachment.transport.congested}
+        self._slow = {one: behind for one, behind in self._slow.items() if one.transport.congested}
         self._clients_bell.ring()
 
     # ---- the backend (muxsim.supervise.backend.BackendListener)
@@ -570,8 +579,8 @@ class Session:
 
     @property
     def clients_ready(self) -> bool:
-        """Whether every client keeps up with the backend."""
-        return not self._slow or not self.live
+        """Whether every client keeps up with the backend, where it has to wait for them."""
+        return not self._slow or self.lasting or not self.live
 
     async def wait_clients_ready(self) -> None:
         """Wait until they do."""
@@ -608,10 +617,30 @@ class Session:
     def _hand_over(self, delivery: Delivery) -> None:
         attachment = delivery.attachment
         assert isinstance(attachment, Attachment)
+        if self.lasting and self._is_too_slow(attachment, delivery.message):
+            self._cut(attachment)
+        if attachment.cut:
+            return
         (attachment.tell if delivery.own else attachment.deliver)(delivery.message, delivery.about)
         if attachment.transport.congested and attachment not in self._slow:
-            self._slow.add(attachment)
-            self._meet("max_buffered")
+            self._slow[attachment] = _Behind(self._now())
+            if not self.lasting:
+                self._meet("max_buffered")
+
+    def _is_too_slow(self, attachment: Attachment, message: Message) -> bool:
+        """Whether a client of a session that many share reads so little that it cannot be waited for."""
+        behind = self._slow.get(attachment)
+        if behind is None:
+            return False
+        behind.size += len(message.encode())
+        return behind.size > _SHARED_SLACK or self._now() - behind.since > _SHARED_PATIENCE
+
+    def _cut(self, attachment: Attachment) -> None:
+        """Go on without a client, so that nobody else has to wait for it; it may initialise again."""
+        self._meet("max_buffered", text="a client of a shared session that did not read has been cut")
+        attachment.cut = True
+        attachment.transport.close()
+        self.detach(attachment)
 
     def _meet(self, limit: str, **details: Any) -> None:
         """Report a bound that was met. It may be met with every message, so all but the first time is for counters."""

@@ -82,8 +82,17 @@ class Sessions:
         await self._populated.wait()
 
     def use(self, specs: Mapping[str, EnvSpec]) -> None:
-        """Make new sessions of these environments from now on; those that run go on."""
+        """Make new sessions of these environments from now on. Those that run go on, but for outdated shared ones."""
         self._specs = specs
+        for env in list(self._shared):
+            self._end_outdated(env)
+
+    def _end_outdated(self, env: str) -> None:
+        """End the session of a shared environment that is not the same any more, for else its clients keep it."""
+        made_for, session = self._shared[env]
+        if self._specs.get(env) != made_for:
+            del self._shared[env]
+            session.end("reloaded", f"the config of {env!r} has changed; initialize again")
 
     def specs(self) -> list[EnvSpec]:
         """The environments that can be had."""
@@ -138,9 +147,8 @@ class Sessions:
             if session is not None and session.live and made_for == spec:
                 return session
             new = await self._open(replace(self._wish(spec), lasting=True))
-            if session is not None:
-                session.let_go()  # the config has changed: it goes on for the clients it has
             self._shared[env] = spec, new
+            self._end_outdated(env)  # it may have changed during the start
             return new
 
     async def end_all(self, cause: str, text: str) -> None:

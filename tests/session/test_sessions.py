@@ -285,6 +285,34 @@ async def test_a_shared_environment_that_died_or_failed_is_started_for_the_next_
         assert second.live
 
 
+@pytest.mark.parametrize("changed", [{}, {"common": EnvSpec(name="common", command="other", shared=True)}])
+async def test_a_shared_environment_that_is_removed_or_changed_ends_with_the_reload(autojump_clock, changed):
+    async with here() as one:
+        session = await one.sessions.shared("common")
+        one.sessions.use({spec.name: spec for spec in one.sessions.specs()})
+        assert session.live
+        one.sessions.use(changed)
+        assert not session.live
+        assert session.ending.cause == "reloaded"
+        await session.wait_ended()
+        if changed:
+            assert (await one.sessions.shared("common")).spec == changed["common"]
+
+
+async def test_a_shared_start_that_a_reload_overtakes_does_not_stay(autojump_clock):
+    async with here() as one, trio.open_nursery() as nursery:
+        found = []
+
+        async def find():
+            found.append(await one.sessions.shared("common"))
+
+        nursery.start_soon(find)
+        await trio.testing.wait_all_tasks_blocked()
+        one.sessions.use({})
+        await trio.sleep(5)
+        assert not found[0].live
+
+
 async def test_whoever_gives_up_on_a_shared_start_does_not_spoil_it_for_others(autojump_clock):
     async with here() as one, trio.open_nursery() as nursery:
         found = []
