@@ -21,7 +21,7 @@ from muxsim.config.server import read_auth, read_default, read_server
 from muxsim.config.table import NAME, Table, closest, in_one_line
 from muxsim.config.values import DESKTOP_KEYS, ENVIRONMENT_KEYS
 from muxsim.config.variables import ClientVariables, OwnVariables, defaults_of
-from muxsim.spec import EnvSpec
+from muxsim.spec import EnvSpec, literal
 
 # Where the servers stand: in the files of most programs, of VS Code, of Zed, and in VS Code's settings.
 _PLACES = ("mcpServers", "servers", "context_servers", "mcp.servers")
@@ -92,8 +92,16 @@ def _tables(root: Table) -> Iterator[Table]:
         outer, dot, inner = place.partition(".")
         if dot and isinstance(root.values.get(outer), dict):
             table, key = root.table(outer), inner
-        if table.values.get(key) is not None:
+        if isinstance(listed := table.values.get(key), list):
+            yield replace(table, name=table.name_of(key), values=_by_name(listed))
+        elif listed is not None:
             yield table.table(key)
+
+
+def _by_name(listed: list[Any]) -> dict[str, Any]:
+    """The servers of a list, as Continue writes them: each has its name in it."""
+    named = [(one.get("name") if isinstance(one, dict) else None, one) for one in listed]
+    return {name if isinstance(name, str) else f"server-{at}": one for at, (name, one) in enumerate(named, 1)}
 
 
 def _entries(root: Table) -> Iterator[_Entry]:
@@ -119,7 +127,7 @@ def _started(entries: Iterable[_Entry], notes: list[str]) -> Iterator[_Entry]:
     for entry in entries:
         if entry.disabled:
             continue
-        if why := entry.remote:
+        if why := entry.foreign:
             notes.append(f"[{entry.place}] is left out: {why}")
             continue
         yield entry
@@ -146,9 +154,11 @@ class _Entry:
         return self.values is None or any(values.get(key) in (off, str(off).lower()) for key, off in _SWITCHES.items())
 
     @property
-    def remote(self) -> str:
-        """Why it cannot be started, being somewhere else; "" if it can."""
-        values = self.values if isinstance(self.values, dict) else {}
+    def foreign(self) -> str:
+        """Why it cannot be started, being somewhere else, or no server at all; "" if it can."""
+        if not isinstance(self.values, dict):
+            return "it is no object with keys and values"
+        values = self.values
         kind = next((values[key] for key in _TYPES if values.get(key)), None)
         if kind is not None and str(kind).lower() not in _STARTED_TYPES:
             return "muxsim starts servers that speak over stdin and stdout, and no others"
@@ -189,7 +199,8 @@ class _Entry:
             raise given.error("envFile", f"cannot be read: {error.strerror}") from None
         except UnicodeDecodeError:
             raise given.error("envFile", "is not UTF-8: save it as UTF-8") from None
-        return {"envFile": dict(_variables_of(text))}
+        # Nobody wrote these as templates.
+        return {"envFile": {name: literal(value) for name, value in _variables_of(text)}}
 
 
 # ---- what others write, in our words

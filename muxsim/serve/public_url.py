@@ -10,6 +10,7 @@ from transports.asgi import Call
 from transports.http_rules import header
 
 _MESSAGES: Final = "messages"
+_PORTS: Final = {"https": ":443", "http": ":80"}
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,15 @@ class PublicURL:
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """What a proxy that passes the Host header on sends."""
-        return (urlsplit(self.url).netloc,) if self.url else ()
+        """What a proxy that passes the Host header on sends, whether or not with a port."""
+        return tuple(filter(None, [urlsplit(self.url).hostname]))
 
     @property
     def origins(self) -> tuple[str, ...]:
         """What a browser calls the pages that come from there."""
         address = urlsplit(self.url)
-        return (f"{address.scheme}://{address.netloc}",) if self.url else ()
+        # A browser leaves out the port that goes with the scheme.
+        return (f"{address.scheme}://{address.netloc.removesuffix(_PORTS[address.scheme])}",) if self.url else ()
 
     def base(self, call: Call) -> str:
         """What stands before a path, for whoever sent this request."""

@@ -629,7 +629,6 @@ def test_a_name_that_fits_into_a_url_is_taken(name, folder):
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("a", '[mcpServers] lake = "a": must be a table of keys and values'),
         ({"command": "a", "args": [[]]}, "[mcpServers.lake] args[0] = []: must be a string, in quotes"),
         ({"command": "a", "env": {"A": {}}}, "[mcpServers.lake] env.A: must be a string, in quotes"),
         ({}, "[mcpServers.lake] command: is missing: name a script, a program, npx or an npm package's folder"),

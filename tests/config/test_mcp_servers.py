@@ -148,6 +148,12 @@ def test_a_remote_server_is_left_out_with_a_note(entry, folder):
     assert note.startswith("[mcpServers.far] is left out: ")
 
 
+def test_what_is_no_server_at_all_is_left_out_with_a_note(folder):
+    config = servers(folder, {"_comment": "ours", "a": GOOD, "b": ["x"], "c": None})
+    assert list(config.environments) == ["a"]
+    assert [note.partition("]")[0] for note in notes(config)] == ["[mcpServers._comment", "[mcpServers.b"]
+
+
 def test_a_file_with_nothing_to_start_says_what_was_left_out(folder):
     with pytest.raises(ConfigError, match=r"has no server to start: .*\(left out: \[mcpServers.far\] is left out"):
         servers(folder, {"far": {"url": "https://example.org/mcp"}})
@@ -163,6 +169,7 @@ def test_a_file_with_nothing_to_start_says_what_was_left_out(folder):
         ({"context_servers": {"a": {"command": {"path": "server", "args": [], "env": {}}}}}, "settings.json"),
         ({"mcpServers": {"a": {"command": ["server"]}}}, "list.json"),
         ({"mcpServers": {"a": GOOD}}, "mcp.jsonc"),
+        ({"mcpServers": [{"name": "a", **GOOD}]}, "list.json"),
     ],
 )
 def test_servers_are_found_where_their_program_has_them(whole, name, folder):
@@ -229,10 +236,29 @@ def test_a_file_in_an_editors_folder_speaks_of_the_project(name, folder):
 
 
 def test_a_file_of_variables_is_read_and_the_entrys_own_win(folder):
-    lines = ["# a comment", "A=1", "export B = two words # not this", "C='3 # 4'", 'D="5"', "E=", "nonsense", "F=f#f"]
+    lines = [
+        "# a comment",
+        "A=1",
+        "export B = two words # not this",
+        "C='3 # 4'",
+        'D="5"',
+        "E=",
+        "nonsense",
+        "F=f#f",
+        "G={seed}",
+    ]
     (folder / "dev.env").write_text("\n".join(lines))
     spec = one(folder, {**GOOD, "envFile": "${workspaceFolder}/dev.env", "env": {"A": "mine"}})
-    assert spec.env == {"A": "mine", "B": "two words", "C": "3 # 4", "D": "5", "E": "", "F": "f#f"}
+    launch = spec.launch(seed=7, session_id="s", workspace="/w", environ={})
+    assert {name: launch.env[name] for name in "ABCDEFG"} == {
+        "A": "mine",
+        "B": "two words",
+        "C": "3 # 4",
+        "D": "5",
+        "E": "",
+        "F": "f#f",
+        "G": "{seed}",
+    }
 
 
 def test_a_file_of_variables_that_is_not_there_is_a_fault(folder):

@@ -12,6 +12,8 @@ import trio
 from harness import serving
 
 from muxsim.rollouts.remote import connect as connect_pool
+from muxsim.serve.public_url import PublicURL
+from transports.http_rules import HostRules, HTTPRefusal
 
 from .conftest import environment
 from .proxy import proxied
@@ -87,6 +89,19 @@ async def test_every_url_that_muxsim_tells_is_the_public_one(certificate, tmp_pa
             assert (await ask(running.url, "GET", "/", evil)).status in (403, 421)
         own_page = [("Host", "127.0.0.1"), ("Origin", "https://lab.example.org")]
         assert (await ask(running.url, "GET", "/", own_page)).status == 200
+
+
+@pytest.mark.parametrize("url", ["https://Lab.example.org:443/a", "https://lab.example.org", "http://[::1]:80/x"])
+async def test_a_public_url_admits_its_host_and_its_own_pages(url):
+    public = PublicURL(url)
+    rules = HostRules(public.hosts, public.origins)
+    host = "[::1]" if "::1" in url else "lab.example.org"
+    for port in ("", ":443", ":8443"):
+        rules.check([(b"host", f"{host}{port}".encode())])
+    page = f"{url.partition(':')[0]}://{host}"
+    rules.check([(b"host", b"127.0.0.1"), (b"origin", page.encode())])
+    with pytest.raises(HTTPRefusal):
+        rules.check([(b"host", b"127.0.0.1"), (b"origin", page.replace("lab", "evil").replace("::1", "::2").encode())])
 
 
 async def test_forwarded_headers_say_nothing_where_no_public_url_is_set(tmp_path):
