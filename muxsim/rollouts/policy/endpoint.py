@@ -46,7 +46,7 @@ class Endpoint:
             return _failure_of(error)
         except _BROKEN as error:
             return Failure(shortened(f"the answer broke off: {error}"))
-        return Failure(f"no answer within {timeout:g} s")
+        return Failure(f"no answer within {timeout:g} s", silence=timeout or 0.0)
 
     async def aclose(self) -> None:
         """Close the connections."""

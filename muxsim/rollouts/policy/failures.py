@@ -107,7 +107,8 @@ class Cause(Enum):
 class Failure:
     """A call that gave no message. ``status`` is None where there was no answer; ``retry_after`` is in seconds.
 
-    ``passing`` says whether a second try may fare better. ``usage`` is what the call has cost all the same.
+    ``passing`` says whether a second try may fare better. ``usage`` is what the call has cost all the same, ``silence``
+    the seconds in which it had no answer.
     """
 
     message: str
@@ -117,6 +118,7 @@ class Failure:
     cause: Cause = Cause.FAULT
     written: str = ""
     usage: Usage = field(default_factory=Usage)
+    silence: float = 0.0
 
     @property
     def is_rate_limit(self) -> bool:
@@ -134,7 +136,7 @@ def failure_of(body: object, status: int | None, headers: Mapping[str, str], now
     return Failure(
         shortened(message),
         status,
-        retry_after(headers, now),
+        _asked_for(error) if (asked := retry_after(headers, now)) is None else asked,
         cause in {Cause.FAULT, Cause.RATE_LIMIT, Cause.REQUEST} and (status is None or is_passing(status, headers)),
         cause,
         _written(error) if cause is Cause.TOOL_CALL else "",
@@ -228,6 +230,13 @@ def _told(error: object) -> str:
             inner = next((error[key] for key in _TOLD_BY if error.get(key)), None)
             error = msgspec.json.encode(error).decode() if inner is None else inner
     return str(error or "")
+
+
+def _asked_for(error: object) -> float | None:
+    """The wait that Google asks for in an error's details: ``"retryDelay": "30s"``."""
+    details = error.get("details") if isinstance(error, dict) else None
+    delays = [one.get("retryDelay") for one in details if isinstance(one, dict)] if isinstance(details, list) else []
+    return next((_number(delay.removesuffix("s")) for delay in delays if isinstance(delay, str)), None)
 
 
 def _written(error: object) -> str:

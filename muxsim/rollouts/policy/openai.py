@@ -120,6 +120,8 @@ class OpenAIPolicy:
             if not isinstance(answer, Failure):
                 return tries.counted(_reply(answer, conversation, wire))
             tries.usage.add(answer.usage)
+            if not line.answered:  # a call that is lost now and then is made again, but this one may be deaf
+                tries.retries.waited += answer.silence
             delay = tries.retries.delay_after(answer)
             if delay is None:
                 return self._given_up(answer, line, tries, turn_of(conversation))

@@ -60,6 +60,13 @@ def test_some_statuses_pass_and_others_stay(status, headers, passing):
     assert is_passing(status, headers) is passing
 
 
+def test_a_wait_may_be_asked_for_inside_the_error():
+    details = [{"@type": "type.googleapis.com/google.rpc.QuotaFailure"}, {"retryDelay": "30s"}]
+    error = [{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "quota", "details": details}}]
+    assert read(error, 429).retry_after == 30.0
+    assert failure_of(error, 429, {"retry-after": "2"}, NOW).retry_after == 2.0
+
+
 # As OpenAI, vLLM (two), SGLang, llama.cpp, TGI, Anthropic, Google, Mistral, Fireworks, xAI, Groq and a router say it.
 OVERFLOWS = [
     (400, {"message": "maximum context length is 100 tokens", "code": "context_length_exceeded"}),
@@ -165,7 +172,7 @@ JSON = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ["error", "message", "detail", "code", "type", "status", "metadata", "raw", "errors", "msg"]
+                ["error", "message", "detail", "details", "code", "type", "status", "metadata", "raw", "retryDelay"]
             )
             | st.text(max_size=3),
             inner,
