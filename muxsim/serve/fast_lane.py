@@ -15,6 +15,7 @@ import itertools
 import math
 import re
 import urllib.parse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -61,6 +62,8 @@ class FastLane(HttpToolsProtocol):
     _between = True
     _raw: bytes = b""
     _familiar: _FamiliarHead | None = None
+    # Those on this connection behind which others wait.
+    _earlier: Sequence[RequestResponseCycle] = ()
 
     def data_received(self, data: bytes) -> None:
         if self._between:
@@ -81,8 +84,11 @@ class FastLane(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._may_be_short():
             self._parts = []
-        else:
-            super().on_headers_complete()
+            return
+        before = self.cycle
+        super().on_headers_complete()
+        if before is not None and before is not self.cycle and not before.response_complete:
+            self._earlier = [*(one for one in self._earlier if not one.response_complete), before]
 
     def on_body(self, body: bytes) -> None:
         if self._parts is None:
@@ -246,6 +252,7 @@ class FastLane(HttpToolsProtocol):
         cycle.disconnected = call.disconnected
         if self.cycle is call:  # type: ignore[comparison-overlap]
             self.cycle = cycle
+        self._earlier = [cycle if one is call else one for one in self._earlier]  # type: ignore[comparison-overlap]
         self._start_asgi_task(cycle, self.app)
 
     def on_response_complete(self) -> None:
@@ -279,6 +286,11 @@ class FastLane(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        # uvicorn tells only the last of those that have come, which may have to wait for others.
+        for one in self._earlier:
+            if not one.response_complete:
+                one.disconnected = True
+                one.message_event.set()
         for timer in (self.timeout_keep_alive_task, self._body_timer):
             if timer is not None:
                 timer.cancel()

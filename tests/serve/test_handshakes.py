@@ -35,6 +35,7 @@ CONFIG = (
     + also_waiting("plain", "--seed", "{seed}")
     + also_waiting("slow", "--slow", str(SLOW))
     + also_waiting("leaving", "--exit", "7")
+    + environment("mute", "--mute")
 )
 WAYS = pytest.mark.parametrize("way", ["", "-waiting"])
 
@@ -184,6 +185,24 @@ async def test_a_client_that_wants_no_more_of_its_connection_gets_it_closed(muxs
         answer = await connection.ask("POST", f"/mcp?env=plain{way}", headers, json.dumps(initialize(7)).encode())
         assert answer.json()["id"] == 7
         await connection.closed_by_server()
+
+
+@pytest.mark.parametrize("behind", [0, 1, 3])
+@pytest.mark.fault("L4")
+async def test_a_handshake_whose_connection_is_lost_ends_its_session_whatever_came_behind_it(muxsim, behind):
+    """On that connection: requests that wait for it, and are the last that the server has seen."""
+    async with connect(muxsim.url) as connection:
+        headers = [("Accept", BOTH), *JSON]
+        await connection.send("POST", "/mcp?env=mute", headers, json.dumps(initialize(7)).encode())
+        await eventually(lambda: begun(muxsim), START)
+        for _ in range(behind):
+            await connection.send("GET", "/health")
+        connection.drop()
+        await eventually(lambda: no_session(muxsim), START)
+
+
+async def begun(muxsim):
+    return len(await live_sessions(muxsim)) == 1
 
 
 @WAYS
