@@ -162,6 +162,8 @@ class _Entry:
         kind = next((values[key] for key in _TYPES if values.get(key)), None)
         if kind is not None and str(kind).lower() not in _STARTED_TYPES:
             return "muxsim starts servers that speak over stdin and stdout, and no others"
+        if values.get("source") == "extension" and not values.get("command"):
+            return "it is started by an extension of its editor"
         if kind is None and not values.get("command") and any(values.get(key) for key in _URLS):
             return "it is a remote server, and muxsim starts its own"
         return ""

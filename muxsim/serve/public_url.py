@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -22,7 +23,7 @@ class PublicURL:
 
     url: str = ""
 
-    @property
+    @functools.cached_property
     def prefix(self) -> str:
         """The path that stands before every path of muxsim's."""
         return urlsplit(self.url).path

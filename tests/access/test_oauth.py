@@ -16,6 +16,7 @@ from muxsim.access import OAuthSettings
 from muxsim.errors import ConfigError
 from muxsim.serve.callers import Caller, Scope
 from muxsim.serve.oauth import Keys, KeysUnavailable, OAuth, open_oauth, scopes_of
+from muxsim.serve.public_url import PublicURL
 from transports.http_rules import HTTPRefusal
 
 ISSUER, AUDIENCE = "https://login.example.org", "https://muxsim.example.org"
@@ -289,3 +290,16 @@ def test_clients_are_told_where_tokens_are_given_out():
     oauth = open_oauth(settings(resource="https://muxsim.example.org/base"))
     assert oauth.metadata_url == "https://muxsim.example.org/.well-known/oauth-protected-resource/base"
     assert [route.path for route in oauth.routes] == ["/.well-known/oauth-protected-resource/base"]
+
+
+@pytest.mark.parametrize("audience", [AUDIENCE, "muxsim"])
+def test_behind_a_proxy_clients_are_shown_what_the_proxy_passes_on(audience):
+    public = "https://lab.example.org/lab"
+    oauth = open_oauth(settings(audience=audience), public)
+    # Under the prefix, for the host's own /.well-known need not lead here; which path that is the gateway knows.
+    assert oauth.metadata_url == f"{public}/.well-known/oauth-protected-resource/lab"
+    assert [route.path for route in oauth.routes] == ["/.well-known/oauth-protected-resource/lab"]
+    assert PublicURL(public).route("/lab/.well-known/oauth-protected-resource/lab") == oauth.routes[0].path
+    assert PublicURL(public).route(oauth.routes[0].path) == oauth.routes[0].path
+    named = open_oauth(settings(resource="https://lab.example.org/lab/mcp"), public)
+    assert named.metadata_url == f"{public}/.well-known/oauth-protected-resource/lab/mcp"

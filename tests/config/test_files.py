@@ -762,6 +762,13 @@ def test_any_command_line_gives_a_name_that_fits_into_a_url_or_a_fault(argv):
     assert NAME.fullmatch(said) or said.startswith("the command line: ")
 
 
+@pytest.mark.parametrize("line", ["python server.py --x 'a b'", "npx -y files"])
+def test_a_command_line_in_quotes_is_shown_without_them(line, folder):
+    with pytest.raises(ConfigError) as caught:
+        load_command([line, "more"], folder)
+    assert str(caught.value).endswith(f"is one word to the shell: take its quotes away: {line} more")
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

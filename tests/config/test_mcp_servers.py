@@ -139,6 +139,7 @@ def test_a_server_that_is_switched_off_is_left_out_whatever_is_in_it(off, entry,
         {"httpUrl": "https://example.org/mcp"},
         {"serverUrl": "https://example.org/mcp"},
         {"command": "server", "transport": "sse"},
+        {"source": "extension", "enabled": True, "settings": {}},
     ],
 )
 def test_a_remote_server_is_left_out_with_a_note(entry, folder):
