@@ -4,7 +4,7 @@ import { makeBoard, neighbour, tileAt, TRAP, TREASURE, WALL, withTile } from './
 
 /** @typedef {import('./board.js').Direction} Direction */
 /** @typedef {{position: [number, number], outcome: 'treasure' | 'trap' | null}} Info */
-/** @typedef {{terminated: boolean, truncated: boolean, step: number, info: Info}} Control */
+/** @typedef {{terminated: boolean, truncated: boolean, step: number, info: Info, failed?: string}} Control */
 
 export const DEFAULT_MAX_STEPS = 100; // the farthest treasure of the first 100,000 seeds is 30 steps away
 export const PLAYER = '@';
@@ -20,6 +20,14 @@ export class EpisodeEnded extends Error {
   }
 }
 
+/** The game itself has failed, by no doing of the player's; nothing of it counts any more. */
+export class EpisodeFailed extends Error {
+  constructor() {
+    super('the game has failed: no further step is possible');
+    this.name = 'EpisodeFailed';
+  }
+}
+
 export class Episode {
   /** @type {string[]} */ #rows;
   /** @type {import('./board.js').Cell} */ #player;
@@ -29,6 +37,7 @@ export class Episode {
   #step = 0;
   #maxSteps;
   /** @type {Info['outcome']} */ #outcome = null;
+  /** @type {string | undefined} */ #failed;
 
   /**
    * @param {number} seed an integer from 0 to 2**53 - 1
@@ -63,23 +72,42 @@ export class Episode {
       truncated: this.#outcome === null && this.#step >= this.#maxSteps,
       step: this.#step,
       total_reward: this.#totalReward,
+      ...this.#failure,
     };
+  }
+
+  get #failure() {
+    return this.#failed === undefined ? {} : { failed: this.#failed };
   }
 
   /** What a tool's result tells the trainer, but for the reward. @returns {Control} */
   get control() {
     const { terminated, truncated, step } = this.status;
-    return { terminated, truncated, step, info: this.info };
+    return { terminated, truncated, step, info: this.info, ...this.#failure };
   }
 
   /**
    * One step. Walking against a wall is a step too.
    * @param {Direction} direction
    * @throws {EpisodeEnded}
+   * @throws {EpisodeFailed} and every later step too
    */
   move(direction) {
+    if (this.#failed !== undefined) throw new EpisodeFailed();
     const { terminated, truncated } = this.status;
     if (terminated || truncated) throw new EpisodeEnded();
+    try {
+      this.#take(direction);
+    } catch (error) {
+      // A player's mistake is refused before: what is thrown here is a mistake of the game's.
+      this.#failed = `step ${this.#step}: ${error}`;
+      console.error(error);
+      throw new EpisodeFailed();
+    }
+  }
+
+  /** @param {Direction} direction */
+  #take(direction) {
     this.#step += 1;
     this.#reward = 0;
     this.#enter(neighbour(this.#player, direction), direction);

@@ -3,7 +3,7 @@
 import { McpServer } from '@modelcontextprotocol/server';
 import { z } from 'zod';
 
-import { EpisodeEnded, PLAYER } from './episode.js';
+import { EpisodeEnded, EpisodeFailed, PLAYER } from './episode.js';
 import { TRAP, TREASURE, WALL } from './board.js';
 
 /** @typedef {import('./episode.js').Episode} Episode */
@@ -53,7 +53,7 @@ function addTools(server, episode) {
     try {
       episode.move(direction);
     } catch (error) {
-      if (!(error instanceof EpisodeEnded)) throw error;
+      if (!(error instanceof EpisodeEnded || error instanceof EpisodeFailed)) throw error;
       return { ...answer(episode, context, error.message, FAILED), isError: true };
     }
     return answer(episode, context, episode.observation, episode.reward.reward);

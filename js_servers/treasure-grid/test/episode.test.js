@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { makeBoard } from '../src/board.js';
-import { Episode, EpisodeEnded } from '../src/episode.js';
+import { Episode, EpisodeEnded, EpisodeFailed } from '../src/episode.js';
 import { BadOption, readOptions } from '../src/options.js';
 import { wayTo } from './walk.js';
 
@@ -123,6 +123,18 @@ test('a move after the end is refused and changes nothing', () => {
   const before = state();
   assert.throws(() => episode.move('up'), EpisodeEnded);
   assert.deepEqual(state(), before);
+});
+
+test('a game that fails says so, and takes no step any more', (context) => {
+  context.mock.method(console, 'error', () => {});
+  const episode = new Episode(0);
+  const away = /** @type {any} */ ('sideways');
+  assert.throws(() => episode.move(away), EpisodeFailed);
+  assert.match(/** @type {any} */ (episode.status).failed, /^step 1: TypeError: /);
+  assert.equal(episode.control.failed, /** @type {any} */ (episode.status).failed);
+  const before = episode.observation;
+  assert.throws(() => episode.move('up'), EpisodeFailed);
+  assert.equal(episode.observation, before);
 });
 
 test('the initial state stays what it was', () => {
