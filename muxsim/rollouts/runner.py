@@ -30,7 +30,7 @@ from muxsim.rollouts.environment import (
     ToolResult,
 )
 from muxsim.rollouts.outlook import Outlook
-from muxsim.rollouts.playback import current_episode
+from muxsim.rollouts.playback import PlayedEpisode, current_episode
 from muxsim.rollouts.policy.checked import checked_policy, checked_reply
 from muxsim.rollouts.policy.messages import tool_messages
 from muxsim.rollouts.policy.protocol import Policy, PolicyError, RateLimited, Reply, TokenLimit
@@ -240,7 +240,8 @@ class _Player:
     async def play(self) -> None:
         """Play to the end; every way out leaves a complete trajectory."""
         began = time.perf_counter()
-        token = current_episode.set(self.episode.index)
+        played = PlayedEpisode(self.episode.index, self.episode.id)
+        token = current_episode.set(played)
         try:
             with self._late:
                 await self._play()
@@ -255,7 +256,15 @@ class _Player:
             current_episode.reset(token)
             self.trajectory.seconds = time.perf_counter() - began - self.trajectory.times.queue
             self._answer_open_calls()
+            self._tell_over(played)
             self.watchers.ended(self.trajectory)
+
+    def _tell_over(self, played: PlayedEpisode) -> None:
+        try:
+            played.over(self.trajectory.valid)
+        except PolicyError as error:
+            self.trajectory.total_reward = None
+            self._end(_Ended(EndReason.POLICY_ERROR, str(error)))
 
     async def _play(self) -> None:
         async with self._environment() as environment:

@@ -6,6 +6,7 @@ import trio
 from muxsim.rollouts.playback import (
     PlaybackError,
     PlaybackPolicy,
+    PlayedEpisode,
     RecordingPolicy,
     current_episode,
     playback_file,
@@ -40,9 +41,10 @@ class Counting:
         return Reply(call("move", f"call_{so_far}", step=so_far, seed=seed))
 
 
-async def play(policy, index, *, seed=0, start=(USER,), most=10):
+async def play(policy, index, *, seed=0, start=(USER,), most=10, id=None, valid=True):
     """The replies of one episode, played as a runner does."""
-    token = current_episode.set(index)
+    episode = PlayedEpisode(index, id or f"row-{index}")
+    token = current_episode.set(episode)
     try:
         conversation, replies = list(start), []
         while len(replies) < most:
@@ -56,6 +58,7 @@ async def play(policy, index, *, seed=0, start=(USER,), most=10):
         return replies
     finally:
         current_episode.reset(token)
+        episode.over(valid)
 
 
 async def play_all(policy, seeds, **options):
@@ -126,23 +129,55 @@ async def test_lines_with_only_the_newest_reply_are_played_back(tmp_path):
     assert await play(PlaybackPolicy(path), 0, most=3) == [call("same")] * 3
 
 
-async def test_an_episode_whose_replies_are_used_up_makes_no_further_call(tmp_path):
+async def test_an_episode_whose_replies_are_used_up_is_an_error_and_no_end_of_its_own(tmp_path):
     path = written(tmp_path / "recording.jsonl", {"env_index": 0, "step": 0, "messages": [USER, call("move")]})
-    replies = await play(PlaybackPolicy(path), 0)
-    assert replies == [call("move"), {"role": "assistant", "content": "The recording ends here."}]
+    with pytest.raises(PolicyError, match="has no more than 1 replies of episode row-0: remove the file"):
+        await play(PlaybackPolicy(path), 0)
 
 
 async def test_an_episode_that_is_not_on_record_is_an_error(tmp_path):
     path = written(tmp_path / "recording.jsonl", {"env_index": 0, "step": 0, "messages": [USER, call("move")]})
-    with pytest.raises(PolicyError, match="has no episode 1: remove the file"):
+    with pytest.raises(PolicyError, match="does not have episode row-1: remove the file"):
         await play(PlaybackPolicy(path), 1)
+
+
+async def test_an_episode_is_found_by_its_name_wherever_it_stands_in_the_run(tmp_path):
+    path = tmp_path / "recording.jsonl"
+    recorder = RecordingPolicy(Counting(last=1), path)
+    recorded = {id: await play(recorder, at, id=id, seed=at) for at, id in enumerate("abc")}
+    player = PlaybackPolicy(path)
+    assert {id: await play(player, 9 - at, id=id, seed=at) for at, id in enumerate("abc")} == recorded
+    with pytest.raises(PolicyError, match="does not have episode d"):
+        await play(player, 0, id="d")
+
+
+async def test_replies_to_another_prompt_or_seed_are_not_played(tmp_path):
+    path = tmp_path / "recording.jsonl"
+    await play(RecordingPolicy(Counting(), path), 0, seed=3)
+    player = PlaybackPolicy(path)
+    with pytest.raises(PolicyError, match="with the seed 3, and it is played with 4"):
+        await play(player, 0, seed=4)
+    with pytest.raises(PolicyError, match='another prompt, message 0 was "Go." and is "Stop."'):
+        await play(player, 0, seed=3, start=({"role": "user", "content": "Stop."},))
+    with pytest.raises(PolicyError, match="another prompt"):
+        await play(player, 0, seed=3, start=({"role": "system", "content": "Be good."}, USER))
+
+
+async def test_an_episode_that_failed_is_not_on_the_tape(tmp_path):
+    path = tmp_path / "recording.jsonl"
+    recorder = RecordingPolicy(Counting(last=1), path)
+    await play(recorder, 0, valid=False)
+    await play(recorder, 1)
+    with pytest.raises(PolicyError, match="does not have episode row-0"):
+        await play(PlaybackPolicy(path), 0)
+    assert len(await play(PlaybackPolicy(path), 1)) == 2
 
 
 async def test_an_episode_that_was_played_again_is_the_one_played_back(tmp_path):
     path = tmp_path / "recording.jsonl"
     await play(RecordingPolicy(Counting(last=3), path), 0, seed=1)
-    again = await play(RecordingPolicy(Counting(last=1), path), 0, seed=2)
-    assert await play(PlaybackPolicy(path), 0) == again
+    again = await play(RecordingPolicy(Counting(last=1), path), 0, seed=1)
+    assert await play(PlaybackPolicy(path), 0, seed=1) == again
 
 
 async def test_examples_in_the_prompt_are_no_replies(tmp_path):
