@@ -30,7 +30,8 @@ from muxsim.rollouts.playback import playback_file, with_playback
 from muxsim.rollouts.policy import imported
 from muxsim.rollouts.policy.names import policy_from_spec
 from muxsim.rollouts.policy.protocol import Policy, PolicyError
-from muxsim.rollouts.pool import open_pool
+from muxsim.rollouts.pool import LocalPool, open_pool
+from muxsim.rollouts.provenance import parts_of
 from muxsim.rollouts.remote import Wire, connect
 from muxsim.rollouts.run_folder import RunConfig, RunFolder, RunWriter
 from muxsim.rollouts.runner import RolloutOptions, episodes
@@ -126,7 +127,7 @@ async def _run(plan: RolloutPlan) -> Metrics:
         with RunFolder.resume(plan.output, config) if plan.resume else RunFolder.create(plan.output, config) as writer:
             planned = len(dataset.episodes(plan.rollouts_per_row))
             stopped: str | None = None
-            with Progress(planned - len(writer.done), policy=policy) as progress:
+            with Progress(max(0, planned - len(writer.done)), policy=policy) as progress:
                 logs.writer = writer
                 try:
                     await _play(plan, pool, dataset, policy, [writer, logs, progress])
@@ -255,18 +256,35 @@ def _run_config(plan: RolloutPlan, pool: EnvironmentPool, dataset: Dataset) -> R
         environments=tuple(sorted({row.env for row in dataset.rows})),
         policy=plan.chosen.describe_policy(),
         dataset="" if plan.dataset is None else str(plan.dataset),
-        dataset_sha256=dataset.sha256,
+        dataset_sha256=_identity(plan, dataset),
         rollouts_per_row=plan.rollouts_per_row,
         config="" if plan.config is None else str(plan.config),
         config_sha256=_hash(plan.config),
         url=plan.url or "",
+        parts=_parts(pool, dataset),
         options=options,
         notes={
+            "rollouts": len(dataset),
             "max_concurrent": concurrent,
             "transport": plan.wire if plan.url else "local",
             "success_reward": plan.success_reward,
         },
     )
+
+
+def _identity(plan: RolloutPlan, dataset: Dataset) -> str:
+    """The hash of the rows; of generated ones that of the first of each environment, from which the others follow."""
+    if plan.dataset is not None:
+        return dataset.sha256
+    firsts = {row.env: row for row in reversed(dataset.rows)}
+    return Dataset(tuple(firsts[env] for env in sorted(firsts))).sha256
+
+
+def _parts(pool: EnvironmentPool, dataset: Dataset) -> dict[str, dict[str, str]]:
+    """What the environments consist of, where they are on this machine."""
+    if not isinstance(pool, LocalPool):
+        return {}
+    return {env: parts_of(pool.config.environments[env]) for env in sorted({row.env for row in dataset.rows})}
 
 
 def _arguments(given: Sequence[str], option: str) -> dict[str, Any]:

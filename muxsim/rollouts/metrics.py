@@ -105,6 +105,10 @@ class MetricsBuilder:
         if span is not None:
             self._spans.append(span)
 
+    def spend(self, usage: Usage) -> None:
+        """Count tokens that no episode of these has to show for: those of a try that was played again."""
+        self._usage.add(usage)
+
     def metrics(self) -> Metrics:
         """The numbers so far."""
         seconds = _covered(self._spans)

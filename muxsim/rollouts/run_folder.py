@@ -54,9 +54,10 @@ class RunError(MuxsimError):
 class RunConfig(msgspec.Struct, kw_only=True, frozen=True):
     """What was run: the content of ``config.json``.
 
-    ``options`` are the settings that shape episodes (``max_steps``, timeouts), ``policy`` describes the policy
-    (``kind``, ``model``, ``temperature``). What does not change an episode belongs into ``notes``, which may differ
-    when a run is resumed, as may the times, the version, and the paths of files whose content is the same.
+    ``parts`` are what each environment consists of (`muxsim.rollouts.provenance`), ``options`` the settings that shape
+    episodes (``max_steps``, timeouts), ``policy`` describes the policy (``kind``, ``model``, ``temperature``). What
+    does not change an episode belongs into ``notes``, which may differ when a run is resumed, as may the times, the
+    version, and the paths of files whose content is the same.
     """
 
     environments: tuple[str, ...]
@@ -67,6 +68,7 @@ class RunConfig(msgspec.Struct, kw_only=True, frozen=True):
     config: str = ""
     config_sha256: str = ""
     url: str = ""
+    parts: dict[str, dict[str, str]] = {}
     options: dict[str, Any] = {}
     notes: dict[str, Any] = {}
     muxsim: str = msgspec.field(default_factory=partial(version, "mcp-muxsim"))
@@ -82,14 +84,17 @@ class RunConfig(msgspec.Struct, kw_only=True, frozen=True):
         """Where another run differs in what its episodes are, a line for each: ``options.max_steps was 50, is 100``."""
         ours, theirs = _comparable(self), _comparable(other)
         names = sorted(ours.keys() | theirs.keys())
-        return [
+        changed = [
             f"{name} was {_shown(ours.get(name))}, is {_shown(theirs.get(name))}"
             for name in names
             if ours.get(name) != theirs.get(name)
         ]
+        known = sorted(self.parts.keys() & other.parts.keys())
+        return changed + [change for env in known for change in _moved(env, self.parts[env], other.parts[env])]
 
 
-_MAY_DIFFER: Final = frozenset({"notes", "muxsim", "started_at", "dataset", "config"})
+# Of `parts` only what both know is compared: a run on a remote muxsim, or of an older one, knows none.
+_MAY_DIFFER: Final = frozenset({"notes", "muxsim", "started_at", "dataset", "config", "parts"})
 
 
 class RunFolder:
@@ -149,7 +154,16 @@ class RunFolder:
 
     def metrics(self) -> Metrics:
         """What the run comes to, counted from its rows; ``complete`` is False while it runs, or if it was killed."""
-        metrics = MetricsBuilder(self.trajectories(), success_reward=self.config.success_reward).metrics()
+        builder = MetricsBuilder(success_reward=self.config.success_reward)
+        failed = set()
+        for trajectory in self.trajectories():
+            builder.add(trajectory)
+            if not trajectory.valid:
+                failed.add((trajectory.id, trajectory.started_at))
+        for failure in self.failures():
+            if (failure.id, failure.started_at) not in failed:
+                builder.spend(failure.usage)
+        metrics = builder.metrics()
         try:
             written = msgspec.json.decode((self.path / _METRICS).read_bytes(), type=Metrics)
         except (OSError, msgspec.DecodeError):
@@ -187,7 +201,7 @@ class RunWriter:
         self._done: set[str] = set()
         lock = _locked(folder.path)
         try:
-            _repair(folder.path / _FAILURES, keep=lambda _: True)
+            _repair(folder.path / _FAILURES, keep=self._count_failure)
             _repair(folder.path / _ROLLOUTS, keep=self._is_done)
             (folder.path / _METRICS).unlink(missing_ok=True)
             self._rollouts = _RowFile(folder.path / _ROLLOUTS, fsync=fsync)
@@ -247,7 +261,7 @@ class RunWriter:
         return with_references(value, reference)
 
     def finish(self, planned: int | None = None, *, problem: str | None = None) -> Metrics:
-        """Write ``metrics.json``. ``planned`` is how many episodes there should be on record now.
+        """Write ``metrics.json``. ``planned`` is how many episodes there should be on record now, at least.
 
         ``problem`` is why the run was given up, if it was.
         """
@@ -257,7 +271,7 @@ class RunWriter:
             metrics.problem = f"no episode is valid: {self._last_error}"
         # An episode that was cut off has its row, but says nothing: the run was interrupted.
         cut_off = EndReason.CANCELLED.value in metrics.end_reasons
-        metrics.complete = self.lost == 0 and planned in (None, metrics.episodes) and not cut_off
+        metrics.complete = self.lost == 0 and (planned or 0) <= metrics.episodes and not cut_off
         try:
             write_whole(self.folder.path / _METRICS, msgspec.json.format(msgspec.json.encode(metrics)))
         except OSError as error:
@@ -285,6 +299,11 @@ class RunWriter:
         self.append(trajectory)
         if trajectory.stderr:
             self.write_stderr(trajectory.session or trajectory.id, trajectory.stderr)
+
+    def _count_failure(self, trajectory: Trajectory) -> bool:
+        """What was asked of a model in vain was paid for."""
+        self._metrics.spend(trajectory.usage)
+        return True
 
     def _is_done(self, trajectory: Trajectory) -> bool:
         if trajectory.valid:
@@ -403,6 +422,19 @@ def _comparable(config: RunConfig) -> dict[str, Any]:
         elif name not in _MAY_DIFFER:
             flat[name] = value
     return flat
+
+
+def _moved(env: str, before: dict[str, str], now: dict[str, str]) -> Iterator[str]:
+    """What is another than it was of an environment."""
+    for part in sorted(before.keys() | now.keys()):
+        if before.get(part) == now.get(part):
+            continue
+        if part not in now:
+            yield f"{env}: {part} is not there any more"
+        elif part.startswith("package "):
+            yield f"{env}: {part} was {before.get(part, 'not there')}, is {now[part]}"
+        else:
+            yield f"{env}: {part} {'has changed' if part in before else 'is new'}"
 
 
 def _shown(value: Any) -> str:

@@ -204,6 +204,21 @@ def folder(tmp_path):
     return tmp_path
 
 
+def test_more_rollouts_than_before_extend_a_run_and_another_environment_does_not(tmp_path):
+    script = tmp_path / "game.py"
+    script.write_text((ROOT / "tests" / "servers" / "hidden_dice.py").read_text())
+    config(tmp_path, game=script)
+    options = ("muxsim.toml", "--max-steps", "1", "--output", "run")
+    assert rollout(tmp_path, *options, "--rollouts", "1").status == 0
+    assert rollout(tmp_path, *options, "--rollouts", "2", "--resume").status == 0
+    assert played(tmp_path / "run").keys() == {"game-0", "game-1"}
+    assert rollout(tmp_path, *options, "--rollouts", "1", "--resume").status == 0
+    with script.open("a") as file:
+        file.write("# another\n")
+    again = rollout(tmp_path, *options, "--rollouts", "2", "--resume")
+    assert (again.status, "game: game.py has changed" in again.stderr) == (2, True)
+
+
 def test_a_run_is_resumed_with_what_is_missing(folder):
     options = ("muxsim.toml", "--rollouts", "4", "--max-steps", "6", "--output", "run")
     assert rollout(folder, *options).status == 0

@@ -307,3 +307,38 @@ def test_stderr_that_cannot_be_written_is_a_problem_and_not_an_error(tmp_path):
         writer.ended(failure("b"))
         assert "stderr of session session-b could not be written" in writer.problem
         assert writer.finish(planned=1).lost == 0
+
+
+def test_an_environment_that_has_changed_is_another_run_and_says_what_has(tmp_path):
+    before = {"script.py": "1", "maze.py": "1", "old.py": "1", "package gymnasium": "1.1"}
+    now = {"script.py": "1", "maze.py": "2", "new.py": "1", "package gymnasium": "1.2"}
+    RunFolder.create(tmp_path, config(parts={"lake": before})).close()
+    with pytest.raises(RunError) as caught:
+        RunFolder.resume(tmp_path, config(parts={"lake": now}))
+    for words in (
+        "lake: maze.py has changed",
+        "lake: new.py is new",
+        "lake: old.py is not there any more",
+        "lake: package gymnasium was 1.1, is 1.2",
+    ):
+        assert words in str(caught.value)
+    RunFolder.resume(tmp_path, config()).close()
+
+
+def test_tokens_of_tries_that_were_played_again_are_counted(tmp_path):
+    with RunFolder.create(tmp_path, config()) as writer:
+        writer.append(trajectory("a"))
+        writer.append(failure("b"))
+        assert writer.finish(2).usage.total_tokens == 30
+    assert RunFolder(tmp_path).metrics().usage.total_tokens == 30
+    with RunFolder.resume(tmp_path, config()) as writer:
+        writer.append(trajectory("b"))
+        assert writer.finish(2).usage.total_tokens == 45
+    assert RunFolder(tmp_path).metrics().usage.total_tokens == 45
+
+
+def test_a_run_with_more_episodes_than_were_asked_for_is_complete(tmp_path):
+    with RunFolder.create(tmp_path, config()) as writer:
+        writer.append(trajectory("a"))
+        writer.append(trajectory("b"))
+        assert writer.finish(1).complete
