@@ -14,6 +14,7 @@ from rich.table import Table
 
 from muxsim.cli.notes import tell_notes
 from muxsim.config import find_config, load
+from muxsim.errors import ConfigError, UnknownEnvironment
 from muxsim.rollouts.check import Finding, check
 from muxsim.rollouts.policy.random import RandomPolicy
 
@@ -22,9 +23,14 @@ _MARKS: Final = {True: "[green]yes[/green]", False: "[red]no[/red]", None: "[dim
 
 def run(env: str, config: Path | None, steps: int, as_json: bool) -> bool:
     """Check and print; whether nothing is amiss. Raises `MuxsimError` if there is no such environment."""
-    loaded = load(find_config(Path.cwd()) if config is None else config)
+    loaded = load(_own_config() if config is None else config)
     tell_notes(loaded)
-    name = loaded.environment(env).name
+    try:
+        name = loaded.environment(env).name
+    except UnknownEnvironment as error:
+        if config is not None:
+            raise
+        raise UnknownEnvironment(f"{error}; another config is named with --config") from None
     findings = trio.run(check, loaded, name, RandomPolicy(), steps)
     fit = all(finding.ok is not False for finding in findings)
     if as_json:
@@ -33,6 +39,13 @@ def run(env: str, config: Path | None, steps: int, as_json: bool) -> bool:
     else:
         _print(name, findings, fit)
     return fit
+
+
+def _own_config() -> Path:
+    try:
+        return find_config(Path.cwd())
+    except ConfigError:
+        raise ConfigError(f"there is no muxsim.toml in {Path.cwd()}: name a config with --config") from None
 
 
 def _print(name: str, findings: list[Finding], fit: bool) -> None:

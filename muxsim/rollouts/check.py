@@ -14,6 +14,7 @@ import msgspec
 from muxsim.config import Config
 from muxsim.errors import MuxsimError
 from muxsim.events import SessionEvent, What
+from muxsim.rollouts.differences import first_difference
 from muxsim.rollouts.environment import Environment, ToolResult
 from muxsim.rollouts.policy.protocol import Policy
 from muxsim.rollouts.pool import LocalPool, open_pool
@@ -22,6 +23,8 @@ from muxsim.supervise.guardian import families
 DEFAULT_STEPS: Final = 10
 _SEEDS: Final = (0, 1, 2, 3)
 _CALL_TIMEOUT: Final = 60.0
+# Characters of what a failed call said.
+_SAID: Final = 120
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -39,13 +42,24 @@ Action = tuple[str, dict[str, Any]]
 class Play:
     """What an environment said to a list of actions: its start, then each result, as JSON that compares."""
 
+    seed: int
     initial_state: Any
     tools: list[dict[str, Any]]
     results: list[Any]
+    actions: list[Action]
 
     def seen(self) -> Any:
         """Everything that a seed decides."""
-        return (self.initial_state, self.results)
+        return [_without_seed(self.initial_state), self.results]
+
+    @property
+    def failed(self) -> list[int]:
+        """The steps whose calls were answered with an error."""
+        return [index for index, result in enumerate(self.results) if result["is_error"]]
+
+
+class _Died(Exception):
+    """An environment did not play on; the message says where, and with what words."""
 
 
 @dataclass
@@ -82,27 +96,37 @@ class Checker:
         self._pool: LocalPool
 
     async def run(self) -> list[Finding]:
-        """Every finding, in the order of the table. An environment that does not start has only that one."""
+        """Every finding, in the order of the table; an environment that does not start, or play, has only those."""
         async with open_pool(self._config, on_event=self._diary.listen) as pool:
             self._pool = pool
             try:
                 again = await self._solo_plays()
             except MuxsimError as error:
                 return [Finding("starts", False, str(error))]
+            except _Died as died:
+                return [self._starts(), Finding("plays", False, str(died)), *self._of_processes()]
             findings = [
-                Finding("starts", True, f"and answers in {statistics.median(self._diary.starts):.2f} s"),
+                self._starts(),
+                Finding("plays", True, f"{self._steps} actions at most, on the seeds {_listed(_SEEDS)}"),
+                self._no_call_failed(again),
                 self._tools(again),
                 self._control_plane(),
                 self._same_seed(again),
                 self._different_seeds(),
                 await self._guarded("interleaved sessions are independent", self._interleaved),
             ]
-        return [*findings, self._exits_on_eof(), self._stdout_is_clean(), self._measured_memory()]
+        return [*findings, *self._of_processes(), self._measured_memory()]
+
+    def _starts(self) -> Finding:
+        return Finding("starts", True, f"and answers in {statistics.median(self._diary.starts):.2f} s")
+
+    def _of_processes(self) -> list[Finding]:
+        return [self._exits_on_eof(), self._stdout_is_clean()]
 
     async def _guarded(self, name: str, check: Callable[[], Awaitable[Finding]]) -> Finding:
         try:
             return await check()
-        except MuxsimError as error:
+        except (MuxsimError, _Died) as error:
             return Finding(name, False, str(error))
 
     async def _solo_plays(self) -> Play:
@@ -124,15 +148,35 @@ class Checker:
             await environment.close()
 
     async def _step(self, environment: Environment, play: Play) -> bool:
-        """One more action of the same sequence for the same seed; False when the episode is over."""
+        """One more action of the same sequence, whatever the seed; False when the episode is over."""
         turns = [{"role": "assistant", "content": ""}] * len(play.results)
-        reply = await self._policy.next_message(turns, play.tools, environment.seed)
+        # The same actions for all seeds: else nobody could tell whether it is the seed that makes a difference.
+        reply = await self._policy.next_message(turns, play.tools, _SEEDS[0])
         for tool, arguments in _actions(reply.message):
-            result = await environment.call(tool, arguments, timeout=_CALL_TIMEOUT)
+            try:
+                result = await environment.call(tool, arguments, timeout=_CALL_TIMEOUT)
+            except MuxsimError as error:
+                raise _Died(_last_words(play, tool, error)) from None
+            play.actions.append((tool, arguments))
             play.results.append(_comparable(result))
             if result.control is not None and (result.control.terminated or result.control.truncated):
                 return False
         return bool(reply.message.get("tool_calls"))
+
+    def _no_call_failed(self, again: Play) -> Finding:
+        name, plays = "no tool call failed", [*self._solo.values(), again]
+        failed = [(play, index) for play in plays for index in play.failed]
+        calls = sum(len(play.results) for play in plays)
+        if not failed:
+            return Finding(name, True, f"of {calls}")
+        play, index = failed[0]
+        said = next((block["text"] for block in play.results[index]["content"] if block.get("type") == "text"), "")
+        return Finding(
+            name,
+            False,
+            f"{len(failed)} of {calls}, the first at step {index} of seed {play.seed}: "
+            f"{play.actions[index][0]} {_short(play.actions[index][1])} says {said.strip()[:_SAID]!r}",
+        )
 
     def _tools(self, again: Play) -> Finding:
         plays = [*self._solo.values(), again]
@@ -161,22 +205,30 @@ class Checker:
         name = "same seed, same episode"
         first = self._solo[_SEEDS[0]]
         if first.initial_state != again.initial_state:
-            return Finding(name, False, "the initial state differs")
+            difference = first_difference(first.initial_state, again.initial_state)
+            return Finding(name, False, f"the initial state differs {difference}")
         for index, (one, other) in enumerate(zip(first.results, again.results, strict=False)):
-            if one != other:
-                return Finding(name, False, f"step {index} differs: {_short(one)} and {_short(other)}")
+            if (difference := first_difference(one, other)) is not None:
+                return Finding(name, False, f"step {index} of seed {first.seed} differs {difference}")
         if len(first.results) != len(again.results):
             return Finding(name, False, f"it ended after {len(first.results)} steps, then after {len(again.results)}")
         return Finding(name, True, f"over {len(first.results)} steps")
 
     def _different_seeds(self) -> Finding:
         name = "different seeds differ"
-        # Actions come from the seed too, so only the starts can be compared as they are.
+        first, *others = self._solo.values()
         starts = {msgspec.json.encode(_without_seed(play.initial_state)) for play in self._solo.values()}
         if len(starts) > 1:
             return Finding(name, True, f"{len(starts)} starts for {len(_SEEDS)} seeds")
+        for other in others:
+            difference = first_difference(first.results, other.results)
+            if difference is not None:
+                where = f"seeds {first.seed} and {other.seed} start alike, and with the same actions differ"
+                return Finding(name, True, f"{where} {difference}")
         return Finding(
-            name, None, f"seeds {', '.join(map(str, _SEEDS))} all start alike; a fixed start is fine if meant"
+            name,
+            None,
+            f"seeds {_listed(_SEEDS)} start alike and go alike with the same actions; fine if that is meant",
         )
 
     async def _interleaved(self) -> Finding:
@@ -195,8 +247,9 @@ class Checker:
                         more = len(plays[index].results) < self._steps
                         going[index] = more and await self._step(environment, plays[index])
         for seed, play in zip(seeds, plays, strict=True):
-            if play.seen() != self._solo[seed].seen():
-                return Finding(name, False, f"seed {seed} plays differently beside another session")
+            difference = first_difference(self._solo[seed].seen(), play.seen())
+            if difference is not None:
+                return Finding(name, False, f"seed {seed} plays differently beside another session, {difference}")
         return Finding(name, True, "two at a time play as each does alone")
 
     def _exits_on_eof(self) -> Finding:
@@ -218,7 +271,17 @@ class Checker:
 
 def _begun(environment: Environment) -> Play:
     tools = [tool.for_chat() for tool in environment.opened.tools]
-    return Play(environment.opened.initial_state, tools, [])
+    return Play(environment.seed, environment.opened.initial_state, tools, [], [])
+
+
+def _last_words(play: Play, tool: str, error: MuxsimError) -> str:
+    said = [line for line in getattr(error, "stderr", ()) if line.strip()]
+    last = f"; its last line on stderr: {said[-1].strip()}" if said else ""
+    return f"died at step {len(play.results)} of seed {play.seed}, in {tool}: {error}{last}"
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 def _actions(message: dict[str, Any]) -> Sequence[Action]:

@@ -7,12 +7,16 @@ import json
 import pytest
 from cli.terminal import muxsim
 
+from muxsim.rollouts.differences import first_difference
+
 from .runs import EXAMPLES, config, dice
 
 pytestmark = pytest.mark.children
 
 NAMES = [
     "starts",
+    "plays",
+    "no tool call failed",
     "tools are stable",
     "control plane",
     "same seed, same episode",
@@ -43,7 +47,7 @@ def test_a_hidden_random_number_is_found(tmp_path):
     found = findings(finished)
     assert (finished.status, json.loads(finished.stdout)["fit"]) == (1, False)
     assert found["same seed, same episode"][0] is False
-    assert found["same seed, same episode"][1].startswith("step 0 differs: ")
+    assert found["same seed, same episode"][1].startswith("step 0 of seed 0 differs at content[0].text: ")
     assert found["control plane"][0] is True
 
 
@@ -62,3 +66,92 @@ def test_a_name_that_the_config_lacks_is_an_error_of_one_line(tmp_path):
     finished = muxsim(tmp_path, "check", "treasure", "--config", str(EXAMPLES))
     assert (finished.status, finished.stdout) == (2, "")
     assert finished.complaint.startswith('muxsim: no environment is called "treasure"')
+
+
+def test_without_a_config_or_with_another_the_advice_is_the_option_that_names_one(tmp_path):
+    finished = muxsim(tmp_path, "check", "lake")
+    assert (finished.status, "name a config with --config" in finished.complaint) == (2, True)
+    dice(tmp_path)
+    finished = muxsim(tmp_path, "check", "lake")
+    assert (finished.status, "another config is named with --config" in finished.complaint) == (2, True)
+
+
+DIES = """
+import gymnasium
+from gymnasium import spaces
+from muxsim.mcpgym import GymServer
+
+class Dies(gymnasium.Env):
+    action_space, observation_space = spaces.Discrete(2), spaces.Discrete(9)
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return 0, {}
+    def step(self, action):
+        self.steps += 1
+        if self.steps == 4:
+            raise ConnectionError("the simulator is gone")
+        return self.steps, 0.0, False, False, {}
+
+GymServer("dies", lambda seed: Dies()).run()
+"""
+
+FAILS = """
+import json, sys
+calls = 0
+for line in sys.stdin:
+    message = json.loads(line)
+    if "id" not in message:
+        continue
+    result, error = {}, None
+    if message["method"] == "initialize":
+        result = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "x", "version": "1"}}
+    elif message["method"] == "tools/list":
+        result = {"tools": [{"name": "go", "inputSchema": {"type": "object"}}]}
+    elif message["method"] == "tools/call":
+        calls += 1
+        result = {"content": [{"type": "text", "text": f"call {calls}"}], "isError": calls > 1}
+    else:
+        error = {"code": -32601, "message": "no such method"}
+    answer = {"error": error} if error else {"result": result}
+    print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **answer}), flush=True)
+"""
+
+
+def test_an_environment_that_starts_and_does_not_play_dies_where_it_does(tmp_path):
+    (tmp_path / "dies.py").write_text(DIES)
+    finished = muxsim(tmp_path, "check", "dies", "--config", str(config(tmp_path, dies=tmp_path / "dies.py")), "--json")
+    found = findings(finished)
+    assert (finished.status, found["starts"][0], found["plays"][0]) == (1, True, False)
+    assert found["plays"][1].startswith("died at step 3 of seed 0, in step: the environment failed in step 4")
+    assert found["plays"][1].endswith("ConnectionError: the simulator is gone")
+    assert "interleaved sessions are independent" not in found
+
+
+def test_calls_that_failed_are_counted_and_the_first_is_shown(tmp_path):
+    (tmp_path / "fails.py").write_text(FAILS)
+    file = config(tmp_path, fails=tmp_path / "fails.py")
+    finished = muxsim(tmp_path, "check", "fails", "--config", str(file), "--json", "--steps", "2")
+    found = findings(finished)
+    assert (finished.status, found["plays"][0], found["no tool call failed"][0]) == (1, True, False)
+    assert found["no tool call failed"][1] == "5 of 10, the first at step 1 of seed 0: go {} says 'call 2'"
+    assert found["different seeds differ"] == (
+        None,
+        "seeds 0, 1, 2, 3 start alike and go alike with the same actions; fine if that is meant",
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        ({"a": [1, 2]}, {"a": [1, 2]}, None),
+        ({"a": [1, 2]}, {"a": [1, 3]}, "at a[1]: 2 and 3"),
+        ({"a": 1}, {}, "at a: 1 and nothing"),
+        ([1], [1, None], "at [1]: nothing and null"),
+        (1, 1.5, "1 and 1.5"),
+        (True, 1, "true and 1"),
+        ("x" * 50 + "1" + "y" * 50, "x" * 50 + "2" + "y" * 50, f"…{'x' * 30}1{'y' * 29}… and …{'x' * 30}2{'y' * 29}…"),
+    ],
+)
+def test_a_difference_is_shown_with_its_surroundings(one, other, said):
+    assert first_difference(one, other) == said

@@ -157,7 +157,7 @@ async def test_replies_to_another_prompt_or_seed_are_not_played(tmp_path):
     player = PlaybackPolicy(path)
     with pytest.raises(PolicyError, match="with the seed 3, and it is played with 4"):
         await play(player, 0, seed=4)
-    with pytest.raises(PolicyError, match='another prompt, message 0 was "Go." and is "Stop."'):
+    with pytest.raises(PolicyError, match=r'another prompt, message 0 was "Go\." and is "Stop\."'):
         await play(player, 0, seed=3, start=({"role": "user", "content": "Stop."},))
     with pytest.raises(PolicyError, match="another prompt"):
         await play(player, 0, seed=3, start=({"role": "system", "content": "Be good."}, USER))
