@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, Final
+
+# Failures of listeners that the log shows.
+_MOST_COMPLAINTS: Final = 10
+
+_log = logging.getLogger(__name__)
 
 
 class What(Enum):
@@ -40,10 +46,14 @@ Listener = Callable[[SessionEvent], None]
 
 
 class Events:
-    """Hands each event to every listener, at once and in order. Listeners must neither block nor raise."""
+    """Hands each event to every listener, at once and in order. Listeners must not block.
+
+    One that raises is missed by nobody: neither the session that it is told of nor the other listeners notice.
+    """
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
+        self._failures = 0
 
     def subscribe(self, listener: Listener) -> None:
         """Call ``listener`` with every event from now on."""
@@ -52,4 +62,9 @@ class Events:
     def emit(self, event: SessionEvent) -> None:
         """Tell every listener."""
         for listener in self._listeners:
-            listener(event)
+            try:
+                listener(event)
+            except Exception:  # it may be the user's own, and is told of every event
+                self._failures += 1
+                if self._failures <= _MOST_COMPLAINTS:
+                    _log.exception("a listener failed at %s of session %s", event.what.value, event.session[:8])
