@@ -1,4 +1,4 @@
-"""What a run has learned of its environments: that one never starts is known after a few tries, not after all."""
+"""What a run has learned: that an environment never starts, or a policy is broken, is known before all have tried."""
 
 from __future__ import annotations
 
@@ -10,14 +10,29 @@ import anyio
 _HOPELESS_AFTER = 3
 
 
+# Episodes in which a policy raised or returned what is no reply, while it has not given a single one.
+_BROKEN_AFTER = 10
+
+
 class Outlook:
-    """Which environments are worth another start."""
+    """Which environments are worth another start, and whether the policy is worth another question."""
 
     def __init__(self) -> None:
+        self._replied = False
+        self._broken = 0
         self._failed: Counter[str] = Counter()
         self._started: set[str] = set()
         self._words: dict[str, str] = {}
         self._given_up: defaultdict[str, anyio.Event] = defaultdict(anyio.Event)
+
+    def replied(self) -> None:
+        """The policy has given a message: it can."""
+        self._replied = True
+
+    def broke(self) -> bool:
+        """The policy has raised, or returned what is no reply; whether it never does anything else."""
+        self._broken += 1
+        return not self._replied and self._broken >= _BROKEN_AFTER
 
     def started(self, env: str) -> None:
         """An environment has started: whatever fails now, it can."""

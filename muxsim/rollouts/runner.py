@@ -31,7 +31,7 @@ from muxsim.rollouts.environment import (
 )
 from muxsim.rollouts.outlook import Outlook
 from muxsim.rollouts.playback import PlayedEpisode, current_episode
-from muxsim.rollouts.policy.checked import checked_policy, checked_reply
+from muxsim.rollouts.policy.checked import WrongReply, checked_policy, checked_reply
 from muxsim.rollouts.policy.messages import tool_messages
 from muxsim.rollouts.policy.protocol import Policy, PolicyError, RateLimited, Reply, TokenLimit
 from muxsim.rollouts.scoring import RewardFunction, checked, score_by, traceback_of
@@ -374,14 +374,18 @@ class _Player:
         except PolicyError as error:
             trajectory.usage.add(error.usage)
             trajectory.times.throttled += error.throttled
-            self.hopeless = error if error.ends_run else None
+            broken = isinstance(error, WrongReply) and self.company.outlook.broke()
+            self.hopeless = error if error.ends_run or broken else None
             raise _Ended(_end_by(error), str(error)) from None
         except Exception as error:  # a policy of the user's: this episode only
+            words = f"{type(error).__name__}: {error}"
+            self.hopeless = PolicyError(f"the policy only raises: {words}") if self.company.outlook.broke() else None
             trajectory.traceback = traceback_of(error)
-            raise _Ended(EndReason.POLICY_ERROR, f"{type(error).__name__}: {error}") from error
+            raise _Ended(EndReason.POLICY_ERROR, words) from error
         finally:
             self._decided = time.perf_counter() - began
             trajectory.times.model += self._decided
+        self.company.outlook.replied()
         trajectory.usage.add(reply.usage)
         trajectory.times.throttled += reply.throttled
         trajectory.tokens.append(reply.tokens)

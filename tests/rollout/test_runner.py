@@ -848,6 +848,26 @@ async def test_a_wrong_return_of_a_policy_says_what_is_wanted(returned, wanted):
     assert wanted in trajectory.error
 
 
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        (Decides(lambda conversation: 1 // 0), "the policy only raises: ZeroDivisionError: "),
+        (Returns(None), "has to return a Reply"),
+    ],
+)
+async def test_a_policy_that_never_gives_a_message_fails_the_run_once(policy, words):
+    pool = FakePool()
+    with pytest.raises(PolicyError, match=words):
+        await play(pool, policy, *range(500), max_concurrent=2)
+    assert len(pool.opened) < 20
+
+
+async def test_a_policy_that_has_given_a_message_fails_episode_by_episode():
+    policy = Decides(lambda conversation: 1 // 0 if policy.seeds[-1] else calls("on"))
+    trajectories = await play(FakePool(result(terminated=True)), policy, *range(30), max_concurrent=1)
+    assert [one.valid for one in trajectories] == [True, *[False] * 29]
+
+
 class NoPolicy:
     async def next_message(self, conversation):
         return Reply(ASSISTANT)

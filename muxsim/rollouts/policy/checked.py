@@ -13,6 +13,10 @@ from muxsim.rollouts.trajectory import Usage
 _WANTED = "next_message() has to return a Reply (muxsim.rollouts.policy.protocol)"
 
 
+class WrongReply(PolicyError):
+    """What a policy returned is no reply. The message says what is wanted."""
+
+
 def checked_policy(policy: Any) -> Policy:
     """A policy that can be asked. Raises `PolicyError`, which says what is missing."""
     if isinstance(policy, type):
@@ -31,21 +35,21 @@ def checked_policy(policy: Any) -> Policy:
 
 
 def checked_reply(reply: Any) -> Reply:
-    """A reply as it has to be. Raises `PolicyError`, which says what is wanted."""
+    """A reply as it has to be. Raises `WrongReply`, which says what is wanted."""
     if not isinstance(reply, Reply):
-        raise PolicyError(f"{_WANTED}, not {type(reply).__name__} {reply!r:.80}")
+        raise WrongReply(f"{_WANTED}, not {type(reply).__name__} {reply!r:.80}")
     if not isinstance(reply.message, dict) or reply.message.get("role") != "assistant":
-        raise PolicyError(f"{_WANTED} whose message is a dict with role 'assistant', not {reply.message!r:.80}")
+        raise WrongReply(f"{_WANTED} whose message is a dict with role 'assistant', not {reply.message!r:.80}")
     calls = reply.message.get("tool_calls") or []
     if not isinstance(calls, list) or not all(map(_is_call, calls)):
         form = '[{"id": …, "type": "function", "function": {"name": …, "arguments": …}}]'
-        raise PolicyError(f"{_WANTED} whose message has tool_calls as {form}, not {calls!r:.80}")
+        raise WrongReply(f"{_WANTED} whose message has tool_calls as {form}, not {calls!r:.80}")
     if not isinstance(reply.usage, Usage):
-        raise PolicyError(f"{_WANTED} whose usage is a Usage (muxsim.rollouts.trajectory), not {reply.usage!r:.80}")
+        raise WrongReply(f"{_WANTED} whose usage is a Usage (muxsim.rollouts.trajectory), not {reply.usage!r:.80}")
     try:
         msgspec.json.encode((reply.message, reply.tokens))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise PolicyError(f"{_WANTED} that is JSON: {error}") from None
+        raise WrongReply(f"{_WANTED} that is JSON: {error}") from None
     return reply
 
 
