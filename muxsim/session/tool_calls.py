@@ -95,24 +95,26 @@ class ToolCalls:
 
     def give_up(self, key: Key) -> None:
         """Let others go on instead of a call that is not to be answered; one that is being scored has been made."""
-        turn = self._turns.get(key)
-        if turn is None or turn.phase is not Phase.SCORING:
+        if not self._is_scoring(key):
             self._leave(key)
 
     def give_up_all(self, attachment: Attachment) -> None:
-        """As `give_up`, for all calls of a client."""
-        for key in self._turns.of(attachment):
-            self.give_up(key)
+        """As `give_up`, for all calls of a client, none of which is made any more."""
+        self._leave(*(key for key in self._turns.of(attachment) if not self._is_scoring(key)))
+
+    def _is_scoring(self, key: Key) -> bool:
+        turn = self._turns.get(key)
+        return turn is not None and turn.phase is Phase.SCORING
 
     def close(self) -> list[Key]:
         """Make no more calls; returns those that were not made."""
         return self._turns.close()
 
-    def _leave(self, key: Key) -> None:
-        """Let others go on after a call that was not scored. What it has earned must not become theirs."""
-        if self._turns.is_made(key):
+    def _leave(self, *keys: Key) -> None:
+        """Let others go on after calls that were not scored. What these have earned must not become theirs."""
+        if any(map(self._turns.is_made, keys)):
             self._control.passed_over()
-        self._turns.leave(key)
+        self._turns.leave(*keys)
 
     def _begin(self, turn: Turn) -> None:
         if turn.scored:

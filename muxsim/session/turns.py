@@ -103,12 +103,13 @@ class Turns:
         self._waiting[turn.key] = turn
         self._advance()
 
-    def leave(self, key: Key) -> None:
-        """The call is over, or will not be made: let others go on."""
-        if self._alone is not None and self._alone.key == key:
-            self._alone = None
-        self._beside.discard(key)
-        self._waiting.pop(key, None)
+    def leave(self, *keys: Key) -> None:
+        """These calls are over, or will not be made: let others go on."""
+        for key in keys:
+            if self._alone is not None and self._alone.key == key:
+                self._alone = None
+            self._beside.discard(key)
+            self._waiting.pop(key, None)
         if self._waiting:
             self._advance()
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muxsim.session.agent_view import AgentAttachment
@@ -475,6 +475,7 @@ class Episode:
 REWARDS = st.lists(st.integers(-8, 8).map(float), max_size=3)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(REWARDS, st.sampled_from(["scored", "unread", "passed over"]), st.booleans())))
 def test_what_is_credited_is_what_was_earned_and_never_more(calls):
     """Calls that could not be read are in the next one's difference; those that nobody scores are in nobody's."""
@@ -527,3 +528,64 @@ def test_a_server_that_counts_nothing_has_its_last_reward_taken_unless_the_call_
     ledger = Ledger()
     assert ledger.earned({}, 2.0, failed=False, crowded=False) == 2.0
     assert ledger.earned({}, 2.0, failed=True, crowded=False) is None
+
+
+# ---- turns, whatever happens to whom
+
+HAPPENINGS = st.lists(
+    st.one_of(
+        st.tuples(st.just("ask"), st.booleans()),
+        st.tuples(st.just("finish"), st.integers(0, 5)),
+        st.tuples(st.just("cancel"), st.integers(0, 5)),
+        st.tuples(st.just("leave"), st.integers(0, 1)),
+    ),
+    max_size=30,
+)
+
+
+@settings(deadline=None)
+@given(HAPPENINGS)
+def test_whatever_happens_each_call_is_answered_or_given_up_and_no_reward_is_anothers(happenings):
+    trio.run(_whatever, happenings)
+
+
+async def _whatever(happenings):
+    await trio.lowlevel.checkpoint()
+    game, ids = Game(), count(1)
+    session, _ = play(game, limits=Limits(max_in_flight=1000))
+    clients = [connect(session) for _ in range(2)]
+    asked, cancelled, gone = {}, set(), set()
+    for what, which in happenings:
+        if what == "ask":
+            id = next(ids)
+            if id % 2 in gone:
+                continue
+            asked[id] = which
+            call(clients[id % 2][0], id, float(2**id), asks=which)
+        elif what == "finish" and game.under_way:
+            game.finish(which % len(game.under_way))
+        elif what == "cancel" and asked:
+            id = list(asked)[which % len(asked)]
+            if not answers(clients[id % 2][1], id):
+                cancelled.add(id)
+            clients[id % 2][0].receive(messages.notification("notifications/cancelled", {"requestId": id}))
+        elif what == "leave" and which not in gone:
+            gone.add(which)
+            session.detach(clients[which][0])
+    while game.under_way:
+        game.finish()
+    for id, scored in asked.items():
+        given = answers(clients[id % 2][1], id)
+        if id in cancelled or id % 2 in gone:
+            assert len(given) <= 1
+        else:
+            assert len(given) == 1
+        if scored and given:
+            control = control_of(given[0])
+            assert control["reward"] in (None, float(2**id))
+            assert control["reward"] is not None or cancelled or gone, "only what was given up makes it doubtful"
+    assert not session.busy
+
+
+def answers(transport, id):
+    return [message for message, about in transport.sent if about == id and message.is_answer]

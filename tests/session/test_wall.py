@@ -95,6 +95,7 @@ def test_no_conversation_yields_a_byte_of_what_only_the_control_plane_and_stderr
     assert b"control://" not in said
 
 
+@settings(deadline=None)
 @given(lines())
 def test_what_reaches_the_server_has_no_name_that_is_not_known_and_no_uri_that_was_not_judged(line):
     _, heard = trio.run(in_trio, lambda: conversation([line], first=False, control=False))
