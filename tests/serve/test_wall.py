@@ -39,6 +39,8 @@ args = ["{FOLDING}"]
 command = "{sys.executable}"
 args = ["{FOLDING}", "--first"]
 control = true
+[environments.missing]
+command = "/no/such/program"
 """
 FEW = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 CONVERSATION = st.lists(lines(), min_size=1, max_size=8)
@@ -182,6 +184,16 @@ async def test_an_agent_gets_the_bare_fact_of_a_death_over_every_transport(url):
         assert "3" not in error["message"]
     trainers = await shake_hands(url, "/envs/folding/mcp", headers=LAB)
     assert SECRET in (await trainers.post(die)).body.decode(), "a trainer may read it"
+
+
+async def test_an_agent_is_not_told_why_its_environment_does_not_start_and_a_trainer_is(url):
+    """An installer's or an environment's last words may stand in it."""
+    for headers, knows in ((AGENT, False), (LAB, True)):
+        shaken = await ask(url, "POST", "/envs/missing/mcp", [("Accept", BOTH), *headers], initialize())
+        streamed = await ask(url, "GET", "/sse?env=missing", [("Accept", "text/event-stream"), *headers])
+        assert (shaken.status, streamed.status) == (200, 502)
+        for answer in (shaken, streamed):
+            assert ("/no/such/program" in answer.error["message"]) is knows
 
 
 async def test_the_accept_header_alone_makes_no_difference(url):
