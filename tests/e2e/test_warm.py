@@ -60,7 +60,7 @@ async def episodes(spec):
             if spec.warm:
                 await eventually(lambda: pool.statistics().warm[spec.name].ready, within=START)
             environment = await local.open(spec.name, seed)
-            opened = replace(environment.opened, start_seconds=0, handshake_seconds=0)
+            opened = replace(environment.opened, start_seconds=0, handshake_seconds=0, workspace=None)
             results = [await environment.call(tool, move) for move in moves]
             played.append((opened, [(one.content, one.is_error, one.control) for one in results]))
             await environment.close()
