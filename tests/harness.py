@@ -17,8 +17,8 @@ import anyio
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS = ROOT / "tests" / "servers"
 MUXSIM = (sys.executable, "-m", "muxsim")
-START_LIMIT = 30
-STOP_LIMIT = 10
+START_LIMIT = 120
+STOP_LIMIT = 60
 
 
 @dataclass

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from harness import MUXSIM, SERVERS
 
-LIMIT = 30
+LIMIT = 120
 NAUGHTY = SERVERS / "naughty.py"
 NAUGHTY_COMMAND = ("python3", "-I", "-S", str(NAUGHTY))
 

@@ -163,7 +163,7 @@ async def test_the_first_line_is_the_url_and_the_rest_says_what_is_served(tmp_pa
     shutil.copy(NAUGHTY, tmp_path)
     process = start(tmp_path, "serve", "--port", "0", "--", "python3", "-I", "-S", "naughty.py")
     try:
-        with trio.fail_after(20):
+        with trio.fail_after(30):
             first = await trio.to_thread.run_sync(process.stdout.readline)
             url = first.split()[-1]
             assert first == f"muxsim {__version__} is ready on {url}\n"
@@ -186,7 +186,7 @@ async def test_options_go_before_the_config(tmp_path):
     options = ("--host", "127.0.0.2", "--port", "0", "--log-level", "info", "--log-format", "json")
     process = start(tmp_path, "serve", *options)
     try:
-        with trio.fail_after(20):
+        with trio.fail_after(30):
             url = (await trio.to_thread.run_sync(process.stdout.readline)).split()[-1]
             assert url.startswith("http://127.0.0.2:")
             answer = await ask(url, "POST", "/mcp", [("Host", "localhost")], initialize())

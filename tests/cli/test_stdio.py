@@ -102,7 +102,7 @@ def test_a_backend_that_never_answers_the_handshake_is_an_error_and_an_exit_stat
         process.stdin.write(lines(*HANDSHAKE))
         process.stdin.flush()
         assert "start_timeout" in json.loads(process.stdout.readline())["error"]["message"]
-        assert process.wait(5) == 1
+        assert process.wait(30) == 1
 
 
 @pytest.mark.fault("H3")
@@ -123,7 +123,7 @@ def test_a_client_that_stops_reading_ends_it_quietly(tmp_path):
         process.stdout.close()
         process.stdin.write(lines(call(1, "say", text="unheard")))
         process.stdin.close()
-        assert process.wait(5) == 0
+        assert process.wait(30) == 0
         assert "Traceback" not in process.stderr.read()
 
 
@@ -157,7 +157,7 @@ def stdio(folder, *args):
         try:
             yield process
             process.stdin.close()
-            process.wait(5)
+            process.wait(30)
         finally:
             process.kill()
 
@@ -205,7 +205,7 @@ def test_however_it_ends_nothing_of_its_session_is_left(tmp_path, monkeypatch, o
         helpers = descendants(process.pid)
         end(process)
         trio.run(gone, *pids)
-        assert process.wait(5) == status
+        assert process.wait(30) == status
         trio.run(gone, *helpers)
     assert processes_with(workspace) == []
     assert status or not os.path.exists(workspace)
@@ -247,7 +247,7 @@ def test_a_client_that_leaves_does_not_wait_for_a_call_that_hangs(tmp_path):
         process.stdin.write(lines(call(9, "hang")))
         process.stdin.close()
         trio.run(lambda: gone(*pids, within=2 * GRACE))
-        assert process.wait(5) == 0
+        assert process.wait(30) == 0
 
 
 def test_the_environment_and_its_seed_can_be_chosen(tmp_path):

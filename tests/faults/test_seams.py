@@ -91,7 +91,7 @@ async def settles(pool, spec):
         return ready or slots_off or zygote_off or (shelf is not None and not shelf.wanted)
 
     with trio.move_on_after(20):
-        await eventually(settled, within=20)
+        await eventually(settled, within=30)
 
 
 # ---- bugs of ours

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 
 import pytest
-import trio
 from harness import serving
 from serve.conftest import environment
 from serve.machine import eventually, log_lines, logged
@@ -54,10 +53,9 @@ async def test_a_jump_of_the_wall_clock_ends_nothing_and_keeps_nothing(tmp_path,
             moved.write_text(str(jump))
             assert (await waiting.answer()).messages[-1]["id"] == "a"
         assert await idle.text("say", text="still here") == "still here"
-        begun = trio.current_time()
-        ended = await logged(muxsim, event="session.ended", within=10)
+        ended = await logged(muxsim, event="session.ended", within=30)
         assert (ended["session"], ended["cause"]) == (idle.id, "idle_timeout")
-        assert 1.5 < trio.current_time() - begun < 8
+        assert 1.5 < ended["seconds"] < DAY / 2
         assert await client.text("say", text="still here") == "still here"
         assert (await ask(muxsim.url, "GET", "/ready")).status == 200
         times = [datetime.fromisoformat(line["timestamp"]).timestamp() for line in log_lines(muxsim)]

@@ -66,7 +66,7 @@ class Counted(list):
 
 async def test_lines_are_read_as_they_come_and_the_last_needs_no_newline(pipe):
     reader, writing = PipeReader(pipe[0].fileno()), pipe[1]
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         writing.write(b"one\ntwo\nthr")
         assert [await anext(reader), await anext(reader)] == ["one", "two"]
         async with trio.open_nursery() as nursery:
@@ -86,7 +86,7 @@ async def test_what_others_can_do_without_waiting_is_done_before_the_lines_end(p
             done.append(number)
 
     pipe[1].close()
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(answer)
             nursery.start_soon(trio.sleep_forever)
@@ -102,7 +102,7 @@ async def test_lines_end_though_others_never_rest(pipe, monkeypatch):
 
     monkeypatch.setattr(pipes, "_ANSWERING", 0.05)
     pipe[1].close()
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_for_ever)
             assert [line async for line in PipeReader(pipe[0].fileno())] == []

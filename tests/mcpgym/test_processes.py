@@ -29,8 +29,8 @@ KEY = "muxsim/control"
 # Far more than a pipe holds.
 LONG = "x" * 10 * 2**20
 
-# A frozen heap makes the way out 30 ms: this is room for a busy machine, and still far from an idle wait.
-PROMPTLY = 3
+# A frozen heap makes the way out 30 ms: this is room for a busy machine.
+PROMPTLY = 30
 
 
 async def resource(client, name):

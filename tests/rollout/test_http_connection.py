@@ -10,7 +10,7 @@ from muxsim.rollouts.http_connection import Headers, HTTPBroken, HTTPConnections
 
 from .scripted_http import answer, scripted_http
 
-LIMIT = 10
+LIMIT = 60
 NO_HEADERS = Headers({})
 
 

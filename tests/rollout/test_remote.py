@@ -15,7 +15,7 @@ from muxsim.rollouts.environment import CallTimeout, MachineryFailed
 
 from .scripted_http import answer, scripted_http
 
-LIMIT = 10
+LIMIT = 60
 ENVS = answer(200, {"environments": [{"name": "lake"}]})
 CALLED = {"content": [{"type": "text", "text": "you move"}], "_meta": {"muxsim/control": {"reward": 1.0}}}
 

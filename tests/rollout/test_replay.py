@@ -20,7 +20,7 @@ from muxsim.rollouts.trajectory import Control, EndReason, Step, Trajectory
 from .runs import dice, played, told, treasure
 from .samples import image_block, png, text_block
 
-LIMIT = 10
+LIMIT = 60
 TOOL = Tool("step", "Go on.", {"type": "object"})
 STATE = {"observation": "a lake"}
 CONTROL = Control(reward=0.5, step=1, info={"at": [1, 2]})

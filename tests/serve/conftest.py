@@ -13,7 +13,7 @@ from harness import SERVERS, Running, muxsim_serve
 from .machine import descendants, descriptors, eventually, has_zygote, own_descriptors, zygotes
 from .wire import ask, shake_hands
 
-LIMIT = 40
+LIMIT = 600
 """Seconds for anything that a test waits for; what has to be faster says so itself."""
 
 NAUGHTY = SERVERS / "naughty.py"

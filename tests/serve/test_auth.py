@@ -76,7 +76,7 @@ def guarded(tmp_path_factory):
 async def url(guarded):
     """Of a muxsim with tokens; afterwards it has no session left."""
     yield guarded.url
-    with trio.fail_after(20):
+    with trio.fail_after(30):
         listed = await ask(guarded.url, "GET", "/sessions", [bearer(ROOT)])
         for session in listed.json()["sessions"]:
             await ask(guarded.url, "DELETE", f"/sessions/{session['id']}", [bearer(ROOT)])
@@ -237,7 +237,7 @@ async def test_somebody_elses_session_takes_as_long_as_one_that_never_was(url):
                 taken.append(time.perf_counter() - began)
                 assert answer.status == 404
     theirs, never = (statistics.median(taken) for taken in times.values())
-    assert 0.8 < theirs / never < 1.25
+    assert 0.67 < theirs / never < 1.5
 
 
 async def test_sessions_are_listed_to_their_owner_and_to_the_admin(url):

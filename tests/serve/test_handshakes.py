@@ -15,7 +15,7 @@ from .wire import BOTH, ask, connect, initialize, live_sessions, rpc, shake_hand
 
 pytestmark = pytest.mark.children
 
-START = 20.0
+START = 120.0
 """Seconds in which a process is ready, on a machine that is busy with other tests."""
 
 SLOW = 1

@@ -64,9 +64,8 @@ class Tree:
 
     async def gone(self, within=GRACE):
         """Wait until nothing of it is left."""
-        begun = trio.current_time()
         await gone(*self.pids, within=within)
-        await eventually(self.workspace_is_gone, max(0, within - (trio.current_time() - begun)))
+        await eventually(self.workspace_is_gone, within)
         assert processes_with(self.mark) == []
 
 
@@ -170,7 +169,11 @@ async def test_a_call_left_by_a_2026_client_does_not_keep_a_session_from_being_i
     message = modern_call(1, "hang")
     async with connect(muxsim.url) as connection:
         await connection.send("POST", path, modern_headers(message), json.dumps(message).encode())
-        await trio.sleep(0.2)
+
+        async def in_flight():
+            return (await ask(muxsim.url, "GET", f"/sessions/{session['id']}")).json()["in_flight"]
+
+        await eventually(in_flight)
     await logged(muxsim, event="session.ended", session=session["id"], cause="idle_timeout")
 
 
@@ -182,10 +185,9 @@ async def eventually_in_flight(client):
 
 
 async def test_a_ttl_can_be_asked_for(muxsim):
-    begun = trio.current_time()
     session = await open_session(muxsim.url, ttl=0.4)
-    await logged(muxsim, event="session.ended", session=session["id"], cause="ttl")
-    assert 0.4 <= trio.current_time() - begun < 2
+    ended = await logged(muxsim, event="session.ended", session=session["id"], cause="ttl")
+    assert ended["seconds"] >= 0.4
 
 
 # ---- with muxsim

@@ -33,7 +33,7 @@ async def reached(url, setting):
 
 async def answers_and_closes(connection):
     """The status of what it answers; the connection is closed after it."""
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         answer = await connection.answer()
         await connection.closed_by_server()
     return answer
@@ -70,7 +70,7 @@ async def test_two_hundred_connections_without_whole_headers_are_closed_in_time_
         async def all_closed():
             return await reached(strict.url, "header_timeout") >= 200  # more, if one of ours was slow
 
-        await eventually(all_closed, within=20)
+        await eventually(all_closed, within=30)
         assert await client.text("say", text="afterwards") == "afterwards"
         await client.delete()
         await eventually(lambda: own_descriptors(strict.process.pid) <= before)
@@ -82,7 +82,7 @@ async def test_headers_that_do_not_come_get_a_408_if_they_had_begun(strict, sent
     """L6."""
     async with connect(strict.url) as connection:
         await connection.stream.send_all(sent)
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             if not sent.strip():
                 await connection.closed_by_server()
                 return
@@ -96,7 +96,7 @@ async def test_headers_that_trickle_have_no_more_time_than_others(strict):
     """L6: each byte comes soon after the last."""
     async with connect(strict.url) as connection:
         await connection.stream.send_all(b"GET /health HTTP/1.1\r\nX: ")
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             try:
                 while True:
                     await connection.stream.send_all(b"x")
@@ -120,7 +120,7 @@ async def test_an_empty_line_after_an_answer_keeps_no_connection_for_ever(strict
     async with connect(strict.url) as connection:
         assert (await connection.ask("GET", "/health")).status == 200
         await connection.stream.send_all(b"\r\n")
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await connection.closed_by_server()
 
 
@@ -130,7 +130,7 @@ async def test_a_body_that_nobody_wants_is_not_waited_for_for_ever(strict):
     async with connect(strict.url) as connection:
         await connection.send("POST", "/nowhere", [("Content-Length", "100000")])
         assert (await connection.answer()).status == 404
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             try:
                 while True:
                     await connection.stream.send_all(b"x")
@@ -270,7 +270,7 @@ async def test_a_bad_request_behind_a_good_one_is_not_answered_in_its_place(stri
         await connection.send("POST", "/mcp", client.headers, body)
         await connection.stream.send_all(b"POST / HTTP/1.1\r\nX: " + b"x" * 10_000 + b"\r\n\r\n")
         received = b""
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while data := await connection.stream.receive_some(65536):
                 received += data
     assert b" 431 " not in received
@@ -360,7 +360,7 @@ async def test_one_more_request_than_may_be_in_flight_gets_an_error_that_names_t
             refused = (await client.post(tool_call(7, "say", {"text": "x"}), headers)).json()
             assert (refused["id"], refused["error"]["code"]) == (7, -32003)
             assert "(max_in_flight)" in refused["error"]["message"]
-    await logged(bounded, event="session.limit", limit="call_timeout", within=5)
+    await logged(bounded, event="session.limit", limit="call_timeout", within=30)
     assert len(log_lines(bounded, event="session.limit", limit="max_in_flight")) == 1, "told once, counted each time"
     assert await client.text("say", text="room again") == "room again"
     limits = (await ask(bounded.url, "GET", "/health")).json()["limits"]
@@ -381,6 +381,6 @@ async def test_a_client_that_does_not_read_holds_up_its_own_session_only(bounded
         await client.post({"jsonrpc": "2.0", "method": "notifications/x"})
         flood = tool_call(1, "notification_flood", {"count": 16_000})
         async with client.posting(flood, [("Accept", "application/json, text/event-stream")]):
-            await logged(bounded, event="session.limit", limit="max_buffered", within=5)
+            await logged(bounded, event="session.limit", limit="max_buffered", within=30)
             assert await other.text("say", text="not me") == "not me"
     assert await reached(bounded.url, "max_buffered") >= 1

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from functools import partial
 
 import httpx2
 import pytest
@@ -103,36 +104,40 @@ async def test_a_level_leaves_out_what_is_below_it(tmp_path):
         assert {line["level"] for line in log_lines(muxsim)} == {"warning"}
 
 
+async def all_in_flight(clients):
+    return all([(await client.session())["in_flight"] for client in clients])
+
+
 @pytest.mark.fault("H8")
 async def test_a_muxsim_that_stood_still_ends_nobody_when_it_goes_on(tmp_path):
     """H8: with every time shorter than the pause; what is in flight is answered, what is idle is not ended."""
-    times = "call_timeout = 1.5\nidle_timeout = 1.5\nttl = 4\nhandshake_timeout = 2"
-    config = "[server]\nheader_timeout = 1.5\n" + environment("naughty", extra=times)
+    times = "call_timeout = 6\nidle_timeout = 6\nttl = 8\nhandshake_timeout = 6"
+    config = "[server]\nheader_timeout = 6\n" + environment("naughty", extra=times)
     async with serving(tmp_path, config) as muxsim:
         idle = [await shake_hands(muxsim.url, "/mcp") for _ in range(3)]
         clients = [await shake_hands(muxsim.url, "/mcp") for _ in range(3)]
         answers = []
 
         async def call(client):
-            answers.append(await client.call("slow", seconds=0.5))
+            answers.append(await client.call("slow", seconds=3))
 
         async with connect(muxsim.url) as half, trio.open_nursery() as nursery:
             await half.stream.send_all(b"GET /health HTTP/1.1\r\n")
             for client in clients:
                 nursery.start_soon(call, client)
             await eventually(lambda: len(log_lines(muxsim, event="session.ready")) == 6)
-            await trio.sleep(0.2)
+            await eventually(partial(all_in_flight, clients))
             muxsim.process.send_signal(signal.SIGSTOP)
-            await trio.sleep(5)
+            await trio.sleep(9)
             muxsim.process.send_signal(signal.SIGCONT)
             await half.stream.send_all(b"Host: localhost\r\n\r\n")
             assert (await half.answer()).status == 200
         assert [text_of(answer) for answer in answers] == ["at last"] * 3
         for client in (*idle, *clients):
             assert await client.text("say", text="still here") == "still here"
-        assert 4 < (await logged(muxsim, event="muxsim.stood_still"))["seconds"] < 8
+        assert (await logged(muxsim, event="muxsim.stood_still"))["seconds"] > 8
         # From there on their times go on.
-        await eventually(lambda: len(log_lines(muxsim, event="session.ended")) == 6, within=6)
+        await eventually(lambda: len(log_lines(muxsim, event="session.ended")) == 6, within=30)
         assert {line["cause"] for line in log_lines(muxsim, event="session.ended")} <= {"idle_timeout", "ttl"}
 
 
@@ -161,7 +166,7 @@ async def test_a_log_that_nobody_reads_any_more_stops_neither_sessions_nor_muxsi
 @pytest.mark.fault("H17")
 async def test_a_log_whose_reader_is_asleep_stalls_no_session_H17(tmp_path):
     """H17: a full pipe on stderr. Memory is bounded, what is left out is counted, and told when the reader wakes up."""
-    with trio.fail_after(60):
+    with trio.fail_after(240):
         await trio.to_thread.run_sync(_serve_to_a_sleeping_reader, tmp_path)
 
 
@@ -188,18 +193,18 @@ def _serve_to_a_sleeping_reader(tmp_path):
     with _serve_to_a_pipe(tmp_path) as (process, url, reads):
         before = memory(process.pid)
         for number in range(120):
-            opened = httpx2.post(f"{url}/sessions", json={"id": f"s{number}"}, timeout=5)
+            opened = httpx2.post(f"{url}/sessions", json={"id": f"s{number}"}, timeout=30)
             assert opened.status_code == 201
-            assert httpx2.delete(f"{url}/sessions/s{number}", timeout=5).status_code == 204
+            assert httpx2.delete(f"{url}/sessions/s{number}", timeout=30).status_code == 204
         assert memory(process.pid) - before < 16 * 2**20
-        dropped = httpx2.get(f"{url}/health", timeout=5).json()["limits"]["log_buffer"]
+        dropped = httpx2.get(f"{url}/health", timeout=30).json()["limits"]["log_buffer"]
         assert dropped > 0
         log = b""
         while b"log.lines_left_out" not in log:
             log += reads.read(65536)
         process.send_signal(signal.SIGTERM)
         log += reads.readall()
-        assert process.wait(5) == 0
+        assert process.wait(30) == 0
         lines = [json.loads(line) for line in log.splitlines()]
         told = [line["lines"] for line in lines if line["event"] == "log.lines_left_out"]
         assert sum(told) == dropped
@@ -215,15 +220,15 @@ async def test_a_muxsim_whose_log_is_blocked_can_be_stopped_H17(tmp_path):
 def _stop_with_a_blocked_log(tmp_path):
     (tmp_path / "muxsim.toml").write_text(environment("naughty"))
     with _serve_to_a_pipe(tmp_path, full=True) as (process, url, _):
-        assert httpx2.post(f"{url}/sessions", json={}, timeout=5).status_code == 201
+        assert httpx2.post(f"{url}/sessions", json={}, timeout=30).status_code == 201
         process.send_signal(signal.SIGTERM)
-        assert process.wait(5) == 0
+        assert process.wait(30) == 0
 
 
 def _serve_without_a_log(tmp_path):
     command = ("--", sys.executable, "-I", "-S", str(SERVERS / "naughty.py"))
     with _serve_to_a_pipe(tmp_path, *command) as (process, url, reads):
         reads.close()
-        assert httpx2.post(f"{url}/sessions", json={}, timeout=10).status_code == 201
+        assert httpx2.post(f"{url}/sessions", json={}, timeout=30).status_code == 201
         process.send_signal(signal.SIGTERM)
-        assert process.wait(5) == 0
+        assert process.wait(30) == 0

@@ -324,6 +324,11 @@ class EventReader:
             if event.data.startswith("{") and wanted(event.json()):
                 return event
 
+    async def pings(self, count):
+        """Wait until so many pings have come."""
+        while count:
+            count -= bool((await anext(self._events)).comment)
+
     async def rest(self):
         """All that is left, pings included."""
         return [event async for event in self._events]

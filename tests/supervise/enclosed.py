@@ -86,7 +86,7 @@ async def enclosed_sessions(*bounded, cgroup="auto"):
     specs, events, told = {}, Events(), []
     events.subscribe(told.append)
     needing = [EnvSpec(name="needing", command="a", confinement=Confinement(**bounds)) for bounds in bounded]
-    with trio.fail_after(25):
+    with trio.fail_after(30):
         async with (
             open_pool(CAPACITY, specs=needing, cgroup=cgroup) as pool,
             open_sessions(pool, specs, events) as sessions,

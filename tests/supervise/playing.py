@@ -101,7 +101,7 @@ class Played:
         self.nursery = trio.open_nursery()
         self._inner = await self.nursery.__aenter__()
         self._inner.start_soon(self._run)
-        await eventually(lambda: self.listener.told or self.exit, within=15)
+        await eventually(lambda: self.listener.told or self.exit, within=30)
         return self
 
     async def _run(self):
@@ -125,7 +125,7 @@ async def some_pool(**settings):
 
 
 async def has_zygote(pool, number=1):
-    await eventually(lambda: sum(zygote.ready.is_set() for zygote in pool._zygotes.alive) >= number, within=15)
+    await eventually(lambda: sum(zygote.ready.is_set() for zygote in pool._zygotes.alive) >= number, within=30)
 
 
 async def learn(pool, spec):

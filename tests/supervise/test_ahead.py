@@ -35,7 +35,7 @@ from muxsim.supervise.prepared import Prepared
 
 pytestmark = pytest.mark.children
 
-START = 20  # s; on a machine that is busy with other tests
+START = 120  # s; on a machine that is busy with other tests
 # Says when it begins, and what it does not know then.
 BEGUN = "open({begun!r}, 'a').write('x')\nimport os, sys\n"
 

@@ -51,7 +51,7 @@ def run(script, *, order=ORDER):
     command = [sys.executable, "-ISc", BEGIN + script, str(theirs)]
     env = {"PATH": "/usr/bin:/bin", "KNOWN": "yes"}
     with os.fdopen(theirs):
-        return subprocess.run(command, pass_fds=[theirs], env=env, capture_output=True, timeout=20, check=False)
+        return subprocess.run(command, pass_fds=[theirs], env=env, capture_output=True, timeout=30, check=False)
 
 
 def told(script, **options):

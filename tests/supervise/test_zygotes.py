@@ -102,7 +102,7 @@ async def test_multiprocessing_works_in_a_fork(what):
     async with some_pool() as pool:
         await learn(pool, probe(what))
         async with Played(pool, probe(what), 1) as fork:
-            await eventually(lambda: len(fork.listener.told) == 2, within=10)
+            await eventually(lambda: len(fork.listener.told) == 2, within=30)
         assert fork.listener.told[1] == [2, 4]
         assert pool.statistics().zygotes.forked == 1
 
@@ -119,7 +119,7 @@ async def test_a_fork_ends_as_a_fresh_process_does(what, status):
         for zygote in (True, False):
             async with Played(pool, probe(what, zygote=zygote), 1) as played:
                 if what:
-                    await eventually(lambda played=played: played.exit is not None, within=10)
+                    await eventually(lambda played=played: played.exit is not None, within=30)
             ends.append((played.status, played.listener.lines))
         assert pool.statistics().zygotes.forked == 1
     assert ends[0] == ends[1]
@@ -250,7 +250,7 @@ async def test_what_the_learner_imports_only_later_is_held_too_as_soon_as_it_is_
             ready = [zygote.ready.is_set() for zygote in pool._zygotes.alive]
             return pool.statistics().zygotes.started == 2 and ready == [True]
 
-        await eventually(is_replaced, within=15)
+        await eventually(is_replaced, within=30)
         assert "tabnanny" in (await forked(pool, spec)).told["MODULES"]
 
 
@@ -340,7 +340,7 @@ async def test_a_stubborn_fork_is_killed_C19(tmp_path):
     )
     async with some_pool() as pool:
         await learn(pool, spec)
-        with trio.fail_after(4):
+        with trio.fail_after(30):
             played = await forked(pool, spec)
         assert played.status == -signal.SIGKILL
         assert not alive(played.told["PID"])
@@ -446,8 +446,7 @@ async def test_a_preload_that_hangs_is_left_out_and_sessions_start_meanwhile(tmp
     async with some_pool() as pool:
         async with Played(pool, spec, 1), Played(pool, spec, 2):
             assert pool.statistics().zygotes.forked == 0
-        await eventually(lambda: "hangs" in caplog.text, within=10)
-        await trio.sleep(0.2)
+        await eventually(lambda: "hangs" in caplog.text, within=30)
         await eventually(lambda: pool.statistics().zygotes.alive == 0)
         monkeypatch.setattr(module, "LEAST_PATIENCE", 30)
         await forked(pool, spec)

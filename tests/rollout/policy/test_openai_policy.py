@@ -18,7 +18,7 @@ from muxsim.rollouts.policy.protocol import PolicyError, RateLimited
 from muxsim.rollouts.policy.retries import RetryRule
 from muxsim.rollouts.trajectory import Usage
 
-LIMIT = 10
+LIMIT = 60
 QUICK = RetryRule(attempts=3, patience=5, first_delay=0.01, longest_delay=0.02)
 GO = [{"role": "system", "content": "Play."}, {"role": "user", "content": "Go."}]
 MOVE = {

@@ -1,0 +1,123 @@
+"""Tests wait for events, and compare no real time: what comes soon on an idle machine comes later on a busy one.
+
+Where nothing tells of an event a test looks again, in one of the few functions that are named here; a limit on waiting
+(`fail_after`) is generous, and only there so that nothing waits for ever.
+"""
+
+import ast
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+CLOCKS = {"time.monotonic", "time.perf_counter", "trio.current_time"}
+SLEEPS = {"time.sleep", "trio.sleep", "asyncio.sleep", "anyio.sleep", "trio.sleep_until"}
+# Programs that are made to be busy, or to take their time: what they do is what is tested.
+PROGRAMS = {"churn.py", "soak.py", "soaking", "servers"}
+# The clock of these is their own, which jumps ahead; or time is what they are about.
+OWN_CLOCK = ("autojump", "MockClock", "SteadyClock")
+LEAST_LIMIT = 30
+
+# Each function that sleeps or looks at a clock all the same, under the reason why.
+REASONS = {
+    "looks again at what tells nobody when it changes": """
+        conformance/test_conformance.py:gone conftest.py:_nothing_left_behind e2e/conftest.py:wait_empty
+        e2e/test_attachments.py:record_when e2e/test_attachments.py:gone faults/test_recordings.py:wait_for_rows
+        e2e/test_registry_servers.py:test_a_workspace_is_gone_with_its_session
+        e2e/test_shared.py:test_clients_of_both_eras_share_one_backend_and_each_gets_its_own_answers
+        rollout/test_http_connection.py:test_a_connection_that_was_closed_while_idle_is_replaced_unseen
+        serve/machine.py:eventually serve/test_backends.py:test_a_line_past_the_limit_ends_its_session_in_bounded_memory
+        supervise/test_guardian.py:hear supervise/test_nth_call.py:settles
+        test_npm.py:until test_npm.py:keep_releasing
+    """,
+    "ends a test that would wait for ever": "serve/conftest.py:_in_time supervise/playing.py:in_time",
+    "lets a time pass that was set, in which nothing may happen, or after which something may": """
+        faults/test_admission.py:test_an_environment_that_exits_at_its_start_is_tried_so_often_and_then_once_per_window
+        serve/test_lifetimes.py:test_a_call_in_flight_and_an_open_stream_keep_a_session_from_being_idle
+        serve/test_limits.py:test_the_headers_of_a_later_request_have_a_deadline_too
+        serve/test_limits.py:test_requests_of_both_ways_on_one_connection_count_towards_no_bound
+        serve/test_limits.py:test_a_session_that_no_client_shakes_hands_with_ends
+        serve/test_log.py:test_a_muxsim_that_stood_still_ends_nobody_when_it_goes_on
+        supervise/test_zygotes.py:test_a_killed_zygote_takes_no_session_with_it_and_is_replaced
+        transports/test_single_exchange.py:test_a_client_that_takes_no_event_stream_gets_the_answer_alone_after_any_silence
+        transports/test_single_exchange.py:test_the_request_waits_until_the_backend_keeps_up
+        transports/test_sse.py:test_a_post_waits_until_the_backend_keeps_up
+        transports/test_streamable_http.py:test_a_client_that_takes_no_event_stream_waits_for_its_json_through_any_silence
+        transports/test_streamable_http.py:test_a_post_waits_until_the_backend_keeps_up
+        transports/test_streamable_http.py:test_a_json_only_request_that_was_handed_over_already_waits_for_its_json
+    """,
+    "is slow on purpose": """
+        serve/test_limits.py:test_headers_that_trickle_have_no_more_time_than_others
+        serve/test_limits.py:test_a_body_that_nobody_wants_is_not_waited_for_for_ever
+        serve/test_limits.py:test_a_body_that_trickles_gets_a_408
+        test_guest.py: transports/test_interfaces.py:
+    """,
+    "comes at any moment, and holds at each": """
+        serve/test_sessions_api.py:test_deleting_a_session_answers_its_handshake_with_an_error
+        faults/test_recordings.py:test_h5_a_run_killed_again_and_again_keeps_every_row_that_was_complete_and_is_finished_in_the_end
+    """,
+    "tells how long it took, or compares two times that were measured by turns": """
+        faults/test_soak.py:test_h16_every_request_of_many_sessions_gets_one_answer_of_its_own_whatever_happens
+        serve/test_auth.py:test_somebody_elses_session_takes_as_long_as_one_that_never_was
+    """,
+    "waits for at least so much, never for at most": """
+        supervise/test_enclosure.py:test_in_a_cgroup_a_backend_has_only_so_much_of_the_cpu
+    """,
+}
+EXCEPTIONS = {name for names in REASONS.values() for name in names.split()}
+
+
+def function_calls(file):
+    """The calls in a file by the outermost function that they stand in."""
+    for outer in ast.parse(file.read_text()).body:
+        methods = outer.body if isinstance(outer, ast.ClassDef) else [outer]
+        for method in methods:
+            name = getattr(method, "name", "")
+            for node in ast.walk(method):
+                if isinstance(node, ast.Call):
+                    yield name, node
+
+
+def impatience(files):
+    """Where tests sleep or look at a clock, by file and function."""
+    found = {}
+    for file in files:
+        path = file.relative_to(TESTS)
+        if path.parts[0] in PROGRAMS or "servers" in path.parts or any(word in file.read_text() for word in OWN_CLOCK):
+            continue
+        for name, call in function_calls(file):
+            used = ast.unparse(call.func)
+            yields = used in SLEEPS and ast.unparse(call.args[0]) == "0"
+            if used in SLEEPS | CLOCKS and not yields:
+                found.setdefault(f"{path}:{name}", set()).add(used)
+    return found
+
+
+def test_no_test_sleeps_or_compares_real_time_but_where_it_is_said_why():
+    whole_files = tuple(name for name in EXCEPTIONS if name.endswith(":"))
+    found = impatience(sorted(TESTS.rglob("*.py")))
+    assert [name for name in found if name not in EXCEPTIONS and not name.startswith(whole_files)] == []
+    gone = [name for name in EXCEPTIONS if not any(one.startswith(name) for one in found)]
+    assert gone == [], "an exception that nobody needs leaves the list"
+
+
+def test_no_limit_on_waiting_is_so_tight_that_a_busy_machine_passes_it():
+    tight = [
+        f"{file.relative_to(TESTS)}:{call.lineno}"
+        for file in TESTS.rglob("*.py")
+        if not any(word in file.read_text() for word in OWN_CLOCK)
+        for _, call in function_calls(file)
+        if ast.unparse(call.func).endswith("fail_after") and is_tight(call.args[0])
+    ]
+    assert tight == []
+
+
+def is_tight(limit):
+    return isinstance(limit, ast.Constant) and limit.value < LEAST_LIMIT
+
+
+def test_the_check_sees_sleeps_and_clocks_and_lets_others_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("test_patience.TESTS", tmp_path)
+    file = tmp_path / "test_some.py"
+    file.write_text("async def f():\n    await trio.sleep(0)\nclass A:\n    def g(self):\n        time.sleep(1)\n")
+    assert impatience([file]) == {"test_some.py:g": {"time.sleep"}}
+    assert is_tight(ast.parse("5").body[0].value)
+    assert not is_tight(ast.parse("LIMIT").body[0].value)
