@@ -106,10 +106,11 @@ def rollout(
     if (config is None) == (url is None):
         _fail(MuxsimError("name a config, or a serving muxsim with --url"))
     from muxsim.cli import rollout as command  # noqa: PLC0415 - `stdio` must not pay for these imports
+    from muxsim.cli.chosen import Chosen  # noqa: PLC0415
     from muxsim.rollouts.runner import RolloutOptions  # noqa: PLC0415
 
     chosen = _or_fail(
-        command.Chosen.read,
+        Chosen.read,
         policy,
         {
             "base_url": base_url,
