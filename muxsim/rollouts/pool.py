@@ -87,7 +87,7 @@ class _LocalChannel:
         self._client.notify(method)
 
     async def close(self) -> None:
-        if self._session.lasting:  # the one for all is nobody's to end
+        if self._session.shared:  # the one for all is nobody's to end
             self._client.leave()
             return
         self._session.end("client_gone", "the rollout has closed the session")

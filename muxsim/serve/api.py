@@ -75,7 +75,7 @@ class API:
             await _answer(call, self._describe(session, call), 201, [(b"location", location)])
         else:
             caller = caller_of(call)
-            seen = [one for one in self._sessions.all() if caller.sees(one.owner, shared=one.lasting)]
+            seen = [one for one in self._sessions.all() if caller.sees(one.owner, shared=one.shared)]
             await _answer(call, {"sessions": [self._describe(session, call) for session in seen]})
 
     async def session(self, call: Call, id: str) -> None:

@@ -425,7 +425,7 @@ class MCPEndpoints:
     def session(self, call: Call, id: str) -> Session:
         """The live session with this id. Raises the same 404 for one that never was, that has ended, or another's."""
         session = self._sessions.get(id)
-        if session is None or not session.live or not caller_of(call).sees(session.owner, shared=session.lasting):
+        if session is None or not session.live or not caller_of(call).sees(session.owner, shared=session.shared):
             raise self._missing(call, "there is no such session")
         return session
 

@@ -102,7 +102,7 @@ class Progress(Protocol):
 class Session:
     """One running session. `run` carries it to its end; every other method is a plain call, from either loop.
 
-    ``owner`` is the name of the principal who made it; None for a shared one, and where nobody has to have a name.
+    ``owner`` is the name of the principal who made it; None for a ``shared`` one, and where nobody has to have a name.
     """
 
     def __init__(
@@ -119,6 +119,7 @@ class Session:
         self.id = id
         self.spec = spec
         self.seed = seed
+        self.shared = lasting
         self.lasting = lasting
         self.owner = owner
         self.workspace: Path | None = None
@@ -224,6 +225,17 @@ class Session:
             attachment.transport.close()
         self._clients_bell.ring()
         self._backend_bell.ring()
+
+    def let_go(self) -> None:
+        """Go on for the clients that are there, but no longer than they are: another session takes this one's place."""
+        self.lasting = False
+        self._touch()
+        self._wake_timer_by(self._idle_deadline())
+        self._end_if_left()
+
+    def _end_if_left(self) -> None:
+        if self.shared and not (self.lasting or self._attachments or self._router.in_flight):
+            self.end("reloaded", "the config of this environment has changed; initialize again")
 
     async def wait_ended(self) -> None:
         """Wait until nothing of the session is left."""
@@ -371,7 +383,7 @@ class Session:
 
     def _make_room(self) -> None:
         """Let a client go that has been silent for long, where nothing else ends those that have left."""
-        idle = self.spec.limits.idle_timeout if self.lasting else None
+        idle = self.spec.limits.idle_timeout if self.shared else None
         silent = [one for one in self._attachments if idle is not None and one.last_heard <= self._now() - idle]
         for one in sorted(silent, key=lambda one: one.last_heard):
             busy = self._router.awaits_any(one) or self._calls.any_of(one)
@@ -400,6 +412,7 @@ class Session:
             self._emit(What.DETACHED, transport=attachment.kind)
         if attachment.ends_session:
             self.end("client_gone", "the client has gone")
+        self._end_if_left()
         self._wake_timer_by(self._idle_deadline())
 
     def from_client(self, attachment: Attachment, message: Message) -> None:
@@ -446,7 +459,7 @@ class Session:
             if attachment.patience is not None or self.state is State.STARTED:
                 self._expect_answer(attachment, message)
             if message.method == "tools/call":
-                self._calls.take(attachment, message, apart=self.lasting)
+                self._calls.take(attachment, message, apart=self.shared)
             else:
                 self._carry_out(self._router.from_client(attachment, message, aside=attachment.aside))
 
@@ -580,7 +593,7 @@ class Session:
     @property
     def clients_ready(self) -> bool:
         """Whether every client keeps up with the backend, where it has to wait for them."""
-        return not self._slow or self.lasting or not self.live
+        return not self._slow or self.shared or not self.live
 
     async def wait_clients_ready(self) -> None:
         """Wait until they do."""
@@ -617,14 +630,14 @@ class Session:
     def _hand_over(self, delivery: Delivery) -> None:
         attachment = delivery.attachment
         assert isinstance(attachment, Attachment)
-        if self.lasting and self._is_too_slow(attachment, delivery.message):
+        if self.shared and self._is_too_slow(attachment, delivery.message):
             self._cut(attachment)
         if attachment.cut:
             return
         (attachment.tell if delivery.own else attachment.deliver)(delivery.message, delivery.about)
         if attachment.transport.congested and attachment not in self._slow:
             self._slow[attachment] = _Behind(self._now())
-            if not self.lasting:
+            if not self.shared:
                 self._meet("max_buffered")
 
     def _is_too_slow(self, attachment: Attachment, message: Message) -> bool:

@@ -82,17 +82,22 @@ class Sessions:
         await self._populated.wait()
 
     def use(self, specs: Mapping[str, EnvSpec]) -> None:
-        """Make new sessions of these environments from now on. Those that run go on, but for outdated shared ones."""
+        """Make new sessions of these environments from now on. Those that run go on, but not the lasting ones."""
         self._specs = specs
         for env in list(self._shared):
-            self._end_outdated(env)
+            self._let_go_if_outdated(env)
 
-    def _end_outdated(self, env: str) -> None:
-        """End the session of a shared environment that is not the same any more, for else its clients keep it."""
+    def _let_go_if_outdated(self, env: str) -> None:
+        """Nobody comes any more to the session of a removed environment; new clients of a changed one get another."""
         made_for, session = self._shared[env]
-        if self._specs.get(env) != made_for:
-            del self._shared[env]
-            session.end("reloaded", f"the config of {env!r} has changed; initialize again")
+        now = self._specs.get(env)
+        if now == made_for:
+            return
+        del self._shared[env]
+        if now is None or not now.shared:
+            session.end("reloaded", f"there is no shared environment {env!r} any more")
+        else:
+            session.let_go()
 
     def specs(self) -> list[EnvSpec]:
         """The environments that can be had."""
@@ -148,7 +153,7 @@ class Sessions:
                 return session
             new = await self._open(replace(self._wish(spec), lasting=True))
             self._shared[env] = spec, new
-            self._end_outdated(env)  # it may have changed during the start
+            self._let_go_if_outdated(env)  # it may have changed during the start
             return new
 
     async def end_all(self, cause: str, text: str) -> None:

@@ -10,10 +10,12 @@ import trio.testing
 
 from muxsim.errors import SessionExists, StartError, TooMuch, UnknownEnvironment
 from muxsim.events import Events, What
+from muxsim.session.attachment import Attachment
 from muxsim.session.sessions import SEED_LIMIT, open_sessions
 from muxsim.spec import EnvSpec, Limits
 from muxsim.supervise.backend import BackendExit
 from muxsim.supervise.pool import Lease
+from transports.memory import MemoryTransport
 
 SPECS = {
     "game": EnvSpec(name="game", command="game"),
@@ -285,18 +287,41 @@ async def test_a_shared_environment_that_died_or_failed_is_started_for_the_next_
         assert second.live
 
 
-@pytest.mark.parametrize("changed", [{}, {"common": EnvSpec(name="common", command="other", shared=True)}])
-async def test_a_shared_environment_that_is_removed_or_changed_ends_with_the_reload(autojump_clock, changed):
+CHANGED = EnvSpec(name="common", command="other", shared=True, limits=Limits(idle_timeout=1))
+
+
+def client_of(session):
+    client = Attachment(session, "memory")
+    client.connect(MemoryTransport())
+    session.attach(client)
+    return client
+
+
+@pytest.mark.parametrize("changed", [{}, {"common": EnvSpec(name="common", command="other")}])
+async def test_the_session_of_a_shared_environment_that_is_removed_ends_with_the_reload(autojump_clock, changed):
     async with here() as one:
         session = await one.sessions.shared("common")
+        client_of(session)
         one.sessions.use({spec.name: spec for spec in one.sessions.specs()})
         assert session.live
         one.sessions.use(changed)
-        assert not session.live
-        assert session.ending.cause == "reloaded"
+        assert (session.live, session.ending.cause) == (False, "reloaded")
         await session.wait_ended()
-        if changed:
-            assert (await one.sessions.shared("common")).spec == changed["common"]
+
+
+@pytest.mark.parametrize("end", ["goes", "is nobody"])
+async def test_the_session_of_a_changed_environment_lasts_as_long_as_it_has_clients(autojump_clock, end):
+    async with here() as one:
+        session = await one.sessions.shared("common")
+        client = None if end == "is nobody" else client_of(session)
+        one.sessions.use({"common": CHANGED})
+        assert session.live is (client is not None)
+        new = await one.sessions.shared("common")
+        assert (new is session, new.spec, session.shared) == (False, CHANGED, True)
+        if end == "goes":
+            client.disconnected()
+        await session.wait_ended()
+        assert new.live
 
 
 async def test_a_shared_start_that_a_reload_overtakes_does_not_stay(autojump_clock):
@@ -308,7 +333,7 @@ async def test_a_shared_start_that_a_reload_overtakes_does_not_stay(autojump_clo
 
         nursery.start_soon(find)
         await trio.testing.wait_all_tasks_blocked()
-        one.sessions.use({})
+        one.sessions.use({"common": CHANGED})
         await trio.sleep(5)
         assert not found[0].live
 
