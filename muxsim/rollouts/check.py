@@ -16,7 +16,7 @@ from muxsim.errors import MuxsimError
 from muxsim.events import SessionEvent, What
 from muxsim.rollouts.differences import first_difference
 from muxsim.rollouts.environment import Environment, ToolResult
-from muxsim.rollouts.policy.protocol import Policy
+from muxsim.rollouts.policy.protocol import Policy, PolicyError
 from muxsim.rollouts.pool import LocalPool, open_pool
 from muxsim.supervise.guardian import families
 
@@ -101,6 +101,8 @@ class Checker:
             self._pool = pool
             try:
                 again = await self._solo_plays()
+            except PolicyError as error:  # there are no actions to try: nothing can be said of how it plays
+                return [self._starts(), Finding("plays", False, f"not tried: {error}"), *self._of_processes()]
             except MuxsimError as error:
                 return [Finding("starts", False, str(error))]
             except _Died as died:

@@ -155,3 +155,25 @@ def test_calls_that_failed_are_counted_and_the_first_is_shown(tmp_path):
 )
 def test_a_difference_is_shown_with_its_surroundings(one, other, said):
     assert first_difference(one, other) == said
+
+
+def test_an_environment_whose_tools_cannot_be_tried_is_not_called_fit(tmp_path):
+    server = """
+import json, sys
+SCHEMA = {"type": "object", "properties": {"day": {"type": "string", "format": "date"}}, "required": ["day"]}
+for line in sys.stdin:
+    message = json.loads(line)
+    result = {"tools": [{"name": "book", "inputSchema": SCHEMA}]}
+    if message["method"] == "initialize":
+        version = message["params"]["protocolVersion"]
+        info = {"name": "inn", "version": "1"}
+        result = {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": info}
+    if "id" in message:
+        print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
+"""
+    (tmp_path / "inn.py").write_text(server)
+    file = config(tmp_path, inn=tmp_path / "inn.py")
+    finished = muxsim(tmp_path, "check", "inn", "--config", file.name, "--json")
+    found = findings(finished)
+    assert (finished.status, found["starts"][0], found["plays"][0]) == (1, True, False)
+    assert "the tool book: day: a text with the format 'date' needs examples" in found["plays"][1]

@@ -23,15 +23,25 @@ class RandomPolicy:
         return f"RandomPolicy(seed={self.seed})"
 
     async def next_message(self, conversation: Sequence[Message], tools: Sequence[Message], seed: int) -> Reply:
-        """A message with one tool call; without any where there are no tools. Raises `PolicyError`."""
+        """A message with one tool call; without any where there are no tools.
+
+        It says for which tools it could draw nothing. Raises `PolicyError` where that is all of them.
+        """
         if not tools:
             return Reply({"role": "assistant", "content": "There is no tool to call."})
         turn = turn_of(conversation)
         # A text is hashed into the state: seeds and turns side by side have nothing in common.
         rng = random.Random(f"{self.seed}/{seed}/{turn}")
-        function = rng.choice(tools)["function"]
-        try:
-            arguments = draw({"type": "object", **(function.get("parameters") or {})}, rng)
-        except CannotDraw as error:
-            raise PolicyError(f"no arguments can be drawn for the tool {function['name']}: {error}") from None
-        return Reply(assistant_calls([(function["name"], arguments)], turn))
+        left, problems = list(tools), list[str]()
+        while left:
+            tool = rng.choice(left)
+            function = tool["function"]
+            try:
+                arguments = draw({"type": "object", **(function.get("parameters") or {})}, rng)
+            except CannotDraw as error:
+                problems.append(f"no arguments can be drawn for the tool {function['name']}: {error}")
+                left.remove(tool)
+            else:
+                message = assistant_calls([(function["name"], arguments)], turn)
+                return Reply({**message, "content": "\n".join(problems) or None})
+        raise PolicyError("; ".join(problems))

@@ -75,3 +75,17 @@ async def test_a_schema_that_nothing_fits_is_an_error_that_names_the_tool():
     broken = tool("warp", {"type": "object", "properties": {"to": {"enum": []}}, "required": ["to"]})
     with pytest.raises(PolicyError, match="drawn for the tool warp: to: an enum has nothing"):
         await RandomPolicy().next_message([USER], [broken], 0)
+
+
+async def test_a_tool_that_nothing_can_be_drawn_for_is_passed_over_and_named():
+    dates = {"type": "object", "properties": {"day": {"type": "string", "format": "date"}}, "required": ["day"]}
+    tools = [
+        {"type": "function", "function": {"name": name, "parameters": schema}}
+        for name, schema in (("look", {}), ("book", dates))
+    ]
+    policy = RandomPolicy()
+    replies = [(await policy.next_message([], tools, seed)).message for seed in range(20)]
+    assert {reply["tool_calls"][0]["function"]["name"] for reply in replies} == {"look"}
+    told = {reply["content"] for reply in replies}
+    assert None in told
+    assert any("for the tool book: day: a text with the format 'date'" in text for text in told if text)
