@@ -169,7 +169,9 @@ for line in sys.stdin:
         info = {"name": "inn", "version": "1"}
         result = {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": info}
     if "id" in message:
-        print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
+        known = message["method"] in ("initialize", "tools/list")
+        said = {"result": result} if known else {"error": {"code": -32601, "message": "no such method"}}
+        print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **said}), flush=True)
 """
     (tmp_path / "inn.py").write_text(server)
     file = config(tmp_path, inn=tmp_path / "inn.py")
