@@ -38,6 +38,9 @@ _SAYS_NOT_THERE: Final = re.compile(
 )
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, IndexError, TypeError)
 
+# What muxsim answers with where `max_in_flight` is met.
+_BUSY: Final = -32003
+
 Parts = dict[str, Any]
 Deliver = Callable[[Message], None]
 
@@ -150,11 +153,12 @@ class ControlReader:
             problems: dict[str, str] = {}
             for part, answer in answers.items():
                 _read(part, answer, problems)
-            lost = [part for part in problems if part in self._seen]
-            if lost and not all(answers[part].own for part in lost):
-                self._ask(lost, envelope, lambda again: last({**answers, **again}))
-            else:
-                last(answers)
+            # Muxsim itself refuses several at once where few may be in flight: the second time each goes alone. For
+            # what was late or has ended nobody waits twice.
+            lost = [
+                part for part in problems if (_is_refusal(answers[part]) if answers[part].own else part in self._seen)
+            ]
+            self._ask_in_turn(lost, envelope, answers, last)
 
         def last(answers: dict[str, Answer]) -> None:
             deliver(self._combine(result, answers, crowded=crowded))
@@ -173,6 +177,24 @@ class ControlReader:
 
         for part in parts:
             self._request(part, envelope, functools.partial(on_answer, part))
+
+    def _ask_in_turn(
+        self,
+        parts: list[str],
+        envelope: Mapping[str, Any],
+        answers: dict[str, Answer],
+        on_answers: Callable[[dict[str, Answer]], None],
+    ) -> None:
+        """Ask for parts once more, one after the other, and put what comes in the place of what has come."""
+        if not parts:
+            on_answers(answers)
+            return
+        part, *rest = parts
+
+        def on_answer(answer: Answer) -> None:
+            self._ask_in_turn(rest, envelope, {**answers, part: answer}, on_answers)
+
+        self._request(part, envelope, on_answer)
 
     async def read(self, part: str, envelope: Mapping[str, Any], timeout: float) -> Any:
         """One part of the control plane, now. Raises `ControlUnreadable`, also when it is late."""
@@ -234,6 +256,10 @@ class ControlReader:
         if earned is not None:
             problems.pop("reward", None)  # the counts have told
         return earned
+
+
+def _is_refusal(answer: Answer) -> bool:
+    return answer.message.kind is Kind.ERROR and error_code(answer.message) == _BUSY
 
 
 def _read(part: str, answer: Answer, problems: dict[str, str]) -> Any:
