@@ -88,6 +88,7 @@ class Opened:
     start_seconds: float = 0.0
     handshake_seconds: float = 0.0
     initial_state: Any = None
+    published: bool = False
     workspace: Path | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 

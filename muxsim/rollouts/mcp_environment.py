@@ -38,6 +38,7 @@ from muxsim.rollouts.environment import (
     ToolResult,
 )
 from muxsim.rollouts.trajectory import CONTROL_META_KEY, TOOLS_CHANGED_META_KEY, Control
+from muxsim.session.control import says_not_there
 from transports.errors import INVALID_REQUEST, PARSE_ERROR
 from transports.messages import Kind, Message, member
 
@@ -93,6 +94,7 @@ class MCPEnvironment:
         self._channel = channel
         # None until it is known whether there is a control plane that scores.
         self._scored: bool | None = None
+        self._published = opened.published
         self._rewards: list[float] = []
         self._doubtful = False
         self._step: int | None = None
@@ -166,13 +168,13 @@ class MCPEnvironment:
         """An error of the server's own in place of a result, which can carry no control plane."""
         status = None if self._scored is False else await self._status(timeout)
         result = ToolResult([{"type": "text", "text": message}], is_error=True, control=None, seconds=seconds)
+        self._doubtful = True
         if status is None:
-            if self._scored:
+            if await self._is_scored(timeout):
                 raise Malformed("the control plane is gone: control://status, which was there, cannot be read")
             return result
         if status.failed is not None:
             raise await self._failed(status.failed)
-        self._doubtful = True
         ends = Control(reward=None, terminated=status.terminated, truncated=status.truncated, step=status.step)
         return replace(result, control=ends)
 
@@ -195,15 +197,17 @@ class MCPEnvironment:
 
     async def _is_scored(self, timeout: float | None) -> bool:
         """Whether there is a control plane that scores. Where nothing has shown it, the server's own list decides."""
-        if self._scored is None and self.opened.initial_state is not None:
+        if self._scored is None and self._published:
             answer = await self._ask("resources/list", {}, timeout, "resources/list")
-            self._scored = answer.kind is Kind.ERROR or lists_control_plane(answer.members["result"])
+            failed = answer.kind is Kind.ERROR
+            self._scored = not says_not_there(answer) if failed else lists_control_plane(answer.members["result"])
         return bool(self._scored)
 
     async def _status(self, timeout: float | None) -> Status | None:
         """What ``control://status`` says; None if it is not there."""
         answer = await self._ask("resources/read", {"uri": "control://status"}, timeout, "control://status")
         if answer.kind is Kind.ERROR:
+            self._published = self._published or not says_not_there(answer)
             return None
         status = read_status(answer.members["result"])
         self._scored = True
@@ -247,7 +251,7 @@ async def shake_hands(channel: Channel, timeout: float | None) -> Opened:
         initialized = await _initialize(channel, timeout)
         await channel.notify("notifications/initialized")
         tools = await list_tools(channel, timeout)
-        state = await _initial_state(channel, timeout)
+        published, state = await _initial_state(channel, timeout)
     except TimeoutError:
         raise StartError(f"no answer to the handshake within {timeout:g} s") from None
     except EnvironmentGone as gone:
@@ -259,6 +263,7 @@ async def shake_hands(channel: Channel, timeout: float | None) -> Opened:
         tools=tools,
         handshake_seconds=time.perf_counter() - began,
         initial_state=state,
+        published=published,
     )
 
 
@@ -290,14 +295,14 @@ async def list_tools(channel: Channel, timeout: float | None) -> tuple[Tool, ...
     raise Malformed(f"tools/list does not end: there is another page after {_MOST_PAGES}")
 
 
-async def _initial_state(channel: Channel, timeout: float | None) -> Any:
-    """What the environment publishes of its start; None if it publishes nothing."""
+async def _initial_state(channel: Channel, timeout: float | None) -> tuple[bool, Any]:
+    """Whether the environment may publish its start, for not every error says that it does not; and what it says."""
     uri = "control://initial_state"
     answer = await ask(channel, "resources/read", {"uri": uri}, timeout)
     if answer.kind is Kind.ERROR:
-        return None
+        return not says_not_there(answer), None
     try:
-        return msgspec.json.decode(read_resource(answer.members["result"], uri))
+        return True, msgspec.json.decode(read_resource(answer.members["result"], uri))
     except (msgspec.DecodeError, RecursionError) as error:
         raise Malformed(f"{uri} is not JSON: {error}") from None
 

@@ -91,9 +91,14 @@ def resource_value(answer: Message) -> Any:
 
 def is_not_there(answer: Answer) -> bool:
     """Whether the server itself says that it has no such resource; muxsim's own errors never say that."""
-    if answer.own or answer.message.kind is not Kind.ERROR:
+    return not answer.own and says_not_there(answer.message)
+
+
+def says_not_there(answer: Message) -> bool:
+    """Whether a server's answer says that it has no such resource, or none at all."""
+    if answer.kind is not Kind.ERROR:
         return False
-    return error_code(answer.message) in _NOT_THERE or bool(_SAYS_NOT_THERE.search(_error_text(answer.message)))
+    return error_code(answer) in _NOT_THERE or bool(_SAYS_NOT_THERE.search(_error_text(answer)))
 
 
 def _error_text(answer: Message) -> str:

@@ -182,7 +182,7 @@ STATUS = {"terminated": False, "truncated": False, "step": 0, "total_reward": 0.
 
 
 async def earned(game, calls, state=None):
-    environment = MCPEnvironment("session", "lake", 0, game, Opened(initial_state=state))
+    environment = MCPEnvironment("session", "lake", 0, game, Opened(initial_state=state, published=state is not None))
     for _ in range(calls):
         await environment.call("step", {})
     return await environment.earned()
