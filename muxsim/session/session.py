@@ -575,11 +575,13 @@ class Session:
         """
         found, ids = unread(data), list[messages.RequestId | None]()
         for message in found:
-            if message.kind is Kind.REQUEST:
-                ids.append(None if self._awaits(attachment, message.id) else message.id)
-            elif self.live:
+            if message.kind is Kind.RESULT:
                 text = f"the client's answer could not be read: {error.message}"
-                self._carry_out(self._router.fail_client_id(attachment, message.id, PARSE_ERROR, text))
+                routed = self._router.fail_client_id(attachment, message.id, PARSE_ERROR, text)
+                if routed is not NOTHING:
+                    self._carry_out(routed)
+                    continue
+            ids.append(None if self._awaits(attachment, message.id) else message.id)
         return ids if found else [None]
 
     def stderr(self, line: str) -> None:
