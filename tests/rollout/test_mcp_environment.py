@@ -126,7 +126,8 @@ async def test_what_muxsim_says_in_the_place_of_an_environment_is_no_result(code
 
 @pytest.mark.parametrize("data", [None, {"cause": 7}, "cause", {"reason": "backend_exited"}])
 async def test_an_error_without_a_cause_of_muxsims_is_the_servers_own(data):
-    result = await called(error={"code": -32001, "message": "my own", "data": data})
+    game = Game({"error": {"code": -32001, "message": "my own", "data": data}})
+    result = await MCPEnvironment("session", "lake", 0, game, Opened()).call("step", {})
     assert (result.is_error, result.content[0]["text"]) == (True, "my own")
 
 
@@ -225,6 +226,20 @@ async def test_a_control_plane_that_was_there_and_is_gone_is_the_failure_of_its_
     given = [first, PLAIN] if first else [PLAIN]
     with pytest.raises(EnvironmentFailed, match="the control plane is gone"):
         await earned(Game(*given, listed=["reward", "status"]), len(given), state)
+
+
+async def test_an_error_that_does_not_say_that_there_is_no_control_plane_leaves_it_to_the_servers_list():
+    class Burning(Game):
+        def answer(self, method, params):
+            if method == "resources/read":
+                return {"error": {"code": -32603, "message": "the disk is on fire"}}
+            return super().answer(method, params)
+
+    with pytest.raises(EnvironmentFailed, match="the control plane is gone"):
+        await earned(Burning(listed=["status"]), 0)
+    with pytest.raises(EnvironmentFailed, match="the control plane is gone"):
+        await earned(Burning(REFUSED, listed=["status"]), 1)
+    assert await earned(Burning(REFUSED, listed=["initial_state"]), 1) is None
 
 
 async def test_a_refused_call_behind_which_the_control_plane_is_gone_is_a_failure_too():
