@@ -14,12 +14,13 @@ import httpx2
 import pytest
 from anyio.lowlevel import checkpoint
 from cli.terminal import muxsim
-from harness import MUXSIM, ROOT, serving
+from harness import MUXSIM, ROOT, SERVERS, serving
 from servers.chat_completions import calls, chat_server, fails, hangs, refused, says
 
 import muxsim as library
 from muxsim.events import What
-from muxsim.rollouts.policy.messages import turn_of
+from muxsim.rollouts.policy.messages import assistant_calls, turn_of
+from muxsim.rollouts.policy.protocol import Reply
 from muxsim.rollouts.policy.random import RandomPolicy
 from muxsim.rollouts.run_folder import RunFolder
 from muxsim.rollouts.trajectory import EndReason
@@ -196,6 +197,45 @@ def test_a_backend_that_is_killed_ends_its_episode_alone(tmp_path, wire):
 
 def rollout(folder, *options, **more):
     return muxsim(folder, "rollout", *options, **more)
+
+
+class LastTool:
+    """Calls the last of the tools that it is shown."""
+
+    async def next_message(self, conversation, tools, seed):
+        await checkpoint()
+        name = tools[-1]["function"]["name"]
+        return Reply(assistant_calls([(name, {})], turn_of(conversation)))
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_server_that_asks_and_whose_tools_change_gives_the_same_trajectory_over_every_wire(wire, tmp_path):
+    async def play_it():
+        async with pool_over(wire, tmp_path, config(tmp_path, growing=SERVERS / "growing.py")) as pool:
+            rows = [{"id": "row", "env": "growing", "seed": 0}]
+            return await library.rollout(pool, rows, policy=LastTool(), max_steps=3)
+
+    (trajectory,) = on(wire, play_it)
+    assert [step.tool for step in trajectory.steps] == ["look", "fly", "fly"], trajectory.error
+    assert json.loads(trajectory.steps[0].content[0]["text"]) == [{}, {"roots": []}, "no"]
+    assert [change.step for change in trajectory.tools_changed] == [0]
+    assert [tool["function"]["name"] for tool in trajectory.tools_changed[0].tools] == ["look", "fly"]
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_shared_environment_goes_on_after_an_episode_and_has_its_own_seed(wire, tmp_path):
+    file = config(tmp_path, growing=SERVERS / "growing.py")
+    file.write_text(file.read_text() + "shared = true\n")
+
+    async def play_it():
+        async with pool_over(wire, tmp_path, file) as pool:
+            rows = [{"id": f"row-{seed}", "env": "growing", "seed": seed} for seed in (1, 2)]
+            return await library.rollout(pool, rows, policy=LastTool(), max_steps=1, max_concurrent=1)
+
+    first, second = on(wire, play_it)
+    assert (first.valid, second.valid) == (True, True), (first.error, second.error)
+    assert (first.session, first.seed) == (second.session, second.seed)
+    assert second.steps[0].tool == "fly", "it is the one that the first has played with"
 
 
 @pytest.fixture
