@@ -85,6 +85,7 @@ def admitted(message: Message) -> Message:
 
 def _answer(message: Message) -> Message:
     """An answer to what the server has asked."""
+    message = message.well_formed()
     name = "result" if message.kind is Kind.RESULT else "error"
     members = _chosen(message.members, ("jsonrpc", "id"))
     try:

@@ -6,7 +6,6 @@ import json
 import sys
 
 import pytest
-import trio
 from harness import SERVERS, muxsim_serve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -45,7 +44,6 @@ command = "/no/such/program"
 FEW = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 CONVERSATION = st.lists(lines(), min_size=1, max_size=8)
 ENVIRONMENTS = st.sampled_from(["folding", "first"])
-JSON = ("Content-Type", "application/json")
 ENVELOPE = {
     "io.modelcontextprotocol/protocolVersion": MODERN,
     "io.modelcontextprotocol/clientInfo": {"name": "wire", "version": "0"},
@@ -86,29 +84,6 @@ async def test_no_conversation_over_streamable_http_yields_the_secret(url, conve
     said = []
     client = await by_handshake(url, f"/envs/{env}/mcp", said, conversation)
     await client.delete()
-    no_secret(b"\n".join(said))
-
-
-@FEW
-@given(CONVERSATION, ENVIRONMENTS)
-async def test_no_conversation_over_sse_yields_the_secret(url, conversation, env):
-    """Ids may be in flight twice: all answers share one stream."""
-
-    said = []
-    async with connect(url) as stream:
-        await stream.send("GET", f"/sse?env={env}", [("Accept", "text/event-stream"), *AGENT])
-        assert (await stream.head())[0] == 200
-        events = stream.events()
-        endpoint = (await anext(events)).data
-        async with trio.open_nursery() as nursery:
-            for line in (json.dumps(initialize("first", "2024-11-05")).encode(), *conversation):
-                nursery.start_soon(ask, url, "POST", endpoint, [JSON, *AGENT], line)
-        last = {"jsonrpc": "2.0", "id": "last", "method": "tools/call", "params": {"name": "look"}}
-        await ask(url, "POST", endpoint, AGENT, last)
-        async for event in events:
-            said.append(event.data.encode())
-            if b'"last"' in said[-1]:
-                break
     no_secret(b"\n".join(said))
 
 
