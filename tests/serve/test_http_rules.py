@@ -149,11 +149,9 @@ NOT_JSON = [
     b"{",
     b"not json",
     b'{"jsonrpc":"2.0","id":1,"method":"ping"}{}',
-    b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"x":NaN}}',
     b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"x":"\xff"}}',
     b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"x":"\xed\xa0\x80"}}',
     b'\xff\xfe{"jsonrpc":"2.0"}',
-    rb'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"x":"\ud800"}}',
     b'{"jsonrpc":"2.0","id":1,"method":"ping","params":' + b'{"x":' * 100_000 + b"1" + b"}" * 100_001,
 ]
 NO_MESSAGE = [
@@ -173,7 +171,6 @@ NO_MESSAGE = [
     b'{"jsonrpc":"2.0","id":true,"method":"ping"}',
     b'{"jsonrpc":"2.0","id":1,"method":7}',
     b'{"jsonrpc":"2.0","id":1}',
-    b'{"jsonrpc":"2.0","id":1,"result":{},"error":{"code":1,"message":""}}',
 ]
 WAYS = {
     "the short way": [],
