@@ -70,6 +70,7 @@ class HTTPConnections:
         self._host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._connect_timeout = connect_timeout
         self._idle: list[_Connection] = []
+        self.closed = False
 
     def __repr__(self) -> str:
         return f"<HTTPConnections to {self._host}, {len(self._idle)} idle>"
@@ -88,7 +89,8 @@ class HTTPConnections:
         return answer
 
     async def aclose(self) -> None:
-        """Close what is idle."""
+        """Close what is idle, and what is under way when it has its answer."""
+        self.closed = True
         idle, self._idle = self._idle, []
         for connection in idle:
             await connection.aclose()
@@ -187,7 +189,7 @@ class _ParsedAnswer:
     async def aclose(self) -> None:
         if not self._closed:
             self._closed = True
-            if self._complete and self._kept:
+            if self._complete and self._kept and not self._connections.closed:
                 self._connections.give_back(self._connection)
             else:
                 await self._connection.aclose()

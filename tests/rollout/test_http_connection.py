@@ -207,3 +207,14 @@ def test_nobody_there_is_said(backend):
 def test_a_header_cannot_bring_another_one_along():
     with pytest.raises(ValueError, match="the header authorization has a character that no header may have"):
         Headers({"authorization": "Bearer x\r\nx-more: yes"})
+
+
+def test_an_answer_that_comes_after_the_close_leaves_no_connection_behind(run):
+    async def test(server, connections):
+        got = await connections.exchange("POST", "/", NO_HEADERS, b"")
+        await connections.aclose()
+        assert await got.read() == b"x"
+        await got.aclose()
+        assert repr(connections).endswith(" 0 idle>")
+
+    run(lambda request: answer(200, b"x"), test)
