@@ -54,21 +54,24 @@ LIVE_SETTINGS: Final = frozenset(
 )
 
 
-def compare(old: Config, new: Config) -> Changes:
-    """What becomes different when ``new`` takes the place of ``old``."""
+def compare(begun_with: Config, old: Config, new: Config) -> Changes:
+    """What becomes different when ``new`` takes the place of ``old``, in a muxsim that began with yet another."""
     before, after = old.environments, new.environments
-    settings = [
-        field.name for field in fields(old.server) if getattr(old.server, field.name) != getattr(new.server, field.name)
-    ]
     default = () if old.default == new.default else ("default",)
-    auth = () if old.auth == new.auth else ("auth",)
+    auth = () if begun_with.auth == new.auth else ("auth",)
     return Changes(
         added=tuple(name for name in after if name not in before),
         changed=tuple(name for name in after if name in before and after[name] != before[name]),
         removed=tuple(name for name in before if name not in after),
-        applied=(*default, *(name for name in settings if name in LIVE_SETTINGS)),
-        restart=(*auth, *(name for name in settings if name not in LIVE_SETTINGS)),
+        applied=(*default, *(name for name in _different(old, new) if name in LIVE_SETTINGS)),
+        restart=(*auth, *(name for name in _different(begun_with, new) if name not in LIVE_SETTINGS)),
     )
+
+
+def _different(one: Config, other: Config) -> list[str]:
+    """The settings of ``[server]`` in which two configs differ."""
+    names = [field.name for field in fields(one.server)]
+    return [name for name in names if getattr(one.server, name) != getattr(other.server, name)]
 
 
 class Operations:
@@ -89,7 +92,7 @@ class Operations:
         stop: Callable[[], None],
         counts: Callable[[], Mapping[str, int]],
     ) -> None:
-        self.config = config
+        self.config = self._begun_with = config
         self._url = url
         self._sessions = sessions
         self._reread = reread
@@ -124,7 +127,7 @@ class Operations:
             new = self._reread()
         except ConfigError as error:
             return self._refused(f"{error}; the config of before stays in use")
-        changes = compare(self.config, new)
+        changes = compare(self._begun_with, self.config, new)
         self._apply(new)
         self.config = new
         told = {field.name: list(getattr(changes, field.name)) for field in fields(changes)}

@@ -292,6 +292,15 @@ async def test_settings_that_need_a_restart_are_named(tmp_path):
         assert (await logged(muxsim, event="muxsim.restart_needed"))["settings"] == ["host", "memory_limit"]
 
 
+async def test_a_restart_is_asked_for_as_long_as_what_runs_differs_from_the_config_and_no_longer(tmp_path):
+    async with serving(tmp_path, environment("naughty")):
+        config_of(tmp_path).write_text("[server]\npublic_url = 'https://lab.example'\n" + environment("naughty"))
+        for _ in range(2):
+            assert (await command("ctl", "reload"))[1] == "settings that need a restart: public_url\n"
+        config_of(tmp_path).write_text(environment("naughty"))
+        assert (await command("ctl", "reload"))[1] == "nothing has changed\n"
+
+
 async def test_the_bounds_on_sessions_can_be_changed_while_some_are_open_and_others_wait(tmp_path):
     async with serving(tmp_path, "[server]\nmax_sessions = 1\n" + environment("naughty")) as muxsim:
         first = await shake_hands(muxsim.url)
@@ -333,11 +342,11 @@ async def test_a_comparison_names_what_is_different(tmp_path):
 
     one = config("[environments.a]\ncommand = 'a'\n[environments.b]\ncommand = 'b'\n[server]\ncall_timeout = 5\n")
     other = config("[environments.a]\ncommand = 'a'\n[environments.c]\ncommand = 'b'\n[server]\ncall_timeout = 6\n")
-    changes = compare(one, other)
+    changes = compare(one, one, other)
     assert (changes.added, changes.removed) == (("c",), ("b",))
     assert changes.changed == ("a",), "limits of [server] are its environments'"
-    assert compare(one, one).changed == ()
-    assert compare(one, config("[environments.a]\ncommand = 'a'\n")).applied == ("default",)
+    assert compare(one, one, one).changed == ()
+    assert compare(one, one, config("[environments.a]\ncommand = 'a'\n")).applied == ("default",)
 
 
 # ---- stopping
