@@ -21,6 +21,7 @@ from muxsim.config.server import read_auth, read_default, read_server
 from muxsim.config.table import NAME, Table, closest, in_one_line
 from muxsim.config.values import DESKTOP_KEYS, ENVIRONMENT_KEYS
 from muxsim.config.variables import ClientVariables, OwnVariables, defaults_of
+from muxsim.errors import ConfigError
 from muxsim.spec import EnvSpec, literal
 
 # Where the servers stand: in the files of most programs, of VS Code, of Zed, and in VS Code's settings.
@@ -56,9 +57,7 @@ def from_json(root: Table, path: Path) -> Config:
     notes = [*_notes_of_top(root)]
     entries = [*_started(_entries(root), notes)]
     names = _served_names([entry.name for entry in entries])
-    specs: dict[str, EnvSpec] = {}
-    for entry, name in zip(entries, names, strict=True):
-        specs[name] = entry.spec(name, defaults, notes)
+    specs = _specs(zip(entries, names, strict=True), defaults, notes)
     if not specs:
         raise root.error("mcpServers", _nothing_to_start(notes))
     served = dict(zip((entry.name for entry in entries), names, strict=True))
@@ -70,6 +69,27 @@ def from_json(root: Table, path: Path) -> Config:
         file=path,
         notes=tuple(f"{root.file}: {note}" for note in notes),
     )
+
+
+def _specs(entries: Iterable[tuple[_Entry, str]], defaults: Defaults, notes: list[str]) -> dict[str, EnvSpec]:
+    """What to start of these servers, by the names they are served under.
+
+    One with a fault goes to the notes, as its own program goes on without it; the fault is raised where nothing else is
+    left, or where the server has a block for muxsim.
+    """
+    specs: dict[str, EnvSpec] = {}
+    faults: list[ConfigError] = []
+    for entry, name in entries:
+        try:
+            specs[name] = entry.spec(name, defaults, notes)
+        except ConfigError as fault:
+            if entry.is_ours:
+                raise
+            faults.append(fault)
+            notes.append(f"[{entry.place}] is left out: {fault.key}: {fault.advice}")
+    if faults and not specs:
+        raise faults[0]
+    return specs
 
 
 def _nothing_to_start(notes: list[str]) -> str:
@@ -151,7 +171,12 @@ class _Entry:
     def disabled(self) -> bool:
         """Whether its owner has switched it off, in whichever program's words."""
         values = self.values if isinstance(self.values, dict) else {}
-        return self.values is None or any(values.get(key) in (off, str(off).lower()) for key, off in _SWITCHES.items())
+        return self.values is None or any(_says(values.get(key), off) for key, off in _SWITCHES.items())
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it was written for muxsim too."""
+        return "muxsim" in self.values
 
     @property
     def foreign(self) -> str:
@@ -222,6 +247,11 @@ def _in_our_words(given: Table) -> dict[str, Any]:
     if isinstance(values.get("env"), dict):
         values["env"] = {name: _as_text(value) for name, value in values["env"].items() if value is not None}
     return values
+
+
+def _says(value: Any, switch: bool) -> bool:
+    """Whether a value is this boolean, in any of its forms."""
+    return value == switch or (isinstance(value, str) and value.strip().lower() == str(switch).lower())
 
 
 def _as_text(value: Any) -> Any:

@@ -112,7 +112,7 @@ def test_muxsims_own_block_is_strict(block, folder):
 # ---- which servers
 
 
-@pytest.mark.parametrize("off", [{"disabled": True}, {"enabled": False}, {"isActive": False}, {"disabled": "true"}])
+@pytest.mark.parametrize("off", [{"disabled": True}, {"enabled": False}, {"isActive": False}, {"disabled": "True"}])
 @pytest.mark.parametrize(
     "entry",
     [
@@ -153,6 +153,32 @@ def test_what_is_no_server_at_all_is_left_out_with_a_note(folder):
     config = servers(folder, {"_comment": "ours", "a": GOOD, "b": ["x"], "c": None})
     assert list(config.environments) == ["a"]
     assert [note.partition("]")[0] for note in notes(config)] == ["[mcpServers._comment", "[mcpServers.b"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "why"),
+    [
+        ({}, "command: is missing: "),
+        ({"command": 5}, "command: must be a string"),
+        ({"command": "node server.js"}, "command: has arguments in it, which go into args: "),
+        ({"command": "server", "args": "--all"}, "args: must be a list"),
+        ({"command": "server", "env": {"KEY": ["hidden"]}}, "env.KEY: must be a string"),
+        ({"command": "server", "args": ["${NOT_SET}"]}, "args[0]: the variable NOT_SET is not set: "),
+        ({"command": "server", "cwd": ""}, "cwd: must be a string that is not empty"),
+        ({"command": "server", "envFile": "no.env"}, "envFile: cannot be read: "),
+        ({"command": "npx", "args": []}, "args: npx needs a package"),
+    ],
+)
+def test_a_server_with_a_fault_is_left_out_with_a_note_and_the_others_are_served(entry, why, folder):
+    config = servers(folder, {"bad": entry, "a": GOOD})
+    assert list(config.environments) == ["a"]
+    (note,) = notes(config)
+    assert note.startswith(f"[mcpServers.bad] is left out: {why}")
+    assert "hidden" not in note
+    with pytest.raises(ConfigError, match=re.escape(why.partition(":")[0])):
+        one(folder, entry)
+    with pytest.raises(ConfigError, match=r"\[mcpServers\.bad"):
+        servers(folder, {"bad": {**entry, "muxsim": {}}, "a": GOOD})
 
 
 def test_a_file_with_nothing_to_start_says_what_was_left_out(folder):
