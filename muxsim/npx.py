@@ -103,6 +103,8 @@ def own_bin(name: str, folder: Path) -> Path | None:
 def own_copies(packages: Iterable[str], folder: Path) -> list[Path]:
     """The folders of these packages in the project of ``folder``; [] if npx would not do with those that are there.
 
+    The project's own package counts: npx asks nobody for it either.
+
     Raises AsItStands where the range of versions that is asked for is beyond what is understood here.
     """
     copies = [_own_copy(package, folder) for package in packages]
@@ -114,7 +116,9 @@ def _own_copy(package: str, folder: Path) -> Path | None:
     if spec is None:
         return None
     name, wanted = spec.groups()
-    there = (parent / "node_modules" / name for parent in (folder, *folder.parents))
+    root = _project_root(folder)
+    itself = [root] if root is not None and _manifest_of(root).get("name") == name else []
+    there = (*itself, *(parent / "node_modules" / name for parent in (folder, *folder.parents)))
     copy = next(filter(is_package_folder, there), None)
     if copy is None or not wanted:
         return copy

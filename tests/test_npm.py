@@ -436,6 +436,17 @@ async def test_the_projects_own_copy_of_a_package_goes_first(depth, fake, tmp_pa
     assert fake.calls == []
 
 
+@pytest.mark.parametrize(
+    "words", [["@s/grid"], ["@s/grid@1"], ["-p", "@s/grid", "grid"], ["--package=@s/grid", "grid"]]
+)
+async def test_the_registry_is_not_asked_for_the_project_itself(words, fake, tmp_path):
+    own = write_package(tmp_path / "project", manifest("@s/grid"))
+    (own / "deeper").mkdir()
+    spec = await prepare(npx("-y", *words, "x", cwd=str(own / "deeper")), fake.environ)
+    assert spec.args == (str(own / "cli.js"), "x")
+    assert fake.calls == []
+
+
 # ---- installing ----
 
 
