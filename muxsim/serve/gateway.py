@@ -150,6 +150,7 @@ def _with_cors(app: ASGIApp, rules: HostRules) -> ASGIApp:
         allow_origin_regex="|".join(patterns) or None,
         allow_methods=[*_MCP_METHODS, "OPTIONS"],
         allow_headers=["*"],  # a page that may call may say what its own client libraries say
+        allow_private_network=True,  # it is asked of pages from elsewhere that call one on this machine
         expose_headers=["Mcp-Session-Id", "Mcp-Protocol-Version", "Location", "WWW-Authenticate", "Retry-After"],
         max_age=3600,
     )

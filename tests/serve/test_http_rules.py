@@ -112,6 +112,9 @@ async def test_a_page_of_an_allowed_origin_may_ask_before_it_calls(muxsim):
         allowed = (await ask(muxsim.url, "OPTIONS", path, own)).headers["access-control-allow-headers"]
         assert {"x-of-my-own", "traceparent"} <= set(allowed.split(", "))
         assert "access-control-allow-credentials" not in answer.headers
+        from_elsewhere = [*wanted, ("Access-Control-Request-Private-Network", "true")]
+        answer = await ask(muxsim.url, "OPTIONS", path, from_elsewhere)
+        assert (answer.status, answer.headers["access-control-allow-private-network"]) == (200, "true")
 
 
 async def test_a_page_of_an_allowed_origin_can_read_its_session_id(muxsim):
