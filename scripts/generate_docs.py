@@ -104,7 +104,8 @@ an environment's keys, and one at the top those of `[server]`; these are as stri
 * Keys that muxsim does not know are passed over, with one note for each server that names them, in the log or on
   stderr.
 * Taken are `command` (also as a list), `args`, `env`, `cwd` and `envFile`. Numbers and booleans in `args` and `env` are
-  their text, and a variable that is `null` is not set.
+  their text, and a variable that is `null` is not set. Paths in `command` and `args` go from `cwd` where they lead to
+  something there.
 * A server that is switched off (`"disabled": true`, `"enabled": false`, `"isActive": false`) is left out, whatever
   else is in it. A remote one (`url` without `command`, or a `type` other than `stdio`) is left out with a note, and so
   is one with a fault, unless it has a `"muxsim"` block or nothing else is left.

@@ -6,9 +6,9 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from muxsim.as_it_stands import AsItStands
 from muxsim.config.table import Table, shown
@@ -24,36 +24,46 @@ _PYTHON_OPTIONS_WITH_VALUE = frozenset({"-X", "-W", "--check-hash-based-pycs"})
 _RUNNERS = frozenset({"node", "npx", "uvx"})
 _SCRIPT_SUFFIXES = frozenset({".py", ".js", ".mjs", ".cjs", ".ts", ".sh"})
 
+# The folder from which the path in a word goes.
+Start: TypeAlias = Callable[[str], Path]
 
-def read_command(table: Table, values: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """Command and arguments with their paths absolute and Python's interpreter in place."""
-    command, args, folder = values["command"], values.get("args", ()), table.folder
-    _check_one_word(table, command, args)
-    interpreter = _program(values["python"], folder) if "python" in values else literal(sys.executable)
+
+def read_command(table: Table, values: Mapping[str, Any], first: Path | None) -> tuple[str, tuple[str, ...]]:
+    """Command and arguments with their paths absolute and Python's interpreter in place.
+
+    Paths go from the folder ``first``, if there is one and it has what they name, else from the table's.
+    """
+    command, args = values["command"], values.get("args", ())
+
+    def start(word: str) -> Path:
+        return first if first is not None and os.path.lexists(first / fixed(word)) else table.folder
+
+    _check_one_word(table, command, args, start)
+    interpreter = _program(values["python"], start) if "python" in values else literal(sys.executable)
     if command.endswith(".py"):
-        return interpreter, (in_folder(command, folder), *args)
+        return interpreter, (in_folder(command, start(command)), *args)
     if command in ("python", "python3"):
-        return interpreter, _with_python_script(args, folder)
+        return interpreter, _with_python_script(args, start)
     if "python" in values:
         raise table.error("python", f"is for Python commands only, and {shown(command)} is none: take it out")
     if is_npx(command):
-        return _npx(table, command, args)
+        return _npx(table, command, args, start)
     if is_uvx(command):
         return _uvx(table, command, args)
     if _PYTHON_NAME.fullmatch(os.path.basename(command)):
-        args = _with_python_script(args, folder)
+        args = _with_python_script(args, start)
     elif os.path.basename(command) == "node":
-        args = _with_node_script(args, folder)
-    return _program(command, folder), args
+        args = _with_node_script(args, start)
+    return _program(command, start), args
 
 
-def _check_one_word(table: Table, command: str, args: tuple[str, ...]) -> None:
+def _check_one_word(table: Table, command: str, args: tuple[str, ...], start: Start) -> None:
     """Raise the fault of a command that has its arguments in it, as shells and other programs take it."""
     words = _words(command)
-    path = table.folder / os.path.expanduser(fixed(command))
+    path = start(command) / os.path.expanduser(fixed(command))
     if len(words) < 2 or path.exists() or shutil.which(command) is not None:
         return
-    if "/" in words[0] and not (table.folder / os.path.expanduser(words[0])).exists():
+    if "/" in words[0] and not (start(words[0]) / os.path.expanduser(words[0])).exists():
         return  # a path with a space in it, of something that is not there yet
     if table.variables is None:
         raise table.error("command", f"is one word to the shell: take its quotes away: {shlex.join([*words, *args])}")
@@ -68,8 +78,9 @@ def _words(command: str) -> list[str]:
         return command.split()
 
 
-def _program(command: str, folder: Path) -> str:
+def _program(command: str, start: Start) -> str:
     """An absolute path for a path or a package's folder; a name to be found on PATH as it is."""
+    folder = start(command)
     is_path = "/" in command or command.startswith("~") or is_package_folder(folder / fixed(command))
     return in_folder(command, folder) if is_path else command
 
@@ -88,24 +99,24 @@ def in_folder(path: str, folder: Path) -> str:
     return os.path.normpath(os.path.join(literal(str(folder)), home + slash + rest))
 
 
-def _with_python_script(args: tuple[str, ...], folder: Path) -> tuple[str, ...]:
+def _with_python_script(args: tuple[str, ...], start: Start) -> tuple[str, ...]:
     at = 0
     while at < len(args) and args[at].startswith("-"):
         if args[at] == "-" or _PYTHON_MODULE.match(args[at]):
             return args
         at += 2 if args[at] in _PYTHON_OPTIONS_WITH_VALUE else 1
-    return (*args[:at], *(in_folder(arg, folder) for arg in args[at : at + 1]), *args[at + 1 :])
+    return (*args[:at], *(in_folder(arg, start(arg)) for arg in args[at : at + 1]), *args[at + 1 :])
 
 
-def _with_node_script(args: tuple[str, ...], folder: Path) -> tuple[str, ...]:
+def _with_node_script(args: tuple[str, ...], start: Start) -> tuple[str, ...]:
     # Node has too many options with values to know them all, so a script is what is there as a file.
     at = next((at for at, arg in enumerate(args) if not arg.startswith("-")), len(args))
-    if at == len(args) or not os.path.isfile(folder / fixed(args[at])):
+    if at == len(args) or not os.path.isfile(start(args[at]) / fixed(args[at])):
         return args
-    return (*args[:at], in_folder(args[at], folder), *args[at + 1 :])
+    return (*args[:at], in_folder(args[at], start(args[at])), *args[at + 1 :])
 
 
-def _npx(table: Table, command: str, args: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+def _npx(table: Table, command: str, args: tuple[str, ...], start: Start) -> tuple[str, tuple[str, ...]]:
     try:
         call = parse_npx(args)
     except AsItStands:
@@ -115,7 +126,7 @@ def _npx(table: Table, command: str, args: tuple[str, ...]) -> tuple[str, tuple[
     package = call.packages[0].removeprefix("file:")
     if not package.startswith((".", "/", "~")):
         return command, args
-    return in_folder(package, table.folder), call.args
+    return in_folder(package, start(package)), call.args
 
 
 def _uvx(table: Table, command: str, args: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:

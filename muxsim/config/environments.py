@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from muxsim.config.commands import in_folder, read_command
 from muxsim.config.table import Table
 from muxsim.config.values import CONFINEMENT_KEYS, LIMIT_KEYS
-from muxsim.spec import Confinement, EnvSpec, Limits
+from muxsim.spec import Confinement, EnvSpec, Limits, fixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +28,24 @@ class Defaults:
         )
 
 
-def read_environment(name: str, table: Table, values: Mapping[str, Any], defaults: Defaults) -> EnvSpec:
-    """The spec of one environment from the values of its keys; ``table`` is where they stand."""
+def read_environment(
+    name: str, table: Table, values: Mapping[str, Any], defaults: Defaults, *, from_cwd: bool = False
+) -> EnvSpec:
+    """The spec of one environment from the values of its keys; ``table`` is where they stand.
+
+    The command's paths go from its folder, or first ``from_cwd``.
+    """
     if "command" not in values:
         raise table.error("command", "is missing: name a script, a program, npx or an npm package's folder")
-    command, args = read_command(table, values)
+    cwd = in_folder(values.get("cwd", "."), table.folder)
+    command, args = read_command(table, values, Path(fixed(cwd)) if from_cwd else None)
     own = defaults.changed(values)
     return EnvSpec(
         name=name,
         command=command,
         args=args,
         env=values.get("env", {}),
-        cwd=in_folder(values.get("cwd", "."), table.folder),
+        cwd=cwd,
         shared=values.get("shared", False),
         zygote=values.get("zygote", True),
         preload=values.get("preload", ()),

@@ -206,7 +206,10 @@ class _Entry:
         keys = {**DESKTOP_KEYS, "cwd": ENVIRONMENT_KEYS["cwd"]}
         values = {**self._file_of_variables(given), **entry.read(keys, others=True)}
         values["env"] = {**values.pop("envFile", {}), **values.get("env", {})}
-        spec = read_environment(name, entry, {**values, **block.read(ENVIRONMENT_KEYS)}, defaults)
+        own = block.read(ENVIRONMENT_KEYS)
+        # The others start a server in its folder, and so its paths go from there.
+        from_cwd = "cwd" in values and "cwd" not in own
+        spec = read_environment(name, entry, {**values, **own}, defaults, from_cwd=from_cwd)
         assert entry.slips is not None
         told += entry.slips
         told += [f"{reference} means nothing here and is left as it is" for reference in self.variables.left]

@@ -254,6 +254,31 @@ def test_a_folder_is_the_files_own_or_one_from_there(form, folder):
     assert one(folder, {**GOOD, "cwd": form.replace("{project}", str(folder))}).cwd == str(folder)
 
 
+@pytest.mark.parametrize(
+    ("command", "args", "path"),
+    [
+        ("python3", ["server.py"], "server.py"),
+        ("/usr/bin/python3", ["-u", "server.py"], "server.py"),
+        ("server.py", [], "server.py"),
+        ("node", ["server.js"], "server.js"),
+        ("./server", [], "server"),
+        ("npx", ["."], ""),
+    ],
+)
+@pytest.mark.parametrize("beside_the_file", [False, True])
+def test_paths_go_from_the_folder_that_a_server_runs_in(command, args, path, beside_the_file, folder):
+    there = folder / "elsewhere"
+    there.mkdir()
+    for place in [there, folder] if beside_the_file else [there]:
+        for name in ("server.py", "server.js", "server"):
+            (place / name).touch()
+    spec = one(folder, {"command": command, "args": args, "cwd": str(there)})
+    named = [word for word in (spec.command, *spec.args) if word.startswith(str(folder))]
+    assert (named or list(spec.args)) == [os.path.normpath(there / path)]
+    own = one(folder, {"command": command, "args": args, "muxsim": {"cwd": str(there)}})
+    assert not [word for word in (own.command, *own.args) if word.startswith(str(there))]
+
+
 @pytest.mark.parametrize("name", [".vscode/mcp.json", ".cursor/mcp.json", ".kiro/settings/mcp.json"])
 def test_a_file_in_an_editors_folder_speaks_of_the_project(name, folder):
     whole = {"mcpServers": {"a": {"command": "server.py", "cwd": "${workspaceFolder}/x", "envFile": ".env"}}}
