@@ -152,7 +152,7 @@ class MCPEnvironment:
             raise await self._failed(status.failed)
         if status.total_reward is not None:
             return status.total_reward
-        if self._doubtful and status.step != self._step:
+        if self._doubtful and (status.step or 0) != (self._step or 0):  # before the first call it has made none
             raise await self._failed("control://status has no total_reward, and a call that failed made a step")
         return float(sum(self._rewards))
 

@@ -259,6 +259,11 @@ async def test_a_call_that_failed_and_made_a_step_leaves_no_total_where_the_stat
         await earned(game, 2)
 
 
+@pytest.mark.parametrize("status", [{"terminated": False, "step": 0}, {"terminated": False}])
+async def test_refused_calls_that_made_no_step_have_earned_nothing_where_the_status_has_no_total(status):
+    assert await earned(Game(REFUSED, REFUSED, status=status), 2) == 0.0
+
+
 async def test_a_reward_of_null_for_a_call_that_did_not_fail_is_a_problem():
     environment = MCPEnvironment("s", "lake", 0, Game(scored(None)), Opened())
     result = await environment.call("step", {})
