@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import itemgetter
@@ -213,6 +214,7 @@ class _Player:
     episode: Episode
     trajectory: Trajectory = field(init=False)
     hopeless: PolicyError | None = None
+    # What the policy sees, copies all: whatever it does to them is not on record.
     _tools: list[dict[str, Any]] = field(default_factory=list)
     _shown: list[dict[str, Any]] = field(default_factory=list)
     _late: anyio.CancelScope = field(default_factory=anyio.CancelScope)
@@ -330,7 +332,8 @@ class _Player:
         trajectory, opened = self.trajectory, environment.opened
         trajectory.session, trajectory.seed = environment.id, environment.seed
         trajectory.initial_state = opened.initial_state
-        self._tools = trajectory.tools = [tool.for_chat() for tool in opened.tools]
+        trajectory.tools = [tool.for_chat() for tool in opened.tools]
+        self._tools = deepcopy(trajectory.tools)
         state = opened.initial_state
         observation = state.get("observation") if isinstance(state, dict) else None
         trajectory.messages = first_messages(self.episode.row, observation, instructions=opened.instructions)
@@ -377,7 +380,7 @@ class _Player:
             broken = isinstance(error, WrongReply) and self.company.outlook.broke()
             self.hopeless = error if error.ends_run or broken else None
             raise _Ended(_end_by(error), str(error)) from None
-        except Exception as error:  # a policy of the user's: this episode only
+        except (Exception, SystemExit) as error:  # a policy of the user's: this episode only
             words = f"{type(error).__name__}: {error}"
             self.hopeless = PolicyError(f"the policy only raises: {words}") if self.company.outlook.broke() else None
             trajectory.traceback = traceback_of(error)
@@ -448,8 +451,8 @@ class _Player:
 
     def _follow(self, tools: Sequence[Tool]) -> None:
         """The environment has other tools now: the policy gets them with its next turn."""
-        self._tools = [tool.for_chat() for tool in tools]
-        change = ToolsChanged(step=self.trajectory.steps[-1].index, tools=self._tools)
+        change = ToolsChanged(step=self.trajectory.steps[-1].index, tools=[tool.for_chat() for tool in tools])
+        self._tools = deepcopy(change.tools)
         self.trajectory.tools_changed = [*self.trajectory.tools_changed, change]
 
     def _end(self, ended: _Ended) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
+from copy import deepcopy
 from math import isfinite
 from numbers import Real
 from pathlib import Path
@@ -33,13 +34,17 @@ def checked(reward: RewardFunction | None) -> RewardFunction | None:
 
 
 async def score_by(reward: RewardFunction, trajectory: Trajectory, workspace: Path | None) -> None:
-    """Score a trajectory. Where that fails it stays unscored, and says why."""
+    """Score a trajectory. Where that fails it stays unscored, and says why.
+
+    The function gets a copy: whatever it does to it is not on record.
+    """
     try:
-        given = reward(trajectory, workspace) if _takes_a_workspace(reward) else reward(trajectory)
+        shown = deepcopy(trajectory)
+        given = reward(shown, workspace) if _takes_a_workspace(reward) else reward(shown)
         scores = _scores(await given if inspect.isawaitable(given) else given)
     except _Refused as error:
         trajectory.error = f"the reward function returned {error}"
-    except Exception as error:  # the user's function: the episode stays, and its row tells what to mend
+    except (Exception, SystemExit) as error:  # the user's function: the episode stays, and its row tells what to mend
         trajectory.error = f"the reward function failed: {type(error).__name__}: {error}".encode(
             errors="replace"
         ).decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from enum import StrEnum
 from typing import Any, Final
 
@@ -179,8 +180,8 @@ def _earned(control: Control | None) -> str:
 
 
 def shown_to_agent(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A conversation as a policy may see it: without ``metadata``."""
-    return [{key: value for key, value in message.items() if key != "metadata"} for message in messages]
+    """A conversation as a policy may see it: without ``metadata``, and the policy's own down to its parts."""
+    return [deepcopy({key: value for key, value in message.items() if key != "metadata"}) for message in messages]
 
 
 def first_and_last(error: str) -> str:

@@ -468,6 +468,44 @@ async def test_a_conversation_is_the_policys_own_and_whatever_it_does_to_it_is_n
     assert all(now is before for now, before in zip(kept[2], kept[1], strict=False))  # each was copied once
 
 
+async def test_whatever_a_policy_does_to_what_it_was_given_and_has_given_is_not_on_record():
+    class Vandal:
+        def __init__(self):
+            self.given = []
+
+        async def next_message(self, conversation, tools, seed):
+            for earlier in self.given:
+                earlier.message.clear()
+            for message in conversation:
+                for call in message.get("tool_calls") or ():
+                    call["function"]["arguments"] = "overwritten"
+            for tool in tools:
+                tool["function"]["parameters"].clear()
+            tools.clear()
+            self.given.append(Reply(calls("on"), tokens={"token_ids": [1]}))
+            return self.given[-1]
+
+    trajectory = await play_one(FakePool(), Vandal(), max_steps=3)
+    said = [message for message in trajectory.messages if message["role"] == "assistant"]
+    assert said == [calls("on")] * 3
+    assert trajectory.tools == [STEP.for_chat()]
+
+
+async def test_whatever_a_reward_function_does_to_what_it_was_given_is_not_on_record():
+    def reward(trajectory):
+        trajectory.id, trajectory.end_reason, trajectory.valid = "another", "won", False
+        trajectory.messages.clear()
+        trajectory.steps[0].arguments.clear()
+        trajectory.steps.clear()
+        return 1.0
+
+    trajectory = await play_one(FakePool(result(terminated=True)), reward=reward)
+    assert (trajectory.id, trajectory.end_reason, trajectory.valid) == ("row-0", EndReason.TERMINATED, True)
+    assert [step.arguments for step in trajectory.steps] == [{"to": "on"}]
+    assert len(trajectory.messages) == 4
+    assert trajectory.total_reward == 1.0
+
+
 async def test_a_conversation_starts_with_the_rows_prompts_and_the_first_observation():
     row = {"id": "r", "seed": 3, "system_prompt": "Be brief.", "user_prompt_template": "{observation}! Seed {seed}."}
     policy = Decides()
@@ -813,6 +851,19 @@ async def test_a_policy_that_raises_leaves_its_traceback_in_the_row():
     assert trajectory.traceback.startswith("Traceback (most recent call last):")
     assert "in decide" in trajectory.traceback
     assert "/rollouts/runner.py" not in trajectory.traceback
+
+
+def leaves(*given):
+    raise SystemExit(0)
+
+
+async def test_a_policy_or_a_reward_function_that_exits_ends_its_episode_and_not_the_program():
+    trajectory = await play_one(FakePool(), Decides(leaves))
+    assert (trajectory.end_reason, trajectory.error) == (EndReason.POLICY_ERROR, "SystemExit: 0")
+    assert "in leaves" in trajectory.traceback
+    trajectory = await play_one(FakePool(result(terminated=True)), reward=leaves)
+    assert (trajectory.valid, trajectory.total_reward) == (True, None)
+    assert "SystemExit" in trajectory.error
 
 
 class Returns:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -35,7 +37,10 @@ def checked_policy(policy: Any) -> Policy:
 
 
 def checked_reply(reply: Any) -> Reply:
-    """A reply as it has to be. Raises `WrongReply`, which says what is wanted."""
+    """A reply as it has to be: a copy, for what a policy does to its own afterwards is not on record.
+
+    Raises `WrongReply`, which says what is wanted.
+    """
     if not isinstance(reply, Reply):
         raise WrongReply(f"{_WANTED}, not {type(reply).__name__} {reply!r:.80}")
     if not isinstance(reply.message, dict) or reply.message.get("role") != "assistant":
@@ -47,10 +52,10 @@ def checked_reply(reply: Any) -> Reply:
     if not isinstance(reply.usage, Usage):
         raise WrongReply(f"{_WANTED} whose usage is a Usage (muxsim.rollouts.trajectory), not {reply.usage!r:.80}")
     try:
-        msgspec.json.encode((reply.message, reply.tokens))
+        message, tokens = msgspec.json.decode(msgspec.json.encode((reply.message, reply.tokens)))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise WrongReply(f"{_WANTED} that is JSON: {error}") from None
-    return reply
+    return replace(reply, message=message, usage=copy(reply.usage), tokens=tokens)
 
 
 def _is_call(call: Any) -> bool:

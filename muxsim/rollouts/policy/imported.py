@@ -28,7 +28,7 @@ def made(spec: str, options: Mapping[str, Any], key: str) -> Any:
         return _as_it_is(found, spec, options, key)
     try:
         return found(**options)
-    except Exception as error:  # whatever the user's own code raises
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises
         raise _wrong(spec, f"it cannot be made: {_where(error)}", key) from error
 
 
@@ -47,7 +47,7 @@ def function(spec: str, options: Mapping[str, Any]) -> Any:
 
 def source_hash(spec: str) -> str:
     """The hash of the module's source, by which a run that is resumed knows its code again; "" where there is none."""
-    with suppress(Exception):  # whatever a parent package of the user's raises when it is imported
+    with suppress(Exception, SystemExit):  # whatever a parent package of the user's raises when it is imported
         found = find_spec(spec.partition(":")[0])
         if found is not None and found.origin is not None:
             return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
@@ -102,7 +102,7 @@ def _module(name: str, spec: str, key: str) -> ModuleType:
         if error.name is not None and name.startswith(error.name):
             raise _wrong(spec, f"there is no module {error.name!r}, neither installed nor in {here}", key) from None
         raise _wrong(spec, f"{name} cannot be imported: {_where(error)}", key) from error
-    except Exception as error:  # whatever the user's own code raises
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises
         raise _wrong(spec, f"{name} cannot be imported: {_where(error)}", key) from error
 
 

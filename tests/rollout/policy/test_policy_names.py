@@ -146,6 +146,15 @@ def test_a_module_that_breaks_says_where(module, tmp_path):
         policy_from_spec(f"python:{module}:Mine")
 
 
+def test_a_module_or_a_class_that_exits_is_a_mistake_and_not_the_end_of_the_program(module, tmp_path):
+    (tmp_path / f"{module}.py").write_text("import sys\n\n\ndef make():\n    sys.exit(0)\n")
+    with pytest.raises(ConfigError, match=r"it cannot be made: SystemExit: 0 .*line 5\)"):
+        policy_from_spec(f"python:{module}:make")
+    (tmp_path / f"{module}_main.py").write_text("import sys\n\nsys.exit(0)\n")
+    with pytest.raises(ConfigError, match=r"cannot be imported: SystemExit: 0 .*line 3\)"):
+        imported.function(f"{module}_main:reward", {})
+
+
 def test_a_reward_is_a_function_with_its_options_or_made_of_a_class(module):
     assert imported.function(f"{module}:reward", {"scale": 3})(None, None) == 3
     assert imported.function(f"{module}:Judge", {"name": "x"})(None) == 1
