@@ -6,6 +6,7 @@ import json
 import sys
 
 import pytest
+import trio
 from harness import SERVERS, muxsim_serve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from session.agents import lines
 
 from .test_auth import ADA as TRAINER
 from .test_auth import ENVIRON, HELPER, bearer, with_tokens
-from .wire import BOTH, MODERN, ask, connect, initialize, open_session, shake_hands
+from .wire import BOTH, MODERN, ask, initialize, open_session, shake_hands, sse_client, tool_call
 
 sys.path.insert(0, str(SERVERS))
 
@@ -44,6 +45,7 @@ command = "/no/such/program"
 FEW = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 CONVERSATION = st.lists(lines(), min_size=1, max_size=8)
 ENVIRONMENTS = st.sampled_from(["folding", "first"])
+JSON = ("Content-Type", "application/json")
 ENVELOPE = {
     "io.modelcontextprotocol/protocolVersion": MODERN,
     "io.modelcontextprotocol/clientInfo": {"name": "wire", "version": "0"},
@@ -84,6 +86,23 @@ async def test_no_conversation_over_streamable_http_yields_the_secret(url, conve
     said = []
     client = await by_handshake(url, f"/envs/{env}/mcp", said, conversation)
     await client.delete()
+    no_secret(b"\n".join(said))
+
+
+@FEW
+@given(CONVERSATION, ENVIRONMENTS)
+async def test_no_conversation_over_sse_yields_the_secret(url, conversation, env):
+    """Ids may be in flight twice: all answers share one stream."""
+
+    said = []
+    with trio.fail_after(60):
+        async with sse_client(url, f"/sse?env={env}", AGENT) as (_, post, events):
+            async with trio.open_nursery() as nursery:
+                for line in conversation:
+                    nursery.start_soon(ask, url, "POST", events.endpoint, [JSON, *AGENT], line)
+            await post(tool_call("last", "look"))
+            while not said or b'"last"' not in said[-1]:
+                said.append((await events.next()).data.encode())
     no_secret(b"\n".join(said))
 
 
@@ -143,14 +162,10 @@ async def test_an_agent_gets_the_bare_fact_of_a_death_over_every_transport(url):
     session = await open_session(url, LAB, env="folding")
     headers, body = as_modern(json.dumps(die))
     said.append((await ask(url, "POST", f"/s/{session['id']}/mcp", [*headers, *AGENT], body)).body)
-    async with connect(url) as stream:
-        await stream.send("GET", "/sse?env=folding", [("Accept", "text/event-stream"), *AGENT])
-        await stream.head()
-        events = stream.events()
-        endpoint = (await anext(events)).data
-        for message in (initialize(0, "2024-11-05"), die):
-            await ask(url, "POST", endpoint, AGENT, message)
-        said += [event.data.encode() async for event in events if '"error"' in event.data]
+    with trio.fail_after(60):
+        async with sse_client(url, "/sse?env=folding", AGENT) as (_, post, events):
+            await post(die)
+            said += [event.data.encode() for event in await events.rest() if '"error"' in event.data]
     assert len(said) == 3
     for body in said:
         no_secret(body)
