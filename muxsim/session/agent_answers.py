@@ -16,14 +16,20 @@ from muxsim.session import uris
 from transports.messages import Message, members_of
 
 META_KEY: Final = "muxsim/control"
-_OF_RESOURCES: Final = {"uri": uris.is_control, "uritemplate": uris.may_become_control}
 # Lists of bare URIs: what may be completed to, and what is subscribed to.
 _OF_URIS: Final = frozenset({"values", "resourcesubscriptions"})
 _members: Final = msgspec.json.Decoder(dict[str, Raw])
 _elements: Final = msgspec.json.Decoder(list[Raw])
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-# Without any of these the bytes spell no name that is looked for.
-_SIGNS: Final = (b"\\u", b'"uri', *(b'"%s"' % name.encode() for name in (META_KEY, *_OF_URIS)))
+# Without any of these the bytes spell no name that is looked for. A slash has two spellings.
+_SIGNS: Final = (
+    b"\\u",
+    b'uri"',
+    b'"uritemplate"',
+    *(b'"%s"' % name.encode() for name in (META_KEY, META_KEY.replace("/", r"\/"), *_OF_URIS)),
+)
+_PAYLOADS: Final[tuple[str, ...]] = ("params", "result", "error")
+_KNOWN: Final[tuple[str, ...]] = ("jsonrpc", "id", "method", *_PAYLOADS)
 
 
 class Withheld(Exception):
@@ -35,25 +41,28 @@ class _Struck(Exception):
 
 
 def heard(message: Message) -> Message:
-    """The message as an agent may hear it: this very one, if nothing had to be taken out. Raises `Withheld`."""
+    """The message as an agent may hear it: this very one, if it can name nothing of the control plane, else one made
+    anew from the members that MCP has. Raises `Withheld`."""
     message = message.well_formed()
-    changed: dict[str, Raw] = {}
-    for name in ("params", "result", "error"):
-        raw = message.members.get(name) if name != "params" else message.params
-        if raw is not None and (kept := without_control(raw)) is not raw:
-            changed[name] = kept
-    return message.with_members({**message.members, **changed}) if changed else message
+    if _is_clean(message.encode()):
+        return message
+    kept = {name: message.members[name] for name in _KNOWN if name in message.members}
+    for name in _PAYLOADS:
+        if name in kept:
+            kept[name] = without_control(kept[name])
+    return message.with_members(kept)
 
 
 def without_control(payload: Raw) -> Raw:
-    """A payload without what is of the control plane: this very one, if nothing is. Raises `Withheld`."""
+    """A payload without what is of the control plane: this very one, if it can name none of it. Raises `Withheld`."""
     if _is_clean(bytes(payload)):
         return payload
+    sieve = _Sieve()
     try:
-        kept = _object(payload, is_holder=True) if _begins(payload, b"{") else _value(payload, "")
+        kept = sieve.object(payload, is_holder=True) if _begins(payload, b"{") else sieve.value(payload, "")
     except (_Struck, *_UNREADABLE):
         raise Withheld from None
-    return payload if kept is payload else _not_for_everybody(kept)
+    return _not_for_everybody(kept) if sieve.has_struck else kept
 
 
 def _is_clean(data: bytes) -> bool:
@@ -62,49 +71,52 @@ def _is_clean(data: bytes) -> bool:
     return not any(sign in lowered for sign in _SIGNS)
 
 
-def _value(raw: Raw, name: str) -> Raw:
-    if _begins(raw, b"{"):
-        return _object(raw, is_holder=name == "_meta")
-    return _list(raw, name) if _begins(raw, b"[") else raw
+class _Sieve:
+    """Makes values anew without what is struck: of two members of one name only the one that was looked at stays."""
 
+    def __init__(self) -> None:
+        self.has_struck = False
 
-def _object(raw: Raw, *, is_holder: bool) -> Raw:
-    """An object; what is struck inside of it takes it along, unless it holds things that are complete without."""
-    members = _members.decode(raw)
-    kept: dict[str, Raw] = {}
-    changed = False
-    for name, value in members.items():
-        folded = name.lower()
-        if folded == META_KEY:
-            changed = True
-            continue
-        if folded in _OF_RESOURCES and _is_control(value, _OF_RESOURCES[folded]):
-            raise _Struck
-        try:
-            kept[name] = _value(value, folded)
-        except _Struck:
-            if not is_holder:
-                raise
-            changed = True
-        else:
-            changed = changed or kept[name] is not value
-    return Raw(msgspec.json.encode(kept)) if changed else raw
+    def value(self, raw: Raw, name: str) -> Raw:
+        if _begins(raw, b"{"):
+            return self.object(raw, is_holder=name == "_meta")
+        return self._list(raw, name) if _begins(raw, b"[") else raw
 
-
-def _list(raw: Raw, name: str) -> Raw:
-    elements = _elements.decode(raw)
-    kept: list[Raw] = []
-    changed = False
-    for element in elements:
-        try:
-            if name in _OF_URIS and _is_control(element, uris.is_control):
+    def object(self, raw: Raw, *, is_holder: bool) -> Raw:
+        """An object; what is struck inside of it takes it along, unless it holds things that are complete without."""
+        kept: dict[str, Raw] = {}
+        for name, value in _members.decode(raw).items():
+            folded = name.lower()
+            if folded == META_KEY:
+                self.has_struck = True
+            elif _names_control(folded, value):
                 raise _Struck
-            kept.append(_value(element, name))
-        except _Struck:
-            changed = True
-        else:
-            changed = changed or kept[-1] is not element
-    return Raw(msgspec.json.encode(kept)) if changed else raw
+            else:
+                try:
+                    kept[name] = self.value(value, folded)
+                except _Struck:
+                    if not is_holder:
+                        raise
+                    self.has_struck = True
+        return Raw(msgspec.json.encode(kept))
+
+    def _list(self, raw: Raw, name: str) -> Raw:
+        kept: list[Raw] = []
+        for element in _elements.decode(raw):
+            try:
+                if name in _OF_URIS and _is_control(element, uris.is_control):
+                    raise _Struck
+                kept.append(self.value(element, name))
+            except _Struck:
+                self.has_struck = True
+        return Raw(msgspec.json.encode(kept))
+
+
+def _names_control(name: str, value: Raw) -> bool:
+    """Whether a member names a resource of the control plane; other URIs than a resource's own are links to it."""
+    if name == "uritemplate":
+        return _is_control(value, uris.may_become_control)
+    return name.endswith("uri") and _is_control(value, uris.is_control)
 
 
 def _is_control(raw: Raw, judge: Callable[[str], bool]) -> bool:

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "servers"))
 from folding import SECRET, Folding
 
 from muxsim.events import Events
-from muxsim.session import agent_requests
+from muxsim.session import agent_answers, agent_requests
 from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.attachment import Attachment
 from muxsim.session.session import Session
@@ -223,3 +223,30 @@ def params_of(model):
     annotation = model.model_fields["params"].annotation
     kinds = [kind for kind in (get_args(annotation) or (annotation,)) if hasattr(kind, "model_fields")]
     return {field.alias or name for kind in kinds for name, field in kind.model_fields.items()} | {"_meta"}
+
+
+SPELT_OTHERWISE = [
+    rb'"result":{"content":[],"_meta":{"muxsim\/control":"SECRET"}}',
+    rb'"result":{"content":[],"_meta":{"MUXSIM\/Control":"SECRET"}}',
+    rb'"error":{"code":1,"message":"no","data":{"_meta":{"muxsim\/control":"SECRET"}}}',
+    rb'"result":{"content":[],"_meta":{"muxsim/control":"SECRET"},"_meta":{}}',
+    rb'"result":{"content":[{"type":"resource","resource":{"uri":"control:\/\/SECRET","uri":"file:///map"}}]}',
+    rb'"result":{"_meta":{"muxsim/control":"SECRET"}},"result":{}',
+    rb'"result":{},"_meta":{"muxsim/control":"SECRET"}',
+    rb'"result":{},"extra":{"uri":"control://reward","text":"SECRET"}',
+    rb'"result":{"tools":[{"name":"look","_meta":{"ui":{"resourceUri":"control://SECRET"}}}]}',
+]
+
+
+@pytest.mark.parametrize("said", SPELT_OTHERWISE)
+async def test_however_a_server_spells_what_is_of_the_control_plane_an_agent_does_not_hear_it(said):
+    line = b'{"jsonrpc":"2.0","id":1,' + said.replace(b"SECRET", SECRET.encode()) + b"}"
+    told = agent_answers.heard(messages.decode(line))
+    assert told.id == 1
+    assert SECRET.encode() not in told.encode()
+
+
+async def test_what_is_made_anew_for_an_agent_says_the_same_where_nothing_was_of_the_control_plane():
+    result = {"contents": [{"uri": "file:///a", "text": "\u00e9 \\/", "n": 1e22}], "cacheScope": "public"}
+    line = json.dumps({"jsonrpc": "2.0", "id": 1, "result": result}).encode()
+    assert json.loads(agent_answers.heard(messages.decode(line)).encode()) == json.loads(line)
