@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from muxsim.access import ALGORITHMS
 
@@ -104,7 +105,8 @@ def _one_of(*choices: str) -> Kind:
 
 
 def _base_url(value: Any) -> str:
-    if not _BASE_URL.fullmatch(_text(value)):
+    # Reading the port raises what is wrong with it.
+    if not _BASE_URL.fullmatch(_text(value)) or urlsplit(str(value)).port == 0:
         raise ValueError
     return str(value).rstrip("/")
 

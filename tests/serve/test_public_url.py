@@ -11,6 +11,8 @@ import pytest
 import trio
 from harness import serving
 
+from muxsim.config import load
+from muxsim.errors import ConfigError
 from muxsim.rollouts.remote import connect as connect_pool
 from muxsim.serve.public_url import PublicURL
 from transports.http_rules import HostRules, HTTPRefusal
@@ -226,3 +228,13 @@ async def test_a_revision_without_a_handshake_has_no_initialize_on_a_shared_url(
         asked = rpc(5, "initialize", {"_meta": envelope})
         answer = await ask(running.url, "POST", "/envs/common/mcp", headers, asked)
         assert (answer.status, answer.json()["id"], answer.error["code"]) == (404, 5, -32601)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["lab.example.org", "ftp://lab", "https://", "https://lab/x?y", "https://me:pw@lab", "https://lab:99999"]
+)
+async def test_what_no_client_could_use_is_no_public_url(wrong, tmp_path):
+    path = tmp_path / "muxsim.toml"
+    path.write_text(f"[server]\npublic_url = '{wrong}'\n[environments.a]\ncommand = 'a'\n")
+    with pytest.raises(ConfigError, match=r"public_url = .*: must be a URL without query"):
+        load(path)
