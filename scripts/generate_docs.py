@@ -106,9 +106,10 @@ an environment's keys, and one at the top those of `[server]`; these are as stri
 * Taken are `command` (also as a list), `args`, `env`, `cwd` and `envFile`. Numbers and booleans in `args` and `env` are
   their text, and a variable that is `null` is not set. Paths in `command` and `args` go from `cwd` where they lead to
   something there.
-* A server that is switched off (`"disabled": true`, `"enabled": false`, `"isActive": false`) is left out, whatever
-  else is in it. A remote one (`url` without `command`, or a `type` other than `stdio`) is left out with a note, and so
-  is one with a fault, unless it has a `"muxsim"` block or nothing else is left.
+* A server that is switched off (`"disabled": true`, `"enabled": false`, `"isActive": false`, or by a list such as
+  `mcp.excluded` of Gemini's settings) is left out, whatever else is in it. A remote one (`url` without `command`, or a
+  `type` other than `stdio`) is left out with a note, and so is one with a fault, unless it has a `"muxsim"` block or
+  nothing else is left.
 * A name that does not fit into a URL is served under one that does, which a note tells.
 * `${env:NAME}` is `${NAME:-}`. `${workspaceFolder}`, from which relative paths go too, is the file's folder, or the
   one that holds it where it lies in `.vscode`, `.cursor` and the like. `${userHome}`, `${pathSeparator}` and

@@ -26,8 +26,12 @@ from muxsim.spec import EnvSpec, literal
 
 # Where the servers stand: in the files of most programs, of VS Code, of Zed, and in VS Code's settings.
 _PLACES = ("mcpServers", "servers", "context_servers", "mcp.servers")
+# Where the names of servers stand that are switched off, and of those which alone are not.
+_SWITCHED_OFF = ("mcp.excluded", "excludeMCPServers", "disabledMcpServers", "disabledMcpjsonServers")
+_ALONE_ON = ("mcp.allowed", "allowMCPServers")
+_INPUTS = ("inputs", "mcp.inputs")
 # What stands beside these and is used, or means nothing to a server.
-_TOP_KEYS = ("muxsim", "inputs", "$schema", "mcp", *_PLACES)
+_TOP_KEYS = ("muxsim", "$schema", "mcp", *_PLACES, *_SWITCHED_OFF, *_ALONE_ON, *_INPUTS)
 
 # A project's file lies in a folder of the program that reads it, and means paths from the project's own.
 _CLIENT_FOLDERS = frozenset(
@@ -108,14 +112,25 @@ def _notes_of_top(root: Table) -> Iterator[str]:
 def _tables(root: Table) -> Iterator[Table]:
     """The tables that hold servers."""
     for place in _PLACES:
-        table, key = root, place
-        outer, dot, inner = place.partition(".")
-        if dot and isinstance(root.values.get(outer), dict):
-            table, key = root.table(outer), inner
+        table, key = _holder(root, place)
         if isinstance(listed := table.values.get(key), list):
             yield replace(table, name=table.name_of(key), values=_by_name(listed))
         elif listed is not None:
             yield table.table(key)
+
+
+def _holder(root: Table, place: str) -> tuple[Table, str]:
+    """The table that a place is in, and its key there; ``mcp.servers`` may be written as one key or as two."""
+    outer, dot, inner = place.partition(".")
+    if dot and isinstance(root.values.get(outer), dict):
+        return root.table(outer), inner
+    return root, place
+
+
+def _listed_at(root: Table, places: Iterable[str]) -> list[Any]:
+    """What the lists at these places hold."""
+    found = [table.values.get(key) for table, key in (_holder(root, place) for place in places)]
+    return [item for one in found if isinstance(one, list) for item in one]
 
 
 def _by_name(listed: list[Any]) -> dict[str, Any]:
@@ -125,12 +140,16 @@ def _by_name(listed: list[Any]) -> dict[str, Any]:
 
 
 def _entries(root: Table) -> Iterator[_Entry]:
+    """The servers of the file, but for those that a list switches off."""
     own = root.variables
     assert isinstance(own, OwnVariables)
     project = _project_of(root.folder)
-    inputs = defaults_of(root.values.get("inputs"))
+    inputs = defaults_of(_listed_at(root, _INPUTS))
+    off, alone_on = _listed_at(root, _SWITCHED_OFF), _listed_at(root, _ALONE_ON)
     for table in _tables(root):
         for name, values in table.values.items():
+            if name in off or (alone_on and name not in alone_on):
+                continue
             variables = ClientVariables(own, project, inputs)
             yield _Entry(name, replace(table, folder=project, variables=variables, slips=[]), values, variables)
 

@@ -118,10 +118,9 @@ class ClientVariables:
         raise VariableFault(f"${{input:{id}}} is asked of somebody there, and muxsim has nobody to ask: set {name}")
 
 
-def defaults_of(inputs: object) -> dict[str, Any]:
+def defaults_of(inputs: Sequence[Any]) -> dict[str, Any]:
     """The default of each of VS Code's ``inputs``, by id."""
-    listed: Sequence[Any] = inputs if isinstance(inputs, list) else ()
-    return {one["id"]: one.get("default") for one in listed if isinstance(one, dict) and isinstance(one.get("id"), str)}
+    return {one["id"]: one.get("default") for one in inputs if isinstance(one, dict) and isinstance(one.get("id"), str)}
 
 
 def _instead(name: str) -> str:

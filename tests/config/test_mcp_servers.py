@@ -130,6 +130,27 @@ def test_a_server_that_is_switched_off_is_left_out_whatever_is_in_it(off, entry,
 
 
 @pytest.mark.parametrize(
+    "lists",
+    [
+        {"mcp": {"excluded": ["b"]}},
+        {"mcp": {"allowed": ["a"]}},
+        {"excludeMCPServers": ["b"]},
+        {"allowMCPServers": ["a"]},
+        {"disabledMcpServers": ["b"]},
+        {"disabledMcpjsonServers": ["b", 5]},
+    ],
+)
+def test_a_server_that_a_list_switches_off_is_left_out(lists, folder):
+    config = servers(folder, {"a": GOOD, "b": {"command": 5}}, **lists)
+    assert (list(config.environments), config.notes) == (["a"], ())
+
+
+@pytest.mark.parametrize("lists", [{"mcp": {"allowed": [], "excluded": None}}, {"mcp": 5}, {"excludeMCPServers": "b"}])
+def test_a_list_that_names_no_server_switches_none_off(lists, folder):
+    assert list(servers(folder, {"a": GOOD, "b": GOOD}, **lists).environments) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
     "entry",
     [
         {"url": "https://example.org/mcp"},
@@ -358,6 +379,13 @@ def test_an_input_that_nobody_gives_is_a_fault_that_names_a_variable(folder):
 def test_a_variable_that_is_not_set_and_has_no_default_is_a_fault(folder):
     with pytest.raises(ConfigError, match=r"the variable KEY is not set: set it, or write \$\{KEY:-default\}"):
         one(folder, {**GOOD, "args": ["${KEY}"]})
+
+
+@pytest.mark.parametrize("form", [lambda mcp: {"mcp": mcp}, lambda mcp: {f"mcp.{key}": mcp[key] for key in mcp}])
+def test_the_inputs_of_settings_stand_beside_their_servers(form, folder):
+    mcp = {"inputs": [{"id": "k", "default": "v"}], "servers": {"a": {**GOOD, "args": ["${input:k}"]}}}
+    config = read(folder, form(mcp))
+    assert (config.environments["a"].args, config.notes) == (("v",), ())
 
 
 def test_what_is_left_as_it_is_is_told(folder):
