@@ -55,7 +55,7 @@ def estimate(
     rows: Sequence[Sequence[float]], threshold: float | None = None, *, resamples: int | None = None
 ) -> Estimates:
     """Estimates from the rewards of each row, with so many draws for the intervals; 0 for none."""
-    rows = [row for row in rows if row]
+    rows = sorted(sorted(row) for row in rows if row)  # in whatever order the episodes have ended
     rewards = [reward for row in rows for reward in row]
     if not rewards:
         return Estimates()

@@ -81,3 +81,9 @@ def test_pass_at_k_is_over_the_rows_that_have_k_episodes():
 @pytest.mark.parametrize(("threshold", "rate"), [(None, 0.5), (0.0, 0.75), (2.0, 0.25), (3.0, 0.0)])
 def test_a_success_is_a_reward_above_0_or_from_a_threshold_on(threshold, rate):
     assert estimate([[-1.0], [0.0], [1.0], [2.0]], threshold).success_rate == rate
+
+
+def test_the_order_in_which_episodes_have_ended_is_no_matter():
+    rows = [[0.1, 0.7, 1.0], [0.0], [0.3, 0.2], [1.0, 0.0, 0.0, 0.4]]
+    assert estimate(rows) == estimate([row[::-1] for row in reversed(rows)])
+    assert estimate(rows[:1]) == estimate([rows[0][::-1]])
