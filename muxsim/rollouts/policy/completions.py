@@ -29,7 +29,8 @@ _GROWING: Final = frozenset(
 # By which an error is told whose object is the answer itself.
 _WORDS_OF_ERRORS: Final = frozenset({"message", "detail", "errors"})
 _FAILED: Final = "error"
-_CALLED: Final = "tool_calls"
+# The second as it was before there were tools: what is called then is nowhere that a tool is looked for.
+_CALLED: Final = frozenset({"tool_calls", "function_call"})
 
 
 def failure_in(answer: object) -> Failure | None:
@@ -60,7 +61,7 @@ def _failure_in_choice(answer: dict[str, Any]) -> Failure | None:
         problem = f"the answer has no message: {answer!r:.200}"
     elif not _are_calls(message.get("tool_calls")):
         problem = f"the tool calls of the answer are none: {message['tool_calls']!r:.200}"
-    elif choice.get("finish_reason") == _CALLED and not message.get("tool_calls"):
+    elif choice.get("finish_reason") in _CALLED and not message.get("tool_calls"):
         problem = "the answer says that tools are called, and calls none"
     return Failure(shortened(problem), usage=usage) if problem else None
 

@@ -131,6 +131,10 @@ def test_what_is_no_completion_stays_none(answer):
         completion({"tool_calls": {"name": "move"}}),
         completion({"tool_calls": ["move"]}),
         completion({"content": ""}, choice={"finish_reason": "tool_calls"}),
+        completion(
+            {"content": None, "function_call": {"name": "move", "arguments": "{}"}},
+            choice={"finish_reason": "function_call"},
+        ),
         completion({"content": ""}, choice={"finish_reason": "error"}),
         completion({"content": ""}, choice={"error": {"code": 502, "message": "upstream broke"}}),
         {"error": {"code": 503, "message": "no provider"}, "choices": []},
