@@ -70,10 +70,10 @@ async def _run(plan: RolloutPlan) -> Metrics:
         dataset = _dataset(plan, pool)
         policy = with_playback(plan.chosen.make_policy, playback_file())
         config = _run_config(plan, pool, dataset)
-        with RunFolder.resume(plan.output, config) if plan.resume else RunFolder.create(plan.output, config) as writer:
-            planned = len(dataset.episodes(plan.rollouts_per_row))
+        wanted = {episode.id for episode in dataset.episodes(plan.rollouts_per_row)}
+        with _writer(plan, config, wanted) as writer:
             stopped: str | None = None
-            with Progress(max(0, planned - len(writer.done)), policy=policy) as progress:
+            with Progress(len(wanted - writer.done), policy=policy) as progress:
                 logs.writer = writer
                 try:
                     await _play(plan, pool, dataset, policy, [writer, logs, progress])
@@ -82,10 +82,16 @@ async def _run(plan: RolloutPlan) -> Metrics:
                 finally:
                     summary = progress.summary()  # of a policy that has its connections
                     await _close(policy)
-            metrics = writer.finish(planned, problem=stopped)
+            metrics = writer.finish(len(wanted), problem=stopped)
         for line in [summary, *estimated(metrics)]:
             Console(stderr=True).print(line, highlight=False, soft_wrap=True)
         return metrics
+
+
+def _writer(plan: RolloutPlan, config: RunConfig, wanted: set[str]) -> RunWriter:
+    if plan.resume:
+        return RunFolder.resume(plan.output, config, episodes=wanted)
+    return RunFolder.create(plan.output, config)
 
 
 async def _play(

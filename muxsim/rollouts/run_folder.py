@@ -21,7 +21,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -127,10 +127,13 @@ class RunFolder:
             raise RunError(f"{folder}: a run cannot be started there: {error}") from None
 
     @classmethod
-    def resume(cls, path: str | Path, config: RunConfig, *, fsync: bool = False) -> RunWriter:
+    def resume(
+        cls, path: str | Path, config: RunConfig, *, episodes: Container[str] | None = None, fsync: bool = False
+    ) -> RunWriter:
         """Go on with a run, or start it if there is none; `RunWriter.done` then says what need not be played.
 
-        Raises `RunError`: it was another run, another process writes it, or it cannot be read.
+        ``episodes`` are the ids of those that will be: what the machinery broke of others, since the run was longer
+        before, stays on record. Raises `RunError`: it was another run, another process writes it, or it cannot be read.
         """
         if not (Path(path) / _CONFIG).exists():
             return cls.create(path, config, fsync=fsync)
@@ -140,7 +143,7 @@ class RunFolder:
             shown = "; ".join(differences[:_MOST_DIFFERENCES_SHOWN])
             raise RunError(f"{folder.path} is another run, resume it as it was or choose another folder: {shown}")
         try:
-            return RunWriter(folder, fsync=fsync)
+            return RunWriter(folder, episodes=episodes, fsync=fsync)
         except OSError as error:
             raise RunError(f"{folder.path}: the run cannot be resumed: {error}") from None
 
@@ -192,8 +195,9 @@ class RunWriter:
     counted in ``lost``, ``problem`` says why, and `finish` marks the run as incomplete.
     """
 
-    def __init__(self, folder: RunFolder, *, fsync: bool = False) -> None:
+    def __init__(self, folder: RunFolder, *, episodes: Container[str] | None = None, fsync: bool = False) -> None:
         self.folder = folder
+        self._episodes = episodes
         self.lost = 0
         self.problem: str | None = None
         self._metrics = MetricsBuilder(success_reward=folder.config.success_reward)
@@ -306,10 +310,11 @@ class RunWriter:
         return True
 
     def _is_done(self, trajectory: Trajectory) -> bool:
-        if trajectory.valid:
+        stays = trajectory.valid or (self._episodes is not None and trajectory.id not in self._episodes)
+        if stays:
             self._done.add(trajectory.id)
             self._metrics.add(trajectory)
-        return trajectory.valid
+        return stays
 
     def _with_files(self, trajectory: Trajectory) -> Trajectory:
         stored: dict[tuple[str, str], str | None] = {}

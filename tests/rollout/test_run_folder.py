@@ -164,6 +164,18 @@ def test_a_torn_last_line_is_overlooked_and_gone_when_the_run_goes_on(tmp_path, 
     assert ids(RunFolder(tmp_path).failures()) == ["b", "b"]
 
 
+def test_what_a_longer_run_has_on_record_stays_when_fewer_episodes_are_asked_for(tmp_path):
+    with RunFolder.create(tmp_path, config()) as writer:
+        for one in (trajectory("a"), failure("b"), failure("c")):
+            writer.append(one)
+    with RunFolder.resume(tmp_path, config(), episodes={"a", "b"}) as writer:
+        assert writer.done == {"a", "c"}
+        writer.append(trajectory("b"))
+        metrics = writer.finish(2)
+    assert ids(RunFolder(tmp_path).trajectories()) == ["a", "c", "b"]
+    assert (metrics.episodes, metrics.valid) == (3, 2)
+
+
 def test_rows_that_stay_are_not_written_anew(tmp_path):
     with RunFolder.create(tmp_path, config()) as writer:
         writer.append(trajectory("a"))
