@@ -60,6 +60,9 @@ else:
         del sys.modules[ours.__name__]
     del sys.path[0]
 
+BEGUN = 8
+"""The status of a fork made on trial that has got as far as its script; none that has met its end on the way."""
+
 THREAD_EXIT = 0.2
 """Seconds for threads that a library ends before a fork to be gone."""
 
@@ -402,6 +405,7 @@ class Zygote:
             os._exit(0)
         self._compile()
         self._settle()
+        self._try()
         self._tell({"kind": "ready", "modules": len(sys.modules)})
         return self._serve()
 
@@ -422,6 +426,36 @@ class Zygote:
         gc.freeze()
         if trim := getattr(guardian.LIBC, "malloc_trim", None):
             trim(0)
+
+    def _try(self) -> None:
+        """Have one fork begin, and exit with it if it cannot: imports may have broken what every fork needs."""
+        streams, orders = [os.dup(1), os.dup(2)], []
+        for order in self._trial():
+            reading, writing = os.pipe()
+            text = json.dumps(order).encode()
+            os.write(writing, len(text).to_bytes(4, "big") + text)
+            os.close(writing)
+            orders.append(reading)
+        fds = [orders[0], *streams, orders[1]]
+        if (pid := os.fork()) == 0:
+            try:
+                self._become(fds, early=False)
+                len(sys.argv)  # which comes late
+                os._exit(BEGUN)
+            except BaseException as error:  # as in `_import`
+                os.write(2, f"a fork of it cannot begin: {type(error).__name__}: {error}\n".encode())
+            finally:
+                os._exit(1)
+        for fd in fds:
+            os.close(fd)
+        if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != BEGUN:
+            os._exit(1)
+
+    def _trial(self) -> list[dict[str, Any]]:
+        """An order, and what comes late of it, for a fork that runs nothing of the script."""
+        argv = [sys.executable, *[""] * self._recipe.options, *self._recipe.words]
+        unknown = {"env": self._recipe.variables, "argv": True}
+        return [{"argv": argv, "env": {}, "cwd": "/", "umask": None, "late": unknown}, {"argv": [*argv, ""], "env": {}}]
 
     def _serve(self) -> as_main.Program:
         poll = select.poll()

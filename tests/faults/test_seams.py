@@ -293,6 +293,16 @@ FROM_ZYGOTES = {
         "    import wsgiref.util\n",
         False,
     ),
+    "breaks reading": ("    def read(*_): raise RuntimeError('no')\n    os.read = read\n", False),
+    "reads nothing": ("    os.read = lambda *_: b''\n", False),
+    "breaks the generators": ("    import random\n    random.seed = None\n", False),
+    "puts something else in the place of a library": (
+        "    import types\n    sys.modules['numpy.random'] = types.ModuleType('numpy.random')\n",
+        False,
+    ),
+    "breaks what reads orders": ("    import json\n    json.loads = lambda *_: {'kind': 'fork', 'ref': 1}\n", False),
+    "lets no fork go anywhere": ("    os.chdir = None\n", False),
+    "lets no fork ask": ("    import builtins\n    builtins.map = None\n", False),
     "exits in its forks": ("    os.register_at_fork(after_in_child=lambda: os._exit(0))\n", False),
 }
 
