@@ -219,6 +219,8 @@ class ControlReader:
             self.absent = True
             return result
         self._seen |= values.keys() - problems.keys()
+        if "info" not in self._seen and is_not_there(answers["info"]):
+            problems.pop("info")  # an environment need not have any
         return with_meta(result, META_KEY, self._control(result, values, problems, crowded=crowded))
 
     def _control(self, result: Message, values: Parts, problems: dict[str, str], *, crowded: bool) -> dict[str, Any]:

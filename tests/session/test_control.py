@@ -208,6 +208,21 @@ async def test_a_control_plane_that_was_there_and_is_gone_is_a_problem_and_no_en
     assert "control://status: the disk is on fire" in control["problem"]
 
 
+async def test_an_environment_without_info_has_none_and_that_is_no_problem_until_it_had_some():
+    lake = Lake()
+    lake.lacking = {"control://info"}
+    session, _ = fake_session(lake.answers())
+    attachment, transport = connect(session)
+    step(attachment, 1)
+    control = control_of(transport.sent[-1][0])
+    assert (control["reward"], control["info"], "problem" in control) == (0.5, {}, False)
+    lake.lacking = set()
+    step(attachment, 2)
+    lake.lacking = {"control://info"}
+    step(attachment, 3)
+    assert "control://info" in control_of(transport.sent[-1][0])["problem"]
+
+
 async def test_a_part_that_is_missing_once_is_asked_for_again():
     lake = Lake()
 
