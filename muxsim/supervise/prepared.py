@@ -26,7 +26,6 @@ from dataclasses import dataclass
 
 import trio
 
-from muxsim.supervise.cores import woken_elsewhere
 from muxsim.supervise.guardian import Message
 from muxsim.supervise.process import AT_ONCE, Command, Process, ProcessStartError, check_command, order_of
 
@@ -84,7 +83,7 @@ class Prepared:
         fd, encode = self._last_order(command)
         try:
             order = encode()
-            if len(order) > select.PIPE_BUF or _written(self.process, fd, order):
+            if len(order) > select.PIPE_BUF or _written(fd, order):
                 return False
         except OSError:
             return False
@@ -105,12 +104,12 @@ class Prepared:
 
     async def _order(self, fd: int, encode: Callable[[], bytes]) -> None:
         try:
-            if not (rest := _written(self.process, fd, encode())):
+            if not (rest := _written(fd, encode())):
                 return
             with trio.move_on_after(ORDER_LIMIT):
                 while rest:
                     await trio.lowlevel.wait_writable(fd)
-                    rest = _written(self.process, fd, rest)
+                    rest = _written(fd, rest)
                 return
             raise ProcessStartError(errno.ETIMEDOUT, "order", "a prepared process does not take its order")
         except OSError as error:
@@ -130,12 +129,10 @@ class Prepared:
             self._late_fd = None
 
 
-def _written(process: Process, fd: int, data: bytes) -> bytes:
+def _written(fd: int, data: bytes) -> bytes:
     """Write what goes in at once; returns the rest."""
     try:
-        # Whoever opens a session has more to do before its process is needed.
-        with woken_elsewhere(process.pid):
-            return data[os.write(fd, data) :]
+        return data[os.write(fd, data) :]
     except BlockingIOError:
         return data
 
