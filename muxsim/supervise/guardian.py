@@ -82,8 +82,8 @@ ITSELF = "itself"
 PACKET_LIMIT = 32 * 1024
 """Bytes of a message sent as a packet; a longer one travels in a memfd (a socket buffer holds about 200 KiB)."""
 
-DESCRIPTORS = 5
-"""Most descriptors in one packet: three streams, one for what comes late, and a memfd."""
+DESCRIPTORS = 4
+"""Most descriptors in one packet: three streams, and a memfd."""
 
 CHANNEL = 3
 """The descriptor of a child's channel: no standard one, which any library may read, write or close."""

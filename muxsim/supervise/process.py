@@ -772,7 +772,7 @@ def _open_pipes(*, channel: bool = False, lent: int | None = None) -> tuple[tupl
     All or none.
     """
     fds: list[int] = []
-    with all_or_none(fds):
+    with _all_or_none(fds):
         for _ in range(3):
             fds += os.pipe2(os.O_CLOEXEC)
         fds += _open_channel() if channel else ()
@@ -785,7 +785,7 @@ def _open_pipes(*, channel: bool = False, lent: int | None = None) -> tuple[tupl
 
 
 @contextmanager
-def all_or_none(fds: Iterable[int]) -> Iterator[None]:
+def _all_or_none(fds: Iterable[int]) -> Iterator[None]:
     """Close these descriptors if there are none for the rest of a process's, which then cannot be started."""
     try:
         yield
@@ -812,7 +812,7 @@ def order_of(command: Command, mark: str) -> wire.Message:
     """What the guardian, or a process that waits for its order, is told of `command`."""
     # Not the session's id: it opens the session's URLs, and many servers show their environment to the agent.
     env = {**command.env, wire.MARK: mark}
-    check_command(command, env)
+    _check_command(command, env)
     return {
         "kind": "spawn",
         "argv": list(command.argv),
@@ -834,7 +834,7 @@ def confinement_of(command: Command) -> wire.Message:
     return {key: value for key, value in wanted.items() if value}
 
 
-def check_command(command: Command, env: Mapping[str, str]) -> None:
+def _check_command(command: Command, env: Mapping[str, str]) -> None:
     """Refuse here what would only confuse later; the rest the kernel knows best. Raises ProcessStartError."""
     fault = None
     if not command.argv or not command.argv[0]:

@@ -31,7 +31,7 @@ from muxsim.supervise import descriptors
 from muxsim.supervise.as_main import TAG_BYTES
 from muxsim.supervise.enclosure import Enclosure, Enclosures
 from muxsim.supervise.packages import Packages
-from muxsim.supervise.prepared import Late, Prepared
+from muxsim.supervise.prepared import Prepared
 from muxsim.supervise.process import AT_ONCE, Command, EndTimes, Launcher, Process, ProcessStartError
 from muxsim.supervise.slots import NOT_YET, Slots, SlotStatistics
 from muxsim.supervise.warm_start import Kind, NotWarm, WarmStart, default_slots, fingerprint, warm_start, watched_files
@@ -339,8 +339,6 @@ class Warm:
                 await self._discard(slot)
 
     async def _discard(self, slot: _Slot) -> None:
-        if slot.prepared is not None:
-            slot.prepared.close()
         await _dispose(Taken(slot.process, slot.folder, slot.enclosure), slot.end_times())
 
     async def _start_in_time(self, unprepared: EnvSpec, number: int) -> _Slot:
@@ -367,7 +365,7 @@ class Warm:
             raise
         slot = _Slot(number, spec, start.kind, process, enclosure, making.prepared, folder)
         try:
-            files = watched_files(launch.argv) + start.files
+            files = watched_files(launch.argv)
             if start.kind is Kind.NODE:
                 files += await self._report(process, making.tag, spec, skip)
             slot.files, slot.stamps = files, fingerprint(files)
@@ -425,13 +423,10 @@ class _Making:
                 self.prepared = Prepared(process)
                 with contextlib.suppress(OSError):  # it has ended, which is told of
                     os.write(process.stdin, self.tag.encode())
-            case kind:
-                late = kind is Kind.AHEAD
-                self.prepared = await self.zygotes.prepare(self.spec, command, session=session, late=late)
+            case Kind.FORK:
+                self.prepared = await self.zygotes.prepare(self.spec, command, session=session)
                 if self.prepared is None:
                     raise _NoFork
-                if late:
-                    await self.prepared.begin(command, Late(self.start.late, self.start.late_arguments))
         return self.prepared.process
 
 

@@ -14,8 +14,6 @@ from typing import Final
 from muxsim.spec import EnvSpec, Launch
 from muxsim.supervise.forkable import Forkable, forkable
 
-# Files that are looked at before each use of a slot, which takes 0.1 ms; and folders in which they are looked for.
-_MOST_FILES: Final = 100
 LOADER: Final = Path(__file__).with_name("warm_node.cjs")
 """What a waiting node runs; its first lines say how to talk to it."""
 
@@ -43,16 +41,10 @@ class Kind(Enum):
     FORK = "fork"
     """A fork of the environment's zygote, which waits for its order."""
 
-    AHEAD = "ahead"
-    """One that has its order but for what only the session knows, and runs its script until that asks for it."""
-
 
 @dataclass(frozen=True)
 class WarmStart:
-    """How to make a slot: what to execute, for NODE with what plan (see `LOADER`), for FORK only how it is confined.
-
-    For AHEAD it is without what comes late.
-    """
+    """How to make a slot: what to execute, for NODE with what plan (see `LOADER`), for FORK only how it is confined."""
 
     kind: Kind
     launch: Launch
@@ -61,10 +53,6 @@ class WarmStart:
     late: tuple[str, ...] = ()
     """The variables that only the order brings."""
     late_cwd: bool = False
-    late_arguments: bool = False
-    """Whether the command line ends where the session's begins to be its own."""
-    files: tuple[str, ...] = ()
-    """What it may have read by then, beside what is in its command line."""
 
     def command_line(self, *, skip: tuple[str, ...], compile_cache: str) -> Launch:
         """What to execute so that these modules are left out."""
@@ -100,11 +88,10 @@ def warm_start(spec: EnvSpec, *, workspace: str, environ: Mapping[str, str]) -> 
         if one != other:
             raise NotWarm("{session_id} is not known before there is a session: take it out")
         return WarmStart(Kind.WHOLE, one)
-    late = tuple(sorted(name for name, value in one.env.items() if other.env[name] != value))
-    early = [name for name in late if name in _READ_EARLY or name.startswith(_READ_EARLY_PREFIXES)]
-    late_cwd = one.cwd != other.cwd
     if os.path.basename(spec.command) == "node":
-        if early:
+        late = tuple(sorted(name for name, value in one.env.items() if other.env[name] != value))
+        late_cwd = one.cwd != other.cwd
+        if early := [name for name in late if name in _READ_EARLY or name.startswith(_READ_EARLY_PREFIXES)]:
             raise NotWarm(f"{early[0]} is read while modules load: take {{seed}} and {{session_id}} out of it")
         waiting = Launch(one.argv, {**one.env, **dict.fromkeys(late, "")}, workspace if late_cwd else one.cwd)
         return WarmStart(Kind.NODE, waiting, _entry(spec, one, other), late, late_cwd)
@@ -112,13 +99,7 @@ def warm_start(spec: EnvSpec, *, workspace: str, environ: Mapping[str, str]) -> 
     if isinstance(program, str):
         text = f"only node, and Python with a zygote, can wait for a seed, but {program}; see also seeded = false"
         raise NotWarm(text)
-    files = None if spec.warm is None or early or late_cwd else _beside(program)
-    if files is None:
-        return WarmStart(Kind.FORK, replace(one, cwd=workspace))
-    late_arguments = one.argv != other.argv
-    env = {name: value for name, value in one.env.items() if name not in late}
-    launch = Launch(program.head if late_arguments else one.argv, env, one.cwd)
-    return WarmStart(Kind.AHEAD, launch, late=late, late_arguments=late_arguments, files=files)
+    return WarmStart(Kind.FORK, replace(one, cwd=workspace))
 
 
 def default_slots(spec: EnvSpec, environ: Mapping[str, str]) -> int:
@@ -133,26 +114,6 @@ def _program(spec: EnvSpec, environ: Mapping[str, str]) -> Forkable | str:
     if spec.confinement.sandbox != "none":
         return "a sandbox has no zygote"
     return forkable(spec, environ)
-
-
-def _beside(program: Forkable) -> tuple[str, ...] | None:
-    """The modules that come with a script, which it imports itself; None if there are too many to look after."""
-    if program.script is not None:
-        top = os.path.dirname(program.script)
-    else:
-        top = os.path.join(program.cwd, program.words[-1].partition(".")[0])
-    found: list[str] = []
-    for seen, (folder, folders, files) in enumerate(os.walk(top)):
-        folders[:] = [name for name in folders if _may_be_a_package(os.path.join(folder, name))]
-        found += [os.path.join(folder, name) for name in files if name.endswith(".py")]
-        if len(found) > _MOST_FILES or seen > _MOST_FILES:
-            return None
-    return tuple(found)
-
-
-def _may_be_a_package(folder: str) -> bool:
-    """Not a virtual environment, nor what no import can name."""
-    return os.path.basename(folder).isidentifier() and not os.path.exists(os.path.join(folder, "pyvenv.cfg"))
 
 
 def _entry(spec: EnvSpec, one: Launch, other: Launch) -> int:

@@ -8,7 +8,7 @@ guardian.py. The first that comes is its recipe, see `Recipe`. All that it says 
 that it imports can guess:
 
     from the zygote                          to it, and its answer
-    importing {module}                       fork {ref, mark, confinement, early} + 3 or 4 fds
+    importing {module}                       fork {ref, mark, confinement, early} + 3 fds
     culprit {module, why}, and it exits          forked {ref, pid}, from the fork itself
     refused {why}, and it exits                  failed {ref, stage, errno}
     ready {modules}                              stale {ref, why}, and it exits
@@ -16,8 +16,7 @@ that it imports can guess:
 
 A fork is orphaned at once, so that the guardian, the nearest subreaper, becomes its parent. It then waits on its stdin
 for its order (supervise/prepared.py), and runs the script as `__main__`. One that is `early`, before there is a
-session, has time to fetch the pages that it will use (pages.py); with a fourth descriptor it may run its script
-before all of its order is known (late.py).
+session, has time to fetch the pages that it will use (pages.py).
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ import types  # noqa: E402
 from typing import TYPE_CHECKING, Any, NamedTuple  # noqa: E402
 
 if TYPE_CHECKING:
-    from muxsim.supervise import as_main, guardian, held, late, pages
+    from muxsim.supervise import as_main, guardian, held, pages
 else:
     FOLDER = os.path.dirname(os.path.abspath(__file__))
     if sys.path[:1] != [FOLDER]:
@@ -53,10 +52,9 @@ else:
     import as_main
     import guardian
     import held
-    import late
     import pages
 
-    for ours in (as_main, guardian, held, late, pages):
+    for ours in (as_main, guardian, held, pages):
         del sys.modules[ours.__name__]
     del sys.path[0]
 
@@ -536,9 +534,9 @@ class Zygote:
 
     def _become(self, fds: list[int], *, early: bool) -> as_main.Program:
         self._channel.close()
-        for target, fd in enumerate(fds[:3]):
+        for target, fd in enumerate(fds):
             os.dup2(fd, target)
-        for fd in fds[:3]:
+        for fd in fds:
             os.close(fd)
         if early:
             self._pages.fetch()
@@ -553,11 +551,7 @@ class Zygote:
         self._set_environment(order["env"])
         self._randomness.renew()
         gc.enable()
-        program = as_main.become(order["argv"], self._recipe.options, MAIN_NAMES, self._code)
-        if fds[3:]:
-            known = len(order["argv"]) if order["late"]["argv"] else None
-            late.Late(fds[3], order["late"]["env"]).install(known=known)
-        return program
+        return as_main.become(order["argv"], self._recipe.options, MAIN_NAMES, self._code)
 
     def _set_environment(self, variables: dict[str, str]) -> None:
         added, removed = self._environment

@@ -34,7 +34,7 @@ from muxsim.supervise.as_main import LEARNING, TAG_BYTES
 from muxsim.supervise.forkable import Forkable, forkable
 from muxsim.supervise.learned import Learned, LearnedModules, key_of, read_names, script_stamp
 from muxsim.supervise.prepared import Prepared
-from muxsim.supervise.process import AT_ONCE, Command, Launcher, Process, ProcessStartError, all_or_none, confinement_of
+from muxsim.supervise.process import AT_ONCE, Command, Launcher, Process, ProcessStartError, confinement_of
 
 # Seconds for a zygote to have imported everything.
 IMPORT_LIMIT: Final = 30.0
@@ -245,32 +245,19 @@ class Zygote:
             await self.gone.wait()
         raise ZygoteFailed(self.why, self.culprit)
 
-    async def fork(self, command: Command, session: str, *, early: bool, late: bool) -> Prepared:
-        """A backend that waits for its order, confined as ``command`` says.
+    async def fork(self, command: Command, session: str, *, early: bool) -> Prepared:
+        """A backend that waits for its order, confined as ``command`` says. One that is ``early`` has time before it.
 
-        One that is ``early`` has time before it comes; one that is ``late`` can begin before all of it is known.
         Raises `ZygoteFailed` or `ProcessStartError`.
         """
-        late_fd = None
 
         async def make(mark: str, streams: tuple[int, ...]) -> int:
-            nonlocal late_fd
-            if late:
-                with all_or_none(streams):
-                    theirs, late_fd = os.pipe2(os.O_CLOEXEC)
-                os.set_blocking(late_fd, False)
-                streams = (*streams, theirs)
             order = {"kind": "fork", "mark": mark, "confinement": confinement_of(command), "early": early}
             return await self._fork(order, streams)
 
-        try:
-            process = await self._launcher.adopt(self.process, make, session=session)
-        except BaseException:
-            if late_fd is not None:
-                os.close(late_fd)
-            raise
+        process = await self._launcher.adopt(self.process, make, session=session)
         self.forks += 1
-        return Prepared(process, late_fd)
+        return Prepared(process)
 
     def study(self, pid: int) -> None:
         """Have it see which pages a fork of it uses, which later forks then fetch early."""
@@ -463,15 +450,13 @@ class Keeper:
     # forking
 
     @optional(NoneType, passing=(ProcessStartError,))
-    async def prepare(
-        self, command: Command, session: str, *, early: bool = False, late: bool = False
-    ) -> Prepared | None:
+    async def prepare(self, command: Command, session: str, *, early: bool = False) -> Prepared | None:
         """A fork that waits for its order, see `Zygote.fork`; None if there is no zygote for it."""
         zygote = await self._a_zygote()
         if zygote is None:
             return None
         try:
-            prepared = await zygote.fork(command, session, early=early, late=late)
+            prepared = await zygote.fork(command, session, early=early)
         except ZygoteFailed:  # it ends, and `_follow` takes note of that
             return None
         except ProcessStartError as error:
@@ -749,16 +734,16 @@ class Zygotes:
         return process
 
     @optional(NoneType, passing=(ProcessStartError,))
-    async def prepare(self, spec: EnvSpec, command: Command, *, session: str, late: bool) -> Prepared | None:
+    async def prepare(self, spec: EnvSpec, command: Command, *, session: str) -> Prepared | None:
         """A process that has all but begun, to become any command of ``spec`` confined as this one is.
 
-        It can begin before all of its command is known if it is ``late``. None if ``spec`` has no zygote, or one that
+        None if ``spec`` has no zygote, or one that
         is no use now: see `next_try`. It has none before a first session was played; `on_ready` tells when it has.
         """
         keeper = self._keeper(spec)
         if keeper is None or not _applies(keeper.program, command):
             return None
-        return await keeper.prepare(command, session, early=True, late=late)
+        return await keeper.prepare(command, session, early=True)
 
     @optional(lambda: math.inf)
     def next_try(self, name: str) -> float:

@@ -508,7 +508,7 @@ READERS = {
         ("guardian._answer", "guardian._finish_start", "guardian.drain", "zygote._serve", "zygote.main"),
         "of our own process, in another one",
     ),
-    **dict.fromkeys(("zygote.read_exactly", "learner.main", "late._read"), "of our own process, in another one"),
+    **dict.fromkeys(("zygote.read_exactly", "learner.main"), "of our own process, in another one"),
 }
 
 
