@@ -241,9 +241,13 @@ class Router:
         """Whether an attachment has a request with this id in flight."""
         return (attachment, id) in self._by_client
 
+    def asks(self, attachment: Attachment) -> bool:
+        """Whether the backend waits for an answer of this attachment's."""
+        return attachment in self._asked.values()
+
     def awaits_any(self, attachment: Attachment) -> bool:
         """Whether an attachment has any request in flight, or the backend one of its own at it."""
-        return any(one == attachment for one, _ in self._by_client) or attachment in self._asked.values()
+        return any(one == attachment for one, _ in self._by_client) or self.asks(attachment)
 
     def from_client(self, attachment: Attachment, message: Message, *, aside: bool = False) -> Routed:
         """Route one message of an attachment; of a request ``aside`` the backend asks nobody anything."""

@@ -56,6 +56,9 @@ class ToolCalls:
         asked = asks_for_control(message)
         scored = (asked or self._always) and not self._control.absent
         key = (attachment, message.id)
+        if not asked and self._is_part_of_another(attachment):
+            self._carry_out(self._router.from_client(attachment, message))
+            return
         # What many share has no episode, and one client must not wait there for another.
         if not scored and (apart or self._turns.take_beside(key)):
             if apart:
@@ -66,6 +69,14 @@ class ToolCalls:
             message = asking_for_control(message)
         envelope = envelope_of(message) if scored else {}
         self._turns.take(Turn(key, message, envelope, scored=scored, crowded=apart))
+
+    def _is_part_of_another(self, attachment: Attachment) -> bool:
+        """Whether a client may be making a call to answer what the server asks it in the midst of one that is scored.
+
+        That one would wait for it for ever; what it earns is the other's.
+        """
+        turn = self._turns.alone
+        return turn is not None and turn.sent and turn.key[0] is attachment and self._router.asks(attachment)
 
     def taken_back(self, attachment: Attachment, message: Message) -> RequestId | None:
         """The id of the call that a message cancels before the backend has been asked for it, if it does that."""
@@ -88,6 +99,8 @@ class ToolCalls:
 
         def deliver(scored: Message) -> None:
             self._hand_over(Delivery(delivery.attachment, scored, delivery.about))
+            if self._control.absent:
+                self._turns.score_none()
             self._turns.leave(key)
 
         turn.phase = Phase.SCORING

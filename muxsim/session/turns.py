@@ -72,6 +72,11 @@ class Turns:
         return f"<Turns {len(self._beside)} beside each other, {len(self._waiting)} waiting{alone}>"
 
     @property
+    def alone(self) -> Turn | None:
+        """The call that is made alone."""
+        return self._alone
+
+    @property
     def waiting(self) -> int:
         """How many have to wait for others."""
         return len(self._waiting)
@@ -102,6 +107,11 @@ class Turns:
         """Start a call when it is its turn, which may be now."""
         self._waiting[turn.key] = turn
         self._advance()
+
+    def score_none(self) -> None:
+        """Those that wait need not be made alone after all."""
+        for turn in self._waiting.values():
+            turn.scored = False
 
     def leave(self, *keys: Key) -> None:
         """These calls are over, or will not be made: let others go on."""

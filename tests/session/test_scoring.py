@@ -265,6 +265,46 @@ async def test_calls_of_a_server_without_a_control_plane_wait_for_nobody():
     assert game.started == ["1", "2", "3"]
 
 
+async def test_calls_that_waited_before_it_was_known_that_there_is_no_control_plane_wait_for_nobody_then():
+    game = Game()
+    game.lacking = STEP_PARTS
+    session, _ = play(game)
+    attachment, transport = connect(session)
+    for id in (1, 2, 3):
+        call(attachment, id, 1.0)
+    assert game.started == ["1"]
+    game.finish()
+    assert game.started == ["1", "2", "3"]
+    game.finish(1)
+    assert control_of(answer_to(transport, 3)) is None
+    game.finish()
+    assert not session.busy
+
+
+@pytest.mark.parametrize("always", [False, True])
+async def test_a_call_that_answers_what_a_scored_one_asks_does_not_wait_for_it_and_is_a_part_of_it(always):
+    game = Game()
+    session, _ = play(game, control=always)
+    (attachment, transport), (other, _) = connect(session), connect(session)
+    call(attachment, 1, 1.0)
+    session.from_backend(messages.request("q", "sampling/createMessage", {}))
+    [asked_of] = [one for one in (attachment, other) if session._router.asks(one)]
+    assert asked_of is attachment
+    call(other, 2, 64.0, asks=False)
+    call(attachment, 2, 2.0, asks=False)
+    assert game.started == ["1", "2"], "nobody else's call is a part of it"
+    game.finish(1)
+    assert len(answers(transport, 2)) == 1
+    attachment.receive(messages.result("q", {}))
+    call(attachment, 3, 32.0, asks=False)
+    assert game.started == ["1", "2"]
+    game.finish()
+    assert reward_of(transport, 1) == 3.0
+    while game.under_way:
+        game.finish()
+    assert not session.busy
+
+
 async def test_calls_of_a_server_that_fills_the_meta_itself_are_made_one_after_the_other_too():
     class Filling(Game):
         def finish(self, at=0, *, failed=False):
