@@ -18,6 +18,7 @@ from muxsim.rollouts.differences import first_difference
 from muxsim.rollouts.environment import Environment, ToolResult
 from muxsim.rollouts.policy.protocol import Policy, PolicyError
 from muxsim.rollouts.pool import LocalPool, open_pool
+from muxsim.rollouts.trajectory import last_said
 from muxsim.supervise.guardian import families
 
 DEFAULT_STEPS: Final = 10
@@ -277,8 +278,8 @@ def _begun(environment: Environment) -> Play:
 
 
 def _last_words(play: Play, tool: str, error: MuxsimError) -> str:
-    said = [line for line in getattr(error, "stderr", ()) if line.strip()]
-    last = f"; its last line on stderr: {said[-1].strip()}" if said else ""
+    said = last_said(getattr(error, "stderr", ()))
+    last = f"; its last line on stderr: {said}" if said else ""
     return f"died at step {len(play.results)} of seed {play.seed}, in {tool}: {error}{last}"
 
 
