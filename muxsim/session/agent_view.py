@@ -31,9 +31,9 @@ class AgentAttachment(Attachment):
         except agent_answers.Withheld:
             self._withhold(message, about)
 
-    def tell(self, error: Message, about: RequestId | None = None) -> None:
-        """Send an error of muxsim's own; of a backend's death, the bare fact."""
-        super().tell(_bare(error), about)
+    def tell(self, answer: Message, about: RequestId | None = None) -> None:
+        """Send an answer of muxsim's own; of a backend's death, the bare fact."""
+        super().tell(_bare(answer) if answer.kind is Kind.ERROR else answer, about)
 
     def _withhold(self, message: Message, about: RequestId | None) -> None:
         if message.is_answer:
@@ -48,6 +48,6 @@ def _bare(error: Message) -> Message:
     if data.keys() <= {"cause"}:
         return error
     bare = messages.error(
-        error.id, error_code(error) or INTERNAL_ERROR, "the backend has ended", {"cause": data["cause"]}
+        error.id, error_code(error) or INTERNAL_ERROR, "the backend has ended", {"cause": data.get("cause")}
     )
     return bare if error.id is None else bare.with_id(error.id, error.raw_id)

@@ -62,9 +62,9 @@ class Attachment:
         """Send the client what the backend says."""
         self.transport.send(message, about)
 
-    def tell(self, error: Message, about: RequestId | None = None) -> None:
-        """Send the client an error of muxsim's own."""
-        self.transport.send(error, about)
+    def tell(self, answer: Message, about: RequestId | None = None) -> None:
+        """Send the client an answer of muxsim's own."""
+        self.transport.send(answer, about)
 
     def rejected(self, line: bytes, error: RemoteProtocolError) -> None:
         """Answer a line that is no message; only stdio has these, HTTP answers by status."""

@@ -62,7 +62,7 @@ class Exchange(msgspec.Struct, eq=False):
 class Delivery(msgspec.Struct, frozen=True):
     """One message for one attachment; ``about`` is the client's own request that it belongs to.
 
-    ``own``: it is an error of muxsim's, and not the backend's.
+    ``own``: it is an answer of muxsim's, and not the backend's.
     """
 
     attachment: Attachment

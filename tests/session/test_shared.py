@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from muxsim.events import Events, What
+from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.attachment import Attachment
 from muxsim.session.audience import LONGEST_URI, MOST_SUBSCRIPTIONS
 from muxsim.session.session import _SHARED_PATIENCE, _SHARED_SLACK, Session
@@ -43,8 +44,8 @@ class Shared:
         self.session.use(self.backend)
         self.numbers = itertools.count(1)
 
-    def client(self, principal, *, attached=True):
-        attachment = Attachment(self.session, "memory")
+    def client(self, principal, *, attached=True, kind=Attachment):
+        attachment = kind(self.session, "memory")
         attachment.principal = principal
         attachment.connect(MemoryTransport())
         if attached:
@@ -151,6 +152,16 @@ async def test_the_level_of_logs_is_not_set_for_others():
     shared.ask(second, "logging/setLevel", level="emergency")
     assert len(shared.backend.sent) == 1
     assert heard(second) == ["result"]
+
+
+@pytest.mark.parametrize("kind", [Attachment, AgentAttachment])
+@pytest.mark.parametrize("method", ["logging/setLevel", "resources/unsubscribe"])
+async def test_what_muxsim_answers_itself_is_answered_to_every_kind_of_client(kind, method):
+    shared = Shared()
+    first, second = shared.client("ann", kind=kind), shared.client("bob", kind=kind)
+    shared.ask(second, "resources/subscribe", uri="map://a")
+    shared.ask(first, method, uri="map://a", level="debug")
+    assert heard(first) == ["result"]
 
 
 async def test_that_a_resource_has_changed_is_for_those_who_subscribed_to_it():
