@@ -21,7 +21,7 @@ from muxsim.rollouts.trajectory import EndReason
 from .samples import text_block
 from .test_runner import Decides, FakePool, calls, result
 
-LIMIT = 30
+LIMIT = 120
 ENDS = result(reward=1.0, terminated=True)
 
 
@@ -93,7 +93,7 @@ async def test_no_trajectory_is_kept_once_it_was_taken():
             blocks.append(weakref.ref(block))
             return result(block, terminated=True)
 
-        async for trajectory in episodes(FakePool(observed), rows(50), policy=Decides(), max_concurrent=2):
+        async for trajectory in episodes(FakePool(observed), rows(8), policy=Decides(), max_concurrent=2):
             assert trajectory.steps
             gc.collect()
             assert sum(block() is not None for block in blocks) <= 4
