@@ -11,7 +11,6 @@ import uvloop
 
 from muxsim.guest import GuestEnded, trio_guest
 
-SOON = 0.05
 LIMIT = 60
 
 
@@ -39,6 +38,15 @@ def run_alone(main, loop_factory=None):
         runner.run(main())
 
 
+async def make_when_cancelled(begun):
+    """What finishes in spite of its cancellation, and only then."""
+    begun.set()
+    try:
+        await trio.sleep_forever()
+    except trio.Cancelled:
+        return "made"
+
+
 def test_a_call_returns_and_raises_what_happens_on_trio(on_asyncio):
     async def add(one, other):
         await trio.lowlevel.checkpoint()
@@ -56,21 +64,25 @@ def test_a_call_returns_and_raises_what_happens_on_trio(on_asyncio):
 
 
 def test_a_cancelled_call_is_cancelled_on_trio_before_its_caller_goes_on(on_asyncio):
-    told, begun = [], asyncio.Event()
+    told, begun, cleaning, clean = [], asyncio.Event(), asyncio.Event(), trio.Event()
 
     async def wait():
         begun.set()
         try:
             await trio.sleep_forever()
         finally:
+            cleaning.set()
             with trio.CancelScope(shield=True):
-                await trio.sleep(SOON)
+                await clean.wait()
             told.append("cleaned up")
 
     async def test(guest):
         task = asyncio.ensure_future(guest.call(wait))
         await begun.wait()
         task.cancel()
+        await cleaning.wait()
+        assert not task.done()
+        clean.set()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert told == ["cleaned up"]
@@ -82,14 +94,8 @@ def test_what_finishes_in_spite_of_its_cancellation_is_not_lost(on_asyncio):
     """Or nobody would know of the session that it opened, and nobody could end it."""
     begun = asyncio.Event()
 
-    async def make():
-        begun.set()
-        with trio.CancelScope(shield=True):
-            await trio.sleep(SOON)
-        return "made"
-
     async def test(guest):
-        task = asyncio.ensure_future(guest.call(make))
+        task = asyncio.ensure_future(guest.call(make_when_cancelled, begun))
         await begun.wait()
         task.cancel()
         assert await task == "made"
@@ -98,15 +104,17 @@ def test_what_finishes_in_spite_of_its_cancellation_is_not_lost(on_asyncio):
 
 
 def test_many_calls_go_on_at_once(on_asyncio):
+    begun, all_have = [], trio.Event()
+
     async def echo(number):
-        await trio.sleep(SOON)
+        begun.append(number)
+        if len(begun) == 200:
+            all_have.set()
+        await all_have.wait()
         return number
 
     async def test(guest):
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
         assert await asyncio.gather(*(guest.call(echo, number) for number in range(200))) == list(range(200))
-        assert loop.time() - begun < 20 * SOON
 
     on_asyncio(test)
 
@@ -117,15 +125,9 @@ def test_many_calls_go_on_at_once(on_asyncio):
 def test_a_caller_that_was_cancelled_gets_what_was_made_and_is_cancelled_at_its_next_wait(on_asyncio):
     begun, got = asyncio.Event(), []
 
-    async def make():
-        begun.set()
-        with trio.CancelScope(shield=True):
-            await trio.sleep(SOON)
-        return "made"
-
     async def test(guest):
         async def caller():
-            got.append(await guest.call(make))
+            got.append(await guest.call(make_when_cancelled, begun))
             await asyncio.Event().wait()
 
         task = asyncio.ensure_future(caller())
@@ -139,12 +141,12 @@ def test_a_caller_that_was_cancelled_gets_what_was_made_and_is_cancelled_at_its_
 
 
 def test_being_cancelled_twice_does_not_cut_short_what_finishes_in_spite_of_it(on_asyncio):
-    begun, got = asyncio.Event(), []
+    begun, twice, got = asyncio.Event(), trio.Event(), []
 
     async def make():
         begun.set()
         with trio.CancelScope(shield=True):
-            await trio.sleep(SOON)
+            await twice.wait()
         return "made"
 
     async def test(guest):
@@ -157,6 +159,8 @@ def test_being_cancelled_twice_does_not_cut_short_what_finishes_in_spite_of_it(o
         task.cancel()
         await asyncio.sleep(0)
         task.cancel()
+        await asyncio.sleep(0)
+        twice.set()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert got == ["made"]
@@ -165,15 +169,19 @@ def test_being_cancelled_twice_does_not_cut_short_what_finishes_in_spite_of_it(o
 
 
 def test_a_cancellation_that_its_owner_has_taken_back_reaches_nobody_else(on_asyncio):
-    async def make():
-        with trio.CancelScope(shield=True):
-            await trio.sleep(3 * SOON)
-        return "made"
+    async def make(limit):
+        limit.reschedule(0)
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            return "made"
 
     async def test(guest):
-        async with asyncio.timeout(SOON):
-            assert await guest.call(make) == "made"
-        await asyncio.sleep(SOON)  # it would come here
+        async with asyncio.timeout(None) as limit:
+            assert await guest.call(make, limit) == "made"
+        assert limit.expired()
+        for _ in range(3):
+            await asyncio.sleep(0)  # it would come here
         assert asyncio.current_task().cancelling() == 0
 
     on_asyncio(test)
@@ -235,11 +243,13 @@ def test_a_cancellation_of_the_other_loop_that_comes_out_of_a_call_ends_that_cal
 # ---- across the end of the guest
 
 
-async def wait_on_trio():
+async def wait_on_trio(begun):
+    begun.set()
     await trio.sleep_forever()
 
 
-async def clean_up_with_an_error():
+async def clean_up_with_an_error(begun):
+    begun.set()
     try:
         await trio.sleep_forever()
     finally:
@@ -252,8 +262,9 @@ def test_a_call_that_the_end_of_the_guest_cuts_short_says_so(function, loop_fact
     async def main():
         async with asyncio.timeout(LIMIT):
             async with trio_guest(nothing) as guest:
-                call = asyncio.ensure_future(guest.call(function))
-                await asyncio.sleep(SOON)
+                begun = asyncio.Event()
+                call = asyncio.ensure_future(guest.call(function, begun))
+                await begun.wait()
                 assert not call.done()
             with pytest.raises((GuestEnded, KeyError)):
                 await call
@@ -268,7 +279,7 @@ def test_a_call_after_the_end_of_the_guest_says_so(loop_factory):
             async with trio_guest(nothing) as guest:
                 pass
             with pytest.raises(GuestEnded):
-                await guest.call(wait_on_trio)
+                await guest.call(wait_on_trio, asyncio.Event())
 
     run_alone(main, loop_factory)
 
@@ -291,7 +302,7 @@ def test_a_call_made_while_the_guest_ends_returns_or_says_so():
                     await ending.wait()
                     try:
                         with pytest.raises(GuestEnded):
-                            await guest.call(wait_on_trio)
+                            await guest.call(wait_on_trio, asyncio.Event())
                     finally:
                         go_on.set()
 
@@ -312,8 +323,9 @@ def test_a_call_across_a_crash_of_the_guest_says_so_and_its_block_raises_the_cra
 
     async def host():
         async with trio_guest(crashing) as guest:
-            call = asyncio.ensure_future(guest.call(wait_on_trio))
-            await asyncio.sleep(SOON)
+            begun = asyncio.Event()
+            call = asyncio.ensure_future(guest.call(wait_on_trio, begun))
+            await begun.wait()
             guest.value.start_soon(crash)
             with pytest.raises(GuestEnded):
                 await call
@@ -331,8 +343,9 @@ def test_a_caller_cancelled_while_the_guest_ends_is_cancelled_or_told_and_never_
     async def main():
         async with asyncio.timeout(LIMIT):
             async with trio_guest(nothing) as guest:
-                call = asyncio.ensure_future(guest.call(wait_on_trio))
-                await asyncio.sleep(SOON)
+                begun = asyncio.Event()
+                call = asyncio.ensure_future(guest.call(wait_on_trio, begun))
+                await begun.wait()
                 call.cancel()
             with pytest.raises((asyncio.CancelledError, GuestEnded)):
                 await call

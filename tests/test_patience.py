@@ -48,7 +48,6 @@ REASONS = {
         serve/test_limits.py:test_headers_that_trickle_have_no_more_time_than_others
         serve/test_limits.py:test_a_body_that_nobody_wants_is_not_waited_for_for_ever
         serve/test_limits.py:test_a_body_that_trickles_gets_a_408
-        test_guest.py: transports/test_interfaces.py:
     """,
     "comes at any moment, and holds at each": """
         serve/test_sessions_api.py:test_deleting_a_session_answers_its_handshake_with_an_error
@@ -92,10 +91,9 @@ def impatience(files):
 
 
 def test_no_test_sleeps_or_compares_real_time_but_where_it_is_said_why():
-    whole_files = tuple(name for name in EXCEPTIONS if name.endswith(":"))
     found = impatience(sorted(TESTS.rglob("*.py")))
-    assert [name for name in found if name not in EXCEPTIONS and not name.startswith(whole_files)] == []
-    gone = [name for name in EXCEPTIONS if not any(one.startswith(name) for one in found)]
+    assert [name for name in found if name not in EXCEPTIONS] == []
+    gone = [name for name in EXCEPTIONS if name not in found]
     assert gone == [], "an exception that nobody needs leaves the list"
 
 

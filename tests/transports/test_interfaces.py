@@ -56,13 +56,15 @@ def test_a_bell_wakes_tasks_of_both_loops_at_once_whoever_came_first():
 
     async def main(first):
         bell, done = Bell(), asyncio.get_running_loop().create_future()
+        trio_waits, asyncio_waits = asyncio.Event(), trio.Event()
 
         async def on_trio():
             with trio.fail_after(60):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(wait, bell, "trio")
                     await trio.testing.wait_all_tasks_blocked()
-                    await trio.sleep(0.05)
+                    trio_waits.set()
+                    await asyncio_waits.wait()
                     bell.ring()
 
         waiting = asyncio.ensure_future(wait(bell, "asyncio")) if first == "asyncio" else None
@@ -72,8 +74,10 @@ def test_a_bell_wakes_tasks_of_both_loops_at_once_whoever_came_first():
             run_sync_soon_threadsafe=asyncio.get_running_loop().call_soon_threadsafe,
             done_callback=done.set_result,
         )
-        await asyncio.sleep(0)
+        await asyncio.wait_for(trio_waits.wait(), 60)
         waiting = waiting or asyncio.ensure_future(wait(bell, "asyncio"))
+        await asyncio.sleep(0)
+        asyncio_waits.set()
         (await asyncio.wait_for(done, 60)).unwrap()
         await asyncio.wait_for(waiting, 60)
 
