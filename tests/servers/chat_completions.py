@@ -14,7 +14,6 @@ import itertools
 import json
 import socket
 import threading
-import time
 from collections import deque
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -108,12 +107,11 @@ def with_tokens(answer, prompt, tokens, logprobs=None):
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came; `at` is `time.monotonic`."""
+    """A request as it came."""
 
     path: str
     headers: dict
     body: dict
-    at: float
 
     @property
     def images(self):
@@ -246,9 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         chat = self.server.chat
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        request = Request(
-            self.path, {name.lower(): value for name, value in self.headers.items()}, body, time.monotonic()
-        )
+        request = Request(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
         with chat.counted():
             if self.path != PATH:
                 self._send(fails(404, f"there is nothing at {self.path}"))
