@@ -12,9 +12,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 OURS = {"muxsim", "transports"}
 
 # Private parts that are used all the same, each with its reason; those of a dependency with its upper bound too.
-PRIVATE_PARTS = {
-    ("muxsim.serve.fast_lane", "super()._start_asgi_task"): "uvicorn<0.55: a protocol of its own is to take its place",
-}
+PRIVATE_PARTS: dict[tuple[str, str], str] = {}
 # What a named tuple offers, in spite of the underscore.
 OFFERED = {"_replace", "_fields", "_asdict", "_make"}
 

@@ -12,6 +12,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -25,14 +26,17 @@ from muxsim.guest import Guest, trio_guest, watch_on_this_loop
 from muxsim.limits import Reached
 from muxsim.serve.api import API
 from muxsim.serve.auth import Authenticator, open_auth, read_tokens_file
-from muxsim.serve.connections import Bounds, Connections, bounded
-from muxsim.serve.fast_lane import fast_lane
+from muxsim.serve.connection import Connection
+from muxsim.serve.connections import Bounds, Connections
+from muxsim.serve.fast_lane import FastLane
 from muxsim.serve.gateway import Gateway
 from muxsim.serve.listening import is_loopback, listening, server_url, tls_context
 from muxsim.serve.log import EventLog, log_notes
 from muxsim.serve.mcp_endpoints import HTTPSettings, MCPEndpoints
 from muxsim.serve.operations import Operations, operator_socket
+from muxsim.serve.ordinary import ToldWhenServed
 from muxsim.serve.public_url import PublicURL
+from muxsim.serve.unread import Unread
 from muxsim.session.relief import relieving
 from muxsim.session.sessions import Sessions, open_sessions
 from muxsim.supervise.descriptors import raise_limit
@@ -165,7 +169,7 @@ class _Host:
         rules = HostRules((*settings.allowed_hosts, *public.hosts), (*settings.allowed_origins, *public.origins))
         gateway = Gateway(endpoints, api, rules, self._auth, self._reached, public)
         self._events.subscribe(endpoints.on_event)
-        connections = Connections(_bounds(settings), self._reached)
+        connections = Connections(_bounds(settings), self._reached, Unread(settings.stall_timeout, self._reached))
         server = _Server(_uvicorn_config(gateway, connections, self._tls), self._clock)
         bridge.finished.add_done_callback(lambda _: setattr(server, "should_exit", True))
         url = server_url(self._listener, settings)
@@ -324,9 +328,10 @@ def _bounds(settings: ServerSettings) -> Bounds:
 
 
 def _uvicorn_config(gateway: Gateway, connections: Connections, tls: ssl.SSLContext | None) -> uvicorn.Config:
+    protocol: Any = partial(Connection, FastLane(gateway), connections)
     return uvicorn.Config(
-        gateway,
-        http=bounded(fast_lane(gateway), connections),
+        ToldWhenServed(gateway),
+        http=protocol,
         ws="none",
         lifespan="off",
         interface="asgi3",

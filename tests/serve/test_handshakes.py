@@ -187,12 +187,13 @@ async def test_a_client_that_wants_no_more_of_its_connection_gets_it_closed(muxs
         await connection.closed_by_server()
 
 
-@pytest.mark.parametrize("behind", [0, 1, 3])
+@pytest.mark.parametrize("accept", [BOTH, "application/json"])
+@pytest.mark.parametrize("behind", [0, 1, 3, 30])
 @pytest.mark.fault("L4")
-async def test_a_handshake_whose_connection_is_lost_ends_its_session_whatever_came_behind_it(muxsim, behind):
+async def test_a_handshake_whose_connection_is_lost_ends_its_session_whatever_came_behind_it(muxsim, behind, accept):
     """On that connection: requests that wait for it, and are the last that the server has seen."""
     async with connect(muxsim.url) as connection:
-        headers = [("Accept", BOTH), *JSON]
+        headers = [("Accept", accept), *JSON]
         await connection.send("POST", "/mcp?env=mute", headers, json.dumps(initialize(7)).encode())
         await eventually(lambda: begun(muxsim), START)
         for _ in range(behind):

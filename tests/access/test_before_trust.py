@@ -1,0 +1,188 @@
+"""What is kept of a request before its head is judged, and of one that nobody wants: little, whatever it sends."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+import uvicorn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from muxsim.limits import Reached
+from muxsim.serve.auth import Authenticator
+from muxsim.serve.callers import NamedToken, Scope
+from muxsim.serve.connection import Connection
+from muxsim.serve.connections import Bounds, Connections
+from muxsim.serve.failures import FailureLimit
+from muxsim.serve.fast_lane import LONGEST_BODY, FastLane
+from muxsim.serve.ordinary import ToldWhenServed
+from muxsim.serve.unread import Unread
+from transports.http_rules import HostRules
+
+TOKEN = "x" * 32
+GOOD = {"Host": "127.0.0.1", "Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
+READ = 256 * 1024
+"""What an event loop reads at once, and uvicorn keeps of a body past its own mark."""
+BOUNDS = Bounds(100, 100, 10.0, 30.0, 8192, 100, 32768)
+
+
+class Transport(asyncio.Transport):
+    """A connection whose client is the test. It keeps what is written and knows whether somebody reads."""
+
+    def __init__(self):
+        super().__init__({"peername": ("127.0.0.1", 1)})
+        self.written = b""
+        self.reading, self.closed = True, False
+        self.answered = asyncio.Event()
+
+    def write(self, data):
+        self.written += data
+        self.answered.set()
+
+    def pause_reading(self):
+        self.reading = False
+
+    def resume_reading(self):
+        self.reading = True
+
+    def is_closing(self):
+        return self.closed
+
+    def close(self):
+        self.closed = True
+
+    abort = close
+
+    def can_write_eof(self):
+        return False
+
+    def get_write_buffer_size(self):
+        return 0
+
+
+def connection_to(app):
+    """A connection on which ``app`` serves what does not go the short way, and its transport."""
+    auth = Authenticator([NamedToken("ada", Scope.AGENT, TOKEN)], FailureLimit(100))
+    endpoints = SimpleNamespace(max_body=2**26, client=lambda id: None, handshake_now=lambda *_: None)
+    gateway = SimpleNamespace(endpoints=endpoints, rules=HostRules(), auth=auth)
+    config = uvicorn.Config(ToldWhenServed(app), lifespan="off", interface="asgi3", log_config=None, ws="none")
+    config.load()
+    state = uvicorn.server.ServerState()
+    limits = Connections(BOUNDS, Reached(), Unread(60.0, Reached()))
+    connection = Connection(FastLane(gateway), limits, config=config, server_state=state, app_state={})
+    transport = Transport()
+    connection.connection_made(transport)
+    return connection, transport
+
+
+def kept(connection):
+    """The bytes of bodies that a connection holds, whichever part of it does."""
+    requests = [*connection._queue, *([connection._current] if connection._current else [])]
+    mine = sum(len(piece) for request in requests for piece in request.body)
+    ordinary = connection._ordinary
+    cycle = None if ordinary is None else ordinary._protocol.cycle
+    return mine + (0 if cycle is None else len(cycle.body))
+
+
+def head(headers, length):
+    lines = "".join(f"{name}: {value}\r\n" for name, value in {**headers, "Content-Length": length}.items())
+    return f"POST /mcp HTTP/1.1\r\n{lines}\r\n".encode()
+
+
+async def _never(scope, receive, send):
+    await asyncio.Event().wait()
+
+
+async def _refuse(scope, receive, send):
+    await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})
+
+
+STRANGERS = {
+    "host": {"Host": "evil.example"},
+    "origin": {"Origin": "https://evil.example"},
+    "no token": {"Authorization": ""},
+    "a wrong token": {"Authorization": "Bearer " + "y" * 32},
+    "nothing wrong": {},
+}
+
+
+@pytest.mark.fault("L8", "L15", "L19")
+@settings(deadline=None, max_examples=40)
+@given(
+    wrong=st.sampled_from(sorted(STRANGERS)),
+    length=st.integers(0, 2**26),
+    pieces=st.lists(st.integers(1, READ), max_size=40),
+)
+def test_no_more_of_a_body_is_kept_than_is_read_at_once_until_somebody_wants_it(wrong, length, pieces):
+    """L8, L15, L19."""
+
+    async def play():
+        connection, transport = connection_to(_never)
+        sent = 0
+        connection.data_received(head({**GOOD, **STRANGERS[wrong]}, length))
+        for piece in pieces:
+            if not transport.reading or sent >= length:
+                break
+            connection.data_received(bytes(min(piece, length - sent)))
+            sent += piece
+            assert kept(connection) <= LONGEST_BODY + READ
+            if wrong != "nothing wrong":
+                assert connection._ordinary is not None  # which asks before it reads
+        connection.connection_lost(None)
+        assert kept(connection) == 0
+
+    asyncio.run(play())
+
+
+@pytest.mark.fault("L8")
+def test_what_was_kept_of_a_body_is_given_back_with_its_refusal():
+    """L8: what still comes is dropped, and the connection closed in time."""
+
+    async def play():
+        connection, transport = connection_to(_refuse)
+        connection.data_received(head(GOOD, 2**26) + bytes(2**16))
+        async with asyncio.timeout(30):
+            await transport.answered.wait()
+        await asyncio.sleep(0)
+        assert transport.written.startswith(b"HTTP/1.1 401 ")
+        assert b"connection: close" in transport.written
+        for _ in range(10):
+            assert kept(connection) == 0
+            assert connection._ordinary is None
+            connection.data_received(bytes(READ))
+        connection.rest_is_late()
+        assert transport.closed
+
+    asyncio.run(play())
+
+
+def test_a_body_that_nobody_wants_is_not_read_for_ever():
+    async def play():
+        connection, transport = connection_to(_refuse)
+        connection.data_received(head(GOOD, 2**40))
+        while not transport.closed:
+            connection.data_received(bytes(2**20))
+            await asyncio.sleep(0)
+
+    asyncio.run(play())
+
+
+def test_requests_that_wait_for_another_are_read_but_only_so_many():
+    """Who does not read does not see that the connection is lost; who reads all keeps what a stranger sends."""
+    ask = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+    async def play():
+        connection, transport = connection_to(_never)
+        sent = 0
+        while transport.reading:
+            connection.data_received(ask)
+            sent += len(ask)
+            assert sent <= READ
+        assert sent > 1000 * len(ask)
+        connection.connection_lost(None)
+        assert connection.idle
+
+    asyncio.run(play())
