@@ -25,7 +25,9 @@ CONNECTIONS: Final[Mapping[str, str]] = {
     "body_timeout": "408, and the connection is closed",
     "max_buffered": "the session's backend is not read on until the client has caught up; nothing is dropped. "
     "Of a shared session the client is cut, after 2 s or 8 MiB more",
-    "stall_timeout": "the event stream is cut; its client may come back with Last-Event-ID",
+    "max_unread": "no backend of the client's sessions is read on until it has caught up; on a shared session its "
+    "connection is cut",
+    "stall_timeout": "the connection is cut; the client of an event stream may come back with Last-Event-ID",
 }
 """Of connections and requests, in the order in which a request meets them."""
 

@@ -99,10 +99,13 @@ class ServerSettings:
     """Between two pings on an event stream that has nothing else to carry."""
 
     stall_timeout: float = 60.0
-    """How long a client may leave something on its event stream unread before the stream is cut."""
+    """How long a client may read nothing of an event stream or an answer before its connection is cut."""
 
     max_buffered: int = 2**20
     """How many bytes may wait for one client before its session's backend has to wait too."""
+
+    max_unread: int = 64 * 2**20
+    """How many bytes of answers one client (a token's name, else an address) may leave unread, on all connections."""
 
     log_buffer: int = 2**20
     """How many bytes of log may wait for a reader of stderr that does not keep up."""

@@ -167,6 +167,7 @@ SERVER_KEYS: dict[str, AnyKind] = {
     "ping_interval": _SECONDS,
     "stall_timeout": _SECONDS,
     "max_buffered": _SIZE_KIND,
+    "max_unread": _SIZE_KIND,
     "log_buffer": _SIZE_KIND,
     "drain_timeout": _SECONDS,
     "cgroup": _one_of("auto", "required", "off"),

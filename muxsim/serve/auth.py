@@ -24,6 +24,7 @@ from muxsim.serve import callers
 from muxsim.serve.callers import ANYONE, NOBODY, Caller, NamedToken, TokenFault, bearer_token, forbidden, unauthorized
 from muxsim.serve.failures import FailureLimit, network_of
 from muxsim.serve.own_environment import take_variable
+from muxsim.serve.unread import Reader, read_by
 from transports.asgi import Call, refuse
 from transports.http_rules import HTTPRefusal, RawHeaders
 
@@ -189,10 +190,11 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = Call(scope, receive, send)
         try:
-            scope[_CALLER] = ANYONE if self._auth is None else await _admit(call, self._auth)
+            scope[_CALLER] = caller = ANYONE if self._auth is None else await _admit(call, self._auth)
         except HTTPRefusal as refusal:
             await refuse(call, refusal)
             return
+        read_by(call, Reader(share_of(caller, peer_of(call))))
         await self._app(scope, receive, send)
 
 

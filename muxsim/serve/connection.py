@@ -15,11 +15,13 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from muxsim.serve.connections import Connections
+from muxsim.serve.failures import network_of
 from muxsim.serve.fast_lane import FamiliarHead, FastLane, ShortCall
 from muxsim.serve.gateway import Answer
 from muxsim.serve.incoming import Incoming, Request
 from muxsim.serve.ordinary import Ordinary
 from muxsim.serve.responses import refusal_bytes
+from muxsim.serve.unread import Reader
 from transports.http_rules import HTTPRefusal
 
 # A body that takes longer goes the ordinary way, which has a deadline for it.
@@ -49,6 +51,8 @@ class Connection(asyncio.Protocol):
         self.familiar: FamiliarHead | None = None
         """The head of a request of before that is served without a look at it where it comes again."""
         self.closing = False
+        self.reader = Reader("")
+        """Whom the answer is for that is written, or was written last."""
         self._lane = lane
         self._limits = limits
         self._config = config
@@ -228,6 +232,8 @@ class Connection(asyncio.Protocol):
         return True
 
     def _go_ordinary(self, request: Request, answer: Answer | None = None) -> None:
+        if answer is None:
+            self.reader = Reader(network_of(self.peer))  # until somebody knows better
         if self._ordinary is None:
             self._ordinary = Ordinary(self, self._config, self._state, self.loop)
         self._current = request
@@ -238,6 +244,8 @@ class Connection(asyncio.Protocol):
     def expect(self, call: ShortCall | None) -> None:
         """A call is under way, which will be answered by `respond` or `lengthen`; None if it is not, after all."""
         self._call = call
+        if call is not None:
+            self.reader = call.client.reader
 
     def respond(self, data: bytes, body: bytes, keep_alive: bool) -> None:
         """Write the answer of a request on the short way."""

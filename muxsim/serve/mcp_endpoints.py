@@ -22,6 +22,7 @@ from muxsim.serve.callers import Caller
 from muxsim.serve.failures import FailureLimit
 from muxsim.serve.public_url import NO_PROXY, PublicURL
 from muxsim.serve.schemas import ToolSchemas
+from muxsim.serve.unread import Reader, Unread, read_by
 from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.attachment import Attachment
 from muxsim.session.session import BACKEND_GONE, Session
@@ -54,6 +55,8 @@ NO_CLIENT: Final = "no session has this Mcp-Session-Id; initialize again"
 # Seconds for which whoever has asked for too many unknown sessions waits for each further answer.
 _GUESS_DELAY: Final = 1.0
 _CLOSE: Final = (b"connection", b"close")
+# The causes of an end after which nobody wants to read what the session has said.
+_UNWANTED: Final = frozenset({"deleted", "client_gone"})
 # As the routes of the gateway have them, written in the usual way.
 _IMPLICIT: Final = re.compile(r"/mcp|/envs/([^/%]+)/mcp")
 
@@ -80,6 +83,7 @@ class HTTPClient:
     attachment: Attachment
     paths: frozenset[str]
     caller: Caller
+    reader: Reader
 
     def admits(self, caller: Caller) -> bool:
         """Whether ``caller`` may go on with it."""
@@ -90,15 +94,22 @@ class MCPEndpoints:
     """The ASGI endpoints that carry MCP. They run on asyncio."""
 
     def __init__(
-        self, sessions: Sessions, bridge: Guest[Any], settings: HTTPSettings, public: PublicURL = NO_PROXY
+        self,
+        sessions: Sessions,
+        bridge: Guest[Any],
+        settings: HTTPSettings,
+        unread: Unread,
+        public: PublicURL = NO_PROXY,
     ) -> None:
+        unread.ask(self.attachments_of)
+        self._unread = unread
         self._sessions = sessions
         self._public = public
         self._bridge = bridge
         self._settings = settings
         self._schemas = ToolSchemas()
         self._clients: dict[str, HTTPClient] = {}
-        self._sse: dict[str, tuple[SSE, Attachment, Caller]] = {}
+        self._sse: dict[str, tuple[SSE, Attachment, Caller, Reader]] = {}
         self._misses = FailureLimit(settings.max_failures)
 
     def use(self, settings: HTTPSettings) -> None:
@@ -128,6 +139,7 @@ class MCPEndpoints:
     def on_event(self, event: SessionEvent) -> None:
         """Drop the clients of a session that has ended; a listener for `muxsim.events.Events`."""
         if event.what is What.ENDED:
+            self._unread.end_session(event.session, at_once=event.details.get("cause") in _UNWANTED)
             for id in [id for id, client in self._clients.items() if client.attachment.session.id == event.session]:
                 del self._clients[id]
 
@@ -173,7 +185,9 @@ class MCPEndpoints:
             await self._post(call, modern_session, handshake, view)
         elif method == "GET":
             check_event_stream(call.headers)
-            await self.known_client(call).transport.get(call)
+            client = self.known_client(call)
+            read_by(call, client.reader)
+            await client.transport.get(call)
         elif method == "DELETE":
             await self._delete(call, self.known_client(call))
         else:
@@ -192,7 +206,9 @@ class MCPEndpoints:
         attachment = None if known is None else known.attachment
         message = await (self._read_of_stranger(call) if stranger else self._read(call, attachment=attachment))
         if named and not stranger:  # but it may have ended while its body came
-            await self.known_client(call).transport.post(message, call)
+            client = self.known_client(call)
+            read_by(call, client.reader)
+            await client.transport.post(message, call)
         elif is_modern(header(call.headers, VERSION_HEADER)) or modern_rules.claims_modern(message):
             await self._modern(call, await modern_session(), message, view)
         elif _is_handshake(message):
@@ -301,7 +317,8 @@ class MCPEndpoints:
             session = self._sessions.open_now(spec.name, **_wanted(caller, peer, seed=seed))
         if session is None:
             return None
-        return self._client(_view(caller)(session, "streamable-http", ends_session=True), caller, path)
+        attachment = _view(caller)(session, "streamable-http", ends_session=True)
+        return self._client(attachment, caller, path, peer)
 
     async def resume_handshake(self, client: HTTPClient, stream: EventStream, call: Call) -> None:
         """Answer a handshake that `handshake_now` began, and that takes longer or streams."""
@@ -309,17 +326,25 @@ class MCPEndpoints:
 
     async def _attach(self, call: Call, attachment: Attachment, message: Message) -> None:
         """Make a client of whoever sent this handshake, and answer it."""
-        client = self._client(attachment, caller_of(call), call.scope["path"])
+        client = self._client(attachment, caller_of(call), call.scope["path"], peer_of(call))
+        read_by(call, client.reader)
         await self._unless_gone(client, call, client.transport.post(message, call))
 
-    def _client(self, attachment: Attachment, caller: Caller, path: str) -> HTTPClient:
+    def attachments_of(self, share: str) -> list[Attachment]:
+        """The clients that count for a share."""
+        readers = [*(client.reader for client in self._clients.values()), *(known[3] for known in self._sse.values())]
+        return [reader.attachment for reader in readers if reader.share == share and reader.attachment is not None]
+
+    def _client(self, attachment: Attachment, caller: Caller, path: str, peer: str) -> HTTPClient:
         session = attachment.session
         id = session.id if attachment.ends_session else secrets.token_hex(_CLIENT_ID_BYTES)
         transport = StreamableHTTP(id, attachment, self._settings.times, lambda: session.agreed_version)
         attachment.connect(transport)
         self._attach_to(session, attachment)
         paths = {path, f"/s/{session.id}/mcp"} if attachment.ends_session else {path}
-        client = self._clients[id] = HTTPClient(transport, attachment, frozenset(paths), caller)
+        reader = Reader(share_of(caller, peer), attachment)
+        client = self._clients[id] = HTTPClient(transport, attachment, frozenset(paths), caller, reader)
+        self._unread.joined(reader)
         return client
 
     def _attach_to(self, session: Session, attachment: Attachment) -> None:
@@ -367,6 +392,7 @@ class MCPEndpoints:
         client = view(session, "streamable-http", cancels=True)
         client.principal = caller_of(call).name
         client.connect(exchange)
+        read_by(call, Reader(share_of(caller_of(call), peer_of(call)), client))
         await exchange.post(message, client, call)
 
     async def _without_session(self, call: Call, message: Message) -> None:
@@ -406,7 +432,10 @@ class MCPEndpoints:
         transport = SSE(id, endpoint, attachment, self._settings.times)
         attachment.connect(transport)
         self._attach_to(session, attachment)
-        self._sse[id] = (transport, attachment, caller_of(call))
+        reader = Reader(share_of(caller_of(call), peer_of(call)), attachment)
+        self._sse[id] = (transport, attachment, caller_of(call), reader)
+        self._unread.joined(reader)
+        read_by(call, reader)
         try:
             await transport.get(call)
         finally:

@@ -14,6 +14,7 @@ from uvicorn.server import ServerState
 
 from muxsim.serve.gateway import Answer, hand_over
 from muxsim.serve.incoming import Request
+from muxsim.serve.unread import Reader, tell_reader_to
 
 _CONNECTION: Final = "muxsim.connection"
 _CLOSE: Final = (b"connection", b"close")
@@ -24,6 +25,7 @@ class Owner(Protocol):
     """The connection that requests come from and answers go to."""
 
     transport: asyncio.Transport
+    reader: Reader
 
     def body_wanted(self, wanted: bool) -> None:
         """Whether more of the body may come."""
@@ -97,6 +99,10 @@ class Ordinary:
         """What a request is to be answered with, that somebody else has taken."""
         answer, self._answer = self._answer, None
         return answer
+
+    def read_by(self, reader: Reader) -> None:
+        """The answer is for this one."""
+        self._owner.reader = reader
 
     def abort(self) -> None:
         """Cut the connection: the client has not read for so long."""
@@ -194,6 +200,7 @@ class ToldWhenServed:
         """Serve one request."""
         ordinary: Ordinary = scope["state"].pop(_CONNECTION)
         answer, request = ordinary.take_answer(), ordinary.request
+        tell_reader_to(scope, ordinary.read_by)
         if answer is not None:
             hand_over(scope, answer)
 

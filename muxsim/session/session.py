@@ -137,6 +137,7 @@ class Session:
         self._backend: Backend
         self._attachments: set[Attachment] = set()
         self._slow: dict[Attachment, _Behind] = {}
+        self._held: set[Attachment] = set()
         self._clients_bell = Bell()
         self._backend_bell = Bell()
         self._end_wanted = trio.Event()
@@ -398,6 +399,7 @@ class Session:
     def detach(self, attachment: Attachment) -> None:
         """A client has gone for good. A session that its handshake made ends with it."""
         self._slow.pop(attachment, None)
+        self._held.discard(attachment)
         self._clients_bell.ring()
         if not self.live:
             return
@@ -595,7 +597,19 @@ class Session:
     @property
     def clients_ready(self) -> bool:
         """Whether every client keeps up with the backend, where it has to wait for them."""
-        return not self._slow or self.shared or not self.live
+        return not (self._slow or self._held) or self.shared or not self.live
+
+    def hold(self, attachment: Attachment) -> None:
+        """Have the backend wait for a client whose connections hold too much that is not read, until `release`."""
+        if attachment in self._attachments and attachment not in self._held and self.live:
+            self._held.add(attachment)
+            self._meet("max_buffered")
+
+    def release(self, attachment: Attachment) -> None:
+        """Let the backend go on: what was held up has been read, or is no more."""
+        if attachment in self._held:
+            self._held.discard(attachment)
+            self._clients_bell.ring()
 
     async def wait_clients_ready(self) -> None:
         """Wait until they do."""

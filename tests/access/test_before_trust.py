@@ -70,7 +70,7 @@ def connection_to(app):
     config = uvicorn.Config(ToldWhenServed(app), lifespan="off", interface="asgi3", log_config=None, ws="none")
     config.load()
     state = uvicorn.server.ServerState()
-    limits = Connections(BOUNDS, Reached(), Unread(60.0, Reached()))
+    limits = Connections(BOUNDS, Reached(), Unread(60.0, 2**20, 2**26, Reached()))
     connection = Connection(FastLane(gateway), limits, config=config, server_state=state, app_state={})
     transport = Transport()
     connection.connection_made(transport)

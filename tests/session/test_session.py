@@ -532,6 +532,20 @@ async def test_on_a_shared_session_clients_that_left_without_a_word_make_way_L25
             Client(one.session)
 
 
+async def test_a_session_waits_for_no_client_that_has_gone():
+    """What it has left unread in its connection is its connection's affair."""
+    async with life(lasting=False) as one:
+        here, gone = Client(one.session), Client(one.session)
+        for client in (here, gone):
+            one.session.hold(client)
+        assert not one.session.clients_ready
+        gone.disconnected()
+        one.session.release(here)
+        assert one.session.clients_ready
+        one.session.hold(gone)
+        assert one.session.clients_ready
+
+
 async def test_handshakes_that_wait_for_the_first_are_requests_in_flight_C29():
     async with life(Limits(max_in_flight=3)) as one:
         one.backend._answers["initialize"] = lambda request: None
