@@ -205,10 +205,14 @@ class Zygote:
                 await self._read()
                 nursery.cancel_scope.cancel()
         finally:
-            self._hear_the_rest()
-            with trio.CancelScope(shield=True):
-                returncode = await self.process.end(AT_ONCE)
-            self._bury(returncode)
+            try:
+                self._hear_the_rest()
+                with trio.CancelScope(shield=True):
+                    returncode = await self.process.end(AT_ONCE)
+                self._bury(returncode)
+            finally:  # whatever goes wrong above, nobody waits for this zygote any more
+                self._close()
+                self.gone.set()
 
     def instruct(self, recipe: Mapping[str, Any]) -> None:
         """Tell it what it is for, which is all that it waits for. Raises OSError."""
@@ -381,7 +385,6 @@ class Zygote:
             return
 
     def _bury(self, returncode: int) -> None:
-        self._close()
         if not self.why:
             last = self._said.decode("utf-8", "replace").strip().rpartition("\n")[2]
             self.why = f"ended with status {returncode}" + (f", saying {last!r}" if last else "")
@@ -389,7 +392,6 @@ class Zygote:
             if not answer.settled.is_set():
                 answer.error = ZygoteFailed(self.why)
                 answer.settled.set()
-        self.gone.set()
 
     def _close(self) -> None:
         if self._channel.fileno() >= 0:
