@@ -53,8 +53,7 @@ class Ledger:
         moved = _difference(self._step, step)
         gained = _difference(self._total, total)
         if moved is None and gained is None:
-            # The last step's reward may be of this call, or of one before it that took the last step.
-            raise Unknown(f"neither {STEP} nor {TOTAL} of control://status is known before and after it")
+            return None if failed else last  # it counts nothing: its last step is taken for the call's
         if stale:
             raise Unknown("what calls before this one have earned is not known")
         if moved == 1 and last is not None:

@@ -563,10 +563,10 @@ def test_steps_of_a_call_that_was_given_up_are_not_the_next_ones():
         ledger.earned({"step": 3, "total_reward": 9.0}, 1.0, failed=False, crowded=True)
 
 
-@pytest.mark.parametrize("failed", [False, True])
-def test_a_reward_that_no_count_ties_to_a_call_is_nobodys(failed):
-    with pytest.raises(Unknown, match="neither step nor total_reward"):
-        Ledger().earned({}, 2.0, failed=failed, crowded=False)
+def test_a_server_that_counts_nothing_has_its_last_reward_taken_unless_the_call_failed():
+    ledger = Ledger()
+    assert ledger.earned({}, 2.0, failed=False, crowded=False) == 2.0
+    assert ledger.earned({}, 2.0, failed=True, crowded=False) is None
 
 
 # ---- turns, whatever happens to whom
