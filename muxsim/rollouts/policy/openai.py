@@ -124,7 +124,7 @@ class OpenAIPolicy:
                 tries.retries.waited += answer.silence
             delay = tries.retries.delay_after(answer)
             if delay is None:
-                return self._given_up(answer, line, tries, turn_of(conversation))
+                return self._given_up(answer, line, tries)
             tries.throttled += delay if answer.is_rate_limit else 0.0
             await anyio.sleep(delay)
 
@@ -187,7 +187,7 @@ class OpenAIPolicy:
         request["extra_body"] = {**({"return_token_ids": True} if self.token_ids else {}), **self.extra_body}
         return request
 
-    def _given_up(self, failure: Failure, line: _Line, tries: _Tries, turn: int) -> Reply:
+    def _given_up(self, failure: Failure, line: _Line, tries: _Tries) -> Reply:
         """What becomes of a message that no call gave. What the model itself wrote is a reply, if a bad one."""
         if failure.cause is Cause.TOOL_CALL:
             return tries.counted(Reply({"role": "assistant", "content": failure.written}, finish_reason=_BAD_TOOL_CALL))
@@ -197,9 +197,7 @@ class OpenAIPolicy:
             text += f" (asked at {_without_credentials(self.base_url or '').rstrip('/')}/chat/completions)"
         if failure.passing:
             text += f" (gave up after {tries.retries.calls} calls and {tries.retries.waited:.1f} s of waiting)"
-        # A prompt that is too long is not the policy's doing, which has said nothing yet.
-        overflow = TokenLimit if turn else PolicyError
-        kind = {Cause.RATE_LIMIT: RateLimited, Cause.OVERFLOW: overflow}.get(failure.cause, PolicyError)
+        kind = {Cause.RATE_LIMIT: RateLimited, Cause.OVERFLOW: TokenLimit}.get(failure.cause, PolicyError)
         raise kind(text, ends_run=line.is_hopeless(failure), usage=tries.usage, throttled=tries.throttled)
 
     def _named(self) -> str:

@@ -14,7 +14,7 @@ from servers.chat_completions import calls, chat_server, fails, hangs, refused, 
 from muxsim.rollouts.policy.fireworks import FireworksPolicy
 from muxsim.rollouts.policy.messages import tool_messages
 from muxsim.rollouts.policy.openai import OpenAIPolicy, PolicyStatistics
-from muxsim.rollouts.policy.protocol import PolicyError, RateLimited
+from muxsim.rollouts.policy.protocol import PolicyError, RateLimited, TokenLimit
 from muxsim.rollouts.policy.retries import RetryRule
 from muxsim.rollouts.trajectory import Usage
 
@@ -539,3 +539,9 @@ def test_without_the_package_it_says_what_to_install(monkeypatch):
 def test_no_calls_at_all_are_no_way_to_ask():
     with pytest.raises(PolicyError, match="max_concurrent must be at least 1, not 0"):
         OpenAIPolicy("tiny", base_url="http://127.0.0.1/v1", max_concurrent=0)
+
+
+def test_a_context_that_is_full_is_a_limit_on_tokens_at_the_first_prompt_too(server, run):
+    server.play(fails(400, "This model's maximum context length is 10 tokens", code="context_length_exceeded"))
+    with pytest.raises(TokenLimit, match="maximum context length"):
+        run(asking(server))
