@@ -270,8 +270,7 @@ class Admission:
         wish = self._new_wish(env, client)
         self._queue.add(wish)
         verdicts = {verdict.number: verdict for verdict in self.advance(now)}
-        # A place is free for as many as wait only for others to have started.
-        if len(self._queue) > self.capacity.max_pending + max(0, self.capacity.max_sessions - self._held):
+        if self._is_too_long(self._held):
             last = self._queue.last_of_longest()
             verdicts[last.number] = self._refuse(last.number, Refusal("max_pending", _FULL, _SOON))
             self._forget(last)
@@ -280,13 +279,17 @@ class Admission:
             self._reached[self._bottleneck(client)] += 1
         return [mine, *verdicts.values()]
 
+    def _is_too_long(self, held: int) -> bool:
+        """Whether too many wait where so many leases are held: a free place is for one who waits for others' starts."""
+        return len(self._queue) > self.capacity.max_pending + max(0, self.capacity.max_sessions - held)
+
     def ask_now(
         self, env: str, client: str | None, now: float, *, failures: int = 0, window: float = 0.0
     ) -> Verdict | None:
         """As `ask`, unless one would have to wait, or others do for the same: None, and nothing has happened."""
         if self._closed is not None or not self._has_room(client):
             return None
-        if len(self._queue) and self._next_one(now) is not None:
+        if len(self._queue) and (self._next_one(now) is not None or self._is_too_long(self._held + 1)):
             return None
         breaker = self._breaker(env, failures, window)
         if self._unproven[env].for_client(client) >= breaker.room(now):

@@ -29,7 +29,7 @@ CONFIG = (
     + environment("naughty")
     + '[environments.cat]\ncommand = "cat"\n'
 )
-WARM_UP = 150
+WARM_UP = 600
 ROUNDS = int(os.environ.get("MUXSIM_CHURN", "500"))
 AT_ONCE = 8
 

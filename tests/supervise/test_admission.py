@@ -478,6 +478,17 @@ def test_who_waited_in_vain_is_told_for_what(bounds, reason):
     assert one.statistics(0).reached == {reason.removeprefix("server."): 1, "queue_timeout": 1}
 
 
+def test_who_is_let_in_past_one_who_waits_for_starts_leaves_no_more_waiting_than_may():
+    one = admission(max_sessions=2, max_pending=0, max_starting=1)
+    assert ask(one, client="y")[1] is GRANTED
+    waits, answer = ask(one, client="y")
+    assert answer is QUEUED
+    mine, *others = one.ask("game", "x", 0.0)
+    assert mine.answer is GRANTED
+    assert names(others) == [(waits, REFUSED)]
+    assert one.statistics(0.0).waiting == 0
+
+
 class AnyOrder(RuleBasedStateMachine):
     """Whatever clients and backends do, the bounds hold, no room is left while one waits, and the counters agree."""
 
