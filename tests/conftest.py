@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -14,6 +15,8 @@ GRACE = 30.0
 
 
 def pytest_configure(config):
+    # A shell has what it starts in the background ignore this signal, and so would the children of tests.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.pluginmanager.register(FaultRegister(ROWS, is_whole(config)))
 
 
