@@ -8,6 +8,7 @@ protocol, which `muxsim.serve.ordinary` keeps.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from typing import Any, Final, cast
 
@@ -23,6 +24,9 @@ from muxsim.serve.ordinary import Ordinary
 from muxsim.serve.responses import refusal_bytes
 from muxsim.serve.unread import Reader
 from transports.http_rules import HTTPRefusal
+
+# Where operators know this line from: uvicorn's own protocol writes it there.
+_LOG: Final = logging.getLogger("uvicorn.error")
 
 # A body that takes longer goes the ordinary way, which has a deadline for it.
 _BODY_PATIENCE: Final = 1.0
@@ -373,6 +377,8 @@ class Connection(asyncio.Protocol):
 
     def _bad(self, refusal: HTTPRefusal) -> None:
         """What has come is no request; a request before it still gets its answer."""
+        if refusal.status == 400:  # what is past a bound has its counter
+            _LOG.warning("Invalid HTTP request received.")
         self._fault = refusal
         current = self._incoming.request
         if self._current is None and self._call is None and not self._queue:

@@ -46,9 +46,11 @@ def refuse_open_door(host: str, address: str) -> None:
 def is_loopback(address: str) -> bool:
     """Whether only this machine can reach an address."""
     try:
-        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+        parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
+    # Python 3.13 looks into addresses that wrap one of IPv4; sockets are not bound to those as to the one inside.
+    return parsed.is_loopback and getattr(parsed, "ipv4_mapped", None) is None
 
 
 def server_url(listener: socket.socket, settings: ServerSettings) -> str:
