@@ -49,7 +49,7 @@ def is_loopback(address: str) -> bool:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    # Python 3.13 looks into addresses that wrap one of IPv4; sockets are not bound to those as to the one inside.
+    # Python 3.13 looks into addresses that wrap one of IPv4, older ones do not: the stricter answer, everywhere.
     return parsed.is_loopback and getattr(parsed, "ipv4_mapped", None) is None
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import msgspec
+
 from transports.errors import LineTooLong, RemoteProtocolError
 from transports.framing import LineFramer
 from transports.messages import Kind, batch, decode, error_code, member, members_of
@@ -60,7 +62,11 @@ def _relayed(message):
     _look_inside(message)
     strict = message.well_formed()
     assert _identity(strict) == _identity(message)
-    _is_json(strict.encode())
+    try:
+        msgspec.json.decode(strict.encode())
+    except msgspec.ValidationError as error:
+        if "out of range" not in str(error):  # a number is JSON however large, and nobody here reads it as one
+            raise
     if message.id is not None:
         renamed = decode(message.with_id(17).encode())
         assert _identity(renamed) == (message.kind, 17, int, message.method)
