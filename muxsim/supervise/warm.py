@@ -424,6 +424,8 @@ class _Making:
                 with contextlib.suppress(OSError):  # it has ended, which is told of
                     os.write(process.stdin, self.tag.encode())
             case Kind.FORK:
+                if self.spec.warm is not None:  # whoever says so has it run before there is a session
+                    await self.zygotes.rehearse(self.spec, command, session=session)
                 self.prepared = await self.zygotes.prepare(self.spec, command, session=session)
                 if self.prepared is None:
                     raise _NoFork

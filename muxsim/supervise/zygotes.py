@@ -66,6 +66,15 @@ MOST_STUDIES: Final = 6
 _HERE = Path(__file__).parent
 _STDERR_KEPT = 2000
 _SHOWN = 200
+# Seconds for a rehearsed script to exit when nobody talks to it any more.
+REHEARSAL_LIMIT: Final = 10.0
+# What a rehearsed script is asked, all at once: so much has it import what it puts off until it is used.
+_REHEARSED: Final = (
+    b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},'
+    b'"clientInfo":{"name":"muxsim","version":"1"}}}\n'
+    b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n'
+    b'{"jsonrpc":"2.0","id":2,"method":"tools/list"}\n'
+)
 # Reads until the word of a learner is there, before which a `.pth` file, say, may have printed.
 _MOST_NOISE = 10_000
 # Of pids and errnos: a C int.
@@ -198,8 +207,8 @@ class Zygote:
         """Read what it says until it ends, and end whatever is left of it then."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._drain, self.process.stdout)
-                nursery.start_soon(self._drain, self.process.stderr)
+                nursery.start_soon(_read_on, self.process.stdout, self._keep)
+                nursery.start_soon(_read_on, self.process.stderr, self._keep)
                 # What a module has started may hold the channel open.
                 nursery.start_soon(_cancel_after, self.process.wait, nursery.cancel_scope)
                 await self._read()
@@ -373,16 +382,8 @@ class Zygote:
             answer.pid, answer.error = pid, error
             answer.settled.set()
 
-    async def _drain(self, fd: int) -> None:
-        try:
-            while True:
-                await trio.lowlevel.wait_readable(fd)
-                data = os.read(fd, 65536)
-                if not data:
-                    return
-                self._said = (self._said + data)[-_STDERR_KEPT:]
-        except (OSError, ValueError, trio.ClosedResourceError):
-            return
+    def _keep(self, said: bytes) -> None:
+        self._said = (self._said + said)[-_STDERR_KEPT:]
 
     def _bury(self, returncode: int) -> None:
         if not self.why:
@@ -448,6 +449,29 @@ class Keeper:
         self._unfit = "it has changed"
         for zygote in self._alive:
             zygote.stop()
+
+    async def rehearse(self, command: Command, session: str) -> None:
+        """Learn without a session, if nothing was learned yet: run the script once, with a client that leaves."""
+        if self._unfit is None and not self._learned.modules and self._learning is None:
+            process = await self._learn(command, session)
+            if process is not None:
+                await self._see_through(process)
+
+    async def _see_through(self, process: Process) -> None:
+        try:
+            with contextlib.suppress(OSError):  # it has ended, which is told of
+                os.write(process.stdin, _REHEARSED)
+            process.close_stdin()
+            with trio.move_on_after(REHEARSAL_LIMIT):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_read_on, process.stdout, len)
+                    nursery.start_soon(_read_on, process.stderr, len)
+                    await process.wait()
+                    nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await process.end(AT_ONCE)
+        self._take()
 
     # forking
 
@@ -747,6 +771,13 @@ class Zygotes:
             return None
         return await keeper.prepare(command, session, early=True)
 
+    @optional(NoneType, passing=(ProcessStartError,))
+    async def rehearse(self, spec: EnvSpec, command: Command, *, session: str) -> None:
+        """Have `prepare` work before a first session was played: runs ``command`` once, if nobody has so far."""
+        keeper = self._keeper(spec)
+        if keeper is not None and _applies(keeper.program, command):
+            await keeper.rehearse(command, session)
+
     @optional(lambda: math.inf)
     def next_try(self, name: str) -> float:
         """When `prepare` may give a fork of this environment, if `on_ready` tells nothing before."""
@@ -794,6 +825,19 @@ def _applies(program: Forkable, command: Command) -> bool:
     """Whether this is the program itself, and not in something else, and can be started where it is to run."""
     head = program.head
     return command.argv[: len(head)] == head and os.path.isdir(command.cwd)
+
+
+async def _read_on(fd: int, hear: Callable[[bytes], object]) -> None:
+    """Read to the end, so that nobody waits for room to write."""
+    try:
+        while True:
+            await trio.lowlevel.wait_readable(fd)
+            data = os.read(fd, 65536)
+            if not data:
+                return
+            hear(data)
+    except (OSError, ValueError, trio.ClosedResourceError):
+        return
 
 
 async def _begins(process: Process, word: bytes) -> bool:

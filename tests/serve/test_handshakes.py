@@ -42,7 +42,9 @@ WAYS = pytest.mark.parametrize("way", ["", "-waiting"])
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
-    with muxsim_serve(tmp_path_factory.mktemp("handshakes"), CONFIG) as running:
+    folder = tmp_path_factory.mktemp("handshakes")
+    # A cache of its own: whether processes wait does not depend on what ran here before.
+    with muxsim_serve(folder, CONFIG, env={"MUXSIM_CACHE": str(folder / "cache")}) as running:
         yield running
 
 
