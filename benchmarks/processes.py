@@ -19,7 +19,7 @@ POLL_SECONDS = 0.02
 TICK = os.sysconf("SC_CLK_TCK")
 TOLERATED_TICKS = 0.5  # a child that ends takes its ticks out of the sum, so less than one counts as none
 LOG_TAIL = 300  # characters of a failed server's output that are shown
-ZYGOTE = str(Path(find_spec("muxsim").origin or "").parent / "supervise" / "zygote.py")
+ZYGOTE = str(Path(find_spec("muxsim").origin or "").parent / "inside" / "zygote.py")
 URL = re.compile(r"http://[\d.]+:(\d+)")
 
 

@@ -28,9 +28,9 @@ from processes import Server
 from report import machine, table
 
 import muxsim
-from muxsim.rollouts.environment import EnvironmentPool
+from muxsim.rollouts.data.trajectory import Trajectory
+from muxsim.rollouts.environments.environment import EnvironmentPool
 from muxsim.rollouts.policy.scripted import ScriptedPolicy
-from muxsim.rollouts.trajectory import Trajectory
 
 LAKE = Path(__file__).resolve().parent / "backends" / "endless_lake.py"
 # Off the edge of the lake at its start: the player stays, the episode never ends.

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = version("mcp-muxsim")
 
 if TYPE_CHECKING:
-    from muxsim.rollouts.dataset import load_dataset
-    from muxsim.rollouts.pool import open_pool
-    from muxsim.rollouts.remote import connect
-    from muxsim.rollouts.runner import episodes, rollout
+    from muxsim.rollouts.data.dataset import load_dataset
+    from muxsim.rollouts.environments.pool import open_pool
+    from muxsim.rollouts.environments.remote import connect
+    from muxsim.rollouts.play.runner import episodes, rollout
 
 # What a program starts with; imported when it is used, since `muxsim stdio` needs none of it.
 _HOMES = {
-    "connect": "muxsim.rollouts.remote",
-    "episodes": "muxsim.rollouts.runner",
-    "load_dataset": "muxsim.rollouts.dataset",
-    "open_pool": "muxsim.rollouts.pool",
-    "rollout": "muxsim.rollouts.runner",
+    "connect": "muxsim.rollouts.environments.remote",
+    "episodes": "muxsim.rollouts.play.runner",
+    "load_dataset": "muxsim.rollouts.data.dataset",
+    "open_pool": "muxsim.rollouts.environments.pool",
+    "rollout": "muxsim.rollouts.play.runner",
 }
 
 __all__ = ["__version__", "connect", "episodes", "load_dataset", "open_pool", "rollout"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from muxsim.events import SessionEvent, What
+from muxsim.observe.events import SessionEvent, What
 
 CONNECTIONS: Final[Mapping[str, str]] = {
     "max_connections": "one more connection is answered 503 and closed",
@@ -96,7 +96,7 @@ class Reached:
         self._elsewhere[setting] = read
 
     def on_event(self, event: SessionEvent) -> None:
-        """Count those of sessions; a listener for `muxsim.events.Events`."""
+        """Count those of sessions; a listener for `muxsim.observe.events.Events`."""
         setting = event.details.get({What.ENDED: "cause", What.LIMIT: "limit"}.get(event.what, ""))
         if setting in self._counts:
             self._counts[setting] += 1

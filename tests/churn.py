@@ -33,14 +33,14 @@ from harness import SERVERS, muxsim_serve
 from serve.machine import descendants, descriptors, memory
 from serve.wire import BOTH, connect, initialize
 
-from muxsim.events import Events
-from muxsim.session.own_client import OwnClient
-from muxsim.session.sessions import open_sessions
+from muxsim.admission import pool as pools
+from muxsim.admission.admission import Capacity
+from muxsim.observe.events import Events
+from muxsim.processes.enclosure import cpu_seconds
+from muxsim.processes.process import Launcher
+from muxsim.session.control.own_client import OwnClient
+from muxsim.session.registry import open_sessions
 from muxsim.spec import EnvSpec
-from muxsim.supervise import pool as pools
-from muxsim.supervise.admission import Capacity
-from muxsim.supervise.enclosure import cpu_seconds
-from muxsim.supervise.process import Launcher
 
 ALLOWED_PER_SESSION = 1024
 """Bytes."""
@@ -132,7 +132,7 @@ async def side_by_side(opens, open_and_close):
 
 
 class FakeProcess:
-    """Stands for `muxsim.supervise.process.Process`: real pipes, and a task that answers at their other end."""
+    """Stands for `muxsim.processes.process.Process`: real pipes, and a task that answers at their other end."""
 
     def __init__(self, pid):
         self.pid = pid

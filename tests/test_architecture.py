@@ -12,25 +12,17 @@ ROOT = Path(__file__).parent.parent
 
 # Each row may import from itself and from the rows above it.
 ROWS = [
-    {
-        "muxsim",
-        "muxsim.errors",
-        "muxsim.spec",
-        "muxsim.config",
-        "muxsim.events",
-        "muxsim.install_cache",
-        "muxsim.npm",
-        "muxsim.npx",
-        "muxsim.as_it_stands",
-        "muxsim.uv",
-        "muxsim.guest",
-        "muxsim.boundary",
-        "muxsim.limits",
-        "muxsim.clock",
-        "muxsim.access",
-    },
-    {"muxsim.supervise"},
+    {"muxsim", "muxsim.errors", "muxsim.spec", "muxsim.access", "muxsim.inside"},
+    {"muxsim.runtime"},
+    {"muxsim.observe", "muxsim.limits"},
+    {"muxsim.processes"},
+    {"muxsim.provision"},
+    {"muxsim.config"},
+    {"muxsim.start"},
+    {"muxsim.placement"},
+    {"muxsim.admission"},
     {"muxsim.session"},
+    {"muxsim.observe.log", "muxsim.observe.log_sink"},
     {"muxsim.serve"},
     {"muxsim.rollouts"},
     {"muxsim.mcpgym"},
@@ -47,16 +39,16 @@ PURE = {
     "transports.modern_rules",
     "transports.sse_codec",
     "transports.unread",
-    "muxsim.events",
+    "muxsim.observe.events",
     "muxsim.limits",
     "muxsim.session.audience",
     "muxsim.session.router",
-    "muxsim.supervise.admission",
-    "muxsim.supervise.breaker",
-    "muxsim.supervise.rates",
-    "muxsim.serve.callers",
-    "muxsim.serve.failures",
-    "muxsim.supervise.slots",
+    "muxsim.admission.admission",
+    "muxsim.admission.breaker",
+    "muxsim.admission.rates",
+    "muxsim.serve.auth.callers",
+    "muxsim.serve.auth.failures",
+    "muxsim.start.slots.policy",
 }
 IMPURE = {
     *("anyio", "asyncio", "trio", "select", "signal", "socket", "threading", "concurrent"),
@@ -80,8 +72,8 @@ STARTS_PROCESSES = {
 
 # Tokens and headers of others name a date; the rest writes one down.
 WALL_CLOCK = {
-    *("muxsim.serve.auth", "muxsim.rollouts.policy.endpoint"),
-    *("muxsim.rollouts.run_folder", "muxsim.rollouts.runner"),
+    *("muxsim.serve.auth.auth", "muxsim.rollouts.policy.endpoint"),
+    *("muxsim.rollouts.data.run_folder", "muxsim.rollouts.play.runner"),
 }
 
 
@@ -133,12 +125,14 @@ def within(name, *packages):
 
 
 def rows_of(name):
-    return [
-        number
+    """The rows in which the name, or the nearest package around it, is a member."""
+    found = [
+        (len(member), number)
         for number, row in enumerate(ROWS)
         for member in row
         if (name == member if member == "muxsim" else within(name, member))
     ]
+    return [number for length, number in found if length == max(found)[0]]
 
 
 def row_of(name):
@@ -163,11 +157,11 @@ if TYPE_CHECKING:
 def late():
     import h
 """
-    monkeypatch.setitem(MODULES, "muxsim.supervise.example", ast.parse(source))
-    assert imports("muxsim.supervise.example") == {
+    monkeypatch.setitem(MODULES, "muxsim.admission.example", ast.parse(source))
+    assert imports("muxsim.admission.example") == {
         *("a.b", "d", "f", "h"),
         *("muxsim", "muxsim.errors", "muxsim.spec"),
-        *("muxsim.supervise", "muxsim.supervise.admission", "muxsim.supervise.process"),
+        *("muxsim.admission", "muxsim.admission.admission", "muxsim.admission.process"),
     }
 
 
@@ -228,7 +222,9 @@ def test_the_author_kit_needs_nothing_of_muxsim_but_itself():
 
 
 def test_one_module_knows_that_trio_may_be_a_guest():
-    assert [name for name in MODULES if any("start_guest_run" in used for used in attributes(name))] == ["muxsim.guest"]
+    assert [name for name in MODULES if any("start_guest_run" in used for used in attributes(name))] == [
+        "muxsim.runtime.guest"
+    ]
 
 
 def test_nobody_goes_by_the_wall_clock_H10():
@@ -246,12 +242,16 @@ def test_only_the_command_line_prints():
 def test_only_the_supervisor_and_installers_start_processes():
     # npm or uv runs to its end while a package is installed; nothing of a session's is started there.
     starting = {name for name in MODULES if starts_processes(name)}
-    assert {name for name in starting if not within(name, "muxsim.supervise", "muxsim.install_cache")} == set()
-    assert "muxsim.install_cache" in starting
+    assert {
+        name
+        for name in starting
+        if not within(name, "muxsim.inside", "muxsim.processes", "muxsim.provision.cache", "muxsim.provision.packages")
+    } == set()
+    assert "muxsim.provision.cache" in starting
 
 
 # Each reaps what it signals itself, and only afterwards: until then the number is nobody else's.
-REAPS_WHAT_IT_SIGNALS = {"muxsim.supervise.guardian", "muxsim.install_cache"}
+REAPS_WHAT_IT_SIGNALS = {"muxsim.inside.guardian", "muxsim.provision.cache"}
 
 
 def test_only_who_reaps_a_process_itself_signals_it_by_number_H19():
@@ -262,14 +262,14 @@ def test_only_who_reaps_a_process_itself_signals_it_by_number_H19():
 def test_only_the_boundary_makes_a_nursery_by_hand():
     """What serves a block is a `background`, and what may fail alone a part of a boundary."""
     by_hand = {name for name in MODULES if any(used.rpartition(".")[2] == "__aexit__" for used in attributes(name))}
-    assert by_hand == {"muxsim.boundary"}
+    assert by_hand == {"muxsim.runtime.boundary"}
 
 
 def test_the_pool_calls_what_is_optional_only_where_it_may_fail_alone():
     """But for what only counts, and the block in which a session is opened, which is no part's."""
     optional_methods = {
         f"{owner.name}.{method.name}"
-        for name in ("muxsim.supervise.warm", "muxsim.supervise.zygotes")
+        for name in ("muxsim.start.slots.shelf", "muxsim.start.fork.zygotes")
         for owner in MODULES[name].body
         if isinstance(owner, ast.ClassDef)
         for method in owner.body
@@ -277,7 +277,7 @@ def test_the_pool_calls_what_is_optional_only_where_it_may_fail_alone():
         and any(ast.unparse(decorator).startswith("optional(") for decorator in method.decorator_list)
     }
     called = {
-        used for used in attributes("muxsim.supervise.pool") if used.startswith(("self._warm.", "self._zygotes."))
+        used for used in attributes("muxsim.admission.pool") if used.startswith(("self._warm.", "self._zygotes."))
     }
     called = {used.replace("self._warm.", "Warm.").replace("self._zygotes.", "Zygotes.") for used in called}
     not_behind = {
@@ -287,23 +287,20 @@ def test_the_pool_calls_what_is_optional_only_where_it_may_fail_alone():
     assert called - optional_methods == not_behind
 
 
-def modules_in_layout():
-    """The modules that CONTRIBUTING's layout names, in their folders; a folder alone speaks for all of its modules."""
+def folders_in_layout():
+    """The folders that CONTRIBUTING's layout names, each under the one that it is indented below."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    named, top, folder = set(), "", ""
+    named, above = set(), []
     for line in text[text.index("\n## Layout") : text.index("\n## Words")].splitlines():
-        if line.startswith(tuple("tm")):
-            top = folder = line.split()[0].rstrip("/")
-        elif head := re.match(r"  (\w+)/ ", line):
-            folder = f"{top}/{head[1]}"
-        elif re.match(r"  \w", line):
-            folder = top
-        named |= {f"{folder}/{word}" for word in re.findall(r"[\w/]+", line)} | {folder}
+        if head := re.match(r"( *)(\w+)/( |$)", line):
+            above[len(head[1]) // 2 :] = [head[2]]
+            named.add("/".join(above))
     return named
 
 
-def test_contributings_layout_names_every_module():
-    named, whole = modules_in_layout(), {"muxsim/cli", "muxsim/mcpgym", "muxsim/rollouts/policy"}
-    there = {name.replace(".", "/") for name in MODULES}
-    missing = {one for one in there if one not in named | {"muxsim/__main__"} and one.rpartition("/")[0] not in whole}
-    assert missing - whole == set(), "name them in the layout in CONTRIBUTING.md"
+def test_contributings_layout_names_every_folder_of_ours_and_no_other():
+    there = {
+        str(path.parent.relative_to(ROOT)) for top in ("muxsim", "transports") for path in (ROOT / top).rglob("*.py")
+    }
+    named = {one for one in folders_in_layout() if one.partition("/")[0] in ("muxsim", "transports")}
+    assert named == there

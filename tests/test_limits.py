@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from muxsim.config import ServerSettings
-from muxsim.events import SessionEvent, What
 from muxsim.limits import CONNECTIONS, OPENS, PROCESSES, SERVER, SESSIONS, Reached
+from muxsim.observe.events import SessionEvent, What
 from muxsim.spec import Confinement, Limits
 
 BOUNDS = {*CONNECTIONS, *OPENS, *SERVER, *SESSIONS, *PROCESSES}

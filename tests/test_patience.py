@@ -25,10 +25,10 @@ REASONS = {
         e2e/test_shared.py:test_clients_of_both_eras_share_one_backend_and_each_gets_its_own_answers
         rollout/test_http_connection.py:test_a_connection_that_was_closed_while_idle_is_replaced_unseen
         serve/machine.py:eventually serve/test_backends.py:test_a_line_past_the_limit_ends_its_session_in_bounded_memory
-        supervise/test_guardian.py:hear supervise/test_nth_call.py:settles
-        test_npm.py:until test_npm.py:keep_releasing
+        processes/test_guardian.py:hear processes/test_nth_call.py:settles
+        provision/test_npm.py:until provision/test_npm.py:keep_releasing
     """,
-    "ends a test that would wait for ever": "serve/conftest.py:_in_time supervise/playing.py:in_time",
+    "ends a test that would wait for ever": "serve/conftest.py:_in_time start/playing.py:in_time",
     "lets a time pass that was set, in which nothing may happen, or after which something may": """
         faults/test_admission.py:test_an_environment_that_exits_at_its_start_is_tried_so_often_and_then_once_per_window
         serve/test_lifetimes.py:test_a_call_in_flight_and_an_open_stream_keep_a_session_from_being_idle
@@ -36,7 +36,7 @@ REASONS = {
         serve/test_limits.py:test_requests_of_both_ways_on_one_connection_count_towards_no_bound
         serve/test_limits.py:test_a_session_that_no_client_shakes_hands_with_ends
         serve/test_log.py:test_a_muxsim_that_stood_still_ends_nobody_when_it_goes_on
-        supervise/test_zygotes.py:test_a_killed_zygote_takes_no_session_with_it_and_is_replaced
+        start/test_zygotes.py:test_a_killed_zygote_takes_no_session_with_it_and_is_replaced
         transports/test_single_exchange.py:test_a_client_that_takes_no_event_stream_gets_the_answer_alone_after_any_silence
         transports/test_single_exchange.py:test_the_request_waits_until_the_backend_keeps_up
         transports/test_sse.py:test_a_post_waits_until_the_backend_keeps_up
@@ -59,7 +59,7 @@ REASONS = {
         serve/test_auth.py:test_somebody_elses_session_takes_as_long_as_one_that_never_was
     """,
     "waits for at least so much, never for at most": """
-        supervise/test_enclosure.py:test_in_a_cgroup_a_backend_has_only_so_much_of_the_cpu
+        processes/test_enclosure.py:test_in_a_cgroup_a_backend_has_only_so_much_of_the_cpu
     """,
 }
 EXCEPTIONS = {name for names in REASONS.values() for name in names.split()}

@@ -8,12 +8,12 @@ from dataclasses import fields
 import pytest
 from harness import ROOT
 
-from muxsim.rollouts.environment import Opened, ToolResult
+from muxsim.rollouts.data.run_folder import RunFolder
+from muxsim.rollouts.data.trajectory import Trajectory
+from muxsim.rollouts.environments.environment import Opened, ToolResult
+from muxsim.rollouts.play.runner import RolloutOptions
 from muxsim.rollouts.policy.openai import OpenAIPolicy, PolicyStatistics
 from muxsim.rollouts.policy.protocol import Reply
-from muxsim.rollouts.run_folder import RunFolder
-from muxsim.rollouts.runner import RolloutOptions
-from muxsim.rollouts.trajectory import Trajectory
 
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)

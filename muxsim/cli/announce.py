@@ -6,7 +6,7 @@ import os
 import sys
 
 from muxsim import __version__
-from muxsim.serve.host import Serving
+from muxsim.serve.operate.host import Serving
 
 
 def announce(serving: Serving) -> None:

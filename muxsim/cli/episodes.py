@@ -107,7 +107,7 @@ def rollout(
         _fail(MuxsimError("name a config, or a serving muxsim with --url"))
     from muxsim.cli import rollout as command  # noqa: PLC0415 - `stdio` must not pay for these imports
     from muxsim.cli.chosen import Chosen  # noqa: PLC0415
-    from muxsim.rollouts.runner import RolloutOptions  # noqa: PLC0415
+    from muxsim.rollouts.play.runner import RolloutOptions  # noqa: PLC0415
 
     chosen = _or_fail(
         Chosen.read,
@@ -189,8 +189,8 @@ def view(
     ] = None,
 ) -> None:
     """Write a run as one HTML page. It has the run's rewards, episodes, steps and images."""
-    from muxsim.rollouts.report import write_report  # noqa: PLC0415
-    from muxsim.rollouts.run_folder import RunFolder  # noqa: PLC0415
+    from muxsim.rollouts.data.run_folder import RunFolder  # noqa: PLC0415
+    from muxsim.rollouts.view.report import write_report  # noqa: PLC0415
 
     typer.echo(_or_fail(lambda: write_report(RunFolder(run), output)))
 
@@ -214,8 +214,8 @@ def export(
     fps: Annotated[float, typer.Option(help="Frames of a GIF in a second.", min=0.1, max=50.0)] = 4.0,
 ) -> None:
     """Write a run's episodes in a format that other tools read."""
-    from muxsim.rollouts import export as exports  # noqa: PLC0415
-    from muxsim.rollouts.run_folder import RunFolder  # noqa: PLC0415
+    from muxsim.rollouts.data.run_folder import RunFolder  # noqa: PLC0415
+    from muxsim.rollouts.view import export as exports  # noqa: PLC0415
 
     chosen: dict[str, Any] = {
         "include_invalid": invalid,

@@ -105,8 +105,8 @@ def serve(
         _check_starts(loaded)
         return
     from muxsim.cli.announce import announce  # noqa: PLC0415 - see the module's first line
-    from muxsim.serve import host as server  # noqa: PLC0415
-    from muxsim.serve.log import configure, log_notes  # noqa: PLC0415
+    from muxsim.observe.log import configure, log_notes  # noqa: PLC0415
+    from muxsim.serve.operate import host as server  # noqa: PLC0415
 
     sink = configure(loaded.server.log_format, loaded.server.log_level, loaded.server.log_buffer)
     log_notes(loaded)
@@ -130,8 +130,8 @@ def stdio(
 ) -> None:
     """Run one session on stdin and stdout. This is for clients that start servers themselves."""
     loaded = _with_settings(_load(config), log_format=log_format, log_level=log_level)
-    from muxsim.serve.log import configure, log_notes  # noqa: PLC0415
-    from muxsim.serve.stdio_front import serve_stdio  # noqa: PLC0415
+    from muxsim.observe.log import configure, log_notes  # noqa: PLC0415
+    from muxsim.serve.operate.stdio_front import serve_stdio  # noqa: PLC0415
 
     configure(loaded.server.log_format, loaded.server.log_level, loaded.server.log_buffer)
     log_notes(loaded)
@@ -147,7 +147,7 @@ def stdio(
 
 
 def _check_starts(config: Config) -> None:
-    from muxsim.supervise.preflight import problems  # noqa: PLC0415 - see the module's first line
+    from muxsim.provision.preflight import problems  # noqa: PLC0415 - see the module's first line
 
     found = problems(config.environments.values(), os.environ)
     for problem in found:

@@ -33,7 +33,7 @@ def ctl(
 ) -> None:
     """Ask something of a running muxsim. Exit status 2 if it refuses, or if there is none."""
     from muxsim.cli import operator as screen  # noqa: PLC0415 - `stdio` must not pay for these imports
-    from muxsim.serve.running import choose_running  # noqa: PLC0415
+    from muxsim.serve.operate.running import choose_running  # noqa: PLC0415
 
     try:
         muxsim = choose_running(pid)
@@ -50,7 +50,7 @@ def ctl(
 def ps(pid: PidOption = None, as_json: JsonOption = False) -> None:
     """List the sessions of every muxsim that is running. The memory is that of a session's whole tree."""
     from muxsim.cli import operator as screen  # noqa: PLC0415
-    from muxsim.serve.running import choose_running, find_running  # noqa: PLC0415
+    from muxsim.serve.operate.running import choose_running, find_running  # noqa: PLC0415
 
     try:
         chosen = find_running() if pid is None else [choose_running(pid)]
@@ -69,7 +69,7 @@ def reap(
 ) -> None:
     """End and remove what a killed muxsim has left. Exit status 1 if something stays."""
     from muxsim.cli import operator as screen  # noqa: PLC0415
-    from muxsim.supervise.strays import end_strays, find_folders, find_strays, remove_folders  # noqa: PLC0415
+    from muxsim.processes.strays import end_strays, find_folders, find_strays, remove_folders  # noqa: PLC0415
 
     strays, folders = find_strays(pid), find_folders(pid)
     survivors = [] if dry_run else end_strays(strays)

@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from muxsim.errors import NotRunning
-from muxsim.serve.running import Running
-from muxsim.supervise.guardian import families
-from muxsim.supervise.strays import Stray
+from muxsim.inside.guardian import families
+from muxsim.processes.strays import Stray
+from muxsim.serve.operate.running import Running
 
 # Beyond the drain_timeout that it may have been given, which is not known here.
 _STOP_LIMIT = 600.0

@@ -12,10 +12,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from muxsim.rollouts.metrics import Metrics, RowSummary
-from muxsim.rollouts.playback import RecordingPolicy
+from muxsim.rollouts.data.metrics import Metrics, RowSummary
+from muxsim.rollouts.data.trajectory import Trajectory, first_and_last
 from muxsim.rollouts.policy.openai import OpenAIPolicy, PolicyStatistics
-from muxsim.rollouts.trajectory import Trajectory, first_and_last
+from muxsim.rollouts.policy.playback import RecordingPolicy
 
 # Lines of the display for episodes in flight; a screen has no room for hundreds.
 _SHOWN: Final = 20
@@ -26,7 +26,7 @@ _WORTH_TELLING: Final = 0.1
 
 
 class Progress:
-    """A watcher of a rollout (`muxsim.rollouts.runner.Watcher`) that shows what it is told. Use it as a context."""
+    """A watcher of a rollout (`rollouts.play.runner.Watcher`) that shows what it is told. Use it as a context."""
 
     def __init__(self, total: int, console: Console | None = None, *, policy: object = None) -> None:
         """``policy`` is asked how it gets on with its endpoint, if it has one."""

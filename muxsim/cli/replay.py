@@ -12,12 +12,12 @@ import trio
 from muxsim.cli.notes import tell_notes
 from muxsim.config import load
 from muxsim.errors import MuxsimError
-from muxsim.rollouts.environment import EnvironmentPool
-from muxsim.rollouts.images import reference, with_references
-from muxsim.rollouts.pool import open_pool
-from muxsim.rollouts.remote import Wire, connect
-from muxsim.rollouts.replay import Replayed, replay
-from muxsim.rollouts.run_folder import RunFolder
+from muxsim.rollouts.data.images import reference, with_references
+from muxsim.rollouts.data.run_folder import RunFolder
+from muxsim.rollouts.environments.environment import EnvironmentPool
+from muxsim.rollouts.environments.pool import open_pool
+from muxsim.rollouts.environments.remote import Wire, connect
+from muxsim.rollouts.view.replay import Replayed, replay
 
 
 def run(

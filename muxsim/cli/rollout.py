@@ -22,19 +22,19 @@ from muxsim.cli.notes import tell_notes
 from muxsim.cli.progress import Progress, estimated
 from muxsim.config import Config, load
 from muxsim.errors import raised_as_itself
-from muxsim.events import SessionEvent, What
-from muxsim.rollouts.dataset import Dataset, generate_dataset, load_dataset
-from muxsim.rollouts.environment import EnvironmentPool
-from muxsim.rollouts.metrics import Metrics
-from muxsim.rollouts.playback import playback_file, with_playback
+from muxsim.observe.events import SessionEvent, What
+from muxsim.processes.descriptors import raise_limit
+from muxsim.rollouts.data.dataset import Dataset, generate_dataset, load_dataset
+from muxsim.rollouts.data.metrics import Metrics
+from muxsim.rollouts.data.provenance import parts_of
+from muxsim.rollouts.data.run_folder import RunConfig, RunFolder, RunWriter
+from muxsim.rollouts.data.trajectory import Trajectory
+from muxsim.rollouts.environments.environment import EnvironmentPool
+from muxsim.rollouts.environments.pool import LocalPool, open_pool
+from muxsim.rollouts.environments.remote import Wire, connect
+from muxsim.rollouts.play.runner import RolloutOptions, episodes
+from muxsim.rollouts.policy.playback import playback_file, with_playback
 from muxsim.rollouts.policy.protocol import Policy, PolicyError
-from muxsim.rollouts.pool import LocalPool, open_pool
-from muxsim.rollouts.provenance import parts_of
-from muxsim.rollouts.remote import Wire, connect
-from muxsim.rollouts.run_folder import RunConfig, RunFolder, RunWriter
-from muxsim.rollouts.runner import RolloutOptions, episodes
-from muxsim.rollouts.trajectory import Trajectory
-from muxsim.supervise.descriptors import raise_limit
 
 _STDERR_LINES_KEPT: Final = 2000
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from muxsim.as_it_stands import AsItStands
 from muxsim.config.table import Table, shown
-from muxsim.npx import is_npx, is_package_folder, parse_npx
+from muxsim.provision.as_it_stands import AsItStands
+from muxsim.provision.npx import is_npx, is_package_folder, parse_npx
+from muxsim.provision.uv import is_uvx, parse_uvx
 from muxsim.spec import fixed, literal
-from muxsim.uv import is_uvx, parse_uvx
 
 _PYTHON_NAME = re.compile(r"python(3(\.\d+)?)?")
 _PYTHON_MODULE = re.compile(r"-[bBdEhiIOPqRsSuvVx?]*[cm]")  # -m, -c, and clusters such as -um

@@ -9,11 +9,11 @@ from typing import Final
 
 import trio
 
-from muxsim.boundary import open_boundary
+from muxsim.admission.admission import MemoryReading
+from muxsim.admission.pool import Pool
+from muxsim.runtime.boundary import open_boundary
+from muxsim.session.registry import Sessions
 from muxsim.session.session import Session
-from muxsim.session.sessions import Sessions
-from muxsim.supervise.admission import MemoryReading
-from muxsim.supervise.pool import Pool
 
 CAUSE: Final = "spare_idle"
 """The cause of such an end."""

@@ -15,16 +15,16 @@ import anyio
 import trio
 
 from muxsim.errors import Busy
-from muxsim.events import Events, SessionEvent, What
+from muxsim.observe.events import Events, SessionEvent, What
+from muxsim.placement.backend import Backend, BackendExit
 from muxsim.session.attachment import Attachment
 from muxsim.session.audience import Audience
-from muxsim.session.control import ControlReader
+from muxsim.session.control.control import ControlReader
+from muxsim.session.control.tool_calls import ToolCalls
+from muxsim.session.control.tool_news import ToolNews
+from muxsim.session.control.turns import Key
 from muxsim.session.router import NOTHING, Delivery, Routed, Router, RouterStatistics
-from muxsim.session.tool_calls import ToolCalls
-from muxsim.session.tool_news import ToolNews
-from muxsim.session.turns import Key
 from muxsim.spec import EnvSpec
-from muxsim.supervise.backend import Backend, BackendExit
 from transports import messages
 from transports.errors import INVALID_REQUEST, PARSE_ERROR, ReceiverBusy, RemoteProtocolError
 from transports.interfaces import Bell
@@ -521,7 +521,7 @@ class Session:
         self._slow = {one: behind for one, behind in self._slow.items() if one.transport.congested}
         self._clients_bell.ring()
 
-    # ---- the backend (muxsim.supervise.backend.BackendListener)
+    # ---- the backend (muxsim.placement.backend.BackendListener)
 
     def from_backend(self, message: Message) -> None:
         """Take one message from the backend."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from muxsim.serve.callers import (
+from muxsim.serve.auth.callers import (
     ANYONE,
     NOBODY,
     Caller,

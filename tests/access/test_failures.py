@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from muxsim.serve.failures import WINDOW, FailureLimit
+from muxsim.serve.auth.failures import WINDOW, FailureLimit
 
 
 def failed(limit, peer, times, now=0.0):

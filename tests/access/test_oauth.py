@@ -14,9 +14,9 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from muxsim.access import OAuthSettings
 from muxsim.errors import ConfigError
-from muxsim.serve.callers import Caller, Scope
-from muxsim.serve.oauth import Keys, KeysUnavailable, OAuth, open_oauth, scopes_of
-from muxsim.serve.public_url import PublicURL
+from muxsim.serve.auth.callers import Caller, Scope
+from muxsim.serve.auth.oauth import Keys, KeysUnavailable, OAuth, open_oauth, scopes_of
+from muxsim.serve.routes.public_url import PublicURL
 from transports.http_rules import HTTPRefusal
 
 ISSUER, AUDIENCE = "https://login.example.org", "https://muxsim.example.org"

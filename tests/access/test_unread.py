@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from muxsim.limits import Reached
-from muxsim.serve.unread import Reader, Unread
+from muxsim.serve.http.unread import Reader, Unread
 
 STALL, BUFFERED, MOST = 60.0, 1000, 4000
 

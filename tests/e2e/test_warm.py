@@ -12,12 +12,12 @@ import trio
 from harness import ROOT, muxsim_serve
 from serve.machine import eventually, gone, processes_with
 
+from muxsim.admission.admission import Capacity
+from muxsim.admission.pool import open_pool
 from muxsim.config import Config, load
-from muxsim.events import Events
-from muxsim.rollouts.pool import LocalPool
-from muxsim.session.sessions import open_sessions
-from muxsim.supervise.admission import Capacity
-from muxsim.supervise.pool import open_pool
+from muxsim.observe.events import Events
+from muxsim.rollouts.environments.pool import LocalPool
+from muxsim.session.registry import open_sessions
 
 pytestmark = pytest.mark.children
 

@@ -18,13 +18,13 @@ from serve.conftest import environment
 from serve.machine import descriptors, eventually
 from serve.wire import BOTH, Connection, ask, connect, initialize, shake_hands
 
+from muxsim import inside
+from muxsim.admission.admission import Capacity
+from muxsim.admission.pool import open_pool
 from muxsim.errors import Busy
-from muxsim.events import Events
-from muxsim.session.sessions import open_sessions
+from muxsim.observe.events import Events
+from muxsim.session.registry import open_sessions
 from muxsim.spec import EnvSpec
-from muxsim.supervise import guardian
-from muxsim.supervise.admission import Capacity
-from muxsim.supervise.pool import open_pool
 
 pytestmark = pytest.mark.children
 
@@ -241,7 +241,7 @@ async def test_connections_that_take_every_descriptor_keep_others_out_only_while
 @pytest.mark.fault("H2")
 async def test_without_processes_opens_are_refused_and_work_again_when_there_are_some(tmp_path, monkeypatch):
     """H2: every fork of the guardian fails, until it is another one's turn."""
-    monkeypatch.setattr(guardian, "__file__", str(SERVERS / "process" / "faulty_guardian.py"))
+    monkeypatch.setattr(inside, "GUARDIAN", str(SERVERS / "process" / "faulty_guardian.py"))
     monkeypatch.setenv("GUARDIAN_FAULT", "fork EAGAIN 1")
     capacity = Capacity(max_sessions=4, max_pending=0, queue_timeout=1, max_starting=4)
     spec = EnvSpec(name="game", command="cat")

@@ -16,8 +16,8 @@ from serve.machine import eventually, memory
 from serve.wire import ask, shake_hands
 from session.test_sessions import Backend, Pool
 
-from muxsim.events import Events
-from muxsim.session.sessions import open_sessions
+from muxsim.observe.events import Events
+from muxsim.session.registry import open_sessions
 from muxsim.spec import EnvSpec
 
 pytestmark = pytest.mark.children

@@ -15,7 +15,7 @@ from harness import MUXSIM
 from rollout.runs import played, treasure
 from serve.machine import descendants, gone
 
-from muxsim.rollouts.run_folder import RunFolder
+from muxsim.rollouts.data.run_folder import RunFolder
 
 pytestmark = pytest.mark.children
 

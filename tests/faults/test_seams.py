@@ -16,14 +16,16 @@ import pytest
 import trio
 from harness import ROOT
 from serve.machine import eventually
-from supervise.playing import Played, own_cache, script, some_pool  # noqa: F401 - a fixture
+from start.playing import Played, own_cache, script, some_pool  # noqa: F401 - a fixture
 
+from muxsim.inside import guardian as wire
+from muxsim.processes import process
 from muxsim.session import relief
 from muxsim.spec import EnvSpec, Limits
-from muxsim.supervise import guardian as wire
-from muxsim.supervise import process, warm, zygotes
-from muxsim.supervise.warm import Warm
-from muxsim.supervise.zygotes import Keeper, Zygote, Zygotes
+from muxsim.start.fork import zygotes
+from muxsim.start.fork.zygotes import Keeper, Zygote, Zygotes
+from muxsim.start.slots import shelf as warm
+from muxsim.start.slots.shelf import Warm
 
 pytestmark = [pytest.mark.children, pytest.mark.fault("H15")]
 
@@ -116,6 +118,7 @@ CALLS = {
     "Warm._resume": (Warm, "python"),
     "Zygotes._spawn_fast": (Zygotes, "python"),
     "Zygotes.prepare": (Zygotes, "python"),
+    "Zygotes.rehearse": (Zygotes, "python"),
     "Zygotes.next_try": (Zygotes, None),
     "Zygotes.hook_of": (Zygotes, "python"),
     "Keeper.spawn": (Keeper, "python"),
@@ -168,7 +171,8 @@ async def test_a_bug_at_a_seam_of_a_python_environment_costs_speed_and_nothing_e
 ):
     owner = (CALLS | TASKS | INSIDE)[seam][0]
     inject(monkeypatch, owner, seam.rpartition(".")[2])
-    spec = python_env(tmp_path / "env")
+    # Without a word on it nothing is rehearsed.
+    spec = python_env(tmp_path / "env", warm=1 if seam == "Zygotes.rehearse" else None)
     async with beside_another(tmp_path, spec) as pool:
         await plays(pool, spec, 1)
         await settles(pool, spec)
@@ -494,13 +498,13 @@ def test_what_is_no_message_is_told_from_one_and_its_descriptors_are_closed(pack
 READERS = {
     "zygotes._read": FROM_ZYGOTES,
     "zygotes._hear_the_rest": FROM_ZYGOTES,
-    "zygotes._drain": FROM_ZYGOTES,
+    "zygotes._read_on": FROM_ZYGOTES,
     "zygotes._begins": FROM_LEARNERS,
     "learned.read_names": FILES,
-    "warm._read_report": FROM_NODES,
-    "warm._last_words": FROM_NODES,
+    "shelf._read_report": FROM_NODES,
+    "shelf._last_words": FROM_NODES,
     "process._read_one": REPLIES,
-    "packages._collect": "an installer's words, kept within a bound: tests/supervise/test_packages.py",
+    "packages._collect": "an installer's words, kept within a bound: tests/provision/test_packages.py",
     "backend._drain_stderr": "essential: fuzzed in tests/fuzz",
     "guardian.read_stat": "the kernel's",
     "memory._machine": "the kernel's",
@@ -513,7 +517,11 @@ READERS = {
 
 
 def sources():
-    return {path.stem: ast.parse(path.read_text()) for path in (ROOT / "muxsim" / "supervise").glob("*.py")}
+    return {
+        path.stem: ast.parse(path.read_text())
+        for folder in ("inside", "processes", "provision", "start", "placement", "admission")
+        for path in (ROOT / "muxsim" / folder).rglob("*.py")
+    }
 
 
 def test_whoever_reads_what_another_process_says_is_in_a_table():
@@ -531,8 +539,8 @@ def test_whoever_reads_what_another_process_says_is_in_a_table():
 
 def test_whatever_is_behind_the_boundary_is_in_a_table():
     optional, tasks = set(), set()
-    for folder in ("supervise", "session", "serve"):
-        for path in (ROOT / "muxsim" / folder).glob("*.py"):
+    for folder in ("processes", "provision", "start", "placement", "admission", "session", "serve"):
+        for path in (ROOT / "muxsim" / folder).rglob("*.py"):
             tree = ast.parse(path.read_text())
             for owner in ast.walk(tree):
                 if isinstance(owner, ast.ClassDef):

@@ -7,7 +7,7 @@ import json
 import msgspec
 from harness import ROOT, SERVERS
 
-from muxsim.rollouts.run_folder import RunFolder
+from muxsim.rollouts.data.run_folder import RunFolder
 
 EXAMPLES = ROOT / "examples" / "muxsim.toml"
 

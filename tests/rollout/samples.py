@@ -7,8 +7,8 @@ import zlib
 
 import msgspec
 
-from muxsim.rollouts.run_folder import RunConfig
-from muxsim.rollouts.trajectory import Control, EndReason, StageTimes, Step, Trajectory, Usage
+from muxsim.rollouts.data.run_folder import RunConfig
+from muxsim.rollouts.data.trajectory import Control, EndReason, StageTimes, Step, Trajectory, Usage
 
 TOOL = {
     "type": "function",

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muxsim.rollouts.dataset import (
+from muxsim.rollouts.data.dataset import (
     SEED_LIMIT,
     DatasetError,
     Episode,

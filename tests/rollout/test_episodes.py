@@ -14,9 +14,9 @@ import trio
 import trio.testing
 
 from muxsim.errors import Busy
-from muxsim.rollouts.dataset import DatasetError
-from muxsim.rollouts.runner import episodes
-from muxsim.rollouts.trajectory import EndReason
+from muxsim.rollouts.data.dataset import DatasetError
+from muxsim.rollouts.data.trajectory import EndReason
+from muxsim.rollouts.play.runner import episodes
 
 from .samples import text_block
 from .test_runner import Decides, FakePool, calls, result

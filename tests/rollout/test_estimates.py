@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muxsim.rollouts.estimates import estimate, pass_at
+from muxsim.rollouts.data.estimates import estimate, pass_at
 
 REWARDS = st.floats(-100, 100)
 ROWS = st.lists(st.lists(REWARDS, max_size=5), max_size=6)

@@ -4,10 +4,10 @@ import pytest
 from atif import Trajectory as AtifTrajectory
 from PIL import Image, ImageSequence
 
-from muxsim.rollouts.animation import AnimationError
-from muxsim.rollouts.export import ExportError, atif, chat_rows, export_atif, export_chat, export_gif
-from muxsim.rollouts.run_folder import RunFolder
-from muxsim.rollouts.trajectory import EndReason
+from muxsim.rollouts.data.run_folder import RunFolder
+from muxsim.rollouts.data.trajectory import EndReason
+from muxsim.rollouts.view.animation import AnimationError
+from muxsim.rollouts.view.export import ExportError, atif, chat_rows, export_atif, export_chat, export_gif
 
 from .samples import TOOL, config, failure, image_block, image_part, png, step, text_block, trajectory
 

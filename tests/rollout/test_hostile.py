@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from session.fake_backend import fake_session
 
-from muxsim.rollouts.environment import EnvironmentGone
-from muxsim.rollouts.mcp_environment import MCPEnvironment, closed_on_failure, shake_hands
+from muxsim.rollouts.data.trajectory import EndReason
+from muxsim.rollouts.environments.environment import EnvironmentGone
+from muxsim.rollouts.environments.mcp_environment import MCPEnvironment, closed_on_failure, shake_hands
+from muxsim.rollouts.play.runner import rollout
 from muxsim.rollouts.policy.messages import assistant_calls
 from muxsim.rollouts.policy.protocol import PolicyError, RateLimited, Reply, TokenLimit
-from muxsim.rollouts.runner import rollout
-from muxsim.rollouts.trajectory import EndReason
-from muxsim.session.own_client import OwnClient
+from muxsim.session.control.own_client import OwnClient
 from transports import messages
 from transports.messages import member
 

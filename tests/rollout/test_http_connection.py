@@ -5,8 +5,8 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from muxsim.rollouts import http_connection
-from muxsim.rollouts.http_connection import Headers, HTTPBroken, HTTPConnections
+from muxsim.rollouts.environments import http_connection
+from muxsim.rollouts.environments.http_connection import Headers, HTTPBroken, HTTPConnections
 
 from .scripted_http import answer, scripted_http
 

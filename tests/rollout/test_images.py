@@ -3,7 +3,7 @@ import hashlib
 
 import pytest
 
-from muxsim.rollouts.images import ImageFolder, is_reference, reference, with_data, with_references
+from muxsim.rollouts.data.images import ImageFolder, is_reference, reference, with_data, with_references
 
 from .samples import image_block, image_part, png
 

@@ -9,9 +9,15 @@ import anyio.lowlevel
 import pytest
 
 from muxsim.errors import StartError
-from muxsim.rollouts.environment import CallTimeout, EnvironmentFailed, EnvironmentGone, MachineryFailed, Opened
-from muxsim.rollouts.mcp_environment import MCPEnvironment, shake_hands
-from muxsim.rollouts.trajectory import Control
+from muxsim.rollouts.data.trajectory import Control
+from muxsim.rollouts.environments.environment import (
+    CallTimeout,
+    EnvironmentFailed,
+    EnvironmentGone,
+    MachineryFailed,
+    Opened,
+)
+from muxsim.rollouts.environments.mcp_environment import MCPEnvironment, shake_hands
 from transports.messages import decode
 
 GOOD = {"reward": 1.0, "terminated": True, "truncated": False, "step": 3, "info": {"at": 1}}

@@ -4,8 +4,8 @@ import msgspec
 import pytest
 
 from muxsim.cli.progress import estimated
-from muxsim.rollouts.metrics import Metrics, MetricsBuilder
-from muxsim.rollouts.run_folder import RunFolder
+from muxsim.rollouts.data.metrics import Metrics, MetricsBuilder
+from muxsim.rollouts.data.run_folder import RunFolder
 
 from .samples import config, failure, trajectory
 

@@ -5,11 +5,11 @@ import trio
 from servers import odd_endpoints as odd
 from servers.chat_completions import chat_server, fails, hangs, refused, says
 
+from muxsim.rollouts.data.trajectory import EndReason
+from muxsim.rollouts.play.runner import rollout
 from muxsim.rollouts.policy.openai import OpenAIPolicy
 from muxsim.rollouts.policy.protocol import PolicyError
 from muxsim.rollouts.policy.retries import RetryRule
-from muxsim.rollouts.runner import rollout
-from muxsim.rollouts.trajectory import EndReason
 
 from .test_runner import FakePool, rows
 

@@ -3,7 +3,7 @@ import json
 import pytest
 import trio
 
-from muxsim.rollouts.playback import (
+from muxsim.rollouts.policy.playback import (
     PlaybackError,
     PlaybackPolicy,
     PlayedEpisode,

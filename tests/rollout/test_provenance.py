@@ -7,7 +7,7 @@ from importlib.metadata import version
 import pytest
 from harness import ROOT
 
-from muxsim.rollouts.provenance import parts_of
+from muxsim.rollouts.data.provenance import parts_of
 from muxsim.spec import EnvSpec
 
 FILES = {

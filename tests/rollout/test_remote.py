@@ -11,7 +11,7 @@ import trio
 
 import muxsim
 from muxsim.errors import Busy, StartError, UnknownEnvironment
-from muxsim.rollouts.environment import CallTimeout, MachineryFailed
+from muxsim.rollouts.environments.environment import CallTimeout, MachineryFailed
 
 from .scripted_http import answer, scripted_http
 

@@ -6,9 +6,9 @@ import zlib
 
 import pytest
 
-from muxsim.rollouts.report import ReportError, render_report, write_report
-from muxsim.rollouts.run_folder import RunFolder
-from muxsim.rollouts.trajectory import EndReason
+from muxsim.rollouts.data.run_folder import RunFolder
+from muxsim.rollouts.data.trajectory import EndReason
+from muxsim.rollouts.view.report import ReportError, render_report, write_report
 
 from .samples import config, failure, image_block, image_part, png, step, text_block, trajectory
 

@@ -7,9 +7,9 @@ import pytest
 import trio
 from e2e.chromium import chromium
 
-from muxsim.rollouts.report import write_report
-from muxsim.rollouts.run_folder import RunFolder
-from muxsim.rollouts.trajectory import EndReason
+from muxsim.rollouts.data.run_folder import RunFolder
+from muxsim.rollouts.data.trajectory import EndReason
+from muxsim.rollouts.view.report import write_report
 
 from .samples import config, failure, image_block, image_part, png, step, text_block, trajectory
 

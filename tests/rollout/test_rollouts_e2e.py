@@ -18,12 +18,12 @@ from harness import MUXSIM, ROOT, SERVERS, serving
 from servers.chat_completions import calls, chat_server, fails, hangs, refused, says
 
 import muxsim as library
-from muxsim.events import What
+from muxsim.observe.events import What
+from muxsim.rollouts.data.run_folder import RunFolder
+from muxsim.rollouts.data.trajectory import EndReason
 from muxsim.rollouts.policy.messages import assistant_calls, turn_of
 from muxsim.rollouts.policy.protocol import Reply
 from muxsim.rollouts.policy.random import RandomPolicy
-from muxsim.rollouts.run_folder import RunFolder
-from muxsim.rollouts.trajectory import EndReason
 
 from .runs import config, mixed, played, told, treasure
 

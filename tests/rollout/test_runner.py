@@ -14,8 +14,9 @@ import pytest
 import trio
 
 from muxsim.errors import Busy, MuxsimError, StartError, UnknownEnvironment
-from muxsim.rollouts.dataset import DatasetError
-from muxsim.rollouts.environment import (
+from muxsim.rollouts.data.dataset import DatasetError
+from muxsim.rollouts.data.trajectory import VALID_ENDS, Control, EndReason, Usage
+from muxsim.rollouts.environments.environment import (
     CallTimeout,
     EnvironmentFailed,
     EnvironmentGone,
@@ -24,10 +25,9 @@ from muxsim.rollouts.environment import (
     Tool,
     ToolResult,
 )
+from muxsim.rollouts.play.runner import RolloutOptions, episodes, rollout
 from muxsim.rollouts.policy.messages import assistant_calls, turn_of
 from muxsim.rollouts.policy.protocol import PolicyError, RateLimited, Reply, TokenLimit
-from muxsim.rollouts.runner import RolloutOptions, episodes, rollout
-from muxsim.rollouts.trajectory import VALID_ENDS, Control, EndReason, Usage
 
 from .samples import image_block, png, text_block
 
@@ -850,7 +850,7 @@ async def test_a_policy_that_raises_leaves_its_traceback_in_the_row():
     assert (trajectory.end_reason, trajectory.error) == (EndReason.POLICY_ERROR, "KeyError: 'left'")
     assert trajectory.traceback.startswith("Traceback (most recent call last):")
     assert "in decide" in trajectory.traceback
-    assert "/rollouts/runner.py" not in trajectory.traceback
+    assert "/rollouts/play/runner.py" not in trajectory.traceback
 
 
 def leaves(*given):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from muxsim.rollouts.trajectory import first_and_last, last_said
+from muxsim.rollouts.data.trajectory import first_and_last, last_said
 
 OF_NODE = """\
 file:///game/server.js:13

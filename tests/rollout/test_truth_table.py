@@ -16,11 +16,11 @@ import trio.testing
 from harness import SERVERS
 
 import muxsim
-from muxsim.rollouts.environment import MachineryFailed
-from muxsim.rollouts.playback import PlaybackPolicy, RecordingPolicy
+from muxsim.rollouts.data.trajectory import VALID_ENDS, EndReason
+from muxsim.rollouts.environments.environment import MachineryFailed
 from muxsim.rollouts.policy.messages import assistant_calls, turn_of
+from muxsim.rollouts.policy.playback import PlaybackPolicy, RecordingPolicy
 from muxsim.rollouts.policy.protocol import PolicyError, RateLimited, Reply, TokenLimit
-from muxsim.rollouts.trajectory import VALID_ENDS, EndReason
 
 pytestmark = pytest.mark.children
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from starlette.responses import JSONResponse, PlainTextResponse
 
-from muxsim.serve.json_refusals import JSONRefusals
+from muxsim.serve.http.json_refusals import JSONRefusals
 
 HTTP = {"type": "http", "method": "PUT"}
 

@@ -17,8 +17,8 @@ import trio
 from harness import MUXSIM, alive, serving
 
 from muxsim.config import load
-from muxsim.serve.operations import compare
-from muxsim.serve.running import at
+from muxsim.serve.operate.operations import compare
+from muxsim.serve.operate.running import at
 
 from .conftest import NAUGHTY, environment
 from .machine import descendants, eventually, gone, log_lines, logged
@@ -171,9 +171,9 @@ async def test_nonsense_on_the_socket_is_answered_or_dropped_and_stops_nobody(tm
 # A muxsim in which each of these fails the first time that it is called.
 WITH_BUGS = """
 import sys
-from muxsim.serve import host, operations
-from muxsim.session import sessions
-from muxsim.supervise import pool
+from muxsim.serve.operate import host, operations
+from muxsim.session import registry as sessions
+from muxsim.admission import pool
 def fail_once(owner, name):
     real, calls = getattr(owner, name), []
     def failing(*args, **named):

@@ -13,8 +13,8 @@ from harness import serving
 
 from muxsim.config import load
 from muxsim.errors import ConfigError
-from muxsim.rollouts.remote import connect as connect_pool
-from muxsim.serve.public_url import PublicURL
+from muxsim.rollouts.environments.remote import connect as connect_pool
+from muxsim.serve.routes.public_url import PublicURL
 from transports.http_rules import HostRules, HTTPRefusal
 
 from .conftest import environment

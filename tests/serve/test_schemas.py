@@ -9,7 +9,7 @@ import trio.testing
 from session.fake_backend import fake_session
 from session.test_control import connect
 
-from muxsim.serve.schemas import ToolSchemas
+from muxsim.serve.routes.schemas import ToolSchemas
 from transports import messages
 
 ENVELOPE = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from muxsim.events import Events
+from muxsim.observe.events import Events
 from muxsim.session.session import Session
 from muxsim.spec import EnvSpec, Limits
 from transports import messages
@@ -15,7 +15,7 @@ Answer = Callable[[Message], Any]
 
 
 class FakeBackend:
-    """Stands for `muxsim.supervise.backend.Backend`; answers at once, or keeps requests for the test to answer."""
+    """Stands for `muxsim.placement.backend.Backend`; answers at once, or keeps requests for the test to answer."""
 
     pid = 4711
     congested = False

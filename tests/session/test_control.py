@@ -8,7 +8,7 @@ import trio
 
 from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.attachment import Attachment
-from muxsim.session.control import META_KEY, ControlUnreadable
+from muxsim.session.control.control import META_KEY, ControlUnreadable
 from session.fake_backend import fake_session
 from transports import messages
 from transports.memory import MemoryTransport

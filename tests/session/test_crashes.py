@@ -9,12 +9,12 @@ import inspect
 import pytest
 import trio
 from harness import alive
-from supervise.enclosed import enclosed_sessions
+from processes.enclosed import enclosed_sessions
 
-from muxsim.events import What
+from muxsim.observe.events import What
+from muxsim.placement.backend import Backend, StderrRing
+from muxsim.processes.process import Process
 from muxsim.session.session import Session
-from muxsim.supervise.backend import Backend, StderrRing
-from muxsim.supervise.process import Process
 from transports.messages import Kind
 from transports.pipe import PipeTransport
 

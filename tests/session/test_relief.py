@@ -6,11 +6,11 @@ import pytest
 import trio
 import trio.testing
 
+from muxsim.admission.admission import MemoryReading
 from muxsim.errors import Busy
-from muxsim.events import Events
+from muxsim.observe.events import Events
+from muxsim.session.registry import open_sessions
 from muxsim.session.relief import relieving, to_end
-from muxsim.session.sessions import open_sessions
-from muxsim.supervise.admission import MemoryReading
 from transports.interfaces import Bell
 
 from .test_sessions import SPECS

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muxsim.session.agent_view import AgentAttachment
-from muxsim.session.control import META_KEY
-from muxsim.session.ledger import Ledger, Unknown
+from muxsim.session.control.control import META_KEY
+from muxsim.session.control.ledger import Ledger, Unknown
 from muxsim.spec import Limits
 from session.fake_backend import fake_session
 from session.test_control import STEP_PARTS, Lake, connect, control_of, step

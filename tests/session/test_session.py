@@ -11,11 +11,11 @@ import trio
 import trio.testing
 
 from muxsim.errors import Busy
-from muxsim.events import Events, What
+from muxsim.observe.events import Events, What
+from muxsim.placement.backend import BackendExit
 from muxsim.session.attachment import Attachment
 from muxsim.session.session import BACKEND_GONE, BUSY, CALL_TIMEOUT, SESSION_ENDED, Session, State
 from muxsim.spec import EnvSpec, Limits
-from muxsim.supervise.backend import BackendExit
 from transports import messages
 from transports.errors import PARSE_ERROR, RemoteProtocolError
 from transports.memory import MemoryTransport

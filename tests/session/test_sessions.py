@@ -8,13 +8,13 @@ import pytest
 import trio
 import trio.testing
 
+from muxsim.admission.pool import Lease
 from muxsim.errors import SessionExists, StartError, TooMuch, UnknownEnvironment
-from muxsim.events import Events, What
+from muxsim.observe.events import Events, What
+from muxsim.placement.backend import BackendExit
 from muxsim.session.attachment import Attachment
-from muxsim.session.sessions import SEED_LIMIT, open_sessions
+from muxsim.session.registry import SEED_LIMIT, open_sessions
 from muxsim.spec import EnvSpec, Limits
-from muxsim.supervise.backend import BackendExit
-from muxsim.supervise.pool import Lease
 from transports.memory import MemoryTransport
 
 SPECS = {

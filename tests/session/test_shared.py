@@ -8,7 +8,7 @@ import json
 import pytest
 import trio
 
-from muxsim.events import Events, What
+from muxsim.observe.events import Events, What
 from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.attachment import Attachment
 from muxsim.session.audience import LONGEST_URI, MOST_SUBSCRIPTIONS

@@ -17,13 +17,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "servers"))
 
 from folding import SECRET, Folding
 
-from muxsim.events import Events
+from muxsim.observe.events import Events
+from muxsim.placement.backend import BackendExit
 from muxsim.session import agent_answers, agent_requests
 from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.attachment import Attachment
 from muxsim.session.session import Session
 from muxsim.spec import EnvSpec
-from muxsim.supervise.backend import BackendExit
 from session.agents import lines
 from session.fake_backend import fake_session
 from transports import messages

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
+from muxsim.rollouts.data.trajectory import Usage
 from muxsim.rollouts.policy.protocol import Policy, PolicyError, Reply
-from muxsim.rollouts.trajectory import Usage
 
 _WANTED = "next_message() has to return a Reply (muxsim.rollouts.policy.protocol)"
 
@@ -50,7 +50,7 @@ def checked_reply(reply: Any) -> Reply:
         form = '[{"id": …, "type": "function", "function": {"name": …, "arguments": …}}]'
         raise WrongReply(f"{_WANTED} whose message has tool_calls as {form}, not {calls!r:.80}")
     if not isinstance(reply.usage, Usage):
-        raise WrongReply(f"{_WANTED} whose usage is a Usage (muxsim.rollouts.trajectory), not {reply.usage!r:.80}")
+        raise WrongReply(f"{_WANTED} whose usage is a Usage (muxsim.rollouts.data.trajectory), not {reply.usage!r:.80}")
     try:
         message, tokens = msgspec.json.decode(msgspec.json.encode((reply.message, reply.tokens)))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:

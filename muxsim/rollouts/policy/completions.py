@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import msgspec
 
+from muxsim.rollouts.data.trajectory import Usage
 from muxsim.rollouts.policy.failures import Failure, failure_of, shortened
 from muxsim.rollouts.policy.json_text import is_json_object, mended
 from muxsim.rollouts.policy.messages import call_id
 from muxsim.rollouts.policy.protocol import Message, Reply
-from muxsim.rollouts.trajectory import Usage
 
 # vLLM has these of the prompt at the top and token_ids in the choice; others have all in the choice.
 _OF_TOKENS: Final = ("prompt_token_ids", "token_ids", "prompt_logprobs")

@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from muxsim.rollouts.trajectory import Usage
+from muxsim.rollouts.data.trajectory import Usage
 
 _TOO_MANY_REQUESTS: Final = 429
 # Request timeout and conflict besides the rate limit: statuses below 500 that a second try may cure.

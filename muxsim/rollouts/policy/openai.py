@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import anyio
 from anyio.lowlevel import RunVar
 
+from muxsim.rollouts.data.trajectory import Usage
 from muxsim.rollouts.policy.adaptive import AdaptiveLimit
 from muxsim.rollouts.policy.completions import reply_of
 from muxsim.rollouts.policy.failures import Cause, Failure
@@ -21,7 +22,6 @@ from muxsim.rollouts.policy.messages import request_messages, turn_of
 from muxsim.rollouts.policy.protocol import Message, PolicyError, RateLimited, Reply, TokenLimit
 from muxsim.rollouts.policy.retries import Retries, RetryRule
 from muxsim.rollouts.policy.tools import WireTools
-from muxsim.rollouts.trajectory import Usage
 
 if TYPE_CHECKING:
     from muxsim.rollouts.policy.endpoint import Endpoint

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from muxsim.errors import MuxsimError
-from muxsim.rollouts.trajectory import Usage
+from muxsim.rollouts.data.trajectory import Usage
 
 Message = dict[str, Any]
 

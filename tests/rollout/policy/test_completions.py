@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from muxsim.rollouts.data.trajectory import Usage
 from muxsim.rollouts.policy.completions import StreamedCompletion, failure_in, reply_of
 from muxsim.rollouts.policy.failures import Cause
 from muxsim.rollouts.policy.json_text import decoded_piece
-from muxsim.rollouts.trajectory import Usage
 
 
 def completion(message, *, choice=(), **rest):

@@ -11,12 +11,12 @@ import anyio.lowlevel
 import pytest
 from servers.chat_completions import calls, chat_server, fails, hangs, refused, says, with_tokens
 
+from muxsim.rollouts.data.trajectory import Usage
 from muxsim.rollouts.policy.fireworks import FireworksPolicy
 from muxsim.rollouts.policy.messages import tool_messages
 from muxsim.rollouts.policy.openai import OpenAIPolicy, PolicyStatistics
 from muxsim.rollouts.policy.protocol import PolicyError, RateLimited, TokenLimit
 from muxsim.rollouts.policy.retries import RetryRule
-from muxsim.rollouts.trajectory import Usage
 
 LIMIT = 60
 QUICK = RetryRule(attempts=3, patience=5, first_delay=0.01, longest_delay=0.02)

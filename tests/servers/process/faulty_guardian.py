@@ -11,7 +11,7 @@ import os
 import pathlib
 import sys
 
-FOLDER = pathlib.Path(__file__).parents[3] / "muxsim" / "supervise"
+FOLDER = pathlib.Path(__file__).parents[3] / "muxsim" / "inside"
 sys.path.append(str(FOLDER))
 
 import guardian  # noqa: E402 - found by the line above

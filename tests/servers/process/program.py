@@ -24,7 +24,7 @@ import termios
 
 import trio
 
-from muxsim.supervise.process import AT_ONCE, Command, Launcher, ProcessStartError
+from muxsim.processes.process import AT_ONCE, Command, Launcher, ProcessStartError
 
 CHILD = (sys.executable, "-I", "-S", str(pathlib.Path(__file__).with_name("child.py")))
 CAT = Command(("cat",), {"PATH": os.defpath}, "/")

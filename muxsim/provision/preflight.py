@@ -1,0 +1,62 @@
+"""What can be known of an environment's start before any: its folder, its program, its script."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from muxsim.processes.process import Command, explain_spawn
+from muxsim.provision.npx import is_npx, is_package_folder
+from muxsim.spec import EnvSpec, Launch, fixed, has_placeholder
+
+_RUNS_A_SCRIPT: Final = re.compile(r"(python[0-9.]*|node)")
+_NPM_PROGRAMS: Final = ("node", "npm")
+
+
+def problems(specs: Iterable[EnvSpec], environ: Mapping[str, str]) -> list[str]:
+    """A sentence for each thing that would fail every start, with the environment's name; [] if nothing would."""
+    return [f"environment {spec.name!r}: {problem}" for spec in specs for problem in _problems_of(spec, environ)]
+
+
+def _problems_of(spec: EnvSpec, environ: Mapping[str, str]) -> list[str]:
+    # What only a session's own values would complete cannot be looked at without a session.
+    launch = spec.launch(seed=0, session_id="check", workspace="/", environ=environ)
+    command = Command(launch.argv, launch.env, launch.cwd)
+    if not has_placeholder(spec.cwd) and (number := _folder_fault(launch.cwd)):
+        return [explain_spawn(number, "chdir", command)]
+    if is_npx(spec.command) or is_package_folder(fixed(spec.command)):
+        path = launch.env.get("PATH")
+        missing = " and ".join(name for name in _NPM_PROGRAMS if shutil.which(name, path=path) is None)
+        return [f"its npm package needs {missing}, not found on its PATH; install Node.js"] if missing else []
+    if not has_placeholder(spec.command) and (number := _program_fault(launch)):
+        return [explain_spawn(number, "exec", command)]
+    return _script_problems(spec, launch)
+
+
+def _folder_fault(folder: str) -> int:
+    if not os.path.isdir(folder):
+        return errno.ENOTDIR if os.path.exists(folder) else errno.ENOENT
+    return 0 if os.access(folder, os.X_OK) else errno.EACCES
+
+
+def _program_fault(launch: Launch) -> int:
+    program = launch.argv[0]
+    if "/" not in program:
+        return 0 if shutil.which(program, path=launch.env.get("PATH", os.defpath)) else errno.ENOENT
+    path = os.path.join(launch.cwd, program)
+    if not os.path.exists(path):
+        return errno.ENOENT
+    return 0 if os.path.isfile(path) and os.access(path, os.X_OK) else errno.EACCES
+
+
+def _script_problems(spec: EnvSpec, launch: Launch) -> list[str]:
+    if len(spec.args) == 0 or spec.args[0].startswith("-") or has_placeholder(spec.args[0]):
+        return []
+    if _RUNS_A_SCRIPT.fullmatch(os.path.basename(launch.argv[0])) is None:
+        return []
+    script = os.path.join(launch.cwd, launch.argv[1])
+    return [] if os.path.exists(script) else [f"there is no {script}, which {launch.argv[0]} is to run"]

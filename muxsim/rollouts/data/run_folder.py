@@ -1,0 +1,446 @@
+"""A run is a folder: what was run, each of its episodes, their images and logs, and what it came to.
+
+::
+
+    config.json       what was run; written first, and compared when the run is resumed
+    rollouts.jsonl    a `Trajectory` on each line, one for each episode that has ended
+    failures.jsonl    those with ``valid`` false once more, of every attempt
+    images/           the images of all rows, by hash
+    env_logs/         the last stderr lines of sessions, ``<session>.stderr``
+    metrics.json      what the episodes come to; written at the end
+
+A run that is resumed plays what is missing: episodes that have no row, and those that the machinery broke (``valid``
+false), whose rows then leave ``rollouts.jsonl`` and stay in ``failures.jsonl``.
+
+Writes are plain blocking ones. A row is small beside the episode that it tells of, and a file that a run waits for is
+what makes "has ended" and "is on record" the same.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Callable, Container, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import msgspec
+
+from muxsim.errors import MuxsimError
+from muxsim.rollouts.data.images import ImageFolder, reference, with_data, with_references, write_whole
+from muxsim.rollouts.data.metrics import Metrics, MetricsBuilder
+from muxsim.rollouts.data.trajectory import EndReason, Trajectory, first_and_last
+
+_CONFIG: Final = "config.json"
+_ROLLOUTS: Final = "rollouts.jsonl"
+_FAILURES: Final = "failures.jsonl"
+_METRICS: Final = "metrics.json"
+_LOGS: Final = "env_logs"
+_NOT_IN_A_FILE_NAME: Final = re.compile(r"[^A-Za-z0-9_.-]")
+_MOST_DIFFERENCES_SHOWN: Final = 5
+
+_decode_trajectory = msgspec.json.Decoder(Trajectory).decode
+
+
+class RunError(MuxsimError):
+    """A run's folder cannot be used. The message names it and says what to do."""
+
+
+class RunConfig(msgspec.Struct, kw_only=True, frozen=True):
+    """What was run: the content of ``config.json``.
+
+    ``parts`` are what each environment consists of (`rollouts.data.provenance`), ``options`` the settings that shape
+    episodes (``max_steps``, timeouts), ``policy`` describes the policy (``kind``, ``model``, ``temperature``). What
+    does not change an episode belongs into ``notes``, which may differ when a run is resumed, as may the times, the
+    version, and the paths of files whose content is the same.
+    """
+
+    environments: tuple[str, ...]
+    policy: dict[str, Any]
+    dataset: str = ""
+    dataset_sha256: str = ""
+    rollouts_per_row: int = 1
+    config: str = ""
+    config_sha256: str = ""
+    url: str = ""
+    parts: dict[str, dict[str, str]] = {}
+    options: dict[str, Any] = {}
+    notes: dict[str, Any] = {}
+    muxsim: str = msgspec.field(default_factory=partial(version, "mcp-muxsim"))
+    started_at: str = msgspec.field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    @property
+    def success_reward(self) -> float | None:
+        """The least reward that counts as a success, of the notes; None where anything above 0 does."""
+        value = self.notes.get("success_reward")
+        return float(value) if isinstance(value, int | float) else None
+
+    def differences(self, other: RunConfig) -> list[str]:
+        """Where another run differs in what its episodes are, a line for each: ``options.max_steps was 50, is 100``."""
+        ours, theirs = _comparable(self), _comparable(other)
+        names = sorted(ours.keys() | theirs.keys())
+        changed = [
+            f"{name} was {_shown(ours.get(name))}, is {_shown(theirs.get(name))}"
+            for name in names
+            if ours.get(name) != theirs.get(name)
+        ]
+        known = sorted(self.parts.keys() & other.parts.keys())
+        return changed + [change for env in known for change in _moved(env, self.parts[env], other.parts[env])]
+
+
+# Of `parts` only what both know is compared: a run on a remote muxsim, or of an older one, knows none.
+_MAY_DIFFER: Final = frozenset({"notes", "muxsim", "started_at", "dataset", "config", "parts"})
+
+
+class RunFolder:
+    """A run to read. Raises `RunError`: the folder holds none."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.images = ImageFolder(self.path)
+        self.config = _read_config(self.path)
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
+    @classmethod
+    def create(cls, path: str | Path, config: RunConfig, *, fsync: bool = False) -> RunWriter:
+        """Start a run in a new or empty folder; ``fsync`` has each row on the disk itself before the next.
+
+        Raises `RunError`: the folder holds a run or something else, or cannot be made.
+        """
+        folder = Path(path)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if (folder / _CONFIG).exists():
+                raise RunError(f"{folder} holds a run: go on with it (--resume), or choose another folder (--output)")
+            if any(folder.iterdir()):
+                raise RunError(f"{folder} is not empty: choose another folder (--output)")
+            write_whole(folder / _CONFIG, msgspec.json.format(msgspec.json.encode(config)))
+            return RunWriter(cls(folder), fsync=fsync)
+        except OSError as error:
+            raise RunError(f"{folder}: a run cannot be started there: {error}") from None
+
+    @classmethod
+    def resume(
+        cls, path: str | Path, config: RunConfig, *, episodes: Container[str] | None = None, fsync: bool = False
+    ) -> RunWriter:
+        """Go on with a run, or start it if there is none; `RunWriter.done` then says what need not be played.
+
+        ``episodes`` are the ids of those that will be: what the machinery broke of others, since the run was longer
+        before, stays on record. Raises `RunError`: it was another run, another process writes it, or it cannot be read.
+        """
+        if not (Path(path) / _CONFIG).exists():
+            return cls.create(path, config, fsync=fsync)
+        folder = cls(path)
+        differences = folder.config.differences(config)
+        if differences:
+            shown = "; ".join(differences[:_MOST_DIFFERENCES_SHOWN])
+            raise RunError(f"{folder.path} is another run, resume it as it was or choose another folder: {shown}")
+        try:
+            return RunWriter(folder, episodes=episodes, fsync=fsync)
+        except OSError as error:
+            raise RunError(f"{folder.path}: the run cannot be resumed: {error}") from None
+
+    def trajectories(self) -> Iterator[Trajectory]:
+        """The episodes in the order in which they ended. Raises `RunError`: a row other than a torn last is broken."""
+        return (trajectory for _, trajectory in _read_rows(self.path / _ROLLOUTS))
+
+    def failures(self) -> Iterator[Trajectory]:
+        """The failed episodes of every attempt, in the order in which they ended. Raises `RunError`."""
+        return (trajectory for _, trajectory in _read_rows(self.path / _FAILURES))
+
+    def metrics(self) -> Metrics:
+        """What the run comes to, counted from its rows; ``complete`` is False while it runs, or if it was killed."""
+        builder = MetricsBuilder(success_reward=self.config.success_reward)
+        failed = set()
+        for trajectory in self.trajectories():
+            builder.add(trajectory)
+            if not trajectory.valid:
+                failed.add((trajectory.id, trajectory.started_at))
+        for failure in self.failures():
+            if (failure.id, failure.started_at) not in failed:
+                builder.spend(failure.usage)
+        metrics = builder.metrics()
+        try:
+            written = msgspec.json.decode((self.path / _METRICS).read_bytes(), type=Metrics)
+        except (OSError, msgspec.DecodeError):
+            metrics.complete = False
+            return metrics
+        metrics.planned, metrics.lost, metrics.problem = written.planned, written.lost, written.problem
+        metrics.complete = written.complete and metrics.episodes == written.episodes
+        return metrics
+
+    def with_images(self, value: Any) -> Any:
+        """Messages or content blocks of a row with their images in them again: base64 data, or ``data:`` URLs."""
+        return with_data(value, self.images.get)
+
+    def stderr(self, session: str) -> str:
+        """What was kept of a session's stderr, "" if nothing was."""
+        try:
+            return _log_path(self.path, session).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+
+
+class RunWriter:
+    """Writes a run; made by `RunFolder.create` and `RunFolder.resume`, and closed at the end of its ``with`` block.
+
+    It is a watcher of `muxsim.rollouts.play.runner.rollout`. A row that cannot be written does not stop the run: it is
+    counted in ``lost``, ``problem`` says why, and `finish` marks the run as incomplete.
+    """
+
+    def __init__(self, folder: RunFolder, *, episodes: Container[str] | None = None, fsync: bool = False) -> None:
+        self.folder = folder
+        self._episodes = episodes
+        self.lost = 0
+        self.problem: str | None = None
+        self._metrics = MetricsBuilder(success_reward=folder.config.success_reward)
+        self._last_error = ""
+        self._done: set[str] = set()
+        lock = _locked(folder.path)
+        try:
+            _repair(folder.path / _FAILURES, keep=self._count_failure)
+            _repair(folder.path / _ROLLOUTS, keep=self._is_done)
+            (folder.path / _METRICS).unlink(missing_ok=True)
+            self._rollouts = _RowFile(folder.path / _ROLLOUTS, fsync=fsync)
+            self._failures = _RowFile(folder.path / _FAILURES, fsync=fsync)
+        except BaseException:
+            os.close(lock)
+            raise
+        self._lock = lock
+
+    def __repr__(self) -> str:
+        return f"<RunWriter {self.folder.path}: {len(self._done)} episodes, {self.lost} lost>"
+
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def done(self) -> frozenset[str]:
+        """The ids of the episodes that are on record and need not be played."""
+        return frozenset(self._done)
+
+    def append(self, trajectory: Trajectory) -> bool:
+        """Put an episode that has ended on record; False if that did not work. Its images become files of the run."""
+        if trajectory.id in self._done:
+            raise ValueError(f"episode {trajectory.id} is on record already")
+        try:
+            row = msgspec.json.encode(self._with_files(trajectory)) + b"\n"
+            if (
+                not trajectory.valid
+            ):  # first here: a row that is missing is played again, one that is nowhere is not missed
+                self._failures.append(row)
+            self._rollouts.append(row)
+        except (OSError, TypeError, ValueError, RecursionError) as error:  # the disk's fault, or the row is no JSON
+            self.lost += 1
+            self.problem = f"{trajectory.id} could not be written: {error}"
+            return False
+        self._done.add(trajectory.id)
+        self._metrics.add(trajectory)
+        self._last_error = first_and_last(trajectory.error or trajectory.end_reason.value)
+        return True
+
+    def write_stderr(self, session: str, lines: Sequence[str]) -> None:
+        """Keep what a session wrote on stderr."""
+        path = _log_path(self.folder.path, session)
+        try:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="replace")
+        except OSError as error:
+            self.problem = f"the stderr of session {session} could not be written: {error}"
+
+    def stored(self, value: Any) -> Any:
+        """Messages or content blocks in the form in which rows have them, without storing anything."""
+        return with_references(value, reference)
+
+    def finish(self, planned: int | None = None, *, problem: str | None = None) -> Metrics:
+        """Write ``metrics.json``. ``planned`` is how many episodes there should be on record now, at least.
+
+        ``problem`` is why the run was given up, if it was.
+        """
+        metrics = self._metrics.metrics()
+        metrics.planned, metrics.lost, metrics.problem = planned, self.lost, problem or self.problem
+        if metrics.problem is None and metrics.episodes and not metrics.valid:
+            metrics.problem = f"no episode is valid: {self._last_error}"
+        # An episode that was cut off has its row, but says nothing: the run was interrupted.
+        cut_off = EndReason.CANCELLED.value in metrics.end_reasons
+        metrics.complete = self.lost == 0 and (planned or 0) <= metrics.episodes and not cut_off
+        try:
+            write_whole(self.folder.path / _METRICS, msgspec.json.format(msgspec.json.encode(metrics)))
+        except OSError as error:
+            metrics.complete, metrics.problem = False, f"{_METRICS} could not be written: {error}"
+        return metrics
+
+    def close(self) -> None:
+        """Let go of the files. Calling it again is harmless."""
+        if self._lock >= 0:
+            self._rollouts.close()
+            self._failures.close()
+            os.close(self._lock)
+            self._lock = -1
+
+    # As a watcher.
+
+    def started(self, trajectory: Trajectory) -> None:
+        """Nothing is written of an episode that goes on."""
+
+    def stepped(self, trajectory: Trajectory) -> None:
+        """Nothing is written of an episode that goes on."""
+
+    def ended(self, trajectory: Trajectory) -> None:
+        """Put the episode on record, with what its session wrote on stderr."""
+        self.append(trajectory)
+        if trajectory.stderr:
+            self.write_stderr(trajectory.session or trajectory.id, trajectory.stderr)
+
+    def _count_failure(self, trajectory: Trajectory) -> bool:
+        """What was asked of a model in vain was paid for."""
+        self._metrics.spend(trajectory.usage)
+        return True
+
+    def _is_done(self, trajectory: Trajectory) -> bool:
+        stays = trajectory.valid or (self._episodes is not None and trajectory.id not in self._episodes)
+        if stays:
+            self._done.add(trajectory.id)
+            self._metrics.add(trajectory)
+        return stays
+
+    def _with_files(self, trajectory: Trajectory) -> Trajectory:
+        stored: dict[tuple[str, str], str | None] = {}
+
+        def put(type: str, data: str) -> str | None:
+            if (type, data) not in stored:  # each frame is in a step and in a message
+                stored[type, data] = self.folder.images.put(type, data)
+            return stored[type, data]
+
+        steps = [msgspec.structs.replace(step, content=with_references(step.content, put)) for step in trajectory.steps]
+        messages = with_references(trajectory.messages, put)
+        return msgspec.structs.replace(trajectory, steps=steps, messages=messages)
+
+
+class _RowFile:
+    """A file that rows are appended to, each of them whole or not at all."""
+
+    def __init__(self, path: Path, *, fsync: bool) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._fsync = fsync
+
+    def append(self, row: bytes) -> None:
+        """Write a row; when that fails, nothing of it is left. Raises OSError."""
+        end = os.fstat(self._fd).st_size
+        rest = memoryview(row)
+        try:
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+            if self._fsync:
+                os.fsync(self._fd)
+        except OSError:
+            os.ftruncate(self._fd, end)
+            raise
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _read_config(path: Path) -> RunConfig:
+    file = path / _CONFIG
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=RunConfig)
+    except FileNotFoundError:
+        raise RunError(f"{path} holds no run: there is no {_CONFIG} in it") from None
+    except (OSError, msgspec.DecodeError) as error:
+        raise RunError(f"{file} cannot be read: {error}") from None
+
+
+def _read_rows(path: Path) -> Iterator[tuple[bytes, Trajectory]]:
+    """The rows of a file, one at a time, each as it stands there and as what it says.
+
+    A last line without its end is left out: it was being written when the run was killed.
+    """
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error}") from None
+    with file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield line, _decode_trajectory(line)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise RunError(f"{path}, line {number}: {error}") from None
+
+
+def _repair(path: Path, keep: Callable[[Trajectory], bool]) -> None:
+    """Leave only the whole rows that ``keep`` says yes to. Each is asked about once."""
+    if not path.exists():
+        return
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with unfinished.open("wb") as repaired:
+            kept = 0
+            for line, trajectory in _read_rows(path):
+                if keep(trajectory):
+                    kept += repaired.write(line)
+            repaired.flush()
+            os.fsync(repaired.fileno())
+        if kept != path.stat().st_size:
+            unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _locked(path: Path) -> int:
+    """A descriptor that holds the run's lock; closing it lets go, and so does the end of the process."""
+    fd = os.open(path / _CONFIG, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise RunError(f"{path} is being written by another process: wait for its end") from None
+    return fd
+
+
+def _log_path(path: Path, session: str) -> Path:
+    return path / _LOGS / f"{_NOT_IN_A_FILE_NAME.sub('_', session)}.stderr"
+
+
+def _comparable(config: RunConfig) -> dict[str, Any]:
+    """A config as JSON, flat by one level: ``policy.model``, ``options.max_steps``."""
+    flat: dict[str, Any] = {}
+    for name, value in msgspec.to_builtins(config).items():
+        if isinstance(value, dict):
+            flat.update({f"{name}.{key}": item for key, item in value.items() if name not in _MAY_DIFFER})
+        elif name not in _MAY_DIFFER:
+            flat[name] = value
+    return flat
+
+
+def _moved(env: str, before: dict[str, str], now: dict[str, str]) -> Iterator[str]:
+    """What is another than it was of an environment."""
+    for part in sorted(before.keys() | now.keys()):
+        if before.get(part) == now.get(part):
+            continue
+        if part not in now:
+            yield f"{env}: {part} is not there any more"
+        elif part.startswith("package "):
+            yield f"{env}: {part} was {before.get(part, 'not there')}, is {now[part]}"
+        else:
+            yield f"{env}: {part} {'has changed' if part in before else 'is new'}"
+
+
+def _shown(value: Any) -> str:
+    return msgspec.json.encode(value).decode()

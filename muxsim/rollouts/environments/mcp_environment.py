@@ -1,0 +1,350 @@
+"""An environment spoken to in MCP, over any channel that carries requests and their answers.
+
+Who has said what is told apart here. A result, and an error of the server's own, is the environment's word. What
+muxsim or anybody else on the way says is an exception, and so is what an environment says that cannot be true.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Any, Final, Protocol
+
+import anyio
+import msgspec
+
+from muxsim import __version__
+from muxsim.errors import StartError
+from muxsim.rollouts.data.trajectory import CONTROL_META_KEY, TOOLS_CHANGED_META_KEY, Control
+from muxsim.rollouts.environments.answers import (
+    Malformed,
+    Status,
+    Unreadable,
+    lists_control_plane,
+    read_object,
+    read_resource,
+    read_result,
+    read_status,
+    read_tools,
+)
+from muxsim.rollouts.environments.environment import (
+    CallTimeout,
+    EnvironmentFailed,
+    EnvironmentGone,
+    MachineryFailed,
+    Opened,
+    Tool,
+    ToolResult,
+)
+from muxsim.session.control.control import says_not_there
+from transports.errors import INVALID_REQUEST, PARSE_ERROR
+from transports.messages import Kind, Message, member
+
+# The newest revision with a handshake: every server that speaks any of them answers it with one it knows.
+PROTOCOL_VERSION: Final = "2025-11-25"
+_INITIALIZE: Final = {
+    "protocolVersion": PROTOCOL_VERSION,
+    "capabilities": {},
+    "clientInfo": {"name": "muxsim-rollout", "version": __version__},
+}
+# What muxsim itself answers with, in the place of a backend: then the error's data names a cause.
+_CALL_TIMEOUT: Final = -32001
+_OWN_CODES: Final = frozenset({-32000, _CALL_TIMEOUT, -32002, -32003, PARSE_ERROR, INVALID_REQUEST})
+# Causes of a session's end that are its environment's doing.
+_CRASHES: Final = frozenset({"backend_exited", "start_timeout"})
+# A catalogue that needs more pages is no list of tools that anybody could be shown.
+_MOST_PAGES: Final = 100
+
+
+class Channel(Protocol):
+    """One client's connection to one session."""
+
+    async def ask(self, method: str, params: Any, timeout: float | None) -> Message:
+        """Send a request and wait for its answer, whoever gave it.
+
+        Raises TimeoutError, and `EnvironmentGone` or `MachineryFailed` where there is none to be had.
+        """
+
+    async def notify(self, method: str) -> None:
+        """Send a notification."""
+
+    async def close(self) -> None:
+        """End the session. Calling it again is harmless."""
+
+    def last_words(self) -> tuple[str, ...]:
+        """The last lines of the environment's stderr, as far as they can be had from here."""
+
+
+class _Fault(msgspec.Struct):
+    code: int = 0
+    message: str = "error"
+    data: Any = None
+
+
+class MCPEnvironment:
+    """A live session; `muxsim.rollouts.environments.environment.Environment`."""
+
+    def __init__(self, id: str, env: str, seed: int, channel: Channel, opened: Opened) -> None:
+        self.id = id
+        self.env = env
+        self.seed = seed
+        self.opened = opened
+        self._channel = channel
+        # None until it is known whether there is a control plane that scores.
+        self._scored: bool | None = None
+        self._published = opened.published
+        self._rewards: list[float] = []
+        self._doubtful = False
+        self._step: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<MCPEnvironment {self.env} seed {self.seed} session {self.id[:8]}>"
+
+    async def call(self, tool: str, arguments: dict[str, Any], *, timeout: float | None = None) -> ToolResult:
+        """Call a tool, with the control plane in the same trip.
+
+        A tool's own error is a result, and so is a call that the server refused. Raises `EnvironmentGone`,
+        `EnvironmentFailed`, `MachineryFailed` or `CallTimeout`.
+        """
+        params = {"name": tool, "arguments": arguments, "_meta": {CONTROL_META_KEY: True}}
+        began = time.perf_counter()
+        answer = await self._ask("tools/call", params, timeout, tool)
+        seconds = time.perf_counter() - began
+        try:
+            if answer.kind is Kind.ERROR:
+                return await self._refused(fault_of(answer).message, seconds, timeout)
+            result = await self._scored_result(read_result(answer.members["result"], seconds), timeout)
+            if member(answer.members["result"], "_meta", TOOLS_CHANGED_META_KEY) is None:
+                return result
+            return replace(result, tools=await list_tools(self._channel, timeout))
+        except Unreadable as fault:
+            raise await self._silent(str(fault), timeout) from None
+        except Malformed as fault:
+            raise await self._failed(str(fault)) from None
+        except TimeoutError:
+            raise CallTimeout(f"tools/list: no answer within {timeout:g} s") from None
+
+    async def earned(self, *, timeout: float | None = None) -> float | None:
+        """What the episode has earned so far; None for an environment without a control plane.
+
+        Where its calls do not tell, ``control://status`` is asked. Raises as `call` does.
+        """
+        if self._scored is False:
+            return None
+        if self._rewards and not self._doubtful:
+            return float(sum(self._rewards))
+        try:
+            status = await self._status(timeout)
+            if status is None and await self._is_scored(timeout):
+                raise Malformed("the control plane is gone: control://status, which was there, cannot be read")
+        except Malformed as fault:
+            raise await self._failed(str(fault)) from None
+        return None if status is None else await self._total(status)
+
+    async def close(self) -> None:
+        """End the session."""
+        await self._channel.close()
+
+    async def _total(self, status: Status) -> float:
+        if status.failed is not None:
+            raise await self._failed(status.failed)
+        if status.total_reward is not None:
+            return status.total_reward
+        if self._doubtful and (status.step or 0) != (self._step or 0):  # before the first call it has made none
+            raise await self._failed("control://status has no total_reward, and a call that failed made a step")
+        return float(sum(self._rewards))
+
+    async def _ask(self, method: str, params: Any, timeout: float | None, what: str) -> Message:
+        try:
+            return await ask(self._channel, method, params, timeout)
+        except TimeoutError:
+            raise CallTimeout(f"{what}: no answer within {timeout:g} s") from None
+        except EnvironmentFailed as fault:
+            raise await self._failed(str(fault)) from None
+
+    async def _refused(self, message: str, seconds: float, timeout: float | None) -> ToolResult:
+        """An error of the server's own in place of a result, which can carry no control plane."""
+        status = None if self._scored is False else await self._status(timeout)
+        result = ToolResult([{"type": "text", "text": message}], is_error=True, control=None, seconds=seconds)
+        self._doubtful = True
+        if status is None:
+            if await self._is_scored(timeout):
+                raise Malformed("the control plane is gone: control://status, which was there, cannot be read")
+            return result
+        if status.failed is not None:
+            raise await self._failed(status.failed)
+        ends = Control(reward=None, terminated=status.terminated, truncated=status.truncated, step=status.step)
+        return replace(result, control=ends)
+
+    async def _scored_result(self, result: ToolResult, timeout: float | None) -> ToolResult:
+        control = result.control
+        if control is None:
+            if await self._is_scored(timeout):
+                raise Malformed("the control plane is gone: the result has none")
+            self._scored = False
+            return result
+        self._scored = True
+        if control.failed is not None:
+            raise await self._failed(control.failed)
+        self._step = control.step
+        if control.reward is not None:
+            self._rewards.append(control.reward)
+        elif control.problem is None and not result.is_error:
+            return replace(result, control=msgspec.structs.replace(control, problem="the reward is null"))
+        return result
+
+    async def _is_scored(self, timeout: float | None) -> bool:
+        """Whether there is a control plane that scores. Where nothing has shown it, the server's own list decides."""
+        if self._scored is None and self._published:
+            answer = await self._ask("resources/list", {}, timeout, "resources/list")
+            failed = answer.kind is Kind.ERROR
+            self._scored = not says_not_there(answer) if failed else lists_control_plane(answer.members["result"])
+        return bool(self._scored)
+
+    async def _status(self, timeout: float | None) -> Status | None:
+        """What ``control://status`` says; None if it is not there."""
+        answer = await self._ask("resources/read", {"uri": "control://status"}, timeout, "control://status")
+        if answer.kind is Kind.ERROR:
+            self._published = self._published or not says_not_there(answer)
+            return None
+        status = read_status(answer.members["result"])
+        self._scored = True
+        return status
+
+    async def _silent(self, text: str, timeout: float | None) -> EnvironmentFailed:
+        """What to raise for a control plane that says nothing: raises itself where the environment is gone with it."""
+        with suppress(Malformed, CallTimeout):  # which have been said with better words before
+            await self._status(timeout)
+        return await self._failed(text)
+
+    async def _failed(self, text: str) -> EnvironmentFailed:
+        """What to raise for an environment that has failed. Its session ends here: what it says last comes with it."""
+        with anyio.CancelScope(shield=True):
+            await self._channel.close()
+        return EnvironmentFailed(text, stderr=self._channel.last_words())
+
+
+@asynccontextmanager
+async def closed_on_failure(channel: Channel, env: str) -> AsyncIterator[None]:
+    """Close a session whose beginning fails inside the block, and say in a `StartError` which environment it was."""
+    try:
+        yield
+    except BaseException as error:
+        with anyio.CancelScope(shield=True):
+            await channel.close()
+        if isinstance(error, StartError):
+            words = "\n".join((f"environment {env!r}: {error}", *_unsaid(channel.last_words(), str(error))))
+            raise StartError(words) from None
+        raise
+
+
+def _unsaid(lines: tuple[str, ...], text: str) -> tuple[str, ...]:
+    return () if lines and lines[-1] in text else lines
+
+
+async def shake_hands(channel: Channel, timeout: float | None) -> Opened:
+    """Initialize, list the tools and read the initial state. Raises `StartError`."""
+    began = time.perf_counter()
+    try:
+        initialized = await _initialize(channel, timeout)
+        await channel.notify("notifications/initialized")
+        tools = await list_tools(channel, timeout)
+        published, state = await _initial_state(channel, timeout)
+    except TimeoutError:
+        raise StartError(f"no answer to the handshake within {timeout:g} s") from None
+    except EnvironmentGone as gone:
+        raise StartError("\n".join((str(gone), *gone.stderr))) from None
+    except (Malformed, EnvironmentFailed, MachineryFailed) as fault:
+        raise StartError(str(fault)) from None
+    return Opened(
+        instructions=str(initialized.get("instructions") or ""),
+        tools=tools,
+        handshake_seconds=time.perf_counter() - began,
+        initial_state=state,
+        published=published,
+    )
+
+
+async def _initialize(channel: Channel, timeout: float | None) -> dict[str, Any]:
+    answer = await ask(channel, "initialize", _INITIALIZE, timeout)
+    if answer.kind is Kind.ERROR:
+        raise Malformed(f"initialize: {fault_of(answer).message}")
+    return read_object(answer.members["result"], "the answer to initialize")
+
+
+async def list_tools(channel: Channel, timeout: float | None) -> tuple[Tool, ...]:
+    """All tools, over all pages, within ``timeout``. Raises `Malformed` for a list without end."""
+    tools: list[Tool] = []
+    params: dict[str, Any] = {}
+    cursors: set[str] = set()
+    with anyio.fail_after(timeout):
+        for _ in range(_MOST_PAGES):
+            answer = await ask(channel, "tools/list", params, timeout)
+            if answer.kind is Kind.ERROR:
+                raise Malformed(f"tools/list: {fault_of(answer).message}")
+            page, cursor = read_tools(answer.members["result"])
+            tools += page
+            if cursor is None:
+                return tuple(tools)
+            if cursor in cursors:
+                raise Malformed(f"tools/list does not end: nextCursor {cursor!r:.60} has been there before")
+            cursors.add(cursor)
+            params = {"cursor": cursor}
+    raise Malformed(f"tools/list does not end: there is another page after {_MOST_PAGES}")
+
+
+async def _initial_state(channel: Channel, timeout: float | None) -> tuple[bool, Any]:
+    """Whether the environment may publish its start, for not every error says that it does not; and what it says."""
+    uri = "control://initial_state"
+    answer = await ask(channel, "resources/read", {"uri": uri}, timeout)
+    if answer.kind is Kind.ERROR:
+        return not says_not_there(answer), None
+    try:
+        return True, msgspec.json.decode(read_resource(answer.members["result"], uri))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Malformed(f"{uri} is not JSON: {error}") from None
+
+
+async def ask(channel: Channel, method: str, params: Any, timeout: float | None) -> Message:
+    """The environment's own answer. Raises TimeoutError, or whose failure it is that there is none."""
+    answer = await channel.ask(method, params, timeout)
+    if answer.kind is Kind.ERROR:
+        raise_if_muxsims(answer)
+    return answer
+
+
+def fault_of(answer: Message) -> _Fault:
+    """The error in an answer."""
+    try:
+        return msgspec.json.decode(answer.members["error"], type=_Fault)
+    except (msgspec.DecodeError, RecursionError):
+        return _Fault()
+
+
+def is_muxsims(answer: Message) -> bool:
+    """Whether an error is muxsim's own, and not its environment's: then its data names a cause."""
+    return _cause_of(fault_of(answer)) is not None
+
+
+def raise_if_muxsims(answer: Message) -> None:
+    """Raise if an error is muxsim's own: whoever it is that has failed then."""
+    fault = fault_of(answer)
+    cause = _cause_of(fault)
+    if cause is None:
+        return
+    if fault.code == _CALL_TIMEOUT:
+        raise CallTimeout(fault.message)
+    if fault.code == PARSE_ERROR:
+        raise EnvironmentFailed(fault.message)
+    if cause in _CRASHES:
+        stderr = fault.data.get("stderr")
+        lines = [str(line) for line in stderr] if isinstance(stderr, list) else []
+        raise EnvironmentGone(fault.message, stderr=lines)
+    raise MachineryFailed(fault.message)
+
+
+def _cause_of(fault: _Fault) -> str | None:
+    cause = fault.data.get("cause") if isinstance(fault.data, dict) else None
+    return cause if fault.code in _OWN_CODES and isinstance(cause, str) else None

@@ -1,0 +1,325 @@
+"""Is this environment fit for rollouts? It is started a few times, played with random actions, and looked at."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from muxsim.config import Config
+from muxsim.errors import MuxsimError
+from muxsim.inside.guardian import families
+from muxsim.observe.events import SessionEvent, What
+from muxsim.rollouts.data.trajectory import last_said
+from muxsim.rollouts.environments.environment import Environment, ToolResult
+from muxsim.rollouts.environments.pool import LocalPool, open_pool
+from muxsim.rollouts.policy.protocol import Policy, PolicyError
+from muxsim.rollouts.view.differences import first_difference
+
+DEFAULT_STEPS: Final = 10
+_SEEDS: Final = (0, 1, 2, 3)
+_CALL_TIMEOUT: Final = 60.0
+# Characters of what a failed call said.
+_SAID: Final = 120
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One line of the table: ``ok`` is None for what is only measured or could not be looked at."""
+
+    name: str
+    ok: bool | None
+    detail: str
+
+
+Action = tuple[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Play:
+    """What an environment said to a list of actions: its start, then each result, as JSON that compares."""
+
+    seed: int
+    initial_state: Any
+    tools: list[dict[str, Any]]
+    results: list[Any]
+    actions: list[Action]
+
+    def seen(self) -> Any:
+        """Everything that a seed decides."""
+        return [_without_seed(self.initial_state), self.results]
+
+    @property
+    def failed(self) -> list[int]:
+        """The steps whose calls were answered with an error."""
+        return [index for index, result in enumerate(self.results) if result["is_error"]]
+
+
+class _Died(Exception):
+    """An environment did not play on; the message says where, and with what words."""
+
+
+@dataclass
+class _Diary:
+    """What the sessions did beside their answers."""
+
+    rejected: list[str] = field(default_factory=list)
+    starts: list[float] = field(default_factory=list)
+    exits: list[int] = field(default_factory=list)
+    pids: dict[str, int] = field(default_factory=dict)
+
+    def listen(self, event: SessionEvent) -> None:
+        if event.what is What.REJECTED:
+            self.rejected.append(str(event.details.get("line", "")))
+        elif event.what is What.READY:
+            self.starts.append(float(event.details.get("seconds", 0.0)))
+        elif event.what is What.STARTED and event.pid is not None:
+            self.pids[event.session] = event.pid
+        elif event.what is What.ENDED and isinstance(event.details.get("exit_status"), int):
+            self.exits.append(event.details["exit_status"])
+
+
+class Checker:
+    """Checks one environment of a config."""
+
+    def __init__(self, config: Config, env: str, policy: Policy, steps: int = DEFAULT_STEPS) -> None:
+        self._config = config
+        self._env = env
+        self._policy = policy
+        self._steps = steps
+        self._diary = _Diary()
+        self._memory: list[float] = []
+        self._solo: dict[int, Play] = {}
+        self._pool: LocalPool
+
+    async def run(self) -> list[Finding]:
+        """Every finding, in the order of the table; an environment that does not start, or play, has only those."""
+        async with open_pool(self._config, on_event=self._diary.listen) as pool:
+            self._pool = pool
+            try:
+                again = await self._solo_plays()
+            except PolicyError as error:  # there are no actions to try: nothing can be said of how it plays
+                return [self._starts(), Finding("plays", False, f"not tried: {error}"), *self._of_processes()]
+            except MuxsimError as error:
+                return [Finding("starts", False, str(error))]
+            except _Died as died:
+                return [self._starts(), Finding("plays", False, str(died)), *self._of_processes()]
+            findings = [
+                self._starts(),
+                Finding("plays", True, f"{self._steps} actions at most, on the seeds {_listed(_SEEDS)}"),
+                self._no_call_failed(again),
+                self._tools(again),
+                self._control_plane(),
+                self._same_seed(again),
+                self._different_seeds(),
+                await self._guarded("interleaved sessions are independent", self._interleaved),
+            ]
+        return [*findings, *self._of_processes(), self._measured_memory()]
+
+    def _starts(self) -> Finding:
+        return Finding("starts", True, f"and answers in {statistics.median(self._diary.starts):.2f} s")
+
+    def _of_processes(self) -> list[Finding]:
+        return [self._exits_on_eof(), self._stdout_is_clean()]
+
+    async def _guarded(self, name: str, check: Callable[[], Awaitable[Finding]]) -> Finding:
+        try:
+            return await check()
+        except (MuxsimError, _Died) as error:
+            return Finding(name, False, str(error))
+
+    async def _solo_plays(self) -> Play:
+        """Play each seed alone, and the first one twice; returns its second play."""
+        for seed in _SEEDS:
+            self._solo[seed] = await self._play_alone(seed)
+        return await self._play_alone(_SEEDS[0])
+
+    async def _play_alone(self, seed: int) -> Play:
+        environment = await self._pool.open(self._env, seed)
+        try:
+            play = _begun(environment)
+            while len(play.results) < self._steps and await self._step(environment, play):
+                pass
+            # With its children: a sandbox, or a launcher such as npx, has the server below it.
+            self._memory.append(sum(map(_pss_mib, families([self._diary.pids[environment.id]]))))
+            return play
+        finally:
+            await environment.close()
+
+    async def _step(self, environment: Environment, play: Play) -> bool:
+        """One more action of the same sequence, whatever the seed; False when the episode is over."""
+        turns = [{"role": "assistant", "content": ""}] * len(play.results)
+        # The same actions for all seeds: else nobody could tell whether it is the seed that makes a difference.
+        reply = await self._policy.next_message(turns, play.tools, _SEEDS[0])
+        for tool, arguments in _actions(reply.message):
+            try:
+                result = await environment.call(tool, arguments, timeout=_CALL_TIMEOUT)
+            except MuxsimError as error:
+                raise _Died(_last_words(play, tool, error)) from None
+            play.actions.append((tool, arguments))
+            play.results.append(_comparable(result))
+            if result.control is not None and (result.control.terminated or result.control.truncated):
+                return False
+        return bool(reply.message.get("tool_calls"))
+
+    def _no_call_failed(self, again: Play) -> Finding:
+        name, plays = "no tool call failed", [*self._solo.values(), again]
+        failed = [(play, index) for play in plays for index in play.failed]
+        calls = sum(len(play.results) for play in plays)
+        if not failed:
+            return Finding(name, True, f"of {calls}")
+        play, index = failed[0]
+        said = next((block["text"] for block in play.results[index]["content"] if block.get("type") == "text"), "")
+        return Finding(
+            name,
+            False,
+            f"{len(failed)} of {calls}, the first at step {index} of seed {play.seed}: "
+            f"{play.actions[index][0]} {_short(play.actions[index][1])} says {said.strip()[:_SAID]!r}",
+        )
+
+    def _tools(self, again: Play) -> Finding:
+        plays = [*self._solo.values(), again]
+        names = [tool["function"]["name"] for tool in plays[0].tools]
+        if not names:
+            return Finding("has tools", False, "tools/list is empty: an agent could do nothing")
+        if any(play.tools != plays[0].tools for play in plays):
+            return Finding("tools are stable", False, "tools/list differs between sessions")
+        return Finding("tools are stable", True, ", ".join(names))
+
+    def _control_plane(self) -> Finding:
+        name = "control plane"
+        controls = [result["control"] for play in self._solo.values() for result in play.results]
+        if all(control is None for control in controls):
+            return Finding(name, None, "none: rollouts need a reward function")
+        problems = [control["problem"] for control in controls if control and control.get("problem")]
+        if problems:
+            return Finding(name, False, str(problems[0]))
+        if any(control is None for control in controls):
+            return Finding(name, False, "some results have it and some do not")
+        if self._solo[_SEEDS[0]].initial_state is None:
+            return Finding(name, False, "control://initial_state cannot be read")
+        return Finding(name, True, "reward, ends and initial state are well-formed")
+
+    def _same_seed(self, again: Play) -> Finding:
+        name = "same seed, same episode"
+        first = self._solo[_SEEDS[0]]
+        if first.initial_state != again.initial_state:
+            difference = first_difference(first.initial_state, again.initial_state)
+            return Finding(name, False, f"the initial state differs {difference}")
+        for index, (one, other) in enumerate(zip(first.results, again.results, strict=False)):
+            if (difference := first_difference(one, other)) is not None:
+                return Finding(name, False, f"step {index} of seed {first.seed} differs {difference}")
+        if len(first.results) != len(again.results):
+            return Finding(name, False, f"it ended after {len(first.results)} steps, then after {len(again.results)}")
+        return Finding(name, True, f"over {len(first.results)} steps")
+
+    def _different_seeds(self) -> Finding:
+        name = "different seeds differ"
+        first, *others = self._solo.values()
+        starts = {msgspec.json.encode(_without_seed(play.initial_state)) for play in self._solo.values()}
+        if len(starts) > 1:
+            return Finding(name, True, f"{len(starts)} starts for {len(_SEEDS)} seeds")
+        for other in others:
+            difference = first_difference(first.results, other.results)
+            if difference is not None:
+                where = f"seeds {first.seed} and {other.seed} start alike, and with the same actions differ"
+                return Finding(name, True, f"{where} {difference}")
+        return Finding(
+            name,
+            None,
+            f"seeds {_listed(_SEEDS)} start alike and go alike with the same actions; fine if that is meant",
+        )
+
+    async def _interleaved(self) -> Finding:
+        """Step two sessions in turn: what each says must be what it said alone."""
+        name = "interleaved sessions are independent"
+        seeds = _SEEDS[:2]
+        async with AsyncExitStack() as stack:
+            environments = [await self._pool.open(self._env, seed) for seed in seeds]
+            for environment in environments:
+                stack.push_async_callback(environment.close)
+            plays = [_begun(environment) for environment in environments]
+            going = [True, True]
+            while any(going):
+                for index, environment in enumerate(environments):
+                    if going[index]:
+                        more = len(plays[index].results) < self._steps
+                        going[index] = more and await self._step(environment, plays[index])
+        for seed, play in zip(seeds, plays, strict=True):
+            difference = first_difference(self._solo[seed].seen(), play.seen())
+            if difference is not None:
+                return Finding(name, False, f"seed {seed} plays differently beside another session, {difference}")
+        return Finding(name, True, "two at a time play as each does alone")
+
+    def _exits_on_eof(self) -> Finding:
+        signalled = [status for status in self._diary.exits if status < 0]
+        if signalled:
+            count = f"{len(signalled)} of {len(self._diary.exits)}"
+            return Finding("exits on EOF", False, f"{count} sessions had to be ended by a signal")
+        return Finding("exits on EOF", True, "when its stdin is closed")
+
+    def _stdout_is_clean(self) -> Finding:
+        if self._diary.rejected:
+            count, first = len(self._diary.rejected), self._diary.rejected[0]
+            return Finding("stdout is clean", False, f"{count} lines are no MCP messages, the first: {first[:120]!r}")
+        return Finding("stdout is clean", True, "nothing but MCP")
+
+    def _measured_memory(self) -> Finding:
+        return Finding("memory", None, f"{statistics.median(self._memory):.0f} MiB (PSS) a session")
+
+
+def _begun(environment: Environment) -> Play:
+    tools = [tool.for_chat() for tool in environment.opened.tools]
+    return Play(environment.seed, environment.opened.initial_state, tools, [], [])
+
+
+def _last_words(play: Play, tool: str, error: MuxsimError) -> str:
+    said = last_said(getattr(error, "stderr", ()))
+    last = f"; its last line on stderr: {said}" if said else ""
+    return f"died at step {len(play.results)} of seed {play.seed}, in {tool}: {error}{last}"
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
+
+
+def _actions(message: dict[str, Any]) -> Sequence[Action]:
+    calls = message.get("tool_calls") or []
+    return [(call["function"]["name"], msgspec.json.decode(call["function"]["arguments"])) for call in calls]
+
+
+def _comparable(result: ToolResult) -> dict[str, Any]:
+    return {
+        "content": result.content,
+        "structured": result.structured,
+        "is_error": result.is_error,
+        "control": None if result.control is None else msgspec.to_builtins(result.control),
+    }
+
+
+def _without_seed(state: Any) -> Any:
+    return {key: value for key, value in state.items() if key != "seed"} if isinstance(state, dict) else state
+
+
+def _pss_mib(pid: int) -> float:
+    """A process's share of memory; 0 where the kernel does not tell."""
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0.0
+    pss = next((line for line in rollup.splitlines() if line.startswith("Pss:")), "Pss: 0 kB")
+    return int(pss.split()[1]) / 1024
+
+
+def _short(value: Any, limit: int = 120) -> str:
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+async def check(config: Config, env: str, policy: Policy, steps: int = DEFAULT_STEPS) -> list[Finding]:
+    """Check one environment of a config; ``policy`` chooses the actions, from the seed alone."""
+    return await Checker(config, env, policy, steps).run()

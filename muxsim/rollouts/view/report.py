@@ -1,0 +1,270 @@
+"""One HTML file that shows a run: open it, mail it, keep it. It needs no server, no network and no other file.
+
+The page's own style and script are the only ones it runs, by their hashes; what episodes say is data, which the script
+puts on the page as text. The index of all episodes comes first, and the page is drawn from it before the rest is read;
+the episodes themselves lie behind it in compressed packs, each of which is unpacked when someone looks into it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import tempfile
+import zlib
+from collections.abc import Iterator
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import IO, Any, Final
+
+import msgspec
+
+from muxsim.errors import MuxsimError
+from muxsim.rollouts.data.images import is_reference, media_type, reference, with_references
+from muxsim.rollouts.data.run_folder import RunFolder
+from muxsim.rollouts.data.trajectory import Trajectory
+
+REPORT_NAME: Final = "report.html"
+# Past this a page gets slow to open. Episodes whose images go over it are shown without them, and say so.
+DEFAULT_IMAGE_BYTES: Final = 64 * 2**20
+
+_PAGE: Final = "report_page"
+_LONGEST_TEXT: Final = 20_000
+_MOST_POINTS: Final = 60
+# Bytes of JSON in a pack before it is compressed: enough for episodes to share what they have in common, and unpacked
+# in an instant. An episode that is larger has a pack of its own.
+_PACK: Final = 2**20
+
+Json = dict[str, Any]
+
+
+class ReportError(MuxsimError):
+    """A report could not be written. The message names the file."""
+
+
+def write_report(run: RunFolder, file: str | Path | None = None, *, image_bytes: int = DEFAULT_IMAGE_BYTES) -> Path:
+    """Write the report, into the run's folder unless ``file`` is given; returns where. Raises `ReportError`."""
+    path = run.path / REPORT_NAME if file is None else Path(file)
+    try:
+        with path.open("w", encoding="utf-8") as out:
+            out.writelines(_parts(run, image_bytes))
+    except OSError as error:
+        raise ReportError(f"{path} could not be written: {error}") from None
+    return path
+
+
+def render_report(run: RunFolder, *, image_bytes: int = DEFAULT_IMAGE_BYTES) -> str:
+    """The report of a run. ``image_bytes`` bounds the images in it."""
+    return "".join(_parts(run, image_bytes))
+
+
+def _parts(run: RunFolder, image_bytes: int) -> Iterator[str]:
+    style, script = _page("report.css"), _page("report.js")
+    yield _page("head.html").format(
+        title=escape(run.path.resolve().name), policy=escape(_policy(style, script)), style=style
+    )
+    images = _Images(run, image_bytes)
+    tools = _Shared()
+    # The index is complete only after the last episode, and stands before the first: the packs wait in a file.
+    with tempfile.TemporaryFile("w+", encoding="ascii") as packed:
+        packs = _Packs(packed)
+        episodes = []
+        for trajectory in run.trajectories():
+            details, left_out = images.referred(_details(trajectory, tools))
+            episodes.append(_summary(trajectory, left_out) | {"pack": packs.add(_shortened(details))})
+        packs.close()
+        yield _data("run", _run(run, episodes, tools.values))
+        yield f"<script>{script}</script>\n"
+        packed.seek(0)
+        yield from packed
+    for name, content in images.embedded():
+        yield f'<script type="text/plain" id="{name}">{content}</script>\n'
+    yield "</body>\n</html>\n"
+
+
+def _page(name: str) -> str:
+    return (files("muxsim.rollouts.view") / _PAGE / name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """The page may run and show what is in it, and load nothing."""
+    return f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}"
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _data(id: str, value: Any) -> str:
+    """JSON in a script element: nothing in it can end the element or start another."""
+    text = msgspec.json.encode(value).decode()
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return f'<script type="application/json" id="{id}">{text}</script>\n'
+
+
+def _run(run: RunFolder, episodes: list[Json], tools: list[Any]) -> Json:
+    return {
+        "name": run.path.resolve().name,
+        "config": msgspec.to_builtins(run.config),
+        "metrics": msgspec.to_builtins(run.metrics()),
+        "tools": tools,
+        "episodes": episodes,
+    }
+
+
+def _summary(trajectory: Trajectory, left_out: int) -> Json:
+    """What the table and the curve show of an episode."""
+    return {
+        "id": trajectory.id,
+        "row": trajectory.row,
+        "env": trajectory.env,
+        "seed": trajectory.seed,
+        "end": trajectory.end_reason.value,
+        "valid": trajectory.valid,
+        "reward": trajectory.total_reward,
+        "steps": len(trajectory.steps),
+        "seconds": trajectory.seconds,
+        "tokens": trajectory.usage.total_tokens,
+        "curve": _curve(trajectory),
+        "images_left_out": left_out,
+    }
+
+
+def _curve(trajectory: Trajectory) -> list[float]:
+    """The sum of rewards after each step, thinned to what a small picture can show."""
+    sums, total = [0.0], 0.0
+    for step in trajectory.steps:
+        total += (step.control.reward or 0.0) if step.control else 0.0
+        sums.append(round(total, 6))
+    stride = -(-len(sums) // _MOST_POINTS)
+    return sums[:: max(1, stride)] if len(sums) <= _MOST_POINTS else [*sums[:-1:stride], sums[-1]]
+
+
+def _details(trajectory: Trajectory, tools: _Shared) -> Json:
+    value: Json = msgspec.to_builtins(trajectory)
+    value["messages"] = _messages(trajectory)
+    value["tools"] = tools.index(trajectory.tools)
+    del value["tokens"]  # ids of tokens tell a reader nothing, and can be most of a row
+    return value
+
+
+def _messages(trajectory: Trajectory) -> list[Json]:
+    """The conversation with each result replaced by the number of its step, which has it already."""
+    results = [index for index, message in enumerate(trajectory.messages) if message.get("role") == "tool"]
+    of_steps = results[len(results) - len(trajectory.steps) :] if len(results) >= len(trajectory.steps) else []
+    step_at = dict(zip(of_steps, trajectory.steps, strict=False))
+    return [
+        {"role": "tool", "step": step_at[index].index}
+        if index in step_at and step_at[index].call_id == message.get("tool_call_id")
+        else _shown(message)
+        for index, message in enumerate(trajectory.messages)
+    ]
+
+
+def _shown(message: Json) -> Json:
+    """A message without metadata, but for why a reply ended."""
+    reason = (message.get("metadata") or {}).get("finish_reason")
+    shown = {key: value for key, value in message.items() if key != "metadata"}
+    return shown if reason is None else {**shown, "finish_reason": reason}
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > _LONGEST_TEXT:
+        return f"{value[:_LONGEST_TEXT]}\n… {len(value) - _LONGEST_TEXT} more characters in rollouts.jsonl"
+    if isinstance(value, list):
+        return [_shortened(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _shortened(item) for key, item in value.items()}
+    return value
+
+
+class _Packs:
+    """Writes episodes as elements of the page, many in each: a JSON list, compressed by zlib, in base64."""
+
+    def __init__(self, out: IO[str]) -> None:
+        self._out = out
+        self._number = 0
+        self._size = 0
+        self._held: list[bytes] = []
+
+    def add(self, details: Json) -> tuple[int, int]:
+        """Take one episode; the number of its pack, and its place in there."""
+        encoded = msgspec.json.encode(details)
+        if self._held and self._size + len(encoded) > _PACK:
+            self.close()
+        self._held.append(encoded)
+        self._size += len(encoded)
+        return self._number, len(self._held) - 1
+
+    def close(self) -> None:
+        """Write the pack that is under way."""
+        packed = base64.b64encode(zlib.compress(b"[" + b",".join(self._held) + b"]")).decode()
+        self._out.write(f'<script type="text/plain" id="pack-{self._number}">{packed}</script>\n')
+        self._number, self._size, self._held = self._number + 1, 0, []
+
+
+class _Shared:
+    """Values that many episodes have in common, each once."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self._known: dict[bytes, int] = {}
+
+    def index(self, value: Any) -> int:
+        key = msgspec.json.encode(value)
+        if key not in self._known:
+            self._known[key] = len(self.values)
+            self.values.append(value)
+        return self._known[key]
+
+
+class _Images:
+    """The images of the episodes that fit into the page; each is in it once."""
+
+    def __init__(self, run: RunFolder, most_bytes: int) -> None:
+        self._run = run
+        self._left = most_bytes
+        self._inline: dict[str, str] = {}
+        self._embedded: dict[str, None] = {}
+
+    def referred(self, details: Json) -> tuple[Json, int]:
+        """An episode's details with all images as references, and how many of them the page has no room for."""
+        inline: dict[str, str] = {}
+
+        def put(type: str, data: str) -> str | None:
+            name = reference(type, data)
+            if name is not None:
+                inline[name] = data
+            return name
+
+        details = with_references(details, put)
+        sizes = {name: len(data) * 3 // 4 for name, data in inline.items()}
+        for name in _references(details):
+            if name not in sizes and name not in self._embedded:
+                sizes[name] = self._run.images.size(name) or 0
+        wanted = {name: size for name, size in sizes.items() if name not in self._embedded}
+        if sum(wanted.values()) > self._left:
+            return details, len(wanted)
+        self._left -= sum(wanted.values())
+        self._embedded.update(dict.fromkeys(wanted))
+        self._inline.update({name: data for name, data in inline.items() if name in wanted})
+        return details, 0
+
+    def embedded(self) -> Iterator[tuple[str, str]]:
+        """(reference, data URL) of each image in the page."""
+        for name in self._embedded:
+            data = self._inline.get(name) or self._run.images.get(name)
+            if data is not None:
+                yield name, f"data:{media_type(name)};base64,{data}"
+
+
+def _references(value: Any) -> Iterator[str]:
+    if is_reference(value):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _references(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _references(item)

@@ -1,0 +1,315 @@
+"""The short way of a common call: from the parser to a backend's pipe and back without an ASGI round.
+
+A round of ASGI costs a scope, a cycle, a task and two writes: more CPU than all the rest of the relay. So the small
+POST of a known client, or one that becomes a client while a process is ready for it, is handed over as soon as its body
+is complete, and answered in one write: when the backend answers, or at once if nothing is to be answered. Whatever is
+unusual about it, before or after, goes the ordinary way through the gateway, with the same result: this is only a short
+cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import itertools
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from starlette.types import Message as Event
+
+from muxsim.serve.http.incoming import Request
+from muxsim.serve.http.responses import ACCEPTED, CLOSE, answer_head, refusal_bytes
+from muxsim.serve.http.verdicts import Verdict, Verdicts
+from muxsim.serve.routes.gateway import Answer, Gateway
+from muxsim.serve.routes.mcp_endpoints import HTTPClient
+from transports.asgi import Call, ClientGone
+from transports.errors import RemoteProtocolError
+from transports.event_stream import EventStream
+from transports.http_rules import Accepts, HTTPRefusal
+from transports.messages import Kind, Message, RequestId, decode
+
+if TYPE_CHECKING:
+    from muxsim.serve.http.connection import Connection
+
+# How often calls are looked at that may have been silent for too long; a timer for each would cost more than they.
+_TICK: Final = 0.1
+LONGEST_BODY: Final = 64 * 1024
+"""Bytes of a body that goes the short way, which has to be there as a whole."""
+# Up to this, head and body are one write, and so one wake-up of the client.
+_ONE_WRITE: Final = 64 * 1024
+_HEAD_END: Final = b"\r\n\r\n"
+_LENGTH_DIGITS: Final = 20
+_LENGTH_LINE: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})(?=\r\n)", re.IGNORECASE)
+
+
+class FastLane:
+    """The short way of one server, for all its connections."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self.patience = Patience()
+        self._verdicts = Verdicts(gateway)
+        self._lasting: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<FastLane to {self.gateway!r}>"
+
+    def may_be_short(self, request: Request) -> bool:
+        """Whether a request's body is worth waiting for: it is small, and from one whose head passes every check."""
+        if request.method != b"POST" or request.chunked or request.expects:
+            return False
+        length = None
+        for name, value in request.headers:
+            if name == b"content-length":
+                length = value
+            elif name == b"upgrade":
+                return False
+        if length is None or not length.isdigit() or not self._is_small(int(length)):
+            return False
+        return self._verdicts.of(request.headers, dict(request.headers)) is not None
+
+    def take(self, connection: Connection, request: Request, body: bytes, raw: bytes) -> bool:
+        """Take the short way with a request, unless the application has to look at it. ``raw`` is what was read."""
+        headers = dict(request.headers)
+        verdict = self._verdicts.of(request.headers, headers)
+        if verdict is None:
+            return False
+        session_id = headers.get(b"mcp-session-id")
+        if session_id is None:
+            return self._shake_hands(connection, request, body, verdict)
+        client = self.gateway.endpoints.client(session_id.decode("latin-1"))
+        if client is None or not _is_on(client, request.url) or not client.admits(verdict.caller):
+            return False
+        if not self._begin(connection, request, body, client, verdict.wanted):
+            return False
+        if request.keep_alive and verdict.caller.expires == math.inf:
+            head = FamiliarHead.of(raw, body, session_id, client, verdict.wanted, request)
+            connection.familiar = head
+        return True
+
+    def take_familiar(self, connection: Connection, head: FamiliarHead, data: bytes) -> bool:
+        """Take a whole request that has an earlier one's head, which need be neither parsed nor judged again."""
+        body = head.body_of(data)
+        if body is None or self.gateway.endpoints.client(head.session_id) is not head.client:
+            return False
+        return self._is_small(len(body)) and self._begin(connection, head.request, body, head.client, head.wanted)
+
+    def _is_small(self, length: int) -> bool:
+        return length <= LONGEST_BODY and length <= self.gateway.endpoints.max_body
+
+    def _shake_hands(self, connection: Connection, request: Request, body: bytes, verdict: Verdict) -> bool:
+        """Take the short way with a handshake that makes a session, if a process is ready for that."""
+        if self._verdicts.is_guess(verdict):
+            return False
+        try:
+            message = decode(body)
+        except RemoteProtocolError:
+            return False
+        try:
+            client = self.gateway.endpoints.handshake_now(request.url, verdict.caller, connection.peer, message)
+        except HTTPRefusal as refusal:
+            connection.respond(refusal_bytes(refusal, keep_alive=request.keep_alive), b"", request.keep_alive)
+            return True
+        if client is None:
+            return False
+        assert message.id is not None
+        call = Handshake(self, connection, request, client, message.id)
+        connection.expect(call)
+        call.begin(message, verdict.wanted)
+        return True
+
+    def _begin(
+        self, connection: Connection, request: Request, body: bytes, client: HTTPClient, wanted: Accepts
+    ) -> bool:
+        if not client.attachment.ready:
+            return False
+        try:
+            message = decode(body)
+        except RemoteProtocolError:
+            return False
+        if message.kind is not Kind.REQUEST:
+            # The client is told before the backend is, and need not wait while that wakes up.
+            connection.respond(ACCEPTED % (b"" if request.keep_alive else CLOSE), b"", request.keep_alive)
+            client.transport.accept(message)
+            return True
+        assert message.id is not None
+        call = ShortCall(self, connection, request, client, message.id)
+        connection.expect(call)
+        try:
+            call.begin(message, wanted)
+        except HTTPRefusal:
+            connection.expect(None)
+            return False
+        return True
+
+    def finish(self, request: Request, answer: Answer) -> None:
+        """Carry out what is left of a call whose connection is lost, so that its client may come back for it."""
+        scope = {"type": "http", "method": "POST", "headers": request.headers}
+        task = asyncio.ensure_future(_answer_nobody(answer, Call(scope, _gone, _ignore)))
+        self._lasting.add(task)
+        task.add_done_callback(self._lasting.discard)
+
+
+async def _answer_nobody(answer: Answer, call: Call) -> None:
+    with contextlib.suppress(ClientGone, HTTPRefusal):
+        await answer(call)
+
+
+async def _gone() -> Event:
+    return {"type": "http.disconnect"}
+
+
+async def _ignore(event: Event) -> None:
+    """There is nobody to send it to."""
+
+
+@dataclass(frozen=True, slots=True)
+class FamiliarHead:
+    """The bytes of a request's head, which another request may repeat but for its content-length.
+
+    A real client sends the same head with every call, so to find that it did is all that there is to check. What was
+    found out about the head holds as long as its session's client does.
+    """
+
+    prefix: bytes
+    suffix: bytes
+    session_id: str
+    client: HTTPClient
+    wanted: Accepts
+    request: Request
+
+    @classmethod
+    def of(
+        cls, raw: bytes, body: bytes, session_id: bytes, client: HTTPClient, wanted: Accepts, request: Request
+    ) -> FamiliarHead | None:
+        """The head of a request that came whole as ``raw``; None if it came in pieces."""
+        end = raw.find(_HEAD_END) + len(_HEAD_END)
+        length = _LENGTH_LINE.search(raw, 0, end)
+        if length is None or raw[end:] != body:
+            return None
+        return cls(raw[: length.start(1)], raw[length.end(1) : end], session_id.decode(), client, wanted, request)
+
+    def body_of(self, data: bytes) -> bytes | None:
+        """The body of a whole request that has this head; None if ``data`` is anything else."""
+        start = len(self.prefix)
+        end = data.find(b"\r", start, start + _LENGTH_DIGITS)
+        length = data[start:end]
+        if end < 0 or not length.isdigit() or not data.startswith(self.prefix) or not data.startswith(self.suffix, end):
+            return None
+        body = data[end + len(self.suffix) :]
+        return body if len(body) == int(length) else None
+
+
+class ShortCall:
+    """A client's request under way: answered in one write, or given to the application as it stands."""
+
+    __slots__ = ("client", "connection", "id", "is_lost", "lane", "request")
+
+    def __init__(
+        self, lane: FastLane, connection: Connection, request: Request, client: HTTPClient, id: RequestId
+    ) -> None:
+        self.lane = lane
+        self.connection = connection
+        self.request = request
+        self.client = client
+        self.id = id
+        self.is_lost = False
+
+    def begin(self, message: Message, wanted: Accepts) -> None:
+        """Send the request on its way; the answer, a refusal of the router's for one, may be there at once."""
+        patience = self.lane.patience
+        patience.begin(self, self.client.transport.silence)
+        try:
+            self.client.transport.begin_short(message, wanted, self)
+        except HTTPRefusal:
+            patience.end(self)
+            raise
+
+    def overdue(self) -> None:
+        """It has been silent for as long as its client's transport allows."""
+        self.client.transport.lengthen(self.id)
+
+    def lengthened(self, stream: EventStream) -> None:
+        """Something else than its answer comes first."""
+        self.lane.patience.end(self)
+        if self.is_lost:
+            self.lane.finish(self.request, self.rest(stream))
+        else:
+            self.connection.lengthen(self.request, self.rest(stream))
+
+    def rest(self, stream: EventStream) -> Answer:
+        """What is left to do, now that it takes longer or streams."""
+        return functools.partial(self.client.transport.resume, stream)
+
+    def answered(self, message: Message) -> None:
+        """Write the answer."""
+        self.lane.patience.end(self)
+        if self.is_lost:
+            return
+        body, keep_alive = message.encode(), self.request.keep_alive
+        head = answer_head(len(body), self.client.transport.session_header[1], keep_alive)
+        if len(body) <= _ONE_WRITE:
+            self.connection.respond(head + body, b"", keep_alive)
+        else:
+            self.connection.respond(head, body, keep_alive)
+
+    def lost(self) -> None:
+        """The connection is no more; the call goes on."""
+        self.is_lost = True
+
+
+class Handshake(ShortCall):
+    """The request that has made a session."""
+
+    __slots__ = ()
+
+    def lost(self) -> None:
+        """End the session: its id has reached nobody."""
+        super().lost()
+        self.lane.gateway.endpoints.drop(self.client)
+
+    def rest(self, stream: EventStream) -> Answer:
+        """As of any call, and no less careful about a lost connection."""
+        return functools.partial(self.lane.gateway.endpoints.resume_handshake, self.client, stream)
+
+
+class Patience:
+    """Wakes calls that have been silent for as long as their client's transport allows."""
+
+    def __init__(self) -> None:
+        # In the order of their deadlines: every transport of one server has the same patience.
+        self._deadlines: dict[ShortCall, float] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ticking = False
+
+    def begin(self, call: ShortCall, seconds: float) -> None:
+        """Tell ``call`` in so many seconds, give or take a tick, unless `end` is called first."""
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        self._deadlines[call] = loop.time() + seconds
+        if not self._ticking:
+            self._ticking = True
+            loop.call_later(_TICK, self._tick, loop)
+
+    def end(self, call: ShortCall) -> None:
+        """Forget ``call``."""
+        self._deadlines.pop(call, None)
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        late = itertools.takewhile(lambda one: one[1] <= now, self._deadlines.items())
+        for call, _ in list(late):
+            call.overdue()
+        self._ticking = bool(self._deadlines)
+        if self._ticking:
+            loop.call_later(_TICK, self._tick, loop)
+
+
+def _is_on(client: HTTPClient, url: bytes) -> bool:
+    """Whether a request target is one of the client's own, as it is written by everybody who wrote it right."""
+    path = url.partition(b"?")[0]
+    return path.decode("latin-1") in client.paths

@@ -1,0 +1,348 @@
+"""`muxsim serve`: uvicorn on asyncio, the sessions on trio as its guest, and the signals that end both."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, Final
+
+import structlog
+import uvicorn
+import uvloop
+
+from muxsim.admission.pool import Pool, capacity_of, open_pool
+from muxsim.config import Config, ServerSettings
+from muxsim.limits import Reached
+from muxsim.observe.events import Events
+from muxsim.observe.log import EventLog, log_notes
+from muxsim.processes.descriptors import raise_limit
+from muxsim.runtime.clock import SteadyClock
+from muxsim.runtime.guest import Guest, trio_guest, watch_on_this_loop
+from muxsim.serve.auth.auth import Authenticator, open_auth, read_tokens_file
+from muxsim.serve.auth.listening import is_loopback, listening, server_url, tls_context
+from muxsim.serve.http.connection import Connection
+from muxsim.serve.http.connections import Bounds, Connections
+from muxsim.serve.http.fast_lane import FastLane
+from muxsim.serve.http.ordinary import ToldWhenServed
+from muxsim.serve.http.unread import Unread
+from muxsim.serve.operate.operations import Operations, operator_socket
+from muxsim.serve.routes.api import API
+from muxsim.serve.routes.gateway import Gateway
+from muxsim.serve.routes.mcp_endpoints import HTTPSettings, MCPEndpoints
+from muxsim.serve.routes.public_url import PublicURL
+from muxsim.session.registry import Sessions, open_sessions
+from muxsim.session.relief import relieving
+from transports.http_rules import HostRules
+from transports.streamable_http import StreamTimes
+
+# For connections that are still open when every session has ended.
+_LAST_CONNECTIONS: Final = 1
+# Seconds between two looks at whether the last calls are over, at shutdown.
+_LOOK_AGAIN: Final = 0.02
+# Seconds. A step of a policy may take a while, and a new connection costs more than one that waits.
+_KEEP_ALIVE: Final = 75
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A gateway that accepts connections at ``url``."""
+
+    url: str
+    config: Config
+
+
+def serve(
+    config: Config,
+    announce: Callable[[Serving], None],
+    reread: Callable[[], Config] | None = None,
+    lines_dropped: Callable[[], int] = lambda: 0,
+) -> None:
+    """Serve until SIGINT or SIGTERM; a second one ends it at once. SIGHUP puts to use what ``reread`` returns then.
+
+    ``lines_dropped`` tells how many lines the log had to leave out.
+
+    Raises `ListenError` or `ConfigError` before anything has been started if the address cannot be had, or a file of
+    tokens or certificates is wrong.
+    """
+    auth = open_auth(config.auth, config.server.max_failures, os.environ, config.server.public_url)
+    tls = tls_context(config.server)
+    with listening(config.server, authenticated=auth is not None) as listener:
+        if tls is None and not is_loopback(listener.getsockname()[0]):
+            structlog.get_logger().warning("muxsim.no_tls", advice="tokens travel in the clear: set server.tls_cert")
+        _run_in_batches()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_Host(config, listener, announce, reread, lines_dropped, auth, tls).run())
+
+
+def _run_in_batches() -> None:
+    """Ask the scheduler not to interrupt whoever runs for each of us that wakes up: this thread, or a child.
+
+    On a busy machine this carries an eighth more calls, since a loop that is left alone finds several things to do each
+    time it looks; a single session's calls take as long as before. It is the children's too, which inherit it: it is
+    they who would interrupt this thread.
+    """
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+class _Host:
+    """One run of both loops."""
+
+    def __init__(
+        self,
+        config: Config,
+        listener: socket.socket,
+        announce: Callable[[Serving], None],
+        reread: Callable[[], Config] | None,
+        lines_dropped: Callable[[], int],
+        auth: Authenticator | None,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        self._reread = reread
+        self._begun_with = self._config = config
+        self._auth = auth
+        self._tls = tls
+        self._listener = listener
+        self._announce = announce
+        self._events = Events()
+        self._events.subscribe(EventLog(config.server.log_level))
+        self._reached = Reached()
+        self._events.subscribe(self._reached.on_event)
+        self._reached.counted_by("log_buffer", lines_dropped)
+        self._stop_signals = 0
+        self._clock = SteadyClock(_tell_stood_still)
+
+    def _read_again(self) -> Config:
+        """The config as it stands in its file now, and the tokens in theirs. Raises `ConfigError` for either."""
+        assert self._reread is not None
+        config = self._reread()
+        log_notes(config)
+        # Where tokens come from needs a restart, and so does whether there are any.
+        if self._auth is not None and config.auth is not None and config.auth == self._begun_with.auth:
+            self._auth.stage(read_tokens_file(config.auth))
+        return config
+
+    async def run(self) -> None:
+        """Serve until a signal; the sessions and their processes are ended before this returns."""
+        self._loop = asyncio.get_running_loop()
+        self._stop_wanted = asyncio.Event()
+        self._haste_wanted = asyncio.Event()
+        self._watch = watch_on_this_loop()
+        async with trio_guest(self._supervisor, self._clock) as guest:
+            sessions, pool = guest.value
+            await self._serve(sessions, pool, guest)
+
+    @asynccontextmanager
+    async def _supervisor(self) -> AsyncIterator[tuple[Sessions, Pool]]:
+        """What runs on trio."""
+        settings = self._config.server
+        async with (
+            open_pool(
+                capacity_of(settings),
+                memory_limit=settings.memory_limit,
+                watch=self._watch,
+                specs=self._config.environments.values(),
+                cgroup=settings.cgroup,
+            ) as pool,
+            open_sessions(pool, self._config.environments, self._events) as sessions,
+            relieving(sessions, pool, settings.spare_idle),
+        ):
+            raise_limit()
+            pool.keep_warm(self._config.environments.values())
+            yield sessions, pool
+
+    async def _serve(self, sessions: Sessions, pool: Pool, bridge: Guest[Any]) -> None:
+        settings = self._config.server
+        times = _stream_times(settings)
+        public = PublicURL(settings.public_url)
+        unread = Unread(settings.stall_timeout, settings.max_buffered, settings.max_unread, self._reached)
+        endpoints = MCPEndpoints(sessions, bridge, _http_settings(self._config, times), unread, public)
+        api = API(sessions, pool, bridge, endpoints, self._config.default, self._reached, public)
+        rules = HostRules((*settings.allowed_hosts, *public.hosts), (*settings.allowed_origins, *public.origins))
+        gateway = Gateway(endpoints, api, rules, self._auth, self._reached, public)
+        self._events.subscribe(endpoints.on_event)
+        connections = Connections(_bounds(settings), self._reached, unread)
+        server = _Server(_uvicorn_config(gateway, connections, self._tls), self._clock)
+        bridge.finished.add_done_callback(lambda _: setattr(server, "should_exit", True))
+        url = server_url(self._listener, settings)
+
+        def apply(config: Config) -> None:
+            self._config = config
+            sessions.use(config.environments)
+            pool.use(capacity_of(config.server))
+            pool.keep_warm(config.environments.values())
+            api.use(config.default)
+            endpoints.use(_http_settings(config, times))
+            connections.use(_bounds(config.server))
+            if self._auth is not None and self._auth.use_staged():
+                endpoints.doubt_clients()
+
+        operations = Operations(
+            self._config,
+            url,
+            sessions,
+            reread=None if self._reread is None else self._read_again,
+            apply=apply,
+            stop=self._on_stop_signal,
+            counts=lambda: {**self._reached.counts(), **pool.reached()},
+        )
+        self._watch_signals(operations)
+        stopping = asyncio.ensure_future(self._stop_when_told(server, sessions, pool, bridge))
+        try:
+            async with operator_socket(operations.answer):
+                self._announce(Serving(url, self._config))
+                # What is here by now stays: to go through all of it takes 50 ms, in which every session would wait.
+                gc.freeze()
+                await server.serve(sockets=[self._listener])
+        finally:
+            self._clock.rest()
+            stopping.cancel()
+
+    def _watch_signals(self, operations: Operations) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._loop.add_signal_handler(number, self._on_stop_signal)
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+            return  # nohup means it
+        had_terminal = _has_terminal()
+
+        def on_hangup() -> None:
+            # From a terminal that is closed it means the end; from a service manager or a person, the config.
+            if had_terminal and not _has_terminal():
+                self._on_stop_signal()
+            else:
+                with _going_on("reload"):
+                    operations.reload()
+
+        self._loop.add_signal_handler(signal.SIGHUP, on_hangup)
+
+    def _on_stop_signal(self) -> None:
+        self._stop_signals += 1
+        self._stop_wanted.set()
+        if self._stop_signals > 1:
+            self._haste_wanted.set()
+
+    async def _stop_when_told(self, server: _Server, sessions: Sessions, pool: Pool, bridge: Guest[Any]) -> None:
+        """Stop in order; whatever fails on the way, it goes on to the end of the server, which ends all the rest."""
+        await self._stop_wanted.wait()
+        hastening = asyncio.ensure_future(self._hasten_when_told(server, pool, bridge))
+        try:
+            with _going_on("turning away"):
+                structlog.get_logger().info("muxsim.stopping", sessions=len(sessions))
+                sessions.draining = True
+                pool.turn_away("this muxsim is shutting down")
+            with _going_on("closing the listener"):
+                server.stop_accepting()
+            with _going_on("draining"):
+                await self._drain(sessions)
+            with _going_on("ending the sessions"):
+                await bridge.call(sessions.end_all, "shutdown", "muxsim is shutting down")
+        finally:
+            hastening.cancel()
+            server.should_exit = True
+
+    async def _hasten_when_told(self, server: _Server, pool: Pool, bridge: Guest[Any]) -> None:
+        await self._haste_wanted.wait()
+        server.force_exit = True
+        with _going_on("hastening"):
+            await bridge.call(pool.hasten)
+
+    async def _drain(self, sessions: Sessions) -> None:
+        """Let calls finish that are about to."""
+        begun = self._loop.time()
+        while (busy := sum(one.busy for one in sessions.all())) and not self._haste_wanted.is_set():
+            if self._loop.time() >= begun + self._config.server.drain_timeout:
+                self._reached.count("drain_timeout")
+                structlog.get_logger().warning("muxsim.drain_timeout", busy_sessions=busy)
+                return
+            await asyncio.sleep(_LOOK_AGAIN)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: ours end the sessions too. It looks around ten times a second anyway."""
+
+    def __init__(self, config: uvicorn.Config, clock: SteadyClock) -> None:
+        super().__init__(config)
+        self._clock = clock
+
+    async def on_tick(self, counter: int) -> bool:
+        """Keep the clock from taking silence for a standstill, and find out about one at once."""
+        self._clock.beat()
+        return await super().on_tick(counter)
+
+    def stop_accepting(self) -> None:
+        """Take no new connections; those that are open go on, for the answers that are still to come."""
+        for server in getattr(self, "servers", ()):
+            server.close()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+@contextmanager
+def _going_on(step: str) -> Iterator[None]:
+    """Have a bug in this step of what a signal asks for keep nothing of the rest from being done."""
+    try:
+        yield
+    except Exception:  # whatever it is, it is ours, and the log has it
+        structlog.get_logger().exception("muxsim.signal_failed", step=step)
+
+
+def _tell_stood_still(seconds: float) -> None:
+    structlog.get_logger().warning("muxsim.stood_still", seconds=round(seconds, 1))
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def _stream_times(settings: ServerSettings) -> StreamTimes:
+    return StreamTimes(
+        silence=settings.stream_silence,
+        ping=settings.ping_interval,
+        stall=settings.stall_timeout,
+        buffered=settings.max_buffered,
+    )
+
+
+def _http_settings(config: Config, times: StreamTimes) -> HTTPSettings:
+    settings = config.server
+    return HTTPSettings(settings.max_body, settings.body_timeout, times, config.default, settings.max_failures)
+
+
+def _bounds(settings: ServerSettings) -> Bounds:
+    return Bounds(**{field.name: getattr(settings, field.name) for field in fields(Bounds)})
+
+
+def _uvicorn_config(gateway: Gateway, connections: Connections, tls: ssl.SSLContext | None) -> uvicorn.Config:
+    protocol: Any = partial(Connection, FastLane(gateway), connections)
+    return uvicorn.Config(
+        ToldWhenServed(gateway),
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        access_log=False,
+        log_config=None,
+        log_level="warning",
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=_LAST_CONNECTIONS,
+        timeout_keep_alive=_KEEP_ALIVE,
+        ssl_context_factory=None if tls is None else lambda *_: tls,
+    )

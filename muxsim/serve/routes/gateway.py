@@ -1,0 +1,156 @@
+"""The ASGI application: what is checked on every request, and which endpoint a path belongs to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from muxsim.limits import Reached
+from muxsim.serve.auth.auth import Authenticator, Guard
+from muxsim.serve.http.json_refusals import JSONRefusals
+from muxsim.serve.routes.api import API
+from muxsim.serve.routes.mcp_endpoints import MCPEndpoints
+from muxsim.serve.routes.public_url import NO_PROXY, PublicURL
+from transports.asgi import Call, ClientGone, refusal_of, refuse
+from transports.http_rules import HostRules, HTTPRefusal, header
+
+_MCP_METHODS = ["GET", "POST", "DELETE"]
+_HANDED_OVER = "muxsim.handed_over"
+
+Answer: TypeAlias = Callable[[Call], Awaitable[None]]
+
+
+def hand_over(scope: Any, answer: Answer) -> None:
+    """Mark a request that has been taken already: only its answer is left to do."""
+    scope[_HANDED_OVER] = answer
+
+
+class Gateway:
+    """Host and Origin first, then CORS, then the caller's token, then the routes."""
+
+    def __init__(
+        self,
+        endpoints: MCPEndpoints,
+        api: API,
+        rules: HostRules,
+        auth: Authenticator | None,
+        reached: Reached,
+        public: PublicURL = NO_PROXY,
+    ) -> None:
+        self._public = public
+        self.endpoints = endpoints
+        self.rules = rules
+        self.auth = auth
+        self._reached = reached
+        self._router = Guard(_router(endpoints, api, auth), auth)
+        self._app = JSONRefusals(self._router)
+        self._cross_origin = JSONRefusals(_with_cors(self._router, rules))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, and count it if it passed a bound."""
+        try:
+            await self._serve(scope, receive, send)
+        except ConnectionAbortedError:
+            self._reached.count("stall_timeout")
+            raise
+        refusal = refusal_of(scope)
+        if refusal is not None and refusal.limit:
+            self._reached.count(refusal.limit)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        call = Call(scope, receive, send)
+        try:
+            if _HANDED_OVER in scope:
+                await scope[_HANDED_OVER](call)
+                return
+            self.rules.check(call.headers)
+            scope["path"] = self._public.route(scope["path"])
+        except HTTPRefusal as refusal:
+            await refuse(call, refusal)
+            return
+        except ClientGone:
+            return
+        origin = header(call.headers, b"origin")
+        app = self._app if origin is None else self._cross_origin
+        await app(scope, receive, send)
+
+
+def _router(mcp: MCPEndpoints, api: API, auth: Authenticator | None) -> ASGIApp:
+    return Router(
+        [
+            *([] if auth is None else auth.routes),
+            _route("/mcp", lambda call, _: mcp.implicit(call, None), _MCP_METHODS),
+            _route("/s/{id}/mcp", lambda call, path: mcp.of_session(call, path["id"]), _MCP_METHODS),
+            _route("/s/{id}/agent/mcp", lambda call, path: mcp.agent_of_session(call, path["id"]), _MCP_METHODS),
+            _route("/envs/{env}/mcp", lambda call, path: mcp.implicit(call, path["env"]), _MCP_METHODS),
+            _stream_route("/sse", lambda call, _: mcp.sse(call, None)),
+            _stream_route("/envs/{env}/sse", lambda call, path: mcp.sse(call, path["env"])),
+            _route("/messages", lambda call, _: mcp.messages(call, None), ["POST"]),
+            _stream_route("/s/{id}/sse", lambda call, path: mcp.sse_of_session(call, path["id"])),
+            _route("/envs/{env}/messages", lambda call, _: mcp.messages(call, None), ["POST"]),
+            _route("/s/{id}/messages", lambda call, path: mcp.messages(call, path["id"]), ["POST"]),
+            _route("/sessions", lambda call, _: api.sessions(call), ["GET", "POST"]),
+            _route("/sessions/{id}", lambda call, path: api.session(call, path["id"]), ["GET", "DELETE"]),
+            _route("/sessions/{id}/control", lambda call, path: api.control(call, path["id"]), ["GET"]),
+            _route("/control/{part}", lambda call, path: api.control_part(call, path["part"]), ["GET"]),
+            _route("/envs", lambda call, _: api.envs(call), ["GET"]),
+            _route("/health", lambda call, _: api.health(call), ["GET"]),
+            _route("/ready", lambda call, _: api.readiness(call), ["GET"]),
+            _route("/", lambda call, _: api.index(call), ["GET"]),
+        ],
+        redirect_slashes=False,  # a client that posts follows none
+        default=_not_found,
+    )
+
+
+class _Endpoint:
+    """An ASGI application of one function, which may refuse."""
+
+    def __init__(self, answer: Callable[[Call, dict[str, Any]], Awaitable[None]]) -> None:
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call = Call(scope, receive, send)
+        try:
+            await self._answer(call, scope["path_params"])
+        except HTTPRefusal as refusal:
+            await refuse(call, refusal)
+        except ClientGone:
+            pass
+
+
+def _route(path: str, answer: Callable[[Call, dict[str, Any]], Awaitable[None]], methods: list[str]) -> Route:
+    return Route(path, _Endpoint(answer), methods=methods)
+
+
+def _stream_route(path: str, answer: Callable[[Call, dict[str, Any]], Awaitable[None]]) -> Route:
+    route = _route(path, answer, ["GET"])
+    # Starlette adds it to every GET; here it would start a session for nobody.
+    route.methods = {"GET"}
+    return route
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    refusal = HTTPRefusal(404, f"there is nothing at {scope['path']}; GET / says what is")
+    await refuse(Call(scope, receive, send), refusal)
+
+
+def _with_cors(app: ASGIApp, rules: HostRules) -> ASGIApp:
+    patterns = [re.escape(origin).replace(r"\*", r"\d+") for origin in rules.origins if origin.endswith(":*")]
+    return CORSMiddleware(
+        app,
+        allow_origins=[origin for origin in rules.origins if not origin.endswith(":*")],
+        allow_origin_regex="|".join(patterns) or None,
+        allow_methods=[*_MCP_METHODS, "OPTIONS"],
+        allow_headers=["*"],  # a page that may call may say what its own client libraries say
+        allow_private_network=True,  # it is asked of pages from elsewhere that call one on this machine
+        expose_headers=["Mcp-Session-Id", "Mcp-Protocol-Version", "Location", "WWW-Authenticate", "Retry-After"],
+        max_age=3600,
+    )

@@ -1,0 +1,276 @@
+"""All sessions of one muxsim: made, found and ended."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypedDict, Unpack
+
+import trio
+
+from muxsim.admission.pool import Lease, Pool
+from muxsim.errors import Busy, SessionExists, UnknownEnvironment
+from muxsim.observe.events import Events, SessionEvent, What
+from muxsim.runtime.boundary import background
+from muxsim.session.session import Session
+from muxsim.spec import EnvSpec
+
+# 128 bits that nobody guesses; hexadecimal, so that an id can stand in a URL, a header and a file name.
+_ID_BYTES: Final = 16
+# Not "..", nor anything that a command would take for an option: an id may become a path, or an argument.
+_CHOSEN_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+# Seconds after which a client may look for the muxsim that takes the place of one that is drained.
+_DRAINING_RETRY: Final = 5.0
+# Seeds that every environment and file format takes: non-negative, 32 bits with the sign.
+SEED_LIMIT: Final = 2**31
+
+
+class Wanted(TypedDict, total=False):
+    """What is wanted of a session. What is left out, or None, is as if nobody had asked for it."""
+
+    seed: int | None
+    """Drawn if it is left open."""
+
+    id: str | None
+    """Drawn if it is left open."""
+
+    ttl: float | None
+    """Seconds that it may live; as long as the spec has it if it is left open."""
+
+    client: str | None
+    """Whose share of the pool it counts for; else nobody's."""
+
+    owner: str | None
+    """The principal whose session it is."""
+
+
+class Sessions:
+    """Makes sessions on leases of a pool and knows those that live. Runs on trio; open it with `open_sessions`."""
+
+    def __init__(self, pool: Pool, specs: Mapping[str, EnvSpec], events: Events, nursery: trio.Nursery) -> None:
+        self._pool = pool
+        self._specs = specs
+        self._events = events
+        self._nursery = nursery
+        self._sessions: dict[str, Session] = {}
+        self._reserved: set[str] = set()
+        self._shared: dict[str, tuple[EnvSpec, Session]] = {}
+        self._sharing: dict[str, trio.Lock] = {}
+        self._populated = trio.Event()
+        self.draining = False
+        """Whether no new session is made any more; those that run go on."""
+
+    def __repr__(self) -> str:
+        return f"<Sessions {len(self._sessions)} live>"
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def get(self, id: str) -> Session | None:
+        """The live session with this id."""
+        return self._sessions.get(id)
+
+    def all(self) -> list[Session]:
+        """The live sessions, oldest first."""
+        return list(self._sessions.values())
+
+    async def wait_for_any(self) -> None:
+        """Wait until there is a session."""
+        await self._populated.wait()
+
+    def use(self, specs: Mapping[str, EnvSpec]) -> None:
+        """Make new sessions of these environments from now on. Those that run go on, but not the lasting ones."""
+        self._specs = specs
+        for env in list(self._shared):
+            self._let_go_if_outdated(env)
+
+    def _let_go_if_outdated(self, env: str) -> None:
+        """Nobody comes any more to the session of a removed environment; new clients of a changed one get another."""
+        made_for, session = self._shared[env]
+        now = self._specs.get(env)
+        if now == made_for:
+            return
+        del self._shared[env]
+        if now is None or not now.shared:
+            session.end("reloaded", f"there is no shared environment {env!r} any more")
+        else:
+            session.let_go()
+
+    def specs(self) -> list[EnvSpec]:
+        """The environments that can be had."""
+        return list(self._specs.values())
+
+    def spec(self, env: str) -> EnvSpec:
+        """The spec of an environment. Raises `UnknownEnvironment`."""
+        try:
+            return self._specs[env]
+        except KeyError:
+            raise UnknownEnvironment(
+                f"no environment is called {env!r}; there are {', '.join(sorted(self._specs))}"
+            ) from None
+
+    async def open(self, env: str, **wanted: Unpack[Wanted]) -> Session:
+        """Start a session: wait for a lease, then for the start of a process.
+
+        Raises `UnknownEnvironment`, `SessionExists`, `Busy` or `StartError`.
+        """
+        return await self._open(self._wish(self.spec(env), **wanted))
+
+    def open_now(self, env: str, **wanted: Unpack[Wanted]) -> Session | None:
+        """As `open`, where there is nothing to wait for; else None. trio's host may call it too."""
+        spec = self.spec(env)
+        if self.draining:
+            return None
+        wish = self._wish(spec, **wanted)
+        try:
+            lease = self._pool.acquire_now(spec, wish.client)
+        except Busy as error:
+            self._tell(What.OPENING, wish)
+            self._tell(What.OPEN_FAILED, wish, error=str(error))
+            raise
+        if lease is None:
+            return None
+        taken = self._pool.take_now(lease, seed=wish.seed, session=wish.id)
+        if taken is None:
+            return None
+        session = self._new_session(wish, lease)  # while the process is under way
+        backend = self._pool.start_now(lease, taken, session)
+        if backend is None:
+            return None
+        self._tell(What.OPENING, wish)
+        session.use(backend, _Progress(self._pool, lease))
+        return self._begun(session, lease)
+
+    async def shared(self, env: str) -> Session:
+        """The lasting session of a shared environment, started if there is none."""
+        spec = self.spec(env)
+        async with self._sharing.setdefault(env, trio.Lock()):
+            made_for, session = self._shared.get(env, (None, None))
+            if session is not None and session.live and made_for == spec:
+                return session
+            new = await self._open(replace(self._wish(spec), lasting=True))
+            self._shared[env] = spec, new
+            self._let_go_if_outdated(env)  # it may have changed during the start
+            return new
+
+    async def end_all(self, cause: str, text: str) -> None:
+        """End every session, all at once, and wait until nothing of them is left."""
+        ending = self.all()
+        for session in ending:
+            session.end(cause, text)
+        for session in ending:
+            await session.wait_ended()
+
+    def _new_id(self, chosen: str | None) -> str:
+        if chosen is None:
+            return secrets.token_hex(_ID_BYTES)
+        if not _CHOSEN_ID.fullmatch(chosen):
+            raise ValueError(
+                f"id {chosen!r} must be 1 to 64 of A-Z, a-z, 0-9, '_', '.' and '-', and not begin with '.' or '-'"
+            )
+        if chosen in self._sessions or chosen in self._reserved:
+            raise SessionExists(f"a session with the id {chosen!r} is there already")
+        return chosen
+
+    def _wish(
+        self,
+        spec: EnvSpec,
+        *,
+        seed: int | None = None,
+        id: str | None = None,
+        ttl: float | None = None,
+        client: str | None = None,
+        owner: str | None = None,
+    ) -> _Wish:
+        seed = secrets.randbelow(SEED_LIMIT) if seed is None else seed
+        return _Wish(spec, self._new_id(id), seed, ttl, client, owner)
+
+    async def _open(self, wish: _Wish) -> Session:
+        if self.draining:
+            raise Busy("this muxsim takes no new sessions: it is being drained", _DRAINING_RETRY)
+        self._reserved.add(wish.id)
+        try:
+            self._tell(What.OPENING, wish)
+            lease = await self._pool.acquire(wish.spec, wish.client)
+            try:
+                session = self._new_session(wish, lease)
+                backend = await self._pool.start(lease, seed=wish.seed, session=wish.id, listener=session)
+                session.use(backend, _Progress(self._pool, lease))
+            except BaseException:
+                await self._pool.release(lease)
+                raise
+        except Exception as error:
+            self._tell(What.OPEN_FAILED, wish, error=str(error))
+            raise
+        finally:
+            self._reserved.discard(wish.id)
+        return self._begun(session, lease)
+
+    def _new_session(self, wish: _Wish, lease: Lease) -> Session:
+        spec, events = lease.spec, self._events
+        return Session(wish.id, spec, wish.seed, events, ttl=wish.ttl, lasting=wish.lasting, owner=wish.owner)
+
+    def _begun(self, session: Session, lease: Lease) -> Session:
+        session.workspace = lease.workspace
+        self._sessions[session.id] = session
+        self._populated.set()
+        self._nursery.start_soon(self._carry, session, lease)
+        return session
+
+    def _tell(self, what: What, wish: _Wish, **details: Any) -> None:
+        if what is What.OPENING and wish.owner:
+            details["owner"] = wish.owner
+        self._events.emit(SessionEvent(what, wish.id, wish.spec.name, wish.seed, details=details))
+
+    async def _carry(self, session: Session, lease: Lease) -> None:
+        try:
+            await session.run()
+        finally:
+            del self._sessions[session.id]
+            if not self._sessions:
+                self._populated = trio.Event()
+            if session.failed_to_start:
+                self._pool.failed(lease)
+            await self._pool.release(lease)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """A session that is to be: what was `Wanted`, and what that left open."""
+
+    spec: EnvSpec
+    id: str
+    seed: int
+    ttl: float | None = None
+    client: str | None = None
+    owner: str | None = None
+    lasting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    """Tells the pool how far a session's start is."""
+
+    pool: Pool
+    lease: Lease
+
+    def asked(self) -> None:
+        self.pool.asked(self.lease)
+
+    def answered(self) -> None:
+        self.pool.answered(self.lease)
+
+
+@asynccontextmanager
+async def open_sessions(pool: Pool, specs: Mapping[str, EnvSpec], events: Events) -> AsyncIterator[Sessions]:
+    """Sessions for the length of a block; on the way out all are ended."""
+    async with background() as nursery:
+        sessions = Sessions(pool, specs, events, nursery)
+        try:
+            yield sessions
+        finally:
+            with trio.CancelScope(shield=True):
+                await sessions.end_all("shutdown", "muxsim is shutting down")

@@ -1,0 +1,92 @@
+"""Processes made before it is known what they are to be: they wait on their stdin for one order, and then become it.
+
+An order is four bytes, big-endian, which give the length of the JSON object after them:
+
+    {"argv": [...], "env": {...}, "cwd": "/...", "umask": null or a number}
+
+`argv` is the whole command line, the program first. What follows on stdin is the backend's own. Whoever waits reads
+the order with exact blocking reads, so that not a byte of the rest is taken; at the end of its stdin it exits. What
+confines a process (rlimits and the like) is not in the order, but was applied when it was made.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+
+import trio
+
+from muxsim.processes.process import AT_ONCE, Command, Process, ProcessStartError, order_of
+
+ORDER_LIMIT = 10.0
+"""Seconds for a waiting process to take its order, which a pipe holds whole unless the environment is very large."""
+
+
+class Prepared:
+    """A process that waits for its order; whoever holds it calls `activate` or `discard`, once."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not exited, as far as is known."""
+        return self.process.returncode is None
+
+    async def activate(self, command: Command) -> Process:
+        """Let it become `command`, whose confinement must be the one it was made with; returns the process.
+
+        Raises ProcessStartError, stage "command" or "order", and then, as when cancelled, has ended it.
+        """
+        try:
+            await self._send(encode_order(command, self.process.mark))
+        except OSError as error:
+            await self.discard()
+            if isinstance(error, ProcessStartError):
+                raise
+            gone = f"a prepared process has ended before its order came: {error.strerror}"
+            raise ProcessStartError(error.errno or errno.EPIPE, "order", gone) from error
+        except trio.Cancelled:
+            await self.discard()
+            raise
+        return self.process
+
+    def activate_now(self, command: Command) -> bool:
+        """As `activate`, if that need not wait and does not fail; else False, and nothing has happened."""
+        try:
+            order = encode_order(command, self.process.mark)
+            return len(order) <= select.PIPE_BUF and not _written(self.process.stdin, order)
+        except OSError:
+            return False
+
+    async def discard(self) -> None:
+        """End it. Not to be cancelled."""
+        await self.process.end(AT_ONCE)
+
+    async def _send(self, order: bytes) -> None:
+        fd = self.process.stdin
+        if not (rest := _written(fd, order)):
+            return
+        with trio.move_on_after(ORDER_LIMIT):
+            while rest:
+                await trio.lowlevel.wait_writable(fd)
+                rest = _written(fd, rest)
+            return
+        raise ProcessStartError(errno.ETIMEDOUT, "order", "a prepared process does not take its order")
+
+
+def _written(fd: int, data: bytes) -> bytes:
+    """Write what goes in at once; returns the rest."""
+    try:
+        return data[os.write(fd, data) :]
+    except BlockingIOError:
+        return data
+
+
+def encode_order(command: Command, mark: str) -> bytes:
+    """The bytes of an order, with the mark in its environment. Raises ProcessStartError for what makes no sense."""
+    order = order_of(command, mark)
+    text = json.dumps({key: order[key] for key in ("argv", "env", "cwd", "umask")}).encode()
+    return len(text).to_bytes(4, "big") + text

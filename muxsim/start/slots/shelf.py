@@ -1,0 +1,514 @@
+"""Warm slots: processes that are ready before anybody asks, kept, used once and replaced.
+
+What to fill, use and give up next is decided in slots.py, and how a slot of an environment is made in warm_start.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import NoneType
+from typing import Final, Protocol
+
+import msgspec
+import trio
+
+from muxsim.errors import StartError
+from muxsim.inside.as_main import TAG_BYTES
+from muxsim.processes import descriptors
+from muxsim.processes.enclosure import Enclosure, Enclosures
+from muxsim.processes.process import AT_ONCE, Command, EndTimes, Launcher, Process, ProcessStartError
+from muxsim.provision.cache import cache_folder
+from muxsim.provision.packages import Packages
+from muxsim.runtime.boundary import Boundary, Part, optional
+from muxsim.spec import EnvSpec, Launch
+from muxsim.start.fork.zygotes import Zygotes
+from muxsim.start.prepared import Prepared
+from muxsim.start.slots.policy import NOT_YET, Slots, SlotStatistics
+from muxsim.start.slots.recipe import Kind, NotWarm, WarmStart, default_slots, fingerprint, warm_start, watched_files
+
+# What a waiting process says of itself; paths of its files may make it long.
+_REPORT_LIMIT: Final = 1024 * 1024
+# Modules that are left out of an environment's slots before loading early is no use.
+_LEFT_OUT_LIMIT: Final = 20
+_LAST_WORDS: Final = 64 * 1024
+
+_log = logging.getLogger(__name__)
+
+
+class LaunchIn(Protocol):
+    """A session's launch, but for its folder."""
+
+    def __call__(self, *, workspace: str) -> Launch: ...
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A slot that has become a session's: its process, the folder it was made for, and what encloses it."""
+
+    process: Process
+    workspace: Path
+    enclosure: Enclosure
+
+
+@dataclass
+class _Slot:
+    """A process that waits, in a folder of its own, and the files that it was made from."""
+
+    number: int
+    spec: EnvSpec
+    kind: Kind
+    process: Process
+    enclosure: Enclosure
+    prepared: Prepared | None
+    folder: Path
+    files: tuple[str, ...] = ()
+    stamps: tuple[tuple[int, int], ...] = ()
+    used: trio.Event = field(default_factory=trio.Event)
+
+    def is_outdated(self, spec: EnvSpec) -> bool:
+        return spec != self.spec or fingerprint(self.files) != self.stamps
+
+    def end_times(self) -> EndTimes:
+        if self.kind in (Kind.NODE, Kind.FORK):
+            return AT_ONCE  # nothing of the environment has run
+        return EndTimes(stdin_close=self.spec.limits.eof_timeout, term=self.spec.limits.term_timeout)
+
+
+class _Withdrawn(Exception):
+    """The next slot will be made otherwise."""
+
+
+class _NotYet(Exception):
+    """Something is missing that will come."""
+
+
+class _NoFork(_NotYet):
+    """It is the zygote."""
+
+
+class Warm:
+    """Keeps slots for the environments that want them. Made by `warm_behind`."""
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        zygotes: Zygotes,
+        enclosures: Enclosures,
+        packages: Packages,
+        root: Path,
+        boundary: Boundary,
+    ) -> None:
+        self._launcher = launcher
+        self._zygotes = zygotes
+        self._enclosures = enclosures
+        self._packages = packages
+        self._root = root
+        self.part = boundary.part("all warm slots", self._let_go)
+        self._boundary = boundary
+        self._parts: dict[str, Part] = {}
+        self._environ = dict(os.environ)
+        self._compile_cache = str(cache_folder(self._environ) / "node")
+        self._specs: dict[str, EnvSpec] = {}
+        self._left_out: dict[str, tuple[str, ...]] = {}
+        self._slots = Slots()
+        self._scopes: dict[int, trio.CancelScope] = {}
+        self._waiting: dict[int, _Slot] = {}
+        self._opening = 0
+        self._has_room: Callable[[], bool] = lambda: True
+        self._is_running = False
+        self._changed = trio.Event()
+        zygotes.on_ready = self._resume
+
+    def __repr__(self) -> str:
+        return f"<Warm {self._slots!r}>"
+
+    def statistics(self) -> dict[str, SlotStatistics]:
+        """By environment; those that want slots."""
+        return self._slots.statistics()
+
+    @optional(NoneType)
+    def keep(self, specs: Collection[EnvSpec], *, has_room: Callable[[], bool]) -> None:
+        """Keep as many slots as each of these wants, from now on, and none for others.
+
+        While ``has_room`` says that there is none, they are filled but slowly.
+        """
+        self._has_room = has_room
+        counts = {spec.name: self._count(spec) for spec in specs}
+        wanted = {spec.name: spec for spec in specs if counts[spec.name]}
+        for name in self._specs.keys() | wanted.keys():
+            if self._specs.get(name) != wanted.get(name):
+                self._outdated(name)
+                self._parts[name] = self.part.part(f"warm slots of environment {name}", partial(self._give_up_on, name))
+            self._slots.want(name, 0 if self._parts[name].is_off else counts.get(name, 0))
+        self._specs = wanted
+        if wanted and not self._is_running:
+            self._is_running = True
+            self.part.start_soon(self._run)
+        self._changed.set()
+
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        """A session is being opened in this block: slots wait."""
+        self._opening += 1
+        try:
+            yield
+        finally:
+            self._opening -= 1
+            self._opened()
+
+    @optional(NoneType)
+    def _opened(self) -> None:
+        self._slots.opened(trio.current_time())
+        self._changed.set()
+
+    @optional(bool)
+    def is_ready(self, name: str) -> bool:
+        """Whether a slot of this environment waits."""
+        return self._slots.waiting(name) is not None
+
+    @optional(NoneType, passing=(ProcessStartError,))
+    async def take(self, spec: EnvSpec, launch_in: LaunchIn) -> Taken | None:
+        """A process that has become a session of this prepared spec; None if none was ready."""
+        while (number := self._slots.oldest(spec.name)) is not None:
+            slot = self._waiting[number]
+            launch = launch_in(workspace=str(slot.folder))
+            if slot.is_outdated(spec):
+                self._outdated(spec.name)
+            elif slot.process.has_exited():
+                self._died(spec.name, number, "it ended while it waited")
+            elif not os.path.isdir(launch.cwd):  # noqa: ASYNC240 - it is about to be used
+                return None  # it cannot go there; a fresh start says so
+            else:
+                taken = self._use(slot)
+                try:
+                    await _activate(slot, launch)
+                except BaseException as error:
+                    await self._discard(slot)
+                    if not isinstance(error, ProcessStartError) or error.stage != "order":
+                        raise
+                    self._slots.died_at_use(spec.name)
+                else:
+                    return taken
+        return None
+
+    @optional(NoneType)
+    def take_now(self, spec: EnvSpec, launch_in: LaunchIn) -> Taken | None:
+        """As `take`, if that need not wait and the first slot will do; else None, and nothing has happened."""
+        number = self._slots.waiting(spec.name)
+        if number is None:
+            return None
+        slot = self._waiting[number]
+        if slot.is_outdated(spec) or slot.process.has_exited():
+            return None
+        launch = launch_in(workspace=str(slot.folder))
+        if not os.path.isdir(launch.cwd):
+            return None
+        if slot.prepared is not None and not slot.prepared.activate_now(_command_of(launch)):
+            return None
+        return self._use(slot)
+
+    def _use(self, slot: _Slot) -> Taken:
+        self._slots.used(slot.number)
+        slot.used.set()
+        return Taken(slot.process, slot.folder, slot.enclosure)
+
+    def discard_soon(self, taken: Taken) -> None:
+        """End what was taken, in the background: it cannot be used after all."""
+        self._boundary.part(f"the end of process {taken.process.pid}").start_soon(_dispose, taken, AT_ONCE)
+
+    @optional(int)
+    async def give_up(self) -> int:
+        """End what waits, for the machine is short of something, and fill nothing for a while; returns how many."""
+        numbers = self._slots.give_up(trio.current_time())
+        processes = [self._waiting[number].process for number in numbers]
+        self._end(numbers)
+        async with trio.open_nursery() as nursery:
+            for process in processes:
+                nursery.start_soon(process.end, AT_ONCE)
+        return len(processes)
+
+    # ---- the slots
+
+    def _count(self, spec: EnvSpec) -> int:
+        if spec.warm is not None:
+            return spec.warm
+        return default_slots(spec, self._environ) if self._zygotes.enabled else 0
+
+    def _let_go(self) -> None:
+        self._zygotes.on_ready = lambda _: None
+
+    def _give_up_on(self, name: str) -> None:
+        """Of this environment there are no slots any more, and none is on its way: others may start theirs."""
+        self._outdated(name)
+        self._slots.want(name, 0)
+
+    @optional(NoneType)
+    def _resume(self, name: str) -> None:
+        self._slots.resume(name)
+        self._changed.set()
+
+    async def _run(self) -> None:
+        while True:
+            self._changed = trio.Event()
+            now = trio.current_time()
+            step = self._slots.next(now, opening=self._opening > 0 or not self._has_room())
+            self._end(step.end)
+            for name in step.fill:
+                number = self._slots.begin(name, now)
+                scope = self._scopes[number] = trio.CancelScope()
+                self._parts[name].start_soon(self._hold, self._specs[name], number, scope)
+            with trio.move_on_at(step.again):
+                await self._changed.wait()
+
+    def _end(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            if number in self._scopes:
+                self._scopes[number].cancel()
+
+    def _outdated(self, name: str) -> None:
+        self._left_out.pop(name, None)
+        self._end(self._slots.outdated(name))
+        self._changed.set()
+
+    def _died(self, name: str, number: int, why: str) -> None:
+        if self._slots.died(number, trio.current_time()):
+            _log.warning("environment %s: its warm slots keep dying, and sessions start without: %s", name, why)
+        self._end([number])
+        self._changed.set()
+
+    async def _hold(self, spec: EnvSpec, number: int, scope: trio.CancelScope) -> None:
+        """The life of one slot: from its start until it is used or ended, which cancels ``scope``."""
+        try:
+            with scope:
+                await self._hold_until_used(spec, number, scope)
+        finally:
+            del self._scopes[number]
+            self._changed.set()
+
+    async def _hold_until_used(self, spec: EnvSpec, number: int, scope: trio.CancelScope) -> None:
+        try:
+            await trio.lowlevel.checkpoint()
+            slot = await self._start_in_time(spec, number)
+        except (_Withdrawn, _NotYet, NotWarm, StartError, OSError) as reason:
+            if not scope.cancel_called:
+                self._not_started(spec, number, reason)
+        else:
+            if scope.cancel_called:
+                await self._discard(slot)
+            else:
+                self._slots.ready(number, trio.current_time())
+                self._waiting[number] = slot
+                await self._watch(slot)
+
+    def _not_started(self, spec: EnvSpec, number: int, reason: Exception) -> None:
+        match reason:
+            case _Withdrawn():
+                self._slots.withdrawn(number)
+            case _NoFork():
+                again = trio.current_time() + NOT_YET
+                self._slots.postponed(number, max(again, self._zygotes.next_try(spec.name)))
+            case _NotYet():
+                self._slots.postponed(number, trio.current_time() + NOT_YET)
+            case NotWarm():
+                self._slots.withdrawn(number)
+                if self._slots.want(spec.name, 0) and spec.warm is not None:
+                    _log.warning("environment %s: warm = %d has no effect: %s", spec.name, spec.warm, reason)
+            case _:
+                self._died(spec.name, number, str(reason))
+
+    async def _watch(self, slot: _Slot) -> None:
+        self._changed.set()
+        try:
+            await _first_of(slot.process.wait, slot.used.wait)
+            if not slot.used.is_set():
+                self._died(slot.spec.name, slot.number, _last_words(slot.process))
+        finally:
+            del self._waiting[slot.number]
+            if not slot.used.is_set():
+                await self._discard(slot)
+
+    async def _discard(self, slot: _Slot) -> None:
+        await _dispose(Taken(slot.process, slot.folder, slot.enclosure), slot.end_times())
+
+    async def _start_in_time(self, unprepared: EnvSpec, number: int) -> _Slot:
+        spec = await self._packages.ready(unprepared)
+        limit = spec.limits.start_timeout
+        try:
+            with trio.fail_after(limit):
+                return await self._start(spec, number)
+        except trio.TooSlowError:
+            raise StartError(f"not ready within {limit:g} s (start_timeout)") from None
+
+    async def _start(self, spec: EnvSpec, number: int) -> _Slot:
+        if not descriptors.has_room():
+            raise _NotYet
+        folder = Path(tempfile.mkdtemp(prefix=f"{spec.name}-", dir=self._root))
+        skip = self._left_out.get(spec.name, ())
+        try:
+            start = warm_start(spec, workspace=str(folder), environ=self._environ)
+            launch = start.command_line(skip=skip, compile_cache=self._compile_cache)
+            making = _Making(self._launcher, self._zygotes, spec, start)
+            process, enclosure = await self._enclosures.start(spec, launch, str(folder), making.spawn)
+        except BaseException:
+            await _remove(folder)
+            raise
+        slot = _Slot(number, spec, start.kind, process, enclosure, making.prepared, folder)
+        try:
+            files = watched_files(launch.argv)
+            if start.kind is Kind.NODE:
+                files += await self._report(process, making.tag, spec, skip)
+            slot.files, slot.stamps = files, fingerprint(files)
+        except BaseException:
+            await self._discard(slot)
+            raise
+        return slot
+
+    async def _report(self, process: Process, tag: str, spec: EnvSpec, skipped: tuple[str, ...]) -> tuple[str, ...]:
+        """Wait until a node has loaded what it can; returns the files of the package."""
+        report = await _read_report(process, tag)
+        if report.refused is not None:
+            raise NotWarm(report.refused)
+        if (module := report.skip) is not None:
+            if module in skipped or len(skipped) >= _LEFT_OUT_LIMIT:
+                raise NotWarm(f"{module} reads {report.reads} while it loads")
+            left_out = self._left_out.get(spec.name, ())
+            if module not in left_out:  # another slot may have found it in the meantime
+                self._left_out[spec.name] = (*left_out, module)
+                _log.info("environment %s: slots load all but %s, which reads %s", spec.name, module, report.reads)
+            raise _Withdrawn
+        return report.files
+
+
+class _Report(msgspec.Struct):
+    """What a waiting node says of itself, see warm_node.cjs."""
+
+    tag: str
+    files: tuple[str, ...] = ()
+    skip: str | None = None
+    reads: str = ""
+    refused: str | None = None
+
+
+@dataclass
+class _Making:
+    """Starts the process of one slot."""
+
+    launcher: Launcher
+    zygotes: Zygotes
+    spec: EnvSpec
+    start: WarmStart
+    prepared: Prepared | None = None
+    """What waits for an order."""
+    tag: str = field(default_factory=lambda: secrets.token_hex(TAG_BYTES))
+    """What a node's report carries."""
+
+    async def spawn(self, command: Command) -> Process:
+        session = secrets.token_hex(8)
+        match self.start.kind:
+            case Kind.WHOLE:
+                return await self.launcher.spawn(command, session=session)
+            case Kind.NODE:
+                process = await self.launcher.spawn(command, session=session)
+                self.prepared = Prepared(process)
+                with contextlib.suppress(OSError):  # it has ended, which is told of
+                    os.write(process.stdin, self.tag.encode())
+            case Kind.FORK:
+                if self.spec.warm is not None:  # whoever says so has it run before there is a session
+                    await self.zygotes.rehearse(self.spec, command, session=session)
+                self.prepared = await self.zygotes.prepare(self.spec, command, session=session)
+                if self.prepared is None:
+                    raise _NoFork
+        return self.prepared.process
+
+
+async def _activate(slot: _Slot, launch: Launch) -> None:
+    """Let a waiting process become ``launch``; what encloses it does so already. Raises ProcessStartError."""
+    if slot.prepared is not None:
+        await slot.prepared.activate(_command_of(launch))
+
+
+def _command_of(launch: Launch) -> Command:
+    return Command(launch.argv, launch.env, launch.cwd)
+
+
+async def _dispose(taken: Taken, times: EndTimes) -> None:
+    """End a process, and leave nothing of it."""
+    with trio.CancelScope(shield=True):
+        await taken.process.end(times)
+        await taken.enclosure.close()
+        await _remove(taken.workspace)
+
+
+async def _read_report(process: Process, tag: str) -> _Report:
+    """The line that a waiting node says of itself; what modules may have printed before is left out."""
+    partial_line = b""
+    left = _REPORT_LIMIT
+    while left > 0:
+        await trio.lowlevel.wait_readable(process.stdout)
+        new = os.read(process.stdout, left)
+        if not new:
+            await process.wait()
+            raise StartError(_last_words(process))
+        left -= len(new)
+        *lines, rest = new.split(b"\n")
+        if not lines:
+            partial_line += rest
+            continue
+        lines[0] = partial_line + lines[0]
+        partial_line = rest
+        for line in lines:
+            # Any library may print lines of JSON, with any key.
+            with contextlib.suppress(msgspec.MsgspecError, RecursionError, ValueError):
+                report = msgspec.json.decode(line, type=_Report)
+                if hmac.compare_digest(report.tag.encode(), tag.encode()):
+                    return report
+    raise StartError("its modules print without end while they load")
+
+
+def _last_words(process: Process) -> str:
+    """How a process ended, and what it said last."""
+    try:
+        said = os.read(process.stderr, _LAST_WORDS).decode(errors="replace").strip()
+    except (OSError, ValueError):
+        said = ""
+    status = f"exit status {process.returncode}"
+    return f"{status}, {said.splitlines()[-1]}" if said else status
+
+
+async def _first_of(*waits: Callable[[], Awaitable[object]]) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def wait(function: Callable[[], Awaitable[object]]) -> None:
+            await function()
+            nursery.cancel_scope.cancel()
+
+        for function in waits:
+            nursery.start_soon(wait, function)
+
+
+async def _remove(folder: Path) -> None:
+    with trio.CancelScope(shield=True):
+        await trio.to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+def warm_behind(
+    boundary: Boundary,
+    launcher: Launcher,
+    zygotes: Zygotes,
+    enclosures: Enclosures,
+    packages: Packages,
+    root: Path,
+) -> Warm:
+    """Warm slots, none of which outlives the boundary; their folders are made in ``root``."""
+    return Warm(launcher, zygotes, enclosures, packages, root, boundary)

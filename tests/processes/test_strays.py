@@ -1,0 +1,184 @@
+"""How it is known what a dead muxsim has left, and that nothing else is."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from muxsim.inside.guardian import read_stat
+from muxsim.processes import strays
+from muxsim.processes.strays import (
+    Owner,
+    end_strays,
+    find_folders,
+    find_strays,
+    new_token,
+    own_folder,
+    owner_by_mark,
+    owner_of,
+)
+
+SLEEP = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"]
+STUBBORN = [
+    *SLEEP[:-1],
+    "import signal, sys, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(60)",
+]
+SHELL = ["sh", "-c", "sleep 60 & wait"]
+
+
+def dead_owner():
+    """One that is gone: nobody has this pid since that time."""
+    me = owner_of(new_token())
+    return Owner(os.getpid(), me.started - 1, me.namespace)
+
+
+def token_of(owner):
+    return f"{owner.pid}-{owner.started}-{owner.namespace}-00000000"
+
+
+@contextmanager
+def marked(token, argv=SLEEP, mark="MUXSIM_PROCESS", number=".7"):
+    """A process that was started under this token."""
+    env = {**os.environ, mark: f"{token}{number}"}
+    process = subprocess.Popen(argv, env=env, start_new_session=True, stdout=subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_token_says_which_process_made_it():
+    owner = owner_of(new_token())
+    assert (owner.pid, owner.started) == (os.getpid(), read_stat(os.getpid()).started)
+    assert not owner.is_gone()
+    assert new_token() != new_token()
+
+
+@pytest.mark.parametrize("text", ["", "5", "abcdef0123456789", "1-2-3-xyz", "1-2-3-00000000.4", "-1-2-3-00000000"])
+def test_what_is_no_token_has_no_owner(text):
+    assert owner_of(text) is None
+
+
+def test_an_owner_is_gone_when_its_pid_is_anothers_H19():
+    """H19."""
+    me = owner_of(new_token())
+    assert Owner(me.pid, me.started + 1, me.namespace).is_gone()
+    assert Owner(2**22 + 1, me.started, me.namespace).is_gone()
+
+
+def test_of_another_namespace_nobody_is_known_to_be_gone():
+    me = owner_of(new_token())
+    assert not Owner(2**22 + 1, me.started, me.namespace + 1).is_gone()
+
+
+@pytest.mark.children
+@pytest.mark.parametrize("mark", [("MUXSIM_PROCESS", ".7"), ("MUXSIM_GUARDIAN", "")], ids=["backend", "guardian"])
+def test_a_process_whose_launcher_is_gone_is_a_stray_with_all_below_it(mark):
+    owner = dead_owner()
+    with marked(token_of(owner), SHELL, *mark) as process:
+        found = []
+        while "sleep 60" not in {one.command for one in found}:  # it is a copy of the shell for a moment
+            found = [one for one in find_strays(os.getpid()) if one.owner == owner]
+        assert process.pid in {one.pid for one in found}
+        assert all(0 <= one.age < 60 for one in found)
+        assert end_strays(found) == []
+        assert process.wait(30) == -15
+
+
+@pytest.mark.children
+def test_a_stray_that_began_after_the_look_at_the_clock_is_of_no_age(monkeypatch):
+    owner = dead_owner()
+    monkeypatch.setattr(time, "clock_gettime", lambda _: 0.0)
+    with marked(token_of(owner), STUBBORN) as process:
+        process.stdout.readline()
+        found = [one for one in find_strays() if one.owner == owner]
+        assert [one.age for one in found] == [0.0]
+        end_strays(found, polite=0.1)
+
+
+@pytest.mark.children
+def test_a_stray_that_ignores_a_sigterm_is_killed():
+    owner = dead_owner()
+    with marked(token_of(owner), STUBBORN) as process:
+        process.stdout.readline()
+        assert end_strays([one for one in find_strays() if one.owner == owner], polite=0.1) == []
+        assert process.wait(30) == -9
+
+
+@pytest.mark.children
+def test_who_has_a_launcher_or_no_mark_or_a_strange_one_is_no_stray():
+    foreign = Owner(1, 1, owner_of(new_token()).namespace + 1)
+    tokens = (new_token(), token_of(foreign), "0123456789abcdef", "")
+    for token in tokens:
+        with marked(token) as process:
+            assert process.pid not in {one.pid for one in find_strays()}
+
+
+@pytest.mark.children
+def test_a_live_launchers_process_below_a_stray_is_spared():
+    """A muxsim that runs in an environment of another one, say."""
+    script = f"import os, subprocess; subprocess.run({SLEEP!r}, env={{'MUXSIM_PROCESS': {new_token() + '.1'!r}}})"
+    owner = dead_owner()
+    with marked(token_of(owner), [sys.executable, "-c", script]) as process:
+        children = f"/proc/{process.pid}/task/{process.pid}/children"
+        below = []
+        while not below or owner_by_mark(int(below[0])) == owner:  # it is a copy of its parent for a moment
+            below = open(children).read().split()  # noqa: SIM115
+        assert int(below[0]) not in {one.pid for one in find_strays()}
+        os.kill(int(below[0]), 9)
+
+
+@pytest.mark.children
+def test_nobody_reaps_itself_or_what_it_runs_in():
+    found = [sys.executable, "-c", "from muxsim.processes.strays import find_strays; print(find_strays())"]
+    owner = dead_owner()
+    env = {**os.environ, "MUXSIM_PROCESS": f"{token_of(owner)}.1"}
+    said = subprocess.run(found, env=env, capture_output=True, text=True, check=True).stdout
+    assert f"pid={owner.pid}" not in said
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    monkeypatch.setattr(strays.tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_a_folder_is_left_behind_when_its_owner_is_gone_and_nobody_holds_it(temporary):
+    left = temporary / f"muxsim-{token_of(dead_owner())}"
+    left.mkdir()
+    (left / "workspace").mkdir()
+    assert find_folders() == find_folders(os.getpid()) == [left]
+    assert find_folders(1) == []
+    held = os.open(left, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    assert find_folders() == []
+    os.close(held)
+    assert strays.remove_folders(find_folders()) == []
+    assert not left.exists()
+
+
+def test_other_folders_are_nobodys_business(temporary):
+    for name in ("muxsim-notes", "muxsim-1-2-3", "other", f"muxsim-{new_token()}"):
+        (temporary / name).mkdir()
+    (temporary / f"muxsim-{token_of(dead_owner())}").write_text("a file")
+    (temporary / f"muxsim-{token_of(dead_owner())[:-1]}1").symlink_to(temporary / "other")
+    assert find_folders() == []
+
+
+def test_a_folder_of_ones_own_is_held_and_named_by_its_owner(temporary):
+    with own_folder() as folder:
+        assert folder.parent == temporary
+        assert owner_of(folder.name.removeprefix("muxsim-")).pid == os.getpid()
+        other = os.open(folder, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(other)
+        folder.rmdir()

@@ -1,0 +1,138 @@
+"""Installers: under the guardian's eye, with few variables, and gone with all that they have started."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import trio
+from harness import alive
+from hypothesis import given
+from hypothesis import strategies as st
+from serve.machine import eventually
+
+from muxsim.processes.process import Launcher
+from muxsim.provision import npm
+from muxsim.provision.cache import installer_variables, run_installer
+from muxsim.provision.packages import Packages
+from muxsim.spec import PASSED_VARIABLES, EnvSpec, Limits
+
+# Tells of itself in a file, and leaves something behind, in a session of its own, before it waits or ends.
+INSTALLER = """
+import fcntl, json, os, subprocess, sys, time
+left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], start_new_session=True)
+told = {"env": dict(os.environ), "parent": os.getppid(), "left": left.pid, "pid": os.getpid()}
+told["stdin"] = sys.stdin.read()
+told["locks"] = [os.readlink(f"/proc/self/fd/{fd}") for fd in range(3, 9) if os.path.exists(f"/proc/self/fd/{fd}")]
+open("told.partial", "w").write(json.dumps(told))
+os.rename("told.partial", "told")
+print("on stdout", flush=True)
+print("on stderr", file=sys.stderr, flush=True)
+if HOLD:
+    time.sleep(1000)
+sys.exit(3)
+"""
+
+
+class Installing:
+    """Packages whose npm is the script above, and a spec that needs it."""
+
+    def __init__(self, launcher, folder, monkeypatch, *, hold=False, timeout=60.0):
+        self.packages = Packages(launcher)
+        tools = folder / "bin"
+        tools.mkdir()
+        for name in ("npm", "node"):
+            (tools / name).write_text(f"#!{sys.executable}\nHOLD = {hold}\n{INSTALLER}")
+            (tools / name).chmod(0o755)
+        monkeypatch.setenv("PATH", str(tools))
+        monkeypatch.setenv("MUXSIM_CACHE", str(folder / "cache"))
+        self.cache = folder / "cache"
+        limits = Limits(install_timeout=timeout)
+        self.spec = EnvSpec(name="grid", command="npx", args=("-y", "grid"), env={"MODE": "inner"}, limits=limits)
+
+    def told(self):
+        """What the installer has told, once it has."""
+        found = [*self.cache.glob("npm/*/told")]
+        return json.loads(found[0].read_text()) if found else None
+
+
+@pytest.mark.children
+async def test_an_installer_is_the_guardians_child_sees_few_variables_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("MUXSIM_TEST_SECRET", "not for install scripts")
+    monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:1")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:2")
+    kept = []
+    real = npm.telling_lines
+    with trio.fail_after(60):
+        async with Launcher.open() as launcher:
+            installing = Installing(launcher, tmp_path, monkeypatch)
+
+            def keep(output):
+                kept.append((output, installing.told()))
+                return real(output)
+
+            monkeypatch.setattr(npm, "telling_lines", keep)
+            with pytest.raises(npm.PackageError, match="exit status 3"):
+                await installing.packages.ready(installing.spec)
+            ((output, told),) = kept
+            assert told["parent"] == launcher.statistics().guardian_pid
+            assert not alive(told["left"])
+    assert {b"on stdout", b"on stderr"} <= set(output.splitlines())
+    assert told["stdin"] == ""
+    assert told["env"]["MODE"] == "inner"
+    assert told["env"]["npm_config_registry"] == "http://127.0.0.1:1"
+    assert told["env"]["HTTPS_PROXY"] == "http://127.0.0.1:2"
+    assert "MUXSIM_TEST_SECRET" not in told["env"]
+    assert any(link.endswith(".lock") for link in told["locks"])
+
+
+@pytest.mark.children
+@pytest.mark.parametrize("by", ["time", "cancellation", "the end of the pool"])
+async def test_an_installer_that_is_given_up_ends_with_all_that_it_has_started(tmp_path, monkeypatch, by):
+    with trio.fail_after(60):
+        async with Launcher.open() as launcher:
+            installing = Installing(launcher, tmp_path, monkeypatch, hold=True, timeout=3.0 if by == "time" else 60.0)
+            told = []
+            async with trio.open_nursery() as nursery:
+
+                async def install():
+                    with suppress(npm.PackageError):
+                        await installing.packages.ready(installing.spec)
+
+                async def watch():
+                    await eventually(installing.told, within=30)
+                    told.append(installing.told())
+                    if by == "cancellation":
+                        nursery.cancel_scope.cancel()
+                    elif by == "the end of the pool":
+                        launcher.hasten()
+
+                nursery.start_soon(install)
+                nursery.start_soon(watch)
+            await eventually(lambda: not alive(told[0]["pid"]) and not alive(told[0]["left"]), within=30)
+
+
+names = st.sampled_from(["PATH", "HOME", "TOKEN", "AWS_SECRET_ACCESS_KEY", "npm_config_x", "UV_INDEX", "https_proxy"])
+
+
+@given(st.dictionaries(names | st.text(st.characters(codec="ascii"), max_size=20), st.text(max_size=5)))
+def test_installers_see_what_backends_see_and_what_says_where_packages_come_from(environ):
+    seen = installer_variables(environ)
+    assert seen.items() <= environ.items()
+    assert not seen.keys() & {"TOKEN", "AWS_SECRET_ACCESS_KEY"}
+    assert environ.keys() & {*PASSED_VARIABLES, "npm_config_x", "UV_INDEX", "https_proxy"} <= seen.keys()
+
+
+@pytest.mark.children
+async def test_without_a_pool_an_installer_is_run_all_the_same(tmp_path):
+    lock = os.open(tmp_path, os.O_RDONLY)
+    try:
+        argv = (sys.executable, "-c", "print(1)")
+        done = await run_installer(argv, cwd=Path(tmp_path), environ={}, lock=lock)
+    finally:
+        os.close(lock)
+    assert (done.returncode, done.stdout) == (0, b"1\n")

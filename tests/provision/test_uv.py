@@ -1,0 +1,191 @@
+"""`uvx`: most of these run a fake uv, which installs a script; the `network` one the real uv, where there is one."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from muxsim.errors import PackageError
+from muxsim.provision.as_it_stands import AsItStands
+from muxsim.provision.uv import UvxCall, parse_uvx, prepare
+from muxsim.spec import EnvSpec
+
+FAKE_UV = f"""#!{sys.executable}
+import json, os, pathlib, sys
+fake = pathlib.Path(os.environ["FAKE"])
+with open(fake / "calls", "a") as calls:
+    calls.write(json.dumps([sys.argv[1:], os.environ.get("UV_OFFLINE")]) + chr(10))
+if os.environ.get("FAKE_FAILS") and not (os.environ.get("FAKE_OFFLINE") and "UV_OFFLINE" in os.environ):
+    sys.stderr.write(os.environ["FAKE_FAILS"])
+    sys.exit(2)
+scripts = pathlib.Path(os.environ["UV_TOOL_DIR"], "grid", "bin")
+scripts.mkdir(parents=True)
+(scripts / "python").symlink_to(sys.executable)
+(scripts / "grid").write_text(f"#!{{scripts}}/python{{chr(10)}}import sys; print('played', sys.argv[1:])")
+(scripts.parent / "pyvenv.cfg").write_text("x")
+(scripts / "grid").chmod(0o755)
+binary = pathlib.Path(os.environ["UV_TOOL_BIN_DIR"])
+binary.mkdir()
+(binary / "grid").symlink_to(scripts / "grid")
+"""
+
+
+class Fake:
+    """A PATH with a fake uv, and an environment for `prepare` that leads to it."""
+
+    def __init__(self, root):
+        self.root = root
+        (root / "bin").mkdir()
+        uv = root / "bin" / "uv"
+        uv.write_text(FAKE_UV)
+        uv.chmod(0o755)
+        self.environ = {"PATH": str(root / "bin"), "MUXSIM_CACHE": str(root / "cache"), "FAKE": str(root)}
+
+    @property
+    def calls(self):
+        calls = self.root / "calls"
+        return [json.loads(line) for line in calls.read_text().splitlines()] if calls.exists() else []
+
+    @property
+    def cached(self):
+        return sorted(path for path in (self.root / "cache" / "uv").iterdir() if path.is_dir())
+
+
+@pytest.fixture
+def fake(tmp_path):
+    return Fake(tmp_path)
+
+
+def uvx(*args):
+    return EnvSpec(name="grid", command="uvx", args=args, cwd="/")
+
+
+@pytest.mark.parametrize(
+    ("line", "call"),
+    [
+        ("grid", UvxCall("grid", "grid", ())),
+        ("grid@1.2 --seed 7", UvxCall("grid==1.2", "grid", ("--seed", "7"))),
+        ("-q grid@latest -q", UvxCall("grid", "grid", ("-q",))),
+        ("grid[cli]@1.2", UvxCall("grid[cli]==1.2", "grid", ())),
+        ("--from grid==1 play x", UvxCall("grid==1", "play", ("x",))),
+        ("--from=git+https://h/grid@v1 play", UvxCall("git+https://h/grid@v1", "play", ())),
+        ("--with numpy --python=3.12 grid", UvxCall("grid", "grid", (), ("--with", "numpy", "--python", "3.12"))),
+        (
+            "--index-url=http://i --offline -- grid",
+            UvxCall("grid", "grid", (), ("--index-url", "http://i", "--offline")),
+        ),
+    ],
+)
+def test_a_uvx_command_line_is_read_as_uvx_reads_it(line, call):
+    assert parse_uvx(line.split()) == call
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("", "needs a command"),
+        ("--from grid", "needs a command"),
+    ],
+)
+def test_what_a_uvx_command_line_lacks_is_told(line, word):
+    with pytest.raises(ValueError, match=word):
+        parse_uvx(line.split())
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["--env-file x grid", "--env-file=x grid", "--from ./grid play", "git+https://h/grid", "--with-editable . g"],
+)
+def test_what_only_uvx_understands_is_left_to_uvx(line):
+    with pytest.raises(AsItStands, match="uvx"):
+        parse_uvx(line.split())
+
+
+@pytest.mark.children
+async def test_a_tool_is_installed_once_and_run_by_its_own_interpreter(fake):
+    first = await prepare(uvx("grid@1.2", "--seed", "{seed}"), fake.environ)
+    assert await prepare(uvx("grid@1.2", "--seed", "{seed}"), fake.environ) == first
+    assert fake.calls == [[["tool", "install", "--", "grid==1.2"], None]]
+    assert Path(first.command).name == "python"
+    assert first.args[1:] == ("--seed", "{seed}")
+    assert first.package == "grid==1.2"
+    done = await trio.run_process([first.command, *first.args], capture_stdout=True)
+    assert done.stdout == b"played ['--seed', '{seed}']\n"
+
+
+@pytest.mark.children
+async def test_other_commands_are_left_as_they_are(fake):
+    spec = EnvSpec(name="grid", command="/bin/true")
+    assert await prepare(spec, fake.environ) is spec
+
+
+@pytest.mark.children
+async def test_tasks_that_prepare_the_same_tool_share_one_install(fake):
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(prepare, uvx("grid"), fake.environ)
+    assert len(fake.calls) == 1
+
+
+@pytest.mark.children
+@pytest.mark.parametrize("how", ["cut off", "damaged"])
+async def test_what_was_cut_off_or_is_damaged_is_made_anew(fake, how):
+    first = await prepare(uvx("grid"), fake.environ)
+    (home,) = fake.cached
+    (home / ("muxsim-contents.json" if how == "cut off" else "tools/grid/pyvenv.cfg")).unlink()
+    assert await prepare(uvx("grid"), fake.environ) == first
+    assert len(fake.calls) == 2
+    assert fake.cached == [home]
+
+
+@pytest.mark.children
+async def test_a_damaged_tool_that_cannot_be_made_anew_is_told_and_kept(fake):
+    await prepare(uvx("grid"), fake.environ)
+    (home,) = fake.cached
+    (home / "tools" / "grid" / "pyvenv.cfg").unlink()
+    with pytest.raises(PackageError) as caught:
+        await prepare(uvx("grid"), {**fake.environ, "FAKE_FAILS": "error: no such package"})
+    assert caught.value.message == (
+        f"environment grid: {home} is damaged (tools/grid/pyvenv.cfg is missing), and cannot be made anew: "
+        "uv could not install grid (exit status 2): "
+        "check the package's name and version, and that the package index can be reached"
+    )
+    assert caught.value.output == ("error: no such package",)
+    assert (home / "bin" / "grid").exists()
+
+
+@pytest.mark.children
+async def test_without_the_index_uvs_own_cache_will_do(fake):
+    environ = {**fake.environ, "FAKE_FAILS": "error: Failed to fetch: `https://…`", "FAKE_OFFLINE": "1"}
+    await prepare(uvx("grid"), environ)
+    assert [offline for _, offline in fake.calls] == [None, "1"]
+
+
+async def test_a_machine_without_uv_is_told_what_to_install(fake):
+    (fake.root / "bin" / "uv").unlink()
+    with pytest.raises(PackageError, match="environment grid: uv is not on PATH: install uv"):
+        await prepare(uvx("grid"), fake.environ)
+
+
+@pytest.mark.children
+async def test_a_command_that_the_tool_has_not_is_told_with_those_it_has(fake):
+    with pytest.raises(PackageError, match="grid has no command paly: use uvx --from with one of its own: grid"):
+        await prepare(uvx("--from", "grid", "paly"), fake.environ)
+
+
+@pytest.mark.network
+@pytest.mark.children
+@pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed")
+async def test_a_tool_of_the_index_runs_and_starts_without_the_index(tmp_path):
+    environ = {**os.environ, "MUXSIM_CACHE": str(tmp_path / "cache")}
+    with trio.fail_after(120):
+        spec = await prepare(uvx("cowsay@6.1", "-t", "moo"), environ)
+    done = await trio.run_process([spec.command, *spec.args], capture_stdout=True)
+    assert b"moo" in done.stdout
+    unreachable = {**environ, "UV_INDEX_URL": "http://127.0.0.1:9", "UV_OFFLINE": "1"}
+    with trio.fail_after(30):
+        assert await prepare(uvx("cowsay@6.1", "-t", "moo"), unreachable) == spec
