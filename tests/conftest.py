@@ -20,6 +20,14 @@ def pytest_configure(config):
     config.pluginmanager.register(FaultRegister(ROWS, is_whole(config)))
 
 
+# What takes minutes begins first, or the other workers would wait for it at the end.
+LONG = ("conformance/", "test_churn.py", "faults/test_soak.py", "e2e/", "faults/test_seams.py", "fuzz/")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: not any(name in item.nodeid for name in LONG))
+
+
 def children():
     """This process's children by pid, each with its name, and whether it is a zombie."""
     found = {}

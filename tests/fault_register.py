@@ -23,9 +23,10 @@ _PARTIAL = ("keyword", "markexpr", "deselect", "ignore", "ignore_glob", "lf", "s
 
 
 def is_whole(config):
-    """Whether the run is one of everything that there is."""
+    """Whether the run is one of everything that there is; a worker of it sees but its part."""
     chosen = [name for name in _PARTIAL if config.getoption(name, None)]
-    return config.args_source == pytest.Config.ArgsSource.TESTPATHS and not chosen
+    is_worker = hasattr(config, "workerinput")
+    return not is_worker and config.args_source == pytest.Config.ArgsSource.TESTPATHS and not chosen
 
 
 class FaultRegister:
