@@ -42,6 +42,9 @@ PURE = {
     "muxsim.observe.events",
     "muxsim.limits",
     "muxsim.session.audience",
+    "muxsim.session.correlation",
+    "muxsim.session.exchange",
+    "muxsim.session.handshake",
     "muxsim.session.router",
     "muxsim.admission.admission",
     "muxsim.admission.breaker",
@@ -219,6 +222,20 @@ def test_the_author_kit_needs_nothing_of_muxsim_but_itself():
     kit = [name for name in MODULES if within(name, "muxsim.mcpgym")]
     ours = {imported for name in kit for imported in imports(name) if within(imported, "muxsim", "transports")}
     assert {name for name in ours if not within(name, "muxsim.mcpgym")} == set()
+
+
+def test_what_sessions_ask_of_a_transport_is_in_its_interface():
+    """Neither is it asked what it may not have, nor which one it is."""
+    guessing = {
+        f"{name}: {ast.unparse(node)}"
+        for name in MODULES
+        if within(name, "muxsim.session")
+        for node in ast.walk(MODULES[name])
+        if (isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr" and "transport" in ast.unparse(node))
+        or (isinstance(node, ast.Compare) and ast.unparse(node.left).endswith("attachment.kind"))
+        or (isinstance(node, ast.Compare) and ast.unparse(node.left) == "self.kind")
+    }
+    assert guessing == set()
 
 
 def test_one_module_knows_that_trio_may_be_a_guest():

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw
 
 from muxsim.session import agent_answers, uris
-from muxsim.session.router import PROTOCOL_VERSION_KEY
+from muxsim.session.correlation import PROTOCOL_VERSION_KEY
 from transports.errors import INVALID_PARAMS, METHOD_NOT_FOUND
 from transports.messages import Kind, Message, members_of
 

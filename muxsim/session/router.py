@@ -8,20 +8,28 @@ else that a backend says belongs.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import msgspec
 from msgspec import Raw
 
 from muxsim.session.audience import Audience
+from muxsim.session.correlation import (
+    LOG_LEVEL_KEY,
+    SUBSCRIPTION_KEY,
+    as_known,
+    cancelled_by,
+    envelope_of,
+    replaced,
+    with_progress_token,
+    with_subscription_id,
+)
+from muxsim.session.exchange import NOTHING, Attachment, Delivery, Exchange, Routed
+from muxsim.session.handshake import Handshake
 from transports import messages
 from transports.errors import INVALID_REQUEST
-from transports.messages import Kind, Message, RequestId, as_number, id_in, member, members_of
+from transports.messages import Kind, Message, RequestId, as_number, id_in, member
 
-SUBSCRIPTION_KEY: Final = "io.modelcontextprotocol/subscriptionId"
-LOG_LEVEL_KEY: Final = "io.modelcontextprotocol/logLevel"
 LISTEN: Final = "subscriptions/listen"
 # Notifications that belong to no request, whoever happens to have one in flight.
 _UNRELATED: Final = frozenset(
@@ -33,50 +41,9 @@ _UNRELATED: Final = frozenset(
     }
 )
 NO_RECEIVER: Final = -32000
-_ENVELOPE_PREFIX: Final = "io.modelcontextprotocol/"
-PROTOCOL_VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
 # How many cancelled requests a session remembers, to tell their late answers from answers to nothing.
 _ABANDONED_KEPT: Final = 256
-
-Attachment = Hashable
-
-
-class Exchange(msgspec.Struct, eq=False):
-    """One client's request on its way: who asked, and under which id and progress token of theirs.
-
-    This and what follows are Structs, which cost a fraction of other classes to make: several are made for each call.
-    The payload is not kept, a call may last: a Raw that is not a copy keeps the whole message. ``envelope`` is what a
-    2026-07-28 request has in its ``_meta``, else {}. ``aside``: nothing but the answer can be meant for its client.
-    """
-
-    attachment: Attachment
-    id: RequestId
-    raw_id: bytes
-    method: str
-    progress_token: Raw | None
-    envelope: dict[str, Raw]
-    aside: bool = False
-    abandoned: bool = False
-
-
-class Delivery(msgspec.Struct, frozen=True):
-    """One message for one attachment; ``about`` is the client's own request that it belongs to.
-
-    ``own``: it is an answer of muxsim's, and not the backend's.
-    """
-
-    attachment: Attachment
-    message: Message
-    about: RequestId | None = None
-    own: bool = False
-
-
-class Routed(msgspec.Struct, frozen=True):
-    """What comes of one message: lines for the backend, messages for attachments, and requests withdrawn by them."""
-
-    to_backend: tuple[Message, ...] = ()
-    to_clients: tuple[Delivery, ...] = ()
-    withdrawn: tuple[tuple[Attachment, RequestId], ...] = ()
+_NO_ENVELOPE: Final[dict[str, Raw]] = {}
 
 
 @dataclass(frozen=True)
@@ -91,66 +58,6 @@ class RouterStatistics:
     undeliverable: int = 0
 
 
-NOTHING: Final = Routed()
-_NO_ENVELOPE: Final[dict[str, Raw]] = {}
-
-
-@dataclass(slots=True)
-class _Handshake:
-    """A backend shakes hands once. The first attachment's handshake goes through; later ones get the same result."""
-
-    first: Attachment | None = None
-    result: Raw | None = None
-    _completed: bool = False
-    _waiting: list[tuple[Attachment, Message]] = field(default_factory=list)
-    _retries: list[tuple[Attachment, Message]] = field(default_factory=list)
-
-    def completed_by(self, attachment: Attachment) -> bool:
-        """Whether this client's ``initialized`` is the one that the backend waits for: it may not be the first's."""
-        if self._completed or (self.result is None and self.first not in (None, attachment)):
-            return False
-        self._completed = True
-        return True
-
-    @property
-    def waiting(self) -> int:
-        """How many handshakes wait for the first one's answer."""
-        return len(self._waiting)
-
-    def forget(self, attachment: Attachment) -> None:
-        self._waiting = [one for one in self._waiting if one[0] != attachment]
-
-    def of_another(self, attachment: Attachment, message: Message) -> Routed | None:
-        """The answer to a later attachment's handshake, or None where it has to go to the backend."""
-        if self.first is None or self.first == attachment:
-            self.first = attachment
-            self._completed = False
-            return None
-        if self.result is None:
-            self._waiting.append((attachment, message))
-            return NOTHING
-        return Routed(to_clients=(_handshake_result(attachment, message, self.result),))
-
-    def answered(self, attachment: Attachment, message: Message) -> Routed:
-        """Take the backend's answer; those who waited for it get it too, or try again themselves."""
-        waiting = self.take_waiting()
-        if message.kind is Kind.RESULT:
-            self.result = result = message.members["result"]
-            return Routed(to_clients=tuple(_handshake_result(*one, result) for one in waiting))
-        if self.result is None:
-            self.first = None
-            self._retries = waiting
-        return NOTHING
-
-    def take_waiting(self) -> list[tuple[Attachment, Message]]:
-        waiting, self._waiting = self._waiting, []
-        return waiting
-
-    def take_retries(self) -> list[tuple[Attachment, Message]]:
-        retries, self._retries = self._retries, []
-        return retries
-
-
 @dataclass(slots=True)
 class Router:
     """The exchanges of one session. Every method returns what is to be sent, and has done its bookkeeping by then."""
@@ -161,7 +68,7 @@ class Router:
     _asked: dict[RequestId, Attachment] = field(default_factory=dict)
     _last_id: int = 0
     _abandoned: int = 0
-    _handshake: _Handshake = field(default_factory=_Handshake)
+    _handshake: Handshake = field(default_factory=Handshake)
     _statistics: dict[str, int] = field(default_factory=dict)
     audience: Audience | None = None
     """Of a session that several principals share; None where all clients are one's."""
@@ -277,7 +184,7 @@ class Router:
         self._count("requests")
         outgoing, token, envelope = message, None, _NO_ENVELOPE
         if message.meta:
-            outgoing, token = _with_progress_token(message, self._last_id)
+            outgoing, token = with_progress_token(message, self._last_id)
             envelope = envelope_of(message)
         assert message.raw_id is not None
         exchange = Exchange(attachment, message.id, message.raw_id, message.method, token, envelope, aside)
@@ -292,10 +199,10 @@ class Router:
             if cancelled is None or backend_id is None:
                 return NOTHING
             if self._exchanges[backend_id].method == "initialize":
-                return Routed((_replaced(message, "requestId", backend_id),))
+                return Routed((replaced(message, "requestId", backend_id),))
             # The backend should not answer it any more, and if it does the client no longer wants to know.
             self._abandon(self._exchanges[backend_id])
-            return Routed((_replaced(message, "requestId", backend_id),), withdrawn=((attachment, cancelled),))
+            return Routed((replaced(message, "requestId", backend_id),), withdrawn=((attachment, cancelled),))
         if message.method == "notifications/initialized" and not self._handshake.completed_by(attachment):
             return NOTHING
         return Routed((message,))
@@ -344,7 +251,7 @@ class Router:
         del self._by_client[attachment, id]
         self._count("answers")
         if exchange.method == LISTEN:
-            message = _with_subscription_id(message, "result", exchange.raw_id)
+            message = with_subscription_id(message, "result", exchange.raw_id)
         answer = Delivery(attachment, message.with_id(id, exchange.raw_id), id, own)
         if exchange.method != "initialize":
             return Routed((), (answer,))
@@ -400,7 +307,7 @@ class Router:
         if exchange is None or exchange.progress_token is None:
             self._count("undeliverable")
             return NOTHING
-        return self._deliver(exchange, _replaced(message, "progressToken", exchange.progress_token))
+        return self._deliver(exchange, replaced(message, "progressToken", exchange.progress_token))
 
     def _backend_cancels(self, message: Message) -> Routed:
         cancelled = cancelled_by(message)
@@ -410,7 +317,7 @@ class Router:
             self._count("undeliverable")
             return NOTHING
         if asked != cancelled:
-            message = _replaced(message, "requestId", asked)
+            message = replaced(message, "requestId", asked)
         return Routed(to_clients=(Delivery(attachment, message),))
 
     def _on_subscription(self, message: Message, subscription: int | None) -> Routed:
@@ -418,7 +325,7 @@ class Router:
         if exchange is None:
             self._count("undeliverable")
             return NOTHING
-        return self._deliver(exchange, _with_subscription_id(message, "params", exchange.raw_id))
+        return self._deliver(exchange, with_subscription_id(message, "params", exchange.raw_id))
 
     def _deliver(self, exchange: Exchange, message: Message) -> Routed:
         if exchange.abandoned:
@@ -524,63 +431,8 @@ class Router:
         self._statistics[name] = self._statistics.get(name, 0) + 1
 
 
-def _handshake_result(attachment: Attachment, request: Message, result: Raw) -> Delivery:
-    assert request.id is not None
-    answer = messages.result(request.id, result).with_id(request.id, request.raw_id)
-    return Delivery(attachment, answer, request.id)
-
-
-def cancelled_by(message: Message) -> RequestId | None:
-    """The id of the request that a ``notifications/cancelled`` is about."""
-    return id_in(member(message.params, "requestId"))
-
-
-def as_known(id: RequestId | None, known: Container[RequestId]) -> RequestId | None:
-    """The id as it was given out: the SDKs take "1" for 1, so each is the other where only one of them can be meant."""
-    if id is None or id in known:
-        return id
-    twin = str(id) if isinstance(id, int) else as_number(id)
-    return twin if twin is not None and twin in known else None
-
-
-def _replaced(message: Message, name: str, value: Any) -> Message:
-    return message.with_params({**members_of(message.params), name: value})
-
-
-def _with_progress_token(message: Message, token: int) -> tuple[Message, Raw | None]:
-    """The request with a progress token of ours, and the client's own; several clients may choose the same."""
-    meta = message.meta
-    theirs = meta.get("progressToken")
-    if theirs is None:
-        return message, None
-    return _replaced(message, "_meta", {**meta, "progressToken": token}), theirs.copy()
-
-
-def _with_subscription_id(message: Message, holder: str, id: bytes) -> Message:
-    """A listen stream is named by its request's id, which is the client's own to the client."""
-    body = members_of(message.members.get(holder))
-    meta = members_of(body.get("_meta"))
-    if SUBSCRIPTION_KEY not in meta:
-        return message
-    body["_meta"] = Raw(msgspec.json.encode({**meta, SUBSCRIPTION_KEY: Raw(id)}))
-    members = {**message.members, holder: Raw(msgspec.json.encode(body))}
-    return message.with_members(members)
-
-
-def envelope_of(request: Message) -> dict[str, Raw]:
-    """What every 2026-07-28 message has in its ``_meta``, since there is no handshake to settle it."""
-    meta = request.meta
-    if PROTOCOL_VERSION_KEY not in meta:
-        return {}
-    # Copies, since a Raw out of a message keeps the whole message.
-    return {key: value.copy() for key, value in meta.items() if key.startswith(_ENVELOPE_PREFIX)}
-
-
 def _cancelled(backend_id: int, exchange: Exchange) -> Message:
     params: dict[str, Any] = {"requestId": backend_id, "reason": "the client closed its connection"}
     if exchange.envelope:
         params["_meta"] = exchange.envelope
     return messages.notification("notifications/cancelled", params)
-
-
-__all__ = ["NOTHING", "Attachment", "Delivery", "Exchange", "Routed", "Router", "RouterStatistics"]

@@ -23,7 +23,8 @@ from muxsim.session.control.control import ControlReader
 from muxsim.session.control.tool_calls import ToolCalls
 from muxsim.session.control.tool_news import ToolNews
 from muxsim.session.control.turns import Key
-from muxsim.session.router import NOTHING, Delivery, Routed, Router, RouterStatistics
+from muxsim.session.exchange import NOTHING, Delivery, Routed
+from muxsim.session.router import Router, RouterStatistics
 from muxsim.spec import EnvSpec
 from transports import messages
 from transports.errors import INVALID_REQUEST, PARSE_ERROR, ReceiverBusy, RemoteProtocolError
@@ -321,7 +322,7 @@ class Session:
 
     def _listening(self) -> bool:
         # A client that holds a stream open is there; the stream's pings find out when it is not.
-        return any(getattr(attachment.transport, "listening", True) for attachment in self._attachments)
+        return any(attachment.transport.listening for attachment in self._attachments)
 
     def _check_times(self, now: float) -> None:
         limits = self.spec.limits
@@ -388,7 +389,7 @@ class Session:
         silent = [one for one in self._attachments if idle is not None and one.last_heard <= self._now() - idle]
         for one in sorted(silent, key=lambda one: one.last_heard):
             busy = self._router.awaits_any(one) or self._calls.any_of(one)
-            if not busy and not getattr(one.transport, "listening", True):
+            if not busy and not one.transport.listening:
                 one.transport.close()
                 self.detach(one)
                 return

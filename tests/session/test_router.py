@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from msgspec import Raw
 
-from muxsim.session.router import NO_RECEIVER, NOTHING, Router, RouterStatistics
+from muxsim.session.exchange import NOTHING
+from muxsim.session.router import NO_RECEIVER, Router, RouterStatistics
 from transports import messages
 from transports.errors import INVALID_REQUEST
 from transports.messages import decode

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from muxsim.session.control.own_client import OwnClient
-from muxsim.session.router import envelope_of
+from muxsim.session.correlation import envelope_of
 from muxsim.session.session import Session
 from muxsim.spec import EnvSpec
 from transports.messages import Kind, Message, member, text_of

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from muxsim.session.control.control import ControlReader, asking_for_control, asks_for_control
 from muxsim.session.control.turns import Key, Phase, Turn, Turns
-from muxsim.session.router import Delivery, Routed, Router, as_known, cancelled_by, envelope_of
+from muxsim.session.correlation import as_known, cancelled_by, envelope_of
+from muxsim.session.exchange import Delivery, Routed
+from muxsim.session.router import Router
 from transports.messages import Message, RequestId
 
 if TYPE_CHECKING:

@@ -1,0 +1,54 @@
+"""One request on its way, and what the router says is to be sent. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from transports.messages import Message, RequestId
+
+Attachment = Hashable
+
+
+class Exchange(msgspec.Struct, eq=False):
+    """One client's request on its way: who asked, and under which id and progress token of theirs.
+
+    This and what follows are Structs, which cost a fraction of other classes to make: several are made for each call.
+    The payload is not kept, a call may last: a Raw that is not a copy keeps the whole message. ``envelope`` is what a
+    2026-07-28 request has in its ``_meta``, else {}. ``aside``: nothing but the answer can be meant for its client.
+    """
+
+    attachment: Attachment
+    id: RequestId
+    raw_id: bytes
+    method: str
+    progress_token: Raw | None
+    envelope: dict[str, Raw]
+    aside: bool = False
+    abandoned: bool = False
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """One message for one attachment; ``about`` is the client's own request that it belongs to.
+
+    ``own``: it is an answer of muxsim's, and not the backend's.
+    """
+
+    attachment: Attachment
+    message: Message
+    about: RequestId | None = None
+    own: bool = False
+
+
+class Routed(msgspec.Struct, frozen=True):
+    """What comes of one message: lines for the backend, messages for attachments, and requests withdrawn by them."""
+
+    to_backend: tuple[Message, ...] = ()
+    to_clients: tuple[Delivery, ...] = ()
+    withdrawn: tuple[tuple[Attachment, RequestId], ...] = ()
+
+
+NOTHING: Final = Routed()
