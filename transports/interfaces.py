@@ -41,6 +41,14 @@ class Transport(Protocol):
     def congested(self) -> bool:
         """Whether more is waiting for the peer than should; whoever feeds the transport then waits for `drained`."""
 
+    @property
+    def listening(self) -> bool:
+        """Whether the peer is there for certain although it says nothing, as one that holds a stream open."""
+
+    @property
+    def single_file(self) -> bool:
+        """Whether what has to wait leaves the peer's next messages unread, as on a pipe; else each waits by itself."""
+
     def send(self, message: Message, about: RequestId | None = None) -> None:
         """Send, or queue, one message; ``about`` is the peer's request that it belongs to, if any.
 

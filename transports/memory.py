@@ -7,12 +7,17 @@ from transports.messages import Message, RequestId
 
 
 class MemoryTransport:
-    """Keeps what is sent to it in ``sent``; set ``congested`` to play a slow reader."""
+    """Keeps what is sent to it in ``sent``.
+
+    Set ``congested`` to play a slow reader, and clear ``listening`` to play one that may have gone.
+    """
 
     def __init__(self) -> None:
         self.sent: list[tuple[Message, RequestId | None]] = []
         self.withdrawn: list[RequestId] = []
         self.congested = False
+        self.listening = True
+        self.single_file = False
         self.closed = False
 
     def send(self, message: Message, about: RequestId | None = None) -> None:

@@ -95,6 +95,16 @@ class PipeTransport:
         """Whether more than `HIGH_WATER` bytes wait; stays True until fewer than `LOW_WATER` do."""
         return self._was_congested
 
+    @property
+    def listening(self) -> bool:
+        """Always: its end is noticed."""
+        return True
+
+    @property
+    def single_file(self) -> bool:
+        """Always."""
+        return True
+
     def send(self, message: Message, about: RequestId | None = None) -> None:
         """Write one message, or queue what the pipe does not take now; dropped once the peer has gone."""
         if self._write_fd.closed or self._closing:

@@ -31,6 +31,16 @@ class SSE:
         """Whether more bytes wait for the client than may; stays True until fewer than a quarter of that do."""
         return self._congested
 
+    @property
+    def listening(self) -> bool:
+        """Always: a client is its stream."""
+        return True
+
+    @property
+    def single_file(self) -> bool:
+        """Never: each POST waits by itself."""
+        return False
+
     def send(self, message: Message, about: RequestId | None = None) -> None:
         """Put a message on the stream."""
         self._stream.put(message)

@@ -115,6 +115,11 @@ class StreamableHTTP:
         """Whether the client holds its standing stream open, or is still reading an answer that has come."""
         return self._standing.attended or any(stream.backlog for stream, _ in self._finished.values())
 
+    @property
+    def single_file(self) -> bool:
+        """Never: each POST waits by itself."""
+        return False
+
     def send(self, message: Message, about: RequestId | None = None) -> None:
         """Put a message on the stream of the request it is about, or on the standing stream."""
         if about is not None and about in self._short:
@@ -317,6 +322,16 @@ class SingleExchange:
     def congested(self) -> bool:
         """Whether more bytes wait for the client than may; stays True until fewer than a quarter of that do."""
         return self._congested
+
+    @property
+    def listening(self) -> bool:
+        """Always: a client is its one POST."""
+        return True
+
+    @property
+    def single_file(self) -> bool:
+        """Never: it has one message."""
+        return False
 
     def send(self, message: Message, about: RequestId | None = None) -> None:
         """Put a message on the response; a client that takes no event stream gets the answer only."""

@@ -88,7 +88,7 @@ class Attachment:
 
     async def wait_ready(self) -> None:
         """Wait until `ready`. Raises `ReceiverBusy` where that takes too long, or too many wait already."""
-        if self.kind == "stdio":  # one client, which waits at its own pipe
+        if self.transport.single_file:
             await self.session.wait_backend_ready()
         elif not self.ready:
             await self.session.wait_turn(self.patience)

@@ -38,6 +38,7 @@ class OwnClient:
 
     congested = False
     listening = False
+    single_file = False
 
     def __init__(self, session: Session, *, patience: float | None = None, aside: bool = False) -> None:
         self._attachment = _Own(self, session, "own", cancels=True, patience=patience, aside=aside)
