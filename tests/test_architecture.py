@@ -23,7 +23,10 @@ ROWS = [
     {"muxsim.admission"},
     {"muxsim.session"},
     {"muxsim.observe.log", "muxsim.observe.log_sink"},
-    {"muxsim.serve"},
+    {"muxsim.serve", "muxsim.serve.auth"},
+    {"muxsim.serve.http"},
+    {"muxsim.serve.routes"},
+    {"muxsim.serve.operate"},
     {"muxsim.rollouts"},
     {"muxsim.mcpgym"},
     {"muxsim.cli", "muxsim.__main__"},
@@ -49,6 +52,7 @@ PURE = {
     "muxsim.admission.admission",
     "muxsim.admission.breaker",
     "muxsim.admission.rates",
+    "muxsim.serve.auth.addresses",
     "muxsim.serve.auth.callers",
     "muxsim.serve.auth.failures",
     "muxsim.start.slots.policy",
@@ -75,7 +79,7 @@ STARTS_PROCESSES = {
 
 # Tokens and headers of others name a date; the rest writes one down.
 WALL_CLOCK = {
-    *("muxsim.serve.auth.auth", "muxsim.rollouts.policy.endpoint"),
+    *("muxsim.serve.auth.authenticator", "muxsim.rollouts.policy.endpoint"),
     *("muxsim.rollouts.data.run_folder", "muxsim.rollouts.play.runner"),
 }
 
@@ -186,6 +190,27 @@ def test_transports_know_nothing_of_muxsim(name):
 def test_a_module_imports_only_from_its_own_row_and_the_rows_above(name):
     below = {imported for imported in imports(name) if within(imported, "muxsim") and row_of(imported) > row_of(name)}
     assert below == set()
+
+
+# These say of each other what they are for.
+IN_A_CIRCLE = {
+    *("muxsim.session.attachment", "muxsim.session.session", "muxsim.session.control.control"),
+    *(f"muxsim.session.control.{name}" for name in ("own_client", "tool_calls", "tool_news")),
+}
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    graph = {name: imports(name) & MODULES.keys() - {"muxsim"} for name in MODULES}
+
+    def reached_from(name):
+        found, ahead = set(), [name]
+        while ahead:
+            new = graph[ahead.pop()] - found
+            found |= new
+            ahead += new
+        return found
+
+    assert {name for name in MODULES if name in reached_from(name)} == IN_A_CIRCLE
 
 
 def test_the_package_imports_what_it_offers_only_when_that_is_used():

@@ -60,9 +60,9 @@ def test_every_link_of_a_document_leads_somewhere(page):
 
 
 def test_the_checks_see_what_they_look_for():
-    picture = '```mermaid\nlane["serve/http/fast_lane\\nor serve/nowhere"]\n```'
+    picture = '```mermaid\nlane["serve/routes/fast_lane\\nor serve/nowhere"]\n```'
     text = f"`muxsim/nothing.py`\n{picture}\n`a/b` `tests/harness.py`"
-    assert paths_named(text) == {"muxsim/nothing.py", "serve/http/fast_lane", "serve/nowhere", "tests/harness.py"}
+    assert paths_named(text) == {"muxsim/nothing.py", "serve/routes/fast_lane", "serve/nowhere", "tests/harness.py"}
     assert [
         is_there(path) for path in ("muxsim/nothing.py", "serve/nowhere", "serve/operate/host", "tests/harness.py")
     ] == [*(False, False, True, True)]

@@ -34,6 +34,12 @@ class Call:
         headers: RawHeaders = self.scope["headers"]
         return headers
 
+    @property
+    def peer(self) -> str:
+        """The address that it came from; "" where there is none."""
+        client = self.scope.get("client")
+        return str(client[0]) if client else ""
+
 
 # A connection is watched for its end only once a call lasts: the watch costs more than most calls.
 WATCH_AFTER: Final = 0.05

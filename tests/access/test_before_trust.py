@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muxsim.limits import Reached
-from muxsim.serve.auth.auth import Authenticator
+from muxsim.serve.auth.authenticator import Authenticator
 from muxsim.serve.auth.callers import NamedToken, Scope
 from muxsim.serve.auth.failures import FailureLimit
 from muxsim.serve.http.connection import Connection
 from muxsim.serve.http.connections import Bounds, Connections
-from muxsim.serve.http.fast_lane import LONGEST_BODY, FastLane
 from muxsim.serve.http.ordinary import ToldWhenServed
 from muxsim.serve.http.unread import Unread
+from muxsim.serve.routes.fast_lane import LONGEST_BODY, FastLane
 from transports.http_rules import HostRules
 
 TOKEN = "x" * 32

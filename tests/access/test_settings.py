@@ -9,7 +9,8 @@ import pytest
 from muxsim.access import ALGORITHMS, AuthSettings, OAuthSettings
 from muxsim.config import ServerSettings, load
 from muxsim.errors import ConfigError, ListenError
-from muxsim.serve.auth.listening import is_loopback, listening, refuse_open_door, server_url, tls_context
+from muxsim.serve.auth.addresses import is_loopback
+from muxsim.serve.operate.listening import listening, refuse_open_door, server_url, tls_context
 
 ENVIRONMENT = '[environments.x]\ncommand = "x.py"\n'
 TOKEN = "t" * 40

@@ -10,9 +10,10 @@ import pytest
 
 from muxsim.access import AuthSettings
 from muxsim.errors import ConfigError
-from muxsim.serve.auth.auth import Authenticator, open_auth, read_tokens_file
+from muxsim.serve.auth.authenticator import Authenticator
 from muxsim.serve.auth.callers import NOBODY, Caller, Scope, parse_tokens
 from muxsim.serve.auth.failures import WINDOW, FailureLimit
+from muxsim.serve.auth.tokens import open_auth, read_tokens_file
 from transports.asgi import Call
 from transports.http_rules import HTTPRefusal
 
@@ -162,7 +163,7 @@ async def test_any_other_token_is_refused_in_the_same_words(value):
 async def test_every_token_is_compared_whichever_is_meant(monkeypatch):
     """L15: the time does not tell which token, or how much of it, was right."""
     compared = []
-    monkeypatch.setattr("muxsim.serve.auth.auth.hmac.compare_digest", lambda a, b: compared.append((a, b)) or a == b)
+    monkeypatch.setattr("hmac.compare_digest", lambda a, b: compared.append((a, b)) or a == b)
     auth = authenticator()
     for token in (ADA, BOB, "neither" * 5):
         compared.clear()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
+from muxsim.serve.auth.addresses import network_of
 from transports.http_rules import HTTPRefusal, RawHeaders
 
 # RFC 6750's alphabet, and long enough that nobody guesses one: 22 characters of base64 are 128 bits.
@@ -47,6 +48,10 @@ class Caller:
     def controls(self) -> bool:
         """Whether the caller may see the control plane."""
         return self.scope >= Scope.TRAINER
+
+    def share(self, peer: str) -> str:
+        """Whose share of the pool its sessions count for: the principal's, or the address's where nobody has a name."""
+        return self.name or network_of(peer)
 
     def sees(self, owner: str | None, *, shared: bool = False) -> bool:
         """Whether a session of ``owner`` is there for this caller; a shared one is there for everybody."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import ipaddress
+import math
 from dataclasses import dataclass
 from typing import Final
+
+from muxsim.serve.auth.addresses import network_of
+from transports.http_rules import HTTPRefusal
 
 WINDOW: Final = 60.0
 """Seconds in which the limit counts."""
 
 # Addresses that are remembered; past these the one whose window began first is forgotten.
 _MOST_PEERS: Final = 4096
-# Whoever has one address of IPv6 usually has all of a /64.
-_IPV6_NETWORK: Final = 64
 
 
 @dataclass(slots=True)
@@ -52,11 +53,7 @@ class FailureLimit:
         return max(0.0, window.began + WINDOW - now)
 
 
-def network_of(peer: str) -> str:
-    """Whom an address stands for: itself, or all of a network of IPv6 that one party usually has."""
-    if ":" not in peer:
-        return peer
-    try:
-        return str(ipaddress.ip_network((peer.partition("%")[0], _IPV6_NETWORK), strict=False))
-    except ValueError:
-        return peer
+def too_many_failures(what: str, wait: float) -> HTTPRefusal:
+    """The 429 of an address past its limit."""
+    text = f"too many {what} came from this address (server.max_failures); wait {math.ceil(wait)} s"
+    return HTTPRefusal(429, text, headers=[(b"retry-after", b"%d" % math.ceil(wait))], limit="max_failures")

@@ -27,8 +27,8 @@ from starlette.routing import BaseRoute
 
 from muxsim.access import OAuthSettings
 from muxsim.errors import ConfigError
+from muxsim.serve.auth.addresses import is_loopback
 from muxsim.serve.auth.callers import Caller, Scope, highest
-from muxsim.serve.auth.listening import is_loopback
 from transports.http_rules import HTTPRefusal
 
 _TABLE: Final = "server.auth.oauth"
@@ -48,7 +48,7 @@ class KeysUnavailable(Exception):
 
 
 class OAuth:
-    """A `muxsim.serve.auth.auth.Verifier` for one issuer's tokens."""
+    """A `muxsim.serve.auth.authenticator.Verifier` for one issuer's tokens."""
 
     def __init__(self, settings: OAuthSettings, keys: Keys, public_url: str = "") -> None:
         self.scope_prefix = settings.scope_prefix

@@ -15,14 +15,13 @@ from typing import Any, Final, cast
 import uvicorn
 from uvicorn.server import ServerState
 
-from muxsim.serve.auth.failures import network_of
+from muxsim.serve.auth.addresses import network_of
 from muxsim.serve.http.connections import Connections
-from muxsim.serve.http.fast_lane import FamiliarHead, FastLane, ShortCall
 from muxsim.serve.http.incoming import Incoming, Request
+from muxsim.serve.http.interfaces import Answer, Familiar, ShortCall, ShortWay
 from muxsim.serve.http.ordinary import Ordinary
 from muxsim.serve.http.responses import refusal_bytes
 from muxsim.serve.http.unread import Reader
-from muxsim.serve.routes.gateway import Answer
 from transports.http_rules import HTTPRefusal
 
 # Where operators know this line from: uvicorn's own protocol writes it there.
@@ -41,7 +40,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(
         self,
-        lane: FastLane,
+        short_way: ShortWay,
         limits: Connections,
         *,
         config: uvicorn.Config,
@@ -52,12 +51,12 @@ class Connection(asyncio.Protocol):
         self.loop = _loop or asyncio.get_running_loop()
         self.transport: asyncio.Transport
         self.peer = ""
-        self.familiar: FamiliarHead | None = None
-        """The head of a request of before that is served without a look at it where it comes again."""
+        self.familiar: Familiar | None = None
+        """What takes a request that is like one of before, without a look at its head."""
         self.closing = False
         self.reader = Reader("")
         """Whom the answer is for that is written, or was written last."""
-        self._lane = lane
+        self._short_way = short_way
         self._limits = limits
         self._config = config
         self._state = server_state
@@ -205,7 +204,7 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, request: Request) -> None:
         self._current, self._idle_since = request, None
-        if not self._lane.may_be_short(request):
+        if not self._short_way.may_be_short(request):
             self._go_ordinary(request)
         elif request.complete:
             self._serve_whole(request)
@@ -222,14 +221,14 @@ class Connection(asyncio.Protocol):
             self._body_timer.cancel()
             self._body_timer = None
         body = request.body[0] if len(request.body) == 1 else b"".join(request.body)
-        if self._lane.take(self, request, body, self._read_raw):
+        if self._short_way.take(self, request, body, self._read_raw):
             request.body.clear()
         else:
             self._go_ordinary(request)
 
-    def _take_familiar(self, head: FamiliarHead, data: bytes) -> bool:
+    def _take_familiar(self, familiar: Familiar, data: bytes) -> bool:
         before, self._idle_since = self._idle_since, None
-        if self.closing or not self._lane.take_familiar(self, head, data):
+        if self.closing or not familiar.take(self, data):
             self._idle_since = before
             return False
         self._stray = False
@@ -243,13 +242,13 @@ class Connection(asyncio.Protocol):
         self._current = request
         self._ordinary.begin(request, answer)
 
-    # ---- the short way (muxsim.serve.http.fast_lane)
+    # ---- for the short way (muxsim.serve.http.interfaces.Asker)
 
     def expect(self, call: ShortCall | None) -> None:
         """A call is under way, which will be answered by `respond` or `lengthen`; None if it is not, after all."""
         self._call = call
         if call is not None:
-            self.reader = call.client.reader
+            self.reader = call.reader
 
     def respond(self, data: bytes, body: bytes, keep_alive: bool) -> None:
         """Write the answer of a request on the short way."""

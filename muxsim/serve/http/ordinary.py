@@ -8,13 +8,14 @@ from typing import Any, Final, Protocol
 
 import httptools
 import uvicorn
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from muxsim.serve.http.incoming import Request
+from muxsim.serve.http.interfaces import Answer, Application
 from muxsim.serve.http.unread import Reader, tell_reader_to
-from muxsim.serve.routes.gateway import Answer, hand_over
+from transports.asgi import Call
 
 _CONNECTION: Final = "muxsim.connection"
 _CLOSE: Final = (b"connection", b"close")
@@ -193,7 +194,7 @@ class _Unchunked:
 class ToldWhenServed:
     """The application, for `Ordinary`: it learns when an answer is complete, and may have the answer already."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: Application) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -201,8 +202,6 @@ class ToldWhenServed:
         ordinary: Ordinary = scope["state"].pop(_CONNECTION)
         answer, request = ordinary.take_answer(), ordinary.request
         tell_reader_to(scope, ordinary.read_by)
-        if answer is not None:
-            hand_over(scope, answer)
 
         async def send_on(event: Message) -> None:
             if event["type"] == "http.response.start" and request is not None and not request.complete:
@@ -215,7 +214,10 @@ class ToldWhenServed:
                 ordinary.served()
 
         try:
-            await self._app(scope, receive, send_on)
+            if answer is None:
+                await self._app(scope, receive, send_on)
+            else:
+                await self._app.go_on(Call(scope, receive, send_on), answer)
         except ConnectionAbortedError:
             # uvicorn would close it gently, which is to wait for a client that has not read for so long.
             ordinary.abort()

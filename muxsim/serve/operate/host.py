@@ -27,15 +27,17 @@ from muxsim.observe.log import EventLog, log_notes
 from muxsim.processes.descriptors import raise_limit
 from muxsim.runtime.clock import SteadyClock
 from muxsim.runtime.guest import Guest, trio_guest, watch_on_this_loop
-from muxsim.serve.auth.auth import Authenticator, open_auth, read_tokens_file
-from muxsim.serve.auth.listening import is_loopback, listening, server_url, tls_context
+from muxsim.serve.auth.addresses import is_loopback
+from muxsim.serve.auth.authenticator import Authenticator
+from muxsim.serve.auth.tokens import open_auth, read_tokens_file
 from muxsim.serve.http.connection import Connection
 from muxsim.serve.http.connections import Bounds, Connections
-from muxsim.serve.http.fast_lane import FastLane
 from muxsim.serve.http.ordinary import ToldWhenServed
 from muxsim.serve.http.unread import Unread
+from muxsim.serve.operate.listening import listening, server_url, tls_context
 from muxsim.serve.operate.operations import Operations, operator_socket
 from muxsim.serve.routes.api import API
+from muxsim.serve.routes.fast_lane import FastLane
 from muxsim.serve.routes.gateway import Gateway
 from muxsim.serve.routes.mcp_endpoints import HTTPSettings, MCPEndpoints
 from muxsim.serve.routes.public_url import PublicURL

@@ -12,8 +12,8 @@ from muxsim.admission.pool import Pool
 from muxsim.errors import Busy, SessionExists, StartError, UnknownEnvironment
 from muxsim.limits import Reached
 from muxsim.runtime.guest import Guest
-from muxsim.serve.auth.auth import caller_of
 from muxsim.serve.auth.callers import Scope, forbidden
+from muxsim.serve.routes.guard import caller_of
 from muxsim.serve.routes.mcp_endpoints import MCPEndpoints, too_busy
 from muxsim.serve.routes.public_url import NO_PROXY, PublicURL
 from muxsim.session.agent_view import AgentAttachment

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from muxsim.limits import Reached
-from muxsim.serve.auth.auth import Authenticator, Guard
+from muxsim.serve.auth.authenticator import Authenticator
+from muxsim.serve.http.interfaces import Answer
 from muxsim.serve.http.json_refusals import JSONRefusals
 from muxsim.serve.routes.api import API
+from muxsim.serve.routes.guard import Guard
 from muxsim.serve.routes.mcp_endpoints import MCPEndpoints
 from muxsim.serve.routes.public_url import NO_PROXY, PublicURL
 from transports.asgi import Call, ClientGone, refusal_of, refuse
 from transports.http_rules import HostRules, HTTPRefusal, header
 
 _MCP_METHODS = ["GET", "POST", "DELETE"]
-_HANDED_OVER = "muxsim.handed_over"
-
-Answer: TypeAlias = Callable[[Call], Awaitable[None]]
-
-
-def hand_over(scope: Any, answer: Answer) -> None:
-    """Mark a request that has been taken already: only its answer is left to do."""
-    scope[_HANDED_OVER] = answer
 
 
 class Gateway:
@@ -52,34 +46,34 @@ class Gateway:
         self._cross_origin = JSONRefusals(_with_cors(self._router, rules))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, and count it if it passed a bound."""
+        """Serve one request."""
+        if scope["type"] == "http":
+            await self._carry_out(Call(scope, receive, send), self._serve)
+
+    async def go_on(self, call: Call, answer: Answer) -> None:
+        """Answer a request that has been taken already."""
+        await self._carry_out(call, answer)
+
+    async def _carry_out(self, call: Call, answer: Answer) -> None:
+        """Refuse what is to be refused, and count it if it passed a bound."""
         try:
-            await self._serve(scope, receive, send)
+            await answer(call)
+        except HTTPRefusal as refusal:
+            await refuse(call, refusal)
+        except ClientGone:
+            return
         except ConnectionAbortedError:
             self._reached.count("stall_timeout")
             raise
-        refusal = refusal_of(scope)
-        if refusal is not None and refusal.limit:
-            self._reached.count(refusal.limit)
+        refused = refusal_of(call.scope)
+        if refused is not None and refused.limit:
+            self._reached.count(refused.limit)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        call = Call(scope, receive, send)
-        try:
-            if _HANDED_OVER in scope:
-                await scope[_HANDED_OVER](call)
-                return
-            self.rules.check(call.headers)
-            scope["path"] = self._public.route(scope["path"])
-        except HTTPRefusal as refusal:
-            await refuse(call, refusal)
-            return
-        except ClientGone:
-            return
-        origin = header(call.headers, b"origin")
-        app = self._app if origin is None else self._cross_origin
-        await app(scope, receive, send)
+    async def _serve(self, call: Call) -> None:
+        self.rules.check(call.headers)
+        call.scope["path"] = self._public.route(call.scope["path"])
+        app = self._app if header(call.headers, b"origin") is None else self._cross_origin
+        await app(call.scope, call.receive, call.send)
 
 
 def _router(mcp: MCPEndpoints, api: API, auth: Authenticator | None) -> ASGIApp:

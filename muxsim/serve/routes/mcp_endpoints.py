@@ -17,10 +17,10 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from muxsim.errors import Busy, StartError, TooMuch, UnknownEnvironment
 from muxsim.observe.events import SessionEvent, What
 from muxsim.runtime.guest import Guest
-from muxsim.serve.auth.auth import caller_of, peer_of, share_of
 from muxsim.serve.auth.callers import Caller
 from muxsim.serve.auth.failures import FailureLimit
 from muxsim.serve.http.unread import Reader, Unread, read_by
+from muxsim.serve.routes.guard import caller_of
 from muxsim.serve.routes.public_url import NO_PROXY, PublicURL
 from muxsim.serve.routes.schemas import ToolSchemas
 from muxsim.session.agent_view import AgentAttachment
@@ -290,7 +290,7 @@ class MCPEndpoints:
         """A session for whoever asks, or the one for all. Raises as `Sessions.open` does, and `ClientGone`."""
         if spec.shared:
             return await while_waited_for(call, self._bridge.call(self._sessions.shared, spec.name))
-        wanted = _wanted(caller_of(call), peer_of(call), seed=seed, id=id, ttl=ttl)
+        wanted = _wanted(caller_of(call), call.peer, seed=seed, id=id, ttl=ttl)
         session = self._sessions.open_now(spec.name, **wanted)
         if session is None:
             later = functools.partial(self._sessions.open, spec.name, **wanted)
@@ -326,7 +326,7 @@ class MCPEndpoints:
 
     async def _attach(self, call: Call, attachment: Attachment, message: Message) -> None:
         """Make a client of whoever sent this handshake, and answer it."""
-        client = self._client(attachment, caller_of(call), call.scope["path"], peer_of(call))
+        client = self._client(attachment, caller_of(call), call.scope["path"], call.peer)
         read_by(call, client.reader)
         await self._unless_gone(client, call, client.transport.post(message, call))
 
@@ -342,7 +342,7 @@ class MCPEndpoints:
         attachment.connect(transport)
         self._attach_to(session, attachment)
         paths = {path, f"/s/{session.id}/mcp"} if attachment.ends_session else {path}
-        reader = Reader(share_of(caller, peer), attachment)
+        reader = Reader(caller.share(peer), attachment)
         client = self._clients[id] = HTTPClient(transport, attachment, frozenset(paths), caller, reader)
         self._unread.joined(reader)
         return client
@@ -392,7 +392,7 @@ class MCPEndpoints:
         client = view(session, "streamable-http", cancels=True)
         client.principal = caller_of(call).name
         client.connect(exchange)
-        read_by(call, Reader(share_of(caller_of(call), peer_of(call)), client))
+        read_by(call, Reader(caller_of(call).share(call.peer), client))
         await exchange.post(message, client, call)
 
     async def _without_session(self, call: Call, message: Message) -> None:
@@ -432,7 +432,7 @@ class MCPEndpoints:
         transport = SSE(id, endpoint, attachment, self._settings.times)
         attachment.connect(transport)
         self._attach_to(session, attachment)
-        reader = Reader(share_of(caller_of(call), peer_of(call)), attachment)
+        reader = Reader(caller_of(call).share(call.peer), attachment)
         self._sse[id] = (transport, attachment, caller_of(call), reader)
         self._unread.joined(reader)
         read_by(call, reader)
@@ -460,7 +460,7 @@ class MCPEndpoints:
 
     def _missing(self, call: Call, text: str) -> HTTPRefusal:
         """The refusal of a session that is not there for whoever asks."""
-        peer, now = peer_of(call), time.monotonic()
+        peer, now = call.peer, time.monotonic()
         # A client whose session has ended goes by the status, whoever else is at its address: 404 makes it initialize
         # again. So a guesser gets that too, but slowly, and has to connect anew each time.
         if self._misses.wait_of(peer, now):
@@ -492,7 +492,7 @@ class MCPEndpoints:
 
 def _wanted(caller: Caller, peer: str, **wanted: Unpack[Wanted]) -> Wanted:
     """What is wanted of a session for whoever asks."""
-    return {"client": share_of(caller, peer), "owner": caller.name, **wanted}
+    return {"client": caller.share(peer), "owner": caller.name, **wanted}
 
 
 def _is_handshake(message: Message) -> bool:

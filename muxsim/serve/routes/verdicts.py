@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from muxsim.serve.auth.auth import known_caller
 from muxsim.serve.auth.callers import Caller, Scope
 from muxsim.serve.routes.gateway import Gateway
+from muxsim.serve.routes.guard import known_caller
 from transports.http_rules import Accepts, HTTPRefusal, RawHeaders, accepts, is_modern, protocol_version
 
 _REMEMBERED_HEADERS: Final = 1024

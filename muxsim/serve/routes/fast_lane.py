@@ -16,23 +16,22 @@ import itertools
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from starlette.types import Message as Event
 
 from muxsim.serve.http.incoming import Request
+from muxsim.serve.http.interfaces import Answer, Asker
 from muxsim.serve.http.responses import ACCEPTED, CLOSE, answer_head, refusal_bytes
-from muxsim.serve.http.verdicts import Verdict, Verdicts
-from muxsim.serve.routes.gateway import Answer, Gateway
+from muxsim.serve.http.unread import Reader
+from muxsim.serve.routes.gateway import Gateway
 from muxsim.serve.routes.mcp_endpoints import HTTPClient
+from muxsim.serve.routes.verdicts import Verdict, Verdicts
 from transports.asgi import Call, ClientGone
 from transports.errors import RemoteProtocolError
 from transports.event_stream import EventStream
 from transports.http_rules import Accepts, HTTPRefusal
 from transports.messages import Kind, Message, RequestId, decode
-
-if TYPE_CHECKING:
-    from muxsim.serve.http.connection import Connection
 
 # How often calls are looked at that may have been silent for too long; a timer for each would cost more than they.
 _TICK: Final = 0.1
@@ -71,7 +70,7 @@ class FastLane:
             return False
         return self._verdicts.of(request.headers, dict(request.headers)) is not None
 
-    def take(self, connection: Connection, request: Request, body: bytes, raw: bytes) -> bool:
+    def take(self, connection: Asker, request: Request, body: bytes, raw: bytes) -> bool:
         """Take the short way with a request, unless the application has to look at it. ``raw`` is what was read."""
         headers = dict(request.headers)
         verdict = self._verdicts.of(request.headers, headers)
@@ -86,21 +85,19 @@ class FastLane:
         if not self._begin(connection, request, body, client, verdict.wanted):
             return False
         if request.keep_alive and verdict.caller.expires == math.inf:
-            head = FamiliarHead.of(raw, body, session_id, client, verdict.wanted, request)
-            connection.familiar = head
+            connection.familiar = FamiliarHead.of(self, raw, body, client, verdict.wanted, request)
         return True
 
-    def take_familiar(self, connection: Connection, head: FamiliarHead, data: bytes) -> bool:
-        """Take a whole request that has an earlier one's head, which need be neither parsed nor judged again."""
-        body = head.body_of(data)
-        if body is None or self.gateway.endpoints.client(head.session_id) is not head.client:
+    def take_of(self, client: HTTPClient, connection: Asker, request: Request, body: bytes, wanted: Accepts) -> bool:
+        """Take a request of a client that has been judged before, if it is still the same."""
+        if self.gateway.endpoints.client(client.transport.id) is not client or not self._is_small(len(body)):
             return False
-        return self._is_small(len(body)) and self._begin(connection, head.request, body, head.client, head.wanted)
+        return self._begin(connection, request, body, client, wanted)
 
     def _is_small(self, length: int) -> bool:
         return length <= LONGEST_BODY and length <= self.gateway.endpoints.max_body
 
-    def _shake_hands(self, connection: Connection, request: Request, body: bytes, verdict: Verdict) -> bool:
+    def _shake_hands(self, connection: Asker, request: Request, body: bytes, verdict: Verdict) -> bool:
         """Take the short way with a handshake that makes a session, if a process is ready for that."""
         if self._verdicts.is_guess(verdict):
             return False
@@ -121,9 +118,7 @@ class FastLane:
         call.begin(message, verdict.wanted)
         return True
 
-    def _begin(
-        self, connection: Connection, request: Request, body: bytes, client: HTTPClient, wanted: Accepts
-    ) -> bool:
+    def _begin(self, connection: Asker, request: Request, body: bytes, client: HTTPClient, wanted: Accepts) -> bool:
         if not client.attachment.ready:
             return False
         try:
@@ -174,23 +169,28 @@ class FamiliarHead:
     found out about the head holds as long as its session's client does.
     """
 
+    lane: FastLane
     prefix: bytes
     suffix: bytes
-    session_id: str
     client: HTTPClient
     wanted: Accepts
     request: Request
 
     @classmethod
     def of(
-        cls, raw: bytes, body: bytes, session_id: bytes, client: HTTPClient, wanted: Accepts, request: Request
+        cls, lane: FastLane, raw: bytes, body: bytes, client: HTTPClient, wanted: Accepts, request: Request
     ) -> FamiliarHead | None:
         """The head of a request that came whole as ``raw``; None if it came in pieces."""
         end = raw.find(_HEAD_END) + len(_HEAD_END)
         length = _LENGTH_LINE.search(raw, 0, end)
         if length is None or raw[end:] != body:
             return None
-        return cls(raw[: length.start(1)], raw[length.end(1) : end], session_id.decode(), client, wanted, request)
+        return cls(lane, raw[: length.start(1)], raw[length.end(1) : end], client, wanted, request)
+
+    def take(self, asker: Asker, data: bytes) -> bool:
+        """Take a whole request that has this head, which need be neither parsed nor judged again."""
+        body = self.body_of(data)
+        return body is not None and self.lane.take_of(self.client, asker, self.request, body, self.wanted)
 
     def body_of(self, data: bytes) -> bytes | None:
         """The body of a whole request that has this head; None if ``data`` is anything else."""
@@ -208,15 +208,18 @@ class ShortCall:
 
     __slots__ = ("client", "connection", "id", "is_lost", "lane", "request")
 
-    def __init__(
-        self, lane: FastLane, connection: Connection, request: Request, client: HTTPClient, id: RequestId
-    ) -> None:
+    def __init__(self, lane: FastLane, connection: Asker, request: Request, client: HTTPClient, id: RequestId) -> None:
         self.lane = lane
         self.connection = connection
         self.request = request
         self.client = client
         self.id = id
         self.is_lost = False
+
+    @property
+    def reader(self) -> Reader:
+        """Whom its answer is for."""
+        return self.client.reader
 
     def begin(self, message: Message, wanted: Accepts) -> None:
         """Send the request on its way; the answer, a refusal of the router's for one, may be there at once."""

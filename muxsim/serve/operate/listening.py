@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import ssl
 from collections.abc import Iterator
@@ -12,7 +11,8 @@ from typing import Final
 
 from muxsim.config import ServerSettings
 from muxsim.errors import ConfigError, ListenError
-from muxsim.serve.auth.auth import check_private
+from muxsim.serve.auth.addresses import is_loopback
+from muxsim.serve.auth.private_files import open_private
 
 _BACKLOG: Final = 2048
 
@@ -43,16 +43,6 @@ def refuse_open_door(host: str, address: str) -> None:
         )
 
 
-def is_loopback(address: str) -> bool:
-    """Whether only this machine can reach an address."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    # Python 3.13 looks into addresses that wrap one of IPv4, older ones do not: the stricter answer, everywhere.
-    return parsed.is_loopback and getattr(parsed, "ipv4_mapped", None) is None
-
-
 def server_url(listener: socket.socket, settings: ServerSettings) -> str:
     """Where clients find the server."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -66,7 +56,8 @@ def tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
             raise ConfigError("has no certificate beside it: name it too (--tls-cert)", table="server", key="tls_key")
         return None
     key = settings.tls_key or settings.tls_cert
-    _check_key(Path(key))
+    with open_private(Path(key)):
+        pass  # only its mode is asked for
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(settings.tls_cert, key, _no_password)
@@ -76,14 +67,6 @@ def tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
             file=settings.tls_cert,
         ) from None
     return context
-
-
-def _check_key(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            check_private(file.fileno(), path)
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", file=str(path)) from None
 
 
 def _no_password() -> str:
