@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-import anyio
-
 from transports.messages import Message, RequestId
 
 
@@ -70,31 +68,3 @@ class Watch(Protocol):
 
     def __call__(self, fd: int, callback: Callable[[], None], /) -> Callable[[], None]:
         """Begin to watch; call the result to stop."""
-
-
-class Bell:
-    """Wakes the tasks that wait for it, on whichever loops they run; ringing it is a plain call from any of them.
-
-    trio runs as a guest in the same thread, so the ringer, and other waiters too, may be on another loop than a waiter.
-    """
-
-    __slots__ = ("_waiting",)
-
-    def __init__(self) -> None:
-        self._waiting: set[anyio.Event] = set()
-
-    def ring(self) -> None:
-        """Wake every task waiting now."""
-        if self._waiting:
-            waiting, self._waiting = self._waiting, set()
-            for event in waiting:
-                event.set()
-
-    async def wait(self) -> None:
-        """Wait for the next ring."""
-        event = anyio.Event()  # each its own: one belongs to the loop that it was made on
-        self._waiting.add(event)
-        try:
-            await event.wait()
-        finally:
-            self._waiting.discard(event)

@@ -27,12 +27,13 @@ from muxsim.processes import descriptors, strays
 from muxsim.processes.enclosure import CgroupMode, Enclosure, Enclosures, open_enclosures
 from muxsim.processes.process import AT_ONCE, Launcher, LauncherStatistics, Process, ProcessStartError
 from muxsim.provision.packages import Packages
+from muxsim.runtime.bell import Bell
 from muxsim.runtime.boundary import open_boundary
 from muxsim.spec import EnvSpec, passed_variables
 from muxsim.start.fork.zygotes import Zygotes, ZygoteStatistics, zygotes_behind
 from muxsim.start.slots.policy import SlotStatistics
 from muxsim.start.slots.shelf import LaunchIn, Taken, Warm, warm_behind
-from transports.interfaces import Bell, Watch
+from transports.interfaces import Watch
 
 # What a process cannot be started for that is the machine's fault, and may be over soon.
 _EXHAUSTED: Final = frozenset(

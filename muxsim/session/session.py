@@ -17,6 +17,7 @@ import trio
 from muxsim.errors import Busy
 from muxsim.observe.events import Events, SessionEvent, What
 from muxsim.placement.backend import Backend, BackendExit
+from muxsim.runtime.bell import Bell
 from muxsim.session.attachment import Attachment
 from muxsim.session.audience import Audience
 from muxsim.session.control.control import ControlReader
@@ -28,7 +29,6 @@ from muxsim.session.router import Router, RouterStatistics
 from muxsim.spec import EnvSpec
 from transports import messages
 from transports.errors import INVALID_REQUEST, PARSE_ERROR, ReceiverBusy, RemoteProtocolError
-from transports.interfaces import Bell
 from transports.messages import Kind, Message, member, text_of
 from transports.unread import unread
 
