@@ -200,7 +200,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvSpec:
-    """How to start one environment. `muxsim.config` makes these; `muxsim.provision.npm.prepare` resolves npm packages.
+    """How to start one environment. `muxsim.config` makes these; `muxsim.provision` resolves packages.
 
     The placeholders ``{seed}``, ``{session_id}`` and ``{workspace}`` may stand in ``command``, ``args``, the
     values of ``env`` and ``cwd``; `launch` fills them in.

@@ -285,15 +285,13 @@ def test_only_the_supervisor_and_installers_start_processes():
     # npm or uv runs to its end while a package is installed; nothing of a session's is started there.
     starting = {name for name in MODULES if starts_processes(name)}
     assert {
-        name
-        for name in starting
-        if not within(name, "muxsim.inside", "muxsim.processes", "muxsim.provision.cache", "muxsim.provision.packages")
+        name for name in starting if not within(name, "muxsim.inside", "muxsim.processes", "muxsim.provision.installer")
     } == set()
-    assert "muxsim.provision.cache" in starting
+    assert "muxsim.provision.installer" in starting
 
 
 # Each reaps what it signals itself, and only afterwards: until then the number is nobody else's.
-REAPS_WHAT_IT_SIGNALS = {"muxsim.inside.guardian", "muxsim.provision.cache"}
+REAPS_WHAT_IT_SIGNALS = {"muxsim.inside.guardian", "muxsim.provision.installer"}
 
 
 def test_only_who_reaps_a_process_itself_signals_it_by_number_H19():
@@ -301,10 +299,57 @@ def test_only_who_reaps_a_process_itself_signals_it_by_number_H19():
     assert by_number == REAPS_WHAT_IT_SIGNALS
 
 
+def makes_a_nursery_by_hand(tree):
+    """Whether a nursery or task group is opened other than as `async with`, or anything entered or left by its name."""
+    in_blocks = {
+        id(item.context_expr)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AsyncWith)
+        for item in node.items
+        if isinstance(item.context_expr, ast.Call)
+    }
+    opened = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and id(node) not in in_blocks)
+    return any(name_called(node) in NURSERIES | BY_HAND for node in opened)
+
+
+def name_called(node):
+    return ast.unparse(node.func).rpartition(".")[2]
+
+
+NURSERIES = {"open_nursery", "create_task_group", "TaskGroup"}
+BY_HAND = {"__aenter__", "__aexit__"}
+
+
+@pytest.mark.parametrize(
+    ("source", "by_hand"),
+    [
+        ("async with open() as a, trio.open_nursery() as b: pass", False),
+        ("async with anyio.create_task_group(): pass", False),
+        ("async def __aexit__(self, *_): await self.close()", False),
+        ("nursery = trio.open_nursery()", True),
+        ("await stack.enter_async_context(trio.open_nursery(strict_exception_groups=True))", True),
+        ("group = asyncio.TaskGroup()", True),
+        ("await service.__aexit__(None, None, None)", True),
+    ],
+)
+def test_the_check_tells_a_nursery_of_a_block_from_one_made_by_hand(source, by_hand):
+    indented = "".join(f"    {line}\n" for line in source.splitlines())
+    assert makes_a_nursery_by_hand(ast.parse(f"async def f():\n{indented}")) == by_hand
+
+
 def test_only_the_boundary_makes_a_nursery_by_hand():
     """What serves a block is a `background`, and what may fail alone a part of a boundary."""
-    by_hand = {name for name in MODULES if any(used.rpartition(".")[2] == "__aexit__" for used in attributes(name))}
-    assert by_hand == {"muxsim.runtime.boundary"}
+    assert {name for name, tree in MODULES.items() if makes_a_nursery_by_hand(tree)} == {"muxsim.runtime.boundary"}
+
+
+def test_only_the_boundary_switches_off_what_fails():
+    """A broad except around what is optional is a `Part`: nobody else makes one, or takes its failure for himself."""
+    making = {name for name, tree in MODULES.items() if any(made in calls(tree) for made in ("Part", "Boundary"))}
+    assert making == {"muxsim.runtime.boundary"}
+
+
+def calls(tree):
+    return {name_called(node) for node in ast.walk(tree) if isinstance(node, ast.Call)}
 
 
 def test_the_pool_calls_what_is_optional_only_where_it_may_fail_alone():

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from muxsim.config.table import Table, shown
 from muxsim.provision.as_it_stands import AsItStands
 from muxsim.provision.npx import is_npx, is_package_folder, parse_npx
-from muxsim.provision.uv import is_uvx, parse_uvx
+from muxsim.provision.uvx import is_uvx, parse_uvx
 from muxsim.spec import fixed, literal
 
 _PYTHON_NAME = re.compile(r"python(3(\.\d+)?)?")

@@ -1,4 +1,4 @@
-"""muxsim's own cache of installed packages: one installs while others wait, and what is damaged is made anew."""
+"""muxsim's own cache: what is in it was made by one while others waited, and what is damaged is made anew."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ import hashlib
 import os
 import re
 import shutil
-import signal
-import subprocess
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
-from contextvars import ContextVar
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -20,11 +17,8 @@ import msgspec
 import trio
 
 from muxsim.errors import PackageError
-from muxsim.spec import EnvSpec, fixed, has_placeholder, passed_variables
 
 _LOCK_POLL: Final = 0.1  # s; a blocking flock could not be cancelled
-_OUTPUT_ENDS: Final = 6  # installers put their cause first and a failed build's last: so many lines of either end
-_STACK_FRAME: Final = re.compile(r"npm error\s+at ")
 
 _RECORD: Final = "muxsim-contents.json"
 # What a package consists of. Other files may be data, which a server that keeps them in its package changes or removes.
@@ -89,118 +83,53 @@ def _code_of(home: Path) -> Iterator[tuple[str, int]]:
                     yield os.path.relpath(path, home), os.stat(path).st_size
 
 
-# ---- installing
-
-# What says where packages come from, and who may have them; and where we keep them.
-_INSTALLERS: Final = frozenset({"MUXSIM_CACHE", "NODE_AUTH_TOKEN", "SSH_AUTH_SOCK", "NETRC"})
-_INSTALLERS_PREFIXES: Final = ("npm_", "NPM_", "UV_", "GIT_")
-_PROXIES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
+# ---- making
 
 
-@contextlib.contextmanager
-def installing(spec: EnvSpec, what: str, source: str, cache: Path) -> Iterator[None]:
-    """Bound an installation by the spec's ``install_timeout``, and say of each failure whose it is and what to do.
+class Build(Protocol):
+    """Fills the folder ``home``; ``before`` is what was there, which may tell how, and the lock is to be lent on."""
 
-    ``what`` is installed into ``cache`` from ``source``; both are words for the error. Raises PackageError.
-    """
-    limit = spec.limits.install_timeout
+    async def __call__(self, home: Path, before: Path, lock: int, /) -> None: ...
+
+
+async def made_whole(home: Path, build: Build) -> None:
+    """Have ``home`` as it was recorded, else made anew: by one, while others wait, in this process and in others."""
+    if await trio.to_thread.run_sync(damage, home) is None:
+        return
+    async with locked(home) as lock:
+        if (fault := await trio.to_thread.run_sync(damage, home)) is not None:
+            await _make_anew(home, build, lock, fault)
+
+
+async def _make_anew(home: Path, build: Build, lock: int, fault: str) -> None:
+    """Builds where it stays, since not every folder can be moved: it is whole once it is recorded."""
+    before = home.with_name(f"{home.name}.before")
+    was_whole = await trio.to_thread.run_sync(_make_room, home, before)
     try:
-        with trio.fail_after(limit):
-            yield
-    except PackageError as error:
-        raise PackageError(f"environment {spec.name}: {error.message}", output=error.output) from error
-    except trio.TooSlowError as error:
-        advice = f"see whether the {source} can be reached, or raise install_timeout"
-        raise PackageError(
-            f"environment {spec.name}: its {what} took more than {limit:g} s to install: {advice}"
-        ) from error
-    except OSError as error:
-        advice = f"make room in {cache}, or name another place with MUXSIM_CACHE"
-        raise PackageError(f"environment {spec.name}: its {what} could not be installed ({error}): {advice}") from error
+        await build(home, before, lock)
+        await trio.to_thread.run_sync(record, home)
+    except BaseException as error:
+        await remove(home)
+        if before.exists():  # perhaps it can be mended, and it is no worse than nothing
+            os.rename(before, home)
+        if was_whole and isinstance(error, PackageError):
+            message = f"{home} is damaged ({fault}), and cannot be made anew: {error.message}"
+            raise PackageError(message, output=error.output) from error
+        raise
+    await remove(before)
 
 
-def with_fixed_variables(environ: Mapping[str, str], spec: EnvSpec) -> dict[str, str]:
-    """``environ`` with the spec's own variables on top, but for those that differ from session to session.
+def _make_room(home: Path, before: Path) -> bool:
+    """An empty folder, with what was in it aside, unless that was cut off while a whole one lay there already.
 
-    For a pool's installers it is what these may see of it.
+    Returns whether what is aside was whole once.
     """
-    base = environ if _runner.get() is None else installer_variables(environ)
-    return {**base, **{name: fixed(value) for name, value in spec.env.items() if not has_placeholder(value)}}
-
-
-class Runner(Protocol):
-    """Runs an installer to its end, with stdout and stderr together, and ends it with what it started if cancelled.
-
-    It inherits the lock, which so outlives a killed muxsim for as long as it runs.
-    """
-
-    async def __call__(
-        self, argv: tuple[str, ...], *, cwd: Path, environ: Mapping[str, str], lock: int
-    ) -> subprocess.CompletedProcess[bytes]: ...
-
-
-async def _run_directly(
-    argv: tuple[str, ...], *, cwd: Path, environ: Mapping[str, str], lock: int
-) -> subprocess.CompletedProcess[bytes]:
-    return await trio.run_process(
-        [*argv],
-        capture_stdout=True,
-        stderr=subprocess.STDOUT,
-        check=False,
-        cwd=cwd,
-        env=environ,
-        pass_fds=[lock],
-        start_new_session=True,
-        deliver_cancel=_kill_group,
-    )
-
-
-_runner: ContextVar[Runner | None] = ContextVar("runner", default=None)
-
-
-@contextlib.contextmanager
-def installers_run_by(runner: Runner) -> Iterator[None]:
-    """Have ``runner`` run what is installed in this block, with no more than `installer_variables`, as a pool does.
-
-    Outside of one nobody watches over installers, and they see what their caller gives them.
-    """
-    token = _runner.set(runner)
-    try:
-        yield
-    finally:
-        _runner.reset(token)
-
-
-async def run_installer(
-    argv: Iterable[str], *, cwd: Path, environ: Mapping[str, str], lock: int
-) -> subprocess.CompletedProcess[bytes]:
-    """Run an installer to its end, see `Runner`."""
-    run = _runner.get() or _run_directly
-    return await run(tuple(argv), cwd=cwd, environ=environ, lock=lock)
-
-
-def installer_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables of ``environ`` that installers may see: those of every backend, and what npm and uv are set by."""
-    own = {
-        name: value
-        for name, value in environ.items()
-        if name in _INSTALLERS or name.lower() in _PROXIES or name.startswith(_INSTALLERS_PREFIXES)
-    }
-    return {**passed_variables(environ), **own}
-
-
-async def _kill_group(installer: trio.Process) -> None:
-    """Ends it and the install scripts it runs, at once: half an install is thrown away in any case."""
-    os.killpg(installer.pid, signal.SIGKILL)
-
-
-def telling_lines(output: bytes) -> tuple[str, ...]:
-    """The lines of an installer that say why, without stack traces and the middle of a long report."""
-    lines = [line.rstrip() for line in output.decode(errors="replace").splitlines() if not _STACK_FRAME.match(line)]
-    lines = [line for line in lines if line not in ("", "npm error")]
-    if len(lines) > 2 * _OUTPUT_ENDS:
-        lines[_OUTPUT_ENDS:-_OUTPUT_ENDS] = ["…"]
-    return tuple(lines)
+    if home.exists() and (was_recorded(home) or not was_recorded(before)):
+        shutil.rmtree(before, ignore_errors=True)
+        os.rename(home, before)
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    return was_recorded(before)
 
 
 @contextlib.asynccontextmanager

@@ -1,104 +1,85 @@
 """npm packages as environments: installed once, then run by `node` with no npm or npx in the process tree.
 
-`prepare` turns a spec whose command is `npx` or a package's folder into one whose command is `node` and
+`Npm.prepare` turns a spec whose command is `npx` or a package's folder into one whose command is `node` and
 whose first argument is the package's own bin. What `npx` names is installed into muxsim's cache and stays at
 the version it had then, so that later starts need no network and give the same server.
 """
+
+from __future__ import annotations
 
 import contextlib
 import os
 import platform
 import re
-import shutil
-import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import msgspec
-import trio
 
 from muxsim.errors import PackageError
-from muxsim.provision.as_it_stands import AsItStands, tell
-from muxsim.provision.cache import (
-    cache_folder,
-    damage,
-    installing,
-    key,
-    locked,
-    record,
-    remove,
-    run_installer,
-    telling_lines,
-    with_fixed_variables,
-)
+from muxsim.provision.as_it_stands import AsItStands
+from muxsim.provision.cache import key, locked, made_whole
+from muxsim.provision.installer import Installer, Program
 from muxsim.provision.npx import NpxCall, is_npx, is_package_folder, own_bin, own_copies, parse_npx
 from muxsim.spec import EnvSpec, fixed, literal
 
-_QUIET = ("--no-audit", "--no-fund", "--no-update-notifier", "--no-progress", "--loglevel=error")
-
-# npm waits ten seconds before it asks an unreachable registry again, and then sixty; the first start of an
-# environment should not hang that long. A value of the user's own goes before.
-_RETRY_SOON = {"npm_config_fetch_retry_mintimeout": "1000"}
-
-# What npm says when it did not get as far as the registry.
-_UNREACHABLE = re.compile(
-    rb"npm error code (ECONN\w+|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH|ERR_SOCKET_TIMEOUT)"
+_QUIET: Final = ("--no-audit", "--no-fund", "--no-update-notifier", "--no-progress", "--loglevel=error")
+_PLAIN_NODE: Final = re.compile(rb"#!\s*(/usr/bin/env\s+)?(\S*/)?node\s*")
+_NPM: Final = Program(
+    name="npm",
+    needs=("node", "npm"),
+    get_it="install Node.js 20 or newer",
+    installs="npm package",
+    source="registry",
+    unreachable=re.compile(
+        rb"npm error code (ECONN\w+|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH|ERR_SOCKET_TIMEOUT)"
+    ),
+    offline={"npm_config_offline": "true"},
+    # npm waits ten seconds before it asks an unreachable registry again, and then sixty; the first start of an
+    # environment should not hang that long.
+    defaults={"npm_config_fetch_retry_mintimeout": "1000"},
 )
 
-_PLAIN_NODE = re.compile(rb"#!\s*(/usr/bin/env\s+)?(\S*/)?node\s*")
 
+class Npm:
+    """What `npx` names, and packages' folders, see `provider.Provider`."""
 
-async def prepare(spec: EnvSpec, environ: Mapping[str, str] = os.environ) -> EnvSpec:
-    """The spec with its npm package installed and its command resolved to ``node BIN``; others as they are.
+    program = _NPM
 
-    Any number of tasks and processes may prepare the same package at once: one installs, the others wait. An
-    install that was cut off is made anew; once it is whole, no network is needed. npm sees ``environ`` (muxsim's own;
-    of a pool's only what installers may see), with the spec's variables on top. Raises PackageError, also when it
-    takes longer than ``limits.install_timeout``.
-    """
-    if not _is_npm(spec):
-        return spec
-    cache = cache_folder(environ) / "npm"
-    node = _Node(with_fixed_variables({**_RETRY_SOON, **environ}, spec))
-    with installing(spec, "npm package", "registry", cache):
-        return await (_from_npx if is_npx(spec.command) else _from_folder)(spec, node, cache)
+    def takes(self, spec: EnvSpec) -> bool:
+        """Whether it is a command line of npx, or a folder's."""
+        return is_npx(spec.command) or os.path.isdir(fixed(spec.command))
 
-
-def _is_npm(spec: EnvSpec) -> bool:
-    return is_npx(spec.command) or os.path.isdir(fixed(spec.command))
+    async def prepare(self, spec: EnvSpec, installer: Installer) -> EnvSpec:
+        """The spec with its npm package installed and its command resolved to ``node BIN``."""
+        return await (_from_npx if is_npx(spec.command) else _from_folder)(spec, installer)
 
 
 # ---- what npx names ----
 
 
-async def _from_npx(spec: EnvSpec, node: "_Node", cache: Path) -> EnvSpec:
+async def _from_npx(spec: EnvSpec, npm: Installer) -> EnvSpec:
     try:
         call = parse_npx(spec.args)
-        own = _of_project(call, Path(fixed(spec.cwd)))
-    except AsItStands as why:
-        node.tool("npx")
-        tell(spec, "npx", why)
-        return spec
     except ValueError as error:
         raise PackageError(str(error)) from error
-    if own is not None:
-        return node.runs(spec, *own, call.args)
-    home = await _installed(call, node, cache)
+    if (own := _of_project(call, Path(fixed(spec.cwd)))) is not None:
+        return _running(npm, spec, *own, call.args)
+    home = await _installed(call, npm)
     packages = [_Package.read(home / "node_modules" / name) for name in _Package.read(home).manifest.dependencies]
     if not call.command:
-        return node.runs(spec, packages[0], packages[0].own_bin(), call.args)
+        return _running(npm, spec, packages[0], packages[0].own_bin(), call.args)
     for package in packages:
         if call.command in package.bins:
-            return node.runs(spec, package, package.bins[call.command], call.args)
-    if node.has(call.command):
-        tell(spec, "npx", AsItStands(f"{call.command} is no command of {' '.join(call.packages)}"))
-        return spec
+            return _running(npm, spec, package, package.bins[call.command], call.args)
+    if npm.has(call.command):
+        raise AsItStands(f"{call.command} is no command of {' '.join(call.packages)}")
     there = ", ".join(sorted(name for package in packages for name in package.bins)) or "they have none"
     raise PackageError(f"npx -p {call.packages[0]} has no command {call.command}: use one of its own: {there}")
 
 
-def _of_project(call: NpxCall, folder: Path) -> tuple["_Package", str] | None:
+def _of_project(call: NpxCall, folder: Path) -> tuple[_Package, str] | None:
     """The package and its file that npx finds in the project of ``folder``, and so does not ask the registry for.
 
     Raises AsItStands where only npx can tell whether what is there will do.
@@ -119,80 +100,52 @@ def _of_project(call: NpxCall, folder: Path) -> tuple["_Package", str] | None:
     raise AsItStands(f"{call.command} is no command of {' '.join(call.packages)}, which the project has")
 
 
-async def _installed(call: NpxCall, node: "_Node", cache: Path) -> Path:
+async def _installed(call: NpxCall, npm: Installer) -> Path:
     """The folder in the cache with the call's packages in its node_modules."""
     # The machine is in the key because packages may hold compiled parts and home folders are shared.
-    home = cache / key(call.packages[0], *call.packages, *call.options, platform.machine())
-    if await trio.to_thread.run_sync(_fault_of, home) is not None:
-        async with locked(home) as lock:
-            if (fault := await trio.to_thread.run_sync(_fault_of, home)) is not None:
-                await _install(call, home, node, lock, fault)
+    home = npm.cache / key(call.packages[0], *call.packages, *call.options, platform.machine())
+
+    async def build(home: Path, before: Path, lock: int) -> None:
+        await npm.install(_install_args(call, home, before), home, lock, what=" ".join(call.packages))
+
+    await made_whole(home, build)
     return home
 
 
-def _fault_of(home: Path) -> str | None:
-    """What is wrong with it: ``""`` that it is not there, None that nothing is."""
-    return damage(home) if home.is_dir() else ""
-
-
-async def _install(call: NpxCall, home: Path, node: "_Node", lock: int, fault: str) -> None:
-    """Installs beside ``home`` and renames, so that a folder of that name was whole once."""
-    for leftover in home.parent.glob(f"{home.name}.partial-*"):
-        await remove(leftover)
-    partial = Path(tempfile.mkdtemp(prefix=f"{home.name}.partial-", dir=home.parent))
-    try:
-        await node.npm(_install_args(call, home, partial), partial, lock, what=" ".join(call.packages))
-        await trio.to_thread.run_sync(record, partial)
-        damaged = Path(tempfile.mkdtemp(prefix=f"{home.name}.partial-", dir=home.parent))
-        if fault:
-            os.rename(home, damaged)
-        os.rename(partial, home)
-        await remove(damaged)
-    except PackageError as error:
-        await remove(partial)
-        if not fault:
-            raise
-        message = f"{home} is damaged ({fault}), and cannot be made anew: {error.message}"
-        raise PackageError(message, output=error.output) from error
-    except BaseException:
-        await remove(partial)
-        raise
-
-
-def _install_args(call: NpxCall, home: Path, partial: Path) -> tuple[str, ...]:
-    """What npm is to do in ``partial``: as it was done before, if something is left that tells how."""
+def _install_args(call: NpxCall, home: Path, before: Path) -> tuple[str, ...]:
+    """What npm is to do in ``home``: as it was done before, if something is left that tells how."""
     files = ("package.json", "package-lock.json")
     with contextlib.suppress(OSError, msgspec.MsgspecError):
-        kept = [(home / file).read_bytes() for file in files]
+        kept = [(before / file).read_bytes() for file in files]
         for file, content in zip(files, kept, strict=True):
             msgspec.json.decode(content)
-            (partial / file).write_bytes(content)
+            (home / file).write_bytes(content)
         return ("ci", *_QUIET, *call.options)
-    (partial / "package.json").write_text('{"private": true}\n', encoding="utf-8")
+    (home / "package.json").write_text('{"private": true}\n', encoding="utf-8")
     return ("install", *_QUIET, *call.options, "--", *call.packages)
 
 
 # ---- a package's folder ----
 
 
-async def _from_folder(spec: EnvSpec, node: "_Node", cache: Path) -> EnvSpec:
+async def _from_folder(spec: EnvSpec, npm: Installer) -> EnvSpec:
     folder = Path(fixed(spec.command))
     if not is_package_folder(folder):
         raise PackageError(f"{folder} is a folder without a package.json: name a program or an npm package")
     package = _Package.read(folder)
     if package.manifest.dependencies:
-        await _install_dependencies(package, node, cache / package.key)
-    return node.runs(spec, package, package.own_bin(), spec.args)
+        await _install_dependencies(package, npm)
+    return _running(npm, spec, package, package.own_bin(), spec.args)
 
 
-async def _install_dependencies(package: "_Package", node: "_Node", lock_name: Path) -> None:
-    async with locked(lock_name) as lock:
+async def _install_dependencies(package: _Package, npm: Installer) -> None:
+    async with locked(npm.cache / package.key) as lock:
         # The lock's file is not empty while npm is at work: node_modules does not tell of a cut-off npm.
         if os.fstat(lock).st_size or package.is_stale():
             os.pwrite(lock, b"installing\n", 0)
             has_lock = (package.folder / "package-lock.json").exists()
             args = ("ci", *_QUIET) if has_lock else ("install", "--no-package-lock", *_QUIET)
-            await node.npm(args, package.folder, lock, what=f"what {package.folder} depends on")
+            await npm.install(args, package.folder, lock, what=f"what {package.folder} depends on")
             os.ftruncate(lock, 0)
 
 
@@ -216,7 +169,7 @@ class _Package:
     manifest: _Manifest
 
     @classmethod
-    def read(cls, folder: Path) -> "_Package":
+    def read(cls, folder: Path) -> _Package:
         path = folder / "package.json"
         try:
             return cls(folder, msgspec.json.decode(path.read_bytes(), type=_Manifest))
@@ -224,7 +177,7 @@ class _Package:
             raise PackageError(f"{path} cannot be read: {error}") from error
 
     @classmethod
-    def around(cls, program: Path) -> "_Package":
+    def around(cls, program: Path) -> _Package:
         """The package that a file is in."""
         return cls.read(next(filter(is_package_folder, program.parents), program.parent))
 
@@ -274,45 +227,14 @@ class _Package:
         return not there.exists() or there.stat().st_mtime < wanted.stat().st_mtime
 
 
-@dataclass(frozen=True)
-class _Node:
-    """The node and npm that are on the PATH of ``environ``."""
-
-    environ: Mapping[str, str]
-
-    def tool(self, name: str) -> str:
-        path = shutil.which(name, path=self.environ.get("PATH"))
-        if path is None:
-            raise PackageError(f"{name} is not on PATH: install Node.js 20 or newer, which has it")
-        return path
-
-    def has(self, name: str) -> bool:
-        """Whether a program is on PATH."""
-        return shutil.which(name, path=self.environ.get("PATH")) is not None
-
-    def runs(self, spec: EnvSpec, package: _Package, bin_file: str, args: tuple[str, ...]) -> EnvSpec:
-        """The spec that runs a bin of the package."""
-        program = package.folder.absolute() / bin_file
-        if not program.is_file():
-            raise PackageError(f"{program} is missing, the bin of {package.label}: build the package first")
-        argv = (self.tool("node"), str(program)) if _is_for_node(program) else (str(program),)
-        command, *first = map(literal, argv)
-        return replace(spec, command=command, args=(*first, *args), package=package.label)
-
-    async def npm(self, args: tuple[str, ...], cwd: Path, lock: int, *, what: str) -> None:
-        """Runs npm to its end; where the registry cannot be reached, with what npm has in its own cache."""
-        argv = (self.tool("npm"), *args)
-        done = await run_installer(argv, cwd=cwd, environ=self.environ, lock=lock)
-        if done.returncode and _UNREACHABLE.search(done.stdout):
-            offline = {**self.environ, "npm_config_offline": "true"}
-            if (await run_installer(argv, cwd=cwd, environ=offline, lock=lock)).returncode == 0:
-                return
-        if done.returncode:
-            raise PackageError(
-                f"npm could not install {what} (exit status {done.returncode}): "
-                "check the package's name and version, and that the registry can be reached",
-                output=telling_lines(done.stdout),
-            )
+def _running(npm: Installer, spec: EnvSpec, package: _Package, bin_file: str, args: tuple[str, ...]) -> EnvSpec:
+    """The spec that runs a bin of the package."""
+    program = package.folder.absolute() / bin_file
+    if not program.is_file():
+        raise PackageError(f"{program} is missing, the bin of {package.label}: build the package first")
+    argv = (npm.tool("node"), str(program)) if _is_for_node(program) else (str(program),)
+    command, *first = map(literal, argv)
+    return replace(spec, command=command, args=(*first, *args), package=package.label)
 
 
 def _is_for_node(program: Path) -> bool:

@@ -3,33 +3,64 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
 import trio
 
-from muxsim.processes.process import AT_ONCE, Command, Launcher
-from muxsim.provision import npm, uv
-from muxsim.provision.cache import installers_run_by
+from muxsim.processes.process import Launcher
+from muxsim.provision.as_it_stands import AsItStands, tell
+from muxsim.provision.cache import cache_folder
+from muxsim.provision.installer import Installer, Run, installer_variables, run_directly, run_under
+from muxsim.provision.npm import Npm
+from muxsim.provision.provider import Provider
+from muxsim.provision.uv import UvTools
 from muxsim.spec import EnvSpec
 
-# Seconds, after an installer's exit, for what it has written to be read.
-_LAST_WORDS: Final = 0.5
-_READ: Final = 64 * 1024
-# Bytes of its output that are kept: the last.
-_MOST_SAID: Final = 1024 * 1024
+PROVIDERS: Final[tuple[Provider, ...]] = (Npm(), UvTools())
+"""In the order in which they prepare a spec: what one has made of its command, the next may take."""
+
+
+async def prepare(
+    spec: EnvSpec,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    seen: Mapping[str, str] | None = None,
+    run: Run = run_directly,
+) -> EnvSpec:
+    """The spec with what it needs installed and its command resolved to that; others as they are.
+
+    Any number of tasks and processes may prepare the same package at once: one installs, the others wait. An install
+    that was cut off or is damaged is made anew; once it is whole, no network is needed. Installers see ``seen``, else
+    all of ``environ``, with the spec's variables on top. Raises PackageError, also when it takes longer than
+    ``limits.install_timeout``.
+    """
+    for provider in PROVIDERS:
+        if provider.takes(spec):
+            cache = cache_folder(environ) / provider.program.name
+            installer = Installer(provider.program, spec, cache, environ if seen is None else seen, run)
+            with installer.bounded():
+                spec = await _prepared(provider, spec, installer)
+    return spec
+
+
+async def _prepared(provider: Provider, spec: EnvSpec, installer: Installer) -> EnvSpec:
+    try:
+        return await provider.prepare(spec, installer)
+    except AsItStands as why:
+        installer.tool(spec.command)
+        tell(spec, os.path.basename(spec.command), why)
+        return spec
 
 
 class Packages:
     """Prepares specs, and remembers what came of it as long as they stay the same.
 
-    Installers run under the eye of the launcher's guardian, as backends do: whatever becomes of muxsim, they end.
+    Installers run under the eye of the launcher's guardian, and see no more than `installer_variables`.
     """
 
     def __init__(self, launcher: Launcher) -> None:
-        self._launcher = launcher
+        self._run = run_under(launcher)
         self._ready: dict[str, tuple[EnvSpec, EnvSpec]] = {}
         self._preparing: dict[str, trio.Lock] = {}
 
@@ -40,8 +71,7 @@ class Packages:
         async with self._preparing.setdefault(spec.name, trio.Lock()):
             if (known := self.known(spec)) is not None:
                 return known
-            with installers_run_by(self._run):
-                ready = await uv.prepare(await npm.prepare(spec))
+            ready = await prepare(spec, seen=installer_variables(os.environ), run=self._run)
             self._ready[spec.name] = spec, ready
             return ready
 
@@ -49,30 +79,3 @@ class Packages:
         """The spec as `ready` gives it, if there is nothing left to do."""
         known, ready = self._ready.get(spec.name, (None, None))
         return ready if known == spec else None
-
-    async def _run(
-        self, argv: tuple[str, ...], *, cwd: Path, environ: Mapping[str, str], lock: int
-    ) -> subprocess.CompletedProcess[bytes]:
-        process = await self._launcher.spawn(Command(argv, environ, str(cwd)), session="installer", lent=lock)
-        said = bytearray()
-        try:
-            process.close_stdin()
-            async with trio.open_nursery() as nursery:
-                for stream in (process.stdout, process.stderr):
-                    nursery.start_soon(_collect, stream, said)
-                await process.wait()
-                # What it wrote is in the pipes; what it has left behind may hold them open.
-                nursery.cancel_scope.deadline = trio.current_time() + _LAST_WORDS
-        finally:
-            await process.end(AT_ONCE)
-        assert process.returncode is not None
-        return subprocess.CompletedProcess(argv, process.returncode, bytes(said))
-
-
-async def _collect(stream: int, said: bytearray) -> None:
-    while True:
-        await trio.lowlevel.wait_readable(stream)
-        if not (data := os.read(stream, _READ)):
-            return
-        said += data
-        del said[:-_MOST_SAID]

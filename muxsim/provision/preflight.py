@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from muxsim.processes.process import Command, explain_spawn
-from muxsim.provision.npx import is_npx, is_package_folder
+from muxsim.provision.npx import is_package_folder
+from muxsim.provision.packages import PROVIDERS
+from muxsim.provision.provider import Provider
 from muxsim.spec import EnvSpec, Launch, fixed, has_placeholder
 
 _RUNS_A_SCRIPT: Final = re.compile(r"(python[0-9.]*|node)")
-_NPM_PROGRAMS: Final = ("node", "npm")
 
 
 def problems(specs: Iterable[EnvSpec], environ: Mapping[str, str]) -> list[str]:
@@ -28,13 +29,22 @@ def _problems_of(spec: EnvSpec, environ: Mapping[str, str]) -> list[str]:
     command = Command(launch.argv, launch.env, launch.cwd)
     if not has_placeholder(spec.cwd) and (number := _folder_fault(launch.cwd)):
         return [explain_spawn(number, "chdir", command)]
-    if is_npx(spec.command) or is_package_folder(fixed(spec.command)):
-        path = launch.env.get("PATH")
-        missing = " and ".join(name for name in _NPM_PROGRAMS if shutil.which(name, path=path) is None)
-        return [f"its npm package needs {missing}, not found on its PATH; install Node.js"] if missing else []
+    provider = next((one for one in PROVIDERS if one.takes(spec)), None)
+    if provider is not None and not _is_bare_folder(fixed(spec.command)):
+        return _missing_programs(provider, launch)
     if not has_placeholder(spec.command) and (number := _program_fault(launch)):
         return [explain_spawn(number, "exec", command)]
     return _script_problems(spec, launch)
+
+
+def _is_bare_folder(path: str) -> bool:
+    return os.path.isdir(path) and not is_package_folder(path)
+
+
+def _missing_programs(provider: Provider, launch: Launch) -> list[str]:
+    path, program = launch.env.get("PATH"), provider.program
+    missing = " and ".join(name for name in program.needs if shutil.which(name, path=path) is None)
+    return [f"its {program.installs} needs {missing}, not found on its PATH; {program.get_it}"] if missing else []
 
 
 def _folder_fault(folder: str) -> int:

@@ -20,7 +20,7 @@ from serve.machine import eventually
 from muxsim.admission.admission import Capacity
 from muxsim.admission.pool import open_pool
 from muxsim.errors import Busy, PackageError, StartError
-from muxsim.provision import npm
+from muxsim.provision import packages
 from muxsim.spec import EnvSpec, Limits
 
 pytestmark = pytest.mark.children
@@ -241,7 +241,7 @@ async def test_a_package_is_prepared_once_for_all_who_wait_and_again_after_a_fai
     async with some_pool(max_sessions=8) as pool:
         begun, installed, fails = [], trio.Event(), [True]
 
-        async def prepare(spec):
+        async def prepare(spec, **_):
             if spec.name != "package":
                 return spec
             begun.append(spec.name)
@@ -250,7 +250,7 @@ async def test_a_package_is_prepared_once_for_all_who_wait_and_again_after_a_fai
                 raise PackageError("no network")
             return teller("package", package="package@1.0.0")
 
-        monkeypatch.setattr(npm, "prepare", prepare)
+        monkeypatch.setattr(packages, "prepare", prepare)
         results = []
 
         async def acquire():

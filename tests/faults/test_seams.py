@@ -504,7 +504,7 @@ READERS = {
     "shelf._read_report": FROM_NODES,
     "shelf._last_words": FROM_NODES,
     "process._read_one": REPLIES,
-    "packages._collect": "an installer's words, kept within a bound: tests/provision/test_packages.py",
+    "installer._collect": "an installer's words, kept within a bound: tests/provision/test_packages.py",
     "backend._drain_stderr": "essential: fuzzed in tests/fuzz",
     "guardian.read_stat": "the kernel's",
     "memory._machine": "the kernel's",

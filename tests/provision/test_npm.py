@@ -15,9 +15,9 @@ import trio
 
 from muxsim.errors import PackageError
 from muxsim.provision.as_it_stands import AsItStands
-from muxsim.provision.cache import cache_folder
-from muxsim.provision.npm import prepare
+from muxsim.provision.cache import cache_folder, damage
 from muxsim.provision.npx import NpxCall, parse_npx, satisfies
+from muxsim.provision.packages import prepare
 from muxsim.spec import EnvSpec, Limits, literal
 
 MEMORY = "@modelcontextprotocol/server-memory"
@@ -632,7 +632,7 @@ async def release(fifo):
 
 PREPARE = """
 import sys, trio
-from muxsim.provision.npm import prepare
+from muxsim.provision.packages import prepare
 from muxsim.spec import EnvSpec
 
 spec = EnvSpec(name="grid", command=sys.argv[1], args=tuple(sys.argv[2:]), cwd="/")
@@ -669,6 +669,7 @@ async def test_an_install_whose_muxsim_was_killed_is_made_anew_when_its_npm_has_
     process.kill()
     process.communicate()
     (leftover,) = fake.cached
+    (leftover / "cut off").touch()
     del fake.environ["FAKE_HOLD"]
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
@@ -678,8 +679,8 @@ async def test_an_install_whose_muxsim_was_killed_is_made_anew_when_its_npm_has_
             assert len(fake.calls) == 1, "two npm at work on one package"
             await release(fifo)
     (home,) = fake.cached
-    assert home != leftover
-    assert not leftover.exists()
+    assert not (home / "cut off").exists()
+    assert damage(home) is None
     assert len(fake.calls) == 2
 
 
@@ -919,7 +920,7 @@ async def test_two_processes_install_a_registry_package_at_once(real):
 async def test_an_install_that_was_killed_midway_is_made_anew(real, tmp_path):
     process = preparing(real, "npx", MEMORY)
     cache = tmp_path / "cache" / "npm"
-    await until(lambda: any(cache.glob("*.partial-*/node_modules/*")))
+    await until(lambda: any(cache.glob("*/node_modules/*")))
     (npm,) = children_of(process.pid)
     os.killpg(npm, signal.SIGKILL)
     process.kill()
@@ -927,7 +928,8 @@ async def test_an_install_that_was_killed_midway_is_made_anew(real, tmp_path):
     with trio.fail_after(120):
         spec = await prepare(npx(MEMORY), real)
     assert spec.package.startswith(f"{MEMORY}@20")
-    assert [path.name for path in cache.iterdir() if ".partial-" in path.name] == []
+    (home,) = (path for path in cache.iterdir() if path.is_dir())
+    assert damage(home) is None
 
 
 def children_of(pid):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from serve.machine import eventually
 
+from muxsim.errors import PackageError
 from muxsim.processes.process import Launcher
-from muxsim.provision import npm
-from muxsim.provision.cache import installer_variables, run_installer
+from muxsim.provision import installer, packages
+from muxsim.provision.as_it_stands import AsItStands
+from muxsim.provision.installer import Program, installer_variables, run_directly
 from muxsim.provision.packages import Packages
 from muxsim.spec import PASSED_VARIABLES, EnvSpec, Limits
 
@@ -66,7 +70,7 @@ async def test_an_installer_is_the_guardians_child_sees_few_variables_and_leaves
     monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:1")
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:2")
     kept = []
-    real = npm.telling_lines
+    real = installer.telling_lines
     with trio.fail_after(60):
         async with Launcher.open() as launcher:
             installing = Installing(launcher, tmp_path, monkeypatch)
@@ -75,8 +79,8 @@ async def test_an_installer_is_the_guardians_child_sees_few_variables_and_leaves
                 kept.append((output, installing.told()))
                 return real(output)
 
-            monkeypatch.setattr(npm, "telling_lines", keep)
-            with pytest.raises(npm.PackageError, match="exit status 3"):
+            monkeypatch.setattr(installer, "telling_lines", keep)
+            with pytest.raises(PackageError, match="exit status 3"):
                 await installing.packages.ready(installing.spec)
             ((output, told),) = kept
             assert told["parent"] == launcher.statistics().guardian_pid
@@ -100,7 +104,7 @@ async def test_an_installer_that_is_given_up_ends_with_all_that_it_has_started(t
             async with trio.open_nursery() as nursery:
 
                 async def install():
-                    with suppress(npm.PackageError):
+                    with suppress(PackageError):
                         await installing.packages.ready(installing.spec)
 
                 async def watch():
@@ -132,7 +136,47 @@ async def test_without_a_pool_an_installer_is_run_all_the_same(tmp_path):
     lock = os.open(tmp_path, os.O_RDONLY)
     try:
         argv = (sys.executable, "-c", "print(1)")
-        done = await run_installer(argv, cwd=Path(tmp_path), environ={}, lock=lock)
+        done = await run_directly(argv, cwd=Path(tmp_path), environ={}, lock=lock)
     finally:
         os.close(lock)
     assert (done.returncode, done.stdout) == (0, b"1\n")
+
+
+class Renames:
+    """A provider of what others provide: `prefix-name` is `name`."""
+
+    program = Program("renames", (), "", "name", "nowhere", re.compile(b"x"), {})
+
+    def __init__(self, prefix):
+        self.prefix = prefix
+
+    def takes(self, spec):
+        return spec.command.startswith(self.prefix)
+
+    async def prepare(self, spec, installer):
+        if spec.args == ("fails",):
+            raise PackageError("no such name")
+        if spec.args == ("odd",):
+            raise AsItStands("it is odd")
+        return replace(spec, command=spec.command.removeprefix(self.prefix), package=str(installer.cache))
+
+
+@pytest.fixture
+def providers(monkeypatch):
+    monkeypatch.setattr(packages, "PROVIDERS", (Renames("conda-"), Renames("sh")))
+
+
+async def test_what_one_provider_made_of_a_command_the_next_may_take(tmp_path, providers):
+    environ = {"MUXSIM_CACHE": str(tmp_path)}
+    ready = await packages.prepare(EnvSpec(name="grid", command="conda-shgrid"), environ)
+    assert (ready.command, ready.package) == ("grid", str(tmp_path / "renames"))
+    alone = EnvSpec(name="grid", command="grid")
+    assert await packages.prepare(alone, environ) is alone
+
+
+async def test_a_providers_failure_names_the_environment_and_what_it_cannot_read_runs_as_it_stands(providers):
+    spec = EnvSpec(name="grid", command="sh", args=("fails",))
+    with pytest.raises(PackageError, match=r"^environment grid: no such name$"):
+        await packages.prepare(spec)
+    odd = replace(spec, args=("odd",))
+    assert await packages.prepare(odd) == odd

@@ -11,7 +11,8 @@ import trio
 
 from muxsim.errors import PackageError
 from muxsim.provision.as_it_stands import AsItStands
-from muxsim.provision.uv import UvxCall, parse_uvx, prepare
+from muxsim.provision.packages import prepare
+from muxsim.provision.uvx import UvxCall, parse_uvx
 from muxsim.spec import EnvSpec
 
 FAKE_UV = f"""#!{sys.executable}

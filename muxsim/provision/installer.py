@@ -1,0 +1,215 @@
+"""Runs what installs packages: with few variables, the lock of its place lent to it, and gone with all it started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
+
+import trio
+
+from muxsim.errors import PackageError
+from muxsim.processes.process import AT_ONCE, Command, Launcher
+from muxsim.spec import EnvSpec, fixed, has_placeholder, passed_variables
+
+_OUTPUT_ENDS: Final = 6  # installers put their cause first and a failed build's last: so many lines of either end
+_STACK_FRAME: Final = re.compile(r"npm error\s+at ")
+# Seconds, after an installer's exit, for what it has written to be read.
+_LAST_WORDS: Final = 0.5
+_READ: Final = 64 * 1024
+# Bytes of its output that are kept: the last.
+_MOST_SAID: Final = 1024 * 1024
+
+# What says where packages come from, and who may have them; and where we keep them.
+_INSTALLERS: Final = frozenset({"MUXSIM_CACHE", "NODE_AUTH_TOKEN", "SSH_AUTH_SOCK", "NETRC"})
+_INSTALLERS_PREFIXES: Final = ("npm_", "NPM_", "UV_", "GIT_")
+_PROXIES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What installs packages of one kind, and the words for what goes wrong with it."""
+
+    name: str
+    """Its own, which is also that of its folder in the cache."""
+
+    needs: tuple[str, ...]
+    """The programs that have to be on PATH."""
+
+    get_it: str
+    """What to do where one of them is not."""
+
+    installs: str
+    """What an environment has of it, such as an npm package."""
+
+    source: str
+    """Where packages come from."""
+
+    unreachable: re.Pattern[bytes]
+    """What it says when it did not get as far as there."""
+
+    offline: Mapping[str, str]
+    """The variables with which it takes what its own cache has."""
+
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    """Variables for it, where the user has set none."""
+
+
+class Run(Protocol):
+    """Runs an installer to its end, with stdout and stderr together, and ends it with what it started if cancelled.
+
+    It inherits the lock, which so outlives a killed muxsim for as long as it runs.
+    """
+
+    async def __call__(
+        self, argv: tuple[str, ...], *, cwd: Path, environ: Mapping[str, str], lock: int
+    ) -> subprocess.CompletedProcess[bytes]: ...
+
+
+@dataclass(frozen=True)
+class Installer:
+    """A program for one environment: with its variables on top of ``environ``, into a folder of the cache."""
+
+    program: Program
+    spec: EnvSpec
+    cache: Path
+    environ: Mapping[str, str]
+    run: Run
+
+    def tool(self, name: str) -> str:
+        """The path of a program that has to be there."""
+        path = shutil.which(name, path=self.variables.get("PATH"))
+        if path is None:
+            raise PackageError(f"{os.path.basename(name)} is not on PATH: {self.program.get_it}, which has it")
+        return path
+
+    def has(self, name: str) -> bool:
+        """Whether a program is on PATH."""
+        return shutil.which(name, path=self.variables.get("PATH")) is not None
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What it sees: the spec's own on top, but for those that differ from session to session."""
+        own = {name: fixed(value) for name, value in self.spec.env.items() if not has_placeholder(value)}
+        return {**self.program.defaults, **self.environ, **own}
+
+    async def install(
+        self, args: tuple[str, ...], cwd: Path, lock: int, *, what: str, folders: Mapping[str, str] | None = None
+    ) -> None:
+        """Runs it to its end; where its source cannot be reached, with what it has in its own cache."""
+        program = self.program
+        argv, environ = (self.tool(program.name), *args), {**self.variables, **(folders or {})}
+        done = await self.run(argv, cwd=cwd, environ=environ, lock=lock)
+        if done.returncode and program.unreachable.search(done.stdout):
+            offline = {**environ, **program.offline}
+            if (await self.run(argv, cwd=cwd, environ=offline, lock=lock)).returncode == 0:
+                return
+        if done.returncode:
+            raise PackageError(
+                f"{program.name} could not install {what} (exit status {done.returncode}): "
+                f"check the package's name and version, and that the {program.source} can be reached",
+                output=telling_lines(done.stdout),
+            )
+
+    @contextlib.contextmanager
+    def bounded(self) -> Iterator[None]:
+        """Bound a block by the spec's ``install_timeout``, and say of each failure whose it is and what to do.
+
+        Raises PackageError.
+        """
+        name, limit = self.spec.name, self.spec.limits.install_timeout
+        its, source = self.program.installs, self.program.source
+        try:
+            with trio.fail_after(limit):
+                yield
+        except PackageError as error:
+            raise PackageError(f"environment {name}: {error.message}", output=error.output) from error
+        except trio.TooSlowError as error:
+            advice = f"see whether the {source} can be reached, or raise install_timeout"
+            message = f"environment {name}: its {its} took more than {limit:g} s to install: {advice}"
+            raise PackageError(message) from error
+        except OSError as error:
+            advice = f"make room in {self.cache}, or name another place with MUXSIM_CACHE"
+            message = f"environment {name}: its {its} could not be installed ({error}): {advice}"
+            raise PackageError(message) from error
+
+
+def installer_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of ``environ`` that installers may see: those of every backend, and what npm and uv are set by."""
+    own = {
+        name: value
+        for name, value in environ.items()
+        if name in _INSTALLERS or name.lower() in _PROXIES or name.startswith(_INSTALLERS_PREFIXES)
+    }
+    return {**passed_variables(environ), **own}
+
+
+def telling_lines(output: bytes) -> tuple[str, ...]:
+    """The lines of an installer that say why, without stack traces and the middle of a long report."""
+    lines = [line.rstrip() for line in output.decode(errors="replace").splitlines() if not _STACK_FRAME.match(line)]
+    lines = [line for line in lines if line not in ("", "npm error")]
+    if len(lines) > 2 * _OUTPUT_ENDS:
+        lines[_OUTPUT_ENDS:-_OUTPUT_ENDS] = ["…"]
+    return tuple(lines)
+
+
+async def run_directly(
+    argv: tuple[str, ...], *, cwd: Path, environ: Mapping[str, str], lock: int
+) -> subprocess.CompletedProcess[bytes]:
+    """As a child of this process, which nobody else watches over: see `Run`."""
+    return await trio.run_process(
+        [*argv],
+        capture_stdout=True,
+        stderr=subprocess.STDOUT,
+        check=False,
+        cwd=cwd,
+        env=environ,
+        pass_fds=[lock],
+        start_new_session=True,
+        deliver_cancel=_kill_group,
+    )
+
+
+async def _kill_group(installer: trio.Process) -> None:
+    """Ends it and the install scripts it runs, at once: half an install is thrown away in any case."""
+    os.killpg(installer.pid, signal.SIGKILL)
+
+
+def run_under(launcher: Launcher) -> Run:
+    """Under the eye of a launcher's guardian, as backends are: whatever becomes of muxsim, it ends. See `Run`."""
+
+    async def run(
+        argv: tuple[str, ...], *, cwd: Path, environ: Mapping[str, str], lock: int
+    ) -> subprocess.CompletedProcess[bytes]:
+        process = await launcher.spawn(Command(argv, environ, str(cwd)), session="installer", lent=lock)
+        said = bytearray()
+        try:
+            process.close_stdin()
+            async with trio.open_nursery() as nursery:
+                for stream in (process.stdout, process.stderr):
+                    nursery.start_soon(_collect, stream, said)
+                await process.wait()
+                # What it wrote is in the pipes; what it has left behind may hold them open.
+                nursery.cancel_scope.deadline = trio.current_time() + _LAST_WORDS
+        finally:
+            await process.end(AT_ONCE)
+        assert process.returncode is not None
+        return subprocess.CompletedProcess(argv, process.returncode, bytes(said))
+
+    return run
+
+
+async def _collect(stream: int, said: bytearray) -> None:
+    while True:
+        await trio.lowlevel.wait_readable(stream)
+        if not (data := os.read(stream, _READ)):
+            return
+        said += data
+        del said[:-_MOST_SAID]
