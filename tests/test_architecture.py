@@ -291,7 +291,7 @@ def test_only_the_supervisor_and_installers_start_processes():
 
 
 # Each reaps what it signals itself, and only afterwards: until then the number is nobody else's.
-REAPS_WHAT_IT_SIGNALS = {"muxsim.inside.guardian", "muxsim.provision.installer"}
+REAPS_WHAT_IT_SIGNALS = {"muxsim.inside.guardian", "muxsim.inside.tree", "muxsim.provision.installer"}
 
 
 def test_only_who_reaps_a_process_itself_signals_it_by_number_H19():

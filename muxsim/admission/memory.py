@@ -14,7 +14,7 @@ from typing import Final
 import trio
 
 from muxsim.admission.admission import MemoryReading
-from muxsim.inside import guardian as processes
+from muxsim.inside.proc import families
 
 # Seconds for which a reading is good. What has started since is not in it, and is at most what may start at once.
 _FRESH: Final = 0.25
@@ -164,7 +164,7 @@ class _ProportionalSum:
     def read(self) -> int:
         """Bytes. Of processes that could not be read yet, as many as the others have on average."""
         self._sample += 1
-        alive = processes.families([os.getpid()])
+        alive = families([os.getpid()])
         self._known = {pid: one for pid, one in self._known.items() if pid in alive and alive[pid].started == one[0]}
         due = sorted(alive, key=lambda pid: self._known[pid][2] if pid in self._known else 0)
         for pid in due[:_READ_AT_ONCE]:

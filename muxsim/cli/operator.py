@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from muxsim.errors import NotRunning
-from muxsim.inside.guardian import families
+from muxsim.inside.proc import families
 from muxsim.processes.strays import Stray
 from muxsim.serve.operate.running import Running
 

@@ -37,6 +37,14 @@ def safe_path() -> bool:
     return bool(getattr(sys.flags, "safe_path", False) or sys.flags.isolated)
 
 
+def withdraw() -> None:
+    """Leave nothing of this folder to be found by the script, which may have a muxsim of its own."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "muxsim"]:
+        del sys.modules[name]
+    if not safe_path():
+        del sys.path[0]  # the folder itself, as that of what was run
+
+
 def new_main(script: str | None, names: list[str]) -> types.ModuleType:
     """A `__main__` as the interpreter makes it, with these names, in the place of ours."""
     main = types.ModuleType("__main__")

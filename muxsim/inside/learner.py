@@ -12,18 +12,16 @@ import sys
 MAIN_NAMES = [name for name in globals() if name.startswith("__")]
 
 import os  # noqa: E402 - a `__main__` has no names but those above
-from typing import TYPE_CHECKING  # noqa: E402
 
-if TYPE_CHECKING:
-    from muxsim.inside import as_main
-else:
-    FOLDER = os.path.dirname(os.path.abspath(__file__))
-    if sys.path[:1] != [FOLDER]:
-        sys.path.insert(0, FOLDER)
-    import as_main
+if __name__ == "__main__":  # by its path, in an interpreter that need not have muxsim: there is this folder of it alone
+    for name, folder in (("muxsim", []), ("muxsim.inside", [os.path.dirname(os.path.abspath(__file__))])):
+        sys.modules[name] = type(sys)(name)
+        sys.modules[name].__path__ = folder
 
-    del sys.modules["as_main"]
-    del sys.path[0]
+from muxsim.inside import as_main  # noqa: E402
+
+if __name__ == "__main__":
+    as_main.withdraw()
 
 
 class Recorder:

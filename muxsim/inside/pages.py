@@ -13,12 +13,9 @@ import array
 import ctypes
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from muxsim.inside import guardian
-else:
-    import guardian
+from muxsim.inside.libc import LIBC
 
 MADV_POPULATE_READ, MADV_POPULATE_WRITE = 22, 23
 """Linux 5.14: has each page at hand, as a read or a write would, and leaves what it holds. Before, they are refused."""
@@ -40,7 +37,7 @@ class Pages:
     def __init__(self) -> None:
         self.used = Ranges([], [])
         self._page = os.sysconf("SC_PAGESIZE")
-        self._madvise: Any = getattr(guardian.LIBC, "madvise", None)
+        self._madvise: Any = getattr(LIBC, "madvise", None)
         if self._madvise is not None:
             self._madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 

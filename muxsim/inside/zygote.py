@@ -3,8 +3,8 @@
     python [options] zygote.py
 
 with the environment's own interpreter, which need not have muxsim, and its options; standard library only.
-`muxsim.start.fork.zygotes` starts it. Its descriptor `guardian.CHANNEL` is a SOCK_SEQPACKET socket, with the packets of
-guardian.py. The first that comes is its recipe, see `Recipe`. All that it says carries the tag of that, which nothing
+`muxsim.start.fork.zygotes` starts it. Its descriptor `descriptors.CHANNEL` is a SOCK_SEQPACKET socket, with the packets
+of wire.py. The first that comes is its recipe, see `Recipe`. All that it says carries the tag of that, which nothing
 that it imports can guess:
 
     from the zygote                          to it, and its answer
@@ -41,22 +41,17 @@ import socket  # noqa: E402
 import sysconfig  # noqa: E402
 import time  # noqa: E402
 import types  # noqa: E402
-from typing import TYPE_CHECKING, Any, NamedTuple  # noqa: E402
+from typing import Any, NamedTuple  # noqa: E402
 
-if TYPE_CHECKING:
-    from muxsim.inside import as_main, guardian, held, pages
-else:
-    FOLDER = os.path.dirname(os.path.abspath(__file__))
-    if sys.path[:1] != [FOLDER]:
-        sys.path.insert(0, FOLDER)
-    import as_main
-    import guardian
-    import held
-    import pages
+if __name__ == "__main__":  # by its path, in an interpreter that need not have muxsim: there is this folder of it alone
+    for name, folder in (("muxsim", []), ("muxsim.inside", [os.path.dirname(os.path.abspath(__file__))])):
+        sys.modules[name] = type(sys)(name)
+        sys.modules[name].__path__ = folder
 
-    for ours in (as_main, guardian, held, pages):
-        del sys.modules[ours.__name__]
-    del sys.path[0]
+from muxsim.inside import as_main, confine, descriptors, held, libc, pages, proc, wire  # noqa: E402
+
+if __name__ == "__main__":
+    as_main.withdraw()
 
 BEGUN = 8
 """The status of a fork made on trial that has got as far as its script; none that has met its end on the way."""
@@ -196,7 +191,7 @@ class Importer:
             if more := self._open_descriptors() - self._descriptors:
                 shown = ", ".join(sorted(link for _, link in more))
                 raise Culprit(name, f"leaves something open when it is imported: {shown}")
-        if guardian.children_of(os.getpid()):
+        if proc.children_of(os.getpid()):
             raise Culprit(name, "starts a process when it is imported")
 
     def _is_left_out(self, name: str) -> bool:
@@ -422,7 +417,7 @@ class Zygote:
         gc.collect()
         gc.disable()
         gc.freeze()
-        if trim := getattr(guardian.LIBC, "malloc_trim", None):
+        if trim := getattr(libc.LIBC, "malloc_trim", None):
             trim(0)
 
     def _try(self) -> None:
@@ -461,7 +456,7 @@ class Zygote:
         while True:
             poll.poll()
             try:
-                received = guardian.receive(self._channel)
+                received = wire.receive(self._channel)
             except BlockingIOError:
                 continue
             if received.message is None:
@@ -479,7 +474,7 @@ class Zygote:
         if fault := self._freshness.fault():
             self._tell({"kind": "stale", "ref": order["ref"], "why": fault})
             os._exit(0)
-        if not complete or len(fds) < guardian.STREAMS:
+        if not complete or len(fds) < descriptors.STREAMS:
             self._fail(order, "descriptors", errno.EMFILE)
             return None
         self._compile()
@@ -507,10 +502,10 @@ class Zygote:
             os._exit(0)
         try:
             os.setsid()
-            guardian.confine(order["confinement"])
+            confine.confine(order["confinement"])
             self._wait_adoption(middle)
             self._tell({"kind": "forked", "ref": order["ref"], "pid": os.getpid()})
-        except guardian.Unconfined as error:
+        except confine.Unconfined as error:
             self._fail(order, error.key, error.number)
             os._exit(1)
         except OSError as error:
@@ -528,7 +523,7 @@ class Zygote:
             else:
                 select.select([pidfd], [], [])
                 os.close(pidfd)
-        guardian.prctl(guardian.PR_SET_PDEATHSIG, signal.SIGKILL)
+        libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != self._guardian_pid:
             os._exit(1)
 
@@ -580,7 +575,7 @@ class Zygote:
 
     def _tell(self, message: dict[str, Any]) -> None:
         try:
-            guardian.send(self._channel, guardian.pack({**message, "tag": self._recipe.tag}))
+            wire.send(self._channel, wire.pack({**message, "tag": self._recipe.tag}))
         except OSError:
             os._exit(0)  # the launcher is gone
 
@@ -591,15 +586,15 @@ class Zygote:
 
     def _find_mark(self) -> int:
         """Where in our memory the kernel, and so /proc/<pid>/environ, has the value of the mark."""
-        entry = f"{guardian.MARK}=".encode()
-        assert guardian.LIBC is not None
-        environ = ctypes.POINTER(ctypes.c_void_p).in_dll(guardian.LIBC, "environ")
+        entry = f"{proc.MARK}=".encode()
+        assert libc.LIBC is not None
+        environ = ctypes.POINTER(ctypes.c_void_p).in_dll(libc.LIBC, "environ")
         at = 0
         while environ[at] is not None:
             if ctypes.string_at(environ[at], len(entry)) == entry:
                 return int(environ[at]) + len(entry)
             at += 1
-        raise LookupError(f"{guardian.MARK} is not in the environment")
+        raise LookupError(f"{proc.MARK} is not in the environment")
 
     def _write_mark(self, mark: str) -> None:
         value = mark.encode()
@@ -635,10 +630,10 @@ def read_exactly(count: int) -> bytes:
 
 
 def main() -> as_main.Program:
-    channel = socket.socket(fileno=guardian.CHANNEL)
+    channel = socket.socket(fileno=descriptors.CHANNEL)
     channel.set_inheritable(False)
     select.select([channel], [], [])
-    recipe = guardian.receive(channel).message
+    recipe = wire.receive(channel).message
     if recipe is None:
         os._exit(0)
     return Zygote(Recipe(**{name: recipe[name] for name in Recipe._fields}), channel).run()

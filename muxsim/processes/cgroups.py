@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from muxsim.inside.guardian import ITSELF
+from muxsim.inside.estate import ITSELF
 
 _PREFIX: Final = "muxsim"
 # Not every kernel has these, and without them a bound is kept all the same.

@@ -26,7 +26,9 @@ from typing import Literal
 import trio
 
 from muxsim import inside
-from muxsim.inside import guardian as wire
+from muxsim.inside import proc, wire
+from muxsim.inside.descriptors import close
+from muxsim.inside.estate import Estate
 from muxsim.processes import strays
 from muxsim.runtime.boundary import background
 
@@ -151,7 +153,7 @@ class Process:
 
     `stdin`, `stdout` and `stderr` are our ends of its pipes: non-blocking descriptors, closed by this object unless
     they are handed over (-1 afterwards). Who waits on one when it is closed gets trio.ClosedResourceError. `channel`,
-    which is -1 unless it was asked for, is such an end too: of its descriptor `guardian.CHANNEL`.
+    which is -1 unless it was asked for, is such an end too: of its descriptor `descriptors.CHANNEL`.
     """
 
     def __init__(self, guardian: _Guardian, pid: int, pidfd: int, start: _Start) -> None:
@@ -194,7 +196,7 @@ class Process:
         if self.returncode is not None or self._pidfd < 0:
             return True
         # Its pid stays its own until it is swept. The pidfd would tell only when the last thread has gone too.
-        stat = wire.read_stat(self.pid)
+        stat = proc.read_stat(self.pid)
         return stat is None or stat.state == b"Z"
 
     def send_signal(self, number: int) -> None:
@@ -214,9 +216,9 @@ class Process:
 
     def close_stdin(self) -> None:
         """Give it the end of its input. Harmless when done before."""
-        close, self._close_stdin = self._close_stdin, None
-        if close is not None:
-            close()
+        close_it, self._close_stdin = self._close_stdin, None
+        if close_it is not None:
+            close_it()
         self.stdin = _close_end(self.stdin)
 
     @trio.lowlevel.enable_ki_protection
@@ -286,7 +288,7 @@ class Process:
         self._guardian.forget(self, swept=self._swept.is_set())
         ends = self.stdin, self.stdout, self.stderr, self.channel
         self.stdin, self.stdout, self.stderr, self.channel = map(_close_end, ends)
-        wire.close(self._pidfd)
+        close(self._pidfd)
         self._pidfd = -1
         self._ended.set()
 
@@ -328,7 +330,7 @@ class _Start:
     def close(self) -> None:
         for fd in self.pipes:
             if fd >= 0:
-                wire.close(fd)
+                close(fd)
 
     def fail(self, number: int, stage: str) -> None:
         self.close()
@@ -339,7 +341,7 @@ class _Start:
 class _Guardian:
     """One guardian process: the channel to it, and whatever waits for its answers."""
 
-    def __init__(self, python: str, token: str, estate: wire.Estate, counts: _Counts, nursery: trio.Nursery) -> None:
+    def __init__(self, python: str, token: str, estate: Estate, counts: _Counts, nursery: trio.Nursery) -> None:
         self.gone = False
         self.finished = trio.Event()
         self.starts: dict[int, _Start] = {}
@@ -533,7 +535,7 @@ class _Guardian:
         except Exception as error:  # of all that wait only one is not told, and its time will be over
             self._complain(error)
         for fd in received.fds:  # that nobody has taken
-            wire.close(fd)
+            close(fd)
         return True
 
     def _complain(self, error: Exception) -> None:
@@ -597,7 +599,7 @@ class _Guardian:
             try:
                 await trio.lowlevel.wait_readable(pidfd)
             finally:
-                wire.close(pidfd)
+                close(pidfd)
 
     async def _lose_everything(self, replace: Callable[[], Awaitable[None]]) -> None:
         starts, processes = list(self.starts.values()), list(self.processes.values())
@@ -617,7 +619,7 @@ class _Guardian:
 class Launcher:
     """Starts processes and owns every one of them, through one guardian, which it replaces if that is killed."""
 
-    def __init__(self, nursery: trio.Nursery, python: str, end_times: EndTimes, estate: wire.Estate) -> None:
+    def __init__(self, nursery: trio.Nursery, python: str, end_times: EndTimes, estate: Estate) -> None:
         self._nursery = nursery
         self._python = python
         self._end_times = end_times
@@ -648,7 +650,7 @@ class Launcher:
         to do so but the guardian, `folder` is removed then, and `cgroup`, a pool's group with those of its sessions.
         """
         async with background() as nursery:
-            launcher = cls(nursery, python, end_times, wire.Estate(folder, cgroup))
+            launcher = cls(nursery, python, end_times, Estate(folder, cgroup))
             try:
                 launcher._guardian()
                 yield launcher
@@ -741,7 +743,7 @@ class Launcher:
         """The guardian was killed: its children die with it, but what those had started needs another to find it."""
         if self._closed:
             return
-        with trio.move_on_after(wire.UNKILLABLE), contextlib.suppress(ProcessStartError):  # the next spawn says it
+        with trio.move_on_after(proc.UNKILLABLE), contextlib.suppress(ProcessStartError):  # the next spawn says it
             await self._guardian().cleared.wait()
 
     async def _close(self) -> None:
@@ -754,7 +756,7 @@ class Launcher:
             guardian.shut_down()
 
 
-def _start_guardian(python: str, token: str, estate: wire.Estate, channel: socket.socket) -> subprocess.Popen[bytes]:
+def _start_guardian(python: str, token: str, estate: Estate, channel: socket.socket) -> subprocess.Popen[bytes]:
     # Not trio's own: that starts children on a worker thread, and PDEATHSIG is about threads. In a session of its
     # own, no terminal's SIGINT reaches it or its children; its stderr is ours, should it ever have a fault to show.
     return subprocess.Popen(
@@ -792,7 +794,7 @@ def _all_or_none(fds: Iterable[int]) -> Iterator[None]:
         yield
     except OSError as error:
         for fd in fds:
-            wire.close(fd)
+            close(fd)
         number = error.errno or errno.EMFILE
         raise ProcessStartError(number, "descriptors", f"no pipes for a new process: {_advise(number)}") from error
 
@@ -805,14 +807,14 @@ def _open_channel() -> tuple[int, int]:
 def _close_end(fd: int) -> int:
     if fd >= 0:
         trio.lowlevel.notify_closing(fd)
-        wire.close(fd)
+        close(fd)
     return -1
 
 
 def order_of(command: Command, mark: str) -> wire.Message:
     """What the guardian, or a process that waits for its order, is told of `command`."""
     # Not the session's id: it opens the session's URLs, and many servers show their environment to the agent.
-    env = {**command.env, wire.MARK: mark}
+    env = {**command.env, proc.MARK: mark}
     _check_command(command, env)
     return {
         "kind": "spawn",
@@ -825,7 +827,7 @@ def order_of(command: Command, mark: str) -> wire.Message:
 
 
 def confinement_of(command: Command) -> wire.Message:
-    """What `wire.confine` is to apply."""
+    """What `inside.confine` is to apply."""
     wanted = {
         "cgroup": command.cgroup,
         "nice": command.nice,

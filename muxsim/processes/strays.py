@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from muxsim.inside.guardian import MARK, Stat, all_pids, environment, families, read_stat, rounds, signal_exactly
+from muxsim.inside.proc import MARK, Stat, all_pids, environment, families, read_stat, rounds, signal_exactly
 
 GUARDIAN_MARK: Final = "MUXSIM_GUARDIAN"
 """Environment variable of every guardian: its launcher's token."""

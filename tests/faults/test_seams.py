@@ -18,7 +18,7 @@ from harness import ROOT
 from serve.machine import eventually
 from start.playing import Played, own_cache, script, some_pool  # noqa: F401 - a fixture
 
-from muxsim.inside import guardian as wire
+from muxsim.inside import wire
 from muxsim.processes import process
 from muxsim.session import relief
 from muxsim.spec import EnvSpec, Limits
@@ -506,7 +506,7 @@ READERS = {
     "process._read_one": REPLIES,
     "installer._collect": "an installer's words, kept within a bound: tests/provision/test_packages.py",
     "backend._drain_stderr": "essential: fuzzed in tests/fuzz",
-    "guardian.read_stat": "the kernel's",
+    "proc.read_stat": "the kernel's",
     "memory._machine": "the kernel's",
     **dict.fromkeys(
         ("guardian._answer", "guardian._finish_start", "guardian.drain", "zygote._serve", "zygote.main"),
@@ -532,7 +532,7 @@ def test_whoever_reads_what_another_process_says_is_in_a_table():
                 called = {
                     ast.unparse(node) for node in ast.walk(function) if isinstance(node, ast.Attribute | ast.Name)
                 }
-                if called & {"os.read", "wire.receive", "guardian.receive", "receive"}:
+                if called & {"os.read", "wire.receive", "receive"}:
                     reading.add(f"{module}.{function.name}")
     assert reading == READERS.keys()
 

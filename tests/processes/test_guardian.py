@@ -13,8 +13,12 @@ import time
 
 import pytest
 
-from muxsim.inside import guardian
-from muxsim.inside.guardian import Hiding, Orphan, Packet, Stat, Tree, pack, receive, send
+from muxsim import inside
+from muxsim.inside import proc
+from muxsim.inside.proc import Stat
+from muxsim.inside.spawn import places
+from muxsim.inside.tree import Hiding, Orphan, Tree
+from muxsim.inside.wire import Packet, pack, receive, send
 
 NULL = os.open("/dev/null", os.O_RDWR)
 TOKEN = "0123456789abcdef"
@@ -110,7 +114,7 @@ def test_a_name_with_brackets_and_spaces_does_not_confuse_the_reading(tmp_path):
     program = tmp_path / "a) R 1 (b"
     program.symlink_to("/bin/cat")
     with stranger(str(program), start_new_session=True) as process:
-        stat = guardian.read_stat(process.pid)
+        stat = proc.read_stat(process.pid)
     assert (stat.parent, stat.group, stat.session) == (os.getpid(), process.pid, process.pid)
     assert stat.started > 0
 
@@ -118,34 +122,34 @@ def test_a_name_with_brackets_and_spaces_does_not_confuse_the_reading(tmp_path):
 @pytest.mark.children
 @pytest.mark.parametrize("files", [True, False])
 def test_a_family_is_found_with_and_without_the_kernels_list_of_children(monkeypatch, files):
-    monkeypatch.setattr(guardian, "CHILDREN_FILES", files and guardian.CHILDREN_FILES)
+    monkeypatch.setattr(proc, "CHILDREN_FILES", files and proc.CHILDREN_FILES)
     script = "sleep 1000 & echo $!; wait"
     with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, text=True) as parent:
         grandchild = int(parent.stdout.readline())
-        found = guardian.families([parent.pid])
+        found = proc.families([parent.pid])
         assert set(found) == {parent.pid, grandchild}
-        assert parent.pid in guardian.children_of(os.getpid())
+        assert parent.pid in proc.children_of(os.getpid())
         for pid, stat in found.items():
-            assert guardian.signal_exactly(pid, stat.started, signal.SIGKILL)
+            assert proc.signal_exactly(pid, stat.started, signal.SIGKILL)
 
 
 @pytest.mark.children
 def test_a_signal_spares_a_process_that_has_the_pid_but_not_the_start_H19():
     with stranger() as process:
-        started = guardian.read_stat(process.pid).started
-        assert not guardian.signal_exactly(process.pid, started - 1, signal.SIGKILL)
+        started = proc.read_stat(process.pid).started
+        assert not proc.signal_exactly(process.pid, started - 1, signal.SIGKILL)
         assert process.poll() is None
-        assert guardian.signal_exactly(process.pid, started, signal.SIGKILL)
+        assert proc.signal_exactly(process.pid, started, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-        assert not guardian.signal_exactly(process.pid, started, signal.SIGKILL)
+        assert not proc.signal_exactly(process.pid, started, signal.SIGKILL)
 
 
 @pytest.mark.children
 def test_a_mark_is_found_only_whole():
     with stranger(env={"MUXSIM_PROCESS": "abc.12"}) as process:
-        assert b"\0MUXSIM_PROCESS=abc.12\0" in guardian.environment(process.pid)
-        assert process.pid in guardian.marked("abc")
-        assert guardian.marked("ab") == {}
+        assert b"\0MUXSIM_PROCESS=abc.12\0" in proc.environment(process.pid)
+        assert process.pid in proc.marked("abc")
+        assert proc.marked("ab") == {}
 
 
 @pytest.mark.parametrize(
@@ -159,7 +163,7 @@ def test_a_mark_is_found_only_whole():
     ],
 )
 def test_a_program_is_looked_for_as_a_shell_does(program, env, expected):
-    assert guardian.places(program, env) == expected
+    assert places(program, env) == expected
 
 
 # whose an orphan is
@@ -213,7 +217,7 @@ class Running:
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-I", "-S", guardian.__file__, str(launcher), TOKEN, *folder],
+                [sys.executable, "-I", "-S", inside.GUARDIAN, str(launcher), TOKEN, *folder],
                 stdin=theirs.fileno(),
                 start_new_session=True,
             )
@@ -251,7 +255,7 @@ def running():
     running = Running(os.getpid())
     yield running
     assert running.close() == 0
-    assert guardian.marked(TOKEN) == {}
+    assert proc.marked(TOKEN) == {}
 
 
 @pytest.mark.children
@@ -268,7 +272,7 @@ def test_a_child_is_announced_and_then_its_exit(running):
 def test_a_child_that_cannot_run_is_reported_and_reaped(running):
     running.spawn("/no/such/program")
     assert running.hear() == {"kind": "failed", "ref": 1, "stage": "exec", "errno": errno.ENOENT}
-    assert guardian.children_of(running.process.pid) == []
+    assert proc.children_of(running.process.pid) == []
 
 
 @pytest.mark.children

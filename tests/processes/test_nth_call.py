@@ -15,7 +15,7 @@ from harness import SERVERS
 from muxsim import inside
 from muxsim.admission import pool
 from muxsim.errors import Busy, StartError
-from muxsim.inside import guardian as wire
+from muxsim.inside import proc, wire
 from muxsim.placement import backend
 from muxsim.processes import cgroups, enclosure, process
 from muxsim.processes.process import Command, EndTimes, Launcher, ProcessStartError
@@ -76,7 +76,7 @@ def left_over(here, before):
     return {
         "alive": statistics.alive,
         "starting": statistics.starting,
-        "marked": sorted(wire.marked(here.pool._launcher._token)),
+        "marked": sorted(proc.marked(here.pool._launcher._token)),
         "descriptors": sorted(open_descriptors().items() - before.items()),
         "folders": sorted(path.name for path in here.pool._root.iterdir()),
     }
@@ -243,7 +243,7 @@ async def test_any_call_of_the_guardians_may_fail(monkeypatch, tmp_path, call, n
         # One that cannot even begin is replaced; any other has children, who would die with it.
         assert statistics.guardians_started == 1 + ((call, nth) == ("pidfd_open", 1))
         assert (statistics.alive, statistics.starting, statistics.unswept) == (0, 0, 0)
-        assert wire.marked(launcher._token) == {}
+        assert proc.marked(launcher._token) == {}
         if not told.exists():
             break
     assert not told.exists()

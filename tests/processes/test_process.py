@@ -19,7 +19,7 @@ import trio.testing
 from serve.machine import read_all
 
 from muxsim import inside
-from muxsim.inside import guardian as wire
+from muxsim.inside import proc, wire
 from muxsim.processes import process as module
 from muxsim.processes.process import AT_ONCE, Command, EndTimes, Launcher, ProcessStartError
 
@@ -53,17 +53,17 @@ def open_descriptors():
 
 @pytest.fixture(autouse=True)
 def _no_leaks():
-    descriptors, children = open_descriptors(), wire.children_of(os.getpid())
+    descriptors, children = open_descriptors(), proc.children_of(os.getpid())
     yield
     assert open_descriptors() == descriptors
-    assert wire.children_of(os.getpid()) == children
+    assert proc.children_of(os.getpid()) == children
 
 
 @pytest.fixture
 async def launcher():
     async with Launcher.open(end_times=BRISK) as launcher:
         yield launcher
-    assert wire.marked(launcher._token) == {}
+    assert proc.marked(launcher._token) == {}
     assert launcher.statistics().unswept == 0
 
 
@@ -426,7 +426,7 @@ async def test_a_child_whose_handle_we_have_no_room_for_is_ended_again_H1(launch
     assert (error.errno, error.stage) == (errno.EMFILE, "descriptors")
     monkeypatch.undo()
     assert await outcome(launcher, TRUE) is None
-    assert wire.marked(launcher._token) == {}
+    assert proc.marked(launcher._token) == {}
 
 
 def failing(real, nth, number):
@@ -505,7 +505,7 @@ async def test_a_start_cancelled_from_the_outset_leaves_no_child(launcher):
         await launcher.spawn(CAT, session="a")
     assert scope.cancelled_caught
     assert launcher.statistics().alive == launcher.statistics().starting == 0
-    assert wire.marked(launcher._token) == {}
+    assert proc.marked(launcher._token) == {}
 
 
 async def test_a_start_cancelled_while_the_guardian_hangs_is_undone_when_it_wakes(launcher, monkeypatch):
@@ -602,7 +602,7 @@ async def test_orphans_that_keep_changing_their_program_or_their_pid_are_found_C
         await read_line(process)
         with trio.fail_after(30):
             await process.end()
-        assert list(wire.marked(launcher._token)) == [other.pid]
+        assert list(proc.marked(launcher._token)) == [other.pid]
     assert other.returncode is None
 
 
@@ -705,7 +705,7 @@ async def test_everything_still_alive_ends_at_once_with_the_launcher():
         for _ in range(8):
             await read_line(await launcher.spawn(child("stubborn", "ready", "forever"), session="a"))
     assert launcher.statistics().ended == 8
-    assert wire.marked(launcher._token) == {}
+    assert proc.marked(launcher._token) == {}
 
 
 async def test_an_exception_leaves_the_launchers_block_as_it_was():
@@ -744,9 +744,9 @@ async def test_a_closed_launcher_starts_nothing():
 async def test_a_pid_stays_taken_until_the_process_is_ended_H19(launcher):
     process = await launcher.spawn(TRUE, session="a")
     await process.wait()
-    assert wire.read_stat(process.pid).state == b"Z"
+    assert proc.read_stat(process.pid).state == b"Z"
     await process.end()
-    assert wire.read_stat(process.pid) is None
+    assert proc.read_stat(process.pid) is None
 
 
 @pytest.mark.fault("H19")
@@ -949,7 +949,7 @@ async def test_a_hanging_guardian_cannot_hold_up_the_end_of_the_launcher(monkeyp
             process = await launcher.spawn(CAT, session="a")
             os.kill(launcher.statistics().guardian_pid, signal.SIGSTOP)
     assert process.returncode == -signal.SIGKILL
-    assert wire.marked(launcher._token) == {}
+    assert proc.marked(launcher._token) == {}
 
 
 def test_trio_may_be_a_guest_of_asyncio():

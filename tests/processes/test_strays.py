@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from muxsim.inside.guardian import read_stat
+from muxsim.inside.proc import read_stat
 from muxsim.processes import strays
 from muxsim.processes.strays import (
     Owner,

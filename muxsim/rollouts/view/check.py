@@ -13,7 +13,7 @@ import msgspec
 
 from muxsim.config import Config
 from muxsim.errors import MuxsimError
-from muxsim.inside.guardian import families
+from muxsim.inside.proc import families
 from muxsim.observe.events import SessionEvent, What
 from muxsim.rollouts.data.trajectory import last_said
 from muxsim.rollouts.environments.environment import Environment, ToolResult

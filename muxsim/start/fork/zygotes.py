@@ -27,7 +27,7 @@ import msgspec
 import trio
 
 from muxsim import inside
-from muxsim.inside import guardian as wire
+from muxsim.inside import wire
 from muxsim.inside.as_main import LEARNING, TAG_BYTES
 from muxsim.processes.process import AT_ONCE, Command, Launcher, Process, ProcessStartError, confinement_of
 from muxsim.provision.cache import cache_folder

@@ -10,15 +10,18 @@ import errno
 import os
 import pathlib
 import sys
+import types
 
 FOLDER = pathlib.Path(__file__).parents[3] / "muxsim" / "inside"
-sys.path.append(str(FOLDER))
+for name, path in (("muxsim", []), ("muxsim.inside", [str(FOLDER)])):  # as the guardian does
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = path
 
-import guardian  # noqa: E402 - found by the line above
+from muxsim.inside import guardian, libc, proc, wire  # noqa: E402 - found by the lines above
 
 
 def fail_at(name, number, nth):
-    module = {"send": guardian, "open": builtins}.get(name, os)
+    module = {"send": wire, "open": builtins}.get(name, os)
     real, touch = getattr(module, name), os.open
     calls = 0
 
@@ -49,9 +52,9 @@ def main():
         sys.exit(3)
     elif fault == ["no-subreaper"]:
         real = guardian.prctl
-        guardian.prctl = lambda option, value: option != guardian.PR_SET_CHILD_SUBREAPER and real(option, value)
+        guardian.prctl = lambda option, value: option != libc.PR_SET_CHILD_SUBREAPER and real(option, value)
     elif fault == ["no-children-files"]:
-        guardian.CHILDREN_FILES = False
+        proc.CHILDREN_FILES = False
     else:
         fail_at(fault[0], getattr(errno, fault[1]), int(fault[2]))
     guardian.main()
