@@ -36,7 +36,6 @@ REASONS = {
         serve/test_limits.py:test_requests_of_both_ways_on_one_connection_count_towards_no_bound
         serve/test_limits.py:test_a_session_that_no_client_shakes_hands_with_ends
         serve/test_log.py:test_a_muxsim_that_stood_still_ends_nobody_when_it_goes_on
-        start/test_zygotes.py:test_a_killed_zygote_takes_no_session_with_it_and_is_replaced
         transports/test_single_exchange.py:test_a_client_that_takes_no_event_stream_gets_the_answer_alone_after_any_silence
         transports/test_single_exchange.py:test_the_request_waits_until_the_backend_keeps_up
         transports/test_sse.py:test_a_post_waits_until_the_backend_keeps_up

@@ -30,7 +30,8 @@ from muxsim.provision.packages import Packages
 from muxsim.runtime.bell import Bell
 from muxsim.runtime.boundary import open_boundary
 from muxsim.spec import EnvSpec, passed_variables
-from muxsim.start.fork.zygotes import Zygotes, ZygoteStatistics, zygotes_behind
+from muxsim.start.fork.fleet import ZygoteStatistics
+from muxsim.start.fork.zygotes import Zygotes, zygotes_behind
 from muxsim.start.slots.policy import SlotStatistics
 from muxsim.start.slots.shelf import LaunchIn, Taken, Warm, warm_behind
 from transports.interfaces import Watch

@@ -152,6 +152,18 @@ async def background() -> AsyncIterator[trio.Nursery]:
         await service.__aexit__(None, None, None)
 
 
+async def first_of(*waits: Callable[[], Awaitable[object]]) -> None:
+    """Wait for the first of these, and leave the others."""
+    async with trio.open_nursery() as nursery:
+
+        async def wait(function: Callable[[], Awaitable[object]]) -> None:
+            await function()
+            nursery.cancel_scope.cancel()
+
+        for function in waits:
+            nursery.start_soon(wait, function)
+
+
 @asynccontextmanager
 async def open_boundary() -> AsyncIterator[Boundary]:
     """A boundary for the length of a block, after which no task is left behind it."""

@@ -22,8 +22,11 @@ from muxsim.inside import wire
 from muxsim.processes import process
 from muxsim.session import relief
 from muxsim.spec import EnvSpec, Limits
-from muxsim.start.fork import zygotes
-from muxsim.start.fork.zygotes import Keeper, Zygote, Zygotes
+from muxsim.start.fork import client, keeper, learning
+from muxsim.start.fork.client import Zygote
+from muxsim.start.fork.keeper import Keeper
+from muxsim.start.fork.learning import Learning
+from muxsim.start.fork.zygotes import Zygotes
 from muxsim.start.slots import shelf as warm
 from muxsim.start.slots.shelf import Warm
 
@@ -128,24 +131,24 @@ CALLS = {
 TASKS = {
     "Keeper._make": (Keeper, "_make", "python"),
     "Keeper._follow": (Keeper, "_follow", "python"),
-    "Keeper._follow_learner": (Keeper, "_follow_learner", "python"),
+    "Learning._follow_learner": (Learning, "_follow_learner", "python"),
     "Zygote.retire": (Zygote, "retire", None),
     "Warm._run": (Warm, "_run", "python"),
     "Warm._hold": (Warm, "_hold", "python"),
     "_dispose": (warm, "_dispose", None),
     "relieve": (relief, "relieve", None),
-    "_study": (zygotes, "_study", "python"),
-    "Keeper._learner_answered": (Keeper, "_learner_answered", "python"),
+    "_study": (keeper, "_study", "python"),
+    "Learning._learner_answered": (Learning, "_learner_answered", "python"),
 }
 # Deeper, where what other processes say is read.
 INSIDE = {
     "Zygote._read": (Zygote, "_read", "python"),
     "Zygote._hear": (Zygote, "_hear", "python"),
     "Zygote._bury": (Zygote, "_bury", "python"),
-    "Keeper._take": (Keeper, "_take", "python"),
+    "Learning._take": (Learning, "_take", "python"),
     "Keeper._failed": (Keeper, "_failed", None),
-    "_begins": (zygotes, "_begins", "python"),
-    "read_names": (zygotes, "read_names", "python"),
+    "_begins": (learning, "_begins", "python"),
+    "read_names": (learning, "read_names", "python"),
     "_read_report": (warm, "_read_report", "node"),
     "fingerprint": (warm, "fingerprint", "node"),
     "warm_start": (warm, "warm_start", "python"),
@@ -221,8 +224,8 @@ async def test_a_bug_as_a_zygote_is_retired_or_has_failed_is_its_own(monkeypatch
     inject(monkeypatch, Keeper, "_failed")
     async with beside_another(tmp_path, spec) as pool:
         await plays(pool, spec, 1)
-        await eventually(lambda: any(one.ready.is_set() for one in pool._zygotes.alive), within=30)
-        (zygote,) = pool._zygotes.alive
+        await eventually(lambda: any(one.ready.is_set() for one in pool._zygotes.fleet.alive), within=30)
+        (zygote,) = pool._zygotes.fleet.alive
         pool._zygotes._keepers[spec.name].part.start_soon(zygote.retire)
         await eventually(lambda: "a bug of ours" in caplog.text, within=30)
         await plays(pool, spec, 2)
@@ -315,7 +318,7 @@ FROM_ZYGOTES = {
 async def test_nothing_that_a_module_does_while_a_zygote_imports_it_is_noticed_by_a_session(
     doing, tmp_path, caplog, monkeypatch
 ):
-    monkeypatch.setattr(zygotes, "FORK_SILENCE", 1.0)
+    monkeypatch.setattr(client, "FORK_SILENCE", 1.0)
     text, has_traceback = FROM_ZYGOTES[doing]
     spec = python_env(tmp_path / "env", site=IN_ZYGOTE + text)
     async with beside_another(tmp_path, spec) as pool:
@@ -355,7 +358,7 @@ FILES = {
 async def test_nothing_that_is_done_in_a_learner_before_its_script_is_noticed_by_a_session(
     doing, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(zygotes, "LEARNER_LIMIT", 2.0)
+    monkeypatch.setattr(learning, "LEARNER_LIMIT", 2.0)
     spec = python_env(tmp_path / "env")
     (tmp_path / "env" / "site" / "sitecustomize.py").write_text(IN_LEARNER + FROM_LEARNERS[doing])
     async with beside_another(tmp_path, spec) as pool:
@@ -496,10 +499,10 @@ def test_what_is_no_message_is_told_from_one_and_its_descriptors_are_closed(pack
 
 # Where bytes of another process are read, and which of the above is about that.
 READERS = {
-    "zygotes._read": FROM_ZYGOTES,
-    "zygotes._hear_the_rest": FROM_ZYGOTES,
-    "zygotes._read_on": FROM_ZYGOTES,
-    "zygotes._begins": FROM_LEARNERS,
+    "client._read": FROM_ZYGOTES,
+    "client._hear_the_rest": FROM_ZYGOTES,
+    "client._read_on": FROM_ZYGOTES,
+    "learning._begins": FROM_LEARNERS,
     "learned.read_names": FILES,
     "shelf._read_report": FROM_NODES,
     "shelf._last_words": FROM_NODES,

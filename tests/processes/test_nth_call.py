@@ -19,7 +19,7 @@ from muxsim.inside import proc, wire
 from muxsim.placement import backend
 from muxsim.processes import cgroups, enclosure, process
 from muxsim.processes.process import Command, EndTimes, Launcher, ProcessStartError
-from muxsim.start.fork import zygotes
+from muxsim.start.fork import client, keeper, learning, zygotes
 from processes.enclosed import enclosed_sessions
 from transports import pipe
 from transports.messages import Kind
@@ -52,7 +52,7 @@ class FaultyOS:
 
 
 def fail_here(monkeypatch, faulty):
-    for module in (backend, cgroups, enclosure, pipe, pool, process, wire, zygotes):
+    for module in (backend, cgroups, enclosure, pipe, pool, process, wire, client, keeper, learning, zygotes):
         if hasattr(module, "os"):
             monkeypatch.setattr(module, "os", faulty)
 

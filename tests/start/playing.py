@@ -32,7 +32,7 @@ async def in_time():
     async with trio.open_nursery() as nursery:
 
         async def expire():
-            await trio.sleep(50)
+            await trio.sleep(150)
             pytest.fail("not finished in time")
 
         nursery.start_soon(expire)
@@ -125,7 +125,7 @@ async def some_pool(**settings):
 
 
 async def has_zygote(pool, number=1):
-    await eventually(lambda: sum(zygote.ready.is_set() for zygote in pool._zygotes.alive) >= number, within=30)
+    await eventually(lambda: sum(zygote.ready.is_set() for zygote in pool._zygotes.fleet.alive) >= number, within=30)
 
 
 async def learn(pool, spec):
@@ -145,5 +145,5 @@ async def forked(pool, spec, seed=1):
 
 
 def zygote_of(pool):
-    (zygote,) = pool._zygotes.alive
+    (zygote,) = pool._zygotes.fleet.alive
     return zygote

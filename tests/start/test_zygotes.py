@@ -16,8 +16,8 @@ from serve.machine import eventually
 
 from muxsim import inside
 from muxsim.spec import Confinement, EnvSpec, Limits
-from muxsim.start.fork import zygotes as module
-from muxsim.start.fork.zygotes import rest_after
+from muxsim.start.fork import client, keeper
+from muxsim.start.fork.keeper import rest_after
 from start.playing import (
     LIMITS,
     PROBE,
@@ -181,7 +181,7 @@ async def test_the_global_generators_of_libraries_and_of_modules_are_renewed_and
     async with some_pool() as pool:
         first = await learn(pool, spec)
         forks = [await forked(pool, spec) for _ in range(2)]
-        assert "luck" not in str(pool._zygotes._keepers["scripted"]._learned.left_out)
+        assert "luck" not in str(pool._zygotes._keepers["scripted"]._learning.learned.left_out)
     drawn = [number for played in (first, *forks) for number in played.told["DRAWN"]]
     assert len(set(drawn)) == len(drawn) == 12
     assert forks[0].told["FIXED"] == forks[1].told["FIXED"] == first.told["FIXED"]
@@ -247,7 +247,7 @@ async def test_what_the_learner_imports_only_later_is_held_too_as_soon_as_it_is_
         await learn(pool, spec)
 
         def is_replaced():
-            ready = [zygote.ready.is_set() for zygote in pool._zygotes.alive]
+            ready = [zygote.ready.is_set() for zygote in pool._zygotes.fleet.alive]
             return pool.statistics().zygotes.started == 2 and ready == [True]
 
         await eventually(is_replaced, within=30)
@@ -359,7 +359,7 @@ async def test_a_fork_that_exits_at_start_tells_its_status_and_last_words_C3(tmp
 
 async def test_a_killed_zygote_takes_no_session_with_it_and_is_replaced(monkeypatch):
     """Zygote killed while sessions run: they go on, and new ones start."""
-    monkeypatch.setattr(module, "FIRST_REST", 0.2)
+    monkeypatch.setattr(keeper, "FIRST_REST", 60.0)
     async with some_pool() as pool:
         await learn(pool, probe())
         async with AsyncExitStack() as stack:
@@ -370,7 +370,7 @@ async def test_a_killed_zygote_takes_no_session_with_it_and_is_replaced(monkeypa
             async with Played(pool, probe(), 3) as fresh:
                 assert pool.statistics().zygotes.forked == 20
                 assert pool.statistics().zygotes.fresh == 1
-            await trio.sleep(0.25)
+            pool._zygotes._keepers["probe"]._rest_until = 0.0  # it has rested
             await forked(pool, probe())
             assert all(alive(played.told["pid"]) for played in running)
         assert {played.status for played in (*running, fresh)} == {0}
@@ -379,7 +379,7 @@ async def test_a_killed_zygote_takes_no_session_with_it_and_is_replaced(monkeypa
 
 
 async def test_a_zygote_that_hangs_while_it_is_asked_to_fork_delays_a_session_and_no_more(monkeypatch):
-    monkeypatch.setattr(module, "FORK_SILENCE", 0.3)
+    monkeypatch.setattr(client, "FORK_SILENCE", 0.3)
     async with some_pool() as pool:
         await learn(pool, probe())
         os.kill(zygote_of(pool).process.pid, signal.SIGSTOP)
@@ -435,8 +435,8 @@ async def test_a_module_that_cannot_be_shared_is_found_and_left_out(tmp_path, ca
 
 
 async def test_a_preload_that_hangs_is_left_out_and_sessions_start_meanwhile(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(module, "LEAST_PATIENCE", 0.2)
-    monkeypatch.setattr(module, "FIRST_REST", 0.1)
+    monkeypatch.setattr(keeper, "LEAST_PATIENCE", 0.2)
+    monkeypatch.setattr(keeper, "FIRST_REST", 0.1)
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "hangs.py").write_text("import time\ntime.sleep(1000)\n")
     limits = Limits(start_timeout=4.0, eof_timeout=0.3, term_timeout=0.3)
@@ -447,9 +447,9 @@ async def test_a_preload_that_hangs_is_left_out_and_sessions_start_meanwhile(tmp
         async with Played(pool, spec, 1), Played(pool, spec, 2):
             assert pool.statistics().zygotes.forked == 0
         await eventually(lambda: "hangs" in caplog.text, within=30)
-        keeper = pool._zygotes._keepers[spec.name]
-        await eventually(lambda: keeper._failures > 0 and keeper._is_worth_a_try(), within=30)
-        monkeypatch.setattr(module, "LEAST_PATIENCE", 30)
+        its = pool._zygotes._keepers[spec.name]
+        await eventually(lambda: its._failures > 0 and its._is_worth_a_try(), within=30)
+        monkeypatch.setattr(keeper, "LEAST_PATIENCE", 30)
         await forked(pool, spec)
     assert "still importing hangs after" in caplog.text
 
@@ -474,7 +474,7 @@ async def test_an_interpreter_that_cannot_run_ours_is_used_without_a_zygote(tmp_
 async def test_a_zygote_that_cannot_be_made_is_complained_of_once_and_tried_again_ever_more_rarely(caplog, monkeypatch):
     async with some_pool() as pool:
         await learn(pool, probe())
-        monkeypatch.setattr(module, "FIRST_REST", 0.0)
+        monkeypatch.setattr(keeper, "FIRST_REST", 0.0)
         os.kill(zygote_of(pool).process.pid, signal.SIGKILL)
         await eventually(lambda: pool.statistics().zygotes.failed == 1)
         monkeypatch.setattr(inside, "ZYGOTE", "/no/such/folder/zygote.py")

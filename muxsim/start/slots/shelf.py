@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,7 +30,7 @@ from muxsim.processes.enclosure import Enclosure, Enclosures
 from muxsim.processes.process import AT_ONCE, Command, EndTimes, Launcher, Process, ProcessStartError
 from muxsim.provision.cache import cache_folder
 from muxsim.provision.packages import Packages
-from muxsim.runtime.boundary import Boundary, Part, optional
+from muxsim.runtime.boundary import Boundary, Part, first_of, optional
 from muxsim.spec import EnvSpec, Launch
 from muxsim.start.fork.zygotes import Zygotes
 from muxsim.start.prepared import Prepared
@@ -128,7 +128,7 @@ class Warm:
         self._has_room: Callable[[], bool] = lambda: True
         self._is_running = False
         self._changed = trio.Event()
-        zygotes.on_ready = self._resume
+        zygotes.fleet.on_ready = self._resume
 
     def __repr__(self) -> str:
         return f"<Warm {self._slots!r}>"
@@ -246,7 +246,7 @@ class Warm:
         return default_slots(spec, self._environ) if self._zygotes.enabled else 0
 
     def _let_go(self) -> None:
-        self._zygotes.on_ready = lambda _: None
+        self._zygotes.fleet.on_ready = lambda _: None
 
     def _give_up_on(self, name: str) -> None:
         """Of this environment there are no slots any more, and none is on its way: others may start theirs."""
@@ -330,7 +330,7 @@ class Warm:
     async def _watch(self, slot: _Slot) -> None:
         self._changed.set()
         try:
-            await _first_of(slot.process.wait, slot.used.wait)
+            await first_of(slot.process.wait, slot.used.wait)
             if not slot.used.is_set():
                 self._died(slot.spec.name, slot.number, _last_words(slot.process))
         finally:
@@ -484,17 +484,6 @@ def _last_words(process: Process) -> str:
         said = ""
     status = f"exit status {process.returncode}"
     return f"{status}, {said.splitlines()[-1]}" if said else status
-
-
-async def _first_of(*waits: Callable[[], Awaitable[object]]) -> None:
-    async with trio.open_nursery() as nursery:
-
-        async def wait(function: Callable[[], Awaitable[object]]) -> None:
-            await function()
-            nursery.cancel_scope.cancel()
-
-        for function in waits:
-            nursery.start_soon(wait, function)
 
 
 async def _remove(folder: Path) -> None:
