@@ -6,6 +6,7 @@ request. Only the outermost level is looked at, so no nesting is too deep, and n
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass, field
 from typing import Final
@@ -16,7 +17,11 @@ from transports import mending
 from transports.errors import RemoteProtocolError
 from transports.messages import Kind, RequestId, decode_id
 
-_TOKEN: Final = re.compile(rb'"((?:[^"\\]++|\\.)*+)(?:"|\\?\Z)(\s*+:)?|([{\[])|([}\]])|[^\s"{}\[\]:,]++', re.DOTALL)
+_TOKEN: Final = re.compile(
+    rb'(?:(?P<comma>,)\s*+)?(?:"(?P<text>(?:[^"\\]++|\\.)*+)(?:"|\\?\Z)(?P<colon>\s*+:)?'
+    rb'|(?P<open>[{\[])|(?P<close>[}\]])|[^\s"{}\[\]:,]++)',
+    re.DOTALL,
+)
 # Some two milliseconds' worth.
 _MOST_TOKENS: Final = 4000
 # An id at the end of an object that ends the line: no nesting is looked through for it. Some put it behind the result.
@@ -43,9 +48,10 @@ def unread(data: bytes) -> list[Unread]:
     if not data.lstrip(mending.BLANK).startswith((b"{", b"[")):
         return []
     data = mending.mended(data)
-    outlines = _outlines(data)
-    if len(outlines) == 1 and outlines[0].raw_id is None and (last := _LAST_ID.search(data, max(len(data) - _TAIL, 0))):
-        outlines[0].raw_id = last[1]
+    outlines, whole = _outlines(data)
+    if not whole and len(outlines) == 1 and outlines[0].raw_id is None:
+        last = _LAST_ID.search(data, max(len(data) - _TAIL, 0))
+        outlines[0].raw_id = None if last is None else last[1]
     return [message for outline in outlines if (message := outline.message()) is not None]
 
 
@@ -57,10 +63,17 @@ def request_id(data: bytes) -> RequestId | None:
 
 @dataclass(slots=True)
 class _Outline:
-    """One object: the names of its members, and how its id is spelled."""
+    """One object: the names of its members, and how its id is spelled.
+
+    Its id is what stands there as a member does: behind the brace or a comma, and before the other or the end. Where
+    the text is no JSON just there, nobody knows what was meant, and it may be another request's id.
+    """
 
     names: set[bytes] = field(default_factory=set)
     raw_id: bytes | None = None
+    _begins: bool = True
+    _name: bytes | None = None
+    _after_id: bool = False
 
     def message(self) -> Unread | None:
         is_request = b"method" in self.names
@@ -71,25 +84,36 @@ class _Outline:
         except RemoteProtocolError:
             return None
 
+    def take(self, token: re.Match[bytes]) -> None:
+        """The next token that stands in this object and in none inside it; of such a one, only its opening."""
+        begins, self._begins = self._begins or bool(token["comma"]), False
+        name, self._name = self._name, None
+        after_id, self._after_id = self._after_id, False
+        if token["close"]:
+            return
+        if begins:
+            if token["colon"]:
+                self._name = token["text"]
+                self.names.add(self._name)
+        elif name == b"id":
+            self.raw_id, self._after_id = token[0], True
+        elif after_id:
+            self.raw_id = None
 
-def _outlines(data: bytes) -> list[_Outline]:
-    """The object that ``data`` is, or the objects in the array that it is, as far as it is looked through."""
+
+def _outlines(data: bytes) -> tuple[list[_Outline], bool]:
+    """The object that ``data`` is, or the objects in the array that it is; and whether all of it was looked through."""
     found: list[_Outline] = []
     outermost = 2 if data.lstrip(mending.BLANK).startswith(b"[") else 1
-    depth, name = 0, b""
-    for _, token in zip(range(_MOST_TOKENS), _TOKEN.finditer(data), strict=False):
-        if token[3]:
+    depth = 0
+    tokens = _TOKEN.finditer(data)
+    for token in itertools.islice(tokens, _MOST_TOKENS):
+        if depth == outermost and found:
+            found[-1].take(token)
+        if token["open"]:
             depth += 1
-            if depth == outermost and token[3] == b"{":
+            if depth == outermost and token["open"] == b"{":
                 found.append(_Outline())
-        elif token[4]:
+        elif token["close"]:
             depth -= 1
-        elif depth == outermost and found:
-            if token[2]:
-                name = token[1]
-                found[-1].names.add(name)
-                continue
-            if name == b"id":
-                found[-1].raw_id = token[0]
-        name = b""
-    return found
+    return found, next(tokens, None) is None

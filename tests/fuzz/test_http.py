@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -324,7 +325,7 @@ def test_no_request_is_answered_with_a_500_or_with_another_ones_id(server, attem
 
 
 def _check_id(attempt, status, headers, body):
-    """A JSON-RPC answer has the request's own id, or none where the request could not be read."""
+    """A JSON-RPC answer has the request's own id; where the request could not be read, what stood there as its id."""
     if attempt.length not in ("right", "chunked") or headers.get("content-type") != "application/json" or not body:
         return
     try:
@@ -333,6 +334,38 @@ def _check_id(attempt, status, headers, body):
         asked = None
     answer = json.loads(body)
     if isinstance(answer, dict) and "jsonrpc" in answer:
-        allowed = [None] if asked is None or asked.kind is not Kind.REQUEST else [None, asked.id]
+        if asked is None:
+            allowed = [None, *_ids_in(attempt.body)]
+        else:
+            allowed = [None, asked.id] if asked.kind is Kind.REQUEST else [None]
         assert any(answer["id"] == id and type(answer["id"]) is type(id) for id in allowed), (attempt, answer)
         assert status != 200 or answer["id"] is not None or asked is None, (attempt, answer)
+
+
+MEMBER_ID = re.compile(rb'[{,]\s*"id"\s*:\s*("(?:[^"\\]|\\.)*"|[^\s,}"]+)\s*(?=[,}]|\Z)')
+
+
+def _ids_in(body):
+    """What stands as a member called id in a text, be it JSON or not, and may be one."""
+    for spelled in MEMBER_ID.findall(body):
+        try:
+            id = json.loads(spelled)
+        except ValueError:
+            continue
+        yield int(id) if isinstance(id, float) and id.is_integer() else id
+
+
+@pytest.mark.parametrize(
+    ("body", "id"),
+    [
+        (b'{"jsonrpc":"""id":0', None),
+        (b'{"jsonrpc":"2.0","method":3,"id":"w"}', "w"),
+        (b'{"jsonrpc":"2.0","id":5.0,"method":"ping","params":{"na', 5),
+        (b'{"method":"ping","params":{"id":5}', None),
+    ],
+)
+def test_a_refusal_has_the_id_only_where_one_stands_as_a_member_does(server, body, id):
+    attempt = Attempt("POST", "/s/LASTING/mcp", GOOD, body, "right")
+    came = server.talk(attempt.bytes(server.names))
+    assert json.loads(came[2])["id"] == id
+    _check_id(attempt, *came)

@@ -40,6 +40,15 @@ def answer(id):
         (b'{"result":' + DEEP + b"]" * 100_000 + b',"id":7,"jsonrpc":"2.0"}', answer(7)),
         (b'{"jsonrpc":"2.0","result":' + DEEP + b"]" * 100_000 + b',"id":"a"}', answer("a")),
         (b'[{"jsonrpc":"2.0","id":7,"result":01},{"method":"m","id":8}', [*answer(7), *request(8)]),
+        # What looks like an id, and does not stand where a member does, or whose end is not told.
+        (b'{"jsonrpc":"""id":0,"method":"m"', []),
+        (b'{"jsonrpc":"2.0" "id":7,"method":"m"}', []),
+        (b'{"method":"m","id":7 8}', []),
+        (b'{"method":"m","id":7 "params":{}}', []),
+        (b'{"method":"m","id":,7}', []),
+        (b'{"method":"m","params":{"id":7}', []),
+        (b'[{"method":"m"},"id":7,"method":"m"]', []),
+        (b'{"method":"m",,"id":7,"x"', request(7)),
         # No message: real servers print lines of JSON, and some of their lines have an id.
         (b'{"id":7,"level":"info","msg":"request done"}', []),
         (b'{"id":7}', []),
