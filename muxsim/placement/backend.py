@@ -21,6 +21,8 @@ from transports.pipe import PipeStatistics, PipeTransport
 
 # After a backend has exited, or closed one of its pipes, for what it wrote before to arrive: it is in the pipe already.
 _LAST_WORDS: Final = 0.25
+# For word of an exit that has happened: its guardian may be behind, on a busy machine.
+_LATE_WORD: Final = 5.0
 _STDERR_READ: Final = 64 * 1024
 # A longer line is cut: it is for people.
 STDERR_LINE: Final = 4096
@@ -134,6 +136,9 @@ class Backend:
                     await self._exited.wait()
                     await self._silent.wait()
                     await self._stderr.closed.wait()
+                if self._process.has_exited():
+                    with trio.move_on_after(_LATE_WORD):
+                        await self._exited.wait()
             nursery.cancel_scope.cancel()
         return self._describe()
 
@@ -176,6 +181,8 @@ class Backend:
         code, limit = self._process.returncode, ""
         if self._violation is not None:
             reason, limit = f"the backend wrote {self._violation.message}", "max_line"
+        elif code is None and self._process.has_exited():
+            reason = "the backend exited"
         elif code is None:
             reason = "the backend closed its stdin or stdout while it was running"
         elif met := self._enclosure.verdict(self._process.pid, code):
