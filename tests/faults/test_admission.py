@@ -204,14 +204,17 @@ async def test_without_descriptors_opens_are_refused_and_work_again_when_some_co
     # A zygote that comes and goes takes some and gives them back.
     async with muxsim_with(tmp_path, environment("naughty", extra="zygote = false")) as muxsim:
         limit_descriptors(muxsim, FEW)
-        clients = []
-        while (answer := await ask(muxsim.url, "POST", "/sessions", body={"env": "naughty"})).status == 201:
-            clients.append(answer.json())
-        assert len(clients) > 5
-        (message,) = [one.error["message"] for one in refused([answer], 503, "ulimit -n")]
-        assert "'naughty'" in message
-        for _ in range(5):
-            assert refused([await ask(muxsim.url, "POST", "/sessions", body={"env": "naughty"})], 503, "ulimit -n")
+        clients, refusals = [], []
+        # A connection that ends gives back the one that it had: what comes after a refusal may find room again.
+        while len(refusals) < 6:
+            answer = await ask(muxsim.url, "POST", "/sessions", body={"env": "naughty"})
+            if answer.status == 201:
+                clients.append(answer.json())
+            else:
+                refusals.append(answer)
+        assert FEW / 3 > len(clients) > 5, "each has three of its own"
+        assert refused(refusals, 503, "ulimit -n") == refusals
+        assert all("'naughty'" in one.error["message"] for one in refusals)
         assert (await statistics(muxsim.url))["sessions"] == (await statistics(muxsim.url))["processes"] == len(clients)
         first = await shake_hands(muxsim.url, f"/s/{clients[0]['id']}/mcp")
         assert await first.text("say", text="unharmed") == "unharmed"
@@ -219,7 +222,7 @@ async def test_without_descriptors_opens_are_refused_and_work_again_when_some_co
             assert (await ask(muxsim.url, "DELETE", f"/sessions/{client['id']}")).status == 204
         again = await shake_hands(muxsim.url)
         assert await again.text("say", text="back") == "back"
-        assert len(workspaces()) == len(clients) - 3 + 1
+        await eventually(lambda: len(workspaces()) == len(clients) - 3 + 1)
 
 
 @pytest.mark.fault("H1")
