@@ -15,6 +15,7 @@ from muxsim.admission.pool import Lease, Pool
 from muxsim.errors import Busy, SessionExists, UnknownEnvironment
 from muxsim.observe.events import Events, SessionEvent, What
 from muxsim.runtime.boundary import background
+from muxsim.session.endings import Endings, Past
 from muxsim.session.session import Session
 from muxsim.spec import EnvSpec
 
@@ -56,6 +57,7 @@ class Sessions:
         self._events = events
         self._nursery = nursery
         self._sessions: dict[str, Session] = {}
+        self._endings = Endings()
         self._reserved: set[str] = set()
         self._shared: dict[str, tuple[EnvSpec, Session]] = {}
         self._sharing: dict[str, trio.Lock] = {}
@@ -72,6 +74,13 @@ class Sessions:
     def get(self, id: str) -> Session | None:
         """The live session with this id."""
         return self._sessions.get(id)
+
+    def past(self, id: str) -> Past | None:
+        """How the session with this id has failed: of one that is ending, and of the newest that have ended."""
+        session = self._sessions.get(id)
+        if session is not None:
+            self._endings.remember(session)
+        return self._endings.of(id) if session is None or not session.live else None
 
     def all(self) -> list[Session]:
         """The live sessions, oldest first."""
@@ -229,6 +238,7 @@ class Sessions:
         try:
             await session.run()
         finally:
+            self._endings.remember(session)
             del self._sessions[session.id]
             if not self._sessions:
                 self._populated = trio.Event()

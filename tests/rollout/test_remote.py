@@ -11,7 +11,7 @@ import trio
 
 import muxsim
 from muxsim.errors import Busy, StartError, UnknownEnvironment
-from muxsim.rollouts.environments.environment import CallTimeout, MachineryFailed
+from muxsim.rollouts.environments.environment import CallTimeout, EnvironmentGone, MachineryFailed
 
 from .scripted_http import answer, scripted_http
 
@@ -179,6 +179,35 @@ async def test_a_call_without_an_answer_says_why(say, fault, text):
         with pytest.raises(fault, match=text):
             await environment.call("move", {}, timeout=0.1 if fault is CallTimeout else None)
         await environment.close()
+
+
+def ended(cause, code=-32000, **data):
+    """What a muxsim says of a session that is there no more."""
+    error = {"code": code, "message": f"it ended: {cause}", "data": {"cause": cause, **data}}
+    return answer(404, {"jsonrpc": "2.0", "id": None, "error": error})
+
+
+@pytest.mark.parametrize(
+    ("said", "fault", "text", "last_words"),
+    [
+        (ended("backend_exited", stderr=["a word"]), EnvironmentGone, "it ended: backend_exited", ["a word"]),
+        (ended("start_timeout", -32002), EnvironmentGone, "it ended: start_timeout", []),
+        (ended("internal_error", -32002), MachineryFailed, "it ended: internal_error", []),
+        (answer(404, {"error": "no such session"}), MachineryFailed, "the session is not there any more", []),
+        (answer(200, {"id": "one"}), MachineryFailed, "the session is not there any more", []),
+        (None, MachineryFailed, "the session is not there any more", []),
+    ],
+    ids=["exited", "not started", "a bug", "unknown", "another one now", "no answer"],
+)
+async def test_a_call_that_comes_too_late_for_its_session_says_how_that_has_ended(said, fault, text, last_words):
+    says = {"tools/call": lambda request: answer(404), "GET": lambda request: said}
+    async with pool_of(muxsim_says(**says)) as (pool, server):
+        environment = await pool.open("lake", 4)
+        with pytest.raises(fault, match=text) as caught:
+            await environment.call("move", {})
+        assert list(getattr(caught.value, "stderr", [])) == last_words
+        await environment.close()
+    assert "GET /sessions/one" in server.lines
 
 
 @pytest.mark.parametrize("status", [429, 503])

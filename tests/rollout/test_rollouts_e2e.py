@@ -145,21 +145,24 @@ GymServer("talker", make).run()
 
 
 class Kills:
-    """A random policy that kills the backend of one seed before its third action."""
+    """A random policy that kills the backend of one seed before its third action, and waits for ``then``."""
 
-    def __init__(self, seed, pid_of):
+    def __init__(self, seed, pid_of, then):
         self.seed = seed
         self.pid_of = pid_of
+        self.then = then
 
     async def next_message(self, conversation, tools, seed):
         await checkpoint()
         if seed == self.seed and turn_of(conversation) == 2:
             os.kill(await self.pid_of(seed), signal.SIGKILL)
+            await self.then()
         return await RandomPolicy().next_message(conversation, tools, seed)
 
 
+@pytest.mark.parametrize("noticed", [False, True], ids=["at once", "noticed before the call"])
 @pytest.mark.parametrize("wire", ["trio", "asyncio", "http", "sse"])
-def test_a_backend_that_is_killed_ends_its_episode_alone(tmp_path, wire):
+def test_a_backend_that_is_killed_ends_its_episode_alone(tmp_path, wire, noticed):
     (tmp_path / "talker.py").write_text(TALKER)
     file = config(tmp_path, talker=tmp_path / "talker.py", treasure_grid=ROOT / "js_servers" / "treasure-grid")
     rows = [{"id": "killed", "env": "talker", "seed": 5}]
@@ -171,17 +174,25 @@ def test_a_backend_that_is_killed_ends_its_episode_alone(tmp_path, wire):
         def listen(event):
             if event.what is What.STARTED:
                 pids[event.seed] = event.pid
+            elif event.what is What.ENDED:
+                del pids[event.seed]
 
         async def pid_of(seed):
             if wire in ("http", "sse"):
                 async with httpx2.AsyncClient() as client:
                     listed = (await client.get(f"{pool.url}/sessions")).json()["sessions"]
+                pids.clear()
                 pids.update({session["seed"]: session["pid"] for session in listed})
-            return pids[seed]
+            return pids.get(seed)
+
+        async def gone():
+            with anyio.fail_after(60):
+                while noticed and await pid_of(5) is not None:
+                    await checkpoint()
 
         options = {} if wire in ("http", "sse") else {"on_event": listen}
         async with pool_over(wire, tmp_path, file, **options) as pool:
-            return await library.rollout(pool, rows, policy=Kills(5, pid_of), max_steps=20)
+            return await library.rollout(pool, rows, policy=Kills(5, pid_of, gone), max_steps=20)
 
     killed, *others = on(wire, run)
     assert (killed.end_reason, killed.valid, killed.total_reward) == (EndReason.ENV_CRASHED, False, None)

@@ -225,6 +225,25 @@ async def test_the_same_connection_does_not_carry_over_from_one_token_to_another
 
 
 @pytest.mark.fault("L14", "L16")
+async def test_how_a_session_has_failed_is_told_to_whose_it_was_and_to_nobody_else(url):
+    """Who comes too late for an answer can still learn what became of the environment; no agent can."""
+    client = await shake_hands(url, "/mcp?env=naughty", headers=[bearer(ADA)])
+    await client.post(tool_call(1, "exit"))
+    never = await ask(url, "GET", f"/sessions/{'0' * 32}", [bearer(BOB)])
+    for token in (ADA, ROOT):
+        answer = await ask(url, "GET", f"/sessions/{client.id}", [bearer(token)])
+        assert (answer.status, answer.error["message"]) == (404, "the backend exited with status 3")
+        assert answer.error["data"]["cause"] == "backend_exited"
+        assert "I am leaving" in answer.error["data"]["stderr"]
+    other = await ask(url, "GET", f"/sessions/{client.id}", [bearer(BOB)])
+    assert (other.status, other.body) == (404, never.body)
+    assert (await ask(url, "GET", f"/sessions/{client.id}", [bearer(HELPER)])).status == 403
+    for path in (f"/s/{client.id}/mcp", f"/s/{client.id}/agent/mcp"):
+        answer = await ask(url, "POST", path, [bearer(HELPER)], body=initialize())
+        assert answer.status == 404
+        assert b"leaving" not in answer.body
+
+
 async def test_somebody_elses_session_takes_as_long_as_one_that_never_was(url):
     """L14, L16."""
     made = await open_session(url, [bearer(ADA)])

@@ -17,7 +17,7 @@ import anyio.abc
 import httpx2
 
 from muxsim.errors import Busy, MuxsimError, StartError, UnknownEnvironment, raised_as_itself
-from muxsim.rollouts.environments.environment import MachineryFailed
+from muxsim.rollouts.environments.environment import EnvironmentGone, MachineryFailed
 from muxsim.rollouts.environments.http_connection import Answer, Headers, HTTPBroken, HTTPConnections
 from muxsim.rollouts.environments.mcp_environment import (
     PROTOCOL_VERSION,
@@ -26,6 +26,7 @@ from muxsim.rollouts.environments.mcp_environment import (
     closed_on_failure,
     fault_of,
     is_muxsims,
+    raise_if_muxsims,
     shake_hands,
 )
 from muxsim.session.unattended import answer_to
@@ -44,6 +45,7 @@ _HEADERS: Final = {
 _SESSION_HEADER: Final = "mcp-session-id"
 _START_TIMEOUT: Final = 60.0
 _CLOSE_TIMEOUT: Final = 10.0
+_LOOK_TIMEOUT: Final = 10.0
 _CONNECT_TIMEOUT: Final = 10.0
 # Of RFC 6750: nothing that could end a header.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
@@ -112,11 +114,38 @@ class RemotePool:
         urls = {
             name: f"{self.url}/{path.removeprefix(prefix if found else '').lstrip('/')}" for name, path in paths.items()
         }
-        # A session that is there for all is nobody's to end.
-        session = None if shared else urls["session"]
+        session = _SessionURL(self._http, urls["session"], shared=shared)
         if self._wire == "sse":
             return _SSEChannel(self._http, urls["sse"], session)
         return _HTTPChannel(self._http, self._tasks, urls["mcp"], session)
+
+
+class _SessionURL:
+    """Where to look at a session, and to end it."""
+
+    def __init__(self, http: httpx2.AsyncClient, url: str, *, shared: bool) -> None:
+        self._http = http
+        self._url = url
+        self.shared = shared
+
+    async def end(self) -> None:
+        """End it; but one that is there for all is nobody's to end."""
+        if not self.shared:
+            await _delete(self._http, self._url)
+
+    async def why_gone(self, text: str) -> Exception:
+        """What to raise for a session that is there no more: what muxsim says of its end, or else ``text``."""
+        try:
+            with anyio.fail_after(_LOOK_TIMEOUT):
+                response = await self._http.get(self._url)
+            told = _decoded(response.content) if response.status_code == 404 else None
+            if told is not None and told.kind is Kind.ERROR:
+                raise_if_muxsims(told)
+        except (EnvironmentGone, MachineryFailed) as ending:
+            return ending
+        except (TimeoutError, httpx2.HTTPError):
+            pass
+        return MachineryFailed(text)
 
 
 class _NotTaken(Exception):
@@ -129,13 +158,13 @@ class _NotTaken(Exception):
 
 
 class _HTTPChannel:
-    """One Mcp-Session-Id on a session's own URL. ``session_url`` is for ending the session, if that is to be done."""
+    """One Mcp-Session-Id on a session's own URL."""
 
-    def __init__(self, http: httpx2.AsyncClient, tasks: anyio.abc.TaskGroup, url: str, session_url: str | None) -> None:
+    def __init__(self, http: httpx2.AsyncClient, tasks: anyio.abc.TaskGroup, url: str, session: _SessionURL) -> None:
         self._http = http
         self._tasks = tasks
         self._url = url
-        self._session_url = session_url
+        self._session = session
         self._target = httpx2.URL(url).raw_path.decode("ascii")
         self._exchanges = _exchanges(http, url)
         # What the client sends with everything, a token for one, goes with each message too.
@@ -161,9 +190,8 @@ class _HTTPChannel:
         self._closed = True
         self._listening.cancel()
         await self._exchanges.aclose()
-        if self._session_url is not None:
-            await _delete(self._http, self._session_url)
-        elif _SESSION_HEADER in self._headers.fields:
+        await self._session.end()
+        if self._session.shared and _SESSION_HEADER in self._headers.fields:
             await _delete(self._http, self._url, {_SESSION_HEADER: self._headers.fields[_SESSION_HEADER]})
 
     def last_words(self) -> tuple[str, ...]:
@@ -199,6 +227,8 @@ class _HTTPChannel:
 
     async def _read(self, answer: Answer, message: Message) -> Message | None:
         """The answer to a request; None for what gets none. Nothing but a good status brings an environment's word."""
+        if answer.status == 404:
+            raise await self._session.why_gone(f"{self._url}: the session is not there any more")
         if answer.status not in (200, 202):
             raise _not_answered(self._url, answer, _decoded(await answer.read()))
         session_id = answer.headers.get(_SESSION_HEADER)
@@ -219,7 +249,7 @@ class _HTTPChannel:
             if found.is_answer and found.id == message.id:
                 return found
             await self._oblige(found)
-        raise MachineryFailed(f"{self._url}: the event stream ended before the answer")
+        raise await self._session.why_gone(f"{self._url}: the event stream ended before the answer")
 
     async def _listen(self) -> None:
         """Answer what the server asks outside of a call. Where there is no such stream, nothing is asked on it."""
@@ -243,8 +273,6 @@ class _HTTPChannel:
 
 def _not_answered(url: str, answer: Answer, body: Message | None) -> Exception:
     """What a status means that no answer of an environment has."""
-    if answer.status == 404:
-        return MachineryFailed(f"{url}: the session is not there any more")
     if answer.status in _REFUSALS:
         return MachineryFailed(f"{url} refuses the token: HTTP status {answer.status}")
     said = f": {fault_of(body).message}" if body is not None and body.kind is Kind.ERROR else ""
@@ -332,10 +360,10 @@ def _exchanges(http: httpx2.AsyncClient, address: str) -> _ByClient | HTTPConnec
 class _SSEChannel:
     """One event stream on a session's own URL, and the URL to post to."""
 
-    def __init__(self, http: httpx2.AsyncClient, url: str, session_url: str | None) -> None:
+    def __init__(self, http: httpx2.AsyncClient, url: str, session: _SessionURL) -> None:
         self._http = http
         self._url = url
-        self._session_url = session_url
+        self._session = session
         self._endpoint = ""
         self._numbers = itertools.count(1)
         self._waiting: dict[messages.RequestId, tuple[anyio.Event, list[Message]]] = {}
@@ -389,7 +417,7 @@ class _SSEChannel:
         finally:
             self._waiting.pop(number, None)
         if not answers:
-            raise MachineryFailed(self._ended or "the session has ended")
+            raise await self._session.why_gone(self._ended or "the session has ended")
         return answers[0]
 
     async def notify(self, method: str) -> None:
@@ -398,19 +426,20 @@ class _SSEChannel:
     async def close(self) -> None:
         if not self._scope.cancel_called:
             self._scope.cancel()
-            if self._session_url is not None:
-                await _delete(self._http, self._session_url)
+            await self._session.end()
 
     def last_words(self) -> tuple[str, ...]:
         return ()
 
     async def _post(self, message: Message) -> None:
         if self._ended is not None:
-            raise MachineryFailed(self._ended)
+            raise await self._session.why_gone(self._ended)
         try:
             response = await self._http.post(self._endpoint, content=message.encode(), headers=_HEADERS)
         except httpx2.HTTPError as error:
             raise MachineryFailed(f"{self._endpoint}: {_why(error)}") from None
+        if response.status_code == 404:
+            raise await self._session.why_gone(f"{self._endpoint}: the session is not there any more")
         if response.status_code != 202:
             raise MachineryFailed(f"{self._endpoint}: HTTP status {response.status_code}")
 

@@ -19,7 +19,7 @@ from muxsim.serve.routes.public_url import NO_PROXY, PublicURL
 from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.control.control import PARTS, ControlUnreadable
 from muxsim.session.registry import SEED_LIMIT, Sessions
-from muxsim.session.session import BACKEND_GONE, Session, State
+from muxsim.session.session import BACKEND_GONE, SESSION_ENDED, Session, State
 from muxsim.spec import EnvSpec
 from transports.asgi import Call, read_body, respond
 from transports.http_rules import HTTPRefusal, check_json_content
@@ -80,6 +80,8 @@ class API:
 
     async def session(self, call: Call, id: str) -> None:
         """``GET`` and ``DELETE /sessions/<id>``."""
+        if call.scope["method"] == "GET":
+            self._check_past(call, id)
         session = self._endpoints.session(call, id)
         if call.scope["method"] == "DELETE":
             if not caller_of(call).may_end(session.owner):
@@ -89,6 +91,13 @@ class API:
             await respond(call, 204)
         else:
             await _answer(call, self._describe(session, call))
+
+    def _check_past(self, call: Call, id: str) -> None:
+        """Refuse a session that has failed as one that is not there, but with how it did: an answer comes too late."""
+        past = self._sessions.past(id)
+        if past is not None and caller_of(call).sees(past.owner, shared=past.shared):
+            code = BACKEND_GONE if past.ending.exit else SESSION_ENDED
+            raise HTTPRefusal(404, past.ending.text, code=code, data=past.ending.data())
 
     async def control(self, call: Call, id: str) -> None:
         """``GET /sessions/<id>/control``: every part of the control plane; null, and why, for one that is not there."""
