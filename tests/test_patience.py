@@ -30,7 +30,6 @@ REASONS = {
     """,
     "ends a test that would wait for ever": "serve/conftest.py:_in_time start/playing.py:in_time",
     "lets a time pass that was set, in which nothing may happen, or after which something may": """
-        faults/test_admission.py:test_an_environment_that_exits_at_its_start_is_tried_so_often_and_then_once_per_window
         serve/test_lifetimes.py:test_a_call_in_flight_and_an_open_stream_keep_a_session_from_being_idle
         serve/test_limits.py:test_the_headers_of_a_later_request_have_a_deadline_too
         serve/test_limits.py:test_requests_of_both_ways_on_one_connection_count_towards_no_bound

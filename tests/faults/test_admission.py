@@ -28,7 +28,7 @@ from muxsim.spec import EnvSpec
 
 pytestmark = pytest.mark.children
 
-LIMIT = 60
+LIMIT = 180
 NAUGHTY = SERVERS / "naughty.py"
 
 
@@ -38,11 +38,12 @@ def settings(**values):
 
 
 def breaking(name, log, *, works_if):
-    """An environment that notes each start in ``log`` and exits at once, unless there is a file ``works_if``."""
+    """An environment that exits at once without a file ``works_if``; in ``log``, "+" is a start and "-" an end."""
     script = (
         "import os, sys\n"
-        f"os.write(os.open({str(log)!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND), b'+')\n"
-        f"if not os.path.exists({str(works_if)!r}): sys.exit('broken')\n"
+        f"note = os.open({str(log)!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)\n"
+        "os.write(note, b'+')\n"
+        f"if not os.path.exists({str(works_if)!r}): os.write(note, b'-'); sys.exit('broken')\n"
         f"os.execv(sys.executable, [sys.executable, '-I', '-S', {str(NAUGHTY)!r}])\n"
     )
     file = log.with_suffix(".py")
@@ -89,25 +90,44 @@ async def statistics(url):
 
 @pytest.mark.fault("C4")
 @pytest.mark.parametrize("at_once", [True, False])
-async def test_an_environment_that_exits_at_its_start_is_tried_so_often_and_then_once_per_window(tmp_path, at_once):
-    """C4: 20 opens start no more than the limit; after the window there is one probe, and it decides."""
-    log, repaired = tmp_path / "starts", tmp_path / "repaired"
-    broken = breaking("broken", log, works_if=repaired) + "max_failed_starts = 3\nfailed_start_window = 2.0\n"
+async def test_an_environment_that_exits_at_its_start_is_tried_so_often(tmp_path, at_once):
+    """C4: 20 opens start no more than the limit; others are not concerned."""
+    log = tmp_path / "starts"
+    broken = breaking("broken", log, works_if=tmp_path / "never")
+    broken += "max_failed_starts = 3\nfailed_start_window = 3600.0\n"
     async with muxsim_with(tmp_path, broken + environment("naughty")) as muxsim:
         if at_once:
             answers = await open_many(muxsim.url, 20, "broken")
         else:
             answers = [(await open_many(muxsim.url, 1, "broken"))[0] for _ in range(20)]
-        assert log.read_text() == "+++"
+        assert log.read_text().count("+") == 3
         assert len(refused(answers, 503, "max_failed_starts")) == 17
         assert len(opened(await open_many(muxsim.url, 1))) == 1
-        await trio.sleep(2)
-        answers = await open_many(muxsim.url, 10, "broken")
-        assert log.read_text() == "++++"
-        assert len(refused(answers, 503, "max_failed_starts")) == 9
+
+
+@pytest.mark.fault("C4")
+async def test_after_the_window_an_environment_that_has_failed_is_tried_by_one_start_which_decides(tmp_path):
+    """C4: muxsim's clock, which a busy machine makes slower than others, says when the window is over."""
+    log, repaired = tmp_path / "starts", tmp_path / "repaired"
+    broken = breaking("broken", log, works_if=repaired) + "max_failed_starts = 1\nfailed_start_window = 0.3\n"
+    async with muxsim_with(tmp_path, broken) as muxsim:
+
+        async def try_it():
+            before = log.read_text().count("+") if log.exists() else 0
+            answers = await open_many(muxsim.url, 10, "broken")
+            found = opened(answers)
+            starts = log.read_text().count("+") - before
+            assert found or len(refused(answers, 503, "max_failed_starts")) == 10 - starts
+            return found
+
+        async def tried_again():
+            assert not await try_it()
+            return log.read_text().count("+") >= 4
+
+        await eventually(tried_again)
+        assert log.read_text() == "+-" * log.read_text().count("+"), "one after the other"
         repaired.touch()
-        await trio.sleep(2)
-        assert len(opened(await open_many(muxsim.url, 1, "broken"))) == 1
+        await eventually(try_it)
         assert len(opened(await open_many(muxsim.url, 5, "broken"))) == 5
 
 
