@@ -24,8 +24,10 @@ from muxsim.errors import Busy, StartError, TooMuch
 from muxsim.limits import OPENS
 from muxsim.placement.backend import Backend, BackendListener
 from muxsim.processes import descriptors, strays
+from muxsim.processes.command import ProcessStartError
 from muxsim.processes.enclosure import CgroupMode, Enclosure, Enclosures, open_enclosures
-from muxsim.processes.process import AT_ONCE, Launcher, LauncherStatistics, Process, ProcessStartError
+from muxsim.processes.launcher import Launcher, LauncherStatistics
+from muxsim.processes.process import AT_ONCE, Process
 from muxsim.provision.packages import Packages
 from muxsim.runtime.bell import Bell
 from muxsim.runtime.boundary import open_boundary

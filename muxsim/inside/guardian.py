@@ -1,10 +1,10 @@
 """The guardian: a small process that forks every child and sees to it that nothing outlives its use.
 
-`muxsim.processes.process.Launcher` starts it as `python -I -S guardian.py LAUNCHER_PID TOKEN FOLDER CGROUP`, with its
-end of a SOCK_SEQPACKET socket as standard input. It removes FOLDER and CGROUP, where they are not empty words, when the
-launcher has gone. It stands apart so that it can be a child subreaper (orphans of any depth come back to it, and to no
-one else) without changing the program that embeds muxsim, and so that it is still there when that program is killed.
-It has one thread and imports only the standard library.
+`muxsim.processes.client` starts it as `python -I -S guardian.py LAUNCHER_PID TOKEN FOLDER CGROUP`, with its end of a
+SOCK_SEQPACKET socket as standard input. It removes FOLDER and CGROUP, where they are not empty words, when the launcher
+has gone. It stands apart so that it can be a child subreaper (orphans of any depth come back to it, and to no one else)
+without changing the program that embeds muxsim, and so that it is still there when that program is killed. It has one
+thread and imports only the standard library.
 
 Each packet is one JSON object whose `"kind"` names it:
 

@@ -18,7 +18,8 @@ import trio
 
 from muxsim.errors import ConfigError, StartError
 from muxsim.processes.cgroups import CgroupError, Cgroups
-from muxsim.processes.process import Command, Process
+from muxsim.processes.command import Command
+from muxsim.processes.process import Process
 from muxsim.processes.sandbox import sandboxed
 from muxsim.spec import Confinement, EnvSpec, Launch
 

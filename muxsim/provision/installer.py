@@ -16,7 +16,9 @@ from typing import Final, Protocol
 import trio
 
 from muxsim.errors import PackageError
-from muxsim.processes.process import AT_ONCE, Command, Launcher
+from muxsim.processes.command import Command
+from muxsim.processes.launcher import Launcher
+from muxsim.processes.process import AT_ONCE
 from muxsim.spec import EnvSpec, fixed, has_placeholder, passed_variables
 
 _OUTPUT_ENDS: Final = 6  # installers put their cause first and a failed build's last: so many lines of either end

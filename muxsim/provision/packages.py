@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from muxsim.processes.process import Launcher
+from muxsim.processes.launcher import Launcher
 from muxsim.provision.as_it_stands import AsItStands, tell
 from muxsim.provision.cache import cache_folder
 from muxsim.provision.installer import Installer, Run, installer_variables, run_directly, run_under

@@ -9,7 +9,8 @@ import shutil
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from muxsim.processes.process import Command, explain_spawn
+from muxsim.processes.command import Command
+from muxsim.processes.explain import explain
 from muxsim.provision.npx import is_package_folder
 from muxsim.provision.packages import PROVIDERS
 from muxsim.provision.provider import Provider
@@ -28,12 +29,12 @@ def _problems_of(spec: EnvSpec, environ: Mapping[str, str]) -> list[str]:
     launch = spec.launch(seed=0, session_id="check", workspace="/", environ=environ)
     command = Command(launch.argv, launch.env, launch.cwd)
     if not has_placeholder(spec.cwd) and (number := _folder_fault(launch.cwd)):
-        return [explain_spawn(number, "chdir", command)]
+        return [explain(number, "chdir", command)]
     provider = next((one for one in PROVIDERS if one.takes(spec)), None)
     if provider is not None and not _is_bare_folder(fixed(spec.command)):
         return _missing_programs(provider, launch)
     if not has_placeholder(spec.command) and (number := _program_fault(launch)):
-        return [explain_spawn(number, "exec", command)]
+        return [explain(number, "exec", command)]
     return _script_problems(spec, launch)
 
 

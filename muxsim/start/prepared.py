@@ -18,7 +18,8 @@ import select
 
 import trio
 
-from muxsim.processes.process import AT_ONCE, Command, Process, ProcessStartError, order_of
+from muxsim.processes.command import Command, ProcessStartError, order_of
+from muxsim.processes.process import AT_ONCE, Process
 
 ORDER_LIMIT = 10.0
 """Seconds for a waiting process to take its order, which a pipe holds whole unless the environment is very large."""

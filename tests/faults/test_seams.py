@@ -19,7 +19,7 @@ from serve.machine import eventually
 from start.playing import Played, own_cache, script, some_pool  # noqa: F401 - a fixture
 
 from muxsim.inside import wire
-from muxsim.processes import process
+from muxsim.processes import client as guardians
 from muxsim.session import relief
 from muxsim.spec import EnvSpec, Limits
 from muxsim.start.fork import client, keeper, learning
@@ -443,7 +443,7 @@ async def test_a_reply_of_the_guardian_that_makes_no_sense_is_logged_and_passed_
     spec = python_env(tmp_path / "env", zygote=False)
     async with beside_another(tmp_path, spec) as pool:
         guardian = pool._launcher._guardians[-1]
-        monkeypatch.setattr(process.wire, "receive", receive)
+        monkeypatch.setattr(wire, "receive", receive)
         waiting += [REPLIES[reply]] * 20
         await plays(pool, spec, 1, 2)
         assert waiting == []
@@ -451,11 +451,11 @@ async def test_a_reply_of_the_guardian_that_makes_no_sense_is_logged_and_passed_
     silent = {"no number": False, "what is not there": False}  # of a process that we do not know
     shown = [record for record in caplog.records if record.exc_info]
     if silent.get(reply, True):
-        assert 0 < len(shown) <= process.MOST_COMPLAINTS
+        assert 0 < len(shown) <= guardians.MOST_COMPLAINTS
 
 
 async def test_a_reply_of_the_guardian_that_is_lost_fails_that_start_alone(tmp_path, monkeypatch):
-    real = process._Guardian._on_spawned
+    real = guardians.Client._on_spawned
     lost = []
 
     def lose_one(self, message, fds):
@@ -499,29 +499,35 @@ def test_what_is_no_message_is_told_from_one_and_its_descriptors_are_closed(pack
 
 # Where bytes of another process are read, and which of the above is about that.
 READERS = {
-    "client._read": FROM_ZYGOTES,
-    "client._hear_the_rest": FROM_ZYGOTES,
-    "client._read_on": FROM_ZYGOTES,
-    "learning._begins": FROM_LEARNERS,
-    "learned.read_names": FILES,
-    "shelf._read_report": FROM_NODES,
-    "shelf._last_words": FROM_NODES,
-    "process._read_one": REPLIES,
-    "installer._collect": "an installer's words, kept within a bound: tests/provision/test_packages.py",
-    "backend._drain_stderr": "essential: fuzzed in tests/fuzz",
-    "proc.read_stat": "the kernel's",
-    "memory._machine": "the kernel's",
+    "start/fork/client._read": FROM_ZYGOTES,
+    "start/fork/client._hear_the_rest": FROM_ZYGOTES,
+    "start/fork/client._read_on": FROM_ZYGOTES,
+    "start/fork/learning._begins": FROM_LEARNERS,
+    "start/fork/learned.read_names": FILES,
+    "start/slots/shelf._read_report": FROM_NODES,
+    "start/slots/shelf._last_words": FROM_NODES,
+    "processes/client._read_one": REPLIES,
+    "provision/installer._collect": "an installer's words, kept within a bound: tests/provision/test_packages.py",
+    "placement/backend._drain_stderr": "essential: fuzzed in tests/fuzz",
+    "inside/proc.read_stat": "the kernel's",
+    "admission/memory._machine": "the kernel's",
     **dict.fromkeys(
-        ("guardian._answer", "guardian._finish_start", "guardian.drain", "zygote._serve", "zygote.main"),
+        (
+            "inside/guardian._answer",
+            "inside/guardian._finish_start",
+            "inside/guardian.drain",
+            "inside/zygote._serve",
+            "inside/zygote.main",
+        ),
         "of our own process, in another one",
     ),
-    **dict.fromkeys(("zygote.read_exactly", "learner.main"), "of our own process, in another one"),
+    **dict.fromkeys(("inside/zygote.read_exactly", "inside/learner.main"), "of our own process, in another one"),
 }
 
 
 def sources():
     return {
-        path.stem: ast.parse(path.read_text())
+        str(path.relative_to(ROOT / "muxsim").with_suffix("")): ast.parse(path.read_text())
         for folder in ("inside", "processes", "provision", "start", "placement", "admission")
         for path in (ROOT / "muxsim" / folder).rglob("*.py")
     }

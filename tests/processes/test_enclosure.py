@@ -21,6 +21,7 @@ from serve.machine import eventually, gone
 from muxsim.errors import ConfigError
 from muxsim.observe.events import What
 from muxsim.processes.cgroups import CgroupError, CgroupFiles, Cgroups, own_group
+from muxsim.processes.command import Command, ProcessStartError
 from muxsim.processes.enclosure import (
     Enclosure,
     Enclosures,
@@ -32,7 +33,7 @@ from muxsim.processes.enclosure import (
     shown_size,
     verdict,
 )
-from muxsim.processes.process import Command, Launcher, ProcessStartError
+from muxsim.processes.launcher import Launcher
 from muxsim.spec import Confinement, EnvSpec, Launch
 from processes.enclosed import enclosed_sessions, ends_because_of
 
@@ -367,7 +368,7 @@ PROGRAM = """
 import sys, time, trio
 from muxsim.processes.cgroups import Cgroups
 from muxsim.processes.enclosure import Enclosure
-from muxsim.processes.process import Launcher
+from muxsim.processes.launcher import Launcher
 from muxsim.spec import Launch
 
 async def main():

@@ -20,8 +20,11 @@ from serve.machine import read_all
 
 from muxsim import inside
 from muxsim.inside import proc, wire
-from muxsim.processes import process as module
-from muxsim.processes.process import AT_ONCE, Command, EndTimes, Launcher, ProcessStartError
+from muxsim.processes import client
+from muxsim.processes import launcher as module
+from muxsim.processes.command import Command, ProcessStartError
+from muxsim.processes.launcher import Launcher
+from muxsim.processes.process import AT_ONCE, EndTimes
 
 pytestmark = pytest.mark.children
 
@@ -943,7 +946,7 @@ async def test_a_hanging_guardian_cannot_hold_up_the_way_out():
 
 
 async def test_a_hanging_guardian_cannot_hold_up_the_end_of_the_launcher(monkeypatch):
-    monkeypatch.setattr(module, "GUARDIAN_EXIT_LIMIT", 0.1)
+    monkeypatch.setattr(client, "GUARDIAN_EXIT_LIMIT", 0.1)
     with trio.fail_after(30):
         async with Launcher.open(end_times=EndTimes(0.1, 0.1, 0.1)) as launcher:
             process = await launcher.spawn(CAT, session="a")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from serve.machine import eventually
 
 from muxsim.errors import PackageError
-from muxsim.processes.process import Launcher
+from muxsim.processes.launcher import Launcher
 from muxsim.provision import installer, packages
 from muxsim.provision.as_it_stands import AsItStands
 from muxsim.provision.installer import Program, installer_variables, run_directly

@@ -8,7 +8,8 @@ import pytest
 import trio
 from serve.machine import read_all
 
-from muxsim.processes.process import Command, Launcher, ProcessStartError
+from muxsim.processes.command import Command, ProcessStartError
+from muxsim.processes.launcher import Launcher
 from muxsim.start import prepared as prepared_module
 from muxsim.start.prepared import Prepared, encode_order
 

@@ -22,7 +22,8 @@ from muxsim.admission.admission import Capacity, MemoryReading
 from muxsim.admission.pool import open_pool
 from muxsim.errors import StartError
 from muxsim.processes import descriptors as descriptors_left
-from muxsim.processes.process import Process, ProcessStartError
+from muxsim.processes.command import ProcessStartError
+from muxsim.processes.process import Process
 from muxsim.spec import Confinement, EnvSpec, Limits
 
 pytestmark = pytest.mark.children

@@ -14,7 +14,9 @@ import msgspec
 import trio
 
 from muxsim.inside import wire
-from muxsim.processes.process import AT_ONCE, Command, Launcher, Process, ProcessStartError, confinement_of
+from muxsim.processes.command import Command, ProcessStartError, confinement_of
+from muxsim.processes.launcher import Launcher
+from muxsim.processes.process import AT_ONCE, Process
 from muxsim.runtime.boundary import first_of
 from muxsim.start.prepared import Prepared
 

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
-from muxsim.processes.process import Launcher, Process
+from muxsim.processes.launcher import Launcher
+from muxsim.processes.process import Process
 from muxsim.runtime.boundary import Part
 from muxsim.start.fork.client import Zygote
 from muxsim.start.fork.learned import LearnedModules

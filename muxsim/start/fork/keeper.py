@@ -19,7 +19,8 @@ import trio
 
 from muxsim import inside
 from muxsim.inside.as_main import TAG_BYTES
-from muxsim.processes.process import Command, Process, ProcessStartError
+from muxsim.processes.command import Command, ProcessStartError
+from muxsim.processes.process import Process
 from muxsim.runtime.boundary import optional
 from muxsim.start.fork.client import Zygote, ZygoteFailed
 from muxsim.start.fork.fleet import Fleet

@@ -14,7 +14,8 @@ import trio
 
 from muxsim import inside
 from muxsim.inside.as_main import LEARNING, TAG_BYTES
-from muxsim.processes.process import AT_ONCE, Command, Process
+from muxsim.processes.command import Command
+from muxsim.processes.process import AT_ONCE, Process
 from muxsim.runtime.boundary import Part
 from muxsim.start.fork.client import while_read
 from muxsim.start.fork.fleet import Fleet

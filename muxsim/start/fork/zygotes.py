@@ -13,7 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from types import NoneType
 
-from muxsim.processes.process import Command, Launcher, Process, ProcessStartError
+from muxsim.processes.command import Command, ProcessStartError
+from muxsim.processes.launcher import Launcher
+from muxsim.processes.process import Process
 from muxsim.provision.cache import cache_folder
 from muxsim.runtime.boundary import Boundary, optional
 from muxsim.spec import EnvSpec

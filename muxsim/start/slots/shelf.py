@@ -26,8 +26,10 @@ import trio
 from muxsim.errors import StartError
 from muxsim.inside.as_main import TAG_BYTES
 from muxsim.processes import descriptors
+from muxsim.processes.command import Command, ProcessStartError
 from muxsim.processes.enclosure import Enclosure, Enclosures
-from muxsim.processes.process import AT_ONCE, Command, EndTimes, Launcher, Process, ProcessStartError
+from muxsim.processes.launcher import Launcher
+from muxsim.processes.process import AT_ONCE, EndTimes, Process
 from muxsim.provision.cache import cache_folder
 from muxsim.provision.packages import Packages
 from muxsim.runtime.boundary import Boundary, Part, first_of, optional

@@ -24,7 +24,9 @@ import termios
 
 import trio
 
-from muxsim.processes.process import AT_ONCE, Command, Launcher, ProcessStartError
+from muxsim.processes.command import Command, ProcessStartError
+from muxsim.processes.launcher import Launcher
+from muxsim.processes.process import AT_ONCE
 
 CHILD = (sys.executable, "-I", "-S", str(pathlib.Path(__file__).with_name("child.py")))
 CAT = Command(("cat",), {"PATH": os.defpath}, "/")
