@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from muxsim.inside.descriptors import close
 from muxsim.inside.estate import ITSELF
 
 _PREFIX: Final = "muxsim"
@@ -44,7 +45,7 @@ class CgroupFiles:
         try:
             os.write(fd, text.encode())
         finally:
-            os.close(fd)
+            close(fd)
 
     def make(self, folder: str) -> None:
         """Make a group."""

@@ -6,6 +6,8 @@ import os
 import resource
 from typing import Final
 
+from muxsim.inside.descriptors import close
+
 # Of each session: three pipes and the handle of its process. Of its clients: a connection or two.
 _OF_A_SESSION: Final = 6
 # What stays free for connections, so that who is refused a session can be told so; with few to share, an eighth.
@@ -28,6 +30,6 @@ def has_room() -> bool:
         lowest = os.open("/", os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return False
-    os.close(lowest)
+    close(lowest)
     # A new one gets the lowest number that is free.
     return lowest + _OF_A_SESSION <= limit - min(_SPARE, limit // 8)

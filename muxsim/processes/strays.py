@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from muxsim.inside.descriptors import close
 from muxsim.inside.proc import MARK, Stat, all_pids, environment, families, read_stat, rounds, signal_exactly
 
 GUARDIAN_MARK: Final = "MUXSIM_GUARDIAN"
@@ -136,7 +137,7 @@ def own_folder() -> Iterator[Path]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield path
     finally:
-        os.close(lock)
+        close(lock)
 
 
 def find_folders(of: int | None = None) -> list[Path]:
@@ -169,7 +170,7 @@ def _is_free(path: Path) -> bool:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         finally:
-            os.close(lock)
+            close(lock)
         return True
     return False
 

@@ -722,9 +722,10 @@ async def test_an_exception_leaves_the_launchers_block_as_it_was():
 
 
 async def test_a_cancelled_block_ends_its_processes():
-    with trio.move_on_after(0.3) as scope:
+    with trio.CancelScope() as scope:
         async with Launcher.open(end_times=BRISK) as launcher:
             process, grandchild = await start_family(launcher, "setsid", "stubborn", "forever")
+            scope.cancel()
             await trio.sleep_forever()
     assert scope.cancelled_caught
     assert process.returncode == -signal.SIGKILL

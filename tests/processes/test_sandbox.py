@@ -201,5 +201,5 @@ def test_real_environments_play_the_same_in_a_sandbox(tmp_path, env):
     config = tmp_path / "muxsim.toml"
     config.write_text(f'[server]\nsandbox = "bubblewrap"\n{text}')
     argv = [*MUXSIM, "check", env, "--config", str(config), "--steps", "3"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, "is fit for rollouts" in done.stdout) == (0, True), done.stdout
