@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from transports.asgi import JSON_TYPE
+from transports.asgi import JSON_TYPE, Call, refuse
 from transports.http_rules import HTTPRefusal, header
 
 _OF_THE_BODY: Final = frozenset({b"content-type", b"content-length"})
@@ -22,24 +22,23 @@ class JSONRefusals:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        answer = _Answer(scope, send)
+        answer = _Answer(Call(scope, receive, send))
         try:
             await self._app(scope, receive, answer.send)
         except ConnectionAbortedError:
             raise
         except Exception:
             if not answer.started:
-                await _refuse(send, _FAILED)
+                await refuse(Call(scope, receive, send), _FAILED)
             raise
 
 
 class _Answer:
     """One answer on its way out; where it is a refusal in another form, it is put off until its text is there."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, call: Call) -> None:
         self.started = False
-        self._scope = scope
-        self._send = send
+        self._call = call
         self._status = 0
         self._headers: list[tuple[bytes, bytes]] = []
         self._text = b""
@@ -48,26 +47,19 @@ class _Answer:
         if self._status:
             self._text = (self._text + event.get("body", b""))[:_LONGEST]
             if not event.get("more_body", False):
-                await _refuse(self._send, self._in_json())
+                await refuse(self._call, self._in_json())
             return
         if event["type"] == "http.response.start":
             self.started = True
             if event["status"] >= 400 and header(event["headers"], JSON_TYPE[0]) != JSON_TYPE[1].decode():
                 self._status, self._headers = event["status"], list(event["headers"])
                 return
-        await self._send(event)
+        await self._call.send(event)
 
     def _in_json(self) -> HTTPRefusal:
         text = self._text.decode("utf-8", "replace")
         allowed = header(self._headers, b"allow")
         if self._status == 405:
-            text = f"{self._scope['method']} is not for this URL; {allowed} is"
+            text = f"{self._call.scope['method']} is not for this URL; {allowed} is"
         kept = [(name, value) for name, value in self._headers if name not in _OF_THE_BODY]
         return HTTPRefusal(self._status, text, headers=kept)
-
-
-async def _refuse(send: Send, refusal: HTTPRefusal) -> None:
-    body = refusal.body().encode()
-    headers = [*refusal.headers, JSON_TYPE, (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

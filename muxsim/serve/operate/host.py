@@ -37,10 +37,15 @@ from muxsim.serve.http.unread import Unread
 from muxsim.serve.operate.listening import listening, server_url, tls_context
 from muxsim.serve.operate.operations import Operations, operator_socket
 from muxsim.serve.routes.api import API
+from muxsim.serve.routes.bodies import Bodies
+from muxsim.serve.routes.clients import Clients
 from muxsim.serve.routes.fast_lane import FastLane
 from muxsim.serve.routes.gateway import Gateway
-from muxsim.serve.routes.mcp_endpoints import HTTPSettings, MCPEndpoints
+from muxsim.serve.routes.lookup import Lookup
+from muxsim.serve.routes.mcp_endpoints import MCPEndpoints
+from muxsim.serve.routes.openings import Openings
 from muxsim.serve.routes.public_url import PublicURL
+from muxsim.serve.routes.sse_endpoints import SSEEndpoints
 from muxsim.session.registry import Sessions, open_sessions
 from muxsim.session.relief import relieving
 from transports.http_rules import HostRules
@@ -167,11 +172,16 @@ class _Host:
         times = _stream_times(settings)
         public = PublicURL(settings.public_url)
         unread = Unread(settings.stall_timeout, settings.max_buffered, settings.max_unread, self._reached)
-        endpoints = MCPEndpoints(sessions, bridge, _http_settings(self._config, times), unread, public)
-        api = API(sessions, pool, bridge, endpoints, self._config.default, self._reached, public)
+        clients = Clients(times, unread)
+        lookup = Lookup(sessions, clients, settings.max_failures)
+        openings = Openings(sessions, bridge, self._config.default)
+        bodies = Bodies(settings.max_body, settings.body_timeout)
+        mcp = MCPEndpoints(clients, lookup, openings, bodies)
+        sse = SSEEndpoints(clients, lookup, openings, bodies, public)
+        api = API(sessions, pool, bridge, lookup, openings, self._reached, public)
         rules = HostRules((*settings.allowed_hosts, *public.hosts), (*settings.allowed_origins, *public.origins))
-        gateway = Gateway(endpoints, api, rules, self._auth, self._reached, public)
-        self._events.subscribe(endpoints.on_event)
+        gateway = Gateway(mcp, sse, api, rules, self._auth, self._reached, public)
+        self._events.subscribe(clients.on_event)
         connections = Connections(_bounds(settings), self._reached, unread)
         server = _Server(_uvicorn_config(gateway, connections, self._tls), self._clock)
         bridge.finished.add_done_callback(lambda _: setattr(server, "should_exit", True))
@@ -182,11 +192,11 @@ class _Host:
             sessions.use(config.environments)
             pool.use(capacity_of(config.server))
             pool.keep_warm(config.environments.values())
-            api.use(config.default)
-            endpoints.use(_http_settings(config, times))
+            openings.default_env = config.default
+            bodies.use(config.server.max_body, config.server.body_timeout)
             connections.use(_bounds(config.server))
             if self._auth is not None and self._auth.use_staged():
-                endpoints.doubt_clients()
+                clients.doubt()
 
         operations = Operations(
             self._config,
@@ -319,11 +329,6 @@ def _stream_times(settings: ServerSettings) -> StreamTimes:
         stall=settings.stall_timeout,
         buffered=settings.max_buffered,
     )
-
-
-def _http_settings(config: Config, times: StreamTimes) -> HTTPSettings:
-    settings = config.server
-    return HTTPSettings(settings.max_body, settings.body_timeout, times, config.default, settings.max_failures)
 
 
 def _bounds(settings: ServerSettings) -> Bounds:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
-import trio
 
 from muxsim import __version__
 from muxsim.config import Config
 from muxsim.errors import ConfigError
 from muxsim.serve.operate import running
+from muxsim.serve.routes.api import outline
 from muxsim.session.registry import Sessions
 from muxsim.session.session import Session
 
@@ -156,18 +156,8 @@ class Operations:
 
 
 def _describe(session: Session) -> dict[str, Any]:
-    statistics = session.statistics()
-    return {
-        # The rest of the id would open the session's URLs, and this is printed where others may look.
-        "id": session.id[:8],
-        "env": session.spec.name,
-        "seed": session.seed,
-        "state": session.state.value,
-        "pid": session.pid,
-        "age": round(trio.current_time() - session.created, 1),
-        "attachments": statistics.attachments,
-        "in_flight": statistics.in_flight,
-    }
+    # The rest of the id would open the session's URLs, and this is printed where others may look.
+    return {"id": session.id[:8], **outline(session)}
 
 
 @asynccontextmanager

@@ -24,8 +24,8 @@ from muxsim.serve.http.incoming import Request
 from muxsim.serve.http.interfaces import Answer, Asker
 from muxsim.serve.http.responses import ACCEPTED, CLOSE, answer_head, refusal_bytes
 from muxsim.serve.http.unread import Reader
+from muxsim.serve.routes.clients import HTTPClient
 from muxsim.serve.routes.gateway import Gateway
-from muxsim.serve.routes.mcp_endpoints import HTTPClient
 from muxsim.serve.routes.verdicts import Verdict, Verdicts
 from transports.asgi import Call, ClientGone
 from transports.errors import RemoteProtocolError
@@ -79,7 +79,7 @@ class FastLane:
         session_id = headers.get(b"mcp-session-id")
         if session_id is None:
             return self._shake_hands(connection, request, body, verdict)
-        client = self.gateway.endpoints.client(session_id.decode("latin-1"))
+        client = self.gateway.mcp.clients.http(session_id.decode("latin-1"))
         if client is None or not _is_on(client, request.url) or not client.admits(verdict.caller):
             return False
         if not self._begin(connection, request, body, client, verdict.wanted):
@@ -90,12 +90,12 @@ class FastLane:
 
     def take_of(self, client: HTTPClient, connection: Asker, request: Request, body: bytes, wanted: Accepts) -> bool:
         """Take a request of a client that has been judged before, if it is still the same."""
-        if self.gateway.endpoints.client(client.transport.id) is not client or not self._is_small(len(body)):
+        if self.gateway.mcp.clients.http(client.transport.id) is not client or not self._is_small(len(body)):
             return False
         return self._begin(connection, request, body, client, wanted)
 
     def _is_small(self, length: int) -> bool:
-        return length <= LONGEST_BODY and length <= self.gateway.endpoints.max_body
+        return length <= LONGEST_BODY and length <= self.gateway.mcp.max_body
 
     def _shake_hands(self, connection: Asker, request: Request, body: bytes, verdict: Verdict) -> bool:
         """Take the short way with a handshake that makes a session, if a process is ready for that."""
@@ -106,7 +106,7 @@ class FastLane:
         except RemoteProtocolError:
             return False
         try:
-            client = self.gateway.endpoints.handshake_now(request.url, verdict.caller, connection.peer, message)
+            client = self.gateway.mcp.handshake_now(request.url, verdict.caller, connection.peer, message)
         except HTTPRefusal as refusal:
             connection.respond(refusal_bytes(refusal, keep_alive=request.keep_alive), b"", request.keep_alive)
             return True
@@ -272,11 +272,11 @@ class Handshake(ShortCall):
     def lost(self) -> None:
         """End the session: its id has reached nobody."""
         super().lost()
-        self.lane.gateway.endpoints.drop(self.client)
+        self.lane.gateway.mcp.clients.drop(self.client)
 
     def rest(self, stream: EventStream) -> Answer:
         """As of any call, and no less careful about a lost connection."""
-        return functools.partial(self.lane.gateway.endpoints.resume_handshake, self.client, stream)
+        return functools.partial(self.lane.gateway.mcp.resume_handshake, self.client, stream)
 
 
 class Patience:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
@@ -16,8 +17,10 @@ from muxsim.serve.http.interfaces import Answer
 from muxsim.serve.http.json_refusals import JSONRefusals
 from muxsim.serve.routes.api import API
 from muxsim.serve.routes.guard import Guard
+from muxsim.serve.routes.json_endpoint import answer_in_json
 from muxsim.serve.routes.mcp_endpoints import MCPEndpoints
-from muxsim.serve.routes.public_url import NO_PROXY, PublicURL
+from muxsim.serve.routes.public_url import PublicURL
+from muxsim.serve.routes.sse_endpoints import SSEEndpoints
 from transports.asgi import Call, ClientGone, refusal_of, refuse
 from transports.http_rules import HostRules, HTTPRefusal, header
 
@@ -29,19 +32,20 @@ class Gateway:
 
     def __init__(
         self,
-        endpoints: MCPEndpoints,
+        mcp: MCPEndpoints,
+        sse: SSEEndpoints,
         api: API,
         rules: HostRules,
         auth: Authenticator | None,
         reached: Reached,
-        public: PublicURL = NO_PROXY,
+        public: PublicURL,
     ) -> None:
         self._public = public
-        self.endpoints = endpoints
+        self.mcp = mcp
         self.rules = rules
         self.auth = auth
         self._reached = reached
-        self._router = Guard(_router(endpoints, api, auth), auth)
+        self._router = Guard(_router(mcp, sse, api, auth), auth)
         self._app = JSONRefusals(self._router)
         self._cross_origin = JSONRefusals(_with_cors(self._router, rules))
 
@@ -76,28 +80,28 @@ class Gateway:
         await app(call.scope, call.receive, call.send)
 
 
-def _router(mcp: MCPEndpoints, api: API, auth: Authenticator | None) -> ASGIApp:
+def _router(mcp: MCPEndpoints, sse: SSEEndpoints, api: API, auth: Authenticator | None) -> ASGIApp:
     return Router(
         [
             *([] if auth is None else auth.routes),
-            _route("/mcp", lambda call, _: mcp.implicit(call, None), _MCP_METHODS),
-            _route("/s/{id}/mcp", lambda call, path: mcp.of_session(call, path["id"]), _MCP_METHODS),
-            _route("/s/{id}/agent/mcp", lambda call, path: mcp.agent_of_session(call, path["id"]), _MCP_METHODS),
-            _route("/envs/{env}/mcp", lambda call, path: mcp.implicit(call, path["env"]), _MCP_METHODS),
-            _stream_route("/sse", lambda call, _: mcp.sse(call, None)),
-            _stream_route("/envs/{env}/sse", lambda call, path: mcp.sse(call, path["env"])),
-            _route("/messages", lambda call, _: mcp.messages(call, None), ["POST"]),
-            _stream_route("/s/{id}/sse", lambda call, path: mcp.sse_of_session(call, path["id"])),
-            _route("/envs/{env}/messages", lambda call, _: mcp.messages(call, None), ["POST"]),
-            _route("/s/{id}/messages", lambda call, path: mcp.messages(call, path["id"]), ["POST"]),
-            _route("/sessions", lambda call, _: api.sessions(call), ["GET", "POST"]),
-            _route("/sessions/{id}", lambda call, path: api.session(call, path["id"]), ["GET", "DELETE"]),
-            _route("/sessions/{id}/control", lambda call, path: api.control(call, path["id"]), ["GET"]),
-            _route("/control/{part}", lambda call, path: api.control_part(call, path["part"]), ["GET"]),
-            _route("/envs", lambda call, _: api.envs(call), ["GET"]),
-            _route("/health", lambda call, _: api.health(call), ["GET"]),
-            _route("/ready", lambda call, _: api.readiness(call), ["GET"]),
-            _route("/", lambda call, _: api.index(call), ["GET"]),
+            _route("/mcp", partial(mcp.implicit, env=None), _MCP_METHODS),
+            _route("/envs/{env}/mcp", mcp.implicit, _MCP_METHODS),
+            _route("/s/{id}/mcp", mcp.of_session, _MCP_METHODS),
+            _route("/s/{id}/agent/mcp", mcp.agent_of_session, _MCP_METHODS),
+            _stream_route("/sse", partial(sse.implicit, env=None)),
+            _stream_route("/envs/{env}/sse", sse.implicit),
+            _stream_route("/s/{id}/sse", sse.of_session),
+            _route("/messages", sse.messages, ["POST"]),
+            _route("/envs/{env}/messages", sse.messages, ["POST"]),
+            _route("/s/{id}/messages", sse.messages, ["POST"]),
+            _json_route("/sessions", GET=api.sessions, POST=api.open),
+            _json_route("/sessions/{id}", GET=api.session, DELETE=api.delete),
+            _json_route("/sessions/{id}/control", GET=api.control),
+            _json_route("/control/{part}", GET=api.control_part),
+            _json_route("/envs", GET=api.envs),
+            _json_route("/health", GET=api.health),
+            _json_route("/ready", GET=api.readiness),
+            _json_route("/", GET=api.index),
         ],
         redirect_slashes=False,  # a client that posts follows none
         default=_not_found,
@@ -107,28 +111,39 @@ def _router(mcp: MCPEndpoints, api: API, auth: Authenticator | None) -> ASGIApp:
 class _Endpoint:
     """An ASGI application of one function, which may refuse."""
 
-    def __init__(self, answer: Callable[[Call, dict[str, Any]], Awaitable[None]]) -> None:
+    def __init__(self, answer: Callable[..., Awaitable[None]]) -> None:
         self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = Call(scope, receive, send)
         try:
-            await self._answer(call, scope["path_params"])
+            await self._answer(call, **scope["path_params"])
         except HTTPRefusal as refusal:
             await refuse(call, refusal)
         except ClientGone:
             pass
 
 
-def _route(path: str, answer: Callable[[Call, dict[str, Any]], Awaitable[None]], methods: list[str]) -> Route:
+def _route(path: str, answer: Callable[..., Awaitable[None]], methods: list[str]) -> Route:
     return Route(path, _Endpoint(answer), methods=methods)
 
 
-def _stream_route(path: str, answer: Callable[[Call, dict[str, Any]], Awaitable[None]]) -> Route:
+def _stream_route(path: str, answer: Callable[..., Awaitable[None]]) -> Route:
     route = _route(path, answer, ["GET"])
     # Starlette adds it to every GET; here it would start a session for nobody.
     route.methods = {"GET"}
     return route
+
+
+def _json_route(path: str, **answers: Callable[..., Awaitable[Any]]) -> Route:
+    """A URL whose methods are each answered in JSON, with what a function returns."""
+
+    async def answer(call: Call, **named: str) -> None:
+        # Starlette serves HEAD as a GET.
+        method = call.scope["method"]
+        await answer_in_json(call, answers["GET" if method == "HEAD" else method](call, **named))
+
+    return _route(path, answer, list(answers))
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:

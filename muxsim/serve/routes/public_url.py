@@ -60,7 +60,3 @@ class PublicURL:
             return f"{self.prefix}{folder}/{_MESSAGES}"
         # A relative one is right under whatever prefix a proxy has put before it.
         return f"../{_MESSAGES}" if call.scope.get("raw_path", b"").endswith(b"/") else _MESSAGES
-
-
-NO_PROXY: Final = PublicURL()
-"""Clients find muxsim where it listens."""

@@ -1,0 +1,35 @@
+"""Bodies of requests: declared as JSON, within bounds, and decoded, or refused."""
+
+from __future__ import annotations
+
+from muxsim.session.attachment import Attachment
+from transports.asgi import Call, read_body
+from transports.errors import RemoteProtocolError
+from transports.http_rules import HTTPRefusal, check_json_content
+from transports.messages import Message, decode
+from transports.unread import request_id
+
+
+class Bodies:
+    """Reads bodies of up to ``longest`` bytes, which have to be there within ``timeout`` seconds."""
+
+    def __init__(self, longest: int, timeout: float) -> None:
+        self.use(longest, timeout)
+
+    def use(self, longest: int, timeout: float) -> None:
+        """Hold new requests to these bounds."""
+        self.longest, self.timeout = longest, timeout
+
+    async def message(self, call: Call, attachment: Attachment | None = None, longest: int | None = None) -> Message:
+        """The message of a request, from the client of ``attachment`` if there is one."""
+        check_json_content(call.headers)
+        body = await read_body(call, min(self.longest, longest or self.longest), self.timeout)
+        try:
+            return decode(body)
+        except RemoteProtocolError as error:
+            if attachment is None:
+                id = request_id(body)
+            else:
+                ids = attachment.session.client_unreadable(attachment, body, error)
+                id = ids[0] if len(ids) == 1 else None
+            raise HTTPRefusal(400, error.message, code=error.code, id=id) from None

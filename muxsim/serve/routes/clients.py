@@ -1,0 +1,144 @@
+"""Who is a client of which session over HTTP, and who may go on as one."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+from typing import Final
+
+from muxsim.errors import Busy
+from muxsim.observe.events import SessionEvent, What
+from muxsim.serve.auth.callers import Caller
+from muxsim.serve.http.unread import Reader, Unread
+from muxsim.serve.routes.refusals import too_busy
+from muxsim.session.agent_view import AgentAttachment
+from muxsim.session.attachment import Attachment
+from transports.sse import SSE
+from transports.streamable_http import StreamableHTTP, StreamTimes
+
+_ID_BYTES: Final = 16
+# The causes of an end after which nobody wants to read what the session has said.
+_UNWANTED: Final = frozenset({"deleted", "client_gone"})
+
+
+@dataclass(slots=True)
+class Client:
+    """What stands behind a client's id, who made it, and whom its answers are for."""
+
+    attachment: Attachment
+    caller: Caller
+    reader: Reader
+
+    def admits(self, caller: Caller) -> bool:
+        """Whether ``caller`` may go on with it: the same principal, and no more than it sees."""
+        if caller is self.caller:
+            return True
+        return caller.sees(self.caller.name) and (caller.controls or isinstance(self.attachment, AgentAttachment))
+
+
+@dataclass(slots=True)
+class HTTPClient(Client):
+    """One Mcp-Session-Id: its transport, and the paths it may be used on."""
+
+    transport: StreamableHTTP
+    paths: frozenset[str]
+
+
+@dataclass(slots=True)
+class SSEClient(Client):
+    """One event stream, and what its client posts beside it."""
+
+    transport: SSE
+
+
+def view_of(caller: Caller) -> type[Attachment]:
+    """What this caller may see of a session."""
+    return Attachment if caller.controls else AgentAttachment
+
+
+def new_id() -> str:
+    """An id that nobody can guess."""
+    return secrets.token_hex(_ID_BYTES)
+
+
+class Clients:
+    """The clients of all sessions."""
+
+    def __init__(self, times: StreamTimes, unread: Unread) -> None:
+        self.times = times
+        self._unread = unread
+        self._http: dict[str, HTTPClient] = {}
+        self._sse: dict[str, SSEClient] = {}
+        unread.ask(self.attachments_of)
+
+    def http(self, id: str) -> HTTPClient | None:
+        """The client behind a session header, if its session lives."""
+        client = self._http.get(id)
+        if client is None:
+            return None
+        if client.attachment.cut or not client.attachment.session.live:
+            del self._http[id]
+            return None
+        return client
+
+    def sse(self, id: str) -> SSEClient | None:
+        """The client whose event stream has this id."""
+        return self._sse.get(id)
+
+    def join_by_http(self, attachment: Attachment, caller: Caller, path: str, peer: str) -> HTTPClient:
+        """Make a client of whoever asks. Raises a refusal if the session takes no more."""
+        session = attachment.session
+        id = session.id if attachment.ends_session else new_id()
+        transport = StreamableHTTP(id, attachment, self.times, lambda: session.agreed_version)
+        attachment.connect(transport)
+        self._attach(attachment)
+        paths = {path, f"/s/{session.id}/mcp"} if attachment.ends_session else {path}
+        reader = Reader(caller.share(peer), attachment)
+        client = self._http[id] = HTTPClient(attachment, caller, reader, transport, frozenset(paths))
+        self._unread.joined(reader)
+        return client
+
+    def join_by_sse(self, attachment: Attachment, caller: Caller, endpoint: str, peer: str) -> SSEClient:
+        """Likewise, of one who is to post to ``endpoint``, with the id of its stream behind that."""
+        id = new_id()
+        transport = SSE(id, endpoint + id, attachment, self.times)
+        attachment.connect(transport)
+        self._attach(attachment)
+        client = self._sse[id] = SSEClient(attachment, caller, Reader(caller.share(peer), attachment), transport)
+        self._unread.joined(client.reader)
+        return client
+
+    def _attach(self, attachment: Attachment) -> None:
+        try:
+            others_left = attachment.session.attach(attachment)
+        except Busy as busy:
+            raise too_busy(busy, None) from None
+        if others_left:
+            self._http = {id: client for id, client in self._http.items() if not client.transport.closed}
+
+    def drop(self, client: HTTPClient) -> None:
+        """End a client, and its session if it has made that."""
+        self._http.pop(client.transport.id, None)
+        client.transport.close()
+        client.attachment.disconnected()
+
+    def left(self, client: SSEClient) -> None:
+        """Forget one whose stream is over."""
+        del self._sse[client.transport.id]
+
+    def doubt(self) -> None:
+        """Have each client's next request judged anew, by its token too."""
+        # Whatever is remembered of a client's requests is remembered of this very object.
+        self._http = {id: replace(client) for id, client in self._http.items()}
+
+    def attachments_of(self, share: str) -> list[Attachment]:
+        """The clients that count for a share."""
+        all_clients: list[Client] = [*self._http.values(), *self._sse.values()]
+        return [client.attachment for client in all_clients if client.reader.share == share]
+
+    def on_event(self, event: SessionEvent) -> None:
+        """Drop the clients of a session that has ended; a listener for `muxsim.observe.events.Events`."""
+        if event.what is What.ENDED:
+            self._unread.end_session(event.session, at_once=event.details.get("cause") in _UNWANTED)
+            for id in [id for id, client in self._http.items() if client.attachment.session.id == event.session]:
+                del self._http[id]

@@ -1,0 +1,98 @@
+"""Sessions that requests ask for: of which environment, with which seed, and for whom."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any, Unpack
+from urllib.parse import parse_qsl
+
+from muxsim.errors import UnknownEnvironment
+from muxsim.runtime.guest import Guest
+from muxsim.serve.auth.callers import Caller
+from muxsim.serve.routes.guard import caller_of
+from muxsim.session.registry import SEED_LIMIT, Sessions, Wanted
+from muxsim.session.session import Session
+from muxsim.spec import EnvSpec
+from transports.asgi import Call, while_waited_for
+from transports.http_rules import HTTPRefusal
+from transports.messages import RequestId
+
+
+class Openings:
+    """Makes sessions for whoever asks; of ``default_env`` where a request names no environment."""
+
+    def __init__(self, sessions: Sessions, bridge: Guest[Any], default_env: str | None) -> None:
+        self.default_env = default_env
+        self._sessions = sessions
+        self._bridge = bridge
+
+    def asked_for(self, env: str | None, query_string: bytes, id: RequestId | None) -> tuple[EnvSpec, int | None]:
+        """The environment, and the seed if there is one, of a session that a URL asks for."""
+        query = query_of(query_string, id)
+        name, seed = self._env_name(env, query, id), seed_from(query, id)
+        return self._spec(name, id), seed
+
+    def _env_name(self, env: str | None, query: Mapping[str, str], id: RequestId | None) -> str:
+        asked = query.get("env", "")
+        if env and asked and env != asked:
+            raise HTTPRefusal(400, f"the path names the environment {env!r} and the query {asked!r}", id=id)
+        name = env or asked or self.default_env
+        if name is None:
+            raise HTTPRefusal(404, "name an environment: /mcp?env=<name>; GET /envs lists them", id=id)
+        return name
+
+    def _spec(self, name: str, id: RequestId | None) -> EnvSpec:
+        try:
+            return self._sessions.spec(name)
+        except UnknownEnvironment as error:
+            raise HTTPRefusal(404, str(error), id=id) from None
+
+    async def open(
+        self, call: Call, spec: EnvSpec, seed: int | None, *, id: str | None = None, ttl: float | None = None
+    ) -> Session:
+        """A session for whoever asks, or the one for all. Raises as `Sessions.open` does, and `ClientGone`."""
+        if spec.shared:
+            return await while_waited_for(call, self._bridge.call(self._sessions.shared, spec.name))
+        wanted = _wanted(caller_of(call), call.peer, seed=seed, id=id, ttl=ttl)
+        session = self._sessions.open_now(spec.name, **wanted)
+        if session is None:
+            later = functools.partial(self._sessions.open, spec.name, **wanted)
+            session = await while_waited_for(call, self._bridge.call(later))
+        return session
+
+    def open_now(self, caller: Caller, peer: str, spec: EnvSpec, seed: int | None) -> Session | None:
+        """A session for ``caller``, if a process is ready for it."""
+        return self._sessions.open_now(spec.name, **_wanted(caller, peer, seed=seed))
+
+    async def shared(self, env: str | None) -> Session | None:
+        """The one session for all of an environment; None if it has none such."""
+        name = env or self.default_env
+        if name is None or not self._spec(name, None).shared:
+            return None
+        return await self._bridge.call(self._sessions.shared, name)
+
+
+def _wanted(caller: Caller, peer: str, **wanted: Unpack[Wanted]) -> Wanted:
+    """What is wanted of a session for whoever asks."""
+    return {"client": caller.share(peer), "owner": caller.name, **wanted}
+
+
+def query_of(query_string: bytes, id: RequestId | None) -> dict[str, str]:
+    """The parameters of a URL. Raises a 400 for one that is given twice, for nobody knows which was meant."""
+    query: dict[str, str] = {}
+    for name, value in parse_qsl(query_string.decode("latin-1"), keep_blank_values=True):
+        if name in query:
+            raise HTTPRefusal(400, f"the parameter {name!r} is given twice; send it once", id=id)
+        query[name] = value
+    return query
+
+
+def seed_from(query: Mapping[str, str], id: RequestId | None) -> int | None:
+    """The ``seed`` of a query; 0 is one. Raises a 400 for anything but a whole number in range."""
+    text = query.get("seed", "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and int(text) < SEED_LIMIT):
+        raise HTTPRefusal(400, f"seed {text!r} must be a whole number from 0 to {SEED_LIMIT - 1}", id=id)
+    return int(text)
