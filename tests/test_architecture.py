@@ -281,13 +281,53 @@ def test_only_the_command_line_prints():
     assert {name for name in printing if not within(name, "muxsim.cli")} == set()
 
 
-def test_only_the_supervisor_and_installers_start_processes():
-    # npm or uv runs to its end while a package is installed; nothing of a session's is started there.
+def test_one_module_starts_what_muxsim_runs_and_one_what_installs_packages():
+    """The guardian, which forks all backends, and npm or uv, which run to their end; others fork inside of these."""
     starting = {name for name in MODULES if starts_processes(name)}
-    assert {
-        name for name in starting if not within(name, "muxsim.inside", "muxsim.processes", "muxsim.provision.installer")
-    } == set()
-    assert "muxsim.provision.installer" in starting
+    assert {name for name in starting if not within(name, "muxsim.inside")} == {
+        "muxsim.processes.client",
+        "muxsim.provision.installer",
+    }
+
+
+def test_code_that_others_run_imports_the_standard_library_and_its_own_folder_only():
+    """Their interpreter need not have muxsim, or anything else."""
+    foreign = {
+        f"{name}: {imported}"
+        for name in MODULES
+        if within(name, "muxsim.inside")
+        for imported in imports(name)
+        if imported.partition(".")[0] not in sys.stdlib_module_names and not within(imported, "muxsim.inside")
+    }
+    assert foreign == set()
+
+
+def test_code_that_others_run_is_whole_without_muxsim_and_installed_packages():
+    """Each module, in an interpreter that knows this folder only, as guardian.py, learner.py and zygote.py make it."""
+    names = sorted(name for name in MODULES if within(name, "muxsim.inside") and name != "muxsim.inside")
+    script = f"""
+import importlib, sys
+for name, folder in (("muxsim", []), ("muxsim.inside", [{str(ROOT / "muxsim" / "inside")!r}])):
+    sys.modules[name] = type(sys)(name)
+    sys.modules[name].__path__ = folder
+for name in {names}:
+    importlib.import_module(name)
+"""
+    subprocess.run([sys.executable, "-I", "-S", "-c", script], check=True, timeout=60)
+
+
+# These tell their own frames, or files of ours, from those of others; they hand no path to anybody.
+KNOWS_WHERE_IT_LIES = {"muxsim.rollouts.play.scoring", "muxsim.rollouts.policy.imported"}
+
+
+def test_code_that_others_run_lies_in_one_folder():
+    """Nothing else knows where a file of muxsim's code is, and so cannot have it run by its path."""
+    knowing = {name for name in MODULES if within(name, "muxsim") and "__file__" in attributes(name)}
+    assert {name for name in knowing if not within(name, "muxsim.inside")} == KNOWS_WHERE_IT_LIES
+    assert not {name for name in KNOWS_WHERE_IT_LIES if starts_processes(name)}
+    scripts = {path for suffix in ("js", "cjs", "mjs", "sh") for path in (ROOT / "muxsim").rglob(f"*.{suffix}")}
+    elsewhere = {path.relative_to(ROOT / "muxsim") for path in scripts if path.parent.name != "inside"}
+    assert elsewhere == {Path("rollouts/view/report_page/report.js")}  # part of a page, for a browser
 
 
 # Each reaps what it signals itself, and only afterwards: until then the number is nobody else's.
