@@ -1,16 +1,13 @@
-"""Every bound of muxsim in one table: what happens past it, and how often that was.
+"""Every bound of muxsim in one table, and what happens past it. docs/limits.md is made from it.
 
-A bound is a setting of `muxsim.config.ServerSettings`, `muxsim.spec.Limits` or `Confinement`, and its counter has the
-setting's name.
-docs/limits.md is made from this table.
+A bound is a setting of `muxsim.config.ServerSettings`, `muxsim.spec.Limits` or `Confinement`, and its counter
+(`muxsim.observe.counters`) has the setting's name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
-
-from muxsim.observe.events import SessionEvent, What
 
 CONNECTIONS: Final[Mapping[str, str]] = {
     "max_connections": "one more connection is answered 503 and closed",
@@ -42,7 +39,7 @@ OPENS: Final[Mapping[str, str]] = {
     "max_pending": "503 for the last of the environment and client that has most waiting",
     "queue_timeout": "503 for a session that has waited so long",
 }
-"""Of sessions that are asked for, in the order in which an open meets them. The pool counts these itself."""
+"""Of sessions that are asked for, in the order in which an open meets them."""
 
 SERVER: Final[Mapping[str, str]] = {
     "spare_idle": "past memory_limit, sessions idle for so long are ended, the longest idle first",
@@ -71,32 +68,3 @@ PROCESSES: Final[Mapping[str, str]] = {
     "max_file_size": "a backend that does not ignore SIGXFSZ, as Python does, is killed, and calls get such an error",
 }
 """Of a session's processes, as far as the kernel ends them; others it refuses what they ask for."""
-
-
-class Reached:
-    """How often each bound was reached since muxsim started."""
-
-    def __init__(self) -> None:
-        self._counts = dict.fromkeys((*CONNECTIONS, *SERVER, *SESSIONS, *PROCESSES), 0)
-        self._elsewhere: dict[str, Callable[[], int]] = {}
-
-    def __repr__(self) -> str:
-        return f"<Reached { ({name: count for name, count in self._counts.items() if count}) }>"
-
-    def count(self, setting: str, times: int = 1) -> None:
-        """Note that a bound was reached."""
-        self._counts[setting] += times
-
-    def counts(self) -> dict[str, int]:
-        """By setting, for all of them."""
-        return self._counts | {setting: read() for setting, read in self._elsewhere.items()}
-
-    def counted_by(self, setting: str, read: Callable[[], int]) -> None:
-        """Take the count of this bound from whoever keeps it."""
-        self._elsewhere[setting] = read
-
-    def on_event(self, event: SessionEvent) -> None:
-        """Count those of sessions; a listener for `muxsim.observe.events.Events`."""
-        setting = event.details.get({What.ENDED: "cause", What.LIMIT: "limit"}.get(event.what, ""))
-        if setting in self._counts:
-            self._counts[setting] += 1

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from muxsim.config import ServerSettings
-from muxsim.limits import CONNECTIONS, OPENS, PROCESSES, SERVER, SESSIONS, Reached
-from muxsim.observe.events import SessionEvent, What
+from muxsim.limits import CONNECTIONS, OPENS, PROCESSES, SERVER, SESSIONS
 from muxsim.spec import Confinement, Limits
 
 BOUNDS = {*CONNECTIONS, *OPENS, *SERVER, *SESSIONS, *PROCESSES}
@@ -28,18 +27,3 @@ def numbers():
 def test_every_setting_that_is_a_number_is_a_bound_with_a_counter_or_known_to_be_none():
     assert {name for name in numbers() if name not in BOUNDS | NO_BOUNDS} == set(), "add it to muxsim/limits.py"
     assert {name for name in BOUNDS if name not in set(numbers())} == set()
-
-
-def test_what_happens_to_sessions_is_counted_by_setting():
-    reached = Reached()
-    for what, details in (
-        (What.ENDED, {"cause": "idle_timeout"}),
-        (What.ENDED, {"cause": "deleted"}),
-        (What.LIMIT, {"limit": "call_timeout"}),
-        (What.LIMIT, {"limit": "call_timeout"}),
-        (What.OPENING, {}),
-    ):
-        reached.on_event(SessionEvent(what, "s", "env", 1, details=details))
-    reached.counted_by("log_buffer", lambda: 5)
-    met = {name: count for name, count in reached.counts().items() if count}
-    assert met == {"idle_timeout": 1, "call_timeout": 2, "log_buffer": 5}

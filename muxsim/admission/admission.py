@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, NamedTuple
 
 from muxsim.admission.breaker import Breaker
 from muxsim.admission.rates import TokenBuckets
+from muxsim.observe.events import BreakerOpened, Events, OpenQueued, OpenRefused
 
 UNASKED: Final = 1.0
 """Seconds for which a start counts while no client asks the backend anything; then it idles, as far as one can tell."""
@@ -90,17 +91,12 @@ class MemoryReading:
 
 @dataclass(frozen=True)
 class LeaseStatistics:
-    """``held``, ``starting``, ``waiting`` and ``breakers_open`` are now; the rest since the start.
-
-    ``reached`` counts, by the setting that was the reason, those who had to wait or were refused.
-    """
+    """What is now: leases held, those that are starting, who waits, and the environments that are left alone."""
 
     held: int
     starting: int
     waiting: int
     breakers_open: tuple[str, ...]
-    breakers_opened: int
-    reached: Mapping[str, int]
 
 
 @dataclass(slots=True, eq=False)
@@ -223,6 +219,7 @@ class Admission:
     """
 
     capacity: Capacity
+    events: Events = field(default_factory=Events)
     _wishes: dict[int, _Wish] = field(default_factory=dict)
     _queue: _Queue = field(default_factory=_Queue)
     _breakers: dict[str, Breaker] = field(default_factory=dict)
@@ -232,7 +229,6 @@ class Admission:
     # By environment, those whose start may yet fail: they count for its breaker.
     _unproven: defaultdict[str, _Starts] = field(default_factory=lambda: defaultdict(_Starts))
     _of_client: Counter[str] = field(default_factory=Counter)
-    _reached: Counter[str] = field(default_factory=Counter)
     _memory: MemoryReading | None = None
     _closed: Refusal | None = None
     _last: int = 0
@@ -247,8 +243,6 @@ class Admission:
             len(self._starting),
             len(self._queue),
             tuple(env for env, breaker in self._breakers.items() if breaker.closed_in(now)),
-            sum(breaker.opened for breaker in self._breakers.values()),
-            dict(self._reached),
         )
 
     # ---- wishes
@@ -266,17 +260,17 @@ class Admission:
             return [Verdict(self._last, Answer.REFUSED, self._closed)]
         breaker = self._breaker(env, failures, window)
         if refusal := self._refusal(env, client, breaker, now):
-            return [self._refuse(self._last, refusal)]
+            return [self._refuse(self._last, env, refusal)]
         wish = self._new_wish(env, client)
         self._queue.add(wish)
         verdicts = {verdict.number: verdict for verdict in self.advance(now)}
         if self._is_too_long(self._held):
             last = self._queue.last_of_longest()
-            verdicts[last.number] = self._refuse(last.number, Refusal("max_pending", _FULL, _SOON))
+            verdicts[last.number] = self._refuse(last.number, last.env, Refusal("max_pending", _FULL, _SOON))
             self._forget(last)
         mine = verdicts.pop(wish.number, None) or Verdict(wish.number, Answer.QUEUED)
         if mine.answer is Answer.QUEUED:
-            self._reached[self._bottleneck(client)] += 1
+            self.events.emit(OpenQueued(env, self._bottleneck(client)))
         return [mine, *verdicts.values()]
 
     def _is_too_long(self, held: int) -> bool:
@@ -296,7 +290,7 @@ class Admission:
             return None
         self._last += 1
         if refusal := self._refusal(env, client, breaker, now):
-            return self._refuse(self._last, refusal)
+            return self._refuse(self._last, env, refusal)
         wish = self._new_wish(env, client)
         self._grant(wish, now)
         return Verdict(wish.number, Answer.GRANTED)
@@ -317,12 +311,12 @@ class Admission:
 
     def time_out(self, number: int) -> Refusal:
         """Leave the queue after too long a wait; returns what to say."""
-        client = self._wishes[number].client
+        wish = self._wishes[number]
         self.give_up(number)
-        why = self._why(client)
+        why = self._why(wish.client)
         text = f"no session could start within {self.capacity.queue_timeout:g} s (server.queue_timeout): {why}"
         refusal = Refusal("queue_timeout", text, _SOON)
-        self._refuse(number, refusal)
+        self._refuse(number, wish.env, refusal)
         return refusal
 
     def advance(self, now: float) -> list[Verdict]:
@@ -367,7 +361,9 @@ class Admission:
         """The backend on this lease did not come up, by its own fault."""
         wish = self._wishes[number]
         self._settle(wish)
-        self._breakers[wish.env].failed(now)
+        breaker = self._breakers[wish.env]
+        if breaker.failed(now):
+            self.events.emit(BreakerOpened(wish.env, breaker.window))
         return self.advance(now)
 
     def release(self, number: int, now: float) -> list[Verdict]:
@@ -474,14 +470,14 @@ class Admission:
                 for wish in self._queue.all_of(env):
                     refusal = self._breakers_refusal(env, wish.client, self._breakers[env], now)
                     assert refusal is not None
-                    verdicts.append(self._refuse(wish.number, refusal))
+                    verdicts.append(self._refuse(wish.number, env, refusal))
                     self._forget(wish)
         return verdicts
 
     # ---- bookkeeping
 
-    def _refuse(self, number: int, refusal: Refusal) -> Verdict:
-        self._reached[refusal.setting] += 1
+    def _refuse(self, number: int, env: str, refusal: Refusal) -> Verdict:
+        self.events.emit(OpenRefused(env, refusal.setting))
         return Verdict(number, Answer.REFUSED, refusal)
 
     def _new_wish(self, env: str, client: str | None) -> _Wish:

@@ -16,24 +16,23 @@ class Breaker:
 
     limit: int
     window: float
-    opened: int = 0
-    """How often it has opened."""
     _failures: deque[float] = field(default_factory=deque)
     _open_until: float | None = None
     _proven: bool = False
 
-    def failed(self, now: float) -> None:
-        """A start has failed."""
+    def failed(self, now: float) -> bool:
+        """A start has failed; whether that has opened it."""
         if not self.limit:
-            return
-        if self._open_until is not None:
-            if now >= self._open_until:
-                self._open(now)
-            return  # one that was under way when it opened is no news
-        self._failures.append(now)
-        self._forget(now)
-        if len(self._failures) >= self.limit:
+            return False
+        if self._open_until is None:
+            self._failures.append(now)
+            self._forget(now)
+            opens = len(self._failures) >= self.limit
+        else:
+            opens = now >= self._open_until  # one that was under way when it opened is no news
+        if opens:
             self._open(now)
+        return opens
 
     def succeeded(self) -> None:
         """A start has succeeded."""
@@ -68,7 +67,6 @@ class Breaker:
     def _open(self, now: float) -> None:
         self._failures.clear()
         self._open_until = now + self.window
-        self.opened += 1
 
     def _forget(self, now: float) -> None:
         while self._failures and self._failures[0] <= now - self.window:

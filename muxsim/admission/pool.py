@@ -21,7 +21,7 @@ from muxsim.admission.admission import Admission, Answer, Capacity, LeaseStatist
 from muxsim.admission.memory import MemoryMeter
 from muxsim.config import ServerSettings
 from muxsim.errors import Busy, StartError, TooMuch
-from muxsim.limits import OPENS
+from muxsim.observe.events import Events, MachineExhausted
 from muxsim.placement.backend import Backend, BackendListener
 from muxsim.processes import descriptors, strays
 from muxsim.processes.command import ProcessStartError
@@ -52,11 +52,10 @@ _MEMORY_LOOK: Final = 1.0
 
 @dataclass(frozen=True)
 class PoolStatistics:
-    """What the pool holds and its launcher has done; ``exhaustions`` counts starts that the machine had no room for."""
+    """What the pool and its launcher hold now."""
 
     leases: LeaseStatistics
     processes: LauncherStatistics
-    exhaustions: int
     warm: Mapping[str, SlotStatistics] = field(default_factory=dict)
     zygotes: ZygoteStatistics = field(default_factory=ZygoteStatistics)
 
@@ -84,11 +83,13 @@ class Pool:
         packages: Packages,
         warm: Warm,
         zygotes: Zygotes,
+        events: Events,
     ) -> None:
         self._launcher = launcher
+        self._events = events
         self._zygotes = zygotes
         self._enclosures = enclosures
-        self._admission = Admission(capacity)
+        self._admission = Admission(capacity, events)
         self._meter = meter
         self._root = root
         self._watch = watch
@@ -96,7 +97,6 @@ class Pool:
         self._waiting: dict[int, _Waiter] = {}
         self._to_remove: list[Path] = []
         self._shortage = Bell()
-        self._exhaustions = 0
         self._packages = packages
         self._warm = warm
 
@@ -109,14 +109,9 @@ class Pool:
         return PoolStatistics(
             leases,
             self._launcher.statistics(),
-            self._exhaustions,
             self._warm.statistics(),
             self._zygotes.statistics(),
         )
-
-    def reached(self) -> dict[str, int]:
-        """How often each bound of opens was met, by setting."""
-        return {**dict.fromkeys(OPENS, 0), **self._admission.statistics(trio.current_time()).reached}
 
     def use(self, capacity: Capacity) -> None:
         """Have these bounds from now on. Sessions that are open stay open."""
@@ -192,7 +187,7 @@ class Pool:
         """
         if not descriptors.has_room() and not (await self._warm.give_up() and descriptors.has_room()):
             text = "muxsim may open no more files: raise the limit (ulimit -n), or run fewer sessions"
-            raise self._exhausted(f"environment {lease.spec.name!r}: {text}")
+            raise self._exhausted(lease.spec, f"environment {lease.spec.name!r}: {text}")
         launch_in = partial(lease.spec.launch, seed=seed, session_id=session, environ=self._environ)
         limit = lease.spec.limits.start_timeout
         try:
@@ -208,7 +203,7 @@ class Pool:
         except ProcessStartError as error:
             text = f"environment {lease.spec.name!r}: {error}"
             if error.stage != "exec" and error.errno in _EXHAUSTED:
-                raise self._exhausted(text) from error
+                raise self._exhausted(lease.spec, text) from error
             self.failed(lease)
             raise StartError(text) from error
         try:
@@ -217,7 +212,7 @@ class Pool:
             await process.end(AT_ONCE)
             await enclosure.close()
             text = f"environment {lease.spec.name!r}: its pipes cannot be used: {error}"
-            raise self._exhausted(text) if error.errno in _EXHAUSTED else StartError(text) from error
+            raise self._exhausted(lease.spec, text) if error.errno in _EXHAUSTED else StartError(text) from error
 
     def _backend(self, lease: Lease, process: Process, enclosure: Enclosure, listener: BackendListener) -> Backend:
         backend = Backend(process, lease.spec.limits, listener, self._watch, enclosure)
@@ -252,7 +247,7 @@ class Pool:
             return Path(tempfile.mkdtemp(prefix=f"{spec.name}-", dir=self._root))
         except OSError as error:
             text = f"environment {spec.name!r}: no folder for its session: {error}"
-            raise self._exhausted(text) if error.errno in _EXHAUSTED else StartError(text) from error
+            raise self._exhausted(spec, text) if error.errno in _EXHAUSTED else StartError(text) from error
 
     def asked(self, lease: Lease) -> None:
         """The backend on this lease has been asked for its first answer."""
@@ -331,8 +326,8 @@ class Pool:
         else:
             self._admission.give_up(number)
 
-    def _exhausted(self, text: str) -> Busy:
-        self._exhaustions += 1
+    def _exhausted(self, spec: EnvSpec, text: str) -> Busy:
+        self._events.emit(MachineExhausted(spec.name, text))
         return Busy(text, _EXHAUSTED_RETRY)
 
     async def measure(self) -> MemoryReading | None:
@@ -404,12 +399,15 @@ async def open_pool(
     watch: Watch | None = None,
     specs: Iterable[EnvSpec] = (),
     cgroup: CgroupMode = "auto",
+    events: Events | None = None,
 ) -> AsyncIterator[Pool]:
     """A pool within ``capacity``, in which nothing starts past ``memory_limit`` (bytes, or as in ``"80%"``).
 
     What ``specs`` will need of cgroups is prepared as ``cgroup`` has it. Raises `ConfigError` if they, or bubblewrap,
     are required and cannot be had. On the way out every process it started is ended, and every folder removed.
+    ``events`` are told what happens.
     """
+    events = Events() if events is None else events
     meter = None if memory_limit is None else MemoryMeter(memory_limit)
     # A single session would wait for a zygote as long as for its own imports.
     several = capacity.max_sessions > 1
@@ -423,7 +421,7 @@ async def open_pool(
                     zygotes = zygotes_behind(boundary, launcher, root, enabled=several)
                     packages = Packages(launcher)
                     warm = warm_behind(boundary, launcher, zygotes, enclosures, packages, root)
-                    yield Pool(launcher, enclosures, capacity, meter, root, watch, packages, warm, zygotes)
+                    yield Pool(launcher, enclosures, capacity, meter, root, watch, packages, warm, zygotes, events)
         finally:
             with trio.CancelScope(shield=True):
                 await _remove([root])

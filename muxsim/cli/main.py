@@ -18,6 +18,7 @@ from muxsim.cli.notes import tell_notes
 from muxsim.cli.streams import settle_standard_streams
 from muxsim.config import Config, find_config, load, load_command
 from muxsim.errors import ConfigError, ListenError, StartError, UnknownEnvironment
+from muxsim.observe.events import ConfigNote, Events
 
 _USAGE_ERROR = 2
 _SEPARATOR = "--"
@@ -105,13 +106,10 @@ def serve(
         _check_starts(loaded)
         return
     from muxsim.cli.announce import announce  # noqa: PLC0415 - see the module's first line
-    from muxsim.observe.log import configure, log_notes  # noqa: PLC0415
     from muxsim.serve.operate import host as server  # noqa: PLC0415
 
-    sink = configure(loaded.server.log_format, loaded.server.log_level, loaded.server.log_buffer)
-    log_notes(loaded)
     try:
-        server.serve(loaded, announce, reread, lambda: sink.dropped)
+        server.serve(loaded, announce, reread, _logged(loaded))
     except (ListenError, ConfigError) as error:
         _fail(error)
 
@@ -130,13 +128,10 @@ def stdio(
 ) -> None:
     """Run one session on stdin and stdout. This is for clients that start servers themselves."""
     loaded = _with_settings(_load(config), log_format=log_format, log_level=log_level)
-    from muxsim.observe.log import configure, log_notes  # noqa: PLC0415
     from muxsim.serve.operate.stdio_front import serve_stdio  # noqa: PLC0415
 
-    configure(loaded.server.log_format, loaded.server.log_level, loaded.server.log_buffer)
-    log_notes(loaded)
     try:
-        finished = serve_stdio(loaded, loaded.environment(env).name, seed)
+        finished = serve_stdio(loaded, loaded.environment(env).name, seed, _logged(loaded))
     except (UnknownEnvironment, ConfigError) as error:
         _fail(error)
     except StartError as error:
@@ -144,6 +139,17 @@ def stdio(
         raise typer.Exit(1) from None
     if not finished:
         raise typer.Exit(1)
+
+
+def _logged(config: Config) -> Events:
+    """A stream of events that is written to stderr, as the config has it, its own notes first."""
+    from muxsim.observe.log import configure  # noqa: PLC0415 - see the module's first line
+
+    events, settings = Events(), config.server
+    configure(settings.log_format, settings.log_level, settings.log_buffer, events)
+    for note in config.notes:
+        events.emit(ConfigNote(note))
+    return events
 
 
 def _check_starts(config: Config) -> None:

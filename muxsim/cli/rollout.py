@@ -22,7 +22,7 @@ from muxsim.cli.notes import tell_notes
 from muxsim.cli.progress import Progress, estimated
 from muxsim.config import Config, load
 from muxsim.errors import raised_as_itself
-from muxsim.observe.events import SessionEvent, What
+from muxsim.observe.events import BackendStderr, Event
 from muxsim.processes.descriptors import raise_limit
 from muxsim.rollouts.data.dataset import Dataset, generate_dataset, load_dataset
 from muxsim.rollouts.data.metrics import Metrics
@@ -145,12 +145,12 @@ class _SessionLogs:
         self.writer: RunWriter | None = None
         self._lines: dict[str, list[str]] = {}
 
-    def listen(self, event: SessionEvent) -> None:
+    def listen(self, event: Event) -> None:
         """A listener for the pool's events."""
-        if event.what is What.STDERR:
+        if isinstance(event, BackendStderr):
             lines = self._lines.setdefault(event.session, [])
             if len(lines) < _STDERR_LINES_KEPT:
-                lines.append(str(event.details.get("line", "")))
+                lines.append(event.line)
 
     def started(self, trajectory: Trajectory) -> None:
         """Nothing yet."""

@@ -1,32 +1,60 @@
-"""One structured line for each event of a session's life, on stderr."""
+"""One structured line on stderr for each thing that happens."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 from typing import Any, Final, TextIO, cast
 
+import msgspec
 import structlog
 
-from muxsim.config import Config
-from muxsim.observe.events import SessionEvent, What
+from muxsim.observe import events
+from muxsim.observe.events import Event, Events
 from muxsim.observe.log_sink import LogSink
-from muxsim.session.session import FAILURES
 
-_LEVELS: Final = {
-    What.OPENING: logging.DEBUG,
-    What.STDERR: logging.INFO,
-    What.REJECTED: logging.WARNING,
-    What.LIMIT: logging.WARNING,
-    What.OPEN_FAILED: logging.WARNING,
-    What.CRASHED: logging.ERROR,
+_SILENT: Final = 0
+_LEVELS: Final[Mapping[type[Event], int]] = {
+    events.SessionOpening: logging.DEBUG,
+    events.SessionOpenFailed: logging.WARNING,
+    events.SessionStarted: logging.INFO,
+    events.SessionReady: logging.INFO,
+    events.ClientAttached: logging.INFO,
+    events.ClientDetached: logging.INFO,
+    events.BackendStderr: logging.INFO,
+    events.BackendRejected: logging.WARNING,
+    events.SessionLimit: logging.WARNING,
+    events.SessionCrashed: logging.ERROR,
+    events.SessionEnded: logging.INFO,
+    events.OpenRefused: logging.DEBUG,
+    events.OpenQueued: logging.DEBUG,
+    events.BreakerOpened: logging.WARNING,
+    events.MachineExhausted: logging.DEBUG,
+    events.HTTPLimit: logging.DEBUG,
+    events.NoRequest: logging.WARNING,
+    events.ConfigNote: logging.WARNING,
+    events.TokensInTheClear: logging.WARNING,
+    events.NoOperatorSocket: logging.WARNING,
+    events.ConfigReloaded: logging.INFO,
+    events.RestartNeeded: logging.WARNING,
+    events.ReloadFailed: logging.ERROR,
+    events.Draining: logging.INFO,
+    events.Stopping: logging.INFO,
+    events.DrainTimeout: logging.WARNING,
+    events.StoodStill: logging.WARNING,
+    events.LogLinesLeftOut: _SILENT,  # the sink writes it itself, as soon as it can
+    events.PartFailed: logging.ERROR,
+    events.SignalFailed: logging.ERROR,
+    events.CommandFailed: logging.ERROR,
 }
 
 
-def configure(log_format: str, level: str, buffer: int) -> LogSink:
+def configure(log_format: str, level: str, buffer: int, stream: Events) -> None:
     """Write JSON lines, or lines for people where stderr is a terminal or "console" was asked for.
 
-    ``buffer`` bytes may wait for whoever reads them; what is left out past that is counted by the sink.
+    What ``stream`` tells is written from now on, and what is said with the standard library's logging. ``buffer`` bytes
+    may wait for whoever reads them; past that, lines are left out, which the stream is told.
     """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     renderer: Any = (
@@ -40,12 +68,13 @@ def configure(log_format: str, level: str, buffer: int) -> LogSink:
     ]
 
     def notice(lines: int) -> str:
-        event: Any = {"event": "log.lines_left_out", "lines": lines, "setting": "log_buffer"}
+        told = events.LogLinesLeftOut(lines)
+        line: Any = {"event": told.name, **fields_of(told)}
         for process in processors:
-            event = process(None, "warning", event)
-        return f"{event}\n"
+            line = process(None, "warning", line)
+        return f"{line}\n"
 
-    sink = LogSink(sys.stderr.fileno(), buffer, notice)
+    sink = LogSink(sys.stderr.fileno(), buffer, notice, lambda: stream.emit(events.LogLinesLeftOut(1)))
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
@@ -54,13 +83,7 @@ def configure(log_format: str, level: str, buffer: int) -> LogSink:
     )
     # uvicorn and asyncio report with the standard library's logging: their words are lines of this log too.
     logging.basicConfig(handlers=[_IntoThisLog()], level=logging.WARNING, force=True)
-    return sink
-
-
-def log_notes(config: Config) -> None:
-    """Log what the reader of a config should be told."""
-    for note in config.notes:
-        structlog.get_logger().warning("config.note", note=note)
+    stream.subscribe(EventLog(level))
 
 
 class _IntoThisLog(logging.Handler):
@@ -77,21 +100,27 @@ class EventLog:
         self._least = logging.getLevelNamesMapping()[level.upper()]
         self._logger = structlog.get_logger()
 
-    def __call__(self, event: SessionEvent) -> None:
+    def __call__(self, event: Event) -> None:
         """Log it."""
-        level = _level(event)
-        if level < self._least:
-            return  # before anything is made for it: sessions are opened by the hundred
-        fields: dict[str, Any] = {"session": event.session, "env": event.env, "seed": event.seed}
-        if event.pid is not None:
-            fields["pid"] = event.pid
-        details = {key: value for key, value in event.details.items() if value is not None}
-        self._logger.log(level, event.what.value, **fields, **details)
+        level = level_of(event)
+        if (
+            level >= self._least and level is not _SILENT
+        ):  # before anything is made for it: sessions are opened by the hundred
+            self._logger.log(level, event.name, **fields_of(event))
 
 
-def _level(event: SessionEvent) -> int:
-    if event.what is What.ENDED and event.details.get("cause") in FAILURES:
-        return logging.WARNING
-    if event.what is What.LIMIT and event.details.get("again"):
-        return logging.DEBUG
-    return _LEVELS.get(event.what, logging.INFO)
+def level_of(event: Event) -> int:
+    """How much an event matters."""
+    match event:
+        case events.SessionEnded(cause=cause) if cause in events.FAILURES:
+            return logging.WARNING
+        case events.SessionLimit(again=True):
+            return logging.DEBUG
+    return _LEVELS[type(event)]
+
+
+def fields_of(event: Event) -> dict[str, Any]:
+    """What is known of it, by name; of an exception, what a logger makes a traceback of."""
+    names = {"exception": "exc_info"}
+    known = msgspec.structs.asdict(event)
+    return {names.get(name, name): value for name, value in known.items() if value is not None}

@@ -20,11 +20,12 @@ class LogSink:
     """Writes to a descriptor, which may be a pipe whose reader is asleep, or has gone.
 
     What it does not take at once waits for it, up to ``limit`` bytes, while a thread writes; past that, lines are left
-    out, and ``notice(count)`` makes the line that says how many. Without a reader there is no log.
+    out, each of which is ``dropped()``, and ``notice(count)`` makes the line that says how many. Without a reader there
+    is no log.
     """
 
-    def __init__(self, fd: int, limit: int, notice: Callable[[int], str]) -> None:
-        self.dropped = 0
+    def __init__(self, fd: int, limit: int, notice: Callable[[int], str], dropped: Callable[[], None]) -> None:
+        self._dropped = dropped
         self._fd = fd
         self._limit = limit
         self._notice = notice
@@ -38,7 +39,7 @@ class LogSink:
         atexit.register(self.close)
 
     def __repr__(self) -> str:
-        return f"<LogSink to {self._fd}: {self._waiting} bytes wait, {self.dropped} lines dropped>"
+        return f"<LogSink to {self._fd}: {self._waiting} bytes wait, {self._untold} lines dropped since>"
 
     def write(self, text: str) -> None:
         """Take text that ends a line."""
@@ -46,14 +47,14 @@ class LogSink:
         with self._changed:
             if not self._lines and len(data) <= _AT_ONCE and self._write_at_once(data):
                 return
-            if self._waiting + len(data) > self._limit:
-                self.dropped += 1
-                self._untold += 1
+            if self._waiting + len(data) <= self._limit:
+                self._lines.append(data)
+                self._waiting += len(data)
+                self._start()
+                self._changed.notify_all()
                 return
-            self._lines.append(data)
-            self._waiting += len(data)
-            self._start()
-            self._changed.notify_all()
+            self._untold += 1
+        self._dropped()
 
     def flush(self) -> None:
         """Nothing is held back that could be written."""

@@ -6,7 +6,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Final
 
-from muxsim.session.session import FAILURES, Ending, Session
+from muxsim.observe.events import FAILURES
+from muxsim.session.session import Ending, Session
 
 # So many of the newest are remembered, each with so many characters of its last words: 512 KiB at most.
 _MOST: Final = 128

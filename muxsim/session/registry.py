@@ -7,13 +7,13 @@ import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypedDict, Unpack
+from typing import Final, TypedDict, Unpack
 
 import trio
 
 from muxsim.admission.pool import Lease, Pool
 from muxsim.errors import Busy, SessionExists, UnknownEnvironment
-from muxsim.observe.events import Events, SessionEvent, What
+from muxsim.observe.events import Events, SessionOpenFailed, SessionOpening
 from muxsim.runtime.boundary import background
 from muxsim.session.endings import Endings, Past
 from muxsim.session.session import Session
@@ -137,8 +137,8 @@ class Sessions:
         try:
             lease = self._pool.acquire_now(spec, wish.client)
         except Busy as error:
-            self._tell(What.OPENING, wish)
-            self._tell(What.OPEN_FAILED, wish, error=str(error))
+            self._tell_opening(wish)
+            self._tell_failed(wish, error)
             raise
         if lease is None:
             return None
@@ -149,7 +149,7 @@ class Sessions:
         backend = self._pool.start_now(lease, taken, session)
         if backend is None:
             return None
-        self._tell(What.OPENING, wish)
+        self._tell_opening(wish)
         session.use(backend, _Progress(self._pool, lease))
         return self._begun(session, lease)
 
@@ -202,7 +202,7 @@ class Sessions:
             raise Busy("this muxsim takes no new sessions: it is being drained", _DRAINING_RETRY)
         self._reserved.add(wish.id)
         try:
-            self._tell(What.OPENING, wish)
+            self._tell_opening(wish)
             lease = await self._pool.acquire(wish.spec, wish.client)
             try:
                 session = self._new_session(wish, lease)
@@ -212,7 +212,7 @@ class Sessions:
                 await self._pool.release(lease)
                 raise
         except Exception as error:
-            self._tell(What.OPEN_FAILED, wish, error=str(error))
+            self._tell_failed(wish, error)
             raise
         finally:
             self._reserved.discard(wish.id)
@@ -229,10 +229,11 @@ class Sessions:
         self._nursery.start_soon(self._carry, session, lease)
         return session
 
-    def _tell(self, what: What, wish: _Wish, **details: Any) -> None:
-        if what is What.OPENING and wish.owner:
-            details["owner"] = wish.owner
-        self._events.emit(SessionEvent(what, wish.id, wish.spec.name, wish.seed, details=details))
+    def _tell_opening(self, wish: _Wish) -> None:
+        self._events.emit(SessionOpening(wish.id, wish.spec.name, wish.seed, None, wish.owner or None))
+
+    def _tell_failed(self, wish: _Wish, error: Exception) -> None:
+        self._events.emit(SessionOpenFailed(wish.id, wish.spec.name, wish.seed, None, str(error)))
 
     async def _carry(self, session: Session, lease: Lease) -> None:
         try:

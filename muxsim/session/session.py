@@ -15,7 +15,18 @@ import anyio
 import trio
 
 from muxsim.errors import Busy
-from muxsim.observe.events import Events, SessionEvent, What
+from muxsim.observe.events import (
+    BackendRejected,
+    BackendStderr,
+    ClientAttached,
+    ClientDetached,
+    Events,
+    SessionCrashed,
+    SessionEnded,
+    SessionLimit,
+    SessionReady,
+    SessionStarted,
+)
 from muxsim.placement.backend import Backend, BackendExit
 from muxsim.runtime.bell import Bell
 from muxsim.session.attachment import Attachment
@@ -37,8 +48,6 @@ BACKEND_GONE: Final = -32000
 CALL_TIMEOUT: Final = -32001
 SESSION_ENDED: Final = -32002
 BUSY: Final = -32003
-# The causes of an end that nobody wished for.
-FAILURES: Final = frozenset({"backend_exited", "start_timeout", "internal_error"})
 _FAILED_STARTS: Final = frozenset({"backend_exited", "start_timeout"})
 # A client of a shared session is cut when it has been behind for so many seconds, or by so many bytes more.
 # One large answer, or a burst of them, puts any client behind for a moment.
@@ -209,7 +218,7 @@ class Session:
         self._backend = backend
         self._progress = progress
         self._start_took = self._now() - self.created
-        self._emit(What.STARTED)
+        self._events.emit(SessionStarted(*self._who()))
 
     def end(self, cause: str, text: str, exit: BackendExit | None = None) -> None:
         """Begin the session's end: every request in flight gets an error now, the processes go in the background."""
@@ -280,7 +289,7 @@ class Session:
         try:
             yield
         except Exception:  # whatever it is, it is ours, and the log has it
-            self._emit(What.CRASHED, traceback=traceback.format_exc())
+            self._events.emit(SessionCrashed(*self._who(), traceback=traceback.format_exc()))
 
     async def _follow_backend(self) -> None:
         exit = await self._backend.run()
@@ -290,11 +299,10 @@ class Session:
 
     def _emit_end(self, pid: int | None, exit_status: int | None) -> None:
         assert self.ending is not None
-        details: dict[str, Any] = {"cause": self.ending.cause, "text": self.ending.text, "exit_status": exit_status}
-        if self.ending.exit is not None:
-            details.update(self.ending.exit.data())
-        details["seconds"] = round(self._now() - self.created, 3)
-        self._events.emit(SessionEvent(What.ENDED, self.id, self.spec.name, self.seed, pid, details))
+        cause, text, exit = self.ending.cause, self.ending.text, self.ending.exit
+        status, said = (exit_status, None) if exit is None else (exit.returncode, exit.stderr)
+        seconds = round(self._now() - self.created, 3)
+        self._events.emit(SessionEnded(self.id, self.spec.name, self.seed, pid, cause, text, status, said, seconds))
 
     # ---- time
 
@@ -380,7 +388,7 @@ class Session:
         self._router.attach(attachment)
         self._touch()
         attachment.last_heard = self._last_activity
-        self._emit(What.ATTACHED, transport=attachment.kind)
+        self._events.emit(ClientAttached(*self._who(), transport=attachment.kind))
         return full
 
     def _make_room(self) -> None:
@@ -412,7 +420,7 @@ class Session:
         self._news.left(attachment)
         if attachment in self._attachments:
             self._attachments.discard(attachment)
-            self._emit(What.DETACHED, transport=attachment.kind)
+            self._events.emit(ClientDetached(*self._who(), transport=attachment.kind))
         if attachment.ends_session:
             self.end("client_gone", "the client has gone")
         self._end_if_left()
@@ -545,7 +553,7 @@ class Session:
     def _tell_ready(self) -> None:
         if self._progress is not None:
             self._progress.answered()
-        self._emit(What.READY, seconds=round(self._last_activity - self.created, 3))
+        self._events.emit(SessionReady(*self._who(), seconds=round(self._last_activity - self.created, 3)))
 
     def _refuse_backend(self, message: Message) -> None:
         """One more request of the backend's, none of which its clients answer."""
@@ -558,7 +566,7 @@ class Session:
         self._rejected_lines += 1
         if self._rejected_lines <= _REPORTED_LINES:
             text = line[:_REPORTED_LENGTH].decode("utf-8", "replace")
-            self._emit(What.REJECTED, line=text, error=error.message)
+            self._events.emit(BackendRejected(*self._who(), line=text, error=error.message))
         for message in unread(line):
             if message.kind is Kind.REQUEST:
                 text = f"the request could not be read: {error.message}"
@@ -589,7 +597,7 @@ class Session:
 
     def stderr(self, line: str) -> None:
         """Pass on a line of the backend's stderr."""
-        self._emit(What.STDERR, line=line)
+        self._events.emit(BackendStderr(*self._who(), line=line))
 
     def backend_drained(self) -> None:
         """The backend has caught up."""
@@ -672,12 +680,12 @@ class Session:
         attachment.transport.close()
         self.detach(attachment)
 
-    def _meet(self, limit: str, **details: Any) -> None:
+    def _meet(self, limit: str, text: str | None = None) -> None:
         """Report a bound that was met. It may be met with every message, so all but the first time is for counters."""
-        if limit in self._met:
-            details["again"] = True
+        again = limit in self._met or None
         self._met.add(limit)
-        self._emit(What.LIMIT, limit=limit, **details)
+        self._events.emit(SessionLimit(*self._who(), limit=limit, text=text, again=again))
 
-    def _emit(self, what: What, **details: Any) -> None:
-        self._events.emit(SessionEvent(what, self.id, self.spec.name, self.seed, self.pid, details))
+    def _who(self) -> tuple[str, str, int, int | None]:
+        """Whom an event is about."""
+        return self.id, self.spec.name, self.seed, self.pid

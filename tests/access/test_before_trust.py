@@ -10,7 +10,7 @@ import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from muxsim.limits import Reached
+from muxsim.observe.events import Events
 from muxsim.serve.auth.authenticator import Authenticator
 from muxsim.serve.auth.callers import NamedToken, Scope
 from muxsim.serve.auth.failures import FailureLimit
@@ -71,7 +71,7 @@ def connection_to(app):
     config = uvicorn.Config(ToldWhenServed(app), lifespan="off", interface="asgi3", log_config=None, ws="none")
     config.load()
     state = uvicorn.server.ServerState()
-    limits = Connections(BOUNDS, Reached(), Unread(60.0, 2**20, 2**26, Reached()))
+    limits = Connections(BOUNDS, Events(), Unread(60.0, 2**20, 2**26, Events()))
     connection = Connection(FastLane(gateway), limits, config=config, server_state=state, app_state={})
     transport = Transport()
     connection.connection_made(transport)

@@ -9,7 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from muxsim.limits import Reached
+from muxsim.observe.counters import Counters
+from muxsim.observe.events import Events
 from muxsim.serve.http.unread import Reader, Unread
 
 STALL, BUFFERED, MOST = 60.0, 1000, 4000
@@ -84,8 +85,8 @@ class World:
     """Some clients of some sessions, and what they have not read."""
 
     def __init__(self):
-        self.loop, self.reached, self.readers = Loop(), Reached(), []
-        self.unread = Unread(STALL, BUFFERED, MOST, self.reached)
+        self.loop, self.counters, self.readers = Loop(), Counters(), []
+        self.unread = Unread(STALL, BUFFERED, MOST, Events(self.counters))
         self.unread.ask(lambda share: [one.attachment for one in self.readers if one.share == share])
 
     def connection(self, share="ada", session=None, client=None):
@@ -109,7 +110,7 @@ def test_who_reads_nothing_for_so_long_is_cut_and_counted(world):
     assert not one.cut
     world.loop.pass_time(2)
     assert one.cut
-    assert (world.reached.counts()["stall_timeout"], world.unread.bytes) == (1, 0)
+    assert (world.counters.limits()["stall_timeout"], world.unread.bytes) == (1, 0)
 
 
 def test_who_reads_a_little_now_and_then_is_not_cut(world):
@@ -152,7 +153,7 @@ def test_all_backends_of_a_share_wait_past_its_budget_and_no_others(world):
         one.write(MOST // 5 + 1)
     assert all(session.held for session in mine)
     assert not others.held
-    assert world.reached.counts()["max_unread"] == 1
+    assert world.counters.limits()["max_unread"] == 1
     late = Session("late")
     world.connection(session=late)
     assert late.held, "who comes later waits too"

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from muxsim.admission.admission import SLOW, UNASKED, Admission, Answer, Capacity, MemoryReading
+from muxsim.observe.counters import Counters
+from muxsim.observe.events import Events
 
 GRANTED, QUEUED, REFUSED = Answer.GRANTED, Answer.QUEUED, Answer.REFUSED
 MANY = 10**6
@@ -15,7 +17,13 @@ MANY = 10**6
 
 def admission(**bounds):
     usual = {"max_sessions": 10, "max_pending": 10, "queue_timeout": 30.0, "max_starting": MANY}
-    return Admission(Capacity(**{**usual, **bounds}))
+    return Admission(Capacity(**{**usual, **bounds}), Events(Counters()))
+
+
+def reached(one):
+    """How often each bound was met, by setting."""
+    (counters,) = one.events.listeners
+    return {setting: count for setting, count in counters.limits().items() if count}
 
 
 def ask(one, env="game", client=None, now=0.0, **breaker):
@@ -89,7 +97,7 @@ def test_a_refusal_names_the_settings_and_says_when_to_come_back():
     assert (refusal.setting, refusal.excessive) == ("max_pending", False)
     assert "server.max_sessions, server.max_pending" in refusal.text
     assert refusal.retry_after > 0
-    assert one.statistics(0).reached == {"max_pending": 1}
+    assert reached(one) == {"max_pending": 1}
 
 
 def test_every_wish_has_a_number_of_its_own():
@@ -146,7 +154,7 @@ def test_at_the_end_everybody_is_turned_away_and_no_place_that_becomes_free_is_g
     assert {verdict.refusal.text for verdict in turned_away} == {"closing"}
     assert one.release(holder, 1) == []
     assert refusal_of(one).text == "closing"
-    assert one.statistics(1).reached == {"max_sessions": 2}
+    assert reached(one) == {"max_sessions": 2}
 
 
 # ---- turns
@@ -315,7 +323,7 @@ def test_a_client_opens_at_most_so_many_per_second():
     assert refusal.retry_after == pytest.approx(0.1)
     assert ask(one, client="other")[1] is GRANTED
     assert Counter(ask(one, client="flood", now=1)[1] for _ in range(500)) == {GRANTED: 10, REFUSED: 490}
-    assert one.statistics(1).reached["opens_per_second"] == 480 + 1 + 490
+    assert reached(one)["opens_per_second"] == 480 + 1 + 490
 
 
 def test_this_program_itself_is_no_client():
@@ -362,7 +370,7 @@ def test_exactly_one_probe_is_started_after_the_window_and_its_outcome_decides()
     assert answer is GRANTED
     one.answered(probe, 62)
     assert [ask(one, now=62, **BREAKER)[1] for _ in range(5)] == [GRANTED] * 5
-    assert one.statistics(62).breakers_opened == 2
+    assert one.events.listeners[0].total("breakers_opened") == 2
 
 
 def test_a_probe_that_was_given_up_makes_way_for_the_next():
@@ -419,7 +427,7 @@ def test_a_success_forgets_the_failures_and_so_does_the_window():
     one.answered(number, 1)
     fail(one, 2, now=2)
     fail(one, 2, now=32)
-    assert one.statistics(32).breakers_opened == 0
+    assert one.events.listeners[0].total("breakers_opened") == 0
 
 
 def test_an_environment_whose_bound_is_zero_is_never_left_alone():
@@ -475,7 +483,7 @@ def test_who_waited_in_vain_is_told_for_what(bounds, reason):
     assert "30 s (server.queue_timeout)" in refusal.text
     assert reason in refusal.text
     assert one.statistics(0).waiting == 0
-    assert one.statistics(0).reached == {reason.removeprefix("server."): 1, "queue_timeout": 1}
+    assert reached(one) == {reason.removeprefix("server."): 1, "queue_timeout": 1}
 
 
 def test_who_is_let_in_past_one_who_waits_for_starts_leaves_no_more_waiting_than_may():

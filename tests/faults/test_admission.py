@@ -22,6 +22,7 @@ from muxsim import inside
 from muxsim.admission.admission import Capacity
 from muxsim.admission.pool import open_pool
 from muxsim.errors import Busy
+from muxsim.observe.counters import Counters
 from muxsim.observe.events import Events
 from muxsim.session.registry import open_sessions
 from muxsim.spec import EnvSpec
@@ -269,13 +270,17 @@ async def test_without_processes_opens_are_refused_and_work_again_when_there_are
     capacity = Capacity(max_sessions=4, max_pending=0, queue_timeout=1, max_starting=4)
     spec = EnvSpec(name="game", command="cat")
     with trio.fail_after(LIMIT):
-        async with open_pool(capacity) as pool, open_sessions(pool, {"game": spec}, Events()) as sessions:
+        counters = Counters()
+        async with (
+            open_pool(capacity, events=(events := Events(counters))) as pool,
+            open_sessions(pool, {"game": spec}, events) as sessions,
+        ):
             with pytest.raises(Busy, match="ulimit -u") as busy:
                 await sessions.open("game")
             assert busy.value.retry_after > 0
             now = pool.statistics()
-            assert (now.leases.held, now.processes.alive, now.exhaustions) == (0, 0, 1)
-            assert now.leases.breakers_opened == 0
+            assert (now.leases.held, now.processes.alive, counters.total("machine_exhausted")) == (0, 0, 1)
+            assert counters.total("breakers_opened") == 0
             assert (await sessions.open("game")).live
 
 

@@ -32,7 +32,7 @@ class Here:
         self._events = events
 
     def events(self, what):
-        return [event for event in self._events if event.what is what]
+        return [event for event in self._events if isinstance(event, what)]
 
     async def open(self, limits=BRISK, env=None, zygote=False, name=None, **bounds):
         name = name or f"bound{len(self._specs)}"
@@ -88,7 +88,7 @@ async def enclosed_sessions(*bounded, cgroup="auto"):
     needing = [EnvSpec(name="needing", command="a", confinement=Confinement(**bounds)) for bounds in bounded]
     with trio.fail_after(30):
         async with (
-            open_pool(CAPACITY, specs=needing, cgroup=cgroup) as pool,
+            open_pool(CAPACITY, specs=needing, cgroup=cgroup, events=events) as pool,
             open_sessions(pool, specs, events) as sessions,
         ):
             yield Here(pool, sessions, specs, told)

@@ -19,7 +19,7 @@ from harness import MUXSIM, ROOT, SERVERS, alive, muxsim_serve
 from serve.machine import eventually, gone
 
 from muxsim.errors import ConfigError
-from muxsim.observe.events import What
+from muxsim.observe.events import SessionLimit
 from muxsim.processes.cgroups import CgroupError, CgroupFiles, Cgroups, own_group
 from muxsim.processes.command import Command, ProcessStartError
 from muxsim.processes.enclosure import (
@@ -190,7 +190,7 @@ async def test_a_backend_that_computes_too_long_is_killed_and_the_reason_told(he
     greedy, other = await here.open(max_cpu_seconds=1), await here.open(max_cpu_seconds=1)
     await ends_because_of("max_cpu_seconds", greedy, "burn_cpu", ignore=ignore)
     assert await other.is_alive()
-    assert [event.details["limit"] for event in here.events(What.LIMIT)] == ["max_cpu_seconds"]
+    assert [event.limit for event in here.events(SessionLimit)] == ["max_cpu_seconds"]
 
 
 @pytest.mark.children

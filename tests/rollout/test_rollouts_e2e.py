@@ -18,7 +18,7 @@ from harness import MUXSIM, ROOT, SERVERS, serving
 from servers.chat_completions import calls, chat_server, fails, hangs, refused, says
 
 import muxsim as library
-from muxsim.observe.events import What
+from muxsim.observe.events import SessionEnded, SessionStarted
 from muxsim.rollouts.data.run_folder import RunFolder
 from muxsim.rollouts.data.trajectory import EndReason
 from muxsim.rollouts.policy.messages import assistant_calls, turn_of
@@ -172,9 +172,9 @@ def test_a_backend_that_is_killed_ends_its_episode_alone(tmp_path, wire, noticed
         pids = {}
 
         def listen(event):
-            if event.what is What.STARTED:
+            if isinstance(event, SessionStarted):
                 pids[event.seed] = event.pid
-            elif event.what is What.ENDED:
+            elif isinstance(event, SessionEnded):
                 del pids[event.seed]
 
         async def pid_of(seed):

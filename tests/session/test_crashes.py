@@ -11,7 +11,7 @@ import trio
 from harness import alive
 from processes.enclosed import enclosed_sessions
 
-from muxsim.observe.events import What
+from muxsim.observe.events import SessionCrashed
 from muxsim.placement.backend import Backend, StderrRing
 from muxsim.processes.process import Process
 from muxsim.session.session import Session
@@ -111,7 +111,7 @@ async def nobody_but(victim, here, other, bug):
     with trio.fail_after(30):
         await victim.session.wait_ended()
     assert bug.bitten == 1
-    assert [(event.session, "a bug of ours" in event.details["traceback"]) for event in here.events(What.CRASHED)] == [
+    assert [(event.session, "a bug of ours" in event.traceback) for event in here.events(SessionCrashed)] == [
         (victim.session.id, True)
     ]
     assert not alive(victim.pid)

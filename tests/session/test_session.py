@@ -11,7 +11,18 @@ import trio
 import trio.testing
 
 from muxsim.errors import Busy
-from muxsim.observe.events import Events, What
+from muxsim.observe.events import (
+    BackendRejected,
+    BackendStderr,
+    ClientAttached,
+    ClientDetached,
+    Events,
+    SessionCrashed,
+    SessionEnded,
+    SessionLimit,
+    SessionReady,
+    SessionStarted,
+)
 from muxsim.placement.backend import BackendExit
 from muxsim.session.attachment import Attachment
 from muxsim.session.session import BACKEND_GONE, BUSY, CALL_TIMEOUT, SESSION_ENDED, Session, State
@@ -95,7 +106,7 @@ class Life:
         self.reported = reported
 
     def events(self, *kinds):
-        return [event for event in self.reported if event.what in kinds]
+        return [event for event in self.reported if isinstance(event, kinds)]
 
     async def ends(self, after, *, begun=0.0):
         """Wait for its end, which has to come that many seconds after ``begun`` on the clock."""
@@ -229,7 +240,7 @@ async def test_only_an_answer_to_what_was_asked_is_the_first_one(autojump_clock,
         id = client.ask("initialize")
         one.session.from_backend(stray)
         assert one.session.state is State.STARTED
-        assert one.events(What.READY) == []
+        assert one.events(SessionReady) == []
         await one.ends(20)
         assert one.session.ending.cause == "start_timeout"
         assert "start_timeout" in client.error(id)["message"]
@@ -308,9 +319,9 @@ async def test_a_dead_backend_is_one_error_for_each_request_and_the_end_of_the_s
                 "data": {"cause": "backend_exited", "exit_status": 3, "stderr": ["last words"]},
             }
             assert client.transport.closed
-        (ended,) = one.events(What.ENDED)
-        assert ended.details["cause"] == "backend_exited"
-        assert ended.details["stderr"] == ["last words"]
+        (ended,) = one.events(SessionEnded)
+        assert ended.cause == "backend_exited"
+        assert ended.stderr == ("last words",)
         assert ended.pid == one.backend.pid
         assert one.backend.ended == 1
 
@@ -337,7 +348,7 @@ async def test_only_the_first_reason_of_an_end_counts(autojump_clock):
         one.session.end("ttl", "third")
         assert one.session.ending.cause == "deleted"
         assert client.error(id)["message"] == "first"
-        assert [event.details["cause"] for event in one.events(What.ENDED)] == ["deleted"]
+        assert [event.cause for event in one.events(SessionEnded)] == ["deleted"]
         assert one.backend.ended == 1
 
 
@@ -349,8 +360,8 @@ async def test_a_bug_in_one_session_is_reported_and_ends_only_it(autojump_clock)
         one.backend.die(RuntimeError("a bug of ours"))
         await one.session.wait_ended()
         assert client.error(id)["data"] == {"cause": "internal_error"}
-        (crashed,) = one.events(What.CRASHED)
-        assert "a bug of ours" in crashed.details["traceback"]
+        (crashed,) = one.events(SessionCrashed)
+        assert "a bug of ours" in crashed.traceback
         assert one.backend.ended == 1
 
 
@@ -387,14 +398,14 @@ async def test_its_life_is_told_in_order(autojump_clock):
         client.disconnected()
         one.session.end("deleted", "bye")
         await one.session.wait_ended()
-        assert [event.what for event in one.reported] == [
-            What.STARTED,
-            What.ATTACHED,
-            What.READY,
-            What.STDERR,
-            What.REJECTED,
-            What.DETACHED,
-            What.ENDED,
+        assert [type(event) for event in one.reported] == [
+            SessionStarted,
+            ClientAttached,
+            SessionReady,
+            BackendStderr,
+            BackendRejected,
+            ClientDetached,
+            SessionEnded,
         ]
         assert {(event.session, event.env, event.seed, event.pid) for event in one.reported} == {
             (one.session.id, "fake", 7, one.backend.pid)
@@ -410,10 +421,10 @@ async def test_noise_is_counted_and_the_first_of_it_reported(autojump_clock):
         for number in range(100):
             one.session.unreadable(b"noise %d " % number + b"x" * 1000, RemoteProtocolError(PARSE_ERROR, "not JSON"))
         assert one.session.statistics().rejected_lines == 100
-        reported = one.events(What.REJECTED)
+        reported = one.events(BackendRejected)
         assert len(reported) == 5
-        assert reported[0].details["line"].startswith("noise 0 x")
-        assert all(len(event.details["line"]) <= 200 for event in reported)
+        assert reported[0].line.startswith("noise 0 x")
+        assert all(len(event.line) <= 200 for event in reported)
 
 
 async def test_an_unreadable_answer_is_an_error_of_its_request(autojump_clock):
@@ -511,7 +522,7 @@ async def test_no_more_clients_attach_than_may_L25(autojump_clock):
         first, _ = Client(one.session), Client(one.session)
         with pytest.raises(Busy, match="max_attachments"):
             Client(one.session)
-        assert [event.details["limit"] for event in one.events(What.LIMIT)] == ["max_attachments"]
+        assert [event.limit for event in one.events(SessionLimit)] == ["max_attachments"]
         first.disconnected()
         Client(one.session)
         assert one.session.statistics().attachments == 2
@@ -565,7 +576,7 @@ async def test_no_more_requests_than_max_in_flight_wait_for_their_answers_C29():
             assert who.error(id)["code"] == BUSY
             assert "max_in_flight" in who.error(id)["message"]
         assert client.answers(first) == client.answers(second) == []
-        assert [event.details["limit"] for event in one.events(What.LIMIT)] == ["max_in_flight"] * 2
+        assert [event.limit for event in one.events(SessionLimit)] == ["max_in_flight"] * 2
         one.session.from_backend(messages.result(one.backend.sent[-1].id, {}))
         assert client.answers(client.ask()) == []
 

@@ -10,7 +10,7 @@ import trio.testing
 
 from muxsim.admission.pool import Lease
 from muxsim.errors import SessionExists, StartError, TooMuch, UnknownEnvironment
-from muxsim.observe.events import Events, What
+from muxsim.observe.events import Events, SessionOpenFailed, SessionOpening, SessionStarted
 from muxsim.placement.backend import BackendExit
 from muxsim.session.attachment import Attachment
 from muxsim.session.registry import SEED_LIMIT, open_sessions
@@ -132,7 +132,7 @@ async def test_a_process_that_is_ready_is_a_session_at_once(autojump_clock):
         assert (session.id, session.seed, session.owner) == ("mine", 5, "me")
         assert one.pool.started == [("game", 5, "mine")]
         assert one.sessions.get("mine") is session
-        assert [event.what for event in one.reported] == [What.OPENING, What.STARTED]
+        assert [type(event) for event in one.reported] == [SessionOpening, SessionStarted]
         with pytest.raises(SessionExists):
             one.sessions.open_now("game", id="mine")
         assert one.sessions.open_now("game") is None
@@ -154,7 +154,7 @@ async def test_a_refusal_at_once_is_told_as_any_other(autojump_clock):
         one.pool.refusals = [TooMuch("slower", 1.0)]
         with pytest.raises(TooMuch, match="slower"):
             one.sessions.open_now("game")
-        assert [event.what for event in one.reported] == [What.OPENING, What.OPEN_FAILED]
+        assert [type(event) for event in one.reported] == [SessionOpening, SessionOpenFailed]
 
 
 async def test_nothing_is_opened_at_once_while_this_is_drained(autojump_clock):
@@ -235,8 +235,8 @@ async def test_a_failed_start_is_told_and_leaves_neither_id_nor_place_taken(auto
         with pytest.raises(StartError, match="does not want"):
             await one.sessions.open("game", id="mine")
         assert one.pool.held == set()
-        assert [event.what for event in one.reported] == [What.OPENING, What.OPEN_FAILED]
-        assert one.reported[-1].details == {"error": "it does not want to"}
+        assert [type(event) for event in one.reported] == [SessionOpening, SessionOpenFailed]
+        assert one.reported[-1].error == "it does not want to"
         assert (await one.sessions.open("game", id="mine")).id == "mine"
 
 

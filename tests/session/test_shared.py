@@ -8,7 +8,7 @@ import json
 import pytest
 import trio
 
-from muxsim.observe.events import Events, What
+from muxsim.observe.events import Events, SessionLimit
 from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.attachment import Attachment
 from muxsim.session.audience import LONGEST_URI, MOST_SUBSCRIPTIONS
@@ -207,7 +207,7 @@ async def test_subscriptions_are_bounded():
 
 
 def limits_met(shared):
-    return [event.details["limit"] for event in shared.events if event.what is What.LIMIT]
+    return [event.limit for event in shared.events if isinstance(event, SessionLimit)]
 
 
 async def test_a_client_that_does_not_read_is_cut_and_the_backend_read_on():

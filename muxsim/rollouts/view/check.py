@@ -14,7 +14,7 @@ import msgspec
 from muxsim.config import Config
 from muxsim.errors import MuxsimError
 from muxsim.inside.proc import families
-from muxsim.observe.events import SessionEvent, What
+from muxsim.observe.events import BackendRejected, Event, SessionEnded, SessionReady, SessionStarted
 from muxsim.rollouts.data.trajectory import last_said
 from muxsim.rollouts.environments.environment import Environment, ToolResult
 from muxsim.rollouts.environments.pool import LocalPool, open_pool
@@ -72,15 +72,16 @@ class _Diary:
     exits: list[int] = field(default_factory=list)
     pids: dict[str, int] = field(default_factory=dict)
 
-    def listen(self, event: SessionEvent) -> None:
-        if event.what is What.REJECTED:
-            self.rejected.append(str(event.details.get("line", "")))
-        elif event.what is What.READY:
-            self.starts.append(float(event.details.get("seconds", 0.0)))
-        elif event.what is What.STARTED and event.pid is not None:
-            self.pids[event.session] = event.pid
-        elif event.what is What.ENDED and isinstance(event.details.get("exit_status"), int):
-            self.exits.append(event.details["exit_status"])
+    def listen(self, event: Event) -> None:
+        match event:
+            case BackendRejected():
+                self.rejected.append(event.line)
+            case SessionReady():
+                self.starts.append(event.seconds)
+            case SessionStarted(pid=int(pid)):
+                self.pids[event.session] = pid
+            case SessionEnded(exit_status=int(status)):
+                self.exits.append(status)
 
 
 class Checker:

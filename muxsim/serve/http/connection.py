@@ -8,13 +8,13 @@ protocol, which `muxsim.serve.http.ordinary` keeps.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from typing import Any, Final, cast
 
 import uvicorn
 from uvicorn.server import ServerState
 
+from muxsim.observe.events import NoRequest
 from muxsim.serve.auth.addresses import network_of
 from muxsim.serve.http.connections import Connections
 from muxsim.serve.http.incoming import Incoming, Request
@@ -23,9 +23,6 @@ from muxsim.serve.http.ordinary import Ordinary
 from muxsim.serve.http.responses import refusal_bytes
 from muxsim.serve.http.unread import Reader
 from transports.http_rules import HTTPRefusal
-
-# Where operators know this line from: uvicorn's own protocol writes it there.
-_LOG: Final = logging.getLogger("uvicorn.error")
 
 # A body that takes longer goes the ordinary way, which has a deadline for it.
 _BODY_PATIENCE: Final = 1.0
@@ -60,7 +57,7 @@ class Connection(asyncio.Protocol):
         self._limits = limits
         self._config = config
         self._state = server_state
-        self._incoming = Incoming(self, lambda: limits.bounds, limits.reached.count)
+        self._incoming = Incoming(self, lambda: limits.bounds, limits.met)
         self._queue: deque[Request] = deque()
         self._ahead = 0
         self._current: Request | None = None
@@ -97,7 +94,7 @@ class Connection(asyncio.Protocol):
         self._state.connections.add(self)  # type: ignore[arg-type]
         full = self._limits.enter(self.peer)
         if full:
-            self._limits.reached.count(full)
+            self._limits.met(full)
             text = f"there are too many connections (server.{full})"
             refusal = HTTPRefusal(503, text, headers=[(b"retry-after", b"1")])
             self.transport.write(refusal_bytes(refusal, keep_alive=False))
@@ -377,7 +374,7 @@ class Connection(asyncio.Protocol):
     def _bad(self, refusal: HTTPRefusal) -> None:
         """What has come is no request; a request before it still gets its answer."""
         if refusal.status == 400:  # what is past a bound has its counter
-            _LOG.warning("Invalid HTTP request received.")
+            self._limits.events.emit(NoRequest())
         self._fault = refusal
         current = self._incoming.request
         if self._current is None and self._call is None and not self._queue:
@@ -406,7 +403,7 @@ class Connection(asyncio.Protocol):
         waited_for = incoming.request is request and (incoming.in_head or request is None or self._stray)
         if not waited_for or self.closing or self.transport.is_closing():
             return
-        self._limits.reached.count("header_timeout")
+        self._limits.met("header_timeout")
         if not incoming.in_head:
             self.close_now()
             return
@@ -421,5 +418,5 @@ class Connection(asyncio.Protocol):
     def rest_is_late(self) -> None:
         """The time for the rest of a request that has its answer is over."""
         if not self._incoming.between and self._fault is None:
-            self._limits.reached.count("body_timeout")
+            self._limits.met("body_timeout")
         self.transport.abort()

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from muxsim.limits import Reached
+from muxsim.observe.events import Events, HTTPLimit
 from muxsim.runtime.clock import STOOD_STILL
 from muxsim.serve.http.unread import Unread, Written
 
@@ -51,9 +51,9 @@ class Watched(Written, Protocol):
 class Connections:
     """All connections of one server: how many there are, and which keep it waiting."""
 
-    def __init__(self, bounds: Bounds, reached: Reached, unread: Unread) -> None:
+    def __init__(self, bounds: Bounds, events: Events, unread: Unread) -> None:
         self.bounds = bounds
-        self.reached = reached
+        self.events = events
         self.unread = unread
         self.open = 0
         self._by_peer: Counter[str] = Counter()
@@ -70,6 +70,10 @@ class Connections:
         self.bounds = bounds
         self._heads.seconds = bounds.header_timeout
         self._rests.seconds = min(_LINGER, bounds.body_timeout)
+
+    def met(self, setting: str) -> None:
+        """Tell that a connection has met a bound."""
+        self.events.emit(HTTPLimit(setting))
 
     def enter(self, peer: str) -> str:
         """Count a new connection; returns the setting that leaves no place for it, or ``""``."""

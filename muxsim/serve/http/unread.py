@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from muxsim.limits import Reached
+from muxsim.observe.events import Events, HTTPLimit
 from muxsim.runtime.clock import STOOD_STILL
 from muxsim.session.attachment import Attachment
 from transports.asgi import Call
@@ -65,11 +65,11 @@ class Unread:
     for the one who does not read: that connection is cut.
     """
 
-    def __init__(self, stall: float, buffered: int, most: int, reached: Reached) -> None:
+    def __init__(self, stall: float, buffered: int, most: int, events: Events) -> None:
         self._stall = stall
         self._buffered = buffered
         self._most = most
-        self._reached = reached
+        self._events = events
         self._waiting: dict[Written, _Waiting] = {}
         self._of_share: Counter[str] = Counter()
         self._of_attachment: Counter[Attachment] = Counter()
@@ -142,7 +142,7 @@ class Unread:
     def _judge_share(self, share: str) -> None:
         if share not in self._over and self._of_share[share] > self._most:
             self._over.add(share)
-            self._reached.count("max_unread")
+            self._events.emit(HTTPLimit("max_unread"))
             for attachment in self._attachments_of(share):
                 self._hold(attachment)
         elif share in self._over and self._of_share[share] <= self._most // 4:
@@ -196,7 +196,7 @@ class Unread:
             self._cut(connection)
 
     def _cut(self, connection: Written) -> None:
-        self._reached.count("stall_timeout")
+        self._events.emit(HTTPLimit("stall_timeout"))
         connection.transport.abort()
         self.end(connection)
 

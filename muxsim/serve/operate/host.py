@@ -15,15 +15,21 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Final
 
-import structlog
 import uvicorn
 import uvloop
 
 from muxsim.admission.pool import Pool, capacity_of, open_pool
 from muxsim.config import Config, ServerSettings
-from muxsim.limits import Reached
-from muxsim.observe.events import Events
-from muxsim.observe.log import EventLog, log_notes
+from muxsim.observe.counters import Counters
+from muxsim.observe.events import (
+    ConfigNote,
+    DrainTimeout,
+    Events,
+    SignalFailed,
+    StoodStill,
+    Stopping,
+    TokensInTheClear,
+)
 from muxsim.processes.descriptors import raise_limit
 from muxsim.runtime.clock import SteadyClock
 from muxsim.runtime.guest import Guest, trio_guest, watch_on_this_loop
@@ -71,23 +77,22 @@ def serve(
     config: Config,
     announce: Callable[[Serving], None],
     reread: Callable[[], Config] | None = None,
-    lines_dropped: Callable[[], int] = lambda: 0,
+    events: Events | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; a second one ends it at once. SIGHUP puts to use what ``reread`` returns then.
-
-    ``lines_dropped`` tells how many lines the log had to leave out.
 
     Raises `ListenError` or `ConfigError` before anything has been started if the address cannot be had, or a file of
     tokens or certificates is wrong.
     """
+    events = Events() if events is None else events
     auth = open_auth(config.auth, config.server.max_failures, os.environ, config.server.public_url)
     tls = tls_context(config.server)
     with listening(config.server, authenticated=auth is not None) as listener:
         if tls is None and not is_loopback(listener.getsockname()[0]):
-            structlog.get_logger().warning("muxsim.no_tls", advice="tokens travel in the clear: set server.tls_cert")
+            events.emit(TokensInTheClear())
         _run_in_batches()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_Host(config, listener, announce, reread, lines_dropped, auth, tls).run())
+            runner.run(_Host(config, listener, announce, reread, events, auth, tls).run())
 
 
 def _run_in_batches() -> None:
@@ -110,7 +115,7 @@ class _Host:
         listener: socket.socket,
         announce: Callable[[Serving], None],
         reread: Callable[[], Config] | None,
-        lines_dropped: Callable[[], int],
+        events: Events,
         auth: Authenticator | None,
         tls: ssl.SSLContext | None,
     ) -> None:
@@ -120,19 +125,18 @@ class _Host:
         self._tls = tls
         self._listener = listener
         self._announce = announce
-        self._events = Events()
-        self._events.subscribe(EventLog(config.server.log_level))
-        self._reached = Reached()
-        self._events.subscribe(self._reached.on_event)
-        self._reached.counted_by("log_buffer", lines_dropped)
+        self._events = events
+        self._counters = Counters()
+        events.subscribe(self._counters)
         self._stop_signals = 0
-        self._clock = SteadyClock(_tell_stood_still)
+        self._clock = SteadyClock(lambda seconds: events.emit(StoodStill(round(seconds, 1))))
 
     def _read_again(self) -> Config:
         """The config as it stands in its file now, and the tokens in theirs. Raises `ConfigError` for either."""
         assert self._reread is not None
         config = self._reread()
-        log_notes(config)
+        for note in config.notes:
+            self._events.emit(ConfigNote(note))
         # Where tokens come from needs a restart, and so does whether there are any.
         if self._auth is not None and config.auth is not None and config.auth == self._begun_with.auth:
             self._auth.stage(read_tokens_file(config.auth))
@@ -159,6 +163,7 @@ class _Host:
                 watch=self._watch,
                 specs=self._config.environments.values(),
                 cgroup=settings.cgroup,
+                events=self._events,
             ) as pool,
             open_sessions(pool, self._config.environments, self._events) as sessions,
             relieving(sessions, pool, settings.spare_idle),
@@ -171,18 +176,18 @@ class _Host:
         settings = self._config.server
         times = _stream_times(settings)
         public = PublicURL(settings.public_url)
-        unread = Unread(settings.stall_timeout, settings.max_buffered, settings.max_unread, self._reached)
+        unread = Unread(settings.stall_timeout, settings.max_buffered, settings.max_unread, self._events)
         clients = Clients(times, unread)
         lookup = Lookup(sessions, clients, settings.max_failures)
         openings = Openings(sessions, bridge, self._config.default)
         bodies = Bodies(settings.max_body, settings.body_timeout)
         mcp = MCPEndpoints(clients, lookup, openings, bodies)
         sse = SSEEndpoints(clients, lookup, openings, bodies, public)
-        api = API(sessions, pool, bridge, lookup, openings, self._reached, public)
+        api = API(sessions, pool, bridge, lookup, openings, self._counters, public)
         rules = HostRules((*settings.allowed_hosts, *public.hosts), (*settings.allowed_origins, *public.origins))
-        gateway = Gateway(mcp, sse, api, rules, self._auth, self._reached, public)
+        gateway = Gateway(mcp, sse, api, rules, self._auth, self._events, public)
         self._events.subscribe(clients.on_event)
-        connections = Connections(_bounds(settings), self._reached, unread)
+        connections = Connections(_bounds(settings), self._events, unread)
         server = _Server(_uvicorn_config(gateway, connections, self._tls), self._clock)
         bridge.finished.add_done_callback(lambda _: setattr(server, "should_exit", True))
         url = server_url(self._listener, settings)
@@ -205,12 +210,13 @@ class _Host:
             reread=None if self._reread is None else self._read_again,
             apply=apply,
             stop=self._on_stop_signal,
-            counts=lambda: {**self._reached.counts(), **pool.reached()},
+            counters=self._counters,
+            events=self._events,
         )
         self._watch_signals(operations)
         stopping = asyncio.ensure_future(self._stop_when_told(server, sessions, pool, bridge))
         try:
-            async with operator_socket(operations.answer):
+            async with operator_socket(operations.answer, self._events):
                 self._announce(Serving(url, self._config))
                 # What is here by now stays: to go through all of it takes 50 ms, in which every session would wait.
                 gc.freeze()
@@ -231,7 +237,7 @@ class _Host:
             if had_terminal and not _has_terminal():
                 self._on_stop_signal()
             else:
-                with _going_on("reload"):
+                with self._going_on("reload"):
                     operations.reload()
 
         self._loop.add_signal_handler(signal.SIGHUP, on_hangup)
@@ -247,15 +253,15 @@ class _Host:
         await self._stop_wanted.wait()
         hastening = asyncio.ensure_future(self._hasten_when_told(server, pool, bridge))
         try:
-            with _going_on("turning away"):
-                structlog.get_logger().info("muxsim.stopping", sessions=len(sessions))
+            with self._going_on("turning away"):
+                self._events.emit(Stopping(len(sessions)))
                 sessions.draining = True
                 pool.turn_away("this muxsim is shutting down")
-            with _going_on("closing the listener"):
+            with self._going_on("closing the listener"):
                 server.stop_accepting()
-            with _going_on("draining"):
+            with self._going_on("draining"):
                 await self._drain(sessions)
-            with _going_on("ending the sessions"):
+            with self._going_on("ending the sessions"):
                 await bridge.call(sessions.end_all, "shutdown", "muxsim is shutting down")
         finally:
             hastening.cancel()
@@ -264,7 +270,7 @@ class _Host:
     async def _hasten_when_told(self, server: _Server, pool: Pool, bridge: Guest[Any]) -> None:
         await self._haste_wanted.wait()
         server.force_exit = True
-        with _going_on("hastening"):
+        with self._going_on("hastening"):
             await bridge.call(pool.hasten)
 
     async def _drain(self, sessions: Sessions) -> None:
@@ -272,10 +278,17 @@ class _Host:
         begun = self._loop.time()
         while (busy := sum(one.busy for one in sessions.all())) and not self._haste_wanted.is_set():
             if self._loop.time() >= begun + self._config.server.drain_timeout:
-                self._reached.count("drain_timeout")
-                structlog.get_logger().warning("muxsim.drain_timeout", busy_sessions=busy)
+                self._events.emit(DrainTimeout(busy))
                 return
             await asyncio.sleep(_LOOK_AGAIN)
+
+    @contextmanager
+    def _going_on(self, step: str) -> Iterator[None]:
+        """Have a bug in this step of what a signal asks for keep nothing of the rest from being done."""
+        try:
+            yield
+        except Exception as error:  # whatever it is, it is ours, and is told of
+            self._events.emit(SignalFailed(step, error))
 
 
 class _Server(uvicorn.Server):
@@ -299,19 +312,6 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals alone."""
         yield
-
-
-@contextmanager
-def _going_on(step: str) -> Iterator[None]:
-    """Have a bug in this step of what a signal asks for keep nothing of the rest from being done."""
-    try:
-        yield
-    except Exception:  # whatever it is, it is ours, and the log has it
-        structlog.get_logger().exception("muxsim.signal_failed", step=step)
-
-
-def _tell_stood_still(seconds: float) -> None:
-    structlog.get_logger().warning("muxsim.stood_still", seconds=round(seconds, 1))
 
 
 def _has_terminal() -> bool:

@@ -7,17 +7,26 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
-
-import structlog
 
 from muxsim import __version__
 from muxsim.config import Config
 from muxsim.errors import ConfigError
+from muxsim.observe.counters import Counters
+from muxsim.observe.events import (
+    CommandFailed,
+    ConfigReloaded,
+    Draining,
+    Events,
+    NoOperatorSocket,
+    ReloadFailed,
+    RestartNeeded,
+)
 from muxsim.serve.operate import running
 from muxsim.serve.routes.api import outline
 from muxsim.session.registry import Sessions
@@ -90,7 +99,8 @@ class Operations:
         reread: Callable[[], Config] | None,
         apply: Callable[[Config], None],
         stop: Callable[[], None],
-        counts: Callable[[], Mapping[str, int]],
+        counters: Counters,
+        events: Events,
     ) -> None:
         self.config = self._begun_with = config
         self._url = url
@@ -98,9 +108,9 @@ class Operations:
         self._reread = reread
         self._apply = apply
         self._stop = stop
-        self._counts = counts
+        self._counters = counters
+        self._events = events
         self._begun = asyncio.get_running_loop().time()
-        self._log = structlog.get_logger()
 
     def answer(self, command: str) -> dict[str, Any]:
         """What `muxsim ctl` and `muxsim ps` get."""
@@ -112,7 +122,7 @@ class Operations:
             return self.reload()
         if command == "drain":
             self._sessions.draining = True
-            self._log.info("muxsim.draining", sessions=len(self._sessions))
+            self._events.emit(Draining(len(self._sessions)))
             return self._status()
         if command == "stop":
             self._stop()
@@ -130,14 +140,14 @@ class Operations:
         changes = compare(self._begun_with, self.config, new)
         self._apply(new)
         self.config = new
-        told = {field.name: list(getattr(changes, field.name)) for field in fields(changes)}
-        self._log.info("muxsim.reloaded", **{name: names for name, names in told.items() if names})
+        told = {field.name: getattr(changes, field.name) for field in fields(changes)}
+        self._events.emit(ConfigReloaded(**{name: names or None for name, names in told.items()}))
         if changes.restart:
-            self._log.warning("muxsim.restart_needed", settings=told["restart"])
+            self._events.emit(RestartNeeded(changes.restart))
         return told
 
     def _refused(self, problem: str) -> dict[str, Any]:
-        self._log.error("muxsim.reload_failed", problem=problem)
+        self._events.emit(ReloadFailed(problem))
         return {"error": problem}
 
     def _status(self) -> dict[str, Any]:
@@ -151,7 +161,7 @@ class Operations:
             "sessions": len(self._sessions),
             "in_flight": sum(session.statistics().in_flight for session in self._sessions.all()),
             "environments": list(self.config.environments),
-            "limits": {name: count for name, count in self._counts().items() if count},
+            "limits": {name: count for name, count in self._counters.limits().items() if count},
         }
 
 
@@ -161,18 +171,18 @@ def _describe(session: Session) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def operator_socket(answer: Callable[[str], dict[str, Any]]) -> AsyncIterator[Path | None]:
+async def operator_socket(answer: Callable[[str], dict[str, Any]], events: Events) -> AsyncIterator[Path | None]:
     """Answer this user's questions for the length of a block. Where that cannot be, muxsim serves without it."""
     try:
         folder = running.sockets_folder()
         listener = running.listen(folder)
     except OSError as error:
-        structlog.get_logger().warning("muxsim.no_operator_socket", problem=str(error))
+        events.emit(NoOperatorSocket(str(error)))
         yield None
         return
 
     path = folder / f"{os.getpid()}.sock"
-    serving = asyncio.ensure_future(_serve(listener, answer))
+    serving = asyncio.ensure_future(_serve(listener, partial(_encoded_answer, answer, events)))
     try:
         yield path
     finally:
@@ -183,7 +193,7 @@ async def operator_socket(answer: Callable[[str], dict[str, Any]]) -> AsyncItera
             folder.rmdir()
 
 
-async def _serve(listener: socket.socket, answer: Callable[[str], dict[str, Any]]) -> None:
+async def _serve(listener: socket.socket, answer: Callable[[str], bytes]) -> None:
     """One after the other: whoever asks is the operator. No question, and no bug in an answer, ends it."""
     listener.setblocking(False)
     loop = asyncio.get_running_loop()
@@ -201,7 +211,7 @@ async def _serve(listener: socket.socket, answer: Callable[[str], dict[str, Any]
             continue  # it has gone, or asked nonsense
 
 
-async def _answer_one(connection: socket.socket, answer: Callable[[str], dict[str, Any]]) -> None:
+async def _answer_one(connection: socket.socket, answer: Callable[[str], bytes]) -> None:
     if running.peer_user(connection) not in (0, os.getuid()):
         return
     loop = asyncio.get_running_loop()
@@ -214,12 +224,12 @@ async def _answer_one(connection: socket.socket, answer: Callable[[str], dict[st
             return
     question = json.loads(line)
     command = question.get("command") if isinstance(question, dict) else None
-    await loop.sock_sendall(connection, _encoded_answer(answer, str(command)) + b"\n")
+    await loop.sock_sendall(connection, answer(str(command)) + b"\n")
 
 
-def _encoded_answer(answer: Callable[[str], dict[str, Any]], command: str) -> bytes:
+def _encoded_answer(answer: Callable[[str], dict[str, Any]], events: Events, command: str) -> bytes:
     try:
         return json.dumps(answer(command)).encode()
     except Exception as error:  # whatever it is, it is ours: the operator is told, and may ask something else
-        structlog.get_logger().exception("muxsim.command_failed", command=command)
+        events.emit(CommandFailed(command, error))
         return json.dumps({"error": f"muxsim failed at {command!r}, see its log: {error!r}"}).encode()

@@ -10,11 +10,10 @@ import trio
 from muxsim.admission.admission import Capacity
 from muxsim.admission.pool import open_pool
 from muxsim.config import Config
-from muxsim.observe.events import Events
-from muxsim.observe.log import EventLog
+from muxsim.observe.events import FAILURES, Events
 from muxsim.session.attachment import Attachment
 from muxsim.session.registry import open_sessions
-from muxsim.session.session import FAILURES, Session
+from muxsim.session.session import Session
 from transports.pipe import PipeTransport
 from transports.stdio import claim_stdio
 
@@ -22,22 +21,21 @@ from transports.stdio import claim_stdio
 _LAST_ANSWERS: Final = 2.0
 
 
-def serve_stdio(config: Config, env: str, seed: int | None) -> bool:
+def serve_stdio(config: Config, env: str, seed: int | None, events: Events) -> bool:
     """Serve one session until the client closes stdin; False if the session failed before.
 
     Raises `StartError` if the backend cannot be started.
     """
-    return trio.run(_serve, config, env, seed)
+    return trio.run(_serve, config, env, seed, events)
 
 
-async def _serve(config: Config, env: str, seed: int | None) -> bool:
-    events = Events()
-    events.subscribe(EventLog(config.server.log_level))
+async def _serve(config: Config, env: str, seed: int | None, events: Events) -> bool:
     async with (
         open_pool(
             Capacity(max_sessions=1, max_pending=0, queue_timeout=0, max_starting=1),
             specs=[config.environment(env)],
             cgroup=config.server.cgroup,
+            events=events,
         ) as pool,
         open_sessions(pool, config.environments, events) as sessions,
     ):

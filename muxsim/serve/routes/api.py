@@ -9,7 +9,7 @@ import trio
 
 from muxsim import __version__
 from muxsim.admission.pool import Pool
-from muxsim.limits import Reached
+from muxsim.observe.counters import Counters
 from muxsim.runtime.guest import Guest
 from muxsim.serve.auth.callers import Scope, forbidden
 from muxsim.serve.routes.guard import caller_of
@@ -54,7 +54,7 @@ class API:
         bridge: Guest[Any],
         lookup: Lookup,
         openings: Openings,
-        reached: Reached,
+        counters: Counters,
         public: PublicURL,
     ) -> None:
         self._public = public
@@ -63,7 +63,7 @@ class API:
         self._bridge = bridge
         self._lookup = lookup
         self._openings = openings
-        self._reached = reached
+        self._counters = counters
 
     async def open(self, call: Call) -> Answered:
         """``POST /sessions``."""
@@ -151,7 +151,7 @@ class API:
             "sessions": len(self._sessions),
             "waiting": statistics.leases.waiting,
             "processes": statistics.processes.alive - statistics.zygotes.alive,
-            "limits": {**self._reached.counts(), **self._pool.reached()},
+            "limits": self._counters.limits(),
             "warm": statistics.warm,
         }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from muxsim.errors import Busy
-from muxsim.observe.events import SessionEvent, What
+from muxsim.observe.events import Event, SessionEnded
 from muxsim.serve.auth.callers import Caller
 from muxsim.serve.http.unread import Reader, Unread
 from muxsim.serve.routes.refusals import too_busy
@@ -136,9 +136,9 @@ class Clients:
         all_clients: list[Client] = [*self._http.values(), *self._sse.values()]
         return [client.attachment for client in all_clients if client.reader.share == share]
 
-    def on_event(self, event: SessionEvent) -> None:
+    def on_event(self, event: Event) -> None:
         """Drop the clients of a session that has ended; a listener for `muxsim.observe.events.Events`."""
-        if event.what is What.ENDED:
-            self._unread.end_session(event.session, at_once=event.details.get("cause") in _UNWANTED)
+        if isinstance(event, SessionEnded):
+            self._unread.end_session(event.session, at_once=event.cause in _UNWANTED)
             for id in [id for id, client in self._http.items() if client.attachment.session.id == event.session]:
                 del self._http[id]

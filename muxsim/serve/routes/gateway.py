@@ -11,7 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from muxsim.limits import Reached
+from muxsim.observe.events import Events, HTTPLimit
 from muxsim.serve.auth.authenticator import Authenticator
 from muxsim.serve.http.interfaces import Answer
 from muxsim.serve.http.json_refusals import JSONRefusals
@@ -37,14 +37,14 @@ class Gateway:
         api: API,
         rules: HostRules,
         auth: Authenticator | None,
-        reached: Reached,
+        events: Events,
         public: PublicURL,
     ) -> None:
         self._public = public
         self.mcp = mcp
         self.rules = rules
         self.auth = auth
-        self._reached = reached
+        self._events = events
         self._router = Guard(_router(mcp, sse, api, auth), auth)
         self._app = JSONRefusals(self._router)
         self._cross_origin = JSONRefusals(_with_cors(self._router, rules))
@@ -59,7 +59,7 @@ class Gateway:
         await self._carry_out(call, answer)
 
     async def _carry_out(self, call: Call, answer: Answer) -> None:
-        """Refuse what is to be refused, and count it if it passed a bound."""
+        """Refuse what is to be refused, and tell if it passed a bound."""
         try:
             await answer(call)
         except HTTPRefusal as refusal:
@@ -67,11 +67,11 @@ class Gateway:
         except ClientGone:
             return
         except ConnectionAbortedError:
-            self._reached.count("stall_timeout")
+            self._events.emit(HTTPLimit("stall_timeout"))
             raise
         refused = refusal_of(call.scope)
         if refused is not None and refused.limit:
-            self._reached.count(refused.limit)
+            self._events.emit(HTTPLimit(refused.limit))
 
     async def _serve(self, call: Call) -> None:
         self.rules.check(call.headers)

@@ -1,0 +1,87 @@
+"""What is counted of what happens."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from muxsim import limits
+from muxsim.observe import events as all_events
+from muxsim.observe.counters import TALLIES, Counters
+from muxsim.observe.events import (
+    DrainTimeout,
+    Event,
+    Events,
+    HTTPLimit,
+    LogLinesLeftOut,
+    OpenQueued,
+    OpenRefused,
+    SessionEnded,
+    SessionLimit,
+    SessionOpening,
+    SessionStarted,
+)
+
+WHO = ("s" * 32, "env", 1, None)
+
+
+def ended(cause):
+    return SessionEnded(*WHO, cause, "text", 0, None, 1.0)
+
+
+def counted(*happened):
+    counters = Counters()
+    events = Events(counters)
+    for event in happened:
+        events.emit(event)
+    return counters
+
+
+def test_every_bound_is_counted_by_its_setting_wherever_it_is_met():
+    counters = counted(
+        SessionOpening(*WHO),
+        ended("idle_timeout"),
+        ended("deleted"),
+        SessionLimit(*WHO, limit="call_timeout"),
+        SessionLimit(*WHO, limit="call_timeout", again=True),
+        OpenQueued("env", "max_sessions"),
+        OpenRefused("env", "queue_timeout"),
+        HTTPLimit("max_body"),
+        DrainTimeout(3),
+        LogLinesLeftOut(5),
+    )
+    met = {name: count for name, count in counters.limits().items() if count}
+    assert met == {
+        "idle_timeout": 1,
+        "call_timeout": 2,
+        "max_sessions": 1,
+        "queue_timeout": 1,
+        "max_body": 1,
+        "drain_timeout": 1,
+        "log_buffer": 5,
+    }
+
+
+def test_bounds_that_nobody_has_met_are_there_with_a_zero():
+    bounds = {*limits.CONNECTIONS, *limits.OPENS, *limits.SERVER, *limits.SESSIONS, *limits.PROCESSES}
+    assert counted().limits() == dict.fromkeys(bounds, 0)
+
+
+def test_a_counter_is_told_as_a_whole_and_by_kind():
+    counters = counted(ended("deleted"), ended("deleted"), ended("ttl"), SessionStarted(*WHO))
+    assert counters.by_kind("sessions_ended") == {"deleted": 2, "ttl": 1}
+    assert (counters.total("sessions_ended"), counters.total("sessions_ended", "ttl")) == (3, 1)
+    assert counters.by_kind("sessions_opened") == {"env": 1}
+    assert counters.total("sessions_ended", "never") == counters.total("nothing") == 0
+
+
+def test_what_is_counted_of_an_event_is_among_its_fields():
+    assert TALLIES.keys() <= set(get_args(Event))
+    for kind, tallies in TALLIES.items():
+        for tally in tallies:
+            assert {tally.by, tally.number} - {""} <= set(kind.__struct_fields__), kind
+            assert not (tally.by and tally.kind)
+
+
+def test_each_kind_that_the_module_has_is_one_of_the_union():
+    kinds = {one for one in vars(all_events).values() if isinstance(one, type) and issubclass(one, all_events.Named)}
+    assert kinds - {all_events.Named, all_events.SessionEvent} == set(get_args(Event))
