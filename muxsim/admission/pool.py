@@ -23,9 +23,10 @@ from muxsim.config import ServerSettings
 from muxsim.errors import Busy, StartError, TooMuch
 from muxsim.observe.events import Events, MachineExhausted
 from muxsim.placement.backend import Backend, BackendListener
-from muxsim.processes import descriptors, strays
+from muxsim.processes import descriptors
 from muxsim.processes.command import ProcessStartError
 from muxsim.processes.enclosure import CgroupMode, Enclosure, Enclosures, open_enclosures
+from muxsim.processes.folders import own_folder
 from muxsim.processes.launcher import Launcher, LauncherStatistics
 from muxsim.processes.process import AT_ONCE, Process
 from muxsim.provision.packages import Packages
@@ -411,7 +412,7 @@ async def open_pool(
     meter = None if memory_limit is None else MemoryMeter(memory_limit)
     # A single session would wait for a zygote as long as for its own imports.
     several = capacity.max_sessions > 1
-    with strays.own_folder() as root:
+    with own_folder() as root:
         try:
             with open_enclosures(specs, cgroup) as enclosures:
                 async with (

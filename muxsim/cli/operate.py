@@ -69,7 +69,8 @@ def reap(
 ) -> None:
     """End and remove what a killed muxsim has left. Exit status 1 if something stays."""
     from muxsim.cli import operator as screen  # noqa: PLC0415
-    from muxsim.processes.strays import end_strays, find_folders, find_strays, remove_folders  # noqa: PLC0415
+    from muxsim.processes.folders import find_folders, remove_folders  # noqa: PLC0415
+    from muxsim.processes.strays import end_strays, find_strays  # noqa: PLC0415
 
     strays, folders = find_strays(pid), find_folders(pid)
     survivors = [] if dry_run else end_strays(strays)

@@ -31,7 +31,8 @@ class Stat(NamedTuple):
     started: int
 
 
-def read_stat(pid: int) -> Stat | None:
+def stat_fields(pid: int) -> list[bytes]:
+    """What /proc/<pid>/stat has after the name, the state first; nothing of a process that is not there."""
     # Every opening of a session with a process that waited comes here: a file object would double the time.
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
@@ -40,10 +41,15 @@ def read_stat(pid: int) -> Stat | None:
         finally:
             os.close(fd)
     except OSError:
-        return None
+        return []
     # The name, in brackets before these, may hold spaces and brackets of its own.
-    fields = line[line.rindex(b")") + 2 :].split()
-    return Stat(fields[0], int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
+    return line[line.rindex(b")") + 2 :].split()
+
+
+def read_stat(pid: int) -> Stat | None:
+    """What the kernel says of a process; None if it is not there."""
+    fields = stat_fields(pid)
+    return Stat(fields[0], int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19])) if fields else None
 
 
 def environment(pid: int) -> bytes:

@@ -1,7 +1,7 @@
 """cgroup v2: one group per session, below the group in which muxsim was started.
 
     OWN/                            where muxsim found itself; it has to be allowed to write there
-        muxsim-PID-START-SPACE-N/   one per pool: its pid, when that was started, the pid's namespace, and a number
+        muxsim-TOKEN/               one per pool: whose it is (owner.py)
             itself/                 muxsim, where it has to leave OWN so that OWN may hand out controllers
             1/ 2/ 3/ …              sessions
 
@@ -13,18 +13,15 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from muxsim.inside.descriptors import close
 from muxsim.inside.estate import ITSELF
+from muxsim.processes.owner import new_name, owner_by_name
 
-_PREFIX: Final = "muxsim"
 # Not every kernel has these, and without them a bound is kept all the same.
 _OPTIONAL: Final = frozenset({"memory.oom.group", "memory.swap.max"})
-_NAME: Final = re.compile(rf"{_PREFIX}-(?P<pid>\d+)-(?P<started>\d+)-(?P<space>\d+)-\d+")
-_numbers = itertools.count(1)
 
 
 class CgroupError(Exception):
@@ -54,10 +51,6 @@ class CgroupFiles:
     def remove(self, folder: str) -> None:
         """Remove a group, which has to be empty."""
         os.rmdir(folder)
-
-    def pid_namespace(self) -> str:
-        """The number of the namespace in which our pids mean something."""
-        return os.readlink("/proc/self/ns/pid").strip("pid:[]")
 
     def groups_in(self, folder: str) -> list[str]:
         """The names of the groups in a group."""
@@ -128,8 +121,7 @@ class Cgroups:
         files = CgroupFiles() if files is None else files
         own = own_group(files)
         clear_dead(own, files)
-        name = f"{_PREFIX}-{os.getpid()}-{started(os.getpid(), files)}-{files.pid_namespace()}-{next(_numbers)}"
-        groups = cls(own, f"{own}/{name}", files)
+        groups = cls(own, f"{own}/{new_name()}", files)
         try:
             files.make(groups.folder)
         except OSError as error:
@@ -285,25 +277,12 @@ def pairs(text: str) -> dict[str, str]:
     return {key: value for key, _, value in (line.partition(" ") for line in text.splitlines())}
 
 
-def started(pid: int, files: CgroupFiles) -> str:
-    """When a process was started, in clock ticks since boot; "" if there is none. With the pid it names one ever."""
-    try:
-        line = files.read(f"/proc/{pid}/stat")
-    except OSError:
-        return ""
-    return line[line.rindex(")") + 2 :].split()[19]
-
-
 def clear_dead(own: str, files: CgroupFiles) -> None:
-    """End and remove what a muxsim that was killed has left in its groups; its name tells which process that was.
-
-    One from another pid namespace, such as another container's, is left alone: its pid means nothing to us.
-    """
+    """End and remove what a muxsim that was killed has left in its groups."""
     with contextlib.suppress(OSError):
-        space = files.pid_namespace()
         for name in files.groups_in(own):
-            found = _NAME.fullmatch(name)
-            if found and found["space"] == space and started(int(found["pid"]), files) != found["started"]:
+            owner = owner_by_name(name)
+            if owner is not None and owner.is_gone():
                 _clear(f"{own}/{name}", files)
 
 

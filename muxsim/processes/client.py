@@ -18,10 +18,10 @@ from muxsim import inside
 from muxsim.inside import wire
 from muxsim.inside.descriptors import close
 from muxsim.inside.estate import Estate
-from muxsim.processes import strays
 from muxsim.processes.command import Command, ProcessStartError, order_of
 from muxsim.processes.explain import explain
 from muxsim.processes.outbox import Outbox
+from muxsim.processes.owner import GUARDIAN_MARK
 from muxsim.processes.pipes import Pipes, open_pipes
 from muxsim.processes.process import AT_ONCE, DEATH_LIMIT, Process
 
@@ -325,7 +325,7 @@ def _start_guardian(python: str, token: str, estate: Estate, channel: socket.soc
     # own, no terminal's SIGINT reaches it or its children; its stderr is ours, should it ever have a fault to show.
     return subprocess.Popen(
         [python, "-I", "-S", inside.GUARDIAN, str(os.getpid()), token, *estate],
-        env={**os.environ, strays.GUARDIAN_MARK: token},
+        env={**os.environ, GUARDIAN_MARK: token},
         stdin=channel.fileno(),
         stdout=subprocess.DEVNULL,
         cwd="/",

@@ -17,6 +17,7 @@ from typing import Final, Literal, NamedTuple
 import trio
 
 from muxsim.errors import ConfigError, StartError
+from muxsim.inside.proc import stat_fields
 from muxsim.processes.cgroups import CgroupError, Cgroups
 from muxsim.processes.command import Command
 from muxsim.processes.process import Process
@@ -260,12 +261,5 @@ def shown_size(size: int) -> str:
 
 def cpu_seconds(pid: int, *, of_children: bool = False) -> float:
     """The CPU time that a process has spent, and its reaped children; its zombie still tells. 0 if there is none."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            line = file.read()
-    except OSError:
-        return 0.0
-    # The name, in brackets before these, may hold spaces and brackets of its own.
-    fields = line[line.rindex(b")") + 2 :].split()
-    ticks = sum(map(int, fields[11 : 15 if of_children else 13]))
+    ticks = sum(map(int, stat_fields(pid)[11 : 15 if of_children else 13]))
     return ticks / os.sysconf("SC_CLK_TCK")

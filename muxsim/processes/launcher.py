@@ -18,9 +18,9 @@ import trio
 
 from muxsim.inside.estate import Estate
 from muxsim.inside.proc import UNKILLABLE
-from muxsim.processes import strays
 from muxsim.processes.client import Client, Counts, Fork, Start
 from muxsim.processes.command import Command, ProcessStartError
+from muxsim.processes.owner import new_token
 from muxsim.processes.process import AT_ONCE, POLITELY, EndTimes, Process
 from muxsim.runtime.boundary import background
 
@@ -55,7 +55,7 @@ class Launcher:
         self._python = python
         self._end_times = end_times
         self._estate = estate
-        self._token = strays.new_token()
+        self._token = new_token()
         self._counts = Counts()
         self._guardians: list[Client] = []
         self._closed = False

@@ -1,57 +1,26 @@
-"""What a muxsim may have left behind that was killed together with its guardian, and how it is known.
+"""Processes that a muxsim has left which was killed together with its guardian.
 
-The evidence is never a name. A process belongs to a launcher if its environment has the launcher's token, which says
-which process that is: pid, start time and pid namespace, so one process ever. It is a stray if that process is gone. A
-folder belongs to one if its name has the same token and nobody holds its lock any more.
+One belongs to a launcher if its environment has the launcher's token (owner.py). It is a stray if that is gone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import re
-import secrets
-import shutil
 import signal
-import stat
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from muxsim.inside.descriptors import close
-from muxsim.inside.proc import MARK, Stat, all_pids, environment, families, read_stat, rounds, signal_exactly
-
-GUARDIAN_MARK: Final = "MUXSIM_GUARDIAN"
-"""Environment variable of every guardian: its launcher's token."""
+from muxsim.inside.proc import Stat, all_pids, families, read_stat, rounds, signal_exactly
+from muxsim.processes.owner import Owner, owner_by_mark
 
 POLITE: Final = 1.0
 """Seconds between SIGTERM and SIGKILL."""
 
 _KILL_LIMIT: Final = 5.0
-_TOKEN: Final = re.compile(r"(\d+)-(\d+)-(\d+)-[0-9a-f]{8}")
-_MARKED: Final = re.compile(rb"\0(?:%b|%b)=([0-9a-f-]+)[.\0]" % (MARK.encode(), GUARDIAN_MARK.encode()))
-_FOLDER: Final = re.compile(rf"muxsim-({_TOKEN.pattern})")
-
-
-@dataclass(frozen=True)
-class Owner:
-    """A launcher's process: its pid, its start in clock ticks since boot, and the namespace that the pid is of."""
-
-    pid: int
-    started: int
-    namespace: int
-
-    def is_gone(self) -> bool:
-        """Whether it has ended. Of a process of another namespace that cannot be known, so it has not."""
-        if self.namespace != _namespace():
-            return False
-        found = read_stat(self.pid)
-        return found is None or found.started != self.started or found.state in (b"Z", b"X")
 
 
 @dataclass(frozen=True)
@@ -63,25 +32,6 @@ class Stray:
     owner: Owner
     command: str
     age: float
-
-
-def new_token() -> str:
-    """A token for a launcher in this process, for `MUXSIM_PROCESS` of all it starts and for its folder's name."""
-    pid = os.getpid()
-    found = read_stat(pid)
-    return f"{pid}-{found.started if found else 0}-{_namespace()}-{secrets.token_hex(4)}"
-
-
-def owner_of(token: str) -> Owner | None:
-    """The process that made a token; None for anything else."""
-    found = _TOKEN.fullmatch(token)
-    return None if found is None else Owner(int(found[1]), int(found[2]), int(found[3]))
-
-
-def owner_by_mark(pid: int) -> Owner | None:
-    """Whose launcher started a process, or what it comes from; None if no muxsim did."""
-    found = _MARKED.search(environment(pid))
-    return None if found is None else owner_of(found[1].decode())
 
 
 def find_strays(of: int | None = None) -> list[Stray]:
@@ -124,57 +74,6 @@ def _signal(strays: Iterable[Stray], *numbers: int) -> None:
             signal_exactly(stray.pid, stray.stat.started, number)
 
 
-@contextmanager
-def own_folder() -> Iterator[Path]:
-    """A new temporary folder, held until the end of the block: its name and its lock tell that its owner lives.
-
-    To remove it is the caller's.
-    """
-    path = Path(tempfile.gettempdir(), f"muxsim-{new_token()}")
-    path.mkdir(mode=0o700)
-    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield path
-    finally:
-        close(lock)
-
-
-def find_folders(of: int | None = None) -> list[Path]:
-    """The folders in the temporary one whose owner (the one with the pid ``of``) is gone, and which nobody holds."""
-    found = []
-    for path in Path(tempfile.gettempdir()).glob("muxsim-*"):
-        match = _FOLDER.fullmatch(path.name)
-        owner = None if match is None else owner_of(match[1])
-        if owner is not None and of in (None, owner.pid) and owner.is_gone() and _is_free(path):
-            found.append(path)
-    return sorted(found)
-
-
-def remove_folders(folders: Iterable[Path]) -> list[Path]:
-    """Remove them; returns those that could not be removed whole."""
-    left = []
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
-        if folder.exists():
-            left.append(folder)
-    return left
-
-
-def _is_free(path: Path) -> bool:
-    with contextlib.suppress(OSError):
-        found = path.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-            return False
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        finally:
-            close(lock)
-        return True
-    return False
-
-
 def _is_there(stray: Stray) -> bool:
     found = read_stat(stray.pid)
     return found is not None and found.started == stray.stat.started and found.state not in (b"Z", b"X")
@@ -191,10 +90,3 @@ def _command(pid: int) -> str:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
     return ""
-
-
-def _namespace() -> int:
-    try:
-        return os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        return 0

@@ -509,7 +509,7 @@ READERS = {
     "processes/client._read_one": REPLIES,
     "provision/installer._collect": "an installer's words, kept within a bound: tests/provision/test_packages.py",
     "placement/backend._drain_stderr": "essential: fuzzed in tests/fuzz",
-    "inside/proc.read_stat": "the kernel's",
+    "inside/proc.stat_fields": "the kernel's",
     "admission/memory._machine": "the kernel's",
     **dict.fromkeys(
         (

@@ -8,6 +8,8 @@ import signal
 import pytest
 
 from muxsim.processes.cgroups import Cgroup, CgroupError, CgroupFiles, Cgroups, folder_of, own_group, own_path, pairs
+from muxsim.processes.owner import Owner, new_name, new_token, owner_of
+from processes.owners import token_of
 
 ROOT = "/sys/fs/cgroup"
 OWN = f"{ROOT}/user/muxsim.scope"
@@ -22,7 +24,6 @@ class PaperKernel(CgroupFiles):
         self.offered = set(controllers.split())
         self.writable = writable
         self.groups = {OWN: {"procs": {os.getpid(), *processes}, "handed": set(), "files": {}}}
-        self.processes = {os.getpid(): "77"}
         self.killed = []
 
     def refuse(self, number, path):
@@ -37,11 +38,6 @@ class PaperKernel(CgroupFiles):
             return f"1:name=systemd:/x\n0::{OWN.removeprefix(ROOT)}\n"
         if path == "/proc/self/mountinfo":
             return MOUNT
-        if path.startswith("/proc/"):
-            pid = int(path.split("/")[2])
-            if pid not in self.processes:
-                self.refuse(errno.ENOENT, path)
-            return f"{pid} (a b) c) S " + "0 " * 18 + self.processes[pid] + " 0 0"
         if folder not in self.groups:
             self.refuse(errno.ENOENT, path)
         group = self.groups[folder]
@@ -111,9 +107,6 @@ class PaperKernel(CgroupFiles):
             self.refuse(errno.EBUSY, folder)
         del self.groups[folder]
 
-    def pid_namespace(self):
-        return "40"
-
     def groups_in(self, folder):
         return [posixpath.basename(below) for below in self.groups if posixpath.dirname(below) == folder]
 
@@ -165,7 +158,7 @@ def test_without_controllers_nobody_has_to_move():
     kernel = PaperKernel(controllers="")
     groups = Cgroups.open([], kernel)
     group = groups.group({})
-    assert group.folder.startswith(f"{OWN}/muxsim-{os.getpid()}-77-40-")
+    assert group.folder.startswith(f"{OWN}/muxsim-{os.getpid()}-")
     assert kernel.groups[OWN]["procs"] == {os.getpid()}
     assert groups.give_back(group)
     groups.close()
@@ -253,9 +246,16 @@ def test_a_group_that_is_gone_is_empty_and_removed():
 
 def test_what_a_killed_muxsim_left_is_ended_and_what_lives_is_spared():
     kernel = PaperKernel()
-    kernel.processes |= {5: "10", 6: "12"}
-    dead, again = "muxsim-4-10-40-1", "muxsim-5-9-40-1"
-    spared = {"muxsim-6-12-40-1", "muxsim-4-10-41-1", "muxsim-6-x-40-1", "muxsim-4-10-40", "muxsim", "other"}
+    me = owner_of(new_token())
+    dead, again, elsewhere = (
+        f"muxsim-{token_of(owner)}"
+        for owner in (
+            Owner(2**22 + 1, me.started, me.namespace),
+            Owner(me.pid, me.started - 1, me.namespace),
+            Owner(2**22 + 1, me.started, me.namespace + 1),
+        )
+    )
+    spared = {new_name(), elsewhere, dead[:-1], f"muxsim-{me.pid}-x-40-00000000", "muxsim", "other"}
     for name in (dead, f"{dead}/1", again, *sorted(spared)):
         kernel.make(f"{OWN}/{name}")
     kernel.groups[f"{OWN}/{dead}/1"]["procs"].add(99)

@@ -19,7 +19,7 @@ from muxsim.inside.proc import Stat
 from muxsim.inside.spawn import places
 from muxsim.inside.tree import Hiding, Orphan, Tree
 from muxsim.inside.wire import Packet, pack, receive, send
-from muxsim.processes.strays import new_token
+from muxsim.processes.owner import new_token
 
 NULL = os.open("/dev/null", os.O_RDWR)
 TOKEN = new_token()  # several workers may run this file

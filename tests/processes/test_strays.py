@@ -1,8 +1,7 @@
-"""How it is known what a dead muxsim has left, and that nothing else is."""
+"""How it is known which processes a dead muxsim has left, and that nothing else is."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -11,18 +10,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from muxsim.inside.proc import read_stat
-from muxsim.processes import strays
-from muxsim.processes.strays import (
-    Owner,
-    end_strays,
-    find_folders,
-    find_strays,
-    new_token,
-    own_folder,
-    owner_by_mark,
-    owner_of,
-)
+from muxsim.processes.owner import Owner, new_token, owner_by_mark, owner_of
+from muxsim.processes.strays import end_strays, find_strays
+from processes.owners import dead_owner, token_of
 
 SLEEP = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"]
 STUBBORN = [
@@ -30,16 +20,6 @@ STUBBORN = [
     "import signal, sys, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(60)",
 ]
 SHELL = ["sh", "-c", "sleep 60 & wait"]
-
-
-def dead_owner():
-    """One that is gone: nobody has this pid since that time."""
-    me = owner_of(new_token())
-    return Owner(os.getpid(), me.started - 1, me.namespace)
-
-
-def token_of(owner):
-    return f"{owner.pid}-{owner.started}-{owner.namespace}-00000000"
 
 
 @contextmanager
@@ -53,30 +33,6 @@ def marked(token, argv=SLEEP, mark="MUXSIM_PROCESS", number=".7"):
         process.kill()
         process.wait()
         process.stdout.close()
-
-
-def test_a_token_says_which_process_made_it():
-    owner = owner_of(new_token())
-    assert (owner.pid, owner.started) == (os.getpid(), read_stat(os.getpid()).started)
-    assert not owner.is_gone()
-    assert new_token() != new_token()
-
-
-@pytest.mark.parametrize("text", ["", "5", "abcdef0123456789", "1-2-3-xyz", "1-2-3-00000000.4", "-1-2-3-00000000"])
-def test_what_is_no_token_has_no_owner(text):
-    assert owner_of(text) is None
-
-
-def test_an_owner_is_gone_when_its_pid_is_anothers_H19():
-    """H19."""
-    me = owner_of(new_token())
-    assert Owner(me.pid, me.started + 1, me.namespace).is_gone()
-    assert Owner(2**22 + 1, me.started, me.namespace).is_gone()
-
-
-def test_of_another_namespace_nobody_is_known_to_be_gone():
-    me = owner_of(new_token())
-    assert not Owner(2**22 + 1, me.started, me.namespace + 1).is_gone()
 
 
 @pytest.mark.children
@@ -143,42 +99,3 @@ def test_nobody_reaps_itself_or_what_it_runs_in():
     env = {**os.environ, "MUXSIM_PROCESS": f"{token_of(owner)}.1"}
     said = subprocess.run(found, env=env, capture_output=True, text=True, check=True).stdout
     assert f"pid={owner.pid}" not in said
-
-
-@pytest.fixture
-def temporary(tmp_path, monkeypatch):
-    monkeypatch.setattr(strays.tempfile, "tempdir", str(tmp_path))
-    return tmp_path
-
-
-def test_a_folder_is_left_behind_when_its_owner_is_gone_and_nobody_holds_it(temporary):
-    left = temporary / f"muxsim-{token_of(dead_owner())}"
-    left.mkdir()
-    (left / "workspace").mkdir()
-    assert find_folders() == find_folders(os.getpid()) == [left]
-    assert find_folders(1) == []
-    held = os.open(left, os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
-    assert find_folders() == []
-    os.close(held)
-    assert strays.remove_folders(find_folders()) == []
-    assert not left.exists()
-
-
-def test_other_folders_are_nobodys_business(temporary):
-    for name in ("muxsim-notes", "muxsim-1-2-3", "other", f"muxsim-{new_token()}"):
-        (temporary / name).mkdir()
-    (temporary / f"muxsim-{token_of(dead_owner())}").write_text("a file")
-    (temporary / f"muxsim-{token_of(dead_owner())[:-1]}1").symlink_to(temporary / "other")
-    assert find_folders() == []
-
-
-def test_a_folder_of_ones_own_is_held_and_named_by_its_owner(temporary):
-    with own_folder() as folder:
-        assert folder.parent == temporary
-        assert owner_of(folder.name.removeprefix("muxsim-")).pid == os.getpid()
-        other = os.open(folder, os.O_RDONLY)
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.close(other)
-        folder.rmdir()
