@@ -53,6 +53,10 @@ class StartError(MuxsimError):
     """A backend could not be started. The message names the environment, the cause and what to do."""
 
 
+class PlaceError(StartError):
+    """A backend could not be started, and its environment is not to blame: there is no folder, say, or no cgroup."""
+
+
 class PackageError(StartError):
     """An environment's npm package could not be installed, or has nothing to run.
 

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+CgroupMode = Literal["auto", "required", "off"]
+"""Whether cgroups bound what runs: where they can, always (else nothing runs), or never."""
+
 PLACEHOLDERS = ("seed", "session_id", "workspace")
 
 # Doubled braces come first, so that `{{seed}}` is seen whole.

@@ -392,7 +392,7 @@ def calls(tree):
     return {name_called(node) for node in ast.walk(tree) if isinstance(node, ast.Call)}
 
 
-def test_the_pool_calls_what_is_optional_only_where_it_may_fail_alone():
+def test_the_starter_calls_what_is_optional_only_where_it_may_fail_alone():
     """But for what only counts, and the block in which a session is opened, which is no part's."""
     optional_methods = {
         f"{owner.name}.{method.name}"
@@ -403,15 +403,9 @@ def test_the_pool_calls_what_is_optional_only_where_it_may_fail_alone():
         if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef)
         and any(ast.unparse(decorator).startswith("optional(") for decorator in method.decorator_list)
     }
-    called = {
-        used for used in attributes("muxsim.admission.pool") if used.startswith(("self._warm.", "self._zygotes."))
-    }
-    called = {used.replace("self._warm.", "Warm.").replace("self._zygotes.", "Zygotes.") for used in called}
-    not_behind = {
-        *("Warm.statistics", "Zygotes.statistics", "Warm.opening", "Warm.discard_soon"),
-        "Zygotes.spawn",  # which does without zygotes itself
-    }
-    assert called - optional_methods == not_behind
+    called = {used for used in attributes("muxsim.start.starter") if used.startswith(("self.warm.", "self.zygotes."))}
+    called = {used.replace("self.warm.", "Warm.").replace("self.zygotes.", "Zygotes.") for used in called}
+    assert called - optional_methods == {"Warm.statistics", "Zygotes.statistics", "Warm.opening"}
 
 
 def folders_in_layout():

@@ -15,6 +15,7 @@ import trio
 
 from muxsim.admission.admission import MemoryReading
 from muxsim.inside.proc import families
+from muxsim.runtime.soon import may_wait
 
 # Seconds for which a reading is good. What has started since is not in it, and is at most what may start at once.
 _FRESH: Final = 0.25
@@ -43,8 +44,8 @@ class MemoryMeter:
         return f"<MemoryMeter {self._limit}: {self._reading}>"
 
     @property
-    def waits(self) -> bool:
-        """Whether a reading takes so long that it is made in a thread: then there is no `read_now`."""
+    def _waits(self) -> bool:
+        """Whether a reading takes so long that it is made in a thread."""
         return not (isinstance(self._limit, str) or self._cgroups)
 
     async def read(self, *, anew: bool = False) -> MemoryReading | None:
@@ -52,19 +53,9 @@ class MemoryMeter:
 
         ``anew`` is for one who has just made room.
         """
-        if not self.waits:
-            return self.read_now(anew=anew)
         if anew or trio.current_time() >= self._good_until:
             with self._reading_anew():
-                used = await trio.to_thread.run_sync(self._own.read, abandon_on_cancel=False)
-                self._reading = MemoryReading(used, int(self._limit), "by muxsim and its environments")
-        return self._reading
-
-    def read_now(self, *, anew: bool = False) -> MemoryReading | None:
-        """As `read`, for a meter that does not wait."""
-        if anew or trio.current_time() >= self._good_until:
-            with self._reading_anew():
-                self._reading = self._measure()
+                self._reading = await self._measure_all() if self._waits else self._measure()
         return self._reading
 
     @contextlib.contextmanager
@@ -78,6 +69,11 @@ class MemoryMeter:
             pass
         finally:
             self._good_until = now + max(_FRESH, (time.perf_counter() - began) / _MOST_EFFORT)
+
+    async def _measure_all(self) -> MemoryReading:
+        await may_wait()
+        used = await trio.to_thread.run_sync(self._own.read, abandon_on_cancel=False)
+        return MemoryReading(used, int(self._limit), "by muxsim and its environments")
 
     def _measure(self) -> MemoryReading:
         if isinstance(self._limit, str):

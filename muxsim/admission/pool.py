@@ -1,17 +1,12 @@
-"""Leases turned into running backends: who has to wait, waits here; what is needed before a start, is made here."""
+"""Leases turned into running backends: who has to wait, waits here."""
 
 from __future__ import annotations
 
-import errno
 import math
 import os
-import secrets
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,45 +15,29 @@ import trio
 from muxsim.admission.admission import Admission, Answer, Capacity, LeaseStatistics, MemoryReading, Refusal, Verdict
 from muxsim.admission.memory import MemoryMeter
 from muxsim.config import ServerSettings
-from muxsim.errors import Busy, StartError, TooMuch
+from muxsim.errors import Busy, PlaceError, StartError, TooMuch
 from muxsim.observe.events import Events, MachineExhausted
 from muxsim.placement.backend import Backend, BackendListener
-from muxsim.processes import descriptors
-from muxsim.processes.command import ProcessStartError
-from muxsim.processes.enclosure import CgroupMode, Enclosure, Enclosures, open_enclosures
-from muxsim.processes.folders import own_folder
-from muxsim.processes.launcher import Launcher, LauncherStatistics
-from muxsim.processes.process import AT_ONCE, Process
-from muxsim.provision.packages import Packages
+from muxsim.placement.local import open_local
+from muxsim.placement.placement import Placement, PlacementStatistics
 from muxsim.runtime.bell import Bell
-from muxsim.runtime.boundary import open_boundary
-from muxsim.spec import EnvSpec, passed_variables
-from muxsim.start.fork.fleet import ZygoteStatistics
-from muxsim.start.fork.zygotes import Zygotes, zygotes_behind
-from muxsim.start.slots.policy import SlotStatistics
-from muxsim.start.slots.shelf import LaunchIn, Taken, Warm, warm_behind
+from muxsim.runtime.soon import may_wait
+from muxsim.spec import CgroupMode, EnvSpec
+from muxsim.start.order import Order
 from transports.interfaces import Watch
 
-# What a process cannot be started for that is the machine's fault, and may be over soon.
-_EXHAUSTED: Final = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.ETOOMANYREFS}
-)
 # More of them would only wait for each other; fewer would leave a processor idle while a start waits for the disk.
 _STARTS_PER_CPU: Final = 4
-# Seconds to come back after, when the machine had no more to give.
-_EXHAUSTED_RETRY: Final = 5.0
 # Seconds between two looks at the memory while somebody waits for some to become free.
 _MEMORY_LOOK: Final = 1.0
 
 
 @dataclass(frozen=True)
 class PoolStatistics:
-    """What the pool and its launcher hold now."""
+    """What the pool holds, and what runs on it now."""
 
     leases: LeaseStatistics
-    processes: LauncherStatistics
-    warm: Mapping[str, SlotStatistics] = field(default_factory=dict)
-    zygotes: ZygoteStatistics = field(default_factory=ZygoteStatistics)
+    placement: PlacementStatistics
 
 
 @dataclass(slots=True)
@@ -73,33 +52,13 @@ class Lease:
 class Pool:
     """Gives out leases and starts backends on them. Open it with `open_pool`."""
 
-    def __init__(
-        self,
-        launcher: Launcher,
-        enclosures: Enclosures,
-        capacity: Capacity,
-        meter: MemoryMeter | None,
-        root: Path,
-        watch: Watch | None,
-        packages: Packages,
-        warm: Warm,
-        zygotes: Zygotes,
-        events: Events,
-    ) -> None:
-        self._launcher = launcher
+    def __init__(self, placement: Placement, capacity: Capacity, meter: MemoryMeter | None, events: Events) -> None:
+        self.placement = placement
         self._events = events
-        self._zygotes = zygotes
-        self._enclosures = enclosures
         self._admission = Admission(capacity, events)
         self._meter = meter
-        self._root = root
-        self._watch = watch
-        self._environ = passed_variables(os.environ)
         self._waiting: dict[int, _Waiter] = {}
-        self._to_remove: list[Path] = []
         self._shortage = Bell()
-        self._packages = packages
-        self._warm = warm
 
     def __repr__(self) -> str:
         return f"<Pool {self._admission.statistics(trio.current_time())}>"
@@ -107,12 +66,7 @@ class Pool:
     def statistics(self) -> PoolStatistics:
         """A snapshot."""
         leases = self._admission.statistics(trio.current_time())
-        return PoolStatistics(
-            leases,
-            self._launcher.statistics(),
-            self._warm.statistics(),
-            self._zygotes.statistics(),
-        )
+        return PoolStatistics(leases, self.placement.statistics())
 
     def use(self, capacity: Capacity) -> None:
         """Have these bounds from now on. Sessions that are open stay open."""
@@ -124,7 +78,7 @@ class Pool:
 
     def keep_warm(self, specs: Collection[EnvSpec]) -> None:
         """Keep processes ready for sessions of these environments, as many as each wants, and of no others."""
-        self._warm.keep(specs, has_room=lambda: self._admission.has_spare_start)
+        self.placement.keep_ready(specs, has_room=lambda: self._admission.has_spare_start)
 
     async def acquire(self, spec: EnvSpec, client: str | None = None) -> Lease:
         """Wait for a lease. ``client`` is who asks, by which turns are taken; None is this program itself.
@@ -134,7 +88,7 @@ class Pool:
         """
         number = await self._wait_turn(spec, client)
         try:
-            return Lease(number, await self._packages.ready(spec))
+            return Lease(number, await self.placement.prepare(spec))
         except StartError:
             self._carry_out(self._admission.failed(number, trio.current_time()))
             self._give_back(number)
@@ -143,112 +97,23 @@ class Pool:
             self._give_back(number)
             raise
 
-    def acquire_now(self, spec: EnvSpec, client: str | None = None) -> Lease | None:
-        """As `acquire`, where there is nothing to wait for, and a process ready to start with; else None."""
-        prepared = self._packages.known(spec)
-        if prepared is None or not self._warm.is_ready(spec.name):  # whose descriptors are open already
-            return None
-        if self._meter is not None:
-            reading = None if self._meter.waits else self._meter.read_now()
-            if reading is None or reading.over:
-                return None
-            self._admission.measured(reading)
-        verdict = self._admission.ask_now(spec.name, client, trio.current_time(), **_breaks_of(spec))
-        if verdict is None:
-            return None
-        if verdict.refusal is not None:
-            raise _busy(verdict.refusal)
-        return Lease(verdict.number, prepared)
-
-    def take_now(self, lease: Lease, *, seed: int, session: str) -> Taken | None:
-        """A process that is ready, and has its order now; else None, and the lease is taken back."""
-        launch_in = partial(lease.spec.launch, seed=seed, session_id=session, environ=self._environ)
-        with self._warm.opening():
-            taken = self._warm.take_now(lease.spec, launch_in)
-        if taken is None:
-            self._give_back(lease.number)
-        return taken
-
-    def start_now(self, lease: Lease, taken: Taken, listener: BackendListener) -> Backend | None:
-        """As `start`, with what `take_now` gave; else None, and the lease is taken back."""
-        try:
-            backend = self._backend(lease, taken.process, taken.enclosure, listener)
-        except OSError:  # another start tells what it is
-            self._warm.discard_soon(taken)
-            self._give_back(lease.number)
-            return None
-        lease.workspace = taken.workspace
-        return backend
-
     async def start(self, lease: Lease, *, seed: int, session: str, listener: BackendListener) -> Backend:
-        """Start a backend on a lease.
+        """Start a backend on a lease, in the folder of the one before if there was one.
 
-        Raises `StartError` if the command cannot be run, or not within the spec's ``start_timeout``, and `Busy` if the
-        machine has no more descriptors, processes or memory for one.
+        Raises `StartError` if there is none to be had, and `Busy` if the machine has no room for one.
         """
-        if not descriptors.has_room() and not (await self._warm.give_up() and descriptors.has_room()):
-            text = "muxsim may open no more files: raise the limit (ulimit -n), or run fewer sessions"
-            raise self._exhausted(lease.spec, f"environment {lease.spec.name!r}: {text}")
-        launch_in = partial(lease.spec.launch, seed=seed, session_id=session, environ=self._environ)
-        limit = lease.spec.limits.start_timeout
+        order = Order(lease.spec, seed, session, lease.workspace)
         try:
-            with trio.fail_after(limit), self._warm.opening():
-                started = await self._take_warm(lease, launch_in)
-                process, enclosure = started or await self._start_fresh(lease, launch_in)
-        except trio.TooSlowError as error:
-            self.failed(lease)
-            advice = "see whether its folder and program can be read, and muxsim's helper process runs"
-            raise StartError(
-                f"environment {lease.spec.name!r}: no process for it within {limit:g} s (start_timeout): {advice}"
-            ) from error
-        except ProcessStartError as error:
-            text = f"environment {lease.spec.name!r}: {error}"
-            if error.stage != "exec" and error.errno in _EXHAUSTED:
-                raise self._exhausted(lease.spec, text) from error
-            self.failed(lease)
-            raise StartError(text) from error
-        try:
-            return self._backend(lease, process, enclosure, listener)
-        except OSError as error:
-            await process.end(AT_ONCE)
-            await enclosure.close()
-            text = f"environment {lease.spec.name!r}: its pipes cannot be used: {error}"
-            raise self._exhausted(lease.spec, text) if error.errno in _EXHAUSTED else StartError(text) from error
-
-    def _backend(self, lease: Lease, process: Process, enclosure: Enclosure, listener: BackendListener) -> Backend:
-        backend = Backend(process, lease.spec.limits, listener, self._watch, enclosure)
-        backend.on_message = self._zygotes.hook_of(process)
+            backend = await self.placement.start(order, listener)
+        except Busy as error:
+            self._events.emit(MachineExhausted(lease.spec.name, str(error)))
+            raise
+        except StartError as error:
+            if not isinstance(error, PlaceError):
+                self.failed(lease)
+            raise
+        lease.workspace = backend.workspace
         return backend
-
-    async def _take_warm(self, lease: Lease, launch_in: LaunchIn) -> tuple[Process, Enclosure] | None:
-        taken = None if lease.workspace else await self._warm.take(lease.spec, launch_in)
-        if taken is None:
-            return None
-        lease.workspace = taken.workspace
-        return taken.process, taken.enclosure
-
-    async def _start_fresh(self, lease: Lease, launch_in: LaunchIn) -> tuple[Process, Enclosure]:
-        if lease.workspace is None:
-            lease.workspace = self._new_folder(lease.spec)
-        workspace = str(lease.workspace)
-        launch = launch_in(workspace=workspace)
-        # The mark by which strays are found is in the child's environment; the session's id, which opens its URLs,
-        # must not be.
-        spawn = partial(self._zygotes.spawn, lease.spec, session=secrets.token_hex(8))
-        try:
-            return await self._enclosures.start(lease.spec, launch, workspace, spawn)
-        except ProcessStartError as error:
-            # What is kept ready must not keep a session from being opened.
-            if error.stage == "exec" or error.errno not in _EXHAUSTED or not await self._warm.give_up():
-                raise
-            return await self._enclosures.start(lease.spec, launch, workspace, spawn)
-
-    def _new_folder(self, spec: EnvSpec) -> Path:
-        try:
-            return Path(tempfile.mkdtemp(prefix=f"{spec.name}-", dir=self._root))
-        except OSError as error:
-            text = f"environment {spec.name!r}: no folder for its session: {error}"
-            raise self._exhausted(spec, text) if error.errno in _EXHAUSTED else StartError(text) from error
 
     def asked(self, lease: Lease) -> None:
         """The backend on this lease has been asked for its first answer."""
@@ -264,17 +129,12 @@ class Pool:
 
     async def hasten(self) -> None:
         """End every process at once, also those that have been asked politely."""
-        self._launcher.hasten()
+        self.placement.hasten()
 
     async def release(self, lease: Lease) -> None:
         """Take a lease back and remove its folder; whoever's turn it is gets the place."""
         if lease.workspace is not None:
-            self._to_remove.append(lease.workspace)
-        # A folder has to be opened to be emptied. Without descriptors it stays until somebody else's turn.
-        if descriptors.has_room():
-            folders, self._to_remove = self._to_remove, []
-            with trio.CancelScope(shield=True):
-                await _remove(folders)
+            await self.placement.remove(lease.workspace)
         self._give_back(lease.number)
 
     def _give_back(self, number: int) -> None:
@@ -300,6 +160,7 @@ class Pool:
         waiter = self._waiting[number] = _Waiter()
         deadline = trio.current_time() + self._admission.capacity.queue_timeout
         try:
+            await may_wait()
             while not waiter.settled.is_set() and trio.current_time() < deadline:
                 with trio.move_on_at(min(deadline, self._next_look())):
                     await waiter.settled.wait()
@@ -327,18 +188,16 @@ class Pool:
         else:
             self._admission.give_up(number)
 
-    def _exhausted(self, spec: EnvSpec, text: str) -> Busy:
-        self._events.emit(MachineExhausted(spec.name, text))
-        return Busy(text, _EXHAUSTED_RETRY)
-
     async def measure(self) -> MemoryReading | None:
         """How much memory is in use, as of a moment ago; None without a memory_limit, or means to tell."""
         if self._meter is None:
             return None
         reading = await self._meter.read()
-        # What is kept ready goes before anybody is refused for want of memory.
-        if reading is not None and reading.over and await self._warm.give_up():
-            reading = await self._meter.read(anew=True)
+        if reading is not None and reading.over:
+            await may_wait()
+            # What is kept ready goes before anybody is refused for want of memory.
+            if await self.placement.make_room():
+                reading = await self._meter.read(anew=True)
         self._admission.measured(reading)
         if reading is not None and reading.over:
             self._shortage.ring()
@@ -364,19 +223,6 @@ def _breaks_of(spec: EnvSpec) -> dict[str, Any]:
 
 def _busy(refusal: Refusal) -> Busy:
     return (TooMuch if refusal.excessive else Busy)(refusal.text, refusal.retry_after)
-
-
-async def _remove(folders: list[Path]) -> None:
-    try:
-        await trio.to_thread.run_sync(_remove_trees, folders)
-    except RuntimeError:  # there can be no more threads
-        _remove_trees(folders)
-
-
-def _remove_trees(folders: list[Path]) -> None:
-    for folder in folders:
-        # What a backend left read-only, or is being removed by somebody else, is not worth a session's end.
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def capacity_of(settings: ServerSettings, *, max_sessions: int | None = None) -> Capacity:
@@ -408,21 +254,8 @@ async def open_pool(
     are required and cannot be had. On the way out every process it started is ended, and every folder removed.
     ``events`` are told what happens.
     """
-    events = Events() if events is None else events
     meter = None if memory_limit is None else MemoryMeter(memory_limit)
     # A single session would wait for a zygote as long as for its own imports.
     several = capacity.max_sessions > 1
-    with own_folder() as root:
-        try:
-            with open_enclosures(specs, cgroup) as enclosures:
-                async with (
-                    Launcher.open(folder=str(root), cgroup=enclosures.cgroup) as launcher,
-                    open_boundary() as boundary,
-                ):
-                    zygotes = zygotes_behind(boundary, launcher, root, enabled=several)
-                    packages = Packages(launcher)
-                    warm = warm_behind(boundary, launcher, zygotes, enclosures, packages, root)
-                    yield Pool(launcher, enclosures, capacity, meter, root, watch, packages, warm, zygotes, events)
-        finally:
-            with trio.CancelScope(shield=True):
-                await _remove([root])
+    async with open_local(specs, cgroup=cgroup, watch=watch, zygotes=several) as placement:
+        yield Pool(placement, capacity, meter, Events() if events is None else events)

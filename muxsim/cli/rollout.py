@@ -23,7 +23,6 @@ from muxsim.cli.progress import Progress, estimated
 from muxsim.config import Config, load
 from muxsim.errors import raised_as_itself
 from muxsim.observe.events import BackendStderr, Event
-from muxsim.processes.descriptors import raise_limit
 from muxsim.rollouts.data.dataset import Dataset, generate_dataset, load_dataset
 from muxsim.rollouts.data.metrics import Metrics
 from muxsim.rollouts.data.provenance import parts_of
@@ -35,6 +34,7 @@ from muxsim.rollouts.environments.remote import Wire, connect
 from muxsim.rollouts.play.runner import RolloutOptions, episodes
 from muxsim.rollouts.policy.playback import playback_file, with_playback
 from muxsim.rollouts.policy.protocol import Policy, PolicyError
+from muxsim.runtime.descriptors import raise_limit
 
 _STDERR_LINES_KEPT: Final = 2000
 

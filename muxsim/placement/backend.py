@@ -7,6 +7,7 @@ import signal
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Protocol
 
 import trio
@@ -78,7 +79,10 @@ class Backend:
         listener: BackendListener,
         watch: Watch | None = None,
         enclosure: Enclosure | None = None,
+        workspace: Path | None = None,
     ) -> None:
+        self.workspace = workspace
+        """Its folder, which outlives it."""
         self._process = process
         self._enclosure = Enclosure() if enclosure is None else enclosure
         self._limits = limits

@@ -12,19 +12,17 @@ import shutil
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import trio
 
-from muxsim.errors import ConfigError, StartError
+from muxsim.errors import ConfigError, PlaceError
 from muxsim.inside.proc import stat_fields
 from muxsim.processes.cgroups import CgroupError, Cgroups
 from muxsim.processes.command import Command
 from muxsim.processes.process import Process
 from muxsim.processes.sandbox import sandboxed
-from muxsim.spec import Confinement, EnvSpec, Launch
-
-CgroupMode = Literal["auto", "required", "off"]
+from muxsim.spec import CgroupMode, Confinement, EnvSpec, Launch
 
 # A process that handles the first signal (SIGXCPU) and goes on is killed after as many more seconds.
 _LAST_CPU_SECONDS: Final = 1
@@ -132,7 +130,7 @@ class Enclosures:
     async def start(
         self, spec: EnvSpec, launch: Launch, workspace: str, spawn: Callable[[Command], Awaitable[Process]]
     ) -> tuple[Process, Enclosure]:
-        """Start a backend enclosed as its spec says. Raises `StartError`, or what ``spawn`` raises."""
+        """Start a backend enclosed as its spec says. Raises `PlaceError`, or what ``spawn`` raises."""
         enclosure = self._enclose(spec, workspace)
         try:
             return await spawn(enclosure.command(launch)), enclosure
@@ -146,7 +144,7 @@ class Enclosures:
         try:
             return Enclosure(spec.confinement, groups=groups, bubblewrap=self._bubblewrap, workspace=workspace)
         except CgroupError as error:
-            raise StartError(f"environment {spec.name!r}: no cgroup for its session: {error}") from error
+            raise PlaceError(f"environment {spec.name!r}: no cgroup for its session: {error}") from error
 
     def tell_unkept(self, spec: EnvSpec) -> None:
         """Log, once, which bounds of an environment are not kept for want of a cgroup."""

@@ -15,6 +15,7 @@ from muxsim.provision.installer import Installer, Run, installer_variables, run_
 from muxsim.provision.npm import Npm
 from muxsim.provision.provider import Provider
 from muxsim.provision.uv import UvTools
+from muxsim.runtime.soon import may_wait
 from muxsim.spec import EnvSpec
 
 PROVIDERS: Final[tuple[Provider, ...]] = (Npm(), UvTools())
@@ -68,6 +69,7 @@ class Packages:
         """The spec with its package installed, once; raises `PackageError`, and then the next one tries again."""
         if (known := self.known(spec)) is not None:
             return known
+        await may_wait()
         async with self._preparing.setdefault(spec.name, trio.Lock()):
             if (known := self.known(spec)) is not None:
                 return known

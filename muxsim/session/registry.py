@@ -15,6 +15,7 @@ from muxsim.admission.pool import Lease, Pool
 from muxsim.errors import Busy, SessionExists, UnknownEnvironment
 from muxsim.observe.events import Events, SessionOpenFailed, SessionOpening
 from muxsim.runtime.boundary import background
+from muxsim.runtime.soon import may_wait
 from muxsim.session.endings import Endings, Past
 from muxsim.session.session import Session
 from muxsim.spec import EnvSpec
@@ -122,40 +123,16 @@ class Sessions:
             ) from None
 
     async def open(self, env: str, **wanted: Unpack[Wanted]) -> Session:
-        """Start a session: wait for a lease, then for the start of a process.
+        """Start a session, at once where neither a lease nor a process has to be waited for.
 
         Raises `UnknownEnvironment`, `SessionExists`, `Busy` or `StartError`.
         """
         return await self._open(self._wish(self.spec(env), **wanted))
 
-    def open_now(self, env: str, **wanted: Unpack[Wanted]) -> Session | None:
-        """As `open`, where there is nothing to wait for; else None. trio's host may call it too."""
-        spec = self.spec(env)
-        if self.draining:
-            return None
-        wish = self._wish(spec, **wanted)
-        try:
-            lease = self._pool.acquire_now(spec, wish.client)
-        except Busy as error:
-            self._tell_opening(wish)
-            self._tell_failed(wish, error)
-            raise
-        if lease is None:
-            return None
-        taken = self._pool.take_now(lease, seed=wish.seed, session=wish.id)
-        if taken is None:
-            return None
-        session = self._new_session(wish, lease)  # while the process is under way
-        backend = self._pool.start_now(lease, taken, session)
-        if backend is None:
-            return None
-        self._tell_opening(wish)
-        session.use(backend, _Progress(self._pool, lease))
-        return self._begun(session, lease)
-
     async def shared(self, env: str) -> Session:
         """The lasting session of a shared environment, started if there is none."""
         spec = self.spec(env)
+        await may_wait()
         async with self._sharing.setdefault(env, trio.Lock()):
             made_for, session = self._shared.get(env, (None, None))
             if session is not None and session.live and made_for == spec:

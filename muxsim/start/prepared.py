@@ -14,12 +14,12 @@ from __future__ import annotations
 import errno
 import json
 import os
-import select
 
 import trio
 
 from muxsim.processes.command import Command, ProcessStartError, order_of
 from muxsim.processes.process import AT_ONCE, Process
+from muxsim.runtime.soon import may_wait
 
 ORDER_LIMIT = 10.0
 """Seconds for a waiting process to take its order, which a pipe holds whole unless the environment is very large."""
@@ -39,11 +39,13 @@ class Prepared:
     async def activate(self, command: Command) -> Process:
         """Let it become `command`, whose confinement must be the one it was made with; returns the process.
 
+        At once, if its pipe takes the order.
         Raises ProcessStartError, stage "command" or "order", and then, as when cancelled, has ended it.
         """
         try:
             await self._send(encode_order(command, self.process.mark))
         except OSError as error:
+            await may_wait()
             await self.discard()
             if isinstance(error, ProcessStartError):
                 raise
@@ -54,14 +56,6 @@ class Prepared:
             raise
         return self.process
 
-    def activate_now(self, command: Command) -> bool:
-        """As `activate`, if that need not wait and does not fail; else False, and nothing has happened."""
-        try:
-            order = encode_order(command, self.process.mark)
-            return len(order) <= select.PIPE_BUF and not _written(self.process.stdin, order)
-        except OSError:
-            return False
-
     async def discard(self) -> None:
         """End it. Not to be cancelled."""
         await self.process.end(AT_ONCE)
@@ -70,6 +64,7 @@ class Prepared:
         fd = self.process.stdin
         if not (rest := _written(fd, order)):
             return
+        await may_wait()
         with trio.move_on_after(ORDER_LIMIT):
             while rest:
                 await trio.lowlevel.wait_writable(fd)

@@ -66,7 +66,7 @@ def connection_to(app):
     """A connection on which ``app`` serves what does not go the short way, and its transport."""
     auth = Authenticator([NamedToken("ada", Scope.AGENT, TOKEN)], FailureLimit(100))
     clients = SimpleNamespace(http=lambda id: None)
-    mcp = SimpleNamespace(max_body=2**26, clients=clients, handshake_now=lambda *_: None)
+    mcp = SimpleNamespace(max_body=2**26, clients=clients, newcomer=lambda *_: None)
     gateway = SimpleNamespace(mcp=mcp, rules=HostRules(), auth=auth)
     config = uvicorn.Config(ToldWhenServed(app), lifespan="off", interface="asgi3", log_config=None, ws="none")
     config.load()

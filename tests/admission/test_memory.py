@@ -93,7 +93,7 @@ async def test_one_sample_reads_a_bounded_number_of_processes_and_takes_the_othe
         started = 1
 
     monkeypatch.setattr(memory, "_proportional_size", size)
-    monkeypatch.setattr(memory.processes, "families", lambda roots: dict.fromkeys(range(500), Stat))
+    monkeypatch.setattr(memory, "families", lambda roots: dict.fromkeys(range(500), Stat))
     total = memory._ProportionalSum()
     assert total.read() == 5000
     assert len(read) == 200

@@ -124,8 +124,8 @@ async def test_nothing_of_a_pool_is_left_after_its_block():
         lease = await pool.acquire(teller())
         backend = await pool.start(lease, seed=1, session="s", listener=Listener())
         root = lease.workspace.parent
-        assert pool.statistics().processes.alive == 1
-        guardian = pool.statistics().processes.guardian_pid
+        assert pool.statistics().placement.processes.alive == 1
+        guardian = pool.statistics().placement.processes.guardian_pid
     await backend.end()
     assert not root.exists()
     assert not alive(guardian)
@@ -215,7 +215,7 @@ async def test_a_command_that_cannot_be_run_says_why_and_costs_nothing(fields, w
         with pytest.raises(StartError, match="'broken'") as failure:
             await pool.start(lease, seed=1, session="s", listener=Listener())
         assert word in str(failure.value)
-        assert pool.statistics().processes.alive == 0
+        assert pool.statistics().placement.processes.alive == 0
         await pool.release(lease)
         assert pool.statistics().leases.held == 0
 
@@ -223,7 +223,7 @@ async def test_a_command_that_cannot_be_run_says_why_and_costs_nothing(fields, w
 async def test_without_room_for_a_folder_there_is_no_session():
     """H1: as on a full disk."""
     async with some_pool(max_sessions=1) as pool:
-        root = pool._root
+        root = pool.placement.folders.root
         shutil.rmtree(root)
         lease = await pool.acquire(teller())
         with pytest.raises(StartError, match="no folder for its session"):
@@ -307,7 +307,7 @@ async def test_a_death_by_any_signal_is_reported_by_its_name(number):
 
 @contextmanager
 def hanging_guardian(pool):
-    guardian = pool.statistics().processes.guardian_pid
+    guardian = pool.statistics().placement.processes.guardian_pid
     os.kill(guardian, signal.SIGSTOP)
     try:
         yield
@@ -326,8 +326,8 @@ async def test_a_guardian_that_hangs_fails_an_open_within_its_start_timeout_and_
             with pytest.raises(StartError, match=r"start_timeout.*helper process"):
                 await pool.start(other, seed=1, session="t", listener=Listener())
             await pool.release(other)
-        await eventually(lambda: pool.statistics().processes.starting == 0, within=30)
-        await eventually(lambda: pool.statistics().processes.alive == 1, within=30)
+        await eventually(lambda: pool.statistics().placement.processes.starting == 0, within=30)
+        await eventually(lambda: pool.statistics().placement.processes.alive == 1, within=30)
         again = await pool.acquire(spec)
         told, _, _ = await run_to_its_end(pool, again, seed=2, session="u")
         assert told["argv"][1] == "2"
@@ -345,7 +345,7 @@ async def test_a_pool_whose_guardian_hangs_can_be_closed_also_while_it_starts_so
     async with some_pool() as pool:
         lease, other = await pool.acquire(teller()), await pool.acquire(teller())
         backend = await pool.start(lease, seed=1, session="s", listener=Listener())
-        guardian = pool.statistics().processes.guardian_pid
+        guardian = pool.statistics().placement.processes.guardian_pid
         os.kill(guardian, signal.SIGSTOP)
         with trio.move_on_after(0.1):
             await pool.start(other, seed=1, session="t", listener=Listener())

@@ -58,13 +58,13 @@ async def episodes(spec):
             await (await local.open(spec.name, 1)).close()  # the first session of all learns for the zygote
         for seed in SEEDS:
             if spec.warm:
-                await eventually(lambda: pool.statistics().warm[spec.name].ready, within=START)
+                await eventually(lambda: pool.statistics().placement.warm[spec.name].ready, within=START)
             environment = await local.open(spec.name, seed)
             opened = replace(environment.opened, start_seconds=0, handshake_seconds=0, workspace=None)
             results = [await environment.call(tool, move) for move in moves]
             played.append((opened, [(one.content, one.is_error, one.control) for one in results]))
             await environment.close()
-        return played, pool.statistics().warm.get(spec.name)
+        return played, pool.statistics().placement.warm.get(spec.name)
 
 
 @pytest.mark.parametrize("env", GAMES)

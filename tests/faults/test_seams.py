@@ -88,11 +88,12 @@ async def settles(pool, spec):
     """Wait until there is what makes it fast, or no more hope of that."""
 
     def settled():
-        keeper = pool._zygotes._keepers.get(spec.name)
-        shelf = pool.statistics().warm.get(spec.name)
-        slots_off = pool._warm.part.is_off or spec.name not in pool._warm._parts or pool._warm._parts[spec.name].is_off
+        shelf = pool.statistics().placement.warm.get(spec.name)
+        warm, zygotes = pool.placement.starter.warm, pool.placement.starter.zygotes
+        keeper = zygotes._keepers.get(spec.name)
+        slots_off = warm.part.is_off or spec.name not in warm._parts or warm._parts[spec.name].is_off
         ready = shelf is not None and (shelf.ready > 0 or shelf.dead > 0)
-        zygote_off = pool._zygotes.part.is_off or (keeper is not None and (keeper.part.is_off or keeper._failures > 0))
+        zygote_off = zygotes.part.is_off or (keeper is not None and (keeper.part.is_off or keeper._failures > 0))
         return ready or slots_off or zygote_off or (shelf is not None and not shelf.wanted)
 
     with trio.move_on_after(20):
@@ -114,12 +115,10 @@ async def boom_later(self=None, *args, **named):
 CALLS = {
     "Warm.keep": (Warm, "python"),
     "Warm._opened": (Warm, "python"),
-    "Warm.is_ready": (Warm, None),
     "Warm.take": (Warm, "python"),
-    "Warm.take_now": (Warm, None),
     "Warm.give_up": (Warm, None),
     "Warm._resume": (Warm, "python"),
-    "Zygotes._spawn_fast": (Zygotes, "python"),
+    "Zygotes.fork": (Zygotes, "python"),
     "Zygotes.prepare": (Zygotes, "python"),
     "Zygotes.rehearse": (Zygotes, "python"),
     "Zygotes.next_try": (Zygotes, None),
@@ -202,7 +201,7 @@ async def test_a_bug_in_any_call_into_what_is_optional_gives_what_is_had_without
     inject(monkeypatch, owner, name)
     with trio.fail_after(LIMIT):
         async with some_pool() as pool:
-            one = pool._warm if owner is Warm else pool._zygotes
+            one = pool.placement.starter.warm if owner is Warm else pool.placement.starter.zygotes
             answer = getattr(one, name)()
             if is_async(vars(owner)[name]):
                 answer = await answer
@@ -223,10 +222,11 @@ async def test_a_bug_as_a_zygote_is_retired_or_has_failed_is_its_own(monkeypatch
     inject(monkeypatch, Zygote, "retire")
     inject(monkeypatch, Keeper, "_failed")
     async with beside_another(tmp_path, spec) as pool:
+        zygotes = pool.placement.starter.zygotes
         await plays(pool, spec, 1)
-        await eventually(lambda: any(one.ready.is_set() for one in pool._zygotes.fleet.alive), within=30)
-        (zygote,) = pool._zygotes.fleet.alive
-        pool._zygotes._keepers[spec.name].part.start_soon(zygote.retire)
+        await eventually(lambda: any(one.ready.is_set() for one in zygotes.fleet.alive), within=30)
+        (zygote,) = zygotes.fleet.alive
+        zygotes._keepers[spec.name].part.start_soon(zygote.retire)
         await eventually(lambda: "a bug of ours" in caplog.text, within=30)
         await plays(pool, spec, 2)
 
@@ -238,7 +238,7 @@ async def test_a_bug_as_a_slot_is_disposed_of_leaves_the_pool_as_it_was(monkeypa
         await settles(pool, spec)
         with monkeypatch.context() as patched:
             inject(patched, warm, "_dispose")
-            pool._warm._outdated(spec.name)
+            pool.placement.starter.warm._outdated(spec.name)
             await eventually(lambda: "a bug of ours" in caplog.text, within=30)
         await plays(pool, spec, 2)
 
@@ -327,8 +327,8 @@ async def test_nothing_that_a_module_does_while_a_zygote_imports_it_is_noticed_b
         await plays(pool, spec, 2, 3)
         if has_traceback:
             await eventually(lambda: any(record.exc_text for record in caplog.records), within=30)
-            assert pool._zygotes._keepers[spec.name].part.is_off
-            assert not pool._zygotes.part.is_off
+            assert pool.placement.starter.zygotes._keepers[spec.name].part.is_off
+            assert not pool.placement.starter.zygotes.part.is_off
     tracebacks = [record for record in caplog.records if record.exc_info]
     assert bool(tracebacks) == has_traceback, [record.exc_text for record in tracebacks]
 
@@ -411,7 +411,7 @@ async def test_nothing_that_a_module_says_while_a_node_waits_is_noticed_by_a_ses
         if said not in ("nothing, ever", "a line without end", "lines without end"):
             await settles(pool, spec)
         await plays(pool, spec, 1, 2)
-        assert not pool._warm.part.is_off
+        assert not pool.placement.starter.warm.part.is_off
 
 
 # ---- what the guardian replies
@@ -442,12 +442,12 @@ async def test_a_reply_of_the_guardian_that_makes_no_sense_is_logged_and_passed_
 
     spec = python_env(tmp_path / "env", zygote=False)
     async with beside_another(tmp_path, spec) as pool:
-        guardian = pool._launcher._guardians[-1]
+        guardian = pool.placement.launcher._guardians[-1]
         monkeypatch.setattr(wire, "receive", receive)
         waiting += [REPLIES[reply]] * 20
         await plays(pool, spec, 1, 2)
         assert waiting == []
-        assert pool.statistics().processes.guardians_started == 1
+        assert pool.statistics().placement.processes.guardians_started == 1
     silent = {"no number": False, "what is not there": False}  # of a process that we do not know
     shown = [record for record in caplog.records if record.exc_info]
     if silent.get(reply, True):
@@ -467,7 +467,7 @@ async def test_a_reply_of_the_guardian_that_is_lost_fails_that_start_alone(tmp_p
     spec = python_env(tmp_path / "env", zygote=False)
     short = EnvSpec(name="short", command=spec.command, args=spec.args, env=spec.env, limits=Limits(start_timeout=1.0))
     async with beside_another(tmp_path, spec) as pool:
-        guardian = pool._launcher._guardians[-1]
+        guardian = pool.placement.launcher._guardians[-1]
         guardian._answers["spawned"] = lambda message, fds: lose_one(guardian, message, fds)
         with pytest.raises(Exception, match="start_timeout"):
             async with Played(pool, short, 1):

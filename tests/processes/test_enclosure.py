@@ -230,7 +230,9 @@ async def test_niceness_and_the_lack_of_new_privileges_reach_the_backend(here):
 async def test_a_forked_backend_is_bounded_as_a_fresh_one_is(here):
     bounds = {"zygote": True, "name": "forked", "nice": 5, "max_open_files": 77, "max_cpu_seconds": 2}
     first, forked = await here.open(**bounds), await here.open(**bounds)
-    assert here.pool.statistics().zygotes.forked >= 1  # the first learns what to import, unless that is known already
+    assert (
+        here.pool.statistics().placement.zygotes.forked >= 1
+    )  # the first learns what to import, unless that is known already
     assert os.getpriority(os.PRIO_PROCESS, forked.pid) == os.getpriority(os.PRIO_PROCESS, 0) + 5
     assert resource.prlimit(forked.pid, resource.RLIMIT_NOFILE) == (77, 77)
     assert "NoNewPrivs:\t1\n" in (await forked.value("read_file", path="/proc/self/status"))["result"]
@@ -244,7 +246,7 @@ async def test_a_sandboxed_backend_is_not_forked(here):
     for _ in range(3):
         boxed = await here.open(zygote=True, name="boxed", sandbox="bubblewrap")
         assert await boxed.is_alive()
-    assert here.pool.statistics().zygotes.forked == 0
+    assert here.pool.statistics().placement.zygotes.forked == 0
 
 
 NOBODY = 65534

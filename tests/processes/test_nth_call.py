@@ -71,13 +71,13 @@ async def one_session(here, **options):
 
 def left_over(here, before):
     """What is more than before: processes, descriptors, folders."""
-    statistics = here.pool.statistics().processes
+    statistics = here.pool.statistics().placement.processes
     return {
         "alive": statistics.alive,
         "starting": statistics.starting,
-        "marked": sorted(proc.marked(here.pool._launcher._token)),
+        "marked": sorted(proc.marked(here.pool.placement.launcher._token)),
         "descriptors": sorted(open_descriptors().items() - before.items()),
-        "folders": sorted(path.name for path in here.pool._root.iterdir()),
+        "folders": sorted(path.name for path in here.pool.placement.folders.root.iterdir()),
     }
 
 

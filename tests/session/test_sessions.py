@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import asynccontextmanager
 
 import pytest
@@ -9,9 +10,10 @@ import trio
 import trio.testing
 
 from muxsim.admission.pool import Lease
-from muxsim.errors import SessionExists, StartError, TooMuch, UnknownEnvironment
+from muxsim.errors import Busy, SessionExists, StartError, TooMuch, UnknownEnvironment
 from muxsim.observe.events import Events, SessionOpenFailed, SessionOpening, SessionStarted
 from muxsim.placement.backend import BackendExit
+from muxsim.runtime.soon import begin, may_wait
 from muxsim.session.attachment import Attachment
 from muxsim.session.registry import SEED_LIMIT, open_sessions
 from muxsim.spec import EnvSpec, Limits
@@ -60,39 +62,24 @@ class Pool:
         self.failed_starts = []
 
     async def acquire(self, spec, client=None):
-        await trio.lowlevel.checkpoint()
+        if self.refusals:
+            raise self.refusals.pop()
+        if not self.waiting:
+            await may_wait()
+            await trio.lowlevel.checkpoint()
         self.given += 1
         self.held.add(self.given)
         return Lease(self.given, spec, None)
 
     async def start(self, lease, *, seed, session, listener):
-        await trio.sleep(1)
+        if self.waiting:
+            self.waiting -= 1
+        else:
+            await may_wait()
+            await trio.sleep(1)
         if self.failures:
             raise self.failures.pop()
         self.started.append((lease.spec.name, seed, session))
-        return Backend()
-
-    def acquire_now(self, spec, client=None):
-        if self.refusals:
-            raise self.refusals.pop()
-        if not self.waiting:
-            return None
-        self.given += 1
-        self.held.add(self.given)
-        return Lease(self.given, spec, None)
-
-    def take_now(self, lease, *, seed, session):
-        if self.failures == ["take"]:
-            self.held.remove(lease.number)
-            return None
-        self.waiting -= 1
-        return seed, session
-
-    def start_now(self, lease, taken, listener):
-        if self.failures == ["start"]:
-            self.held.remove(lease.number)
-            return None
-        self.started.append((lease.spec.name, *taken))
         return Backend()
 
     def failed(self, lease):
@@ -125,43 +112,56 @@ async def here():
 
 async def test_a_process_that_is_ready_is_a_session_at_once(autojump_clock):
     async with here() as one:
-        assert one.sessions.open_now("game", seed=5) is None
-        assert one.reported == []
         one.pool.waiting = 1
-        session = one.sessions.open_now("game", seed=5, id="mine", owner="me")
+        session = begin(one.sessions.open("game", seed=5, id="mine", owner="me")).value
         assert (session.id, session.seed, session.owner) == ("mine", 5, "me")
         assert one.pool.started == [("game", 5, "mine")]
         assert one.sessions.get("mine") is session
         assert [type(event) for event in one.reported] == [SessionOpening, SessionStarted]
         with pytest.raises(SessionExists):
-            one.sessions.open_now("game", id="mine")
-        assert one.sessions.open_now("game") is None
+            _ = begin(one.sessions.open("game", id="mine")).value
         session.end("deleted", "bye")
         await session.wait_ended()
 
 
-@pytest.mark.parametrize("at", ["take", "start"])
-async def test_a_process_that_is_not_ready_after_all_leaves_nothing_and_is_not_told(autojump_clock, at):
+async def test_a_session_that_is_not_there_at_once_is_the_same_when_it_is(autojump_clock):
     async with here() as one:
-        one.pool.waiting, one.pool.failures = 1, [at]
-        assert one.sessions.open_now("game", id="mine") is None
+        opening = begin(one.sessions.open("game", seed=5, id="mine"))
+        assert (opening.ready, one.sessions.all()) == (False, [])
+        with pytest.raises(SessionExists):
+            await one.sessions.open("game", id="mine")
+        session = await opening
+        assert (session.id, session.seed) == ("mine", 5)
+        assert [type(event) for event in one.reported] == [SessionOpening, SessionStarted]
+
+
+async def test_an_opening_that_nobody_waits_for_leaves_neither_id_nor_place_taken(autojump_clock):
+    async with here() as one:
+        opening = begin(one.sessions.open("game", id="mine"))
+        assert not opening.ready
+        del opening
+        gc.collect()
         assert one.pool.held == set()
-        assert one.sessions.all() == one.reported == []
+        one.pool.waiting = 1
+        assert begin(one.sessions.open("game", id="mine")).ready
 
 
 async def test_a_refusal_at_once_is_told_as_any_other(autojump_clock):
     async with here() as one:
         one.pool.refusals = [TooMuch("slower", 1.0)]
+        refused = begin(one.sessions.open("game"))
+        assert refused.ready
         with pytest.raises(TooMuch, match="slower"):
-            one.sessions.open_now("game")
+            _ = refused.value
         assert [type(event) for event in one.reported] == [SessionOpening, SessionOpenFailed]
 
 
-async def test_nothing_is_opened_at_once_while_this_is_drained(autojump_clock):
+async def test_nothing_is_opened_while_this_is_drained(autojump_clock):
     async with here() as one:
         one.pool.waiting, one.sessions.draining = 1, True
-        assert one.sessions.open_now("game") is None
-        assert one.pool.waiting == 1
+        with pytest.raises(Busy, match="drained"):
+            _ = begin(one.sessions.open("game")).value
+        assert (one.pool.waiting, one.reported) == (1, [])
 
 
 async def test_a_session_can_be_found_while_it_lives_and_its_place_is_given_back(autojump_clock):

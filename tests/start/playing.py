@@ -125,7 +125,9 @@ async def some_pool(**settings):
 
 
 async def has_zygote(pool, number=1):
-    await eventually(lambda: sum(zygote.ready.is_set() for zygote in pool._zygotes.fleet.alive) >= number, within=30)
+    await eventually(
+        lambda: sum(zygote.ready.is_set() for zygote in pool.placement.starter.zygotes.fleet.alive) >= number, within=30
+    )
 
 
 async def learn(pool, spec):
@@ -137,13 +139,13 @@ async def learn(pool, spec):
 
 async def forked(pool, spec, seed=1):
     """Play a session, which has to be a fork."""
-    before = pool.statistics().zygotes.forked
+    before = pool.statistics().placement.zygotes.forked
     async with Played(pool, spec, seed) as played:
         pass
-    assert pool.statistics().zygotes.forked == before + 1
+    assert pool.statistics().placement.zygotes.forked == before + 1
     return played
 
 
 def zygote_of(pool):
-    (zygote,) = pool._zygotes.fleet.alive
+    (zygote,) = pool.placement.starter.zygotes.fleet.alive
     return zygote

@@ -57,9 +57,12 @@ async def test_a_fork_plays_what_a_fresh_process_plays(env, tmp_path, monkeypatc
     async with open_pool(capacity_of(ServerSettings())) as pool, open_sessions(pool, specs, Events()) as sessions:
         with trio.fail_after(LIMIT):
             learner = await episode(sessions, env, 3)
-            await eventually(lambda: any(zygote.ready.is_set() for zygote in pool._zygotes.fleet.alive), within=LIMIT)
+            await eventually(
+                lambda: any(zygote.ready.is_set() for zygote in pool.placement.starter.zygotes.fleet.alive),
+                within=LIMIT,
+            )
             forks = [await episode(sessions, env, seed) for seed in (3, 3, 4)]
-            assert pool.statistics().zygotes.forked == 3
+            assert pool.statistics().placement.zygotes.forked == 3
             assert forks[0] == forks[1] == learner == await episode(sessions, fresh.name, 3)
             assert forks[2] == await episode(sessions, fresh.name, 4)
             assert forks[0] != forks[2]

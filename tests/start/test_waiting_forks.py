@@ -63,11 +63,11 @@ async def ready(pool, spec, number=None):
 
 
 def of(pool, spec):
-    return pool.statistics().warm[spec.name]
+    return pool.statistics().placement.warm[spec.name]
 
 
 def waiting(pool):
-    return [slot.process.pid for slot in pool._warm._waiting.values()]
+    return [slot.process.pid for slot in pool.placement.starter.warm._waiting.values()]
 
 
 async def hit(pool, spec, seed=1):
@@ -125,7 +125,7 @@ async def test_whoever_wants_waiting_ones_has_them_before_a_first_session(tmp_pa
         pool.keep_warm([spec])
         await ready(pool, spec)
         assert begun.read_text() == "x"  # a rehearsal, which is over
-        assert pool.statistics().zygotes.learners == 1
+        assert pool.statistics().placement.zygotes.learners == 1
         if ends:
             await hit(pool, spec)
 
@@ -134,7 +134,7 @@ async def test_a_script_that_fails_when_it_is_rehearsed_is_rehearsed_once(tmp_pa
     spec, begun = begins(tmp_path, "sys.exit('no')\n", warm=2)
     async with some_pool() as pool:
         pool.keep_warm([spec])
-        await eventually(lambda: pool.statistics().zygotes.learners == 1 and begun.read_text(), within=START)
+        await eventually(lambda: pool.statistics().placement.zygotes.learners == 1 and begun.read_text(), within=START)
         await eventually(lambda: of(pool, spec).starting == 0, within=START)
         assert begun.read_text() == "x"
 
@@ -173,7 +173,7 @@ async def test_where_none_is_wanted_none_waits(tmp_path, fields):
     async with some_pool() as pool:
         pool.keep_warm([spec])
         async with Played(pool, spec, 1):
-            assert pool.statistics().warm == {}
+            assert pool.statistics().placement.warm == {}
 
 
 async def test_a_pool_of_one_session_keeps_none(tmp_path):
@@ -181,7 +181,7 @@ async def test_a_pool_of_one_session_keeps_none(tmp_path):
     async with some_pool(max_sessions=1) as pool:
         pool.keep_warm([spec])
         async with Played(pool, spec, 1):
-            assert pool.statistics().warm == {}
+            assert pool.statistics().placement.warm == {}
 
 
 async def test_a_module_that_was_waited_for_runs_as_with_m(tmp_path):
@@ -292,7 +292,7 @@ async def test_a_killed_zygote_takes_nothing_that_waits_with_it(tmp_path):
         os.kill(zygote, signal.SIGKILL)
         await gone(zygote)
         assert (await hit(pool, spec, 7)).told["SEED"] == "7"
-        await eventually(lambda: pool.statistics().zygotes.started == 2, within=START)
+        await eventually(lambda: pool.statistics().placement.zygotes.started == 2, within=START)
         await ready(pool, spec)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -17,13 +18,14 @@ import trio
 from harness import SERVERS, alive
 from serve.machine import descriptors, eventually, gone
 
-from muxsim.admission import pool as pool_module
 from muxsim.admission.admission import Capacity, MemoryReading
 from muxsim.admission.pool import open_pool
-from muxsim.errors import StartError
-from muxsim.processes import descriptors as descriptors_left
+from muxsim.errors import Busy, StartError
+from muxsim.placement import local
 from muxsim.processes.command import ProcessStartError
 from muxsim.processes.process import Process
+from muxsim.runtime import descriptors as descriptors_left
+from muxsim.runtime.soon import begin, may_wait
 from muxsim.spec import Confinement, EnvSpec, Limits
 
 pytestmark = pytest.mark.children
@@ -106,7 +108,7 @@ async def some_pool(*specs, limit=4):
 
 
 def of(pool, spec):
-    return pool.statistics().warm[spec.name]
+    return pool.statistics().placement.warm[spec.name]
 
 
 async def ready(pool, spec):
@@ -116,15 +118,17 @@ async def ready(pool, spec):
 
 def waiting(pool):
     """The pids of the processes that wait."""
-    return [slot.process.pid for slot in pool._warm._waiting.values()]
+    return [slot.process.pid for slot in pool.placement.starter.warm._waiting.values()]
 
 
 async def run_once(pool, spec, *, seed=7, session="s", now=False):
     """One session from start to end: what it told, its process id and the last lines it wrote."""
     listener = Listener()
     if now:
-        lease = pool.acquire_now(spec)
-        backend = pool.start_now(lease, pool.take_now(lease, seed=seed, session=session), listener)
+        lease = begin(pool.acquire(spec)).value
+        started = begin(pool.start(lease, seed=seed, session=session, listener=listener))
+        assert started.ready
+        backend = started.value
     else:
         lease = await pool.acquire(spec)
         backend = await pool.start(lease, seed=seed, session=session, listener=listener)
@@ -234,40 +238,61 @@ async def test_who_finds_a_process_ready_has_it_without_waiting(package):
         assert (of(pool, spec).hits, of(pool, spec).misses) == (1, 0)
 
 
-def start_at_once(pool, spec):
-    """What comes of a start that may not wait; afterwards an ordinary one works, with a process that waited."""
-    lease = pool.acquire_now(spec)
-    taken = lease and pool.take_now(lease, seed=1, session="s")
-    backend = taken and pool.start_now(lease, taken, Listener())
-    assert pool.statistics().leases.held == 0
-    return backend
+async def start_one(pool, spec):
+    """Whether a session's process was there at once, and its pid; it is ended, and nothing of it is left."""
+    lease = await pool.acquire(spec)
+    start = begin(pool.start(lease, seed=1, session="s", listener=Listener()))
+    at_once = start.ready
+    try:
+        backend = await start
+        await backend.end()
+    finally:
+        await pool.release(lease)
+        assert pool.statistics().leases.held == 0
+    return at_once, backend.pid
 
 
-async def test_nobody_waits_for_a_process_that_is_not_ready_and_it_counts_as_no_miss(package):
+async def test_who_finds_none_ready_goes_on_from_there_and_has_missed_once(package):
     spec = node(package)
     async with some_pool(spec) as pool:
-        await pool._warm.give_up()
-        assert start_at_once(pool, spec) is None
-        assert of(pool, spec).misses == 0
-        await run_once(pool, spec)
-        assert of(pool, spec).misses == 1
+        (slot,) = waiting(pool)
+        await pool.placement.make_room()
+        at_once, pid = await start_one(pool, spec)
+        assert (at_once, pid == slot) == (False, False)
+        assert (of(pool, spec).hits, of(pool, spec).misses) == (0, 1)
 
 
-async def test_what_cannot_be_used_at_once_is_left_to_who_may_wait(package, monkeypatch):
-    spec = node(package, env={"LONG": "x" * 5000})  # its order may not fit into the pipe
+async def test_an_order_that_no_pipe_holds_is_taken_by_the_same_process_a_little_later(package):
+    spec = node(package, env={"LONG": "x" * 100_000})
     async with some_pool(spec) as pool:
-        assert start_at_once(pool, spec) is None
-        await run_once(pool, spec)
-        assert of(pool, spec).hits == 1
+        (slot,) = waiting(pool)
+        assert await start_one(pool, spec) == (False, slot)
+        assert (of(pool, spec).hits, of(pool, spec).misses) == (1, 0)
+
+
+async def test_an_order_that_nobody_waits_for_ends_the_process_that_has_half_of_it(package):
+    spec = node(package, env={"LONG": "x" * 100_000})
+    async with some_pool(spec) as pool:
+        (slot,) = waiting(pool)
+        lease = await pool.acquire(spec)
+        start = begin(pool.start(lease, seed=1, session="s", listener=Listener()))
+        assert not start.ready
+        del start
+        gc.collect()
+        await gone(slot)
+        await pool.release(lease)
+
+
+async def test_what_has_ended_or_is_outdated_is_nothing_that_is_ready(package, monkeypatch):
     spec = node(package)
     async with some_pool(spec) as pool:
         with monkeypatch.context() as patched:
             patched.setattr(Process, "has_exited", lambda _: True)
-            assert start_at_once(pool, spec) is None
+            assert not (await start_one(pool, spec))[0]
+        await ready(pool, spec)
         (package / "tell.js").write_text((package / "tell.js").read_text() + "\n")
-        assert start_at_once(pool, spec) is None
-        assert of(pool, spec).hits == 0
-        await run_once(pool, spec)
+        assert not (await start_one(pool, spec))[0]
+        assert (of(pool, spec).hits, of(pool, spec).dead, of(pool, spec).stale) == (0, 1, 1)
 
 
 async def test_a_process_whose_pipes_cannot_be_used_is_ended(package, monkeypatch):
@@ -279,26 +304,49 @@ async def test_a_process_whose_pipes_cannot_be_used_is_ended(package, monkeypatc
             raise OSError(24, "too many")
 
         with monkeypatch.context() as patched:
-            patched.setattr(pool_module, "Backend", no_more)
-            assert start_at_once(pool, spec) is None
+            patched.setattr(local, "Backend", no_more)
+            with pytest.raises(Busy, match="its pipes cannot be used"):
+                await start_one(pool, spec)
         await gone(slot)
 
 
-async def test_nobody_has_a_process_at_once_whose_place_is_taken_or_whom_memory_is_short_for(package, monkeypatch):
-    spec = node(package, warm=2)
+async def test_nobody_has_a_place_at_once_that_is_taken_and_who_does_not_wait_leaves_the_queue(package):
+    spec = node(package)
     async with some_pool(spec, limit=1) as pool:
         lease = await pool.acquire(spec)
-        assert pool.acquire_now(spec) is None
+        queued = begin(pool.acquire(spec))
+        assert not queued.ready
+        assert pool.statistics().leases.waiting == 1
+        del queued
+        gc.collect()
+        assert pool.statistics().leases.waiting == 0
+        queued = begin(pool.acquire(spec))
         await pool.release(lease)
-        short = MemoryReading(2, 1, "here")
-        monkeypatch.setattr(pool, "_meter", SimpleNamespace(waits=False, read_now=lambda: short))
-        assert pool.acquire_now(spec) is None
-        monkeypatch.setattr(pool, "_meter", SimpleNamespace(waits=True))
-        assert pool.acquire_now(spec) is None
-        monkeypatch.setattr(pool, "_meter", None)
-        lease = pool.acquire_now(spec)
-        assert lease is not None
+        lease = await queued
         await pool.release(lease)
+
+
+async def test_nobody_has_a_place_at_once_while_memory_is_short_or_has_to_be_measured(package, monkeypatch):
+    spec = node(package)
+
+    async def short(*, anew=False):
+        return MemoryReading(2, 1, "here")
+
+    async def slow(*, anew=False):
+        await may_wait()
+        await trio.lowlevel.checkpoint()
+
+    async with some_pool(spec) as pool:
+        monkeypatch.setattr(pool, "_meter", SimpleNamespace(read=slow))
+        asked = begin(pool.acquire(spec))
+        assert not asked.ready
+        await pool.release(await asked)
+        monkeypatch.setattr(pool, "_meter", SimpleNamespace(read=short))
+        asked = begin(pool.acquire(spec))
+        assert not asked.ready
+        with pytest.raises(Busy, match="memory is short"):
+            await asked
+        assert of(pool, spec).ready == 0, "what was kept ready went first"
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
@@ -414,7 +462,7 @@ async def test_a_config_may_change_at_any_moment_of_a_start(package):
             for _ in range(steps):
                 await trio.lowlevel.checkpoint()
             pool.keep_warm([])
-        await eventually(lambda: pool.statistics().processes.alive == 0, within=START)
+        await eventually(lambda: pool.statistics().placement.processes.alive == 0, within=START)
         pool.keep_warm([spec])
         await ready(pool, spec)
         assert of(pool, spec).dead == 0
@@ -437,14 +485,14 @@ async def test_a_machine_that_is_short_of_processes_gives_up_its_slots_for_a_ses
     spec, other = node(package), replace(node(package, warm=0), name="other")
     async with some_pool(spec) as pool:
         slots = waiting(pool)
-        spawn, failures = pool._launcher.spawn, [ProcessStartError(11, "fork", "no more processes")]
+        spawn, failures = pool.placement.launcher.spawn, [ProcessStartError(11, "fork", "no more processes")]
 
         async def spawn_unless_short(command, **options):
             if failures:
                 raise failures.pop()
             return await spawn(command, **options)
 
-        monkeypatch.setattr(pool._launcher, "spawn", spawn_unless_short)
+        monkeypatch.setattr(pool.placement.launcher, "spawn", spawn_unless_short)
         await run_once(pool, other)
         await gone(*slots)
         assert of(pool, spec).ready == 0
@@ -520,7 +568,7 @@ async def test_a_server_that_takes_no_seed_waits_started_in_its_own_folder():
 async def test_folders_go_with_the_slots_and_sessions_they_were_made_for():
     spec = unseeded(warm=2)
     async with some_pool(spec) as pool:
-        root = pool._root
+        root = pool.placement.folders.root
         assert len(list(root.iterdir())) == 2
         await run_once(pool, spec)
         await ready(pool, spec)

@@ -30,8 +30,8 @@ from muxsim.observe.events import (
     Stopping,
     TokensInTheClear,
 )
-from muxsim.processes.descriptors import raise_limit
 from muxsim.runtime.clock import SteadyClock
+from muxsim.runtime.descriptors import raise_limit
 from muxsim.runtime.guest import Guest, trio_guest, watch_on_this_loop
 from muxsim.serve.auth.addresses import is_loopback
 from muxsim.serve.auth.authenticator import Authenticator

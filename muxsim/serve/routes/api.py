@@ -145,14 +145,15 @@ class API:
         if caller_of(call).scope is not Scope.ADMIN:
             return {"status": "ok"}
         statistics = self._pool.statistics()
+        placement = statistics.placement
         return {
             "status": "ok",
             "version": __version__,
             "sessions": len(self._sessions),
             "waiting": statistics.leases.waiting,
-            "processes": statistics.processes.alive - statistics.zygotes.alive,
+            "processes": placement.processes.alive - placement.zygotes.alive,
             "limits": self._counters.limits(),
-            "warm": statistics.warm,
+            "warm": placement.warm,
         }
 
     async def readiness(self, call: Call) -> Answered:

@@ -98,20 +98,24 @@ class FastLane:
         return length <= LONGEST_BODY and length <= self.gateway.mcp.max_body
 
     def _shake_hands(self, connection: Asker, request: Request, body: bytes, verdict: Verdict) -> bool:
-        """Take the short way with a handshake that makes a session, if a process is ready for that."""
+        """Take the short way with a handshake that makes a session, as far as that goes without waiting for it."""
         if self._verdicts.is_guess(verdict):
             return False
         try:
             message = decode(body)
         except RemoteProtocolError:
             return False
+        newcomer = self.gateway.mcp.newcomer(request.url, verdict.caller, connection.peer, message)
+        if newcomer is None:
+            return False
+        if not newcomer.client.ready:
+            connection.lengthen(request, functools.partial(self.gateway.mcp.welcome, newcomer))
+            return True
         try:
-            client = self.gateway.mcp.handshake_now(request.url, verdict.caller, connection.peer, message)
+            client = newcomer.client.value
         except HTTPRefusal as refusal:
             connection.respond(refusal_bytes(refusal, keep_alive=request.keep_alive), b"", request.keep_alive)
             return True
-        if client is None:
-            return False
         assert message.id is not None
         call = Handshake(self, connection, request, client, message.id)
         connection.expect(call)

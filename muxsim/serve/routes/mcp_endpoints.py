@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Final
 
+from muxsim.runtime.soon import Soon, begin
 from muxsim.serve.auth.callers import Caller
-from muxsim.serve.http.unread import read_by
+from muxsim.serve.http.unread import Reader, read_by
 from muxsim.serve.routes.bodies import Bodies
 from muxsim.serve.routes.clients import Clients, HTTPClient, view_of
 from muxsim.serve.routes.guard import caller_of
@@ -40,6 +42,15 @@ _MOST_HANDSHAKE: Final = 64 * 1024
 _IMPLICIT: Final = re.compile(r"/mcp|/envs/([^/%]+)/mcp")
 
 
+@dataclass(frozen=True, slots=True)
+class Newcomer:
+    """Whoever has sent a handshake to a URL that makes sessions, and the client that they are, or will be."""
+
+    message: Message
+    reader: Reader
+    client: Soon[HTTPClient]
+
+
 class MCPEndpoints:
     """The ASGI endpoints of clients that have a session header. They run on asyncio."""
 
@@ -65,7 +76,7 @@ class MCPEndpoints:
         await self._mcp(
             call,
             shared,
-            lambda message: self._handshake(call, env, message),
+            lambda message: self._greet(call, env, message),
             view_of(caller_of(call)),
         )
 
@@ -149,46 +160,51 @@ class MCPEndpoints:
 
     # ---- sessions made by a handshake
 
-    async def _handshake(self, call: Call, env: str | None, message: Message) -> None:
-        spec, seed = self._openings.asked_for(env, call.scope["query_string"], message.id)
-        # A client shows a JSON-RPC error, but not an HTTP body.
-        with refusing(caller_of(call), message.id, 200):
-            session = await self._openings.open(call, spec, seed)
-        await self._attach(
-            call, view_of(caller_of(call))(session, "streamable-http", ends_session=not spec.shared), message
-        )
+    async def _greet(self, call: Call, env: str | None, message: Message) -> None:
+        query_string, path = call.scope["query_string"], call.scope["path"]
+        await self.welcome(self._newcomer(env, query_string, path, caller_of(call), call.peer, message), call)
 
-    def handshake_now(self, url: bytes, caller: Caller, peer: str, message: Message) -> HTTPClient | None:
-        """The client that a POST of a handshake to `implicit` makes, if a process is ready for its session.
-
-        What it said is not handed on yet. None if it is for `implicit` to see. Raises a refusal of the session.
-        """
+    def newcomer(self, url: bytes, caller: Caller, peer: str, message: Message) -> Newcomer | None:
+        """Whoever has posted a handshake to `implicit`; None if this is something else."""
         target, _, query_string = url.partition(b"?")
         path = target.decode("latin-1")
         implicit = _IMPLICIT.fullmatch(path)
         if implicit is None or not _is_handshake(message):
             return None
-        try:
-            spec, seed = self._openings.asked_for(implicit[1], query_string, message.id)
-        except HTTPRefusal:
-            return None
-        if spec.shared:
-            return None
+        return self._newcomer(implicit[1], query_string, path, caller, peer, message)
+
+    def _newcomer(
+        self, env: str | None, query_string: bytes, path: str, caller: Caller, peer: str, message: Message
+    ) -> Newcomer:
+        client = begin(self._join(env, query_string, path, caller, peer, message))
+        return Newcomer(message, Reader(caller.share(peer)), client)
+
+    async def _join(
+        self, env: str | None, query_string: bytes, path: str, caller: Caller, peer: str, message: Message
+    ) -> HTTPClient:
+        spec, seed = self._openings.asked_for(env, query_string, message.id)
+        # A client shows a JSON-RPC error, but not an HTTP body.
         with refusing(caller, message.id, 200):
-            session = self._openings.open_now(caller, peer, spec, seed)
-        if session is None:
-            return None
-        return self.clients.join_by_http(
-            view_of(caller)(session, "streamable-http", ends_session=True), caller, path, peer
-        )
+            session = await self._openings.session_for(caller, peer, spec, seed=seed)
+        attachment = view_of(caller)(session, "streamable-http", ends_session=not spec.shared)
+        return self.clients.join_by_http(attachment, caller, path, peer)
+
+    async def welcome(self, newcomer: Newcomer, call: Call) -> None:
+        """Answer a handshake, which may have to wait for its session."""
+        read_by(call, newcomer.reader)
+        client = await self._openings.when_there(newcomer.client, call)
+        await self._answer_handshake(client, newcomer.message, call)
 
     async def resume_handshake(self, client: HTTPClient, stream: EventStream, call: Call) -> None:
-        """Answer a handshake that `handshake_now` began, and that takes longer or streams."""
+        """Answer a handshake that is under way, and takes longer or streams."""
         await self._unless_gone(client, call, client.transport.resume(stream, call))
 
     async def _attach(self, call: Call, attachment: Attachment, message: Message) -> None:
         """Make a client of whoever sent this handshake, and answer it."""
         client = self.clients.join_by_http(attachment, caller_of(call), call.scope["path"], call.peer)
+        await self._answer_handshake(client, message, call)
+
+    async def _answer_handshake(self, client: HTTPClient, message: Message, call: Call) -> None:
         read_by(call, client.reader)
         await self._unless_gone(client, call, client.transport.post(message, call))
 

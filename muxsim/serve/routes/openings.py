@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 from urllib.parse import parse_qsl
 
 from muxsim.errors import UnknownEnvironment
 from muxsim.runtime.guest import Guest
+from muxsim.runtime.soon import Soon, begin
 from muxsim.serve.auth.callers import Caller
 from muxsim.serve.routes.guard import caller_of
 from muxsim.session.registry import SEED_LIMIT, Sessions, Wanted
@@ -17,6 +17,8 @@ from muxsim.spec import EnvSpec
 from transports.asgi import Call, while_waited_for
 from transports.http_rules import HTTPRefusal
 from transports.messages import RequestId
+
+T = TypeVar("T")
 
 
 class Openings:
@@ -52,18 +54,19 @@ class Openings:
         self, call: Call, spec: EnvSpec, seed: int | None, *, id: str | None = None, ttl: float | None = None
     ) -> Session:
         """A session for whoever asks, or the one for all. Raises as `Sessions.open` does, and `ClientGone`."""
-        if spec.shared:
-            return await while_waited_for(call, self._bridge.call(self._sessions.shared, spec.name))
-        wanted = _wanted(caller_of(call), call.peer, seed=seed, id=id, ttl=ttl)
-        session = self._sessions.open_now(spec.name, **wanted)
-        if session is None:
-            later = functools.partial(self._sessions.open, spec.name, **wanted)
-            session = await while_waited_for(call, self._bridge.call(later))
-        return session
+        session = self.session_for(caller_of(call), call.peer, spec, seed=seed, id=id, ttl=ttl)
+        return await self.when_there(begin(session), call)
 
-    def open_now(self, caller: Caller, peer: str, spec: EnvSpec, seed: int | None) -> Session | None:
-        """A session for ``caller``, if a process is ready for it."""
-        return self._sessions.open_now(spec.name, **_wanted(caller, peer, seed=seed))
+    async def session_for(self, caller: Caller, peer: str, spec: EnvSpec, **wanted: Unpack[Wanted]) -> Session:
+        """Likewise, on trio, as far as it is not there at once. Raises as `Sessions.open` does."""
+        if spec.shared:
+            return await self._sessions.shared(spec.name)
+        wanted["client"], wanted["owner"] = caller.share(peer), caller.name
+        return await self._sessions.open(spec.name, **wanted)
+
+    async def when_there(self, soon: Soon[T], call: Call) -> T:
+        """What there is, or will be on trio. Raises `ClientGone` if nobody waits for that any more."""
+        return soon.value if soon.ready else await while_waited_for(call, self._bridge.call(soon.wait))
 
     async def shared(self, env: str | None) -> Session | None:
         """The one session for all of an environment; None if it has none such."""
@@ -71,11 +74,6 @@ class Openings:
         if name is None or not self._spec(name, None).shared:
             return None
         return await self._bridge.call(self._sessions.shared, name)
-
-
-def _wanted(caller: Caller, peer: str, **wanted: Unpack[Wanted]) -> Wanted:
-    """What is wanted of a session for whoever asks."""
-    return {"client": caller.share(peer), "owner": caller.name, **wanted}
 
 
 def query_of(query_string: bytes, id: RequestId | None) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""Starts Python backends by forking them from zygotes (inside/zygote.py), and any other way as soon as that fails.
+"""Starts Python backends by forking them from zygotes (inside/zygote.py), and leaves it to others where that fails.
 
-`Zygotes.spawn` stands in the place of `Launcher.spawn`. The first backend of an environment learns what it imports
-(learning.py). When it has answered its first request there is a zygote for those that come after it (keeper.py).
+The first backend of an environment learns what it imports (learning.py). When it has answered its first request there
+is a zygote for those that come after it (keeper.py).
 """
 
 from __future__ import annotations
@@ -46,16 +46,12 @@ class Zygotes:
         """A snapshot."""
         return self.fleet.statistics()
 
-    async def spawn(self, spec: EnvSpec, command: Command, *, session: str) -> Process:
-        """Start ``command``, which is what ``spec`` gives for one session, in the fastest way that works.
+    @optional(NoneType, passing=(ProcessStartError,))
+    async def fork(self, spec: EnvSpec, command: Command, *, session: str) -> Process | None:
+        """A fork that is ``command``, which is what ``spec`` gives for one session, or a learner; None if neither is.
 
         Raises ProcessStartError as `Launcher.spawn` does.
         """
-        process = await self._spawn_fast(spec, command, session)
-        return process or await self.fleet.launcher.spawn(command, session=session)
-
-    @optional(NoneType, passing=(ProcessStartError,))
-    async def _spawn_fast(self, spec: EnvSpec, command: Command, session: str) -> Process | None:
         keeper = self._keeper(spec)
         if keeper is None or not _applies(keeper.program, command):
             return None

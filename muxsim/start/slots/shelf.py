@@ -18,23 +18,24 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import NoneType
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 import trio
 
 from muxsim.errors import StartError
 from muxsim.inside.as_main import TAG_BYTES
-from muxsim.processes import descriptors
 from muxsim.processes.command import Command, ProcessStartError
 from muxsim.processes.enclosure import Enclosure, Enclosures
 from muxsim.processes.launcher import Launcher
 from muxsim.processes.process import AT_ONCE, EndTimes, Process
 from muxsim.provision.cache import cache_folder
 from muxsim.provision.packages import Packages
+from muxsim.runtime import descriptors
 from muxsim.runtime.boundary import Boundary, Part, first_of, optional
-from muxsim.spec import EnvSpec, Launch
+from muxsim.spec import EnvSpec, Launch, passed_variables
 from muxsim.start.fork.zygotes import Zygotes
+from muxsim.start.order import Order, Started
 from muxsim.start.prepared import Prepared
 from muxsim.start.slots.policy import NOT_YET, Slots, SlotStatistics
 from muxsim.start.slots.recipe import Kind, NotWarm, WarmStart, default_slots, fingerprint, warm_start, watched_files
@@ -46,21 +47,6 @@ _LEFT_OUT_LIMIT: Final = 20
 _LAST_WORDS: Final = 64 * 1024
 
 _log = logging.getLogger(__name__)
-
-
-class LaunchIn(Protocol):
-    """A session's launch, but for its folder."""
-
-    def __call__(self, *, workspace: str) -> Launch: ...
-
-
-@dataclass(frozen=True)
-class Taken:
-    """A slot that has become a session's: its process, the folder it was made for, and what encloses it."""
-
-    process: Process
-    workspace: Path
-    enclosure: Enclosure
 
 
 @dataclass
@@ -80,6 +66,9 @@ class _Slot:
 
     def is_outdated(self, spec: EnvSpec) -> bool:
         return spec != self.spec or fingerprint(self.files) != self.stamps
+
+    def started(self) -> Started:
+        return Started(self.process, self.enclosure, self.folder)
 
     def end_times(self) -> EndTimes:
         if self.kind in (Kind.NODE, Kind.FORK):
@@ -120,6 +109,7 @@ class Warm:
         self._boundary = boundary
         self._parts: dict[str, Part] = {}
         self._environ = dict(os.environ)
+        self._passed = passed_variables(self._environ)
         self._compile_cache = str(cache_folder(self._environ) / "node")
         self._specs: dict[str, EnvSpec] = {}
         self._left_out: dict[str, tuple[str, ...]] = {}
@@ -174,17 +164,13 @@ class Warm:
         self._slots.opened(trio.current_time())
         self._changed.set()
 
-    @optional(bool)
-    def is_ready(self, name: str) -> bool:
-        """Whether a slot of this environment waits."""
-        return self._slots.waiting(name) is not None
-
     @optional(NoneType, passing=(ProcessStartError,))
-    async def take(self, spec: EnvSpec, launch_in: LaunchIn) -> Taken | None:
-        """A process that has become a session of this prepared spec; None if none was ready."""
+    async def take(self, order: Order) -> Started | None:
+        """A process that has become what is ordered, in a folder of its own; None if none was ready."""
+        spec = order.spec
         while (number := self._slots.oldest(spec.name)) is not None:
             slot = self._waiting[number]
-            launch = launch_in(workspace=str(slot.folder))
+            launch = order.launch(str(slot.folder), self._passed)
             if slot.is_outdated(spec):
                 self._outdated(spec.name)
             elif slot.process.has_exited():
@@ -196,7 +182,7 @@ class Warm:
                 try:
                     await _activate(slot, launch)
                 except BaseException as error:
-                    await self._discard(slot)
+                    self._dispose_soon(taken)
                     if not isinstance(error, ProcessStartError) or error.stage != "order":
                         raise
                     self._slots.died_at_use(spec.name)
@@ -204,29 +190,13 @@ class Warm:
                     return taken
         return None
 
-    @optional(NoneType)
-    def take_now(self, spec: EnvSpec, launch_in: LaunchIn) -> Taken | None:
-        """As `take`, if that need not wait and the first slot will do; else None, and nothing has happened."""
-        number = self._slots.waiting(spec.name)
-        if number is None:
-            return None
-        slot = self._waiting[number]
-        if slot.is_outdated(spec) or slot.process.has_exited():
-            return None
-        launch = launch_in(workspace=str(slot.folder))
-        if not os.path.isdir(launch.cwd):
-            return None
-        if slot.prepared is not None and not slot.prepared.activate_now(_command_of(launch)):
-            return None
-        return self._use(slot)
-
-    def _use(self, slot: _Slot) -> Taken:
+    def _use(self, slot: _Slot) -> Started:
         self._slots.used(slot.number)
         slot.used.set()
-        return Taken(slot.process, slot.folder, slot.enclosure)
+        return slot.started()
 
-    def discard_soon(self, taken: Taken) -> None:
-        """End what was taken, in the background: it cannot be used after all."""
+    def _dispose_soon(self, taken: Started) -> None:
+        """End what cannot be used after all, whoever has no time to wait for that."""
         self._boundary.part(f"the end of process {taken.process.pid}").start_soon(_dispose, taken, AT_ONCE)
 
     @optional(int)
@@ -341,7 +311,7 @@ class Warm:
                 await self._discard(slot)
 
     async def _discard(self, slot: _Slot) -> None:
-        await _dispose(Taken(slot.process, slot.folder, slot.enclosure), slot.end_times())
+        await _dispose(slot.started(), slot.end_times())
 
     async def _start_in_time(self, unprepared: EnvSpec, number: int) -> _Slot:
         spec = await self._packages.ready(unprepared)
@@ -437,14 +407,10 @@ class _Making:
 async def _activate(slot: _Slot, launch: Launch) -> None:
     """Let a waiting process become ``launch``; what encloses it does so already. Raises ProcessStartError."""
     if slot.prepared is not None:
-        await slot.prepared.activate(_command_of(launch))
+        await slot.prepared.activate(Command(launch.argv, launch.env, launch.cwd))
 
 
-def _command_of(launch: Launch) -> Command:
-    return Command(launch.argv, launch.env, launch.cwd)
-
-
-async def _dispose(taken: Taken, times: EndTimes) -> None:
+async def _dispose(taken: Started, times: EndTimes) -> None:
     """End a process, and leave nothing of it."""
     with trio.CancelScope(shield=True):
         await taken.process.end(times)

@@ -1,0 +1,101 @@
+"""Backends on this machine, as children of this process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from muxsim.errors import PlaceError
+from muxsim.placement.backend import Backend, BackendListener
+from muxsim.placement.placement import PlacementStatistics
+from muxsim.processes.enclosure import open_enclosures
+from muxsim.processes.folders import own_folder
+from muxsim.processes.launcher import Launcher
+from muxsim.processes.process import AT_ONCE
+from muxsim.provision.packages import Packages
+from muxsim.runtime.soon import may_wait
+from muxsim.spec import CgroupMode, EnvSpec
+from muxsim.start.folders import Folders, remove_trees
+from muxsim.start.order import Order
+from muxsim.start.shortage import EXHAUSTED, no_more
+from muxsim.start.starter import Starter, open_starter
+from transports.interfaces import Watch
+
+
+class LocalPlacement:
+    """A `muxsim.placement.placement.Placement` on this machine. Open it with `open_local`."""
+
+    def __init__(
+        self, launcher: Launcher, starter: Starter, packages: Packages, folders: Folders, watch: Watch | None
+    ) -> None:
+        self.launcher = launcher
+        self.starter = starter
+        self._packages = packages
+        self.folders = folders
+        self._watch = watch
+
+    def __repr__(self) -> str:
+        return f"<LocalPlacement {self.launcher.statistics().alive} processes>"
+
+    def statistics(self) -> PlacementStatistics:
+        """A snapshot."""
+        starter = self.starter.statistics()
+        return PlacementStatistics(self.launcher.statistics(), starter.warm, starter.zygotes)
+
+    async def prepare(self, spec: EnvSpec) -> EnvSpec:
+        """The spec with its package installed. Raises `PackageError`."""
+        return await self._packages.ready(spec)
+
+    async def start(self, order: Order, listener: BackendListener) -> Backend:
+        """Start a backend, at once where a process waits for that. Raises as `Starter.start` does, and `PlaceError`."""
+        started = await self.starter.start(order)
+        process, enclosure, workspace = started.process, started.enclosure, started.workspace
+        try:
+            backend = Backend(process, order.spec.limits, listener, self._watch, enclosure, workspace)
+        except OSError as error:
+            await may_wait()
+            await process.end(AT_ONCE)
+            await enclosure.close()
+            if order.workspace is None:
+                await self.folders.remove(workspace)
+            text = f"environment {order.spec.name!r}: its pipes cannot be used: {error}"
+            raise (no_more(text) if error.errno in EXHAUSTED else PlaceError(text)) from error
+        backend.on_message = started.on_message
+        return backend
+
+    def keep_ready(self, specs: Collection[EnvSpec], *, has_room: Callable[[], bool]) -> None:
+        """Keep processes ready, as many as each of these wants."""
+        self.starter.keep(specs, has_room=has_room)
+
+    async def make_room(self) -> bool:
+        """End what is kept ready; whether there was anything."""
+        return await self.starter.give_up()
+
+    async def remove(self, workspace: Path) -> None:
+        """Remove a session's folder."""
+        await self.folders.remove(workspace)
+
+    def hasten(self) -> None:
+        """End every process at once."""
+        self.launcher.hasten()
+
+
+@asynccontextmanager
+async def open_local(
+    specs: Iterable[EnvSpec] = (), *, cgroup: CgroupMode = "auto", watch: Watch | None = None, zygotes: bool = True
+) -> AsyncIterator[LocalPlacement]:
+    """Backends here, for the length of a block; on the way out every process is ended, and every folder removed.
+
+    What ``specs`` will need of cgroups is prepared as ``cgroup`` has it. Raises `ConfigError` if they, or bubblewrap,
+    are required and cannot be had.
+    """
+    with own_folder() as root:
+        try:
+            with open_enclosures(specs, cgroup) as enclosures:
+                async with Launcher.open(folder=str(root), cgroup=enclosures.cgroup) as launcher:
+                    folders, packages = Folders(root), Packages(launcher)
+                    async with open_starter(launcher, enclosures, packages, folders, zygotes=zygotes) as starter:
+                        yield LocalPlacement(launcher, starter, packages, folders, watch)
+        finally:
+            await remove_trees([root])

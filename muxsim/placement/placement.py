@@ -1,0 +1,55 @@
+"""Where backends run: what whoever admits sessions asks of a place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from muxsim.placement.backend import Backend, BackendListener
+from muxsim.processes.launcher import LauncherStatistics
+from muxsim.spec import EnvSpec
+from muxsim.start.fork.fleet import ZygoteStatistics
+from muxsim.start.order import Order
+from muxsim.start.slots.policy import SlotStatistics
+
+
+@dataclass(frozen=True)
+class PlacementStatistics:
+    """What a place has running, what it keeps ready by environment, and what has imported modules for others."""
+
+    processes: LauncherStatistics
+    warm: Mapping[str, SlotStatistics] = field(default_factory=dict)
+    zygotes: ZygoteStatistics = field(default_factory=ZygoteStatistics)
+
+
+class Placement(Protocol):
+    """A place where backends run. What it may give at once is so for `muxsim.runtime.soon.begin`."""
+
+    async def prepare(self, spec: EnvSpec) -> EnvSpec:
+        """The spec with what its starts need installed there. Raises `StartError`."""
+
+    async def start(self, order: Order, listener: BackendListener) -> Backend:
+        """A backend for a session.
+
+        Raises `StartError`, `PlaceError` if the environment is not to blame, and `Busy` if there is no room for one.
+        """
+
+    def keep_ready(self, specs: Collection[EnvSpec], *, has_room: Callable[[], bool]) -> None:
+        """Keep processes ready for sessions of these, as many as each wants, and of no others.
+
+        While ``has_room`` says that there is none, sessions that are being opened go first.
+        """
+
+    async def make_room(self) -> bool:
+        """End what is kept ready, for there is too little of something; whether there was anything."""
+
+    async def remove(self, workspace: Path) -> None:
+        """Remove the folder of a session that is over. Not to be cancelled, and never raises."""
+
+    def hasten(self) -> None:
+        """End every process at once, also those that have been asked politely."""
+
+    def statistics(self) -> PlacementStatistics:
+        """A snapshot."""
