@@ -13,24 +13,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = version("mcp-muxsim")
 
 if TYPE_CHECKING:
-    from muxsim.rollouts.data.dataset import load_dataset
-    from muxsim.rollouts.environments.pool import open_pool
-    from muxsim.rollouts.environments.remote import connect
-    from muxsim.rollouts.play.runner import episodes, rollout
-
-# What a program starts with; imported when it is used, since `muxsim stdio` needs none of it.
-_HOMES = {
-    "connect": "muxsim.rollouts.environments.remote",
-    "episodes": "muxsim.rollouts.play.runner",
-    "load_dataset": "muxsim.rollouts.data.dataset",
-    "open_pool": "muxsim.rollouts.environments.pool",
-    "rollout": "muxsim.rollouts.play.runner",
-}
+    from muxsim.rollouts import connect, episodes, load_dataset, open_pool, rollout
 
 __all__ = ["__version__", "connect", "episodes", "load_dataset", "open_pool", "rollout"]
 
 
+# What a program starts with; imported when it is used, since `muxsim stdio` needs none of it.
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'muxsim' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module("muxsim.rollouts"), name)

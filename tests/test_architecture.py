@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import muxsim.rollouts
+
 ROOT = Path(__file__).parent.parent
 
 # Each row may import from itself and from the rows above it.
@@ -26,6 +28,11 @@ ROWS = [
     {"muxsim.serve.http"},
     {"muxsim.serve.routes"},
     {"muxsim.serve.operate"},
+    {"muxsim.rollouts.data"},
+    {"muxsim.rollouts.view"},
+    {"muxsim.rollouts.environments"},
+    {"muxsim.rollouts.policy"},
+    {"muxsim.rollouts.play"},
     {"muxsim.rollouts"},
     {"muxsim.mcpgym"},
     {"muxsim.cli", "muxsim.__main__"},
@@ -80,7 +87,7 @@ STARTS_PROCESSES = {
 # Tokens and headers of others name a date; the rest writes one down.
 WALL_CLOCK = {
     *("muxsim.serve.auth.authenticator", "muxsim.rollouts.policy.endpoint"),
-    *("muxsim.rollouts.data.run_folder", "muxsim.rollouts.play.runner"),
+    *("muxsim.rollouts.data.run_config", "muxsim.rollouts.play.player"),
 }
 
 
@@ -214,14 +221,35 @@ def test_no_module_imports_itself_by_way_of_others():
 
 
 def test_the_package_imports_what_it_offers_only_when_that_is_used():
-    names = "connect", "load_dataset", "open_pool", "rollout"
-    script = f"""
+    script = """
 import sys, muxsim
 assert not [name for name in sys.modules if name.startswith("muxsim.")]
-for name in {names}:
-    assert callable(getattr(muxsim, name)), name
+import muxsim.rollouts
+assert [name for name in sys.modules if name.startswith("muxsim.")] == ["muxsim.rollouts"]
+for package in muxsim, muxsim.rollouts:
+    for name in package.__all__:
+        assert getattr(package, name) is not None, name
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_what_rollouts_offers_is_what_a_type_checker_is_told_it_does():
+    offered = MODULES["muxsim.rollouts"]
+    told = {
+        (node.module.removeprefix("muxsim.rollouts."), alias.name)
+        for node in ast.walk(offered)
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("muxsim.")
+        for alias in node.names
+    }
+    assert told == {(home, name) for home, names in muxsim.rollouts._HOMES.items() for name in names}
+    assert sorted(name for _, name in told) == muxsim.rollouts.__all__
+
+
+def test_environments_and_policies_know_nothing_of_each_other():
+    for one, other in (("environments", "policy"), ("policy", "environments")):
+        knowing = [name for name in MODULES if within(name, f"muxsim.rollouts.{one}")]
+        ours = {imported for name in knowing for imported in imports(name)}
+        assert {name for name in ours if within(name, f"muxsim.rollouts.{other}")} == set()
 
 
 @pytest.mark.parametrize("name", sorted(PURE))

@@ -11,7 +11,7 @@ from harness import ROOT
 from muxsim.rollouts.data.run_folder import RunFolder
 from muxsim.rollouts.data.trajectory import Trajectory
 from muxsim.rollouts.environments.environment import Opened, ToolResult
-from muxsim.rollouts.play.runner import RolloutOptions
+from muxsim.rollouts.play.options import RolloutOptions
 from muxsim.rollouts.policy.openai import OpenAIPolicy, PolicyStatistics
 from muxsim.rollouts.policy.protocol import Reply
 

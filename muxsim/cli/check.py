@@ -15,8 +15,8 @@ from rich.table import Table
 from muxsim.cli.notes import tell_notes
 from muxsim.config import find_config, load
 from muxsim.errors import ConfigError, UnknownEnvironment
+from muxsim.rollouts.play.check import Finding, check
 from muxsim.rollouts.policy.random import RandomPolicy
-from muxsim.rollouts.view.check import Finding, check
 
 _MARKS: Final = {True: "[green]yes[/green]", False: "[red]no[/red]", None: "[dim]-[/dim]"}
 

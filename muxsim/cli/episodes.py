@@ -107,7 +107,7 @@ def rollout(
         _fail(MuxsimError("name a config, or a serving muxsim with --url"))
     from muxsim.cli import rollout as command  # noqa: PLC0415 - `stdio` must not pay for these imports
     from muxsim.cli.chosen import Chosen  # noqa: PLC0415
-    from muxsim.rollouts.play.runner import RolloutOptions  # noqa: PLC0415
+    from muxsim.rollouts.play.options import RolloutOptions  # noqa: PLC0415
 
     chosen = _or_fail(
         Chosen.read,

@@ -17,7 +17,7 @@ from muxsim.rollouts.data.run_folder import RunFolder
 from muxsim.rollouts.environments.environment import EnvironmentPool
 from muxsim.rollouts.environments.pool import open_pool
 from muxsim.rollouts.environments.remote import Wire, connect
-from muxsim.rollouts.view.replay import Replayed, replay
+from muxsim.rollouts.play.replay import Replayed, replay
 
 
 def run(

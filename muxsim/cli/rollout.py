@@ -26,12 +26,14 @@ from muxsim.observe.events import BackendStderr, Event
 from muxsim.rollouts.data.dataset import Dataset, generate_dataset, load_dataset
 from muxsim.rollouts.data.metrics import Metrics
 from muxsim.rollouts.data.provenance import parts_of
-from muxsim.rollouts.data.run_folder import RunConfig, RunFolder, RunWriter
+from muxsim.rollouts.data.run_config import RunConfig
+from muxsim.rollouts.data.run_folder import RunFolder, RunWriter
 from muxsim.rollouts.data.trajectory import Trajectory
 from muxsim.rollouts.environments.environment import EnvironmentPool
 from muxsim.rollouts.environments.pool import LocalPool, open_pool
 from muxsim.rollouts.environments.remote import Wire, connect
-from muxsim.rollouts.play.runner import RolloutOptions, episodes
+from muxsim.rollouts.play.options import RolloutOptions
+from muxsim.rollouts.play.runner import episodes
 from muxsim.rollouts.policy.playback import playback_file, with_playback
 from muxsim.rollouts.policy.protocol import Policy, PolicyError
 from muxsim.runtime.descriptors import raise_limit

@@ -7,7 +7,7 @@ import zlib
 
 import msgspec
 
-from muxsim.rollouts.data.run_folder import RunConfig
+from muxsim.rollouts.data.run_config import RunConfig
 from muxsim.rollouts.data.trajectory import Control, EndReason, StageTimes, Step, Trajectory, Usage
 
 TOOL = {

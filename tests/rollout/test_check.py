@@ -7,7 +7,7 @@ import json
 import pytest
 from cli.terminal import muxsim
 
-from muxsim.rollouts.view.differences import first_difference
+from muxsim.rollouts.play.differences import first_difference
 
 from .runs import EXAMPLES, config, dice
 

@@ -5,17 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muxsim.rollouts.data.dataset import (
-    SEED_LIMIT,
-    DatasetError,
-    Episode,
-    Row,
-    dataset_from_rows,
-    fill_template,
-    first_messages,
-    generate_dataset,
-    load_dataset,
-)
+from muxsim.rollouts.data.dataset import Episode, dataset_from_rows, generate_dataset, load_dataset
+from muxsim.rollouts.data.prompts import fill_template, first_messages
+from muxsim.rollouts.data.rows import SEED_LIMIT, DatasetError, Row
 
 LAKE = {
     "id": "run_001",

@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from muxsim.errors import Busy
-from muxsim.rollouts.data.dataset import DatasetError
+from muxsim.rollouts.data.rows import DatasetError
 from muxsim.rollouts.data.trajectory import EndReason
 from muxsim.rollouts.play.runner import episodes
 

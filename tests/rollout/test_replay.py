@@ -15,7 +15,7 @@ from muxsim.rollouts.data.images import reference, with_references
 from muxsim.rollouts.data.run_folder import RunFolder
 from muxsim.rollouts.data.trajectory import Control, EndReason, Step, Trajectory
 from muxsim.rollouts.environments.environment import CallTimeout, EnvironmentGone, Opened, Tool, ToolResult
-from muxsim.rollouts.view.replay import Divergence, replay
+from muxsim.rollouts.play.replay import Divergence, replay
 
 from .runs import dice, played, told, treasure
 from .samples import image_block, png, text_block

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from muxsim.rollouts.data.run_folder import RunError, RunFolder, RunWriter
+from muxsim.rollouts.data.row_file import RunError
+from muxsim.rollouts.data.run_folder import RunFolder, RunWriter
 from muxsim.rollouts.data.trajectory import EndReason
 
 from .samples import config, failure, image_block, image_part, png, step, trajectory

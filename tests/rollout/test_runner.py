@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from muxsim.errors import Busy, MuxsimError, StartError, UnknownEnvironment
-from muxsim.rollouts.data.dataset import DatasetError
+from muxsim.rollouts.data.rows import DatasetError
 from muxsim.rollouts.data.trajectory import VALID_ENDS, Control, EndReason, Usage
 from muxsim.rollouts.environments.environment import (
     CallTimeout,
@@ -25,7 +25,8 @@ from muxsim.rollouts.environments.environment import (
     Tool,
     ToolResult,
 )
-from muxsim.rollouts.play.runner import RolloutOptions, episodes, rollout
+from muxsim.rollouts.play.options import RolloutOptions
+from muxsim.rollouts.play.runner import episodes, rollout
 from muxsim.rollouts.policy.messages import assistant_calls, turn_of
 from muxsim.rollouts.policy.protocol import PolicyError, RateLimited, Reply, TokenLimit
 

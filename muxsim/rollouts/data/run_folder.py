@@ -21,19 +21,17 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Callable, Container, Iterator, Sequence
-from datetime import UTC, datetime
-from functools import partial
-from importlib.metadata import version
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
 import msgspec
 
-from muxsim.errors import MuxsimError
 from muxsim.rollouts.data.images import ImageFolder, reference, with_data, with_references, write_whole
 from muxsim.rollouts.data.metrics import Metrics, MetricsBuilder
+from muxsim.rollouts.data.row_file import RowFile, RunError, read_rows, repair
+from muxsim.rollouts.data.run_config import RunConfig
 from muxsim.rollouts.data.trajectory import EndReason, Trajectory, first_and_last
 
 _CONFIG: Final = "config.json"
@@ -43,58 +41,6 @@ _METRICS: Final = "metrics.json"
 _LOGS: Final = "env_logs"
 _NOT_IN_A_FILE_NAME: Final = re.compile(r"[^A-Za-z0-9_.-]")
 _MOST_DIFFERENCES_SHOWN: Final = 5
-
-_decode_trajectory = msgspec.json.Decoder(Trajectory).decode
-
-
-class RunError(MuxsimError):
-    """A run's folder cannot be used. The message names it and says what to do."""
-
-
-class RunConfig(msgspec.Struct, kw_only=True, frozen=True):
-    """What was run: the content of ``config.json``.
-
-    ``parts`` are what each environment consists of (`rollouts.data.provenance`), ``options`` the settings that shape
-    episodes (``max_steps``, timeouts), ``policy`` describes the policy (``kind``, ``model``, ``temperature``). What
-    does not change an episode belongs into ``notes``, which may differ when a run is resumed, as may the times, the
-    version, and the paths of files whose content is the same.
-    """
-
-    environments: tuple[str, ...]
-    policy: dict[str, Any]
-    dataset: str = ""
-    dataset_sha256: str = ""
-    rollouts_per_row: int = 1
-    config: str = ""
-    config_sha256: str = ""
-    url: str = ""
-    parts: dict[str, dict[str, str]] = {}
-    options: dict[str, Any] = {}
-    notes: dict[str, Any] = {}
-    muxsim: str = msgspec.field(default_factory=partial(version, "mcp-muxsim"))
-    started_at: str = msgspec.field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-
-    @property
-    def success_reward(self) -> float | None:
-        """The least reward that counts as a success, of the notes; None where anything above 0 does."""
-        value = self.notes.get("success_reward")
-        return float(value) if isinstance(value, int | float) else None
-
-    def differences(self, other: RunConfig) -> list[str]:
-        """Where another run differs in what its episodes are, a line for each: ``options.max_steps was 50, is 100``."""
-        ours, theirs = _comparable(self), _comparable(other)
-        names = sorted(ours.keys() | theirs.keys())
-        changed = [
-            f"{name} was {_shown(ours.get(name))}, is {_shown(theirs.get(name))}"
-            for name in names
-            if ours.get(name) != theirs.get(name)
-        ]
-        known = sorted(self.parts.keys() & other.parts.keys())
-        return changed + [change for env in known for change in _moved(env, self.parts[env], other.parts[env])]
-
-
-# Of `parts` only what both know is compared: a run on a remote muxsim, or of an older one, knows none.
-_MAY_DIFFER: Final = frozenset({"notes", "muxsim", "started_at", "dataset", "config", "parts"})
 
 
 class RunFolder:
@@ -149,11 +95,11 @@ class RunFolder:
 
     def trajectories(self) -> Iterator[Trajectory]:
         """The episodes in the order in which they ended. Raises `RunError`: a row other than a torn last is broken."""
-        return (trajectory for _, trajectory in _read_rows(self.path / _ROLLOUTS))
+        return (trajectory for _, trajectory in read_rows(self.path / _ROLLOUTS))
 
     def failures(self) -> Iterator[Trajectory]:
         """The failed episodes of every attempt, in the order in which they ended. Raises `RunError`."""
-        return (trajectory for _, trajectory in _read_rows(self.path / _FAILURES))
+        return (trajectory for _, trajectory in read_rows(self.path / _FAILURES))
 
     def metrics(self) -> Metrics:
         """What the run comes to, counted from its rows; ``complete`` is False while it runs, or if it was killed."""
@@ -205,11 +151,11 @@ class RunWriter:
         self._done: set[str] = set()
         lock = _locked(folder.path)
         try:
-            _repair(folder.path / _FAILURES, keep=self._count_failure)
-            _repair(folder.path / _ROLLOUTS, keep=self._is_done)
+            repair(folder.path / _FAILURES, keep=self._count_failure)
+            repair(folder.path / _ROLLOUTS, keep=self._is_done)
             (folder.path / _METRICS).unlink(missing_ok=True)
-            self._rollouts = _RowFile(folder.path / _ROLLOUTS, fsync=fsync)
-            self._failures = _RowFile(folder.path / _FAILURES, fsync=fsync)
+            self._rollouts = RowFile(folder.path / _ROLLOUTS, fsync=fsync)
+            self._failures = RowFile(folder.path / _FAILURES, fsync=fsync)
         except BaseException:
             os.close(lock)
             raise
@@ -329,30 +275,6 @@ class RunWriter:
         return msgspec.structs.replace(trajectory, steps=steps, messages=messages)
 
 
-class _RowFile:
-    """A file that rows are appended to, each of them whole or not at all."""
-
-    def __init__(self, path: Path, *, fsync: bool) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        self._fsync = fsync
-
-    def append(self, row: bytes) -> None:
-        """Write a row; when that fails, nothing of it is left. Raises OSError."""
-        end = os.fstat(self._fd).st_size
-        rest = memoryview(row)
-        try:
-            while rest:
-                rest = rest[os.write(self._fd, rest) :]
-            if self._fsync:
-                os.fsync(self._fd)
-        except OSError:
-            os.ftruncate(self._fd, end)
-            raise
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
 def _read_config(path: Path) -> RunConfig:
     file = path / _CONFIG
     try:
@@ -361,46 +283,6 @@ def _read_config(path: Path) -> RunConfig:
         raise RunError(f"{path} holds no run: there is no {_CONFIG} in it") from None
     except (OSError, msgspec.DecodeError) as error:
         raise RunError(f"{file} cannot be read: {error}") from None
-
-
-def _read_rows(path: Path) -> Iterator[tuple[bytes, Trajectory]]:
-    """The rows of a file, one at a time, each as it stands there and as what it says.
-
-    A last line without its end is left out: it was being written when the run was killed.
-    """
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error}") from None
-    with file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                yield line, _decode_trajectory(line)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise RunError(f"{path}, line {number}: {error}") from None
-
-
-def _repair(path: Path, keep: Callable[[Trajectory], bool]) -> None:
-    """Leave only the whole rows that ``keep`` says yes to. Each is asked about once."""
-    if not path.exists():
-        return
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with unfinished.open("wb") as repaired:
-            kept = 0
-            for line, trajectory in _read_rows(path):
-                if keep(trajectory):
-                    kept += repaired.write(line)
-            repaired.flush()
-            os.fsync(repaired.fileno())
-        if kept != path.stat().st_size:
-            unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _locked(path: Path) -> int:
@@ -416,31 +298,3 @@ def _locked(path: Path) -> int:
 
 def _log_path(path: Path, session: str) -> Path:
     return path / _LOGS / f"{_NOT_IN_A_FILE_NAME.sub('_', session)}.stderr"
-
-
-def _comparable(config: RunConfig) -> dict[str, Any]:
-    """A config as JSON, flat by one level: ``policy.model``, ``options.max_steps``."""
-    flat: dict[str, Any] = {}
-    for name, value in msgspec.to_builtins(config).items():
-        if isinstance(value, dict):
-            flat.update({f"{name}.{key}": item for key, item in value.items() if name not in _MAY_DIFFER})
-        elif name not in _MAY_DIFFER:
-            flat[name] = value
-    return flat
-
-
-def _moved(env: str, before: dict[str, str], now: dict[str, str]) -> Iterator[str]:
-    """What is another than it was of an environment."""
-    for part in sorted(before.keys() | now.keys()):
-        if before.get(part) == now.get(part):
-            continue
-        if part not in now:
-            yield f"{env}: {part} is not there any more"
-        elif part.startswith("package "):
-            yield f"{env}: {part} was {before.get(part, 'not there')}, is {now[part]}"
-        else:
-            yield f"{env}: {part} {'has changed' if part in before else 'is new'}"
-
-
-def _shown(value: Any) -> str:
-    return msgspec.json.encode(value).decode()

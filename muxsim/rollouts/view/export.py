@@ -15,9 +15,9 @@ import msgspec
 from muxsim.errors import MuxsimError
 from muxsim.rollouts.data.images import is_reference, media_type, url_of
 from muxsim.rollouts.data.run_folder import RunFolder
-from muxsim.rollouts.data.selection import Selection
 from muxsim.rollouts.data.trajectory import CONTROL_METADATA_KEY, Trajectory, shown_to_agent
 from muxsim.rollouts.view.animation import frames_of, write_gif
+from muxsim.rollouts.view.selection import Selection
 
 ATIF_VERSION: Final = "ATIF-v1.8"
 

@@ -18,8 +18,8 @@ from muxsim.observe.events import BackendRejected, Event, SessionEnded, SessionR
 from muxsim.rollouts.data.trajectory import last_said
 from muxsim.rollouts.environments.environment import Environment, ToolResult
 from muxsim.rollouts.environments.pool import LocalPool, open_pool
+from muxsim.rollouts.play.differences import first_difference
 from muxsim.rollouts.policy.protocol import Policy, PolicyError
-from muxsim.rollouts.view.differences import first_difference
 
 DEFAULT_STEPS: Final = 10
 _SEEDS: Final = (0, 1, 2, 3)

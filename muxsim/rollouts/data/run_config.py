@@ -1,0 +1,85 @@
+"""What was run: the content of a run's ``config.json``, and how another run differs from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from typing import Any, Final
+
+import msgspec
+
+
+class RunConfig(msgspec.Struct, kw_only=True, frozen=True):
+    """What was run: the content of ``config.json``.
+
+    ``parts`` are what each environment consists of (`rollouts.data.provenance`), ``options`` the settings that shape
+    episodes (``max_steps``, timeouts), ``policy`` describes the policy (``kind``, ``model``, ``temperature``). What
+    does not change an episode belongs into ``notes``, which may differ when a run is resumed, as may the times, the
+    version, and the paths of files whose content is the same.
+    """
+
+    environments: tuple[str, ...]
+    policy: dict[str, Any]
+    dataset: str = ""
+    dataset_sha256: str = ""
+    rollouts_per_row: int = 1
+    config: str = ""
+    config_sha256: str = ""
+    url: str = ""
+    parts: dict[str, dict[str, str]] = {}
+    options: dict[str, Any] = {}
+    notes: dict[str, Any] = {}
+    muxsim: str = msgspec.field(default_factory=partial(version, "mcp-muxsim"))
+    started_at: str = msgspec.field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    @property
+    def success_reward(self) -> float | None:
+        """The least reward that counts as a success, of the notes; None where anything above 0 does."""
+        value = self.notes.get("success_reward")
+        return float(value) if isinstance(value, int | float) else None
+
+    def differences(self, other: RunConfig) -> list[str]:
+        """Where another run differs in what its episodes are, a line for each: ``options.max_steps was 50, is 100``."""
+        ours, theirs = _comparable(self), _comparable(other)
+        names = sorted(ours.keys() | theirs.keys())
+        changed = [
+            f"{name} was {_shown(ours.get(name))}, is {_shown(theirs.get(name))}"
+            for name in names
+            if ours.get(name) != theirs.get(name)
+        ]
+        known = sorted(self.parts.keys() & other.parts.keys())
+        return changed + [change for env in known for change in _moved(env, self.parts[env], other.parts[env])]
+
+
+# Of `parts` only what both know is compared: a run on a remote muxsim, or of an older one, knows none.
+_MAY_DIFFER: Final = frozenset({"notes", "muxsim", "started_at", "dataset", "config", "parts"})
+
+
+def _comparable(config: RunConfig) -> dict[str, Any]:
+    """A config as JSON, flat by one level: ``policy.model``, ``options.max_steps``."""
+    flat: dict[str, Any] = {}
+    for name, value in msgspec.to_builtins(config).items():
+        if isinstance(value, dict):
+            flat.update({f"{name}.{key}": item for key, item in value.items() if name not in _MAY_DIFFER})
+        elif name not in _MAY_DIFFER:
+            flat[name] = value
+    return flat
+
+
+def _moved(env: str, before: dict[str, str], now: dict[str, str]) -> Iterator[str]:
+    """What is another than it was of an environment."""
+    for part in sorted(before.keys() | now.keys()):
+        if before.get(part) == now.get(part):
+            continue
+        if part not in now:
+            yield f"{env}: {part} is not there any more"
+        elif part.startswith("package "):
+            yield f"{env}: {part} was {before.get(part, 'not there')}, is {now[part]}"
+        else:
+            yield f"{env}: {part} {'has changed' if part in before else 'is new'}"
+
+
+def _shown(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
