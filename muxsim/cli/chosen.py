@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from muxsim.errors import ConfigError
+from muxsim.rollouts.data.provenance import parts_of_file, parts_of_module
 from muxsim.rollouts.policy import imported
 from muxsim.rollouts.policy.names import policy_from_spec
 from muxsim.rollouts.policy.protocol import Policy
@@ -57,14 +59,23 @@ class Chosen:
         kind, _, detail = self.policy.partition(":")
         name = {"scripted": "script", "python": "class"}.get(kind, "model")
         shown = {option: value for option, value in self.policy_settings.items() if option not in _SECRET}
-        source = {"source_sha256": imported.source_hash(detail)} if kind == "python" else {}
-        return {"kind": kind, **({name: detail} if detail else {}), **source, **shown}
+        return {"kind": kind, **({name: detail} if detail else {}), **shown}
 
     def describe_reward(self) -> dict[str, Any]:
         """For the run's record; nothing where the environments score."""
         if self.reward is None:
             return {}
-        return {"function": self.reward, "source_sha256": imported.source_hash(self.reward), **self.reward_settings}
+        return {"function": self.reward, **self.reward_settings}
+
+    def parts(self) -> dict[str, dict[str, str]]:
+        """What policy and reward consist of, where they are the user's own, beside what environments do."""
+        kind, _, detail = self.policy.partition(":")
+        found = {"the reward": parts_of_module(self.reward.partition(":")[0])} if self.reward else {}
+        if kind == "python":
+            found["the policy"] = parts_of_module(detail.partition(":")[0])
+        elif kind == "scripted":
+            found["the policy"] = parts_of_file(Path(detail))
+        return {name: parts for name, parts in found.items() if parts}
 
 
 def _arguments(given: Sequence[str], option: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from muxsim.cli.notes import tell_notes
 from muxsim.cli.progress import Progress, estimated
 from muxsim.config import Config, load
 from muxsim.errors import raised_as_itself
-from muxsim.observe.events import BackendStderr, Event
+from muxsim.observe.events import BackendStderr, Event, SessionEnded, SessionOpenFailed
 from muxsim.rollouts.data.dataset import Dataset, generate_dataset, load_dataset
 from muxsim.rollouts.data.metrics import Metrics
 from muxsim.rollouts.data.provenance import parts_of
@@ -91,9 +91,14 @@ async def _run(plan: RolloutPlan) -> Metrics:
 
 
 def _writer(plan: RolloutPlan, config: RunConfig, wanted: set[str]) -> RunWriter:
-    if plan.resume:
-        return RunFolder.resume(plan.output, config, episodes=wanted)
-    return RunFolder.create(plan.output, config)
+    if not plan.resume:
+        return RunFolder.create(plan.output, config)
+    writer = RunFolder.resume(plan.output, config, episodes=wanted)
+    if writer.done and (unknown := writer.folder.config.not_compared(config)):
+        where = f"{plan.url} does not tell" if plan.url else "the run does not say"
+        words = f"{where} what {', '.join(unknown)} consists of: whether that has changed since is not known"
+        print(f"muxsim: {words}", file=sys.stderr)
+    return writer
 
 
 async def _play(
@@ -141,27 +146,35 @@ async def _stop_on_signal(whole: trio.CancelScope) -> None:
 
 
 class _SessionLogs:
-    """Collects what the sessions of a local pool write on stderr, until their episode is on record."""
+    """Collects what the sessions of a local pool write on stderr, until their episode is on record.
+
+    Of one that ends before its episode has begun nothing is kept: what failed its start has its last words already.
+    """
 
     def __init__(self) -> None:
         self.writer: RunWriter | None = None
         self._lines: dict[str, list[str]] = {}
+        self._playing: set[str] = set()
 
     def listen(self, event: Event) -> None:
         """A listener for the pool's events."""
+        if isinstance(event, SessionEnded | SessionOpenFailed) and event.session not in self._playing:
+            self._lines.pop(event.session, None)
         if isinstance(event, BackendStderr):
             lines = self._lines.setdefault(event.session, [])
             if len(lines) < _STDERR_LINES_KEPT:
                 lines.append(event.line)
 
     def started(self, trajectory: Trajectory) -> None:
-        """Nothing yet."""
+        """Keep the session's lines until its episode has ended, whenever it does."""
+        self._playing.add(trajectory.session)
 
     def stepped(self, trajectory: Trajectory) -> None:
         """Nothing yet."""
 
     def ended(self, trajectory: Trajectory) -> None:
         """Write the session's lines, if it wrote any."""
+        self._playing.discard(trajectory.session)
         lines = self._lines.pop(trajectory.session, None)
         if lines and self.writer is not None:
             self.writer.write_stderr(trajectory.session, lines)
@@ -215,7 +228,7 @@ def _run_config(plan: RolloutPlan, pool: EnvironmentPool, dataset: Dataset) -> R
         config="" if plan.config is None else str(plan.config),
         config_sha256=_hash(plan.config),
         url=plan.url or "",
-        parts=_parts(pool, dataset),
+        parts=_parts(pool, dataset) | plan.chosen.parts(),
         options=options,
         notes={
             "rollouts": len(dataset),

@@ -7,7 +7,7 @@ from importlib.metadata import version
 import pytest
 from harness import ROOT
 
-from muxsim.rollouts.data.provenance import parts_of
+from muxsim.rollouts.data.provenance import parts_of, parts_of_file, parts_of_module
 from muxsim.spec import EnvSpec
 
 FILES = {
@@ -75,3 +75,44 @@ def test_a_script_that_cannot_be_read_is_its_hash(tmp_path, text):
     (tmp_path / "odd.py").write_text(text)
     parts = parts_of(EnvSpec(name="odd", command="python3", args=("odd.py",), cwd=str(tmp_path)))
     assert parts.keys() <= {"odd.py"}
+
+
+@pytest.fixture
+def importable(spec, tmp_path, monkeypatch):
+    """The files above where `--policy` and `--reward` find them."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(NEEDED))
+def test_a_policy_is_followed_into_the_modules_of_its_folder_as_an_environment_is(importable, spec, tmp_path, name):
+    before = parts_of_module("server")
+    assert before == parts_of(spec)
+    with (tmp_path / name).open("a") as file:
+        file.write("# changed\n")
+    after = parts_of_module("server")
+    assert [part for part in before if after[part] != before[part]] == [name]
+
+
+def test_a_module_in_a_package_stands_with_the_packages_it_is_in_and_what_is_imported_beside_them(importable, tmp_path):
+    (tmp_path / "tools" / "locks.py").write_text("import maze")
+    assert parts_of_module("tools.locks").keys() == {"tools/__init__.py", "tools/locks.py", "maze.py", "walls.py"}
+
+
+def test_a_module_that_is_installed_is_known_by_its_version_and_its_own_files():
+    parts = parts_of_module("gymnasium.spaces.box")
+    assert parts["package gymnasium"] == version("gymnasium")
+    own = {"gymnasium/__init__.py", "gymnasium/spaces/__init__.py", "gymnasium/spaces/box.py"}
+    assert parts.keys() == {"package gymnasium"} | own
+
+
+def test_of_what_is_not_there_or_no_python_nothing_is_said(tmp_path):
+    assert [parts_of_module(name) for name in ("no_such_module", "no.such.module", "sys", "", "1")] == [{}] * 5
+    assert parts_of_file(tmp_path / "no-such-file") == {}
+
+
+def test_a_script_of_actions_is_known_by_its_content(tmp_path):
+    (tmp_path / "moves.json").write_text("[]")
+    before = parts_of_file(tmp_path / "moves.json")
+    (tmp_path / "moves.json").write_text("[[]]")
+    after = parts_of_file(tmp_path / "moves.json")
+    assert (before.keys(), before == after) == (after.keys(), False)

@@ -8,7 +8,7 @@ import trio
 from e2e.chromium import chromium
 
 from muxsim.rollouts.data.run_folder import RunFolder
-from muxsim.rollouts.data.trajectory import EndReason
+from muxsim.rollouts.data.trajectory import EndReason, StageTimes
 from muxsim.rollouts.view.report import write_report
 
 from .samples import config, failure, image_block, image_part, png, step, text_block, trajectory
@@ -299,6 +299,17 @@ async def test_episodes_are_filtered_by_their_reward(tmp_path):
             box = f"document.querySelector('input[aria-label=\"Reward {bound}\"]')"
             await page.evaluate(f"void ({box}.value = {value!r}, {box}.dispatchEvent(new Event('input')))")
             assert await page.evaluate(EPISODE_IDS) == left
+
+
+async def test_what_was_throttled_has_its_place_in_the_time_of_the_run_and_of_an_episode(tmp_path):
+    times = StageTimes(start=1.0, model=3.0, throttled=2.0)
+    shares = "[...document.querySelector('.bar:has(.k4)').children].map((one) => Number(one.style.flexGrow))"
+    async with report(tmp_path, trajectory("a", times=times), trajectory("b", times=times)) as page:
+        assert "of it throttled" in await page.evaluate("document.body.innerText")
+        assert await page.evaluate(shares) == [25, 25, 50]
+        await go(page, "a")
+        assert "of it throttled" in await page.evaluate("document.body.innerText")
+        assert await page.evaluate(shares) == [25, 25, 50]
 
 
 async def test_what_a_reader_has_to_know_of_an_episode_is_on_its_page(tmp_path):

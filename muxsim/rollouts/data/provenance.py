@@ -1,4 +1,5 @@
-"""What an environment consists of, as far as files tell: its script, what that imports from its folder, its packages.
+"""What an environment, a policy or a reward consists of, as far as files tell: a script, what that imports from its
+folder, and packages.
 
 A run that is resumed has to be played on what it was played on. Imports are read from the source and not by running it.
 What cannot be read is left out: this compares runs, and keeps nobody from playing.
@@ -13,6 +14,8 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +26,8 @@ from muxsim.spec import EnvSpec
 _JAVASCRIPT: Final = frozenset({".js", ".mjs", ".cjs", ".ts", ".mts"})
 _SPECIFIER: Final = re.compile(rb"""(?:\bfrom|\bimport|\brequire)\s*\(?\s*["']([^"'\n]+)["']""")
 _SUFFIXES: Final = ("", ".js", ".mjs", ".cjs", ".ts", ".json", "/index.js")
+# Where everything is somebody else's: there a package is known by its version.
+_PACKAGES_FOLDERS: Final = frozenset({"site-packages", "dist-packages"})
 # Past these an environment is no longer a script with its modules.
 _MOST_FILES: Final = 2000
 _LARGEST_FILE: Final = 64 * 1024 * 1024
@@ -32,8 +37,26 @@ def parts_of(spec: EnvSpec) -> dict[str, str]:
     """The parts of an environment: of files their hash, of packages their version. Paths are relative to the script."""
     parts = {f"package {spec.package.rpartition('@')[0]}": spec.package.rpartition("@")[2]} if spec.package else {}
     for root in _roots(spec):
-        parts |= _Survey(root, _site_packages(spec)).parts()
+        parts |= _Survey([root], root.parent, _site_packages(spec)).parts()
     return parts
+
+
+def parts_of_file(path: Path) -> dict[str, str]:
+    """The same of a file that is read, or a script."""
+    return _Survey([path], path.parent, None).parts()
+
+
+def parts_of_module(name: str) -> dict[str, str]:
+    """The same of a module of Python; of one that is installed, the version of its package beside its own files."""
+    with suppress(Exception, SystemExit):  # whatever a parent package of the user's raises when it is imported
+        found = find_spec(name)
+        if found is not None and found.origin is not None:
+            folder = Path(found.origin).parents[name.count(".") + (found.submodule_search_locations is not None)]
+            files = list(_module_files(folder, name))
+            if folder.name not in _PACKAGES_FOLDERS:
+                return _Survey(files, folder, None).parts()
+            return _Survey(files, folder, None, follow=False).parts() | _versions([name.partition(".")[0]], None)
+    return {}
 
 
 def _roots(spec: EnvSpec) -> Iterator[Path]:
@@ -76,18 +99,21 @@ def _site_packages(spec: EnvSpec) -> list[str] | None:
 
 
 class _Survey:
-    """Follows the imports of one file."""
+    """Follows the imports of files, whose own modules are in a folder."""
 
-    def __init__(self, root: Path, site_packages: list[str] | None) -> None:
-        self._folder = root.parent
+    def __init__(
+        self, roots: Iterable[Path], folder: Path, site_packages: list[str] | None, *, follow: bool = True
+    ) -> None:
+        self._folder = folder
         self._site_packages = site_packages
-        self._left = [root]
+        self._follow = follow
+        self._left = list(roots)
         self._hashes: dict[Path, str] = {}
         self._modules: set[str] = set()
         self._packages: dict[str, str] = {}
 
     def parts(self) -> dict[str, str]:
-        """The root and all that it needs."""
+        """The files and all that they need."""
         while self._left and len(self._hashes) < _MOST_FILES:
             self._look_at(self._left.pop())
         files = {_relative(path, self._folder): digest for path, digest in self._hashes.items()}
@@ -103,6 +129,8 @@ class _Survey:
         except OSError:
             return
         self._hashes[path] = hashlib.sha256(content).hexdigest()[:16]
+        if not self._follow:
+            return
         if path.suffix == ".py" or (content.startswith(b"#!") and b"python" in content.split(b"\n", 1)[0]):
             self._left += self._python(path, content)
         elif path.suffix in _JAVASCRIPT or (content.startswith(b"#!") and b"node" in content.split(b"\n", 1)[0]):

@@ -14,10 +14,10 @@ import msgspec
 class RunConfig(msgspec.Struct, kw_only=True, frozen=True):
     """What was run: the content of ``config.json``.
 
-    ``parts`` are what each environment consists of (`rollouts.data.provenance`), ``options`` the settings that shape
-    episodes (``max_steps``, timeouts), ``policy`` describes the policy (``kind``, ``model``, ``temperature``). What
-    does not change an episode belongs into ``notes``, which may differ when a run is resumed, as may the times, the
-    version, and the paths of files whose content is the same.
+    ``parts`` are what each environment consists of, and a policy and a reward of the user's own (`provenance`),
+    ``options`` the settings that shape episodes (``max_steps``, timeouts), ``policy`` describes the policy (``kind``,
+    ``model``, ``temperature``). What does not change an episode belongs into ``notes``, which may differ when a run is
+    resumed, as may the times, the version, and the paths of files whose content is the same.
     """
 
     environments: tuple[str, ...]
@@ -50,10 +50,17 @@ class RunConfig(msgspec.Struct, kw_only=True, frozen=True):
             if ours.get(name) != theirs.get(name)
         ]
         known = sorted(self.parts.keys() & other.parts.keys())
-        return changed + [change for env in known for change in _moved(env, self.parts[env], other.parts[env])]
+        return changed + [change for name in known for change in _moved(name, self.parts[name], other.parts[name])]
+
+    def not_compared(self, other: RunConfig) -> list[str]:
+        """The environments of which nobody can tell here whether they are the same: what they consist of is not known.
+
+        A serving muxsim does not tell it, and one of an older version has not written it down.
+        """
+        return [name for name in self.environments if name not in self.parts or name not in other.parts]
 
 
-# Of `parts` only what both know is compared: a run on a remote muxsim, or of an older one, knows none.
+# Of `parts` only what both know is compared, see `RunConfig.not_compared`.
 _MAY_DIFFER: Final = frozenset({"notes", "muxsim", "started_at", "dataset", "config", "parts"})
 
 
@@ -62,23 +69,29 @@ def _comparable(config: RunConfig) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in msgspec.to_builtins(config).items():
         if isinstance(value, dict):
-            flat.update({f"{name}.{key}": item for key, item in value.items() if name not in _MAY_DIFFER})
+            of_today = {f"{name}.{key}": _of_today(item) for key, item in _of_today(value).items()}
+            flat.update(of_today if name not in _MAY_DIFFER else {})
         elif name not in _MAY_DIFFER:
             flat[name] = value
     return flat
 
 
-def _moved(env: str, before: dict[str, str], now: dict[str, str]) -> Iterator[str]:
-    """What is another than it was of an environment."""
+def _of_today(value: Any) -> Any:
+    """A value without the hash of a policy's or a reward's own module, which older versions had there."""
+    return {key: item for key, item in value.items() if key != "source_sha256"} if isinstance(value, dict) else value
+
+
+def _moved(name: str, before: dict[str, str], now: dict[str, str]) -> Iterator[str]:
+    """What is another than it was of an environment, a policy or a reward."""
     for part in sorted(before.keys() | now.keys()):
         if before.get(part) == now.get(part):
             continue
         if part not in now:
-            yield f"{env}: {part} is not there any more"
+            yield f"{name}: {part} is not there any more"
         elif part.startswith("package "):
-            yield f"{env}: {part} was {before.get(part, 'not there')}, is {now[part]}"
+            yield f"{name}: {part} was {before.get(part, 'not there')}, is {now[part]}"
         else:
-            yield f"{env}: {part} {'has changed' if part in before else 'is new'}"
+            yield f"{name}: {part} {'has changed' if part in before else 'is new'}"
 
 
 def _shown(value: Any) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
@@ -43,15 +41,6 @@ def function(spec: str, options: Mapping[str, Any]) -> Any:
         more = f", and {', '.join(options)}" if options else ""
         raise _wrong(spec, f"it has to take (trajectory) or (trajectory, workspace){more}", "reward")
     return functools.partial(found, **options) if options else found
-
-
-def source_hash(spec: str) -> str:
-    """The hash of the module's source, by which a run that is resumed knows its code again; "" where there is none."""
-    with suppress(Exception, SystemExit):  # whatever a parent package of the user's raises when it is imported
-        found = find_spec(spec.partition(":")[0])
-        if found is not None and found.origin is not None:
-            return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
-    return ""
 
 
 def _takes(found: Any, number: int, options: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@
   const envs = Object.keys(metrics.environments);
   const FAILED = new Set(["episode_timeout", "tool_timeout", "env_crashed", "env_failed", "machinery_failed", "env_start_failed", "policy_error",
     "rate_limited", "cancelled"]);
-  const STAGES = ["queue", "start", "handshake", "model", "tool", "control", "close"];
+  const STAGES = ["queue", "start", "handshake", "model", "throttled", "tool", "control", "close"];
   const ROWS_AT_ONCE = 200;
   const GROUPS_AT_ONCE = 10;
   const app = document.getElementById("app");
@@ -328,8 +328,11 @@
 
   const stageBar = (times, format) => {
     const parts = STAGES.map((stage, index) => [stage, times[stage] || 0, `k${index % 6}`]).filter(([, value]) => value > 0);
-    const bar = shares(parts.map(([stage, value, kind]) => [`${stage}: ${seconds(value)}`, value, kind]));
-    const lines = parts.map(([stage, value, kind]) => [dot(kind), h("span", null, stage), h("span", { class: "number" }, format(stage, value))]);
+    // What was throttled is a part of the model's time: in the bar it has its place beside the rest of that.
+    const share = (stage, value) => (stage === "model" ? Math.max(0, value - (times.throttled || 0)) : value);
+    const bar = shares(parts.map(([stage, value, kind]) => [`${stage}: ${seconds(value)}`, share(stage, value), kind]));
+    const name = (stage) => (stage === "throttled" ? "of it throttled" : stage);
+    const lines = parts.map(([stage, value, kind]) => [dot(kind), h("span", null, name(stage)), h("span", { class: "number" }, format(stage, value))]);
     return [bar, h("div", { class: "lines" }, lines)];
   };
 
@@ -796,7 +799,6 @@
         entry("session", h("span", { class: "mono" }, details.session)),
         entry("started", when(details.started_at)), entry("took", seconds(details.seconds)),
         Object.entries(details.scores).map(([name, value]) => entry(name, number(value))),
-        times.throttled ? entry("throttled", seconds(times.throttled)) : null,
         usage.total_tokens ? entry("tokens", `${compact(usage.prompt_tokens)} read, ${compact(usage.completion_tokens)} written`) : null),
       stageBar(times, (_, value) => seconds(value)),
       json("Tools", run.tools[details.tools]), json("Evaluation criteria", details.evaluation_criteria), json("Info", details.info), raw);
