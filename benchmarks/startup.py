@@ -1,9 +1,10 @@
 """How long a session takes to open: from the request to the first tool's result, by each way to start its process.
 
-    python benchmarks/startup.py [--only fresh,zygote,…] [--env frozen_lake,…] [--seconds N] [--burst N] [--json FILE]
+    python benchmarks/startup.py [--only fresh,zygote,…] [--env frozen_lake,…] [--seconds N] [--row N] [--burst N]
 
 Beside muxsim's ways stand the same server started by hand on bare pipes, supergateway and mcp-proxy. All of them take
-turns within one run, so that a slow minute meets every one; then each opens many sessions at once.
+turns within one run, so that a slow minute meets every one. Then each but the fresh one opens sessions in a row, one
+right after the other, and once more when it has come to rest; and then each opens many at once.
 """
 
 import argparse
@@ -43,6 +44,7 @@ MCP_PATH = "/mcp"
 FAILURES = (BrokenRun, NotReady, NotHad, OSError, subprocess.SubprocessError)
 TURN = 1.0  # seconds of a row in each round; one opening at least
 WARM_SLOTS = 4
+ROWS = 2
 QUIET, LEARNING = 0.1, 1.0  # seconds without CPU after which the next opening starts, and the first one of all
 SETTLE_LIMIT = 30.0
 ROOM = 32  # sessions over what a burst asks for: the ones before it may not have ended yet
@@ -57,6 +59,7 @@ class Row:
     name: str
     what: str
     seconds: list[float] = field(default_factory=list)
+    in_a_row: list[list[float]] = field(default_factory=list)
     burst: float | None = None
     failure: str = ""
 
@@ -162,9 +165,9 @@ class Bench:
     def _muxsim(self, row: Row, way: Way, manner: Manner = AS_USUAL) -> Subject:
         if way.missing():
             raise NotHad(way.missing())
-        file = write_config(
-            self._folder, [self.environment], way, max_sessions=self._options.burst + ROOM, warm=self._options.warm
-        )
+        options = self._options
+        sessions = max(options.burst, options.row) + ROOM
+        file = write_config(self._folder, [self.environment], way, max_sessions=sessions, warm=options.warm)
         server = self._stack.enter_context(served(muxsim_command(file), 0))
         return over_http(row, server, self.environment, manner)
 
@@ -181,6 +184,26 @@ class Bench:
         while self.subjects and time.monotonic() < deadline:
             for subject in list(self.subjects):
                 seed += self._guarded(subject, lambda subject=subject, seed=seed: subject.turn(seed)) or 0
+
+    def in_a_row(self, count: int) -> None:
+        """So many sessions one right after the other, and again, one way after the other."""
+        for _ in range(ROWS):
+            for subject in list(self.subjects):
+                if subject.server is not None and subject.row.name != FRESH.name:
+                    self._guarded(subject, lambda subject=subject: self._in_a_row(subject, count))
+
+    def _in_a_row(self, subject: Subject, count: int) -> int:
+        subject.settle(LEARNING)
+        assert subject.server is not None
+        lanes, seconds = [], []
+        for seed in range(count):
+            took, lane = open_session(subject.server.port, subject.manner, self.environment, seed)
+            seconds.append(took)
+            lanes.append(lane)
+        for lane in lanes:
+            lane.end()
+        subject.row.in_a_row.append(seconds)
+        return count
 
     def burst(self, count: int) -> None:
         """So many sessions at once, one row after the other."""
@@ -212,6 +235,8 @@ def measure(environment: Environment, options: argparse.Namespace) -> list[Row]:
         bench = Bench(environment, options, stack)
         bench.prepare()
         bench.open_in_turns(options.seconds)
+        if options.row:
+            bench.in_a_row(options.row)
         if options.burst:
             bench.burst(options.burst)
         return bench.rows
@@ -223,14 +248,22 @@ def milliseconds(seconds: float | None) -> str:
     return f"{seconds * 1e3:,.1f}" if seconds < 0.1 else f"{seconds * 1e3:,.0f}"
 
 
-def shown(environment: Environment, rows: Sequence[Row], burst: int) -> str:
+def quantiles(seconds: Sequence[float]) -> str:
+    """The median and the ninth decile."""
+    return " / ".join(milliseconds(sorted(seconds)[int(share * len(seconds))]) for share in (0.5, 0.9))
+
+
+def shown(environment: Environment, rows: Sequence[Row], in_a_row: int, burst: int) -> str:
     fresh = {row.name: row.p50 for row in rows}.get(FRESH.name)
-    head = [environment.name, "openings", "p50 ms", "p99 ms", "fresh / this", f"{burst or 'many'} at once, s"]
+    head = [environment.name, "openings", "p50 ms", "p99 ms", "fresh / this"]
+    head += [f"{in_a_row} in a row, p50 / p90 ms, and again", f"{burst or 'many'} at once, s"]
     lines = []
     for row in rows:
         ratio = f"{fresh / row.p50:.2f}" if fresh and row.p50 else NOTHING
         at_once = NOTHING if row.burst is None else f"{row.burst:.2f}"
-        lines.append([row.name, str(len(row.seconds)), milliseconds(row.p50), milliseconds(row.p99), ratio, at_once])
+        rows_of_it = ", ".join(map(quantiles, row.in_a_row)) or NOTHING
+        times = [milliseconds(row.p50), milliseconds(row.p99), ratio, rows_of_it, at_once]
+        lines.append([row.name, str(len(row.seconds)), *times])
     failed = [f"{row.name}: {' '.join(row.failure.split())[:SHOWN_REASON]}" for row in rows if row.failure]
     shared = [f"{row.name}: {row.what}" for row in rows if "shared" in row.what and not row.failure]
     return "\n".join([table(head, lines), *failed, *shared])
@@ -243,6 +276,8 @@ AIMS: tuple[tuple[str, str, float, bool, Callable[[Rows], float | None]], ...] =
     ("frozen_lake", "zygote: times as fast as fresh", 30, True, lambda r: ratio(r, FRESH.name, ZYGOTE.name)),
     ("frozen_lake", "warm slot: ms", 5, False, lambda r: at(r, WARM.name, lambda row: row.p50, 1e3)),
     ("frozen_lake", "warm slot, without handshake: ms", 5, False, lambda r: at(r, MODERN, lambda row: row.p50, 1e3)),
+    ("frozen_lake", "zygote: ms", 10, False, lambda r: at(r, ZYGOTE.name, lambda row: row.p50, 1e3)),
+    ("frozen_lake", "zygote, 24 in a row: ms", 20, False, lambda r: at(r, ZYGOTE.name, first_row, 1e3)),
     ("frozen_lake", "100 at once from a zygote: s", 3, False, lambda r: at(r, ZYGOTE.name, lambda row: row.burst)),
     ("server_everything", "npx: times `node bin` by hand", NPX_TOLERANCE, False, lambda r: ratio(r, "fresh", BY_HAND)),
 )
@@ -253,16 +288,21 @@ def at(rows: Rows, name: str, read: Callable[[Row], float | None], factor: float
     return None if value is None else value * factor
 
 
+def first_row(row: Row) -> float | None:
+    """The median of the sessions that were opened in a row the first time."""
+    return statistics.median(row.in_a_row[0]) if row.in_a_row else None
+
+
 def ratio(rows: Rows, above: str, below: str) -> float | None:
     one, other = (at(rows, name, lambda row: row.p50) for name in (above, below))
     return one / other if one and other else None
 
 
-def aims(measured: dict[str, list[Row]], burst: int) -> str:
+def aims(measured: dict[str, list[Row]], in_a_row: int, burst: int) -> str:
     lines = []
     for environment, what, aim, least, read in AIMS:
         value = read({row.name: row for row in measured.get(environment, [])})
-        if value is None or ("at once" in what and burst != 100):
+        if value is None or ("at once" in what and burst != 100) or ("in a row" in what and in_a_row != 24):
             continue
         met = value >= aim if least else value <= aim
         bound = "at least" if least else "at most"
@@ -287,6 +327,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--env", type=names(environments), default=environments, help=f"of {', '.join(environments)}")
     parser.add_argument("--only", type=names(rows), help=f"rows, of {', '.join(rows)}")
     parser.add_argument("--seconds", type=float, default=60.0, help="of openings in turn, per environment (60)")
+    parser.add_argument("--row", type=int, default=24, help="so many one right after the other, twice (24; 0: none)")
     parser.add_argument("--burst", type=int, default=0, help="so many at once afterwards; the aim is for 100 (0: none)")
     parser.add_argument("--warm", type=int, default=WARM_SLOTS, help=f"processes kept ready ({WARM_SLOTS})")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured")
@@ -306,8 +347,8 @@ def main() -> None:
         except NotHad as error:
             print(f"\n{environment.name} could not be had: {error}", flush=True)
             continue
-        print(f"\n{shown(environment, measured[environment.name], options.burst)}", flush=True)
-    print(f"\n{aims(measured, options.burst)}")
+        print(f"\n{shown(environment, measured[environment.name], options.row, options.burst)}", flush=True)
+    print(f"\n{aims(measured, options.row, options.burst)}")
     if options.json is not None:
         rows = {name: [asdict(row) for row in each] for name, each in measured.items()}
         options.json.write_text(json.dumps({"machine": machine(), "environments": rows}, indent=1) + "\n")

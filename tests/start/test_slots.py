@@ -3,20 +3,23 @@
 import math
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from muxsim.start.slots.policy import (
     AFTER_AN_OPEN,
+    CALM,
     DEATHS_IN_A_ROW,
     FIRST_PAUSE,
     LONGEST_PAUSE,
     MAX_AGE,
+    MOST_UNASKED,
     NOT_YET,
     SHORTAGE,
     STARTS_AT_ONCE,
     STARVED,
+    UNASKED,
     Slots,
     SlotStatistics,
     Step,
@@ -226,6 +229,122 @@ def test_a_shortage_gives_up_what_is_ready_and_lets_a_start_finish():
     assert take(slots) == starting
 
 
+# ---- slots of those who do not say how many
+
+
+def asked(sessions, *, most=MOST_UNASKED):
+    """Slots of one environment that says nothing, after a slot was used, and so many sessions found none."""
+    slots = Slots()
+    slots.want("lake", UNASKED, most)
+    slots.ready(slots.begin("lake", NOW), NOW)
+    for _ in range(1 + sessions):
+        take(slots)
+    slots.next(NOW, opening=True)
+    return slots
+
+
+def wanted(slots):
+    return slots.statistics()["lake"].wanted
+
+
+def fill_up(slots, now):
+    """Fill what is wanted, as far as that is allowed."""
+    while fill := slots.next(now, opening=False).fill:
+        for name in fill:
+            slots.ready(slots.begin(name, now), now)
+
+
+@given(sessions=st.integers(0, 100), most=st.integers(UNASKED, 40))
+def test_each_session_that_finds_none_has_one_more_kept_within_the_bound(sessions, most):
+    assert wanted(asked(sessions, most=most)) == min(UNASKED + sessions, most)
+
+
+@given(number=st.integers(0, 10), sessions=st.integers(0, 100))
+def test_whoever_says_how_many_gets_exactly_these(number, sessions):
+    slots = Slots()
+    slots.want("lake", number)
+    fill_up(slots, NOW)
+    for _ in range(sessions):
+        take(slots)
+        slots.next(NOW, opening=True)
+    fill_up(slots, NOW + 1)
+    assert slots.next(NOW + 2 * CALM, opening=False).end == ()
+    assert number == 0 or wanted(slots) == slots.statistics()["lake"].ready == number
+
+
+def test_sessions_that_come_one_at_a_time_find_one_and_want_no_more():
+    slots = asked(0)
+    for at in range(100):
+        fill_up(slots, NOW + at)
+        take(slots)
+    assert wanted(slots) == UNASKED
+
+
+@pytest.mark.parametrize("event", ["starting", "postponed", "died", "changed"])
+def test_a_session_that_finds_none_for_another_reason_than_that_they_are_too_few_wants_no_more(event):
+    slots = Slots()
+    slots.want("lake", UNASKED, MOST_UNASKED)
+    number = slots.begin("lake", NOW)
+    if event != "starting":
+        slots.ready(number, NOW)
+        slots.used(number)
+        number = slots.begin("lake", NOW)
+    match event:
+        case "postponed":
+            slots.postponed(number, math.inf)
+        case "died":
+            slots.died(number, NOW)
+        case "changed":
+            slots.outdated("lake")
+    take(slots)
+    slots.next(NOW, opening=True)
+    assert wanted(slots) == UNASKED
+
+
+def test_more_are_filled_one_at_a_time_while_sessions_go_on_being_opened():
+    slots = asked(3)
+    assert slots.next(NOW, opening=True).fill == ("lake",)
+    slots.begin("lake", NOW)
+    assert slots.next(NOW, opening=True).fill == ()
+    assert slots.next(NOW + AFTER_AN_OPEN, opening=False).fill == ("lake",) * (STARTS_AT_ONCE - 1)
+
+
+@given(sessions=st.integers(1, 30))
+def test_those_that_nobody_needed_for_a_while_go(sessions):
+    slots = asked(sessions)
+    fill_up(slots, NOW + 1)
+    kept = slots.next(NOW + CALM - 1, opening=False)
+    assert (kept.end, kept.again) == ((), NOW + CALM)
+    assert len(slots.next(NOW + CALM, opening=False).end) == min(sessions, MOST_UNASKED - UNASKED)
+    assert slots.next(NOW + CALM, opening=False) == Step(again=NOW + 1 + MAX_AGE)
+    assert wanted(slots) == UNASKED
+
+
+@given(sessions=st.integers(1, MOST_UNASKED - UNASKED), used=st.integers(0, MOST_UNASKED))
+def test_as_many_stay_as_the_largest_run_of_sessions_has_used_meanwhile(sessions, used):
+    slots = asked(sessions)
+    fill_up(slots, NOW + 1)
+    used = min(used, UNASKED + sessions)
+    for _ in range(used):
+        take(slots)
+    fill_up(slots, NOW + 2)
+    slots.next(NOW + CALM, opening=False)
+    assert wanted(slots) == max(UNASKED, used)
+    slots.next(NOW + 2 * CALM, opening=False)
+    assert wanted(slots) == UNASKED
+
+
+def test_a_machine_that_is_short_of_something_fills_none_of_them_and_forgets_who_wanted_them():
+    slots = asked(5)
+    fill_up(slots, NOW + 1)
+    assert len(slots.give_up(NOW + 2)) == 6
+    for seconds in (0, 1, SHORTAGE - 1):
+        take(slots)
+        assert slots.next(NOW + 2 + seconds, opening=False).fill == ()
+    fill_up(slots, NOW + 2 + SHORTAGE)
+    assert wanted(slots) == UNASKED
+
+
 class AnyLife(RuleBasedStateMachine):
     """Whatever happens, in any order."""
 
@@ -234,6 +353,7 @@ class AnyLife(RuleBasedStateMachine):
         self.slots, self.now = Slots(), 0.0
         self.starting, self.ready, self.gone = [], [], set()
         self.slots.want("lake", 3)
+        self.bound = 3, 3
 
     @rule(seconds=st.sampled_from([0.0, 0.01, 0.6, 5.0, 100.0, 1000.0]), opening=st.booleans())
     def go_on(self, seconds, opening):
@@ -247,6 +367,12 @@ class AnyLife(RuleBasedStateMachine):
     @rule(count=st.integers(0, 4))
     def want(self, count):
         self.slots.want("lake", count)
+        self.bound = count, count
+
+    @rule(least=st.integers(0, 2), more=st.integers(0, 4))
+    def want_as_many_as_are_asked_for(self, least, more):
+        self.slots.want("lake", least, least + more)
+        self.bound = least, least + more
 
     @rule()
     def open_a_session(self):
@@ -288,7 +414,7 @@ class AnyLife(RuleBasedStateMachine):
     def counts_are_right(self):
         found = self.slots.statistics().get("lake")
         assert (found.starting, found.ready) == (len(self.starting), len(self.ready))
-        assert math.isfinite(self.now)
+        assert self.bound[0] <= found.wanted <= self.bound[1]
 
 
 TestAnyLife = AnyLife.TestCase

@@ -34,6 +34,15 @@ LONGEST_PAUSE: Final = 60.0
 NOT_YET: Final = 1.0
 """Seconds before the next try, where something is needed first that others may give back any time."""
 
+UNASKED: Final = 1
+"""Slots of an environment that does not say how many it wants, while sessions are opened one at a time."""
+
+MOST_UNASKED: Final = 16
+"""So many of them at most, if sessions come faster than slots are filled: a fork of FrozenLake has 8 MiB of its own."""
+
+CALM: Final = 60.0
+"""Seconds in which a slot was not needed at all, after which it is too many."""
+
 SHORTAGE: Final = 30.0
 """Seconds in which nothing is filled after slots were given up because the machine was short of something."""
 
@@ -78,10 +87,51 @@ class _Slot:
 
 
 @dataclass(slots=True)
+class Demand:
+    """How many slots an environment wants: ``least``, and for each session that found none one more, up to ``most``."""
+
+    least: int
+    most: int
+    more: int = 0
+    idle: float = math.inf
+    """How many were left over when there were the fewest, since `since`."""
+    since: float = -math.inf
+
+    @property
+    def wanted(self) -> int:
+        return self.least + self.more
+
+    def left(self, ready: int) -> None:
+        """A session has taken a slot, or found none, and so many are left."""
+        self.idle = min(self.idle, ready)
+
+    def update(self, misses: int, now: float) -> None:
+        """So many sessions have found none since the last time, although there could have been one."""
+        if misses and self.more < self.most - self.least:
+            self.more = min(self.more + misses, self.most - self.least)
+            self._look_anew(now)
+        elif self.more and now >= self.ends:
+            self.more = max(0, self.more - int(min(self.idle, self.more)))
+            self._look_anew(now)
+
+    @property
+    def ends(self) -> float:
+        """When to update it, if nothing happens before."""
+        return self.since + CALM if self.more else math.inf
+
+    def forget(self) -> None:
+        """Begin with the least again."""
+        self.more = 0
+
+    def _look_anew(self, now: float) -> None:
+        self.since, self.idle = now, math.inf
+
+
+@dataclass(slots=True)
 class _Shelf:
     """The slots of one environment."""
 
-    wanted: int
+    demand: Demand
     slots: dict[int, _Slot] = field(default_factory=dict)
     hits: int = 0
     misses: int = 0
@@ -89,6 +139,18 @@ class _Shelf:
     stale: int = 0
     deaths_in_a_row: int = 0
     not_before: float = -math.inf
+    has_worked: bool = False
+    new_misses: int = 0
+
+    @property
+    def wanted(self) -> int:
+        return self.demand.wanted
+
+    def update(self, now: float, *, may_fill: bool) -> None:
+        """See how many are wanted. Who has no slots for another reason than that they are too few wants no more."""
+        misses = self.new_misses if may_fill and self.has_worked and self.not_before <= now else 0
+        self.new_misses = 0
+        self.demand.update(misses, now)
 
     def in_state(self, state: State) -> list[int]:
         return [number for number, slot in self.slots.items() if slot.state is state]
@@ -128,13 +190,19 @@ class Slots:
 
     # ---- what happens
 
-    def want(self, name: str, count: int) -> bool:
-        """Keep so many slots for an environment from now on; whether that is another number than before."""
-        if not count and name not in self._shelves:
+    def want(self, name: str, least: int, most: int | None = None) -> bool:
+        """Keep so many slots for an environment from now on, or up to ``most`` if sessions come too fast for them.
+
+        Whether that is another number than before.
+        """
+        most = least if most is None else most
+        if not most and name not in self._shelves:
             return False
-        shelf = self._shelves.setdefault(name, _Shelf(0))
-        before, shelf.wanted = shelf.wanted, count
-        return before != count
+        shelf = self._shelves.setdefault(name, _Shelf(Demand(0, 0)))
+        if (shelf.demand.least, shelf.demand.most) == (least, most):
+            return False
+        shelf.demand = Demand(least, most)
+        return True
 
     def begin(self, name: str, now: float) -> int:
         """A slot is being filled; the number names it from now on."""
@@ -145,7 +213,9 @@ class Slots:
 
     def ready(self, number: int, now: float) -> None:
         """It can be used."""
-        slot = self._shelf_of(number).slots[number]
+        shelf = self._shelf_of(number)
+        shelf.has_worked = True
+        slot = shelf.slots[number]
         slot.state, slot.since = State.READY, now
 
     def withdrawn(self, number: int) -> None:
@@ -180,7 +250,7 @@ class Slots:
         ended = tuple(shelf.slots)
         shelf.stale += len(ended)
         shelf.slots.clear()
-        shelf.deaths_in_a_row, shelf.not_before = 0, -math.inf
+        shelf.deaths_in_a_row, shelf.not_before, shelf.has_worked = 0, -math.inf, False
         return ended
 
     def opened(self, now: float) -> None:
@@ -191,7 +261,10 @@ class Slots:
         """The slot to use: the one that waits longest. None counts as a miss, where slots are wanted."""
         number = self.waiting(name)
         if number is None and name in self._shelves and self._shelves[name].wanted:
-            self._shelves[name].misses += 1
+            shelf = self._shelves[name]
+            shelf.misses += 1
+            shelf.new_misses += 1
+            shelf.demand.left(0)
         return number
 
     def waiting(self, name: str) -> int | None:
@@ -207,6 +280,7 @@ class Slots:
         del shelf.slots[number]
         shelf.hits += 1
         shelf.deaths_in_a_row = 0
+        shelf.demand.left(len(shelf.in_state(State.READY)))
 
     def died_at_use(self, name: str) -> None:
         """What was just used was dead."""
@@ -219,6 +293,7 @@ class Slots:
         self._short_until = now + SHORTAGE
         ended = []
         for shelf in self._shelves.values():
+            shelf.demand.forget()
             for number in shelf.in_state(State.READY):
                 del shelf.slots[number]
                 ended.append(number)
@@ -228,8 +303,11 @@ class Slots:
 
     def next(self, now: float, *, opening: bool) -> Step:
         """What to do at this time, while sessions are ``opening`` or not. Ended slots are forgotten here."""
+        for shelf in self._shelves.values():
+            shelf.update(now, may_fill=now >= self._short_until)
         end = tuple(number for shelf in self._shelves.values() for number in self._spare(shelf, now))
         times = [birthday for shelf in self._shelves.values() if (birthday := self._birthday(shelf)) > now]
+        times += [shelf.demand.ends for shelf in self._shelves.values()]
         lacking = []
         for name, shelf in self._shelves.items():
             if (missing := self._missing(shelf, now)) and shelf.not_before <= now:
@@ -254,7 +332,7 @@ class Slots:
             return self._all_the_room()
         self._held_back = min(self._held_back, now)
         starved = self._held_back + STARVED
-        if now >= starved:
+        if now >= starved or any(shelf.demand.more for shelf in self._shelves.values()):
             return 1 - self._starting(), math.inf
         return 0, starved if opening else min(starved, self._last_open + AFTER_AN_OPEN)
 

@@ -99,9 +99,9 @@ def warm_start(spec: EnvSpec, *, workspace: str, environ: Mapping[str, str]) -> 
     return WarmStart(Kind.FORK, replace(one, cwd=workspace))
 
 
-def default_slots(spec: EnvSpec, environ: Mapping[str, str]) -> int:
-    """How many slots there are of a spec that does not say: one of what costs little while it waits."""
-    return 0 if spec.shared or isinstance(_program(spec, environ), str) else 1
+def waits_unasked(spec: EnvSpec, environ: Mapping[str, str]) -> bool:
+    """Whether there are slots of a spec that does not say how many: of what costs little while it waits."""
+    return not spec.shared and not isinstance(_program(spec, environ), str)
 
 
 def _program(spec: EnvSpec, environ: Mapping[str, str]) -> Forkable | str:

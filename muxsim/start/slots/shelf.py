@@ -37,8 +37,8 @@ from muxsim.spec import EnvSpec, Launch, passed_variables
 from muxsim.start.fork.zygotes import Zygotes
 from muxsim.start.order import Order, Started
 from muxsim.start.prepared import Prepared
-from muxsim.start.slots.policy import NOT_YET, Slots, SlotStatistics
-from muxsim.start.slots.recipe import Kind, NotWarm, WarmStart, default_slots, fingerprint, warm_start, watched_files
+from muxsim.start.slots.policy import MOST_UNASKED, NOT_YET, UNASKED, Slots, SlotStatistics
+from muxsim.start.slots.recipe import Kind, NotWarm, WarmStart, fingerprint, waits_unasked, warm_start, watched_files
 
 # What a waiting process says of itself; paths of its files may make it long.
 _REPORT_LIMIT: Final = 1024 * 1024
@@ -137,12 +137,13 @@ class Warm:
         """
         self._has_room = has_room
         counts = {spec.name: self._count(spec) for spec in specs}
-        wanted = {spec.name: spec for spec in specs if counts[spec.name]}
+        wanted = {spec.name: spec for spec in specs if any(counts[spec.name])}
         for name in self._specs.keys() | wanted.keys():
             if self._specs.get(name) != wanted.get(name):
                 self._outdated(name)
                 self._parts[name] = self.part.part(f"warm slots of environment {name}", partial(self._give_up_on, name))
-            self._slots.want(name, 0 if self._parts[name].is_off else counts.get(name, 0))
+            least, most = (0, 0) if self._parts[name].is_off else counts.get(name, (0, 0))
+            self._slots.want(name, least, most)
         self._specs = wanted
         if wanted and not self._is_running:
             self._is_running = True
@@ -212,10 +213,11 @@ class Warm:
 
     # ---- the slots
 
-    def _count(self, spec: EnvSpec) -> int:
+    def _count(self, spec: EnvSpec) -> tuple[int, int]:
+        """How many slots it wants at least, and at most."""
         if spec.warm is not None:
-            return spec.warm
-        return default_slots(spec, self._environ) if self._zygotes.enabled else 0
+            return spec.warm, spec.warm
+        return (UNASKED, MOST_UNASKED) if self._zygotes.enabled and waits_unasked(spec, self._environ) else (0, 0)
 
     def _let_go(self) -> None:
         self._zygotes.fleet.on_ready = lambda _: None
