@@ -9,6 +9,7 @@ from typing import Final
 _HERE = Path(__file__).parent
 
 GUARDIAN: Final = str(_HERE / "guardian.py")
-LEARNER: Final = str(_HERE / "learner.py")
-ZYGOTE: Final = str(_HERE / "zygote.py")
+BEGIN: Final = str(_HERE / "begin.py")
+LEARNER: Final = (BEGIN, "learner")
+ZYGOTE: Final = (BEGIN, "zygote")
 WARM_NODE: Final = str(_HERE / "warm_node.cjs")

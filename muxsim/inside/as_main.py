@@ -1,4 +1,4 @@
-"""Runs an environment's script as the interpreter itself would: for the processes of learner.py and zygote.py.
+"""Runs an environment's script as the interpreter itself would: for what begin.py begins.
 
 These are run by their path, with the environment's own interpreter, which need not have muxsim; standard library only,
 and little of it, since every module that is here before the script is one that the script might not have wanted.

@@ -245,7 +245,7 @@ async def test_a_bug_as_a_slot_is_disposed_of_leaves_the_pool_as_it_was(monkeypa
 
 # ---- what others say
 
-IN_ZYGOTE = "import sys, os\nif any(word.endswith('zygote.py') for word in sys.orig_argv):\n"
+IN_ZYGOTE = "import sys, os\nif 'zygote' in sys.orig_argv:\n"
 SAY = "    import socket\n    channel = socket.socket(fileno=os.dup(3))\n"
 HUGE = 100_000
 # What a module does while the zygote imports it, and whether the log has a traceback of it.
@@ -333,7 +333,7 @@ async def test_nothing_that_a_module_does_while_a_zygote_imports_it_is_noticed_b
     assert bool(tracebacks) == has_traceback, [record.exc_text for record in tracebacks]
 
 
-IN_LEARNER = "import sys, os\nif any(word.endswith('learner.py') for word in sys.orig_argv):\n"
+IN_LEARNER = "import sys, os\nif 'learner' in sys.orig_argv:\n"
 # What is done in a learner, before the script begins, and by the script itself to what the learner notes.
 FROM_LEARNERS = {
     "prints": "    print('muxsim: learning')\n    print('{\"ready\": true}')\n",
@@ -521,7 +521,7 @@ READERS = {
         ),
         "of our own process, in another one",
     ),
-    **dict.fromkeys(("inside/zygote.read_exactly", "inside/learner.main"), "of our own process, in another one"),
+    **dict.fromkeys(("inside/fork.read_exactly", "inside/learner.main"), "of our own process, in another one"),
 }
 
 

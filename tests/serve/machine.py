@@ -82,7 +82,7 @@ def has_zygote(pid):
 
 def zygotes(pid):
     """The processes below this one that environments' sessions are forked from; they stay."""
-    return [below for below in descendants(pid) if b"/zygote.py" in command_line(below) and _has_socket(below)]
+    return [below for below in descendants(pid) if b"/begin.py\0zygote" in command_line(below) and _has_socket(below)]
 
 
 def _has_socket(pid):

@@ -477,7 +477,7 @@ async def test_a_zygote_that_cannot_be_made_is_complained_of_once_and_tried_agai
         monkeypatch.setattr(keeper, "FIRST_REST", 0.0)
         os.kill(zygote_of(pool).process.pid, signal.SIGKILL)
         await eventually(lambda: pool.statistics().placement.zygotes.failed == 1)
-        monkeypatch.setattr(inside, "ZYGOTE", "/no/such/folder/zygote.py")
+        monkeypatch.setattr(inside, "ZYGOTE", ("/no/such/folder/begin.py", "zygote"))
         for _ in range(3):
             async with Played(pool, probe(), 1) as played:
                 assert played.told

@@ -205,7 +205,7 @@ class Keeper:
 
     async def _start(self) -> Zygote:
         fleet, program, learned = self._fleet, self.program, self._learning.learned
-        argv = (program.python, *program.options, inside.ZYGOTE)
+        argv = (program.python, *program.options, *inside.ZYGOTE)
         # Of what confines the backends, this can be had before any of them is known.
         command = Command(argv, dict(program.env), program.cwd, no_new_privs=self._no_new_privs)
         process = await fleet.launcher.spawn(command, session=f"zygote of {self.env}", channel=True)

@@ -105,7 +105,7 @@ class Learning:
         fleet, program = self._fleet, self._program
         file = fleet.new_file(f"learned-{self._env}")
         head = (program.python, *program.options)
-        argv = (*head, inside.LEARNER, str(file), str(len(program.options)), *command.argv)
+        argv = (*head, *inside.LEARNER, str(file), str(len(program.options)), *command.argv)
         process = await fleet.launcher.spawn(replace(command, argv=argv), session=session)
         tag = secrets.token_hex(TAG_BYTES).encode()
         try:
