@@ -331,7 +331,7 @@ def test_code_that_others_run_imports_the_standard_library_and_its_own_folder_on
 
 
 def test_code_that_others_run_is_whole_without_muxsim_and_installed_packages():
-    """Each module, in an interpreter that knows this folder only, as guardian.py, learner.py and zygote.py make it."""
+    """Each module, in an interpreter that knows this folder only, as guardian.py and begin.py make it."""
     names = sorted(name for name in MODULES if within(name, "muxsim.inside") and name != "muxsim.inside")
     script = f"""
 import importlib, sys

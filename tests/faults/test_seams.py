@@ -27,6 +27,7 @@ from muxsim.start.fork.client import Zygote
 from muxsim.start.fork.keeper import Keeper
 from muxsim.start.fork.learning import Learning
 from muxsim.start.fork.zygotes import Zygotes
+from muxsim.start.slots import node as waiting_node
 from muxsim.start.slots import shelf as warm
 from muxsim.start.slots.shelf import Warm
 
@@ -148,7 +149,7 @@ INSIDE = {
     "Keeper._failed": (Keeper, "_failed", None),
     "_begins": (learning, "_begins", "python"),
     "read_names": (learning, "read_names", "python"),
-    "_read_report": (warm, "_read_report", "node"),
+    "_read_report": (waiting_node, "_read_report", "node"),
     "fingerprint": (warm, "fingerprint", "node"),
     "warm_start": (warm, "warm_start", "python"),
 }
@@ -504,8 +505,8 @@ READERS = {
     "start/fork/client._read_on": FROM_ZYGOTES,
     "start/fork/learning._begins": FROM_LEARNERS,
     "start/fork/learned.read_names": FILES,
-    "start/slots/shelf._read_report": FROM_NODES,
-    "start/slots/shelf._last_words": FROM_NODES,
+    "start/slots/node._read_report": FROM_NODES,
+    "start/slots/node.last_words": FROM_NODES,
     "processes/client._read_one": REPLIES,
     "provision/installer._collect": "an installer's words, kept within a bound: tests/provision/test_packages.py",
     "placement/backend._drain_stderr": "essential: fuzzed in tests/fuzz",

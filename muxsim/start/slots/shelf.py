@@ -1,12 +1,11 @@
 """Warm slots: processes that are ready before anybody asks, kept, used once and replaced.
 
-What to fill, use and give up next is decided in slots.py, and how a slot of an environment is made in warm_start.py.
+What to fill, use and give up next is decided in policy.py, and how a slot of an environment is made in recipe.py.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hmac
 import logging
 import os
 import secrets
@@ -18,9 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import NoneType
-from typing import Final
 
-import msgspec
 import trio
 
 from muxsim.errors import StartError
@@ -37,14 +34,9 @@ from muxsim.spec import EnvSpec, Launch, passed_variables
 from muxsim.start.fork.zygotes import Zygotes
 from muxsim.start.order import Order, Started
 from muxsim.start.prepared import Prepared
+from muxsim.start.slots.node import Nodes, Withdrawn, last_words
 from muxsim.start.slots.policy import MOST_UNASKED, NOT_YET, UNASKED, Slots, SlotStatistics
 from muxsim.start.slots.recipe import Kind, NotWarm, WarmStart, fingerprint, waits_unasked, warm_start, watched_files
-
-# What a waiting process says of itself; paths of its files may make it long.
-_REPORT_LIMIT: Final = 1024 * 1024
-# Modules that are left out of an environment's slots before loading early is no use.
-_LEFT_OUT_LIMIT: Final = 20
-_LAST_WORDS: Final = 64 * 1024
 
 _log = logging.getLogger(__name__)
 
@@ -74,10 +66,6 @@ class _Slot:
         if self.kind in (Kind.NODE, Kind.FORK):
             return AT_ONCE  # nothing of the environment has run
         return EndTimes(stdin_close=self.spec.limits.eof_timeout, term=self.spec.limits.term_timeout)
-
-
-class _Withdrawn(Exception):
-    """The next slot will be made otherwise."""
 
 
 class _NotYet(Exception):
@@ -112,7 +100,7 @@ class Warm:
         self._passed = passed_variables(self._environ)
         self._compile_cache = str(cache_folder(self._environ) / "node")
         self._specs: dict[str, EnvSpec] = {}
-        self._left_out: dict[str, tuple[str, ...]] = {}
+        self._nodes = Nodes()
         self._slots = Slots()
         self._scopes: dict[int, trio.CancelScope] = {}
         self._waiting: dict[int, _Slot] = {}
@@ -251,7 +239,7 @@ class Warm:
                 self._scopes[number].cancel()
 
     def _outdated(self, name: str) -> None:
-        self._left_out.pop(name, None)
+        self._nodes.forget(name)
         self._end(self._slots.outdated(name))
         self._changed.set()
 
@@ -274,7 +262,7 @@ class Warm:
         try:
             await trio.lowlevel.checkpoint()
             slot = await self._start_in_time(spec, number)
-        except (_Withdrawn, _NotYet, NotWarm, StartError, OSError) as reason:
+        except (Withdrawn, _NotYet, NotWarm, StartError, OSError) as reason:
             if not scope.cancel_called:
                 self._not_started(spec, number, reason)
         else:
@@ -287,7 +275,7 @@ class Warm:
 
     def _not_started(self, spec: EnvSpec, number: int, reason: Exception) -> None:
         match reason:
-            case _Withdrawn():
+            case Withdrawn():
                 self._slots.withdrawn(number)
             case _NoFork():
                 again = trio.current_time() + NOT_YET
@@ -306,7 +294,7 @@ class Warm:
         try:
             await first_of(slot.process.wait, slot.used.wait)
             if not slot.used.is_set():
-                self._died(slot.spec.name, slot.number, _last_words(slot.process))
+                self._died(slot.spec.name, slot.number, last_words(slot.process))
         finally:
             del self._waiting[slot.number]
             if not slot.used.is_set():
@@ -328,7 +316,7 @@ class Warm:
         if not descriptors.has_room():
             raise _NotYet
         folder = Path(tempfile.mkdtemp(prefix=f"{spec.name}-", dir=self._root))
-        skip = self._left_out.get(spec.name, ())
+        skip = self._nodes.left_out(spec.name)
         try:
             start = warm_start(spec, workspace=str(folder), environ=self._environ)
             launch = start.command_line(skip=skip, compile_cache=self._compile_cache)
@@ -341,37 +329,12 @@ class Warm:
         try:
             files = watched_files(launch.argv)
             if start.kind is Kind.NODE:
-                files += await self._report(process, making.tag, spec, skip)
+                files += await self._nodes.loaded(process, making.tag, spec, skip)
             slot.files, slot.stamps = files, fingerprint(files)
         except BaseException:
             await self._discard(slot)
             raise
         return slot
-
-    async def _report(self, process: Process, tag: str, spec: EnvSpec, skipped: tuple[str, ...]) -> tuple[str, ...]:
-        """Wait until a node has loaded what it can; returns the files of the package."""
-        report = await _read_report(process, tag)
-        if report.refused is not None:
-            raise NotWarm(report.refused)
-        if (module := report.skip) is not None:
-            if module in skipped or len(skipped) >= _LEFT_OUT_LIMIT:
-                raise NotWarm(f"{module} reads {report.reads} while it loads")
-            left_out = self._left_out.get(spec.name, ())
-            if module not in left_out:  # another slot may have found it in the meantime
-                self._left_out[spec.name] = (*left_out, module)
-                _log.info("environment %s: slots load all but %s, which reads %s", spec.name, module, report.reads)
-            raise _Withdrawn
-        return report.files
-
-
-class _Report(msgspec.Struct):
-    """What a waiting node says of itself, see warm_node.cjs."""
-
-    tag: str
-    files: tuple[str, ...] = ()
-    skip: str | None = None
-    reads: str = ""
-    refused: str | None = None
 
 
 @dataclass
@@ -418,42 +381,6 @@ async def _dispose(taken: Started, times: EndTimes) -> None:
         await taken.process.end(times)
         await taken.enclosure.close()
         await _remove(taken.workspace)
-
-
-async def _read_report(process: Process, tag: str) -> _Report:
-    """The line that a waiting node says of itself; what modules may have printed before is left out."""
-    partial_line = b""
-    left = _REPORT_LIMIT
-    while left > 0:
-        await trio.lowlevel.wait_readable(process.stdout)
-        new = os.read(process.stdout, left)
-        if not new:
-            await process.wait()
-            raise StartError(_last_words(process))
-        left -= len(new)
-        *lines, rest = new.split(b"\n")
-        if not lines:
-            partial_line += rest
-            continue
-        lines[0] = partial_line + lines[0]
-        partial_line = rest
-        for line in lines:
-            # Any library may print lines of JSON, with any key.
-            with contextlib.suppress(msgspec.MsgspecError, RecursionError, ValueError):
-                report = msgspec.json.decode(line, type=_Report)
-                if hmac.compare_digest(report.tag.encode(), tag.encode()):
-                    return report
-    raise StartError("its modules print without end while they load")
-
-
-def _last_words(process: Process) -> str:
-    """How a process ended, and what it said last."""
-    try:
-        said = os.read(process.stderr, _LAST_WORDS).decode(errors="replace").strip()
-    except (OSError, ValueError):
-        said = ""
-    status = f"exit status {process.returncode}"
-    return f"{status}, {said.splitlines()[-1]}" if said else status
 
 
 async def _remove(folder: Path) -> None:
