@@ -126,7 +126,7 @@ class Way:
 
 FRESH = Way("fresh", "muxsim, a fresh process for each session", zygote=False, warm=False)
 FORK = Way("fork", "muxsim, forked from a zygote when asked for", zygote=True, warm=False, spare=False)
-ZYGOTE = Way("zygote", "muxsim as it is, one fork of the zygote waiting", zygote=True, warm=False)
+ZYGOTE = Way("zygote", "muxsim as it is, forks of the zygote waiting", zygote=True, warm=False)
 WARM = Way("warm", "muxsim, processes kept ready", zygote=True, warm=True)
 WAYS = (FRESH, FORK, ZYGOTE, WARM)
 

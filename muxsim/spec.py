@@ -234,7 +234,8 @@ class EnvSpec:
     """Whether sessions differ by seed. A server that takes none is not given ``MUXSIM_SEED`` either."""
 
     warm: int | None = None
-    """How many processes are kept ready before anybody asks; None is one fork of a zygote, where there is one."""
+    """How many processes are kept ready before anybody asks; None is one fork of a zygote, or some more
+    while sessions come fast, where there is a zygote."""
 
     zygote: bool = True
     """Whether a Python environment's sessions are forked from a process that has imported its modules."""

@@ -68,7 +68,7 @@ Times are in seconds, sizes in bytes or text such as `"64 MiB"`. `"never"` takes
 | `preload` | `[]` | modules to import before that, beside those that the script has been seen to import |
 | `control` | `false` | every tool result carries the control plane, not only for calls that ask for it |
 | `seeded` | `true` | `false` for a server that takes no seed: it is given none |
-| `warm` | 1 from a zygote, else 0 | processes [kept ready](environments.md#start-in-milliseconds) before anybody asks |
+| `warm` | up to 16 forks, else 0 | processes [kept ready](environments.md#start-in-milliseconds) before anybody asks |
 
 and each of the [limits](#limits), and of the [bounds on processes](#processes).
 
