@@ -26,9 +26,10 @@ import trio
 
 from muxsim.processes.command import Command, ProcessStartError
 from muxsim.processes.launcher import Launcher
-from muxsim.processes.process import AT_ONCE
+from muxsim.processes.process import AT_ONCE, EndTimes
 
 CHILD = (sys.executable, "-I", "-S", str(pathlib.Path(__file__).with_name("child.py")))
+PATIENT = EndTimes(stdin_close=60, term=60)
 CAT = Command(("cat",), {"PATH": os.defpath}, "/")
 TRUE = Command(("true",), {"PATH": os.defpath}, "/")
 NOBODY = 65534
@@ -81,7 +82,7 @@ async def terminal():
             async for _ in signals:
                 break
         os.write(process.stdin, b"still here\n")
-        say(echo=await read_line(process), returncode=await process.end())
+        say(echo=await read_line(process), returncode=await process.end(PATIENT))
 
 
 async def starved():
@@ -170,7 +171,7 @@ async def plain():
         process = await launcher.spawn(CAT, session="a")
         os.write(process.stdin, b"hello\n")
         line = await read_line(process)
-        polite = await process.end()
+        polite = await process.end(PATIENT)
         killed = await launcher.spawn(CAT, session="b")
         return line, polite, await killed.end(AT_ONCE)
 
