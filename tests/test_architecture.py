@@ -59,6 +59,7 @@ PURE = {
     "muxsim.admission.admission",
     "muxsim.admission.breaker",
     "muxsim.admission.rates",
+    "muxsim.admission.wishes",
     "muxsim.serve.auth.addresses",
     "muxsim.serve.auth.callers",
     "muxsim.serve.auth.failures",

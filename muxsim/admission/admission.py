@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, NamedTuple
 
 from muxsim.admission.breaker import Breaker
 from muxsim.admission.rates import TokenBuckets
+from muxsim.admission.wishes import Queue, Starts, Wish
 from muxsim.observe.events import BreakerOpened, Events, OpenQueued, OpenRefused
 
 UNASKED: Final = 1.0
@@ -99,116 +99,6 @@ class LeaseStatistics:
     breakers_open: tuple[str, ...]
 
 
-@dataclass(slots=True, eq=False)
-class _Wish:
-    number: int
-    env: str
-    client: str | None
-    held: bool = False
-    starting_until: float = 0.0
-    asked: bool = False
-
-
-class _Starts:
-    """Starts under way, as each client has to count them.
-
-    One that is asked for its first answer keeps the machine busy, and so counts for all. One that waits for its client
-    to ask counts for that client only: who opens and does not go on must not hold the turns of others.
-    """
-
-    def __init__(self) -> None:
-        self._asked: set[_Wish] = set()
-        self._unasked: dict[str | None, set[_Wish]] = {}
-
-    def __len__(self) -> int:
-        return len(self._asked) + sum(map(len, self._unasked.values()))
-
-    def __iter__(self) -> Iterator[_Wish]:
-        yield from self._asked
-        for wishes in self._unasked.values():
-            yield from wishes
-
-    def add(self, wish: _Wish) -> None:
-        """Count one, asked or not; again when that has changed."""
-        self.discard(wish)
-        (self._asked if wish.asked else self._unasked.setdefault(wish.client, set())).add(wish)
-
-    def discard(self, wish: _Wish) -> None:
-        """Count one no more."""
-        self._asked.discard(wish)
-        own = self._unasked.get(wish.client)
-        if own is not None:
-            own.discard(wish)
-            if not own:
-                del self._unasked[wish.client]
-
-    def __contains__(self, wish: _Wish) -> bool:
-        return wish in self._asked or wish in self._unasked.get(wish.client, ())
-
-    def of_all(self) -> int:
-        """Those that everybody has to count."""
-        return len(self._asked)
-
-    def for_client(self, client: str | None) -> int:
-        """Those that this client has to count."""
-        return len(self._asked) + len(self._unasked.get(client, ()))
-
-
-class _Queue:
-    """Lines of those who wait, one for each environment and client. Environments take turns, and clients within one."""
-
-    def __init__(self) -> None:
-        self._lines: dict[str, dict[str | None, dict[int, _Wish]]] = {}
-        self._length = 0
-
-    def __len__(self) -> int:
-        return self._length
-
-    def environments(self) -> list[str]:
-        return list(self._lines)
-
-    def has(self, env: str) -> bool:
-        return env in self._lines
-
-    def all_of(self, env: str) -> list[_Wish]:
-        return [wish for line in self._lines[env].values() for wish in line.values()]
-
-    def add(self, wish: _Wish) -> None:
-        self._lines.setdefault(wish.env, {}).setdefault(wish.client, {})[wish.number] = wish
-        self._length += 1
-
-    def remove(self, wish: _Wish) -> None:
-        lines = self._lines[wish.env]
-        del lines[wish.client][wish.number]
-        self._length -= 1
-        if not lines[wish.client]:
-            del lines[wish.client]
-        if not lines:
-            del self._lines[wish.env]
-
-    def next(self, may_start: Callable[[_Wish], bool]) -> _Wish | None:
-        """Whose turn it is among those who may start."""
-        for lines in self._lines.values():
-            for line in lines.values():
-                wish = next(iter(line.values()))
-                if may_start(wish):
-                    return wish
-        return None
-
-    def take(self, wish: _Wish) -> None:
-        """Take out whose turn it was; its environment and client go to the end, until it is their turn again."""
-        lines = self._lines[wish.env]
-        lines[wish.client] = lines.pop(wish.client)
-        self._lines[wish.env] = self._lines.pop(wish.env)
-        self.remove(wish)
-
-    def last_of_longest(self) -> _Wish:
-        """Who is last in the longest line; among lines as long, who came last of all."""
-        lines = [line for lines in self._lines.values() for line in lines.values()]
-        longest = max(lines, key=lambda line: (len(line), next(reversed(line))))
-        return longest[next(reversed(longest))]
-
-
 @dataclass(slots=True)
 class Admission:
     """The leases of one pool.
@@ -220,14 +110,14 @@ class Admission:
 
     capacity: Capacity
     events: Events = field(default_factory=Events)
-    _wishes: dict[int, _Wish] = field(default_factory=dict)
-    _queue: _Queue = field(default_factory=_Queue)
+    _wishes: dict[int, Wish] = field(default_factory=dict)
+    _queue: Queue = field(default_factory=Queue)
     _breakers: dict[str, Breaker] = field(default_factory=dict)
     _opens: TokenBuckets = field(init=False)
     _held: int = 0
-    _starting: _Starts = field(default_factory=_Starts)
+    _starting: Starts = field(default_factory=Starts)
     # By environment, those whose start may yet fail: they count for its breaker.
-    _unproven: defaultdict[str, _Starts] = field(default_factory=lambda: defaultdict(_Starts))
+    _unproven: defaultdict[str, Starts] = field(default_factory=lambda: defaultdict(Starts))
     _of_client: Counter[str] = field(default_factory=Counter)
     _memory: MemoryReading | None = None
     _closed: Refusal | None = None
@@ -253,8 +143,6 @@ class Admission:
         ``failures`` and ``window`` are the environment's max_failed_starts and failed_start_window. A ``client`` of
         None is this program itself, on which there is no bound of its own.
         """
-        if (verdict := self.ask_now(env, client, now, failures=failures, window=window)) is not None:
-            return [verdict]
         self._last += 1
         if self._closed is not None:
             return [Verdict(self._last, Answer.REFUSED, self._closed)]
@@ -276,24 +164,6 @@ class Admission:
     def _is_too_long(self, held: int) -> bool:
         """Whether too many wait where so many leases are held: a free place is for one who waits for others' starts."""
         return len(self._queue) > self.capacity.max_pending + max(0, self.capacity.max_sessions - held)
-
-    def ask_now(
-        self, env: str, client: str | None, now: float, *, failures: int = 0, window: float = 0.0
-    ) -> Verdict | None:
-        """As `ask`, unless one would have to wait, or others do for the same: None, and nothing has happened."""
-        if self._closed is not None or not self._has_room(client):
-            return None
-        if len(self._queue) and (self._next_one(now) is not None or self._is_too_long(self._held + 1)):
-            return None
-        breaker = self._breaker(env, failures, window)
-        if self._unproven[env].for_client(client) >= breaker.room(now):
-            return None
-        self._last += 1
-        if refusal := self._refusal(env, client, breaker, now):
-            return self._refuse(self._last, env, refusal)
-        wish = self._new_wish(env, client)
-        self._grant(wish, now)
-        return Verdict(wish.number, Answer.GRANTED)
 
     def give_up(self, number: int) -> None:
         """Leave the queue: whoever waited has gone."""
@@ -433,11 +303,11 @@ class Admission:
             breaker = self._breakers[env] = Breaker(failures, window)
         return breaker
 
-    def _next_one(self, now: float) -> _Wish | None:
+    def _next_one(self, now: float) -> Wish | None:
         """Whose turn it is among those who wait, if there is one for whom there is room."""
         return self._queue.next(lambda wish: self._may_start(wish, now))
 
-    def _may_start(self, wish: _Wish, now: float) -> bool:
+    def _may_start(self, wish: Wish, now: float) -> bool:
         unproven = self._unproven[wish.env].for_client(wish.client)
         return self._has_room(wish.client) and unproven < self._breakers[wish.env].room(now)
 
@@ -480,25 +350,25 @@ class Admission:
         self.events.emit(OpenRefused(env, refusal.setting))
         return Verdict(number, Answer.REFUSED, refusal)
 
-    def _new_wish(self, env: str, client: str | None) -> _Wish:
-        wish = self._wishes[self._last] = _Wish(self._last, env, client)
+    def _new_wish(self, env: str, client: str | None) -> Wish:
+        wish = self._wishes[self._last] = Wish(self._last, env, client)
         if client is not None:
             self._of_client[client] += 1
         return wish
 
-    def _grant(self, wish: _Wish, now: float) -> None:
+    def _grant(self, wish: Wish, now: float) -> None:
         wish.held = True
         wish.starting_until = now + UNASKED
         self._held += 1
         self._starting.add(wish)
         self._unproven[wish.env].add(wish)
 
-    def _settle(self, wish: _Wish) -> None:
+    def _settle(self, wish: Wish) -> None:
         """Its start is over."""
         self._starting.discard(wish)
         self._unproven[wish.env].discard(wish)
 
-    def _forget(self, wish: _Wish) -> None:
+    def _forget(self, wish: Wish) -> None:
         del self._wishes[wish.number]
         if wish.held:
             self._held -= 1

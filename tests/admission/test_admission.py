@@ -66,27 +66,29 @@ def test_leases_are_granted_up_to_the_limit_then_queued_then_refused(max_session
     [
         (0, {}, GRANTED),
         (1, {"max_sessions": 2}, GRANTED),
-        (2, {"max_sessions": 2}, None),
-        (2, {"max_starting": 2}, None),
-        (3, {"max_sessions": 2, "max_pending": 1}, None),
+        (2, {"max_sessions": 2}, QUEUED),
+        (2, {"max_starting": 2}, QUEUED),
+        (3, {"max_sessions": 2, "max_pending": 1}, REFUSED),
         (1, {"max_sessions_per_client": 1}, REFUSED),
     ],
 )
-def test_who_does_not_want_to_wait_is_told_when_they_would_have_to(asked, bounds, answer):
+def test_who_asks_and_does_not_wait_leaves_everything_as_it_was(asked, bounds, answer):
     one = admission(**bounds)
     for _ in range(asked):
         ask(one, client="x")
     before = one.statistics(0.0)
-    verdict = one.ask_now("game", "x", 0.0)
-    assert (verdict and verdict.answer) == answer
-    if verdict is None:
+    number, given = ask(one, client="x")
+    assert given == answer
+    if given is QUEUED:
+        one.give_up(number)
+    if given is not GRANTED:
         assert one.statistics(0.0) == before
 
 
 def test_who_is_turned_away_is_not_let_in_at_once():
     one = admission()
     one.turn_away("closing")
-    assert one.ask_now("game", None, 0.0) is None
+    assert ask(one)[1] is REFUSED
 
 
 def test_a_refusal_names_the_settings_and_says_when_to_come_back():
@@ -257,7 +259,7 @@ def test_a_start_that_waits_for_its_client_holds_no_turn_of_others():
     one = admission(max_sessions=100, max_pending=100, max_starting=2)
     assert [ask(one, client="idle")[1] for _ in range(5)] == [GRANTED] * 2 + [QUEUED] * 3
     assert one.has_spare_start
-    assert one.ask_now("game", "busy", 0.0).answer is GRANTED
+    assert ask(one, client="busy")[1] is GRANTED
     number, answer = ask(one, client="busy")
     assert answer is GRANTED
     one.asked(number, 0.0)
@@ -270,7 +272,7 @@ def test_a_start_that_its_client_asks_for_holds_a_turn_of_everybody():
     for number in [ask(one, client="busy")[0] for _ in range(2)]:
         one.asked(number, 0.0)
     assert ask(one, client="other")[1] is QUEUED
-    assert one.ask_now("game", "third", 0.0) is None
+    assert ask(one, client="third")[1] is QUEUED
     assert not one.has_spare_start
 
 
@@ -284,9 +286,8 @@ def test_one_that_others_do_not_wait_for_goes_before_them_and_one_that_they_do_d
     one = admission(max_starting=1)
     ask(one, client="idle")
     ask(one, client="idle")
-    assert one.ask_now("game", "other", 0.0).answer is GRANTED
-    ask(one, client="other")
-    assert one.ask_now("game", "other", 0.0) is None
+    assert ask(one, client="other")[1] is GRANTED
+    assert [ask(one, client="other")[1] for _ in range(2)] == [QUEUED] * 2
 
 
 # ---- clients
@@ -526,18 +527,10 @@ class AnyOrder(RuleBasedStateMachine):
         mine, *others = self.one.ask(env, client, self.now, failures=2, window=5)
         self.client[mine.number] = client
         if mine.answer is not REFUSED:
+            assert self.one._next_one(self.now) is None  # nobody who waits could have had it
             self.waiting.add(mine.number)
         self.note([mine] if mine.answer is GRANTED else [])
         self.note(others)
-
-    @rule(env=st.sampled_from("AB"), client=st.sampled_from(["x", "y", None]))
-    def ask_now(self, env, client):
-        mine = self.one.ask_now(env, client, self.now, failures=2, window=5)
-        assert mine is None or self.one._next_one(self.now) is None  # nobody who waits could have had it
-        if mine is not None and mine.answer is not REFUSED:
-            assert mine.answer is GRANTED
-            self.client[mine.number] = client
-            self.grant(mine.number)
 
     @rule(seconds=st.sampled_from([0.5, 2.0, 10.0]))
     def pass_time(self, seconds):
