@@ -9,6 +9,10 @@ import pytest
 from harness import MUXSIM
 from test_architecture import ROOT
 
+from muxsim.limits import CONNECTIONS
+from muxsim.serve.routes.fast_lane import LONGEST_BODY
+from muxsim.serve.routes.verdicts import JUDGED
+
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md")])
 # The tops of the layout: a word with one of these before its slash is a path.
@@ -73,6 +77,32 @@ def test_every_marker_is_explained_and_no_other_is():
     markers = {re.split(r"\W", line)[0] for line in options["markers"]}
     tests = CONTRIBUTING[CONTRIBUTING.index("\n## Tests") :]
     assert {marker for marker in markers if f"`{marker}" not in tests} == set()
+
+
+# ---- the gateway
+
+
+def test_the_life_of_a_message_names_every_file_of_the_gateway_that_one_may_meet():
+    text = (ROOT / "docs" / "life-of-a-message.md").read_text()
+    for folder in ("http", "routes"):
+        table = text[text.index(f"| in `serve/{folder}/` |") :].partition("\n\n")[0]
+        named = set(re.findall(r"`(\w+)`", table))
+        there = {path.stem for path in (ROOT / "muxsim" / "serve" / folder).glob("[!_]*.py")}
+        assert named == there
+
+
+def test_the_size_that_documents_name_for_the_short_way_is_its():
+    size = f"up to {LONGEST_BODY // 1024} KiB"
+    assert [
+        page for page in ("SECURITY.md", "docs/life-of-a-message.md") if size not in (ROOT / page).read_text()
+    ] == []
+
+
+def test_security_names_every_bound_of_connections_and_what_the_short_way_goes_by():
+    text = (ROOT / "SECURITY.md").read_text()
+    section = text[text.index("\n## Connections") : text.index("\n## Limits that we know")]
+    named = set(re.findall(r"`([\w-]+)`", section)) - {"POST"}
+    assert named == CONNECTIONS.keys() | {header.decode() for header in JUDGED}
 
 
 # ---- the command line

@@ -12,6 +12,12 @@ from muxsim.serve.routes.guard import known_caller
 from transports.http_rules import Accepts, HTTPRefusal, RawHeaders, accepts, is_modern, protocol_version
 
 _REMEMBERED_HEADERS: Final = 1024
+# fmt: off
+JUDGED: Final = (
+    b"host", b"origin", b"sec-fetch-site", b"accept", b"content-type", b"mcp-protocol-version", b"authorization",
+)
+# fmt: on
+"""The headers that a verdict goes by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +44,7 @@ class Verdicts:
         """
         if len(headers) != len(pairs):
             return None
-        get = headers.get
-        # fmt: off
-        key = (
-            get(b"host"), get(b"origin"), get(b"accept"), get(b"content-type"), get(b"mcp-protocol-version"),
-            get(b"authorization"), get(b"sec-fetch-site"),
-        )
-        # fmt: on
+        key = tuple(map(headers.get, JUDGED))
         verdict = self._known.get(key)
         if verdict is None:
             verdict = self._judge(pairs, headers)
