@@ -19,7 +19,8 @@ from muxsim.serve.http.connections import Bounds, Connections
 from muxsim.serve.http.ordinary import ToldWhenServed
 from muxsim.serve.http.unread import Unread
 from muxsim.serve.routes.fast_lane import LONGEST_BODY, FastLane
-from transports.http_rules import HostRules
+from transports.asgi import Call
+from transports.http_rules import HostRules, HTTPRefusal
 
 TOKEN = "x" * 32
 GOOD = {"Host": "127.0.0.1", "Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
@@ -62,11 +63,11 @@ class Transport(asyncio.Transport):
         return 0
 
 
-def connection_to(app):
+def connection_to(app, newcomer=lambda *_: None):
     """A connection on which ``app`` serves what does not go the short way, and its transport."""
     auth = Authenticator([NamedToken("ada", Scope.AGENT, TOKEN)], FailureLimit(100))
     clients = SimpleNamespace(http=lambda id: None)
-    mcp = SimpleNamespace(max_body=2**26, clients=clients, newcomer=lambda *_: None)
+    mcp = SimpleNamespace(max_body=2**26, clients=clients, newcomer=newcomer)
     gateway = SimpleNamespace(mcp=mcp, rules=HostRules(), auth=auth)
     config = uvicorn.Config(ToldWhenServed(app), lifespan="off", interface="asgi3", log_config=None, ws="none")
     config.load()
@@ -185,5 +186,38 @@ def test_requests_that_wait_for_another_are_read_but_only_so_many():
         assert sent > 1000 * len(ask)
         connection.connection_lost(None)
         assert connection.idle
+
+    asyncio.run(play())
+
+
+class _TurnedAway:
+    """A newcomer for whom there is no room, which is known at once."""
+
+    ready = True
+
+    def __init__(self, *_):
+        self.client = self
+
+    @property
+    def value(self):
+        raise HTTPRefusal(503, "there is no room")
+
+
+@pytest.mark.parametrize(("after", "closed"), [(b"", False), (b"\r\n", True)])
+def test_a_request_that_is_answered_at_once_leaves_no_head_to_wait_for_but_a_stray_line_does(after, closed):
+    """Who says nothing more has its time for the next request, and has not been slow with one."""
+
+    async def play():
+        connection, transport = connection_to(_never, _TurnedAway)
+        auth = connection._short_way.gateway.auth
+        await auth.authenticate(Call({"headers": [(b"authorization", f"Bearer {TOKEN}".encode())]}, None, None))
+        body = b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}'
+        connection.data_received(head(GOOD, len(body)) + body)
+        assert transport.written.startswith(b"HTTP/1.1 503 ")
+        if after:
+            connection.data_received(after)
+        connection.head_is_late(connection.request)
+        assert transport.closed is closed
+        connection.connection_lost(None)
 
     asyncio.run(play())

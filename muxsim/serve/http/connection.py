@@ -18,7 +18,7 @@ from muxsim.observe.events import NoRequest
 from muxsim.serve.auth.addresses import network_of
 from muxsim.serve.http.connections import Connections
 from muxsim.serve.http.incoming import Incoming, Request
-from muxsim.serve.http.interfaces import Answer, Familiar, ShortCall, ShortWay
+from muxsim.serve.http.interfaces import Answer, Familiar, ShortCall, ShortWay, Usual
 from muxsim.serve.http.ordinary import Ordinary
 from muxsim.serve.http.responses import refusal_bytes
 from muxsim.serve.http.unread import Reader
@@ -61,6 +61,7 @@ class Connection(asyncio.Protocol):
         self._queue: deque[Request] = deque()
         self._ahead = 0
         self._current: Request | None = None
+        self._usual: Usual | None = None
         self._call: ShortCall | None = None
         self._ordinary: Ordinary | None = None
         self._advancing = False
@@ -112,6 +113,7 @@ class Connection(asyncio.Protocol):
             if familiar is not None and self.idle and not self._write_paused and self._take_familiar(familiar, data):
                 return
             self._read_raw = data
+        before = self._incoming.request
         try:
             self._incoming.feed(data)
         except HTTPRefusal as refusal:
@@ -120,7 +122,7 @@ class Connection(asyncio.Protocol):
         if self._queue:
             self._ahead += len(data)
             self._read_or_not()
-        self._watch_what_is_unfinished()
+        self._watch_what_is_unfinished(before)
 
     def eof_received(self) -> bool:
         """Nothing more comes; what is under way is answered nowhere, as if the connection were lost."""
@@ -201,7 +203,8 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, request: Request) -> None:
         self._current, self._idle_since = request, None
-        if not self._short_way.may_be_short(request):
+        self._usual = self._short_way.judge(request)
+        if self._usual is None:
             self._go_ordinary(request)
         elif request.complete:
             self._serve_whole(request)
@@ -218,7 +221,7 @@ class Connection(asyncio.Protocol):
             self._body_timer.cancel()
             self._body_timer = None
         body = request.body[0] if len(request.body) == 1 else b"".join(request.body)
-        if self._short_way.take(self, request, body, self._read_raw):
+        if self._usual is not None and self._usual.take(self, body, self._read_raw):
             request.body.clear()
         else:
             self._go_ordinary(request)
@@ -362,12 +365,13 @@ class Connection(asyncio.Protocol):
         """What is read, or was read last; None before the first."""
         return self._incoming.request
 
-    def _watch_what_is_unfinished(self) -> None:
+    def _watch_what_is_unfinished(self, before: Request | None) -> None:
         incoming = self._incoming
         if incoming.in_head and self._timed is not incoming.request and not self.closing:
             self._timed = incoming.request
             self._limits.await_head(self)
-        elif incoming.between and self._idle_since is not None and not self._stray:  # an empty line
+        elif incoming.request is before and incoming.between and self._idle_since is not None and not self._stray:
+            # An empty line, perhaps, with which no request has come.
             self._stray = True
             self._limits.await_head(self)
 

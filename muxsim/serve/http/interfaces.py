@@ -67,11 +67,15 @@ class Familiar(Protocol):
         """Take a whole request that has this head; False if ``data`` is anything else."""
 
 
+class Usual(Protocol):
+    """A request whose head passes every check."""
+
+    def take(self, asker: Asker, body: bytes, raw: bytes) -> bool:
+        """Take it, unless the application has to look at it. ``raw`` is what was read with its end."""
+
+
 class ShortWay(Protocol):
     """What may answer a request without ASGI."""
 
-    def may_be_short(self, request: Request) -> bool:
-        """Whether a request's body is worth waiting for, as far as its head tells."""
-
-    def take(self, asker: Asker, request: Request, body: bytes, raw: bytes) -> bool:
-        """Take a request, unless the application has to look at it. ``raw`` is what was read with its end."""
+    def judge(self, request: Request) -> Usual | None:
+        """What may take a request once its body is there; None if its head tells already that nothing may."""

@@ -56,30 +56,23 @@ class FastLane:
     def __repr__(self) -> str:
         return f"<FastLane to {self.gateway!r}>"
 
-    def may_be_short(self, request: Request) -> bool:
-        """Whether a request's body is worth waiting for: it is small, and from one whose head passes every check."""
+    def judge(self, request: Request) -> UsualRequest | None:
+        """What takes a request on the short way: it is small, and from one whose head passes every check."""
         if request.method != b"POST" or request.chunked or request.expects:
-            return False
-        length = None
-        for name, value in request.headers:
-            if name == b"content-length":
-                length = value
-            elif name == b"upgrade":
-                return False
-        if length is None or not length.isdigit() or not self._is_small(int(length)):
-            return False
-        return self._verdicts.of(request.headers, dict(request.headers)) is not None
-
-    def take(self, connection: Asker, request: Request, body: bytes, raw: bytes) -> bool:
-        """Take the short way with a request, unless the application has to look at it. ``raw`` is what was read."""
+            return None
         headers = dict(request.headers)
+        length = headers.get(b"content-length", b"")
+        if not length.isdigit() or not self._is_small(int(length)) or b"upgrade" in headers:
+            return None
         verdict = self._verdicts.of(request.headers, headers)
-        if verdict is None:
-            return False
-        session_id = headers.get(b"mcp-session-id")
-        if session_id is None:
+        return None if verdict is None else UsualRequest(self, request, verdict, headers.get(b"mcp-session-id"))
+
+    def take(self, connection: Asker, usual: UsualRequest, body: bytes, raw: bytes) -> bool:
+        """Take a request whose body is there, unless the application has to look at it."""
+        request, verdict = usual.request, usual.verdict
+        if usual.session_id is None:
             return self._shake_hands(connection, request, body, verdict)
-        client = self.gateway.mcp.clients.http(session_id.decode("latin-1"))
+        client = self.gateway.mcp.clients.http(usual.session_id.decode("latin-1"))
         if client is None or not _is_on(client, request.url) or not client.admits(verdict.caller):
             return False
         if not self._begin(connection, request, body, client, verdict.wanted):
@@ -165,6 +158,20 @@ async def _ignore(event: Event) -> None:
     """There is nobody to send it to."""
 
 
+@dataclass(slots=True)
+class UsualRequest:
+    """A request whose head has passed every check."""
+
+    lane: FastLane
+    request: Request
+    verdict: Verdict
+    session_id: bytes | None
+
+    def take(self, asker: Asker, body: bytes, raw: bytes) -> bool:
+        """Take it, unless the application has to look at it."""
+        return self.lane.take(asker, self, body, raw)
+
+
 @dataclass(frozen=True, slots=True)
 class FamiliarHead:
     """The bytes of a request's head, which another request may repeat but for its content-length.
@@ -185,9 +192,11 @@ class FamiliarHead:
         cls, lane: FastLane, raw: bytes, body: bytes, client: HTTPClient, wanted: Accepts, request: Request
     ) -> FamiliarHead | None:
         """The head of a request that came whole as ``raw``; None if it came in pieces."""
-        end = raw.find(_HEAD_END) + len(_HEAD_END)
+        end = len(raw) - len(body)
+        if end != raw.find(_HEAD_END) + len(_HEAD_END) or not raw.endswith(body):
+            return None
         length = _LENGTH_LINE.search(raw, 0, end)
-        if length is None or raw[end:] != body:
+        if length is None:
             return None
         return cls(lane, raw[: length.start(1)], raw[length.end(1) : end], client, wanted, request)
 
