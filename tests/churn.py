@@ -36,7 +36,7 @@ from serve.wire import BOTH, connect, initialize
 from muxsim.admission import pool as pools
 from muxsim.admission.admission import Capacity
 from muxsim.observe.events import Events
-from muxsim.processes.enclosure import cpu_seconds
+from muxsim.processes.bounds import cpu_seconds
 from muxsim.processes.launcher import Launcher
 from muxsim.session.control.own_client import OwnClient
 from muxsim.session.registry import open_sessions

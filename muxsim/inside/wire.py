@@ -97,7 +97,7 @@ def receive(channel: socket.socket) -> Received:
         return Received(None, list(fds), complete)
     try:
         if seen & socket.MSG_TRUNC:
-            raise Unreadable("it is longer than a packet may be")
+            raise ValueError("it is longer than a packet may be")
         message = decode(data)
         if message["kind"] == "memfd" and complete:
             message = decode(contents(fds.pop()))
@@ -105,10 +105,6 @@ def receive(channel: socket.socket) -> Received:
         for fd in fds:
             close(fd)
         raise Unreadable(f"{error!r}: {data[:SHOWN]!r}") from error
-    except Unreadable:
-        for fd in fds:
-            close(fd)
-        raise
     return Received(message, list(fds), complete)
 
 

@@ -94,6 +94,11 @@ async def enclosed_sessions(*bounded, cgroup="auto"):
             yield Here(pool, sessions, specs, told)
 
 
+def bounded(name, **bounds):
+    """An environment with these bounds, which nobody starts."""
+    return EnvSpec(name=name, command="a", confinement=Confinement(**bounds))
+
+
 async def ends_because_of(key, client, tool, **arguments):
     """The call that goes too far gets an error which names the setting; so does the session's end."""
     answer = await client.call(tool, **arguments)
