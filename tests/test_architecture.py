@@ -55,7 +55,12 @@ PURE = {
     "muxsim.session.correlation",
     "muxsim.session.exchange",
     "muxsim.session.handshake",
+    "muxsim.session.codes",
+    "muxsim.session.questions",
     "muxsim.session.router",
+    "muxsim.session.standing",
+    "muxsim.session.control.ledger",
+    "muxsim.session.control.turns",
     "muxsim.admission.admission",
     "muxsim.admission.breaker",
     "muxsim.admission.rates",
@@ -200,13 +205,6 @@ def test_a_module_imports_only_from_its_own_row_and_the_rows_above(name):
     assert below == set()
 
 
-# These say of each other what they are for.
-IN_A_CIRCLE = {
-    *("muxsim.session.attachment", "muxsim.session.session", "muxsim.session.control.control"),
-    *(f"muxsim.session.control.{name}" for name in ("own_client", "tool_calls", "tool_news")),
-}
-
-
 def test_no_module_imports_itself_by_way_of_others():
     graph = {name: imports(name) & MODULES.keys() - {"muxsim"} for name in MODULES}
 
@@ -218,7 +216,7 @@ def test_no_module_imports_itself_by_way_of_others():
             ahead += new
         return found
 
-    assert {name for name in MODULES if name in reached_from(name)} == IN_A_CIRCLE
+    assert {name for name in MODULES if name in reached_from(name)} == set()
 
 
 def test_the_package_imports_what_it_offers_only_when_that_is_used():
@@ -290,6 +288,53 @@ def test_what_sessions_ask_of_a_transport_is_in_its_interface():
         or (isinstance(node, ast.Compare) and ast.unparse(node.left) == "self.kind")
     }
     assert guessing == set()
+
+
+SEAM = "muxsim.session.seam"
+
+
+def uses_of(member, *, of=""):
+    """Which modules use a member, whoever's it is, or of objects that are called so, each as it is written there."""
+    return {
+        (name, used)
+        for name in MODULES
+        for used in attributes(name)
+        if used.rpartition(".")[2] == member and used.rpartition(".")[0].rpartition(".")[2].strip("_").endswith(of)
+    }
+
+
+def test_every_message_passes_the_seam_in_both_directions():
+    """What a backend is sent and what it says: a journal that stands there misses nothing."""
+    assert {(name, used) for name, used in uses_of("send", of="backend") if name != SEAM} == set()
+    assert {
+        one for one in uses_of("to_backend") if one[0] not in {"muxsim.session.exchange", "muxsim.session.router"}
+    } == {
+        (SEAM, "self.to_backend"),
+        ("muxsim.session.conversation", "self.seam.to_backend"),
+        ("muxsim.session.conversation", "routed.to_backend"),
+    }
+    assert uses_of("from_backend") == {
+        ("muxsim.placement.backend", "self._listener.from_backend"),
+        (SEAM, "self.from_backend"),
+        (SEAM, "ear.from_backend"),
+        (SEAM, "self._ear.from_backend"),
+        ("muxsim.session.conversation", "self.router.from_backend"),
+    }
+    makes_listeners = {name for name in MODULES if any(used.endswith(".clients_ready") for used in attributes(name))}
+    assert {name for name in makes_listeners if within(name, "muxsim.session")} == {SEAM, "muxsim.session.flow"}
+
+
+def test_a_backend_is_started_with_the_seam_for_its_listener():
+    started_with = {
+        ast.unparse(value)
+        for name in MODULES
+        if within(name, "muxsim.session")
+        for node in ast.walk(MODULES[name])
+        if isinstance(node, ast.Call) and name_called(node) in {"start", "start_now"}
+        for value in [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "listener")]
+        if "session" in ast.unparse(value) or "seam" in ast.unparse(value)
+    }
+    assert started_with == {"session.seam", "self._conversation.seam"}
 
 
 def test_one_module_knows_that_trio_may_be_a_guest():

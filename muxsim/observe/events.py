@@ -11,7 +11,7 @@ from typing import ClassVar, Final, TypeAlias
 
 import msgspec
 
-FAILURES: Final = frozenset({"backend_exited", "start_timeout", "internal_error"})
+FAILURES: Final = frozenset({"backend_exited", "start_timeout", "restore_failed", "internal_error"})
 """The causes of a session's end that nobody wished for."""
 
 _log = logging.getLogger(__name__)
@@ -60,6 +60,12 @@ class SessionReady(SessionEvent, frozen=True):
 
     name: ClassVar[str] = "session.ready"
     seconds: float
+
+
+class SessionRestored(SessionEvent, frozen=True):
+    """Another backend has taken the place of the one that it had, with the conversation going on."""
+
+    name: ClassVar[str] = "session.restored"
 
 
 class ClientAttached(SessionEvent, frozen=True):
@@ -287,6 +293,7 @@ Event: TypeAlias = (
     | SessionOpenFailed
     | SessionStarted
     | SessionReady
+    | SessionRestored
     | ClientAttached
     | ClientDetached
     | BackendStderr

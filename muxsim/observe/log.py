@@ -20,6 +20,7 @@ _LEVELS: Final[Mapping[type[Event], int]] = {
     events.SessionOpenFailed: logging.WARNING,
     events.SessionStarted: logging.INFO,
     events.SessionReady: logging.INFO,
+    events.SessionRestored: logging.INFO,
     events.ClientAttached: logging.INFO,
     events.ClientDetached: logging.INFO,
     events.BackendStderr: logging.INFO,

@@ -18,7 +18,7 @@ class AgentAttachment(Attachment):
             admitted = agent_requests.admitted(message)
         except agent_requests.NotForAgents as refusal:
             if message.kind is Kind.REQUEST:
-                self.session.refuse(self, message, refusal.code, str(refusal))
+                self._conversation.refuse(self, message, refusal.code, str(refusal))
             elif message.is_answer and message.id is not None:
                 super().receive(messages.error(message.id, refusal.code, str(refusal)))
         else:

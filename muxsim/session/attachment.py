@@ -3,15 +3,83 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
+from muxsim.spec import EnvSpec
 from transports import messages
 from transports.errors import LineTooLong, RemoteProtocolError
 from transports.interfaces import Transport
 from transports.messages import Message, RequestId
 
-if TYPE_CHECKING:
-    from muxsim.session.session import Session
+
+class ForClients(Protocol):
+    """The conversation that an attachment takes part in. All but the waiting are plain calls, from either loop."""
+
+    @property
+    def backend_ready(self) -> bool:
+        """Whether the backend keeps up with what clients send."""
+
+    def attach(self, attachment: Attachment) -> bool:
+        """Let a client take part, and hear what is meant for everybody. Raises `Busy` past ``max_attachments``.
+
+        Returns whether another had to make way, whose transport is closed now.
+        """
+
+    def detach(self, attachment: Attachment) -> None:
+        """A client has gone for good."""
+
+    def from_client(self, attachment: Attachment, message: Message) -> None:
+        """Take one message from a client."""
+
+    def refuse(self, attachment: Attachment, request: Message, code: int, text: str, data: Any = None) -> None:
+        """Answer a request of a client with an error."""
+
+    def cancel(self, attachment: Attachment, request_id: RequestId) -> None:
+        """Give up a request of a client that has gone on without its answer."""
+
+    def client_unreadable(
+        self, attachment: Attachment, data: bytes, error: RemoteProtocolError
+    ) -> list[RequestId | None]:
+        """Take bytes of a client's that are no message, and return the ids under which they are to be answered.
+
+        No id that another request has in flight: the error would be taken for its answer. A request of the backend's
+        that they answer gets an error.
+        """
+
+    def client_drained(self) -> None:
+        """A client has caught up."""
+
+    def hold(self, attachment: Attachment) -> None:
+        """Have the backend wait for a client whose connections hold too much that is not read, until `release`."""
+
+    def release(self, attachment: Attachment) -> None:
+        """Let the backend go on: what was held up has been read, or is no more."""
+
+    async def wait_backend_ready(self) -> None:
+        """Wait until the backend keeps up."""
+
+    async def wait_turn(self, patience: float | None) -> None:
+        """Wait with one message until the backend takes it, for ``patience`` seconds. Raises `ReceiverBusy`."""
+
+
+class Host(Protocol):
+    """The session that an attachment belongs to, as far as clients and what carries them need to know it."""
+
+    id: str
+    spec: EnvSpec
+    shared: bool
+
+    @property
+    def conversation(self) -> ForClients:
+        """What goes on in it."""
+
+    @property
+    def live(self) -> bool:
+        """Whether messages still go through."""
+
+    @property
+    def agreed_version(self) -> str:
+        """The revision that its backend has answered the handshake with; "" before that."""
 
 
 class Attachment:
@@ -28,7 +96,7 @@ class Attachment:
 
     def __init__(
         self,
-        session: Session,
+        session: Host,
         kind: str,
         *,
         ends_session: bool = False,
@@ -37,6 +105,7 @@ class Attachment:
         aside: bool = False,
     ) -> None:
         self.session = session
+        self._conversation = session.conversation
         self.kind = kind
         self.ends_session = ends_session
         self.cancels = cancels
@@ -56,7 +125,7 @@ class Attachment:
 
     def receive(self, message: Message) -> None:
         """Take a message from the client."""
-        self.session.from_client(self, message)
+        self._conversation.from_client(self, message)
 
     def deliver(self, message: Message, about: RequestId | None = None) -> None:
         """Send the client what the backend says."""
@@ -68,27 +137,27 @@ class Attachment:
 
     def rejected(self, line: bytes, error: RemoteProtocolError) -> None:
         """Answer a line that is no message; only stdio has these, HTTP answers by status."""
-        for id in self.session.client_unreadable(self, line, error):
+        for id in self._conversation.client_unreadable(self, line, error):
             self.tell(messages.error(id, error.code, error.message))
         if isinstance(error, LineTooLong):
             self.transport.close()
 
     def disconnected(self) -> None:
         """The client has gone for good."""
-        self.session.detach(self)
+        self._conversation.detach(self)
 
     def drained(self) -> None:
         """The client has caught up."""
-        self.session.client_drained()
+        self._conversation.client_drained()
 
     @property
     def ready(self) -> bool:
         """Whether the backend keeps up with what clients send."""
-        return self.session.backend_ready
+        return self._conversation.backend_ready
 
     async def wait_ready(self) -> None:
         """Wait until `ready`. Raises `ReceiverBusy` where that takes too long, or too many wait already."""
         if self.transport.single_file:
-            await self.session.wait_backend_ready()
+            await self._conversation.wait_backend_ready()
         elif not self.ready:
-            await self.session.wait_turn(self.patience)
+            await self._conversation.wait_turn(self.patience)

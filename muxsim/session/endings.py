@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from muxsim.observe.events import FAILURES
-from muxsim.session.session import Ending, Session
+from muxsim.session.session import Session
+from muxsim.session.states import Ending
 
 # So many of the newest are remembered, each with so many characters of its last words: 512 KiB at most.
 _MOST: Final = 128

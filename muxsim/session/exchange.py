@@ -19,6 +19,8 @@ class Exchange(msgspec.Struct, eq=False):
     This and what follows are Structs, which cost a fraction of other classes to make: several are made for each call.
     The payload is not kept, a call may last: a Raw that is not a copy keeps the whole message. ``envelope`` is what a
     2026-07-28 request has in its ``_meta``, else {}. ``aside``: nothing but the answer can be meant for its client.
+    ``again``, of a request that has no end, is what another backend is asked that takes this one's place; ``silent``
+    until that has acknowledged it.
     """
 
     attachment: Attachment
@@ -29,6 +31,8 @@ class Exchange(msgspec.Struct, eq=False):
     envelope: dict[str, Raw]
     aside: bool = False
     abandoned: bool = False
+    again: Message | None = None
+    silent: bool = False
 
 
 class Delivery(msgspec.Struct, frozen=True):

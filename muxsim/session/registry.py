@@ -7,6 +7,7 @@ import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, TypedDict, Unpack
 
 import trio
@@ -183,7 +184,7 @@ class Sessions:
             lease = await self._pool.acquire(wish.spec, wish.client)
             try:
                 session = self._new_session(wish, lease)
-                backend = await self._pool.start(lease, seed=wish.seed, session=wish.id, listener=session)
+                backend = await self._pool.start(lease, seed=wish.seed, session=wish.id, listener=session.seam)
                 session.use(backend, _Progress(self._pool, lease))
             except BaseException:
                 await self._pool.release(lease)
@@ -197,7 +198,10 @@ class Sessions:
 
     def _new_session(self, wish: _Wish, lease: Lease) -> Session:
         spec, events = lease.spec, self._events
-        return Session(wish.id, spec, wish.seed, events, ttl=wish.ttl, lasting=wish.lasting, owner=wish.owner)
+        start = partial(self._pool.start, lease, seed=wish.seed, session=wish.id)
+        return Session(
+            wish.id, spec, wish.seed, events, ttl=wish.ttl, lasting=wish.lasting, owner=wish.owner, start=start
+        )
 
     def _begun(self, session: Session, lease: Lease) -> Session:
         session.workspace = lease.workspace

@@ -17,7 +17,6 @@ from muxsim.session.audience import Audience
 from muxsim.session.correlation import (
     LOG_LEVEL_KEY,
     SUBSCRIPTION_KEY,
-    as_known,
     cancelled_by,
     envelope_of,
     replaced,
@@ -26,6 +25,8 @@ from muxsim.session.correlation import (
 )
 from muxsim.session.exchange import NOTHING, Attachment, Delivery, Exchange, Routed
 from muxsim.session.handshake import Handshake
+from muxsim.session.questions import NO_RECEIVER, Questions
+from muxsim.session.standing import NOTED, Standing
 from transports import messages
 from transports.errors import INVALID_REQUEST
 from transports.messages import Kind, Message, RequestId, as_number, id_in, member
@@ -40,9 +41,11 @@ _UNRELATED: Final = frozenset(
         "notifications/resources/updated",
     }
 )
-NO_RECEIVER: Final = -32000
 # How many cancelled requests a session remembers, to tell their late answers from answers to nothing.
 _ABANDONED_KEPT: Final = 256
+# Requests that hold beyond their answers, or have none.
+_LASTING: Final = NOTED | {LISTEN}
+_ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 _NO_ENVELOPE: Final[dict[str, Raw]] = {}
 
 
@@ -65,10 +68,11 @@ class Router:
     _attachments: dict[Attachment, None] = field(default_factory=dict)
     _exchanges: dict[int, Exchange] = field(default_factory=dict)
     _by_client: dict[tuple[Attachment, RequestId], int] = field(default_factory=dict)
-    _asked: dict[RequestId, Attachment] = field(default_factory=dict)
+    _questions: Questions = field(default_factory=Questions)
     _last_id: int = 0
     _abandoned: int = 0
     _handshake: Handshake = field(default_factory=Handshake)
+    _standing: Standing = field(default_factory=Standing)
     _statistics: dict[str, int] = field(default_factory=dict)
     audience: Audience | None = None
     """Of a session that several principals share; None where all clients are one's."""
@@ -84,7 +88,7 @@ class Router:
     @property
     def asked(self) -> int:
         """How many of the backend's own requests wait for a client's answer."""
-        return len(self._asked)
+        return len(self._questions)
 
     @property
     def calls(self) -> int:
@@ -136,10 +140,7 @@ class Router:
             self._abandon(exchange)
             if cancel and exchange.method != "initialize":
                 to_backend.append(_cancelled(backend_id, exchange))
-        for asked_id, asked in list(self._asked.items()):
-            if asked == attachment:
-                del self._asked[asked_id]
-                to_backend.append(messages.error(asked_id, NO_RECEIVER, "the client has gone"))
+        to_backend += self._questions.left(attachment)
         return Routed(tuple(to_backend))
 
     # ---- from a client
@@ -150,7 +151,7 @@ class Router:
 
     def asks(self, attachment: Attachment) -> bool:
         """Whether the backend waits for an answer of this attachment's."""
-        return attachment in self._asked.values()
+        return self._questions.are_for(attachment)
 
     def awaits_any(self, attachment: Attachment) -> bool:
         """Whether an attachment has any request in flight, or the backend one of its own at it."""
@@ -171,7 +172,8 @@ class Router:
             refusal = messages.error(message.id, INVALID_REQUEST, f"request id {message.id!r} is in flight already")
             # About nothing: under this id the first request is still waiting for its own answer.
             return Routed(to_clients=(Delivery(attachment, refusal, own=True),))
-        if message.method == "initialize":
+        lasting = message.method in _LASTING
+        if lasting and message.method == "initialize":
             known = self._handshake.of_another(attachment, message)
             if known is not None:
                 return known
@@ -190,7 +192,12 @@ class Router:
         exchange = Exchange(attachment, message.id, message.raw_id, message.method, token, envelope, aside)
         self._exchanges[self._last_id] = exchange
         self._by_client[key] = self._last_id
-        return Routed((outgoing.with_id(self._last_id),))
+        sent = outgoing.with_id(self._last_id)
+        if message.method == LISTEN:
+            exchange.again = sent
+        elif lasting:
+            self._standing.asked(sent)
+        return Routed((sent,))
 
     def _client_notification(self, attachment: Attachment, message: Message) -> Routed:
         if message.method == "notifications/cancelled":
@@ -203,8 +210,10 @@ class Router:
             # The backend should not answer it any more, and if it does the client no longer wants to know.
             self._abandon(self._exchanges[backend_id])
             return Routed((replaced(message, "requestId", backend_id),), withdrawn=((attachment, cancelled),))
-        if message.method == "notifications/initialized" and not self._handshake.completed_by(attachment):
-            return NOTHING
+        if message.method == "notifications/initialized":
+            if not self._handshake.completed_by(attachment):
+                return NOTHING
+            self._standing.completed(message)
         return Routed((message,))
 
     def _own_id(self, attachment: Attachment, id: RequestId | None) -> RequestId | None:
@@ -215,12 +224,11 @@ class Router:
         return twin if (attachment, twin) in self._by_client else None
 
     def _client_answer(self, attachment: Attachment, message: Message) -> Routed:
-        asked = as_known(message.id, self._asked)
-        if asked is None or self._asked.get(asked) != attachment:
+        answer = self._questions.answered(attachment, message)
+        if answer is None:
             self._count("unknown_answers")
             return NOTHING
-        del self._asked[asked]
-        return Routed((message if asked == message.id else message.with_id(asked),))
+        return Routed((answer,))
 
     def fail_client_id(self, attachment: Attachment, id: RequestId, code: int, text: str) -> Routed:
         """Answer the one request of the backend whose answer from a client could not be read."""
@@ -243,7 +251,7 @@ class Router:
             self._count("unknown_answers")
             return NOTHING
         attachment, id = exchange.attachment, exchange.id
-        more = self._handshake.answered(attachment, message) if exchange.method == "initialize" else NOTHING
+        more = self._shaken(attachment, message) if exchange.method == "initialize" else NOTHING
         if exchange.abandoned:
             self._abandoned -= 1
             self._count("late_answers")
@@ -256,6 +264,10 @@ class Router:
         if exchange.method != "initialize":
             return Routed((), (answer,))
         return self._and_forward(more, answer)
+
+    def _shaken(self, attachment: Attachment, answer: Message) -> Routed:
+        self._standing.answered(answer)
+        return self._handshake.answered(attachment, answer)
 
     def _and_forward(self, more: Routed, *first: Delivery) -> Routed:
         """``more`` behind ``first``; a handshake that had to wait for a failed one becomes an exchange now."""
@@ -279,8 +291,8 @@ class Router:
         if attachment is None:
             self._count("undeliverable")
             return Routed((messages.error(message.id, NO_RECEIVER, "no client is attached to the session"),))
-        self._asked[message.id] = attachment
-        return Routed(to_clients=(Delivery(attachment, message, exchange.id if exchange else None),))
+        asked = self._questions.put(attachment, message)
+        return Routed(to_clients=(Delivery(attachment, asked, exchange.id if exchange else None),))
 
     def _backend_notification(self, message: Message) -> Routed:
         if message.method == "notifications/progress":
@@ -310,20 +322,19 @@ class Router:
         return self._deliver(exchange, replaced(message, "progressToken", exchange.progress_token))
 
     def _backend_cancels(self, message: Message) -> Routed:
-        cancelled = cancelled_by(message)
-        asked = as_known(cancelled, self._asked)
-        attachment = None if asked is None else self._asked.pop(asked, None)
-        if attachment is None:
+        told = self._questions.cancelled(message)
+        if told is None:
             self._count("undeliverable")
             return NOTHING
-        if asked != cancelled:
-            message = replaced(message, "requestId", asked)
-        return Routed(to_clients=(Delivery(attachment, message),))
+        return Routed(to_clients=(told,))
 
     def _on_subscription(self, message: Message, subscription: int | None) -> Routed:
         exchange = None if subscription is None else self._exchanges.get(subscription)
         if exchange is None:
             self._count("undeliverable")
+            return NOTHING
+        if exchange.silent and message.method == _ACKNOWLEDGED:
+            exchange.silent = False
             return NOTHING
         return self._deliver(exchange, with_subscription_id(message, "params", exchange.raw_id))
 
@@ -380,6 +391,41 @@ class Router:
             return exchange
         return None
 
+    # ---- another backend
+
+    def change_backend(self, code: int, text: str, data: Any = None) -> Routed:
+        """Another backend takes this one's place: what this one was to answer gets an error, but what has no end.
+
+        That is asked of the other. It has to be told `standing` before any of this.
+        """
+        exchanges, self._exchanges = self._exchanges, {}
+        kept = {number: one for number, one in exchanges.items() if one.again is not None and not one.abandoned}
+        self._exchanges = kept
+        self._abandoned = 0
+        ends, more = list[Delivery](), NOTHING
+        for one in exchanges.values():
+            if one.again is not None:
+                one.silent = True
+                continue
+            failure = messages.error(one.id, code, text, data).with_id(one.id, one.raw_id)
+            if one.method == "initialize":
+                more = self._shaken(one.attachment, failure)
+            if not one.abandoned:
+                del self._by_client[one.attachment, one.id]
+                ends.append(Delivery(one.attachment, failure, one.id, own=True))
+        ends += self._questions.change_backend(text)
+        again = tuple(one.again for one in kept.values() if one.again is not None)
+        forward = self._and_forward(more, *ends)
+        return Routed(again + forward.to_backend, forward.to_clients)
+
+    def standing(self) -> list[Message]:
+        """What a backend has to be told to stand where the last one stood, under ids of the router's own."""
+        return [self._numbered(one) if one.kind is Kind.REQUEST else one for one in self._standing.as_told()]
+
+    def _numbered(self, request: Message) -> Message:
+        self._last_id += 1
+        return request.with_id(self._last_id)
+
     # ---- the end
 
     def cancel(self, attachment: Attachment, request_id: RequestId) -> Routed:
@@ -407,7 +453,7 @@ class Router:
         waiting = self._handshake.take_waiting()
         self._exchanges.clear()
         self._by_client.clear()
-        self._asked.clear()
+        self._questions.drop()
         self._abandoned = 0
         pairs = [
             *((exchange.attachment, exchange.id, exchange.raw_id) for exchange in failed),

@@ -71,7 +71,7 @@ class Case:
             message = decode(line)
         except RemoteProtocolError as error:
             before = +self.owed[client]
-            for id in self.session.client_unreadable(self.clients[client], line, error):
+            for id in self.session.conversation.client_unreadable(self.clients[client], line, error):
                 assert id is None or before[key(id)] == 0
         else:
             self._client_sends(client, message)
@@ -124,9 +124,9 @@ def say(session, line):
         for part in batch(line):
             say(session, part)
         if not batch(line):
-            session.unreadable(line, error)
+            session.seam.unreadable(line, error)
     else:
-        session.from_backend(message)
+        session.seam.from_backend(message)
 
 
 def key(id):

@@ -85,8 +85,8 @@ class Hostile:
                 return messages.result(request.id, {**good, "_meta": {"muxsim/control": {"reward": "0"}}})
             case "unreadable":
                 id = request.id
-                self.session.unreadable(b'{"jsonrpc": "2.0", "id": %d, "resu' % id, _Torn())
-                self.session.from_backend(_nothing_about(id))
+                self.session.seam.unreadable(b'{"jsonrpc": "2.0", "id": %d, "resu' % id, _Torn())
+                self.session.seam.from_backend(_nothing_about(id))
                 return None
             case "dies":
                 self.session.end("backend_exited", "the backend exited with status 3")

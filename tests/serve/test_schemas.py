@@ -36,8 +36,8 @@ async def test_a_listing_that_muxsim_asks_for_takes_no_request_of_the_servers():
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ToolSchemas().of_call, session, tool_call(ENVELOPE))
         await trio.testing.wait_all_tasks_blocked()
-        session.from_backend(messages.request("s", "sampling/createMessage", {}))
-        session.from_backend(messages.notification("notifications/message", {"level": "info", "data": "x"}))
+        session.seam.from_backend(messages.request("s", "sampling/createMessage", {}))
+        session.seam.from_backend(messages.notification("notifications/message", {"level": "info", "data": "x"}))
         nursery.cancel_scope.cancel()
     assert [(message.method, about) for message, about in heard.sent[1:]] == [
         ("sampling/createMessage", 5),

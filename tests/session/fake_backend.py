@@ -30,7 +30,7 @@ class FakeBackend:
         if message.kind is Kind.REQUEST and message.method in self._answers:
             answer = self._answers[message.method](message)
             if answer is not None:
-                self.session.from_backend(answer)
+                self.session.seam.from_backend(answer)
 
 
 def fake_session(

@@ -305,7 +305,7 @@ async def test_a_call_says_that_the_tools_have_changed_since_its_client_listed_t
     attachment, transport = connect(session)
     attachment.receive(messages.request(90, "tools/list"))
     step(attachment, 1)
-    session.from_backend(messages.notification("notifications/tools/list_changed"))
+    session.seam.from_backend(messages.notification("notifications/tools/list_changed"))
     step(attachment, 2)
     step(attachment, 3)
     attachment.receive(messages.request(91, "tools/list"))
@@ -413,5 +413,5 @@ async def test_an_agent_is_not_notified_of_control_plane_resources():
     session, _ = fake_session(Lake().answers())
     _, transport = connect(session, AgentAttachment)
     for uri in ("control://status", "file:///map"):
-        session.from_backend(messages.notification("notifications/resources/updated", {"uri": uri}))
+        session.seam.from_backend(messages.notification("notifications/resources/updated", {"uri": uri}))
     assert [msgspec.json.decode(member(message.params, "uri")) for message, _ in transport.sent[1:]] == ["file:///map"]

@@ -14,7 +14,8 @@ from processes.enclosed import enclosed_sessions
 from muxsim.observe.events import SessionCrashed
 from muxsim.placement.backend import Backend, StderrRing
 from muxsim.processes.process import Process
-from muxsim.session.session import Session
+from muxsim.session.conversation import Conversation
+from muxsim.session.life import Life
 from transports.messages import Kind
 from transports.pipe import PipeTransport
 
@@ -50,9 +51,9 @@ class Bug:
 
 # What runs in a session's tasks: when each starts, whenever something happens in it, and while the session ends.
 STARTING = [
-    (Session, "_follow_backend"),
-    (Session, "_keep_time"),
-    (Session, "_next_deadline"),
+    (Life, "_follow_backends"),
+    (Life, "_keep_time"),
+    (Life, "_next_deadline"),
     (Backend, "run"),
     (Backend, "_drain_stderr"),
     (Backend, "_wait_exit"),
@@ -61,11 +62,11 @@ STARTING = [
 ]
 WORKING = [
     (Backend, "receive"),
-    (Session, "from_backend"),
+    (Conversation, "from_backend"),
     (StderrRing, "receive_data"),
 ]
 ENDING = [
-    (Session, "_emit_end"),
+    (Life, "_emit_end"),
     (PipeTransport, "discard"),
     (StderrRing, "close"),
     (Process, "_ask_to_exit"),

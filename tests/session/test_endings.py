@@ -6,7 +6,7 @@ import pytest
 
 from muxsim.placement.backend import BackendExit
 from muxsim.session.endings import Endings
-from muxsim.session.session import Ending
+from muxsim.session.states import Ending
 
 
 def over(id, cause="backend_exited", stderr=()):

@@ -9,9 +9,9 @@ import trio.testing
 from muxsim.admission.admission import MemoryReading
 from muxsim.errors import Busy
 from muxsim.observe.events import Events
+from muxsim.runtime.bell import Bell
 from muxsim.session.registry import open_sessions
 from muxsim.session.relief import relieving, to_end
-from transports.interfaces import Bell
 
 from .test_sessions import SPECS
 from .test_sessions import Pool as UnlimitedPool
@@ -79,7 +79,7 @@ async def test_past_the_memory_limit_the_idle_make_room_and_the_busy_stay(autoju
     idle, busy = await sessions.open("game"), await sessions.open("game")
     common = await sessions.shared("common")
     await trio.sleep(60)
-    busy._touch()
+    busy._life.touch()
     pool.reading = reading(100)
     with pytest.raises(Busy):
         await sessions.open("game")

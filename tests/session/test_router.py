@@ -8,7 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from msgspec import Raw
 
 from muxsim.session.exchange import NOTHING
-from muxsim.session.router import NO_RECEIVER, Router, RouterStatistics
+from muxsim.session.questions import NO_RECEIVER
+from muxsim.session.router import Router, RouterStatistics
 from transports import messages
 from transports.errors import INVALID_REQUEST
 from transports.messages import decode

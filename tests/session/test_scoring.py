@@ -49,7 +49,7 @@ class Game(Lake):
         request = self.under_way.pop(at)
         reward = member(request.params, "arguments", "reward")
         self.move(0.0 if reward is None else msgspec.json.decode(reward))
-        self.session.from_backend(messages.result(request.id, {"content": [], "isError": failed}))
+        self.session.seam.from_backend(messages.result(request.id, {"content": [], "isError": failed}))
 
     def move(self, reward):
         self.step += 1
@@ -168,7 +168,7 @@ async def test_a_call_that_is_given_up_lets_those_behind_it_go_on(how):
         if how == "cancelled":
             first.receive(messages.notification("notifications/cancelled", {"requestId": id}))
         elif how == "cancelled by its program":
-            session.cancel(first, id)
+            session.conversation.cancel(first, id)
     if how == "detached":
         session.detach(first)
     assert game.started == ["1", "1"], "the call that waited is never made"
@@ -287,8 +287,8 @@ async def test_a_call_that_answers_what_a_scored_one_asks_does_not_wait_for_it_a
     session, _ = play(game, control=always)
     (attachment, transport), (other, _) = connect(session), connect(session)
     call(attachment, 1, 1.0)
-    session.from_backend(messages.request("q", "sampling/createMessage", {}))
-    [asked_of] = [one for one in (attachment, other) if session._router.asks(one)]
+    session.seam.from_backend(messages.request("q", "sampling/createMessage", {}))
+    [asked_of] = [one for one in (attachment, other) if session.conversation.router.asks(one)]
     assert asked_of is attachment
     call(other, 2, 64.0, asks=False)
     call(attachment, 2, 2.0, asks=False)
@@ -310,7 +310,7 @@ async def test_calls_of_a_server_that_fills_the_meta_itself_are_made_one_after_t
         def finish(self, at=0, *, failed=False):
             request = self.under_way.pop(at)
             own = {"reward": msgspec.json.decode(member(request.params, "arguments", "reward"))}
-            self.session.from_backend(messages.result(request.id, {"content": [], "_meta": {META_KEY: own}}))
+            self.session.seam.from_backend(messages.result(request.id, {"content": [], "_meta": {META_KEY: own}}))
 
     game = Filling()
     session, _ = play(game)
@@ -422,12 +422,12 @@ async def test_a_read_that_muxsim_refuses_for_max_in_flight_goes_again_alone():
     game.slow = {"control://reward"}  # it takes the last place
     game.finish()
     [reading] = [message for message in backend.sent if b"control://reward" in message.encode()]
-    session.from_backend(messages.result(reading.id, {"contents": [{"text": '{"reward": 1.0, "step": 1}'}]}))
+    session.seam.from_backend(messages.result(reading.id, {"contents": [{"text": '{"reward": 1.0, "step": 1}'}]}))
     control = control_of(answer_to(transport, 1))
     assert (control["reward"], "problem" in control) == (1.0, False)
     game.slow = set()
     for listing in [message for message in backend.sent if message.method == "prompts/list"]:
-        session.from_backend(messages.result(listing.id, {"prompts": []}))
+        session.seam.from_backend(messages.result(listing.id, {"prompts": []}))
     call(attachment, 2, 2.0)
     game.finish()
     assert reward_of(transport, 2) == 2.0
@@ -487,7 +487,7 @@ async def test_what_muxsim_reads_for_itself_takes_no_request_of_the_servers():
     call(player, 1, 1.0)
     game.slow = STEP_PARTS
     game.finish()
-    session.from_backend(messages.request("s", "sampling/createMessage", {}))
+    session.seam.from_backend(messages.request("s", "sampling/createMessage", {}))
     message, about = heard.sent[-1]
     assert (message.method, about) == ("sampling/createMessage", 50)
 

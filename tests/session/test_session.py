@@ -25,7 +25,9 @@ from muxsim.observe.events import (
 )
 from muxsim.placement.backend import BackendExit
 from muxsim.session.attachment import Attachment
-from muxsim.session.session import BACKEND_GONE, BUSY, CALL_TIMEOUT, SESSION_ENDED, Session, State
+from muxsim.session.codes import BACKEND_GONE, BUSY, CALL_TIMEOUT, SESSION_ENDED
+from muxsim.session.session import Session
+from muxsim.session.states import State
 from muxsim.spec import EnvSpec, Limits
 from transports import messages
 from transports.errors import PARSE_ERROR, RemoteProtocolError
@@ -66,7 +68,7 @@ class Backend(FakeBackend):
         return [message for message in self.sent if message.method == method]
 
     def answer(self, request):
-        self.session.from_backend(messages.result(request.id, {"about": request.method}))
+        self.session.seam.from_backend(messages.result(request.id, {"about": request.method}))
 
 
 class Client(Attachment):
@@ -149,7 +151,7 @@ async def test_every_message_either_way_puts_the_idle_end_off(autojump_clock):
         await trio.sleep(50)
         client.receive(messages.notification("notifications/x"))
         await trio.sleep(50)
-        one.session.from_backend(messages.notification("notifications/tools/list_changed"))
+        one.session.seam.from_backend(messages.notification("notifications/tools/list_changed"))
         begun = trio.current_time()
         assert one.session.live
         await one.ends(60, begun=begun)
@@ -238,7 +240,7 @@ async def test_only_an_answer_to_what_was_asked_is_the_first_one(autojump_clock,
         one.backend._answers.clear()
         client = Client(one.session, shakes_hands=False)
         id = client.ask("initialize")
-        one.session.from_backend(stray)
+        one.session.seam.from_backend(stray)
         assert one.session.state is State.STARTED
         assert one.events(SessionReady) == []
         await one.ends(20)
@@ -393,8 +395,8 @@ async def test_a_session_ends_with_the_client_whose_handshake_made_it_and_with_n
 async def test_its_life_is_told_in_order(autojump_clock):
     async with life() as one:
         client = Client(one.session)
-        one.session.stderr("a line")
-        one.session.unreadable(b"noise", RemoteProtocolError(PARSE_ERROR, "not JSON"))
+        one.session.seam.stderr("a line")
+        one.session.seam.unreadable(b"noise", RemoteProtocolError(PARSE_ERROR, "not JSON"))
         client.disconnected()
         one.session.end("deleted", "bye")
         await one.session.wait_ended()
@@ -419,7 +421,9 @@ async def test_noise_is_counted_and_the_first_of_it_reported(autojump_clock):
     """C12."""
     async with life() as one:
         for number in range(100):
-            one.session.unreadable(b"noise %d " % number + b"x" * 1000, RemoteProtocolError(PARSE_ERROR, "not JSON"))
+            one.session.seam.unreadable(
+                b"noise %d " % number + b"x" * 1000, RemoteProtocolError(PARSE_ERROR, "not JSON")
+            )
         assert one.session.statistics().rejected_lines == 100
         reported = one.events(BackendRejected)
         assert len(reported) == 5
@@ -434,7 +438,7 @@ async def test_an_unreadable_answer_is_an_error_of_its_request(autojump_clock):
         first, second = client.ask(), client.ask()
         call = one.backend.received("tools/call")[0]
         line = b'{"jsonrpc":"1.0","id":%d,"result":{}}' % call.id
-        one.session.unreadable(line, RemoteProtocolError(PARSE_ERROR, "not this JSON-RPC"))
+        one.session.seam.unreadable(line, RemoteProtocolError(PARSE_ERROR, "not this JSON-RPC"))
         assert client.error(first)["code"] == PARSE_ERROR
         assert client.answers(second) == []
         assert one.session.live
@@ -448,17 +452,17 @@ async def test_a_slow_client_stops_the_backend_until_it_has_caught_up(autojump_c
     async with life() as one:
         slow, quick = Client(one.session), Client(one.session)
         slow.transport.congested = True
-        one.session.from_backend(messages.notification("notifications/tools/list_changed"))
-        assert not one.session.clients_ready
+        one.session.seam.from_backend(messages.notification("notifications/tools/list_changed"))
+        assert not one.session.seam.clients_ready
         assert [message.method for message, _ in quick.transport.sent] == ["", "notifications/tools/list_changed"]
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(one.session.wait_clients_ready)
+            nursery.start_soon(one.session.seam.wait_clients_ready)
             await trio.testing.wait_all_tasks_blocked()
             quick.drained()
-            assert not one.session.clients_ready
+            assert not one.session.seam.clients_ready
             slow.transport.congested = False
             slow.drained()
-        assert one.session.clients_ready
+        assert one.session.seam.clients_ready
 
 
 @pytest.mark.parametrize("go", ["the client", "the session"])
@@ -466,15 +470,15 @@ async def test_a_backend_does_not_wait_for_a_slow_client_that_is_gone(autojump_c
     async with life() as one:
         slow = Client(one.session)
         slow.transport.congested = True
-        one.session.from_backend(messages.notification("notifications/tools/list_changed"))
+        one.session.seam.from_backend(messages.notification("notifications/tools/list_changed"))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(one.session.wait_clients_ready)
+            nursery.start_soon(one.session.seam.wait_clients_ready)
             await trio.testing.wait_all_tasks_blocked()
             if go == "the client":
                 slow.disconnected()
             else:
                 one.session.end("deleted", "bye")
-        assert one.session.clients_ready
+        assert one.session.seam.clients_ready
 
 
 @pytest.mark.parametrize("relief", ["it catches up", "the session ends"])
@@ -489,7 +493,7 @@ async def test_clients_wait_for_a_slow_backend(autojump_clock, relief):
             await trio.testing.wait_all_tasks_blocked()
             if relief == "it catches up":
                 one.backend.congested = False
-                one.session.backend_drained()
+                one.session.seam.backend_drained()
             else:
                 one.session.end("deleted", "bye")
         assert client.ready
@@ -507,7 +511,7 @@ async def test_refusing_an_id_in_flight_leaves_the_first_request_its_deadline_an
         attachment.receive(messages.request(1, "tools/call", {"name": "move"}))
     assert messages.error_code(transport.sent[-1][0]) == -32600
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(session._keep_time)
+        nursery.start_soon(session._life._keep_time)
         await trio.sleep(6)
         nursery.cancel_scope.cancel()
     assert messages.error_code(transport.sent[-1][0]) == -32001, "the first request ran into its own deadline"
@@ -548,13 +552,13 @@ async def test_a_session_waits_for_no_client_that_has_gone():
     async with life(lasting=False) as one:
         here, gone = Client(one.session), Client(one.session)
         for client in (here, gone):
-            one.session.hold(client)
-        assert not one.session.clients_ready
+            one.session.conversation.hold(client)
+        assert not one.session.seam.clients_ready
         gone.disconnected()
-        one.session.release(here)
-        assert one.session.clients_ready
-        one.session.hold(gone)
-        assert one.session.clients_ready
+        one.session.conversation.release(here)
+        assert one.session.seam.clients_ready
+        one.session.conversation.hold(gone)
+        assert one.session.seam.clients_ready
 
 
 async def test_handshakes_that_wait_for_the_first_are_requests_in_flight_C29():
@@ -577,7 +581,7 @@ async def test_no_more_requests_than_max_in_flight_wait_for_their_answers_C29():
             assert "max_in_flight" in who.error(id)["message"]
         assert client.answers(first) == client.answers(second) == []
         assert [event.limit for event in one.events(SessionLimit)] == ["max_in_flight"] * 2
-        one.session.from_backend(messages.result(one.backend.sent[-1].id, {}))
+        one.session.seam.from_backend(messages.result(one.backend.sent[-1].id, {}))
         assert client.answers(client.ask()) == []
 
 
@@ -596,7 +600,7 @@ async def test_no_more_requests_of_the_backend_than_max_in_flight_wait_for_a_cli
     async with life(Limits(max_in_flight=2)) as one:
         client = Client(one.session)
         for number in range(5):
-            one.session.from_backend(messages.request(f"s{number}", "roots/list", {}))
+            one.session.seam.from_backend(messages.request(f"s{number}", "roots/list", {}))
         assert [message.id for message, _ in client.transport.sent if message.kind is Kind.REQUEST] == ["s0", "s1"]
         errors = [message for message in one.backend.sent if message.kind is Kind.ERROR]
         assert [message.id for message in errors] == ["s2", "s3", "s4"]

@@ -357,7 +357,7 @@ async def test_the_end_of_the_block_ends_every_session(autojump_clock):
     async with here() as one:
         sessions = [await one.sessions.open("game") for _ in range(5)]
     assert [session.ending.cause for session in sessions] == ["shutdown"] * 5
-    assert all(session._backend.ended for session in sessions)
+    assert all(session._life.backend.ended for session in sessions)
 
 
 async def test_an_error_in_the_block_comes_out_as_it_is(autojump_clock):

@@ -12,7 +12,8 @@ from muxsim.observe.events import Events, SessionLimit
 from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.attachment import Attachment
 from muxsim.session.audience import LONGEST_URI, MOST_SUBSCRIPTIONS
-from muxsim.session.session import _SHARED_PATIENCE, _SHARED_SLACK, Session
+from muxsim.session.flow import SHARED_PATIENCE, SHARED_SLACK
+from muxsim.session.session import Session
 from muxsim.spec import EnvSpec
 from transports import messages
 from transports.memory import MemoryTransport
@@ -60,7 +61,7 @@ class Shared:
     def answer_all(self):
         for message in list(self.backend.sent):
             if message.kind is Kind.REQUEST:
-                self.session.from_backend(messages.result(message.id, {}))
+                self.session.seam.from_backend(messages.result(message.id, {}))
         self.backend.sent.clear()
 
     @property
@@ -81,12 +82,12 @@ async def test_what_belongs_to_no_call_goes_to_nobody_where_there_are_several_pr
         if calls:
             shared.ask(client)
     for message in (LOG, CUSTOM, QUESTION):
-        shared.session.from_backend(message)
+        shared.session.seam.from_backend(message)
     assert [heard(client) for client in clients] == [[], []]
     refusal = shared.backend.sent[-1]
     assert (refusal.kind, refusal.id) == (Kind.ERROR, "q")
     assert shared.undeliverable == 3
-    shared.session.from_backend(CHANGED)
+    shared.session.seam.from_backend(CHANGED)
     assert [heard(client) for client in clients] == [[CHANGED.method]] * 2
 
 
@@ -95,12 +96,12 @@ async def test_one_principal_hears_it_all_on_however_many_connections():
     first, second = shared.client("ann"), shared.client("ann")
     shared.ask(first)
     for message in (LOG, QUESTION):
-        shared.session.from_backend(message)
+        shared.session.seam.from_backend(message)
     assert heard(first) == [LOG.method, QUESTION.method]
     first.receive(messages.result("q", {}))
     assert shared.backend.sent[-1].id == "q"
     second.disconnected()
-    shared.session.from_backend(LOG)
+    shared.session.seam.from_backend(LOG)
     assert heard(first)[-1] == LOG.method
 
 
@@ -113,7 +114,7 @@ async def test_what_a_principal_has_caused_may_come_late_and_still_goes_to_nobod
     stays = shared.client("bob")
     shared.ask(stays)
     for message in (LOG, QUESTION):
-        shared.session.from_backend(message)
+        shared.session.seam.from_backend(message)
     assert heard(stays) == []
 
 
@@ -121,10 +122,10 @@ async def test_a_client_of_one_request_counts_as_a_principal_too():
     shared = Shared()
     stays, once = shared.client(None), shared.client(None, attached=False)
     id = shared.ask(once)
-    shared.session.from_backend(LOG)
+    shared.session.seam.from_backend(LOG)
     assert (heard(stays), heard(once)) == ([], [])
-    once.session.cancel(once, id)
-    shared.session.from_backend(LOG)
+    once.session.conversation.cancel(once, id)
+    shared.session.seam.from_backend(LOG)
     assert heard(stays) == [], "the call that was given up may still be running"
 
 
@@ -135,7 +136,7 @@ async def test_what_says_which_call_it_belongs_to_goes_to_that_alone():
         shared.ask(client, _meta={"progressToken": "mine"})
     token = shared.backend.sent[-1].members["params"]
     [number] = json.loads(bytes(token))["_meta"].values()
-    shared.session.from_backend(
+    shared.session.seam.from_backend(
         messages.notification("notifications/progress", {"progressToken": number, "progress": 1})
     )
     shared.answer_all()
@@ -170,7 +171,7 @@ async def test_that_a_resource_has_changed_is_for_those_who_subscribed_to_it():
     shared.ask(first, "resources/subscribe", uri="File:///a/b/")
     shared.ask(second, "resources/subscribe", uri="file:///a")
     for uri in ("file:///a/b", "file:///a/c?x", "file:///ab", "file:///a/b/c", 3):
-        shared.session.from_backend(updated(uri))
+        shared.session.seam.from_backend(updated(uri))
     assert heard(first) == [updated("").method] * 2
     assert heard(second) == [updated("").method] * 3
     assert heard(third) == []
@@ -186,7 +187,7 @@ async def test_one_client_does_not_unsubscribe_another():
     shared.ask(first, "resources/unsubscribe", uri="x:y")
     assert shared.backend.sent == []
     assert heard(first) == ["result", "result"]
-    shared.session.from_backend(updated("x:y"))
+    shared.session.seam.from_backend(updated("x:y"))
     assert (len(heard(first)), len(heard(second))) == (2, 2)
     shared.ask(second, "resources/unsubscribe", uri="x:y")
     assert [message.method for message in shared.backend.sent] == ["resources/unsubscribe"]
@@ -215,19 +216,19 @@ async def test_a_client_that_does_not_read_is_cut_and_the_backend_read_on():
     slow, quick = shared.client("ann"), shared.client("bob")
     shared.ask(slow)
     slow.transport.congested = True
-    shared.session.from_backend(CHANGED)
-    assert shared.session.clients_ready
+    shared.session.seam.from_backend(CHANGED)
+    assert shared.session.seam.clients_ready
     assert not slow.cut, "one large answer puts anybody behind"
     large = messages.notification(CHANGED.method, {"filler": "x" * 2**20})
-    for _ in range(_SHARED_SLACK // 2**20 + 1):
-        shared.session.from_backend(large)
-        assert shared.session.clients_ready
+    for _ in range(SHARED_SLACK // 2**20 + 1):
+        shared.session.seam.from_backend(large)
+        assert shared.session.seam.clients_ready
     assert slow.cut
     assert slow.transport.closed
     assert limits_met(shared) == ["max_buffered"]
     before = len(slow.transport.sent)
     shared.answer_all()
-    shared.session.from_backend(CHANGED)
+    shared.session.seam.from_backend(CHANGED)
     assert len(slow.transport.sent) == before
     assert heard(quick)[-1] == CHANGED.method
     shared.backend.sent.clear()
@@ -240,12 +241,12 @@ async def test_a_client_that_has_been_behind_for_long_is_cut_and_one_that_caught
     slow, catching_up = shared.client("ann"), shared.client("bob")
     for client in (slow, catching_up):
         client.transport.congested = True
-    shared.session.from_backend(CHANGED)
+    shared.session.seam.from_backend(CHANGED)
     catching_up.transport.congested = False
     catching_up.drained()
-    await trio.sleep(_SHARED_PATIENCE * 1.1)
+    await trio.sleep(SHARED_PATIENCE * 1.1)
     catching_up.transport.congested = True
-    shared.session.from_backend(CHANGED)
+    shared.session.seam.from_backend(CHANGED)
     assert (slow.cut, catching_up.cut) == (True, False)
 
 
@@ -254,6 +255,6 @@ async def test_where_one_client_has_a_session_its_backend_waits_for_it():
     client = alone.client("ann")
     client.transport.congested = True
     for _ in range(3):
-        alone.session.from_backend(messages.notification(CHANGED.method, {"filler": "x" * _SHARED_SLACK}))
-    assert not alone.session.clients_ready
+        alone.session.seam.from_backend(messages.notification(CHANGED.method, {"filler": "x" * SHARED_SLACK}))
+    assert not alone.session.seam.clients_ready
     assert not client.cut

@@ -52,7 +52,7 @@ class FoldingBackend:
         self.heard.append(line)
         for answer in self.server.receive(line):
             if self.session.live:
-                self.session.from_backend(messages.decode(json.dumps(answer).encode()))
+                self.session.seam.from_backend(messages.decode(json.dumps(answer).encode()))
 
 
 def conversation(lines, *, first, control):
@@ -156,7 +156,7 @@ async def test_a_second_request_under_an_id_in_flight_does_not_change_what_the_f
     for method in ("resources/list", "ping", "resources/read", "no/such"):
         attachment.receive(messages.request(1, method, {}))
     listing = next(sent for sent in backend.sent if sent.method == "resources/list")
-    session.from_backend(messages.result(listing.id, {"resources": [{"uri": "control://reward"}, {"uri": "a:b"}]}))
+    session.seam.from_backend(messages.result(listing.id, {"resources": [{"uri": "control://reward"}, {"uri": "a:b"}]}))
     answer, about = transport.sent[-1]
     assert about == 1
     assert json.loads(answer.encode())["result"] == {"resources": [{"uri": "a:b"}]}

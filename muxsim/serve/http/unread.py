@@ -164,11 +164,11 @@ class Unread:
 
     def _hold(self, attachment: Attachment | None) -> None:
         if attachment is not None and not attachment.session.shared:
-            attachment.session.hold(attachment)
+            attachment.session.conversation.hold(attachment)
 
     def _release(self, attachment: Attachment) -> None:
         if self._of_attachment[attachment] <= self._buffered // 4:
-            attachment.session.release(attachment)
+            attachment.session.conversation.release(attachment)
 
     # ---- how long
 

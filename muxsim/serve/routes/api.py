@@ -19,9 +19,11 @@ from muxsim.serve.routes.openings import Openings
 from muxsim.serve.routes.public_url import PublicURL
 from muxsim.serve.routes.refusals import refusing
 from muxsim.session.agent_view import AgentAttachment
+from muxsim.session.codes import BACKEND_GONE, SESSION_ENDED
 from muxsim.session.control.control import PARTS, ControlUnreadable
 from muxsim.session.registry import SEED_LIMIT, Sessions
-from muxsim.session.session import BACKEND_GONE, SESSION_ENDED, Session, State
+from muxsim.session.session import Session
+from muxsim.session.states import State
 from muxsim.spec import EnvSpec
 from transports.asgi import Call
 from transports.http_rules import HTTPRefusal
@@ -116,11 +118,11 @@ class API:
         if part not in PARTS:
             raise HTTPRefusal(404, f"the control plane has {', '.join(PARTS)}, not {part!r}")
         client = self._lookup.client(call, elsewhere=True)
-        if isinstance(client.attachment, AgentAttachment):
+        session = self._sessions.get(client.attachment.session.id)
+        if session is None or isinstance(client.attachment, AgentAttachment):
             raise HTTPRefusal(404, NO_CLIENT)
-        session = _ready(client.attachment.session)
         try:
-            return await session.control.read(part, {}, _CONTROL_TIMEOUT)
+            return await _ready(session).control.read(part, {}, _CONTROL_TIMEOUT)
         except ControlUnreadable as error:
             raise HTTPRefusal(502, str(error), code=BACKEND_GONE) from None
 

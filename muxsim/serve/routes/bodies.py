@@ -30,6 +30,6 @@ class Bodies:
             if attachment is None:
                 id = request_id(body)
             else:
-                ids = attachment.session.client_unreadable(attachment, body, error)
+                ids = attachment.session.conversation.client_unreadable(attachment, body, error)
                 id = ids[0] if len(ids) == 1 else None
             raise HTTPRefusal(400, error.message, code=error.code, id=id) from None

@@ -110,7 +110,7 @@ class Clients:
 
     def _attach(self, attachment: Attachment) -> None:
         try:
-            others_left = attachment.session.attach(attachment)
+            others_left = attachment.session.conversation.attach(attachment)
         except Busy as busy:
             raise too_busy(busy, None) from None
         if others_left:

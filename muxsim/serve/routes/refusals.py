@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from muxsim.errors import Busy, SessionExists, StartError, TooMuch, UnknownEnvironment
 from muxsim.serve.auth.callers import Caller
-from muxsim.session.session import BACKEND_GONE
+from muxsim.session.codes import BACKEND_GONE
 from transports.http_rules import HTTPRefusal
 from transports.messages import RequestId
 

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
 
 from muxsim.session import uris
 from muxsim.session.agent_answers import META_KEY
+from muxsim.session.attachment import Host
+from muxsim.session.codes import BUSY
 from muxsim.session.control.ledger import STEP, TOTAL, Ledger, Unknown, count_in, number_in
 from muxsim.session.control.own_client import Answer, OwnClient
 from transports.errors import INVALID_PARAMS, METHOD_NOT_FOUND
 from transports.messages import Kind, Message, error_code, member, members_of
-
-if TYPE_CHECKING:
-    from muxsim.session.session import Session
 
 SCHEME: Final = f"{uris.SCHEME}://"
 PARTS: Final = ("reward", "status", "info", "initial_state")
@@ -37,9 +37,6 @@ _SAYS_NOT_THERE: Final = re.compile(
     r"(unknown|no such) resource|resource\b.*\b(not found|unknown|(does not|doesn't) exist)", re.IGNORECASE | re.DOTALL
 )
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, IndexError, TypeError)
-
-# What muxsim answers with where `max_in_flight` is met.
-_BUSY: Final = -32003
 
 Parts = dict[str, Any]
 Deliver = Callable[[Message], None]
@@ -115,17 +112,30 @@ class ControlReader:
     Between `begin` and what `complete` delivers, no other call of the session may be scored.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._client = OwnClient(session, patience=_PATIENCE, aside=True)
+    def __init__(self, session: Host) -> None:
+        self._session = session
         self._ledger = Ledger()
         self._seen: set[str] = set()
         self._filled = False
+        self._backend = 0
         self.absent = False
         """Whether the server has said that it has no control plane."""
+
+    @functools.cached_property
+    def _client(self) -> OwnClient:
+        return OwnClient(self._session, patience=_PATIENCE, aside=True)
 
     def passed_over(self) -> None:
         """A call was made whose earnings nobody is told, and that must not become the next one's."""
         self._ledger.age()
+
+    @contextmanager
+    def between_backends(self) -> Iterator[None]:
+        """In the block the reads that are under way fail. How another backend counts is not known before it is read."""
+        self._backend += 1
+        yield
+        self._ledger.age()
+        self.absent = False
 
     def begin(self, envelope: Mapping[str, Any], start: Callable[[], None]) -> None:
         """Call ``start`` for a scored call, as soon as it is known how the counts stand before it."""
@@ -133,7 +143,12 @@ class ControlReader:
             start()
             return
 
+        asked_of = self._backend
+
         def on_answer(answer: Answer) -> None:
+            if asked_of != self._backend:  # which has not made the call yet, and counts as it likes
+                self.begin(envelope, start)
+                return
             status = _read("status", answer, {})
             if isinstance(status, dict):
                 self._ledger.begin(status)
@@ -266,7 +281,7 @@ class ControlReader:
 
 
 def _is_refusal(answer: Answer) -> bool:
-    return answer.message.kind is Kind.ERROR and error_code(answer.message) == _BUSY
+    return answer.message.kind is Kind.ERROR and error_code(answer.message) == BUSY
 
 
 def _read(part: str, answer: Answer, problems: dict[str, str]) -> Any:

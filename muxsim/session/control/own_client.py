@@ -5,19 +5,16 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import anyio
 import sniffio
 import trio
 
-from muxsim.session.attachment import Attachment
+from muxsim.session.attachment import Attachment, Host
 from muxsim.session.unattended import answer_to
 from transports import messages
 from transports.messages import Kind, Message, RequestId
-
-if TYPE_CHECKING:
-    from muxsim.session.session import Session
 
 
 class Answer(NamedTuple):
@@ -40,14 +37,14 @@ class OwnClient:
     listening = False
     single_file = False
 
-    def __init__(self, session: Session, *, patience: float | None = None, aside: bool = False) -> None:
+    def __init__(self, session: Host, *, patience: float | None = None, aside: bool = False) -> None:
         self._attachment = _Own(self, session, "own", cancels=True, patience=patience, aside=aside)
         self._attachment.connect(self)
         self._numbers = itertools.count(1)
         self._waiting: dict[RequestId, OnAnswer] = {}
 
     @property
-    def session(self) -> Session:
+    def session(self) -> Host:
         """The session that is asked."""
         return self._attachment.session
 
@@ -80,7 +77,7 @@ class OwnClient:
                 raise TimeoutError
         except BaseException:
             self._waiting.pop(number, None)
-            self.session.cancel(self._attachment, number)
+            self.session.conversation.cancel(self._attachment, number)
             raise
         return answers[0]
 
@@ -114,7 +111,7 @@ class OwnClient:
 class _Own(Attachment):
     """Keeps apart what the backend has said and what muxsim says in its place."""
 
-    def __init__(self, client: OwnClient, session: Session, kind: str, **options: Any) -> None:
+    def __init__(self, client: OwnClient, session: Host, kind: str, **options: Any) -> None:
         super().__init__(session, kind, **options)
         self._client = client
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+from muxsim.session.attachment import Attachment
 from muxsim.session.control.control import ControlReader, asking_for_control, asks_for_control
 from muxsim.session.control.turns import Key, Phase, Turn, Turns
 from muxsim.session.correlation import as_known, cancelled_by, envelope_of
 from muxsim.session.exchange import Delivery, Routed
 from muxsim.session.router import Router
 from transports.messages import Message, RequestId
-
-if TYPE_CHECKING:
-    from muxsim.session.attachment import Attachment
 
 
 class ToolCalls:
@@ -120,6 +118,12 @@ class ToolCalls:
     def _is_scoring(self, key: Key) -> bool:
         turn = self._turns.get(key)
         return turn is not None and turn.phase is Phase.SCORING
+
+    @contextmanager
+    def between_backends(self) -> Iterator[None]:
+        """In the block the calls that have been made get their answers; what waits goes to another backend."""
+        with self._turns.halted(), self._control.between_backends():
+            yield
 
     def close(self) -> list[Key]:
         """Make no more calls; returns those that were not made."""

@@ -6,7 +6,8 @@ may run side by side. They come to their turn in the order in which they were as
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from typing import Any
 
@@ -131,6 +132,16 @@ class Turns:
             unmade.insert(0, self._alone.key)
             self._alone = None
         return unmade
+
+    @contextmanager
+    def halted(self) -> Iterator[None]:
+        """Start no call in the block, whatever comes to its end there."""
+        self._advancing = True
+        try:
+            yield
+        finally:
+            self._advancing = False
+        self._advance()
 
     def _advance(self) -> None:
         if self._advancing:  # a call that was answered at once lets the next one go on, and is not to be its caller

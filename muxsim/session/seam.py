@@ -1,0 +1,102 @@
+"""The seam: the one place that every message passes which a backend is sent, or says. A journal will stand here.
+
+Each backend has one of its own. It costs no call: `to_backend` and `from_backend` are the very functions of whoever
+stands behind it, and whoever is to see all messages puts his own in their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from muxsim.placement.backend import Backend
+from muxsim.session.flow import Flow
+from muxsim.session.rehearsal import Rehearsal
+from transports.errors import RemoteProtocolError
+from transports.messages import Message
+
+
+class Ear(Protocol):
+    """Who hears what a backend says."""
+
+    flow: Flow
+
+    def from_backend(self, message: Message) -> None:
+        """Take a message."""
+
+    def unreadable(self, line: bytes, error: RemoteProtocolError) -> None:
+        """Take a line that is no message."""
+
+    def stderr(self, line: str) -> None:
+        """Take a line for people."""
+
+
+class Seam:
+    """Between a conversation and one backend, for which it is the listener (`BackendListener`)."""
+
+    __slots__ = ("_backend", "_cut", "_ear", "_flow", "_waiting", "from_backend", "to_backend")
+
+    def __init__(self, ear: Ear) -> None:
+        self._ear = ear
+        self._flow = ear.flow
+        self._cut = False
+        self._waiting: list[Message] = []
+        self._backend: Backend | None = None
+        self.from_backend: Callable[[Message], None] = ear.from_backend
+        self.to_backend: Callable[[Message], None] = self._keep
+
+    def _keep(self, message: Message) -> None:
+        """Keep what is for a backend that is not to have it yet; the answer to what it asks itself it is to have."""
+        if message.is_answer and self._backend is not None:
+            self._backend.send(message)
+        else:
+            self._waiting.append(message)
+
+    def rehearse(self, backend: Backend) -> Rehearsal:
+        """Have a backend told what the last one had been told, before anything goes through."""
+        self._backend = backend
+        rehearsal = Rehearsal(backend.send, self._ear.from_backend)
+        self.from_backend = rehearsal.hear
+        return rehearsal
+
+    def open(self, backend: Backend) -> None:
+        """Let everything through that is for the backend, and first what has been waiting for it."""
+        self.from_backend = self._ear.from_backend
+        self.to_backend = backend.send
+        self._flow.reader = backend
+        waiting, self._waiting = self._waiting, []
+        for message in waiting:
+            self.to_backend(message)
+        self._flow.reader_drained()
+
+    def cut(self) -> None:
+        """Nothing more goes through: another backend takes this one's place, with a seam of its own."""
+        self._cut = True
+        self.from_backend = self.to_backend = _drop
+
+    def unreadable(self, line: bytes, error: RemoteProtocolError) -> None:
+        """A line on stdout that is no message."""
+        if not self._cut:
+            self._ear.unreadable(line, error)
+
+    def stderr(self, line: str) -> None:
+        """A line on stderr, as far as its rate allows."""
+        if not self._cut:
+            self._ear.stderr(line)
+
+    def backend_drained(self) -> None:
+        """The backend has caught up with its stdin."""
+        self._flow.reader_drained()
+
+    @property
+    def clients_ready(self) -> bool:
+        """Whether the clients keep up with the backend."""
+        return self._flow.clients_ready
+
+    async def wait_clients_ready(self) -> None:
+        """Wait until they do."""
+        await self._flow.wait_clients_ready()
+
+
+def _drop(message: Message) -> None:
+    """Nobody is there any more."""
