@@ -466,6 +466,73 @@ def calls(tree):
     return {name_called(node) for node in ast.walk(tree) if isinstance(node, ast.Call)}
 
 
+# What a start is asked for, and what it tells; the rest is how it is done.
+STARTS_INTERFACE = {"muxsim.start.order", "muxsim.start.starter"}
+# Where the local place keeps folders, and what it says when the machine has no more.
+OF_THE_LOCAL_PLACE = {"muxsim.start.folders", "muxsim.start.shortage"}
+# Each looks, on this machine, for processes that no session has any more: the operator's command for those of a muxsim
+# that was killed, and the check of an environment for those that its sessions have left behind.
+LOOK_FOR_WHAT_IS_LEFT = {"muxsim.cli.operate", "muxsim.cli.operator", "muxsim.rollouts.play.check"}
+
+
+def above(package):
+    """The modules that may import this package and are no part of its row, nor of those before it."""
+    return {name for name in MODULES if within(name, "muxsim") and row_of(name) > row_of(package)}
+
+
+def test_outside_start_nobody_knows_zygotes_slots_or_another_way_to_a_process():
+    for name in MODULES.keys() - {name for name in MODULES if within(name, "muxsim.start")}:
+        allowed = STARTS_INTERFACE | (OF_THE_LOCAL_PLACE if name == "muxsim.placement.local" else set())
+        known = {imported for imported in imports(name) if within(imported, "muxsim.start")}
+        assert known - allowed == set(), name
+
+
+def test_a_starter_is_asked_only_by_a_place():
+    asking = {name for name in MODULES if "muxsim.start.starter" in imports(name)}
+    assert {name for name in asking if not within(name, "muxsim.placement")} == set()
+
+
+def test_above_placement_nobody_knows_processes():
+    knowing = {
+        name
+        for name in above("muxsim.placement")
+        if any(within(imported, "muxsim.processes", "muxsim.inside") for imported in imports(name))
+    }
+    assert knowing == LOOK_FOR_WHAT_IS_LEFT
+
+
+def test_only_the_pool_has_a_place():
+    """Whatever is another place, on another machine say, is found by whoever opens a pool, and nowhere else."""
+    having = {name for name in above("muxsim.placement") if "muxsim.placement.local" in imports(name)}
+    assert having == {"muxsim.admission.pool"}
+
+
+def test_one_module_of_sessions_talks_to_a_backend():
+    """The seam that every message passes, in both directions: where a journal will stand."""
+    talking = {name for name in MODULES if any(used.endswith("backend.send") for used in attributes(name))}
+    hearing = {
+        name
+        for name in MODULES
+        if within(name, "muxsim.session") and any(used.endswith("router.from_backend") for used in attributes(name))
+    }
+    assert len(talking) == 1
+    assert talking <= {name for name in MODULES if within(name, "muxsim.session")}
+    assert len(hearing) == 1
+
+
+def test_no_function_is_the_hasty_twin_of_another():
+    """What may be there at once is begun (`muxsim.runtime.soon`); it has no second function that does not wait."""
+    rooms = [f"muxsim.{room}" for room in ("start", "placement", "admission", "session", "serve.routes")]
+    defined = {
+        node.name
+        for name in MODULES
+        if within(name, *rooms)
+        for node in ast.walk(MODULES[name])
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert {name for name in defined if name.endswith("_now") and name.removesuffix("_now") in defined} == set()
+
+
 def test_the_starter_calls_what_is_optional_only_where_it_may_fail_alone():
     """But for what only counts, and the block in which a session is opened, which is no part's."""
     optional_methods = {

@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,29 +14,27 @@ from typing import Final
 import trio
 
 from muxsim.admission.admission import MemoryReading
-from muxsim.inside.proc import families
 from muxsim.runtime.soon import may_wait
 
 # Seconds for which a reading is good. What has started since is not in it, and is at most what may start at once.
 _FRESH: Final = 0.25
 # A reading may take this share of the time, so that one of a thousand processes is made less often.
 _MOST_EFFORT: Final = 0.05
-# Processes of which one sample reads the memory; the others keep what they had, since each costs the kernel a walk.
-_READ_AT_ONCE: Final = 200
 
 
 class MemoryMeter:
     """Measures against `memory_limit`: bytes, or a share of the machine (or the cgroup) such as ``"80%"``.
 
-    Bytes are compared with the cgroup's memory where muxsim is in one with a limit, else with what this process and all
-    its children have (PSS). A share is that of the cgroup with a limit, or the machine, whichever has less left.
+    Bytes are compared with the cgroup's memory where muxsim is in one with a limit, else with what ``own`` gives, in a
+    thread: what this process and all its children have. A share is that of the cgroup with a limit, or the machine,
+    whichever has less left.
     """
 
-    def __init__(self, limit: int | str, root: Path = Path("/")) -> None:
+    def __init__(self, limit: int | str, own: Callable[[], int], root: Path = Path("/")) -> None:
         self._limit = limit
         self._meminfo = str(root / "proc/meminfo")
         self._cgroups = list(_limited_cgroups(root))
-        self._own = _ProportionalSum()
+        self._own = own
         self._reading: MemoryReading | None = None
         self._good_until = 0.0
 
@@ -72,7 +70,7 @@ class MemoryMeter:
 
     async def _measure_all(self) -> MemoryReading:
         await may_wait()
-        used = await trio.to_thread.run_sync(self._own.read, abandon_on_cancel=False)
+        used = await trio.to_thread.run_sync(self._own, abandon_on_cancel=False)
         return MemoryReading(used, int(self._limit), "by muxsim and its environments")
 
     def _measure(self) -> MemoryReading:
@@ -147,31 +145,3 @@ def _limit_of(folder: Path) -> int | None:
         with contextlib.suppress(OSError, ValueError):  # "max" is no limit
             limits.append(int((folder / name).read_text()))
     return min(limits, default=None)
-
-
-class _ProportionalSum:
-    """The memory of this process and everything below it, pages that several share counted once (PSS)."""
-
-    def __init__(self) -> None:
-        # By pid: when it started, its bytes, and in which sample these were read.
-        self._known: dict[int, tuple[int, int, int]] = {}
-        self._sample = 0
-
-    def read(self) -> int:
-        """Bytes. Of processes that could not be read yet, as many as the others have on average."""
-        self._sample += 1
-        alive = families([os.getpid()])
-        self._known = {pid: one for pid, one in self._known.items() if pid in alive and alive[pid].started == one[0]}
-        due = sorted(alive, key=lambda pid: self._known[pid][2] if pid in self._known else 0)
-        for pid in due[:_READ_AT_ONCE]:
-            with contextlib.suppress(OSError):  # gone meanwhile, or somebody else's
-                self._known[pid] = (alive[pid].started, _proportional_size(pid), self._sample)
-        known = [size for _, size, _ in self._known.values()]
-        return sum(known) + (len(alive) - len(known)) * (sum(known) // max(1, len(known)))
-
-
-def _proportional_size(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0  # a zombie has none

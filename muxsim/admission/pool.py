@@ -254,8 +254,8 @@ async def open_pool(
     are required and cannot be had. On the way out every process it started is ended, and every folder removed.
     ``events`` are told what happens.
     """
-    meter = None if memory_limit is None else MemoryMeter(memory_limit)
     # A single session would wait for a zygote as long as for its own imports.
     several = capacity.max_sessions > 1
     async with open_local(specs, cgroup=cgroup, watch=watch, zygotes=several) as placement:
+        meter = None if memory_limit is None else MemoryMeter(memory_limit, placement.memory_in_use)
         yield Pool(placement, capacity, meter, Events() if events is None else events)

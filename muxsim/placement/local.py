@@ -11,6 +11,7 @@ from muxsim.placement.backend import Backend, BackendListener
 from muxsim.placement.placement import PlacementStatistics
 from muxsim.processes.enclosure import open_enclosures
 from muxsim.processes.folders import own_folder
+from muxsim.processes.footprint import Footprint
 from muxsim.processes.launcher import Launcher
 from muxsim.processes.process import AT_ONCE
 from muxsim.provision.packages import Packages
@@ -34,6 +35,7 @@ class LocalPlacement:
         self._packages = packages
         self.folders = folders
         self._watch = watch
+        self._footprint = Footprint()
 
     def __repr__(self) -> str:
         return f"<LocalPlacement {self.launcher.statistics().alive} processes>"
@@ -41,7 +43,7 @@ class LocalPlacement:
     def statistics(self) -> PlacementStatistics:
         """A snapshot."""
         starter = self.starter.statistics()
-        return PlacementStatistics(self.launcher.statistics(), starter.warm, starter.zygotes)
+        return PlacementStatistics(starter.warm, starter.zygotes, self.launcher.statistics())
 
     async def prepare(self, spec: EnvSpec) -> EnvSpec:
         """The spec with its package installed. Raises `PackageError`."""
@@ -75,6 +77,10 @@ class LocalPlacement:
     async def remove(self, workspace: Path) -> None:
         """Remove a session's folder."""
         await self.folders.remove(workspace)
+
+    def memory_in_use(self) -> int:
+        """Bytes, pages that several processes share counted once."""
+        return self._footprint.read()
 
     def hasten(self) -> None:
         """End every process at once."""

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from muxsim.placement.backend import Backend, BackendListener
 from muxsim.processes.launcher import LauncherStatistics
 from muxsim.spec import EnvSpec
-from muxsim.start.fork.fleet import ZygoteStatistics
 from muxsim.start.order import Order
-from muxsim.start.slots.policy import SlotStatistics
+from muxsim.start.starter import StarterStatistics
 
 
 @dataclass(frozen=True)
-class PlacementStatistics:
-    """What a place has running, what it keeps ready by environment, and what has imported modules for others."""
+class PlacementStatistics(StarterStatistics):
+    """Likewise, and what runs at that place."""
 
     processes: LauncherStatistics
-    warm: Mapping[str, SlotStatistics] = field(default_factory=dict)
-    zygotes: ZygoteStatistics = field(default_factory=ZygoteStatistics)
+
+    @property
+    def backends(self) -> int:
+        """Processes that serve sessions, or wait for one."""
+        return self.processes.alive - self.zygotes.alive
 
 
 class Placement(Protocol):
@@ -50,6 +52,9 @@ class Placement(Protocol):
 
     def hasten(self) -> None:
         """End every process at once, also those that have been asked politely."""
+
+    def memory_in_use(self) -> int:
+        """Bytes that this process and its backends take. It may take long, and runs in a thread."""
 
     def statistics(self) -> PlacementStatistics:
         """A snapshot."""

@@ -8,10 +8,15 @@ import sys
 import pytest
 import trio
 
-from muxsim.admission import memory
 from muxsim.admission.memory import MemoryMeter
+from muxsim.processes.footprint import Footprint
 
 MIB = 2**20
+
+
+def nothing():
+    """Of what is only read where a cgroup does not tell."""
+    raise AssertionError("nobody asks for it here")
 
 
 def machine(root, *, total=1000, available=400, cgroup="0::/", groups=()):
@@ -45,13 +50,13 @@ def machine(root, *, total=1000, available=400, cgroup="0::/", groups=()):
     ],
 )
 async def test_a_limit_is_measured_where_least_is_left(tmp_path, limit, files, used, most, what):
-    reading = await MemoryMeter(limit, machine(tmp_path, **files)).read()
+    reading = await MemoryMeter(limit, nothing, machine(tmp_path, **files)).read()
     assert (reading.used // MIB, reading.limit // MIB, reading.what) == (used, most, what)
     assert reading.over == (used >= most)
 
 
 async def test_a_reading_is_kept_for_a_moment_and_one_that_fails_keeps_the_last(tmp_path, autojump_clock):
-    meter = MemoryMeter("80%", machine(tmp_path))
+    meter = MemoryMeter("80%", nothing, machine(tmp_path))
     first = await meter.read()
     machine(tmp_path, available=100)
     assert await meter.read() is first
@@ -64,12 +69,12 @@ async def test_a_reading_is_kept_for_a_moment_and_one_that_fails_keeps_the_last(
 
 
 async def test_where_there_is_nothing_to_read_there_is_no_reading(tmp_path):
-    assert await MemoryMeter("80%", tmp_path).read() is None
+    assert await MemoryMeter("80%", nothing, tmp_path).read() is None
 
 
 @pytest.mark.children
 async def test_bytes_without_a_cgroup_are_what_this_process_and_all_below_it_have(tmp_path):
-    meter = MemoryMeter(10**12, tmp_path)
+    meter = MemoryMeter(10**12, Footprint().read, tmp_path)
     before = (await meter.read()).used
     script = "x = b'x' * 2**26; print(flush=True); input()"
     nested = [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {script!r}])"]
@@ -80,23 +85,3 @@ async def test_bytes_without_a_cgroup_are_what_this_process_and_all_below_it_hav
         child.stdin.write(b"\n")
         child.stdin.close()
     assert 64 * MIB < after - before < 150 * MIB
-
-
-async def test_one_sample_reads_a_bounded_number_of_processes_and_takes_the_others_for_average(monkeypatch):
-    read = []
-
-    def size(pid):
-        read.append(pid)
-        return 10
-
-    class Stat:
-        started = 1
-
-    monkeypatch.setattr(memory, "_proportional_size", size)
-    monkeypatch.setattr(memory, "families", lambda roots: dict.fromkeys(range(500), Stat))
-    total = memory._ProportionalSum()
-    assert total.read() == 5000
-    assert len(read) == 200
-    total.read()
-    total.read()
-    assert set(read) == set(range(500))

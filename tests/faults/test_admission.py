@@ -279,7 +279,7 @@ async def test_without_processes_opens_are_refused_and_work_again_when_there_are
                 await sessions.open("game")
             assert busy.value.retry_after > 0
             now = pool.statistics()
-            assert (now.leases.held, now.processes.alive, counters.total("machine_exhausted")) == (0, 0, 1)
+            assert (now.leases.held, now.placement.processes.alive, counters.total("machine_exhausted")) == (0, 0, 1)
             assert counters.total("breakers_opened") == 0
             assert (await sessions.open("game")).live
 

@@ -153,7 +153,7 @@ class API:
             "version": __version__,
             "sessions": len(self._sessions),
             "waiting": statistics.leases.waiting,
-            "processes": placement.processes.alive - placement.zygotes.alive,
+            "processes": placement.backends,
             "limits": self._counters.limits(),
             "warm": placement.warm,
         }
