@@ -171,7 +171,9 @@ class Launcher:
         return self._guardians[-1]
 
     def _guardian_of(self, process: Process) -> Client:
-        return next((one for one in self._guardians if one.processes.get(process.pid) is process), self._guardian())
+        """Whose child this is; of one that is gone, and can have no fork, the one in use."""
+        its = (guardian for guardian in self._guardians if guardian.processes.get(process.pid) is process)
+        return next(its, None) or self._guardian()
 
     async def _replace(self) -> None:
         """The guardian was killed: its children die with it, but what those had started needs another to find it."""

@@ -170,6 +170,40 @@ async def test_many_children_start_at_once_and_each_has_its_own_pipes(launcher):
     assert launcher.statistics().alive == 50
 
 
+# what a child has forked
+
+
+def forks_as(pid):
+    async def fork(mark, streams):
+        for fd in streams:
+            os.close(fd)
+        if pid is None:
+            raise KeyError("gone")
+        return pid
+
+    return fork
+
+
+async def test_a_process_that_is_no_orphan_of_a_child_is_not_taken_in_H19(launcher):
+    parent = await launcher.spawn(CAT, session="a")
+    for pid in (os.getpid(), parent.pid, launcher.statistics().guardian_pid):
+        with pytest.raises(ProcessStartError, match="cannot take in") as caught:
+            await launcher.adopt(parent, forks_as(pid), session="b")
+        assert caught.value.stage == "adopt"
+    assert (launcher.statistics().failed, launcher.statistics().alive) == (3, 1)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_fork_that_cannot_be_made_fails_as_its_maker_says(launcher, ended):
+    parent = await launcher.spawn(CAT, session="a")
+    if ended:
+        await parent.end()
+    with pytest.raises(KeyError, match="gone"):
+        await launcher.adopt(parent, forks_as(None), session="b")
+    assert launcher.statistics().starting == 0
+    assert launcher.statistics().guardians_started == 1
+
+
 # cancelled starts
 
 
