@@ -54,7 +54,7 @@ class Pool:
 
     def __init__(self, placement: Placement, capacity: Capacity, meter: MemoryMeter | None, events: Events) -> None:
         self.placement = placement
-        self._events = events
+        self.events = events
         self._admission = Admission(capacity, events)
         self._meter = meter
         self._waiting: dict[int, _Waiter] = {}
@@ -106,7 +106,7 @@ class Pool:
         try:
             backend = await self.placement.start(order, listener)
         except Busy as error:
-            self._events.emit(MachineExhausted(lease.spec.name, str(error)))
+            self.events.emit(MachineExhausted(lease.spec.name, str(error)))
             raise
         except StartError as error:
             if not isinstance(error, PlaceError):
@@ -256,6 +256,7 @@ async def open_pool(
     """
     # A single session would wait for a zygote as long as for its own imports.
     several = capacity.max_sessions > 1
-    async with open_local(specs, cgroup=cgroup, watch=watch, zygotes=several) as placement:
+    events = Events() if events is None else events
+    async with open_local(specs, events, cgroup=cgroup, watch=watch, zygotes=several) as placement:
         meter = None if memory_limit is None else MemoryMeter(memory_limit, placement.memory_in_use)
-        yield Pool(placement, capacity, meter, Events() if events is None else events)
+        yield Pool(placement, capacity, meter, events)

@@ -159,7 +159,240 @@ class MachineExhausted(Named, frozen=True):
     text: str
 
 
-# ---- connections and requests
+# ---- starts: processes, and what makes them fast
+
+
+class GuardianStarted(Named, frozen=True):
+    """The process runs that starts all others; the first one, or in the place of one that has died."""
+
+    name: ClassVar[str] = "process.guardian_started"
+    pid: int
+
+
+class GuardianConfused(Named, frozen=True):
+    """It has said what cannot be understood; one of the first few such answers."""
+
+    name: ClassVar[str] = "process.guardian_confused"
+    pid: int
+    exception: BaseException
+
+
+class ProcessStarted(Named, frozen=True):
+    """A process runs: a session's, one kept ready, a zygote or an installer."""
+
+    name: ClassVar[str] = "process.started"
+    pid: int
+
+
+class ProcessNotStarted(Named, frozen=True):
+    """A process could not be started, because of what went wrong at this stage."""
+
+    name: ClassVar[str] = "process.not_started"
+    stage: str
+    errno: int
+
+
+class ProcessEnded(Named, frozen=True):
+    """A process has ended, and all that it had started, unless something survives SIGKILL: then it is not ``swept``."""
+
+    name: ClassVar[str] = "process.ended"
+    pid: int
+    swept: bool
+
+
+class LeftoversKilled(Named, frozen=True):
+    """So many processes were killed that others had left behind, or would not end themselves."""
+
+    name: ClassVar[str] = "process.leftovers_killed"
+    processes: int
+
+
+class BoundsNotKept(Named, frozen=True):
+    """Bounds of an environment, by setting, that nobody keeps for want of a cgroup."""
+
+    name: ClassVar[str] = "process.bounds_not_kept"
+    env: str
+    settings: tuple[str, ...]
+    why: str
+
+
+class StartedFresh(Named, frozen=True):
+    """A backend of a Python environment with a zygote had to be started without it."""
+
+    name: ClassVar[str] = "start.fresh"
+    env: str
+
+
+class StartedLearning(Named, frozen=True):
+    """A backend runs that notes what it imports."""
+
+    name: ClassVar[str] = "start.learner"
+    env: str
+
+
+class Forked(Named, frozen=True):
+    """A zygote has made a fork, for a session that waits, or to be ready for one."""
+
+    name: ClassVar[str] = "start.forked"
+    env: str
+
+
+class NotForkable(Named, frozen=True):
+    """Sessions of this environment have no zygote."""
+
+    name: ClassVar[str] = "start.not_forkable"
+    env: str
+    why: str
+
+
+class StartsAfresh(Named, frozen=True):
+    """Sessions of this environment do without their zygote, for now or for good; told once."""
+
+    name: ClassVar[str] = "start.afresh"
+    env: str
+    why: str
+    advice: str = "zygote = false turns it off"
+
+
+class ZygoteStarted(Named, frozen=True):
+    """A zygote is importing."""
+
+    name: ClassVar[str] = "zygote.started"
+    env: str
+
+
+class ZygoteFailed(Named, frozen=True):
+    """A zygote has died, or could not be made."""
+
+    name: ClassVar[str] = "zygote.failed"
+    env: str
+    why: str
+
+
+class ZygoteOutdated(Named, frozen=True):
+    """What a zygote has imported has changed since."""
+
+    name: ClassVar[str] = "zygote.outdated"
+    env: str
+    why: str
+
+
+class ZygoteLeavesOut(Named, frozen=True):
+    """A zygote cannot hold this module; sessions import it themselves."""
+
+    name: ClassVar[str] = "zygote.leaves_out"
+    env: str
+    module: str
+    why: str
+
+
+class SlotUsed(Named, frozen=True):
+    """A session has got a process that was ready."""
+
+    name: ClassVar[str] = "slot.used"
+    env: str
+
+
+class SlotMissed(Named, frozen=True):
+    """A session has found none of the processes ready that its environment wants."""
+
+    name: ClassVar[str] = "slot.missed"
+    env: str
+
+
+class SlotDied(Named, frozen=True):
+    """A process that was to be ready has ended by itself, or could not be had."""
+
+    name: ClassVar[str] = "slot.died"
+    env: str
+    why: str
+
+
+class SlotsKeepDying(Named, frozen=True):
+    """So many in a row have, and sessions start without."""
+
+    name: ClassVar[str] = "slot.keep_dying"
+    env: str
+    why: str
+
+
+class SlotsReplaced(Named, frozen=True):
+    """So many processes that were ready, or about to be, are replaced for their age, or since something has changed."""
+
+    name: ClassVar[str] = "slot.replaced"
+    env: str
+    slots: int
+
+
+class SlotsNotHad(Named, frozen=True):
+    """``warm`` of this environment has no effect."""
+
+    name: ClassVar[str] = "slot.not_had"
+    env: str
+    warm: int
+    why: str
+
+
+class SlotsLeaveOut(Named, frozen=True):
+    """Processes that are ready have loaded all but this module, which ``reads`` what only a session has."""
+
+    name: ClassVar[str] = "slot.leave_out"
+    env: str
+    module: str
+    reads: str
+
+
+# ---- what a start needs installed
+
+
+class Installed(Named, frozen=True):
+    """What an environment needs is there, after so many seconds."""
+
+    name: ClassVar[str] = "install.done"
+    env: str
+    seconds: float
+
+
+class NotInstalled(Named, frozen=True):
+    """What an environment needs could not be had."""
+
+    name: ClassVar[str] = "install.failed"
+    env: str
+    error: str
+
+
+class RunsAsItStands(Named, frozen=True):
+    """Only npx or uvx itself can tell what an environment's command line runs."""
+
+    name: ClassVar[str] = "install.as_it_stands"
+    env: str
+    because: str
+    costs: str
+
+
+# ---- connections and requests, and who comes in
+
+
+class KeysNotHad(Named, frozen=True):
+    """There are no keys by which tokens could be told: nobody gets in with one."""
+
+    name: ClassVar[str] = "auth.no_keys"
+    error: str
+
+
+class KeysOutdated(Named, frozen=True):
+    """New keys cannot be had from ``source``; the old ones are used on."""
+
+    name: ClassVar[str] = "auth.old_keys"
+    source: str
+    error: str
+
+
+class TokenRefused(Named, frozen=True):
+    """A token was no good, for a reason that nobody else is told."""
+
+    name: ClassVar[str] = "auth.refused"
+    reason: str
 
 
 class HTTPLimit(Named, frozen=True):
@@ -305,6 +538,35 @@ Event: TypeAlias = (
     | OpenQueued
     | BreakerOpened
     | MachineExhausted
+    | GuardianStarted
+    | GuardianConfused
+    | ProcessStarted
+    | ProcessNotStarted
+    | ProcessEnded
+    | LeftoversKilled
+    | BoundsNotKept
+    | StartedFresh
+    | StartedLearning
+    | Forked
+    | NotForkable
+    | StartsAfresh
+    | ZygoteStarted
+    | ZygoteFailed
+    | ZygoteOutdated
+    | ZygoteLeavesOut
+    | SlotUsed
+    | SlotMissed
+    | SlotDied
+    | SlotsKeepDying
+    | SlotsReplaced
+    | SlotsNotHad
+    | SlotsLeaveOut
+    | Installed
+    | NotInstalled
+    | RunsAsItStands
+    | KeysNotHad
+    | KeysOutdated
+    | TokenRefused
     | HTTPLimit
     | NoRequest
     | ConfigNote
@@ -324,7 +586,11 @@ Event: TypeAlias = (
 )
 """All that can happen."""
 
-Listener = Callable[[Event], None]
+Listener: TypeAlias = Callable[[Event], None]
+
+
+def unheard(event: Event) -> None:
+    """Where nobody listens."""
 
 
 class Events:
@@ -352,3 +618,7 @@ class Events:
                 self.listeners = tuple(one for one in self.listeners if one is not listener)
                 # By the standard library, whose words reach the log too: what failed may be who writes it.
                 _log.exception("a listener failed at %s, and is switched off: %.200r", event.name, listener)
+
+    def part_failed(self, name: str, error: BaseException) -> None:
+        """Tell what `muxsim.runtime.boundary` has switched off."""
+        self.emit(PartFailed(name, error))

@@ -15,6 +15,7 @@ from muxsim.observe.events import Event, Events
 from muxsim.observe.log_sink import LogSink
 
 _SILENT: Final = 0
+_library: Final = logging.getLogger("muxsim")
 _LEVELS: Final[Mapping[type[Event], int]] = {
     events.SessionOpening: logging.DEBUG,
     events.SessionOpenFailed: logging.WARNING,
@@ -32,6 +33,35 @@ _LEVELS: Final[Mapping[type[Event], int]] = {
     events.OpenQueued: logging.DEBUG,
     events.BreakerOpened: logging.WARNING,
     events.MachineExhausted: logging.DEBUG,
+    events.GuardianStarted: logging.DEBUG,
+    events.GuardianConfused: logging.ERROR,
+    events.ProcessStarted: logging.DEBUG,
+    events.ProcessNotStarted: logging.DEBUG,
+    events.ProcessEnded: logging.DEBUG,
+    events.LeftoversKilled: logging.DEBUG,
+    events.BoundsNotKept: logging.WARNING,
+    events.StartedFresh: logging.DEBUG,
+    events.StartedLearning: logging.DEBUG,
+    events.Forked: logging.DEBUG,
+    events.NotForkable: logging.INFO,
+    events.StartsAfresh: logging.WARNING,
+    events.ZygoteStarted: logging.DEBUG,
+    events.ZygoteFailed: logging.DEBUG,
+    events.ZygoteOutdated: logging.INFO,
+    events.ZygoteLeavesOut: logging.WARNING,
+    events.SlotUsed: logging.DEBUG,
+    events.SlotMissed: logging.DEBUG,
+    events.SlotDied: logging.DEBUG,
+    events.SlotsKeepDying: logging.WARNING,
+    events.SlotsReplaced: logging.DEBUG,
+    events.SlotsNotHad: logging.WARNING,
+    events.SlotsLeaveOut: logging.INFO,
+    events.Installed: logging.DEBUG,
+    events.NotInstalled: logging.DEBUG,
+    events.RunsAsItStands: logging.WARNING,
+    events.KeysNotHad: logging.WARNING,
+    events.KeysOutdated: logging.WARNING,
+    events.TokenRefused: logging.DEBUG,
     events.HTTPLimit: logging.DEBUG,
     events.NoRequest: logging.WARNING,
     events.ConfigNote: logging.WARNING,
@@ -108,6 +138,23 @@ class EventLog:
             level >= self._least and level is not _SILENT
         ):  # before anything is made for it: sessions are opened by the hundred
             self._logger.log(level, event.name, **fields_of(event))
+
+
+class LibraryLog:
+    """Says with the standard library's logging what its user is not told otherwise: all but what happens to sessions.
+
+    For programs that have sessions without being a server, whose log is theirs.
+    """
+
+    def __call__(self, event: Event) -> None:
+        """Log it."""
+        level = level_of(event)
+        if isinstance(event, events.SessionEvent) or level is _SILENT or not _library.isEnabledFor(level):
+            return
+        fields = fields_of(event)
+        exception = fields.pop("exc_info", None)
+        words = " ".join(f"{name}={value!r}" for name, value in fields.items())
+        _library.log(level, "%s %s", event.name, words, exc_info=exception)
 
 
 def level_of(event: Event) -> int:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from muxsim.errors import PlaceError
+from muxsim.observe.events import Events
 from muxsim.placement.backend import Backend, BackendListener
 from muxsim.placement.placement import PlacementStatistics
 from muxsim.processes.enclosure import open_enclosures
@@ -89,19 +90,26 @@ class LocalPlacement:
 
 @asynccontextmanager
 async def open_local(
-    specs: Iterable[EnvSpec] = (), *, cgroup: CgroupMode = "auto", watch: Watch | None = None, zygotes: bool = True
+    specs: Iterable[EnvSpec],
+    events: Events,
+    *,
+    cgroup: CgroupMode = "auto",
+    watch: Watch | None = None,
+    zygotes: bool = True,
 ) -> AsyncIterator[LocalPlacement]:
     """Backends here, for the length of a block; on the way out every process is ended, and every folder removed.
 
     What ``specs`` will need of cgroups is prepared as ``cgroup`` has it. Raises `ConfigError` if they, or bubblewrap,
-    are required and cannot be had.
+    are required and cannot be had. ``events`` are told what happens.
     """
     with own_folder() as root:
         try:
-            with open_enclosures(specs, cgroup) as enclosures:
+            with open_enclosures(specs, cgroup, events.emit) as enclosures:
                 async with Launcher.open(folder=str(root), cgroup=enclosures.cgroup) as launcher:
-                    folders, packages = Folders(root), Packages(launcher)
-                    async with open_starter(launcher, enclosures, packages, folders, zygotes=zygotes) as starter:
+                    folders, packages = Folders(root), Packages(launcher, events)
+                    async with open_starter(
+                        launcher, enclosures, packages, folders, events, zygotes=zygotes
+                    ) as starter:
                         yield LocalPlacement(launcher, starter, packages, folders, watch)
         finally:
             await remove_trees([root])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -12,6 +11,7 @@ from typing import Final
 import trio
 
 from muxsim.errors import ConfigError, PlaceError
+from muxsim.observe.events import BoundsNotKept, Listener
 from muxsim.processes.bounds import CONTROLLERS, Met, controllers, cpu_seconds, rlimits, settings, verdict
 from muxsim.processes.cgroups import CgroupError, Cgroups
 from muxsim.processes.command import Command
@@ -24,8 +24,6 @@ _EMPTYING: Final = 1.0
 _LOOK_AGAIN: Final = 0.005
 # What a shell tells of a command that a signal ended, bubblewrap too: its number and as much more.
 _SIGNALLED: Final = 128
-
-_log = logging.getLogger(__name__)
 
 
 class Enclosure:
@@ -96,8 +94,9 @@ class Enclosure:
 class Enclosures:
     """Encloses the backends of one pool; made by `open_enclosures`."""
 
-    def __init__(self, groups: Cgroups | None, why_none: str, bubblewrap: str, *, every: bool) -> None:
+    def __init__(self, groups: Cgroups | None, why_none: str, bubblewrap: str, *, every: bool, tell: Listener) -> None:
         self._groups = groups
+        self._tell = tell
         self._why_none = why_none
         self._bubblewrap = bubblewrap
         self._every = every
@@ -128,24 +127,24 @@ class Enclosures:
             raise PlaceError(f"environment {spec.name!r}: no cgroup for its session: {error}") from error
 
     def tell_unkept(self, spec: EnvSpec) -> None:
-        """Log, once, which bounds of an environment are not kept for want of a cgroup."""
+        """Tell, once, which bounds of an environment are not kept for want of a cgroup."""
         available = self._groups.controllers if self._groups else frozenset()
         lacking = controllers([spec]) - available
         if lacking and spec.name not in self._told:
             self._told.add(spec.name)
-            unkept = ", ".join(key for key, controller in CONTROLLERS.items() if controller in lacking)
-            reason = self._why_none or "muxsim was started without it; start it again"
-            _log.warning("environment %r: cgroup v2 does not bound it (%s): %s", spec.name, unkept, reason)
+            unkept = tuple(key for key, controller in CONTROLLERS.items() if controller in lacking)
+            why = f"cgroup v2 does not bound it: {self._why_none or 'muxsim was started without it; start it again'}"
+            self._tell(BoundsNotKept(spec.name, unkept, why))
 
 
 @contextmanager
-def open_enclosures(specs: Iterable[EnvSpec], mode: CgroupMode) -> Iterator[Enclosures]:
+def open_enclosures(specs: Iterable[EnvSpec], mode: CgroupMode, tell: Listener) -> Iterator[Enclosures]:
     """Enclosures for these specs. Raises `ConfigError` for what cannot be had and may not be done without."""
     specs = list(specs)
     bubblewrap = _find_bubblewrap(specs)
     groups, why_none = _open_groups(specs, mode)
     try:
-        enclosures = Enclosures(groups, why_none, bubblewrap, every=mode == "required")
+        enclosures = Enclosures(groups, why_none, bubblewrap, every=mode == "required", tell=tell)
         for spec in specs:
             enclosures.tell_unkept(spec)
         yield enclosures

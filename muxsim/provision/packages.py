@@ -8,8 +8,10 @@ from typing import Final
 
 import trio
 
+from muxsim.errors import PackageError
+from muxsim.observe.events import Events, Installed, Listener, NotInstalled, RunsAsItStands, unheard
 from muxsim.processes.launcher import Launcher
-from muxsim.provision.as_it_stands import AsItStands, tell
+from muxsim.provision.as_it_stands import AsItStands
 from muxsim.provision.cache import cache_folder
 from muxsim.provision.installer import Installer, Run, installer_variables, run_directly, run_under
 from muxsim.provision.npm import Npm
@@ -21,6 +23,11 @@ from muxsim.spec import EnvSpec
 PROVIDERS: Final[tuple[Provider, ...]] = (Npm(), UvTools())
 """In the order in which they prepare a spec: what one has made of its command, the next may take."""
 
+_COSTS: Final = (
+    "each start runs {program} too, which takes its time and stays as a process of the session; what it has to install"
+    " first has to be there within start_timeout, and it sees only the variables of env"
+)
+
 
 async def prepare(
     spec: EnvSpec,
@@ -28,6 +35,7 @@ async def prepare(
     *,
     seen: Mapping[str, str] | None = None,
     run: Run = run_directly,
+    tell: Listener = unheard,
 ) -> EnvSpec:
     """The spec with what it needs installed and its command resolved to that; others as they are.
 
@@ -41,16 +49,17 @@ async def prepare(
             cache = cache_folder(environ) / provider.program.name
             installer = Installer(provider.program, spec, cache, environ if seen is None else seen, run)
             with installer.bounded():
-                spec = await _prepared(provider, spec, installer)
+                spec = await _prepared(provider, spec, installer, tell)
     return spec
 
 
-async def _prepared(provider: Provider, spec: EnvSpec, installer: Installer) -> EnvSpec:
+async def _prepared(provider: Provider, spec: EnvSpec, installer: Installer, tell: Listener) -> EnvSpec:
     try:
         return await provider.prepare(spec, installer)
     except AsItStands as why:
         installer.tool(spec.command)
-        tell(spec, os.path.basename(spec.command), why)
+        program = os.path.basename(spec.command)
+        tell(RunsAsItStands(spec.name, str(why), _COSTS.format(program=program)))
         return spec
 
 
@@ -60,7 +69,8 @@ class Packages:
     Installers run under the eye of the launcher's guardian, and see no more than `installer_variables`.
     """
 
-    def __init__(self, launcher: Launcher) -> None:
+    def __init__(self, launcher: Launcher, events: Events) -> None:
+        self._events = events
         self._run = run_under(launcher)
         self._ready: dict[str, tuple[EnvSpec, EnvSpec]] = {}
         self._preparing: dict[str, trio.Lock] = {}
@@ -73,9 +83,20 @@ class Packages:
         async with self._preparing.setdefault(spec.name, trio.Lock()):
             if (known := self.known(spec)) is not None:
                 return known
-            ready = await prepare(spec, seen=installer_variables(os.environ), run=self._run)
+            ready = await self._prepare(spec)
             self._ready[spec.name] = spec, ready
             return ready
+
+    async def _prepare(self, spec: EnvSpec) -> EnvSpec:
+        tell, began = self._events.emit, trio.current_time()
+        try:
+            ready = await prepare(spec, seen=installer_variables(os.environ), run=self._run, tell=tell)
+        except PackageError as error:
+            tell(NotInstalled(spec.name, str(error)))
+            raise
+        if ready != spec:
+            tell(Installed(spec.name, round(trio.current_time() - began, 3)))
+        return ready
 
     def known(self, spec: EnvSpec) -> EnvSpec | None:
         """The spec as `ready` gives it, if there is nothing left to do."""

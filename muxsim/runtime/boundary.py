@@ -1,4 +1,4 @@
-"""What may fail alone: optional parts behind one boundary. One that breaks is logged, switched off, and not missed.
+"""What may fail alone: optional parts behind one boundary. One that breaks is told of, switched off, and not missed.
 
 An essential part that fails takes down what depends on it, as it should. What only makes something faster or tells
 about it must not: its tasks run on a `Part`, and whoever calls it from outside goes through `optional`.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar, cast
@@ -19,7 +18,8 @@ import trio
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
+Tell = Callable[[str, BaseException], None]
+"""Takes the name of a part that has failed, and how. It must not raise."""
 
 
 class Part:
@@ -28,10 +28,11 @@ class Part:
     Its tasks are cancelled then, and ``on_off`` is called, to let go of what it holds.
     """
 
-    def __init__(self, name: str, nursery: trio.Nursery, on_off: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, name: str, nursery: trio.Nursery, tell: Tell, on_off: Callable[[], None] = lambda: None) -> None:
         self.name = name
         self.is_off = False
         self._nursery = nursery
+        self._told = tell
         self._on_off = on_off
         self._scopes: set[trio.CancelScope] = set()
         self._parts: WeakSet[Part] = WeakSet()
@@ -41,7 +42,7 @@ class Part:
 
     def part(self, name: str, on_off: Callable[[], None] = lambda: None) -> Part:
         """A part of this one, which may fail without it, but goes with it."""
-        part = Part(name, self._nursery, on_off)
+        part = Part(name, self._nursery, self._told, on_off)
         self._parts.add(part)
         return part
 
@@ -86,7 +87,7 @@ class Part:
                 raise rest from None
 
     def _fail(self, error: Exception) -> None:
-        _log.error("%s failed and is switched off; sessions do without", self.name, exc_info=error)
+        self._told(self.name, error)
         self.switch_off()
 
     def switch_off(self) -> None:
@@ -100,19 +101,20 @@ class Part:
             part.switch_off()
         try:
             self._on_off()
-        except Exception:
-            _log.exception("%s could not be switched off cleanly", self.name)
+        except Exception as error:
+            self._told(f"the end of {self.name}", error)
 
 
 class Boundary:
     """Where optional parts live. Open it with `open_boundary`."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, nursery: trio.Nursery, tell: Tell) -> None:
         self._nursery = nursery
+        self._told = tell
 
     def part(self, name: str, on_off: Callable[[], None] = lambda: None) -> Part:
-        """A part of this name, which is what the log calls it; ``on_off`` is called if it is switched off."""
-        return Part(name, self._nursery, on_off)
+        """A part of this name, by which is told that it has failed; ``on_off`` is called if it is switched off."""
+        return Part(name, self._nursery, self._told, on_off)
 
 
 def optional(otherwise: Callable[[], Any], *, passing: tuple[type[Exception], ...] = ()) -> Callable[[F], F]:
@@ -165,10 +167,10 @@ async def first_of(*waits: Callable[[], Awaitable[object]]) -> None:
 
 
 @asynccontextmanager
-async def open_boundary() -> AsyncIterator[Boundary]:
+async def open_boundary(tell: Tell) -> AsyncIterator[Boundary]:
     """A boundary for the length of a block, after which no task is left behind it."""
     async with background() as nursery:
         try:
-            yield Boundary(nursery)
+            yield Boundary(nursery, tell)
         finally:
             nursery.cancel_scope.cancel()

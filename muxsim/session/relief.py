@@ -11,6 +11,7 @@ import trio
 
 from muxsim.admission.admission import MemoryReading
 from muxsim.admission.pool import Pool
+from muxsim.observe.events import Events
 from muxsim.runtime.boundary import open_boundary
 from muxsim.session.registry import Sessions
 from muxsim.session.session import Session
@@ -53,9 +54,9 @@ async def relieve(sessions: Sessions, pool: Pool, patience: float) -> None:
 
 
 @asynccontextmanager
-async def relieving(sessions: Sessions, pool: Pool, patience: float | None) -> AsyncIterator[None]:
+async def relieving(sessions: Sessions, pool: Pool, patience: float | None, events: Events) -> AsyncIterator[None]:
     """`relieve` for the length of a block; a ``patience`` of None ends no session."""
-    async with open_boundary() as boundary:
+    async with open_boundary(events.part_failed) as boundary:
         if patience is not None:
             boundary.part("relief of memory").start_soon(relieve, sessions, pool, patience)
         yield

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import trio
 
 from muxsim.errors import StartError
+from muxsim.observe.events import Events
 from muxsim.processes.command import Command, ProcessStartError
 from muxsim.processes.enclosure import Enclosures
 from muxsim.processes.launcher import Launcher
@@ -116,10 +117,16 @@ def _is_exhaustion(error: ProcessStartError) -> bool:
 
 @asynccontextmanager
 async def open_starter(
-    launcher: Launcher, enclosures: Enclosures, packages: Packages, folders: Folders, *, zygotes: bool
+    launcher: Launcher,
+    enclosures: Enclosures,
+    packages: Packages,
+    folders: Folders,
+    events: Events,
+    *,
+    zygotes: bool,
 ) -> AsyncIterator[Starter]:
     """A starter for the length of a block; ``zygotes`` is whether Python environments may be forked."""
-    async with open_boundary() as boundary:
-        all_zygotes = zygotes_behind(boundary, launcher, folders.root, enabled=zygotes)
-        warm = warm_behind(boundary, launcher, all_zygotes, enclosures, packages, folders.root)
+    async with open_boundary(events.part_failed) as boundary:
+        all_zygotes = zygotes_behind(boundary, launcher, folders.root, events, enabled=zygotes)
+        warm = warm_behind(boundary, launcher, all_zygotes, enclosures, packages, folders.root, events)
         yield Starter(launcher, enclosures, folders, all_zygotes, warm)

@@ -19,6 +19,8 @@ from serve.machine import eventually
 from start.playing import Played, own_cache, script, some_pool  # noqa: F401 - a fixture
 
 from muxsim.inside import wire
+from muxsim.observe.events import Events
+from muxsim.observe.log import LibraryLog
 from muxsim.processes import client as guardians
 from muxsim.session import relief
 from muxsim.spec import EnvSpec, Limits
@@ -214,7 +216,7 @@ async def test_a_bug_in_any_call_into_what_is_optional_gives_what_is_had_without
 async def test_a_bug_in_the_relief_of_memory_is_logged_and_no_session_ends(monkeypatch, caplog):
     inject(monkeypatch, relief, "relieve")
     with trio.fail_after(LIMIT):
-        async with relief.relieving(None, None, 1.0):
+        async with relief.relieving(None, None, 1.0, Events(LibraryLog())):
             await eventually(lambda: "a bug of ours" in caplog.text, within=30)
 
 

@@ -11,7 +11,9 @@ from harness import SERVERS
 
 from muxsim.admission.admission import Capacity
 from muxsim.admission.pool import open_pool
+from muxsim.observe.counters import Counters
 from muxsim.observe.events import Events
+from muxsim.observe.log import LibraryLog
 from muxsim.session.control.own_client import OwnClient
 from muxsim.session.registry import open_sessions
 from muxsim.spec import Confinement, EnvSpec, Limits
@@ -83,7 +85,7 @@ class Client:
 @asynccontextmanager
 async def enclosed_sessions(*bounded, cgroup="auto"):
     """`Here`, with the cgroups that these bounds will need."""
-    specs, events, told = {}, Events(), []
+    specs, events, told = {}, Events(Counters(), LibraryLog()), []
     events.subscribe(told.append)
     needing = [EnvSpec(name="needing", command="a", confinement=Confinement(**bounds)) for bounds in bounded]
     with trio.fail_after(30):

@@ -17,9 +17,10 @@ import pytest
 import trio
 from harness import MUXSIM, ROOT, SERVERS, alive, muxsim_serve
 from serve.machine import eventually, gone
+from start.playing import starts
 
 from muxsim.errors import ConfigError
-from muxsim.observe.events import SessionLimit
+from muxsim.observe.events import BoundsNotKept, SessionLimit, unheard
 from muxsim.processes.cgroups import CgroupError, CgroupFiles, Cgroups, own_group
 from muxsim.processes.command import Command, ProcessStartError
 from muxsim.processes.enclosure import Enclosure, Enclosures, open_enclosures
@@ -35,41 +36,43 @@ def no_groups(*_):
     raise CgroupError("there are none here")
 
 
-def test_without_a_cgroup_what_is_not_kept_is_told_once(monkeypatch, caplog):
+def test_without_a_cgroup_what_is_not_kept_is_told_once(monkeypatch):
+    told = []
     monkeypatch.setattr(Cgroups, "open", no_groups)
     specs = [bounded("greedy", max_memory=MIB, max_processes=3), bounded("modest", max_open_files=3)]
-    with open_enclosures(specs, "auto") as enclosures:
+    with open_enclosures(specs, "auto", told.append) as enclosures:
         enclosures.tell_unkept(specs[0])
-    assert [record.getMessage() for record in caplog.records] == [
-        "environment 'greedy': cgroup v2 does not bound it (max_memory, max_processes): there are none here"
-    ]
+    why = "cgroup v2 does not bound it: there are none here"
+    assert told == [BoundsNotKept("greedy", ("max_memory", "max_processes"), why)]
 
 
 def test_without_a_cgroup_that_is_required_nothing_is_opened(monkeypatch):
     monkeypatch.setattr(Cgroups, "open", no_groups)
     refused = pytest.raises(ConfigError, match=r'\[server\] cgroup = "required": there are none here')
-    with refused, open_enclosures([], "required"):
+    with refused, open_enclosures([], "required", unheard):
         """Not reached."""
 
 
-def test_cgroups_are_left_alone_where_nothing_needs_them_or_the_config_has_them_off(monkeypatch, caplog):
+def test_cgroups_are_left_alone_where_nothing_needs_them_or_the_config_has_them_off(monkeypatch):
+    told = []
     monkeypatch.setattr(Cgroups, "open", lambda _: pytest.fail("opened"))
-    with open_enclosures([bounded("a", max_open_files=3)], "auto"):
-        assert caplog.records == []
-    with open_enclosures([bounded("a", max_cpus=0.5)], "off"):
-        assert 'cgroup = "off"' in caplog.records[0].getMessage()
+    with open_enclosures([bounded("a", max_open_files=3)], "auto", told.append):
+        assert told == []
+    with open_enclosures([bounded("a", max_cpus=0.5)], "off", told.append):
+        assert 'cgroup = "off"' in told[0].why
 
 
-def test_a_spec_that_came_later_and_needs_more_is_told_of_too(caplog):
-    with open_enclosures([], "auto") as enclosures:
+def test_a_spec_that_came_later_and_needs_more_is_told_of_too():
+    told = []
+    with open_enclosures([], "auto", told.append) as enclosures:
         enclosures.tell_unkept(bounded("late", max_memory=MIB))
-    assert "start it again" in caplog.records[0].getMessage()
+    assert "start it again" in told[0].why
 
 
 def test_a_sandbox_without_bubblewrap_is_an_error_of_the_config(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda _: None)
     refused = pytest.raises(ConfigError, match=r'\[environments.boxed\] sandbox = "bubblewrap": .*install')
-    with refused, open_enclosures([bounded("boxed", sandbox="bubblewrap")], "auto"):
+    with refused, open_enclosures([bounded("boxed", sandbox="bubblewrap")], "auto", unheard):
         """Not reached."""
 
 
@@ -135,9 +138,7 @@ async def test_niceness_and_the_lack_of_new_privileges_reach_the_backend(here):
 async def test_a_forked_backend_is_bounded_as_a_fresh_one_is(here):
     bounds = {"zygote": True, "name": "forked", "nice": 5, "max_open_files": 77, "max_cpu_seconds": 2}
     first, forked = await here.open(**bounds), await here.open(**bounds)
-    assert (
-        here.pool.statistics().placement.zygotes.forked >= 1
-    )  # the first learns what to import, unless that is known already
+    assert starts(here.pool, "fork") >= 1  # the first learns what to import, unless that is known already
     assert os.getpriority(os.PRIO_PROCESS, forked.pid) == os.getpriority(os.PRIO_PROCESS, 0) + 5
     assert resource.prlimit(forked.pid, resource.RLIMIT_NOFILE) == (77, 77)
     assert "NoNewPrivs:\t1\n" in (await forked.value("read_file", path="/proc/self/status"))["result"]
@@ -151,7 +152,7 @@ async def test_a_sandboxed_backend_is_not_forked(here):
     for _ in range(3):
         boxed = await here.open(zygote=True, name="boxed", sandbox="bubblewrap")
         assert await boxed.is_alive()
-    assert here.pool.statistics().placement.zygotes.forked == 0
+    assert starts(here.pool, "fork") == 0
 
 
 NOBODY = 65534
@@ -265,7 +266,7 @@ async def test_a_process_that_hides_where_it_comes_from_ends_with_its_cgroup_C21
 @pytest.mark.children
 @needs()
 async def test_a_start_that_fails_leaves_no_cgroup_H14(group):
-    enclosures = Enclosures(group.groups, "", "bwrap", every=True)
+    enclosures = Enclosures(group.groups, "", "bwrap", every=True, tell=unheard)
     spec = EnvSpec(name="a", command="a")
     with pytest.raises(ProcessStartError):
         await enclosures.start(spec, Launch(("/no/such",), {}, "/"), "/w", partial(group.launcher.spawn, session="a"))
@@ -329,5 +330,6 @@ def test_muxsim_starts_without_the_cgroups_that_it_would_use_and_logs_it(tmp_pat
         urllib.request.urlopen(f"{running.url}/health").close()
         assert running.stop() == 0
         (line,) = [json.loads(line) for line in running.log.read_text().splitlines() if "cgroup" in line]
-    assert line["level"] == "warning"
-    assert "'a': cgroup v2 does not bound it (max_memory, max_cpus, max_processes)" in line["event"]
+    assert (line["level"], line["event"], line["env"]) == ("warning", "process.bounds_not_kept", "a")
+    assert line["settings"] == ["max_memory", "max_cpus", "max_processes"]
+    assert line["why"].startswith("cgroup v2 does not bound it: ")

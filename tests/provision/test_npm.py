@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import structlog
 import trio
 
 from muxsim.errors import PackageError
+from muxsim.observe.events import RunsAsItStands
 from muxsim.provision.as_it_stands import AsItStands
 from muxsim.provision.cache import cache_folder, damage
 from muxsim.provision.npx import NpxCall, parse_npx, satisfies
@@ -271,11 +271,11 @@ def test_a_range_of_versions_is_understood_as_npm_does_or_not_at_all(version, wa
 async def test_what_only_npx_understands_is_run_by_npx_and_told(line, project, fake):
     fake.program("npx", "#!/bin/sh\n")
     spec = npx(*line.split(), cwd=literal(str(project)))
-    with structlog.testing.capture_logs() as logs:
-        assert await prepare(spec, fake.environ) == spec
-    (told,) = logs
-    assert (told["event"], told["log_level"], told["env"]) == ("install.as_it_stands", "warning", "grid")
-    assert "start_timeout" in told["costs"]
+    told = []
+    assert await prepare(spec, fake.environ, tell=told.append) == spec
+    (one,) = told
+    assert (type(one), one.env) == (RunsAsItStands, "grid")
+    assert "start_timeout" in one.costs
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from serve.machine import eventually
 
 from muxsim.errors import PackageError
+from muxsim.observe.events import Events
 from muxsim.processes.launcher import Launcher
 from muxsim.provision import installer, packages
 from muxsim.provision.as_it_stands import AsItStands
@@ -46,7 +47,7 @@ class Installing:
     """Packages whose npm is the script above, and a spec that needs it."""
 
     def __init__(self, launcher, folder, monkeypatch, *, hold=False, timeout=60.0):
-        self.packages = Packages(launcher)
+        self.packages = Packages(launcher, Events())
         tools = folder / "bin"
         tools.mkdir()
         for name in ("npm", "node"):

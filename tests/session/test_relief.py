@@ -69,7 +69,7 @@ async def pool():
 
 @pytest.fixture
 async def sessions(pool):
-    async with open_sessions(pool, SPECS, Events()) as sessions, relieving(sessions, pool, patience=60):
+    async with open_sessions(pool, SPECS, Events()) as sessions, relieving(sessions, pool, 60, Events()):
         yield sessions
 
 
@@ -118,7 +118,7 @@ async def test_nobody_measures_while_there_is_no_session(autojump_clock, session
 
 
 async def test_without_patience_nothing_is_ended(pool, autojump_clock):
-    async with open_sessions(pool, SPECS, Events()) as sessions, relieving(sessions, pool, patience=None):
+    async with open_sessions(pool, SPECS, Events()) as sessions, relieving(sessions, pool, None, Events()):
         session = await sessions.open("game")
         pool.reading = reading(120)
         await trio.sleep(500)

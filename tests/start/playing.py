@@ -14,6 +14,9 @@ from serve.machine import eventually
 
 from muxsim.admission.pool import capacity_of, open_pool
 from muxsim.config import ServerSettings
+from muxsim.observe.counters import Counters
+from muxsim.observe.events import Events
+from muxsim.observe.log import LibraryLog
 from muxsim.spec import EnvSpec, Limits
 
 # The environments', which need not be ours: `MUXSIM_TEST_PYTHON=/usr/bin/python3.13 pytest …` tries another.
@@ -120,8 +123,19 @@ class Played:
 
 @asynccontextmanager
 async def some_pool(**settings):
-    async with open_pool(capacity_of(ServerSettings(**{"opens_per_second": 1000, **settings}))) as pool:
+    """A pool whose events are counted, and logged."""
+    capacity = capacity_of(ServerSettings(**{"opens_per_second": 1000, **settings}))
+    async with open_pool(capacity, events=Events(Counters(), LibraryLog())) as pool:
         yield pool
+
+
+def counted(pool):
+    """What has been counted of what this pool tells."""
+    return next(listener for listener in pool.events.listeners if isinstance(listener, Counters))
+
+
+def starts(pool, way):
+    return counted(pool).total("starts", way)
 
 
 async def has_zygote(pool, number=1):
@@ -139,10 +153,10 @@ async def learn(pool, spec):
 
 async def forked(pool, spec, seed=1):
     """Play a session, which has to be a fork."""
-    before = pool.statistics().placement.zygotes.forked
+    before = starts(pool, "fork")
     async with Played(pool, spec, seed) as played:
         pass
-    assert pool.statistics().placement.zygotes.forked == before + 1
+    assert starts(pool, "fork") == before + 1
     return played
 
 

@@ -11,9 +11,11 @@ from serve.machine import eventually
 
 from muxsim.admission.pool import capacity_of, open_pool
 from muxsim.config import ServerSettings, load
+from muxsim.observe.counters import Counters
 from muxsim.observe.events import Events
 from muxsim.session.control.own_client import OwnClient
 from muxsim.session.registry import open_sessions
+from start.playing import starts
 
 pytestmark = pytest.mark.children
 
@@ -54,7 +56,10 @@ async def test_a_fork_plays_what_a_fresh_process_plays(env, tmp_path, monkeypatc
     monkeypatch.setenv("MUXSIM_CACHE", str(tmp_path / "cache"))
     fresh = replace(EXAMPLES[env], name=f"{env}_fresh", zygote=False)
     specs = {env: EXAMPLES[env], fresh.name: fresh}
-    async with open_pool(capacity_of(ServerSettings())) as pool, open_sessions(pool, specs, Events()) as sessions:
+    async with (
+        open_pool(capacity_of(ServerSettings()), events=Events(Counters())) as pool,
+        open_sessions(pool, specs, pool.events) as sessions,
+    ):
         with trio.fail_after(LIMIT):
             learner = await episode(sessions, env, 3)
             await eventually(
@@ -62,7 +67,7 @@ async def test_a_fork_plays_what_a_fresh_process_plays(env, tmp_path, monkeypatc
                 within=LIMIT,
             )
             forks = [await episode(sessions, env, seed) for seed in (3, 3, 4)]
-            assert pool.statistics().placement.zygotes.forked == 3
+            assert starts(pool, "fork") == 3
             assert forks[0] == forks[1] == learner == await episode(sessions, fresh.name, 3)
             assert forks[2] == await episode(sessions, fresh.name, 4)
             assert forks[0] != forks[2]

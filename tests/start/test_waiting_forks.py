@@ -24,12 +24,14 @@ from start.playing import (
     LIMITS,
     PYTHON,
     Played,
+    counted,
     in_time,  # noqa: F401
     learn,
     own_cache,  # noqa: F401
     probe,
     script,
     some_pool,
+    starts,
     zygote_of,
 )
 
@@ -125,7 +127,7 @@ async def test_whoever_wants_waiting_ones_has_them_before_a_first_session(tmp_pa
         pool.keep_warm([spec])
         await ready(pool, spec)
         assert begun.read_text() == "x"  # a rehearsal, which is over
-        assert pool.statistics().placement.zygotes.learners == 1
+        assert starts(pool, "learner") == 1
         if ends:
             await hit(pool, spec)
 
@@ -134,7 +136,7 @@ async def test_a_script_that_fails_when_it_is_rehearsed_is_rehearsed_once(tmp_pa
     spec, begun = begins(tmp_path, "sys.exit('no')\n", warm=2)
     async with some_pool() as pool:
         pool.keep_warm([spec])
-        await eventually(lambda: pool.statistics().placement.zygotes.learners == 1 and begun.read_text(), within=START)
+        await eventually(lambda: starts(pool, "learner") == 1 and begun.read_text(), within=START)
         await eventually(lambda: of(pool, spec).starting == 0, within=START)
         assert begun.read_text() == "x"
 
@@ -292,7 +294,7 @@ async def test_a_killed_zygote_takes_nothing_that_waits_with_it(tmp_path):
         os.kill(zygote, signal.SIGKILL)
         await gone(zygote)
         assert (await hit(pool, spec, 7)).told["SEED"] == "7"
-        await eventually(lambda: pool.statistics().placement.zygotes.started == 2, within=START)
+        await eventually(lambda: counted(pool).total("zygotes_started") == 2, within=START)
         await ready(pool, spec)
 
 

@@ -21,6 +21,7 @@ from serve.machine import descriptors, eventually, gone
 from muxsim.admission.admission import Capacity, MemoryReading
 from muxsim.admission.pool import open_pool
 from muxsim.errors import Busy, StartError
+from muxsim.observe.events import Events, SlotsKeepDying, SlotsNotHad
 from muxsim.placement import local
 from muxsim.processes.command import ProcessStartError
 from muxsim.processes.process import Process
@@ -398,18 +399,17 @@ async def test_a_script_that_ends_at_its_start_says_why(package, script):
         assert of(pool, spec).hits == 1
 
 
-async def test_slots_that_keep_dying_are_told_once_and_sessions_start_without(package, caplog):
+async def test_slots_that_keep_dying_are_told_once_and_sessions_start_without(package):
     """C4."""
+    told = []
     (package / "node_modules" / "early" / "index.js").write_text("process.exit(4)")
     spec = node(package)
     with trio.fail_after(60):
-        async with open_pool(few(1)) as pool:
+        async with open_pool(few(1), events=Events(told.append)) as pool:
             pool.keep_warm([spec])
             await eventually(lambda: of(pool, spec).dead == 3, within=START)
-    told = [record for record in caplog.records if "keep dying" in record.message]
-    assert [record.getMessage() for record in told] == [
-        "environment tell: its warm slots keep dying, and sessions start without: exit status 4"
-    ]
+    keep_dying = [event for event in told if isinstance(event, SlotsKeepDying)]
+    assert keep_dying == [SlotsKeepDying("tell", "exit status 4")]
 
 
 async def test_a_changed_file_outdates_what_was_loaded(package):
@@ -598,16 +598,17 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-async def test_what_cannot_wait_is_told_once_and_starts_fresh(package, caplog, case):
+async def test_what_cannot_wait_is_told_once_and_starts_fresh(package, case):
+    told = []
     (package / "tell.ts").write_text("")
     (package.parent / "tell.js").write_text("import 'x'\n")
     spec, word = REFUSALS[case]
     spec = replace(spec if isinstance(spec, EnvSpec) else spec(package), warm=3)
     with trio.fail_after(60):
-        async with open_pool(few(1)) as pool:
+        async with open_pool(few(1), events=Events(told.append)) as pool:
             pool.keep_warm([spec])
-            await eventually(lambda: caplog.records, within=START)
+            await eventually(lambda: any(isinstance(event, SlotsNotHad) for event in told), within=START)
             await eventually(lambda: of(pool, spec).wanted == of(pool, spec).starting == 0, within=START)
-    (message,) = [record.getMessage() for record in caplog.records]
-    assert message.startswith("environment tell: warm = 3 has no effect: ")
-    assert word in message
+    (one,) = [event for event in told if isinstance(event, SlotsNotHad)]
+    assert (one.env, one.warm) == ("tell", 3)
+    assert word in one.why

@@ -23,6 +23,7 @@ from start.playing import (
     PROBE,
     PYTHON,
     Played,
+    counted,
     forked,
     in_time,  # noqa: F401
     learn,
@@ -30,6 +31,7 @@ from start.playing import (
     probe,
     script,
     some_pool,
+    starts,
     zygote_of,
 )
 
@@ -104,7 +106,7 @@ async def test_multiprocessing_works_in_a_fork(what):
         async with Played(pool, probe(what), 1) as fork:
             await eventually(lambda: len(fork.listener.told) == 2, within=30)
         assert fork.listener.told[1] == [2, 4]
-        assert pool.statistics().placement.zygotes.forked == 1
+        assert starts(pool, "fork") == 1
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,7 @@ async def test_a_fork_ends_as_a_fresh_process_does(what, status):
                 if what:
                     await eventually(lambda played=played: played.exit is not None, within=30)
             ends.append((played.status, played.listener.lines))
-        assert pool.statistics().placement.zygotes.forked == 1
+        assert starts(pool, "fork") == 1
     assert ends[0] == ends[1]
     assert ends[0][0] == status
 
@@ -229,7 +231,7 @@ async def test_what_was_learned_is_known_in_the_next_run():
         await learn(pool, probe())
     async with some_pool() as pool:
         await forked(pool, probe())
-        assert pool.statistics().placement.zygotes.learners == 0
+        assert starts(pool, "learner") == 0
 
 
 async def test_the_zygote_imports_what_the_script_did_and_what_the_spec_names(tmp_path):
@@ -248,7 +250,7 @@ async def test_what_the_learner_imports_only_later_is_held_too_as_soon_as_it_is_
 
         def is_replaced():
             ready = [zygote.ready.is_set() for zygote in pool.placement.starter.zygotes.fleet.alive]
-            return pool.statistics().placement.zygotes.started == 2 and ready == [True]
+            return counted(pool).total("zygotes_started") == 2 and ready == [True]
 
         await eventually(is_replaced, within=30)
         assert "tabnanny" in (await forked(pool, spec)).told["MODULES"]
@@ -265,11 +267,10 @@ async def test_sessions_that_come_while_one_learns_are_served():
         async with trio.open_nursery() as nursery:
             for seed in range(12):
                 nursery.start_soon(one, seed)
-        now = pool.statistics().placement.zygotes
         assert sorted(int(one.told["seen"]["argv"][1]) for one in played) == list(range(12))
-        assert now.learners == 1
-        assert now.forked + now.fresh == 11
-        assert now.forked > 0
+        assert starts(pool, "learner") == 1
+        assert starts(pool, "fork") + starts(pool, "fresh") == 11
+        assert starts(pool, "fork") > 0
 
 
 @pytest.mark.parametrize("fields", [{"zygote": False}, {"shared": True}])
@@ -278,14 +279,14 @@ async def test_there_is_none_where_none_is_wanted(fields):
         for _ in range(2):
             async with Played(pool, probe(**fields), 1):
                 pass
-        assert pool.statistics().placement.zygotes == type(pool.statistics().placement.zygotes)()
+        assert counted(pool).by_kind("starts") == counted(pool).by_kind("zygotes_started") == {}
 
 
 async def test_there_is_none_for_one_session_alone():
     async with some_pool(max_sessions=1) as pool:
         async with Played(pool, probe(), 1):
             pass
-        assert pool.statistics().placement.zygotes.learners == 0
+        assert starts(pool, "learner") == 0
 
 
 # ---- processes
@@ -368,14 +369,15 @@ async def test_a_killed_zygote_takes_no_session_with_it_and_is_replaced(monkeypa
             os.kill(zygote.process.pid, signal.SIGKILL)
             await zygote.gone.wait()
             async with Played(pool, probe(), 3) as fresh:
-                assert pool.statistics().placement.zygotes.forked == 20
-                assert pool.statistics().placement.zygotes.fresh == 1
+                assert starts(pool, "fork") == 20
+                assert starts(pool, "fresh") == 1
             pool.placement.starter.zygotes._keepers["probe"]._rest_until = 0.0  # it has rested
             await forked(pool, probe())
             assert all(alive(played.told["pid"]) for played in running)
         assert {played.status for played in (*running, fresh)} == {0}
         now = pool.statistics().placement.zygotes
-        assert (now.started, now.failed, now.alive) == (2, 1, 1)
+        made = counted(pool)
+        assert (made.total("zygotes_started"), made.total("zygotes_failed"), now.alive) == (2, 1, 1)
 
 
 async def test_a_zygote_that_hangs_while_it_is_asked_to_fork_delays_a_session_and_no_more(monkeypatch):
@@ -384,7 +386,7 @@ async def test_a_zygote_that_hangs_while_it_is_asked_to_fork_delays_a_session_an
         await learn(pool, probe())
         os.kill(zygote_of(pool).process.pid, signal.SIGSTOP)
         async with Played(pool, probe(), 1):
-            assert pool.statistics().placement.zygotes.fresh == 1
+            assert starts(pool, "fresh") == 1
         await eventually(lambda: pool.statistics().placement.zygotes.alive == 0)
 
 
@@ -431,7 +433,7 @@ async def test_a_module_that_cannot_be_shared_is_found_and_left_out(tmp_path, ca
                 assert any("outer" in line for line in held)
             else:  # what was found out is remembered
                 assert held == []
-                assert pool.statistics().placement.zygotes.started == 1
+                assert counted(pool).total("zygotes_started") == 1
 
 
 async def test_a_preload_that_hangs_is_left_out_and_sessions_start_meanwhile(tmp_path, caplog, monkeypatch):
@@ -445,7 +447,7 @@ async def test_a_preload_that_hangs_is_left_out_and_sessions_start_meanwhile(tmp
     spec = EnvSpec(name=spec.name, command=spec.command, args=spec.args, env=env, preload=("hangs",), limits=limits)
     async with some_pool() as pool:
         async with Played(pool, spec, 1), Played(pool, spec, 2):
-            assert pool.statistics().placement.zygotes.forked == 0
+            assert starts(pool, "fork") == 0
         await eventually(lambda: "hangs" in caplog.text, within=30)
         its = pool.placement.starter.zygotes._keepers[spec.name]
         await eventually(lambda: its._failures > 0 and its._is_worth_a_try(), within=30)
@@ -465,7 +467,7 @@ async def test_an_interpreter_that_cannot_run_ours_is_used_without_a_zygote(tmp_
         for _ in range(3):
             async with Played(pool, spec, 1) as played:
                 assert played.told
-        assert pool.statistics().placement.zygotes.fresh == 3
+        assert starts(pool, "fresh") == 3
     complaints = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(complaints) == 1
     assert "could not run the script" in complaints[0].getMessage()
@@ -476,13 +478,13 @@ async def test_a_zygote_that_cannot_be_made_is_complained_of_once_and_tried_agai
         await learn(pool, probe())
         monkeypatch.setattr(keeper, "FIRST_REST", 0.0)
         os.kill(zygote_of(pool).process.pid, signal.SIGKILL)
-        await eventually(lambda: pool.statistics().placement.zygotes.failed == 1)
+        await eventually(lambda: counted(pool).total("zygotes_failed") == 1)
         monkeypatch.setattr(inside, "ZYGOTE", ("/no/such/folder/begin.py", "zygote"))
         for _ in range(3):
             async with Played(pool, probe(), 1) as played:
                 assert played.told
-        assert pool.statistics().placement.zygotes.failed == 4
-    assert len([record for record in caplog.records if "start afresh" in record.getMessage()]) == 1
+        assert counted(pool).total("zygotes_failed") == 4
+    assert len([record for record in caplog.records if "start.afresh" in record.getMessage()]) == 1
 
 
 async def test_the_rest_grows_to_a_minute():

@@ -16,6 +16,7 @@ from muxsim.admission.pool import open_pool as open_backends
 from muxsim.config import Config, load
 from muxsim.errors import raised_as_itself
 from muxsim.observe.events import Events, Listener
+from muxsim.observe.log import LibraryLog
 from muxsim.rollouts.environments.environment import EnvironmentGone, MachineryFailed
 from muxsim.rollouts.environments.mcp_environment import MCPEnvironment, closed_on_failure, shake_hands
 from muxsim.runtime.guest import trio_guest, watch_on_this_loop
@@ -114,9 +115,7 @@ async def open_pool(
     """
     loaded = config if isinstance(config, Config) else load(config)
     settings = loaded.server
-    events = Events()
-    if on_event is not None:
-        events.subscribe(on_event)
+    events = Events(LibraryLog(), *([] if on_event is None else [on_event]))
 
     @asynccontextmanager
     async def supervisor(watch: Watch | None = None) -> AsyncIterator[Sessions]:
@@ -127,6 +126,7 @@ async def open_pool(
                 watch=watch,
                 specs=loaded.environments.values(),
                 cgroup=settings.cgroup,
+                events=events,
             ) as pool,
             open_sessions(pool, loaded.environments, events) as sessions,
         ):

@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 
 import httpx2
 import jwt
-import structlog
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, BearerAuthBackend
 from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.routes import build_resource_metadata_url, create_protected_resource_routes
@@ -27,6 +26,7 @@ from starlette.routing import BaseRoute
 
 from muxsim.access import OAuthSettings
 from muxsim.errors import ConfigError
+from muxsim.observe.events import KeysNotHad, KeysOutdated, Listener, TokenRefused, unheard
 from muxsim.serve.auth.addresses import is_loopback
 from muxsim.serve.auth.callers import Caller, Scope, highest
 from transports.http_rules import HTTPRefusal
@@ -50,7 +50,7 @@ class KeysUnavailable(Exception):
 class OAuth:
     """A `muxsim.serve.auth.authenticator.Verifier` for one issuer's tokens."""
 
-    def __init__(self, settings: OAuthSettings, keys: Keys, public_url: str = "") -> None:
+    def __init__(self, settings: OAuthSettings, keys: Keys, public_url: str = "", tell: Listener = unheard) -> None:
         self.scope_prefix = settings.scope_prefix
         # The SDK's settings keep a URL as it was written; issuers are compared letter by letter.
         urls = AuthSettings(
@@ -71,7 +71,8 @@ class OAuth:
                 "muxsim",
             )
         ]
-        self._backend = BearerAuthBackend(_JWTVerifier(settings, keys))
+        self._backend = BearerAuthBackend(_JWTVerifier(settings, keys, tell))
+        self._tell = tell
 
     async def verify(self, token: bytes) -> Caller | None:
         """Whose token it is; None if it is not valid. Raises a 503 while the issuer's keys cannot be had."""
@@ -79,7 +80,7 @@ class OAuth:
         try:
             found = await self._backend.authenticate(HTTPConnection({"type": "http", "headers": headers}))
         except KeysUnavailable as error:
-            structlog.get_logger().warning("auth.no_keys", error=str(error))
+            self._tell(KeysNotHad(str(error)))
             text = "the authorization server's keys cannot be had now"
             raise HTTPRefusal(503, text, headers=[(b"retry-after", b"5")]) from None
         return None if found is None else _caller(found[1])
@@ -96,9 +97,10 @@ def _caller(user: AuthenticatedUser) -> Caller:
 class _JWTVerifier:
     """What the SDK calls a token verifier."""
 
-    def __init__(self, settings: OAuthSettings, keys: Keys) -> None:
+    def __init__(self, settings: OAuthSettings, keys: Keys, tell: Listener) -> None:
         self._settings = settings
         self._keys = keys
+        self._tell = tell
 
     async def verify_token(self, token: str) -> AccessToken | None:
         try:
@@ -108,7 +110,7 @@ class _JWTVerifier:
             return self._access(token, self._claims(token, key))
         except (jwt.PyJWTError, ValueError, TypeError) as error:
             # For who looks for it; the client is told nothing, and the token stands nowhere.
-            structlog.get_logger().debug("auth.refused", reason=type(error).__name__)
+            self._tell(TokenRefused(type(error).__name__))
             return None
 
     def _claims(self, token: str, key: jwt.PyJWK) -> dict[str, Any]:
@@ -151,8 +153,15 @@ def scopes_of(claims: dict[str, Any], prefix: str) -> list[str]:
 class Keys:
     """An issuer's public keys: those of a file, or fetched and kept for a while."""
 
-    def __init__(self, source: str, fetch: Fetch | None, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        source: str,
+        fetch: Fetch | None,
+        now: Callable[[], float] = time.monotonic,
+        tell: Listener = unheard,
+    ) -> None:
         self._source = source
+        self._tell = tell
         self._fetch = fetch
         self._now = now
         self._keys: list[jwt.PyJWK] = []
@@ -193,7 +202,7 @@ class Keys:
                 self.read(await fetch(self._source))
             except (httpx2.HTTPError, ValueError) as error:
                 if self._keys:
-                    structlog.get_logger().warning("auth.old_keys", source=self._source, error=str(error))
+                    self._tell(KeysOutdated(self._source, str(error)))
                     self._fetched = self._now() - _KEYS_LAST + _FETCH_PAUSE
                     return
                 raise KeysUnavailable(f"{self._source}: {error or type(error).__name__}") from None
@@ -215,7 +224,7 @@ async def fetch_keys(url: str) -> bytes:
     return data
 
 
-def open_oauth(settings: OAuthSettings, public_url: str = "") -> OAuth:
+def open_oauth(settings: OAuthSettings, public_url: str = "", tell: Listener = unheard) -> OAuth:
     """What checks an issuer's tokens, for clients that find this server at ``public_url``.
 
     Raises `ConfigError` for settings that cannot work.
@@ -224,12 +233,12 @@ def open_oauth(settings: OAuthSettings, public_url: str = "") -> OAuth:
     if not _is_url(settings.resource or settings.audience):
         raise ConfigError("is missing: the audience is no URL, so name this server's own", table=_TABLE, key="resource")
     if not _is_url(settings.jwks):
-        return OAuth(settings, _keys_of_file(Path(settings.jwks)), public_url)
+        return OAuth(settings, _keys_of_file(Path(settings.jwks)), public_url, tell)
     address = urlsplit(settings.jwks)
     host = address.hostname or ""
     if address.scheme != "https" and host != "localhost" and not is_loopback(host):
         raise ConfigError("must be https: whoever can change the keys can make tokens", table=_TABLE, key="jwks")
-    return OAuth(settings, Keys(settings.jwks, fetch_keys), public_url)
+    return OAuth(settings, Keys(settings.jwks, fetch_keys, tell=tell), public_url, tell)
 
 
 def _keys_of_file(path: Path) -> Keys:

@@ -8,6 +8,7 @@ from typing import Final
 
 from muxsim.access import AuthSettings, OAuthSettings
 from muxsim.errors import ConfigError
+from muxsim.observe.events import Listener, unheard
 from muxsim.serve.auth.authenticator import Authenticator, Verifier
 from muxsim.serve.auth.callers import NamedToken, TokenFault, parse_tokens
 from muxsim.serve.auth.failures import FailureLimit
@@ -18,7 +19,11 @@ _MOST_BYTES: Final = 2**20
 
 
 def open_auth(
-    settings: AuthSettings | None, limit: int, environ: MutableMapping[str, str], public_url: str = ""
+    settings: AuthSettings | None,
+    limit: int,
+    environ: MutableMapping[str, str],
+    public_url: str = "",
+    tell: Listener = unheard,
 ) -> Authenticator | None:
     """What checks tokens as the config wants it, for clients that find this server at ``public_url``, if it has one.
 
@@ -28,21 +33,21 @@ def open_auth(
     """
     if settings is None:
         return None
-    verifier = None if settings.oauth is None else _verifier(settings.oauth, public_url)
+    verifier = None if settings.oauth is None else _verifier(settings.oauth, public_url, tell)
     file, variable = read_tokens_file(settings), _read_variable(settings, environ)
     if {one.token for one in file} & {one.token for one in variable}:
         raise ConfigError("a token stands in the file and in the variable: make a new one", table="server.auth")
     return Authenticator(file, FailureLimit(limit), verifier, variable=variable)
 
 
-def _verifier(settings: OAuthSettings, public_url: str) -> Verifier:
+def _verifier(settings: OAuthSettings, public_url: str, tell: Listener) -> Verifier:
     try:
         from muxsim.serve.auth.oauth import open_oauth  # noqa: PLC0415 - an extra, and slow to import
     except ImportError as error:
         raise ConfigError(
             f"needs what is not installed ({error.name}): pip install 'mcp-muxsim[oauth]'", table="server.auth.oauth"
         ) from None
-    return open_oauth(settings, public_url)
+    return open_oauth(settings, public_url, tell)
 
 
 def read_tokens_file(settings: AuthSettings) -> list[NamedToken]:

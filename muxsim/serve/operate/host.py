@@ -85,7 +85,7 @@ def serve(
     tokens or certificates is wrong.
     """
     events = Events() if events is None else events
-    auth = open_auth(config.auth, config.server.max_failures, os.environ, config.server.public_url)
+    auth = open_auth(config.auth, config.server.max_failures, os.environ, config.server.public_url, events.emit)
     tls = tls_context(config.server)
     with listening(config.server, authenticated=auth is not None) as listener:
         if tls is None and not is_loopback(listener.getsockname()[0]):
@@ -166,7 +166,7 @@ class _Host:
                 events=self._events,
             ) as pool,
             open_sessions(pool, self._config.environments, self._events) as sessions,
-            relieving(sessions, pool, settings.spare_idle),
+            relieving(sessions, pool, settings.spare_idle, self._events),
         ):
             raise_limit()
             pool.keep_warm(self._config.environments.values())

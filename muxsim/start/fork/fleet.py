@@ -1,12 +1,13 @@
-"""What the keepers of a pool's zygotes share: how they start processes, which zygotes live, and what is counted."""
+"""What the keepers of a pool's zygotes share: how they start processes, which zygotes live, and whom they tell."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
+from muxsim.observe.events import Events
 from muxsim.processes.launcher import Launcher
 from muxsim.processes.process import Process
 from muxsim.runtime.boundary import Part
@@ -16,29 +17,9 @@ from muxsim.start.fork.learned import LearnedModules
 
 @dataclass(frozen=True)
 class ZygoteStatistics:
-    """``alive`` is now, the rest since the pool was opened.
-
-    ``forked`` and ``fresh`` count backends of Python environments by how they started, learners among the fresh;
-    ``failed`` the zygotes that died or could not be made.
-    """
+    """Of a pool: the zygotes that are alive now."""
 
     alive: int = 0
-    started: int = 0
-    failed: int = 0
-    forked: int = 0
-    fresh: int = 0
-    learners: int = 0
-
-
-@dataclass
-class Counts:
-    """As in `ZygoteStatistics`."""
-
-    started: int = 0
-    failed: int = 0
-    forked: int = 0
-    fresh: int = 0
-    learners: int = 0
 
 
 @dataclass
@@ -49,7 +30,7 @@ class Fleet:
     part: Part
     store: LearnedModules
     folder: Path
-    counts: Counts = field(default_factory=Counts)
+    events: Events
     alive: set[Zygote] = field(default_factory=set)
     hooks: WeakKeyDictionary[Process, Callable[[], bool]] = field(default_factory=WeakKeyDictionary)
     on_ready: Callable[[str], None] = lambda _: None
@@ -57,8 +38,7 @@ class Fleet:
 
     def statistics(self) -> ZygoteStatistics:
         """A snapshot."""
-        alive = sum(zygote.process.returncode is None for zygote in self.alive)
-        return ZygoteStatistics(alive, **asdict(self.counts))
+        return ZygoteStatistics(sum(zygote.process.returncode is None for zygote in self.alive))
 
     def new_file(self, name: str) -> Path:
         """A path in a folder that goes with the pool."""

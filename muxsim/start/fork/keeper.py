@@ -6,7 +6,6 @@ Sessions wait for a zygote that is importing, since their own import would take 
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 import os
 import secrets
@@ -19,6 +18,7 @@ import trio
 
 from muxsim import inside
 from muxsim.inside.as_main import TAG_BYTES
+from muxsim.observe import events
 from muxsim.processes.command import Command, ProcessStartError
 from muxsim.processes.process import Process
 from muxsim.runtime.boundary import optional
@@ -47,8 +47,6 @@ STUDIED_AT: Final = (1, 2, 4)
 # So often for each zygote: all of its forks begin alike.
 MOST_STUDIES: Final = 6
 
-_log = logging.getLogger(__name__)
-
 
 def rest_after(failures: int) -> float:
     """Seconds to do without a zygote after so many failures in a row."""
@@ -66,6 +64,7 @@ class Keeper:
         self.zygote: Zygote | None = None
         self.limit = IMPORT_LIMIT
         self._fleet = fleet
+        self._tell = fleet.events.emit
         self._alive: set[Zygote] = set()
         self._learning = Learning(env, program, fleet, self.part, self._learned)
         self._unfit: str | None = None
@@ -129,7 +128,7 @@ class Keeper:
         except ProcessStartError as error:
             self._complain(str(error))
             return None
-        self._fleet.counts.forked += 1
+        self._tell(events.Forked(self.env))
         if zygote.studies < MOST_STUDIES:
             study = partial(_study, zygote, prepared.process.pid, itertools.count(1))
             self._fleet.listen(self.part, prepared.process, study)
@@ -209,7 +208,7 @@ class Keeper:
         # Of what confines the backends, this can be had before any of them is known.
         command = Command(argv, dict(program.env), program.cwd, no_new_privs=self._no_new_privs)
         process = await fleet.launcher.spawn(command, session=f"zygote of {self.env}", channel=True)
-        fleet.counts.started += 1
+        self._tell(events.ZygoteStarted(self.env))
         zygote = Zygote(fleet.launcher, process, secrets.token_hex(TAG_BYTES))
         fleet.alive.add(zygote)
         self._alive.add(zygote)
@@ -239,7 +238,7 @@ class Keeper:
             return
         self.zygote = None
         if zygote.stale:
-            _log.info("environment %s: its zygote was out of date: %s", self.env, zygote.why)
+            self._tell(events.ZygoteOutdated(self.env, zygote.why))
             return
         if zygote.sound:
             self._failures = 0
@@ -249,15 +248,12 @@ class Keeper:
 
     def _leave_out(self, module: str, why: str) -> None:
         self._learning.leave_out(module, why)
-        _log.warning(
-            "environment %s: its zygote does without the module %s, which %s; sessions import it themselves",
-            *(self.env, module, why),
-        )
+        self._tell(events.ZygoteLeavesOut(self.env, module, why))
 
     def _failed(self, why: str) -> None:
         if self._unfit is not None:
             return  # it was asked to go
-        self._fleet.counts.failed += 1
+        self._tell(events.ZygoteFailed(self.env, why))
         self._failures += 1
         self._rest_until = trio.current_time() + rest_after(self._failures)
         self._complain(f"its zygote {why}")
@@ -270,7 +266,7 @@ class Keeper:
         """Say why sessions start afresh; once, for each of them would say the same."""
         if not self._complained:
             self._complained = True
-            _log.warning("environment %s: sessions start afresh, since %s (zygote = false turns it off)", self.env, why)
+            self._tell(events.StartsAfresh(self.env, why))
 
 
 def _study(zygote: Zygote, pid: int, said: Iterator[int]) -> bool:

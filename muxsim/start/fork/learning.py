@@ -14,6 +14,7 @@ import trio
 
 from muxsim import inside
 from muxsim.inside.as_main import LEARNING, TAG_BYTES
+from muxsim.observe.events import StartedLearning
 from muxsim.processes.command import Command
 from muxsim.processes.process import AT_ONCE, Process
 from muxsim.runtime.boundary import Part
@@ -117,7 +118,7 @@ class Learning:
             with trio.CancelScope(shield=True):
                 await process.end(AT_ONCE)
             raise
-        fleet.counts.learners += 1
+        fleet.events.emit(StartedLearning(self._env))
         self._file, self._began = file, trio.current_time()
         self._part.start_soon(self._follow_learner, process)
         fleet.listen(self._part, process, self._learner_answered)

@@ -6,13 +6,13 @@ is a zygote for those that come after it (keeper.py).
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from collections.abc import Callable
 from pathlib import Path
 from types import NoneType
 
+from muxsim.observe.events import Events, NotForkable, StartedFresh
 from muxsim.processes.command import Command, ProcessStartError
 from muxsim.processes.launcher import Launcher
 from muxsim.processes.process import Process
@@ -24,8 +24,6 @@ from muxsim.start.fork.forkable import Forkable, forkable
 from muxsim.start.fork.keeper import IMPORT_LIMIT, Keeper
 from muxsim.start.fork.learned import LearnedModules, script_stamp
 from muxsim.start.prepared import Prepared
-
-_log = logging.getLogger(__name__)
 
 
 class Zygotes:
@@ -56,7 +54,8 @@ class Zygotes:
         if keeper is None or not _applies(keeper.program, command):
             return None
         process = await keeper.spawn(command, session)
-        self.fleet.counts.fresh += process is None
+        if process is None:
+            self.fleet.events.emit(StartedFresh(spec.name))
         return process
 
     @optional(NoneType, passing=(ProcessStartError,))
@@ -99,7 +98,7 @@ class Zygotes:
             program = forkable(spec, self._environ)
             if isinstance(program, str):
                 self._replace(name, None)
-                _log.info("environment %s: sessions start afresh, since %s", name, program)
+                self.fleet.events.emit(NotForkable(name, program))
                 return None
             if keeper is None or keeper.program != program:
                 keeper = self._replace(name, Keeper(name, program, self.fleet))
@@ -122,8 +121,10 @@ def _applies(program: Forkable, command: Command) -> bool:
     return command.argv[: len(head)] == head and os.path.isdir(command.cwd)
 
 
-def zygotes_behind(boundary: Boundary, launcher: Launcher, folder: Path, *, enabled: bool = True) -> Zygotes:
+def zygotes_behind(
+    boundary: Boundary, launcher: Launcher, folder: Path, events: Events, *, enabled: bool = True
+) -> Zygotes:
     """Zygotes, which the launcher ends with everything else of its own."""
     environ = dict(os.environ)
     store = LearnedModules(cache_folder(environ) / "python")
-    return Zygotes(Fleet(launcher, boundary.part("all zygotes"), store, folder), environ, enabled=enabled)
+    return Zygotes(Fleet(launcher, boundary.part("all zygotes"), store, folder, events), environ, enabled=enabled)

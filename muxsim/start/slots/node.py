@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hmac
-import logging
 import os
 from typing import Final
 
@@ -12,6 +11,7 @@ import msgspec
 import trio
 
 from muxsim.errors import StartError
+from muxsim.observe.events import Listener, SlotsLeaveOut
 from muxsim.processes.process import Process
 from muxsim.spec import EnvSpec
 from muxsim.start.slots.recipe import NotWarm
@@ -21,8 +21,6 @@ _REPORT_LIMIT: Final = 1024 * 1024
 # Modules that are left out of an environment's slots before loading early is no use.
 _LEFT_OUT_LIMIT: Final = 20
 _LAST_WORDS: Final = 64 * 1024
-
-_log = logging.getLogger(__name__)
 
 
 class Withdrawn(Exception):
@@ -42,7 +40,8 @@ class _Report(msgspec.Struct):
 class Nodes:
     """What was found out about the modules of each environment."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Listener) -> None:
+        self._tell = tell
         self._left_out: dict[str, tuple[str, ...]] = {}
 
     def forget(self, name: str) -> None:
@@ -68,7 +67,7 @@ class Nodes:
             left_out = self.left_out(spec.name)
             if module not in left_out:  # another slot may have found it in the meantime
                 self._left_out[spec.name] = (*left_out, module)
-                _log.info("environment %s: slots load all but %s, which reads %s", spec.name, module, report.reads)
+                self._tell(SlotsLeaveOut(spec.name, module, report.reads))
             raise Withdrawn
         return report.files
 

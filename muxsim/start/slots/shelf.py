@@ -6,7 +6,6 @@ What to fill, use and give up next is decided in policy.py, and how a slot of an
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import secrets
 import shutil
@@ -22,6 +21,7 @@ import trio
 
 from muxsim.errors import StartError
 from muxsim.inside.as_main import TAG_BYTES
+from muxsim.observe.events import Events, SlotsKeepDying, SlotsNotHad
 from muxsim.processes.command import Command, ProcessStartError
 from muxsim.processes.enclosure import Enclosure, Enclosures
 from muxsim.processes.launcher import Launcher
@@ -37,8 +37,6 @@ from muxsim.start.prepared import Prepared
 from muxsim.start.slots.node import Nodes, Withdrawn, last_words
 from muxsim.start.slots.policy import MOST_UNASKED, NOT_YET, UNASKED, Slots, SlotStatistics
 from muxsim.start.slots.recipe import Kind, NotWarm, WarmStart, fingerprint, waits_unasked, warm_start, watched_files
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -87,7 +85,9 @@ class Warm:
         packages: Packages,
         root: Path,
         boundary: Boundary,
+        events: Events,
     ) -> None:
+        self._tell = events.emit
         self._launcher = launcher
         self._zygotes = zygotes
         self._enclosures = enclosures
@@ -100,7 +100,7 @@ class Warm:
         self._passed = passed_variables(self._environ)
         self._compile_cache = str(cache_folder(self._environ) / "node")
         self._specs: dict[str, EnvSpec] = {}
-        self._nodes = Nodes()
+        self._nodes = Nodes(events.emit)
         self._slots = Slots()
         self._scopes: dict[int, trio.CancelScope] = {}
         self._waiting: dict[int, _Slot] = {}
@@ -245,7 +245,7 @@ class Warm:
 
     def _died(self, name: str, number: int, why: str) -> None:
         if self._slots.died(number, trio.current_time()):
-            _log.warning("environment %s: its warm slots keep dying, and sessions start without: %s", name, why)
+            self._tell(SlotsKeepDying(name, why))
         self._end([number])
         self._changed.set()
 
@@ -285,7 +285,7 @@ class Warm:
             case NotWarm():
                 self._slots.withdrawn(number)
                 if self._slots.want(spec.name, 0) and spec.warm is not None:
-                    _log.warning("environment %s: warm = %d has no effect: %s", spec.name, spec.warm, reason)
+                    self._tell(SlotsNotHad(spec.name, spec.warm, str(reason)))
             case _:
                 self._died(spec.name, number, str(reason))
 
@@ -395,6 +395,7 @@ def warm_behind(
     enclosures: Enclosures,
     packages: Packages,
     root: Path,
+    events: Events,
 ) -> Warm:
     """Warm slots, none of which outlives the boundary; their folders are made in ``root``."""
-    return Warm(launcher, zygotes, enclosures, packages, root, boundary)
+    return Warm(launcher, zygotes, enclosures, packages, root, boundary, events)
