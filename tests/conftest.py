@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import tempfile
 import time
@@ -17,6 +18,10 @@ GRACE = 30.0
 def pytest_configure(config):
     # A shell has what it starts in the background ignore this signal, and so would the children of tests.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if "MUXSIM_CACHE" not in os.environ:  # workers have that of whoever started them
+        # What earlier runs have installed and learned is not there for these tests, nor is theirs for later ones.
+        os.environ["MUXSIM_CACHE"] = cache = tempfile.mkdtemp(prefix="muxsim-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(cache, ignore_errors=True))
     config.pluginmanager.register(FaultRegister(ROWS, is_whole(config)))
 
 
