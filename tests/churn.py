@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -29,7 +29,7 @@ import trio
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from harness import SERVERS, muxsim_serve
+from harness import SERVERS, Collector, muxsim_serve
 from serve.machine import descendants, descriptors, memory
 from serve.wire import BOTH, connect, initialize
 
@@ -253,7 +253,7 @@ warm = 0
 HEADERS = [("Content-Type", "application/json"), ("Accept", BOTH)]
 
 
-async def churn_real(opens, server, env="minimal") -> Report:
+async def churn_real(opens, server, collector, env="minimal") -> Report:
     """Of a muxsim that serves `CONFIG`."""
     pid = server.process.pid
 
@@ -287,6 +287,7 @@ async def churn_real(opens, server, env="minimal") -> Report:
             while len(descriptors(pid)) > least:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         least = min(least, len(descriptors(pid)))
+        await collector.collect()
         counts = {
             "descriptors": len(descriptors(pid)),
             "descriptors of the guardian": len(descriptors(guardian)),
@@ -350,8 +351,12 @@ def main() -> int:
             print(trio.run(idle, options.idle, server, 10))
         return 0
     if options.real:
-        with tempfile.TemporaryDirectory() as folder, muxsim_serve(Path(folder), CONFIG) as server:
-            report = trio.run(churn_real, options.opens, server, options.env)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            closing(Collector(Path(folder))) as collector,
+            muxsim_serve(Path(folder), CONFIG, env=collector.env) as server,
+        ):
+            report = trio.run(churn_real, options.opens, server, collector, options.env)
     else:
         report = trio.run(churn_fakes, options.opens)
     print(report)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 import trio
 from churn import CONFIG, churn_fakes, churn_real, idle
-from harness import serving
+from harness import Collector, serving
 
 pytestmark = pytest.mark.children
 
@@ -23,8 +25,9 @@ async def test_ten_thousand_sessions_that_come_and_go_leave_nothing_behind():
 async def test_hundreds_of_sessions_with_real_children_leave_nothing_behind(tmp_path, env):
     """H11: over HTTP."""
     with trio.fail_after(240):
-        async with serving(tmp_path, CONFIG) as server:
-            report = await churn_real(1200, server, env)
+        with closing(Collector(tmp_path)) as collector:
+            async with serving(tmp_path, CONFIG, env=collector.env) as server:
+                report = await churn_real(320, server, collector, env)
     assert report.faults() == [], report
 
 

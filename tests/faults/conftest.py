@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from harness import Collector
 from serve.conftest import environment, muxsim, serve_many  # noqa: F401 - the fixture
 from serve.wire import Client
 
@@ -29,5 +30,9 @@ def _one_answer_for_each_request(monkeypatch):
 @pytest.fixture(scope="module")
 def shared_muxsim(request, tmp_path_factory):
     """The module's muxsim (`CONFIG`)."""
-    with serve_many(tmp_path_factory.mktemp("faults"), getattr(request.module, "CONFIG", BASE)) as shared:
+    folder = tmp_path_factory.mktemp("faults")
+    collector = Collector(folder)
+    with serve_many(folder, getattr(request.module, "CONFIG", BASE), **collector.env) as shared:
+        shared.collector = collector
         yield shared
+    collector.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from harness import SERVERS, Running, muxsim_serve
+from harness import SERVERS, Collector, Running, muxsim_serve
 
 from .machine import descendants, descriptors, eventually, has_zygote, own_descriptors, zygotes
 from .wire import ask, shake_hands
@@ -54,6 +54,7 @@ class Shared:
     temporary: Path
     guardian: int
     descriptors: int
+    collector: Collector | None = None
 
     def __getattr__(self, name):
         return getattr(self.running, name)
