@@ -102,7 +102,7 @@ DEADLINES: Final = (
     ),
     Deadline(
         "handshake_timeout",
-        "from the opening until a client's first request; not on a shared session",
+        "from when its process is there until a client's first request; not on a shared session",
         "the session ends",
         lambda times: times.greeting,
         lambda times: times.limits.handshake_timeout,

@@ -111,6 +111,7 @@ class Life:
         self._backend = backend
         self._progress = progress
         self._start_took = self._now() - self.created
+        self.deadlines.greeting += self._start_took  # before that, no client could have asked it anything
 
     @property
     def backend(self) -> Backend:

@@ -265,6 +265,20 @@ async def test_what_the_start_of_the_process_took_is_taken_from_the_time_to_answ
     assert trio.current_time() - began == pytest.approx(5, abs=0.1)
 
 
+async def test_a_start_that_takes_longer_than_clients_may_is_no_fault_of_theirs(autojump_clock):
+    """Whoever shakes hands waits for it; the time for that begins when there is a process to speak to."""
+    spec = EnvSpec(name="game", command="game", limits=Limits(handshake_timeout=5))
+    session, backend = Session("s", spec, 1, Events()), Backend()
+    await trio.sleep(20)
+    session.use(backend)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.run)
+        began = trio.current_time()
+        await session.wait_ended()
+    assert session.ending.cause == "handshake_timeout"
+    assert trio.current_time() - began == pytest.approx(5, abs=0.1)
+
+
 async def test_once_it_has_answered_a_session_may_take_its_time(autojump_clock):
     async with life(Limits(start_timeout=20, idle_timeout=None)) as one:
         client = Client(one.session)
