@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from fault_register import ROWS, FaultRegister, is_whole
+from harness import Gate
 
 # Seconds. muxsim needs less than two; a machine may be busy with others.
 GRACE = 30.0
@@ -53,6 +54,14 @@ def descriptors():
         with contextlib.suppress(OSError):  # the one that lists them
             found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
     return found
+
+
+@pytest.fixture
+def gate(tmp_path):
+    """What a child waits at until the test opens it."""
+    found = Gate(tmp_path / "gate")
+    yield found
+    found.close()
 
 
 @pytest.fixture(autouse=True)

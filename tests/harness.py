@@ -89,6 +89,28 @@ async def serving(
             await anyio.to_thread.run_sync(manager.__exit__, None, None, None)
 
 
+class Gate:
+    """What a child waits at, `naughty` for one, until a test opens it: for all who wait, and who come later."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        os.mkfifo(path)
+        # For both ways, or there would have to be a reader.
+        self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+
+    def open(self) -> None:
+        """Let them go on."""
+        os.write(self._fd, b"x")
+
+    def shut(self) -> None:
+        """Let those who come from now on wait again."""
+        os.read(self._fd, 4096)
+
+    def close(self) -> None:
+        """Give its descriptor back."""
+        os.close(self._fd)
+
+
 class Collector:
     """Has a muxsim that is served with `env` collect its garbage, so that what its memory holds is what it keeps.
 

@@ -5,6 +5,7 @@ Where nothing tells of an event a test looks again, in one of the few functions 
 """
 
 import ast
+import re
 from pathlib import Path
 
 TESTS = Path(__file__).parent
@@ -30,10 +31,6 @@ REASONS = {
     """,
     "ends a test that would wait for ever": "serve/conftest.py:_in_time start/playing.py:in_time",
     "lets a time pass that was set, in which nothing may happen, or after which something may": """
-        serve/test_lifetimes.py:test_a_call_in_flight_and_an_open_stream_keep_a_session_from_being_idle
-        serve/test_limits.py:test_the_headers_of_a_later_request_have_a_deadline_too
-        serve/test_limits.py:test_requests_of_both_ways_on_one_connection_count_towards_no_bound
-        serve/test_limits.py:test_a_session_that_no_client_shakes_hands_with_ends
         serve/test_log.py:test_a_muxsim_that_stood_still_ends_nobody_when_it_goes_on
         transports/test_single_exchange.py:test_a_client_that_takes_no_event_stream_gets_the_answer_alone_after_any_silence
         transports/test_single_exchange.py:test_the_request_waits_until_the_backend_keeps_up
@@ -42,11 +39,11 @@ REASONS = {
         transports/test_streamable_http.py:test_a_post_waits_until_the_backend_keeps_up
         transports/test_streamable_http.py:test_a_json_only_request_that_was_handed_over_already_waits_for_its_json
     """,
-    "is slow on purpose": """
+    "is slow on purpose; naughty, for the soak only": """
         serve/test_limits.py:test_headers_that_trickle_have_no_more_time_than_others
         serve/test_limits.py:test_a_body_that_nobody_wants_is_not_waited_for_for_ever
         serve/test_limits.py:test_a_body_that_trickles_gets_a_408
-        servers/naughty.py:ask_later servers/naughty.py:due servers/naughty.py:slow
+        servers/naughty.py:due servers/naughty.py:wait_for
     """,
     "comes at any moment, and holds at each": """
         serve/test_sessions_api.py:test_deleting_a_session_answers_its_handshake_with_an_error
@@ -106,6 +103,17 @@ def test_no_limit_on_waiting_is_so_tight_that_a_busy_machine_passes_it():
         if ast.unparse(call.func).endswith("fail_after") and is_tight(call.args[0])
     ]
     assert tight == []
+
+
+# Which of naughty's tools take a time, for those who cannot open a gate: what is made to be busy.
+TIMED = re.compile(r"""["'](?:slow|block|log_then_wait|ask_later)["'],\s*(?:\{["'])?seconds""")
+
+
+def test_only_programs_that_are_made_to_be_busy_have_a_child_wait_for_a_time():
+    files = [file for file in TESTS.rglob("test_*.py") if file != Path(__file__) and "node_modules" not in file.parts]
+    assert [file.name for file in files if TIMED.search(file.read_text())] == []
+    assert TIMED.search('client.text("slow", seconds=1)')
+    assert TIMED.search('tool_call(7, "block", {"seconds": 1})')
 
 
 def is_tight(limit):

@@ -21,19 +21,25 @@ pytestmark = pytest.mark.children
 KINDS = ("group", "setsid", "double")
 
 
-def test_requests_from_a_pipe_get_all_their_answers(tmp_path):
+def test_requests_from_a_pipe_get_all_their_answers(tmp_path, gate):
     """As in `printf … | muxsim stdio`: stdin ends long before the last answer comes."""
     messages = [
         call(1, "say", text="one"),
-        call(2, "slow", seconds=0.7),
+        call(2, "slow", until=gate.path),
         call(3, "say", text="three"),
         request(4, "ping"),
     ]
-    finished = play(tmp_path, "--", *NAUGHTY_COMMAND, messages=messages)
-    assert finished.status == 0
-    assert sorted(message["id"] for message in finished.messages) == [0, 1, 2, 3, 4]
-    assert finished.answer(0)["result"]["serverInfo"]["name"] == "naughty"
-    assert finished.answer(2)["result"]["content"][0]["text"] == "at last"
+    with stdio(tmp_path, "--", *NAUGHTY_COMMAND) as process:
+        process.stdin.write(lines(*HANDSHAKE, *messages))
+        process.stdin.close()
+        early = {message["id"]: message for message in (json.loads(process.stdout.readline()) for _ in range(4))}
+        gate.open()
+        late = json.loads(process.stdout.readline())
+        assert process.stdout.read() == ""
+        assert process.wait(30) == 0
+    assert sorted(early) == [0, 1, 3, 4]
+    assert early[0]["result"]["serverInfo"]["name"] == "naughty"
+    assert (late["id"], late["result"]["content"][0]["text"]) == (2, "at last")
 
 
 def test_stdout_carries_messages_and_nothing_else(tmp_path):

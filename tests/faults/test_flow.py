@@ -51,7 +51,7 @@ async def test_c29_calls_for_a_backend_that_never_reads_again_end_with_an_error_
 
 
 @pytest.mark.fault("C29")
-async def test_c29_no_more_calls_than_max_waiting_wait_for_a_backend_to_read(muxsim):
+async def test_c29_no_more_calls_than_max_waiting_wait_for_a_backend_to_read(muxsim, gate):
     """One more is refused at once, and those that wait go on when it reads."""
     client = await shake_hands(muxsim.url, "/mcp?env=narrow")
     before, answers = memory(muxsim.pid), []
@@ -63,10 +63,12 @@ async def test_c29_no_more_calls_than_max_waiting_wait_for_a_backend_to_read(mux
         return (await client.session())["in_flight"]
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(client.post, tool_call(1, "block", {"seconds": 5}))
+        nursery.start_soon(client.post, tool_call(1, "block", {"until": gate.path}))
         await eventually(blocked)
         for number in range(10, 30):
             nursery.start_soon(call, number)
+        await eventually(lambda: len(answers) >= 10)
+        gate.open()
     refused = [answer for answer in answers if answer.status == 503]
     assert 10 <= len(refused) <= 17
     for answer in refused:

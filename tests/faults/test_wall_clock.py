@@ -33,7 +33,7 @@ datetime.datetime = Jumping
 
 @pytest.mark.fault("H10")
 @pytest.mark.parametrize("jump", [DAY, -DAY])
-async def test_a_jump_of_the_wall_clock_ends_nothing_and_keeps_nothing(tmp_path, jump):
+async def test_a_jump_of_the_wall_clock_ends_nothing_and_keeps_nothing(tmp_path, jump, gate):
     site, moved = tmp_path / "site", tmp_path / "jump"
     site.mkdir()
     (site / "sitecustomize.py").write_text(JUMPING)
@@ -44,13 +44,14 @@ async def test_a_jump_of_the_wall_clock_ends_nothing_and_keeps_nothing(tmp_path,
             await shake_hands(muxsim.url, "/envs/naughty/mcp"),
             await shake_hands(muxsim.url, "/envs/idle/mcp"),
         )
-        async with client.posting(tool_call("a", "slow", {"seconds": 1})) as waiting:
+        async with client.posting(tool_call("a", "slow", {"until": gate.path})) as waiting:
 
             async def in_flight():
                 return (await client.session())["in_flight"]
 
             await eventually(in_flight)
             moved.write_text(str(jump))
+            gate.open()
             assert (await waiting.answer()).messages[-1]["id"] == "a"
         assert await idle.text("say", text="still here") == "still here"
         ended = await logged(muxsim, event="session.ended", within=30)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from harness import SERVERS, Collector, Running, muxsim_serve
+from harness import SERVERS, Collector, Gate, Running, muxsim_serve
 
 from .machine import descendants, descriptors, eventually, has_zygote, own_descriptors, zygotes
 from .wire import ask, shake_hands
@@ -35,9 +35,9 @@ CONFIG = "\n".join(
         environment("stubborn", "--stubborn", extra="eof_timeout = 0.1\nterm_timeout = 0.1"),
         environment("leaving", "--exit", "7"),
         environment("mute", "--mute", extra="start_timeout = 0.5\neof_timeout = 0.1\nterm_timeout = 0.1"),
-        environment("slow", "--slow", "1"),
-        environment("idle", extra="idle_timeout = 0.5"),
-        environment("brief", extra="ttl = 0.5"),
+        environment("slow", "--until", "GATE"),
+        environment("idle", extra="idle_timeout = 1.5"),
+        environment("brief", extra="ttl = 4"),
         environment("common", extra="shared = true"),
         '[environments.missing]\ncommand = "/no/such/program"\n',
         '[environments.not_executable]\ncommand = "./muxsim.toml"\n',
@@ -55,6 +55,8 @@ class Shared:
     guardian: int
     descriptors: int
     collector: Collector | None = None
+    gate: Gate | None = None
+    """Where handshakes of the environment `slow` wait, if there is one."""
 
     def __getattr__(self, name):
         return getattr(self.running, name)
@@ -102,8 +104,12 @@ def serve_many(folder, config, **env):
 @pytest.fixture(scope="package")
 def shared_muxsim(tmp_path_factory):
     """A running muxsim with all the environments of `CONFIG`."""
-    with serve_many(tmp_path_factory.mktemp("serve"), CONFIG, MUXSIM_TEST_SECRET="very-secret") as shared:
+    folder = tmp_path_factory.mktemp("serve")
+    gate = Gate(folder / "gate")
+    with serve_many(folder, CONFIG.replace("GATE", gate.path), MUXSIM_TEST_SECRET="very-secret") as shared:
+        shared.gate = gate
         yield shared
+    gate.close()
 
 
 async def _play_a_session(url):

@@ -165,9 +165,17 @@ async def test_a_backend_that_never_answers_the_handshake_is_ended_after_its_sta
 @pytest.mark.fault("C6")
 async def test_a_slow_start_succeeds_and_delays_nobody_else(muxsim):
     """C6."""
-    async with nobody_else_notices(muxsim.url):
-        client = await shake_hands(muxsim.url, "/mcp?env=slow")
-    assert await client.text("say", text="awake") == "awake"
+    async with trio.open_nursery() as nursery:
+
+        async def start():
+            client = await shake_hands(muxsim.url, "/mcp?env=slow&seed=78")
+            assert await client.text("say", text="awake") == "awake"
+
+        async with nobody_else_notices(muxsim.url):
+            nursery.start_soon(start)
+            await logged(muxsim, event="session.started", env="slow", seed=78)
+        muxsim.gate.open()
+    muxsim.gate.shut()
 
 
 @pytest.mark.fault("C7")
@@ -341,16 +349,22 @@ async def test_a_backend_sees_no_variable_that_nobody_gave_it(client):
 
 
 @pytest.mark.fault("C29")
-async def test_a_backend_that_does_not_read_slows_its_own_clients_only(muxsim, client):
+async def test_a_backend_that_does_not_read_slows_its_own_clients_only(muxsim, client, gate):
     """C29: 40 MiB of calls for a backend that looks away; muxsim holds little of it, and all arrive."""
-    before, highest = memory(muxsim.pid), 0
-    padding = "x" * MIB
+    before, answers = memory(muxsim.pid), []
+    calls = [tool_call(number, "measure", {"text": "x" * MIB}) for number in range(200, 240)]
+
+    async def send_them():
+        answers.extend(await collect(client, *calls))
+
     async with nobody_else_notices(muxsim.url), trio.open_nursery() as nursery:
-        nursery.start_soon(partial(client.call, "block", seconds=1))
-        answers = await collect(
-            client, *(tool_call(number, "measure", {"text": padding}) for number in range(200, 240))
-        )
-        highest = max(highest, memory(muxsim.pid))
+        nursery.start_soon(partial(client.call, "block", until=gate.path))
+        await until_in_flight(client, 1)
+        nursery.start_soon(send_them)
+        await until_in_flight(client, 2)
+        highest = memory(muxsim.pid)
+        gate.open()
+    highest = max(highest, memory(muxsim.pid))
     assert {json.loads(text_of(answer.messages[0]))["bytes"] > MIB for answer in answers} == {True}
     assert highest - before < 64 * MIB
 

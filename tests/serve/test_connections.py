@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import socket
+from functools import partial
 
 import pytest
 import trio
-from harness import serving
+from harness import Gate, muxsim_serve, serving
 
 from .conftest import environment
 from .machine import eventually, own_descriptors
-from .wire import BOTH, connect, initialize, request_bytes, rpc, shake_hands, text_of, tool_call
+from .wire import BOTH, Answer, connect, initialize, request_bytes, rpc, shake_hands, text_of, tool_call
 
 pytestmark = pytest.mark.children
 
@@ -24,13 +25,14 @@ def posted(client, message, headers=()):
     return request_bytes("127.0.0.1", "POST", client.path, [*client.headers, *headers], body)
 
 
-async def test_requests_sent_at_once_on_one_connection_are_answered_in_order(client):
+async def test_requests_sent_at_once_on_one_connection_are_answered_in_order(client, tmp_path):
     """The first takes longest, one streams, and the ways alternate."""
+    gates = {number: Gate(tmp_path / f"gate-{number}") for number in (1, 4)}
     messages = [
-        tool_call(1, "slow", {"seconds": 0.2}),
+        tool_call(1, "slow", {"until": gates[1].path}),
         tool_call(2, "say", {"text": "two"}),
         tool_call(3, "log"),
-        tool_call(4, "slow", {"seconds": 0.5}),
+        tool_call(4, "slow", {"until": gates[4].path}),
         tool_call(5, "say", {"text": "five"}),
         tool_call(6, "big", {"mib": 2}),
         tool_call(7, "say", {"text": "seven"}),
@@ -41,11 +43,26 @@ async def test_requests_sent_at_once_on_one_connection_are_answered_in_order(cli
                 posted(client, message, [("Origin", OURS)] * (message["id"] in ordinary)) for message in messages
             ]
             await connection.stream.send_all(b"".join(requests))
-            answers = [(await connection.answer()).messages[-1] for _ in messages]
+            await eventually(partial(is_in_flight, client))
+            gates[1].open()
+            answers = []
+            for message in messages:
+                status, headers = await connection.head()
+                if message["id"] == 4:  # a silence has opened its stream
+                    gates[4].open()
+                answers.append(Answer(status, headers, await connection.read_body()).messages[-1])
+        for one in gates.values():
+            one.shut()
+    for one in gates.values():
+        one.close()
         assert [answer["id"] for answer in answers] == [1, 2, 3, 4, 5, 6, 7]
         assert [text_of(answer)[:7] for answer in answers] == [
             "at last", "two", "logged", "at last", "five", "0000000", "seven"
         ]  # fmt: skip
+
+
+async def is_in_flight(client):
+    return (await client.session())["in_flight"] >= 1
 
 
 async def test_a_connection_takes_any_number_of_requests_one_after_the_other(client):
@@ -108,7 +125,6 @@ REQUESTS = {
     "a big request": tool_call(7, "measure", {"text": "x" * 300_000}),
     "a call that notifies first": tool_call(7, "log"),
     "a call with progress": tool_call(7, "progress", {"steps": 2}, {"progressToken": "t"}),
-    "a slow call": tool_call(7, "slow", {"seconds": 0.5}),
     "an error of the backend": tool_call(7, "own_error", {"code": -5}),
     "an unknown method": rpc(7, "no/such/method"),
     "a ping": rpc("p", "ping"),
@@ -129,10 +145,18 @@ ACCEPTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory):
+    """A muxsim for which a busy machine's silence is none: the form of an answer is up to what comes first."""
+    config = f'[server]\nstream_silence = 600\nallowed_origins = ["{OURS}"]\n' + environment("naughty")
+    with muxsim_serve(tmp_path_factory.mktemp("patient"), config) as running:
+        yield running
+
+
 @pytest.mark.parametrize("accept", ACCEPTS.values(), ids=ACCEPTS)
-async def test_the_short_way_and_the_ordinary_way_give_the_same_answers(muxsim, accept):
+async def test_the_short_way_and_the_ordinary_way_give_the_same_answers(patient, accept):
     """An Origin, which only browsers send, takes the ordinary way."""
-    client = await shake_hands(muxsim.url)
+    client = await shake_hands(patient.url, "/mcp")
     for name, message in REQUESTS.items():
         short = await client.post(message, [("Accept", accept)])
         ordinary = await client.post(message, [("Accept", accept), ("Origin", OURS)])
@@ -140,9 +164,9 @@ async def test_the_short_way_and_the_ordinary_way_give_the_same_answers(muxsim, 
 
 
 @pytest.mark.parametrize("accept", ACCEPTS.values(), ids=ACCEPTS)
-async def test_a_head_that_was_seen_before_gives_the_same_answers(muxsim, accept):
+async def test_a_head_that_was_seen_before_gives_the_same_answers(patient, accept):
     """Only the length of its body differs from that of the call before on the connection."""
-    client = await shake_hands(muxsim.url)
+    client = await shake_hands(patient.url, "/mcp")
     for name, message in REQUESTS.items():
         async with connect(client.url) as connection:
             answers = []
@@ -153,6 +177,27 @@ async def test_a_head_that_was_seen_before_gives_the_same_answers(muxsim, accept
             fresh = await client.post(message, [("Accept", accept), ("Origin", OURS)])
             assert seen(answers[1]) == seen(fresh), name
             assert seen(answers[0])[:3] == seen(answers[2])[:3]
+
+
+@pytest.mark.parametrize("name", [name for name in ACCEPTS if name != "neither"])
+async def test_a_call_that_takes_long_is_answered_in_the_same_form_on_both_ways(client, gate, name):
+    """Silence opens a stream for who takes one."""
+    message, answers = tool_call(7, "slow", {"until": gate.path}), []
+    for more in ([], [("Origin", OURS)]):
+        headers = [client.headers[0], ("Accept", ACCEPTS[name]), *client.headers[2:], *more]
+        async with connect(client.url) as connection:
+            await connection.send("POST", client.path, headers, json.dumps(message).encode())
+            if name == "JSON":
+                await eventually(partial(is_in_flight, client))
+                gate.open()
+            head = await connection.head()
+            if name != "JSON":
+                gate.open()
+            answers.append(seen(Answer(*head, await connection.read_body())))
+        gate.shut()
+    short, ordinary = answers
+    assert short == ordinary
+    assert short[1] == ("application/json" if name == "JSON" else "text/event-stream")
 
 
 @pytest.mark.parametrize("cut", [40, 200, -30, -1])
@@ -216,15 +261,16 @@ async def test_a_body_in_no_hurry_is_given_up_in_time(tmp_path):
         assert [message["method"] for message in await client.heard()][2:] == ["tools/call"]
 
 
-async def test_a_connection_dropped_in_the_middle_of_anything_leaves_nothing(muxsim, client):
+async def test_a_connection_dropped_in_the_middle_of_anything_leaves_nothing(muxsim, client, gate):
     """A head, half a body, a call that runs, a stream that streams; sixty times."""
-    whole = posted(client, tool_call("d", "slow", {"seconds": 0.05}))
+    whole = posted(client, tool_call("d", "slow", {"until": gate.path}))
     before = own_descriptors(muxsim.pid)
     for cut in range(0, len(whole) + 1, len(whole) // 60):
         async with connect(client.url) as connection:
             await connection.stream.send_all(whole[:cut])
             connection.drop()
     await eventually(lambda: own_descriptors(muxsim.pid) <= before)
+    gate.open()
     assert await client.text("say", text="still here") == "still here"
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import random
 import socket
+from functools import partial
 
 import pytest
 import trio
 
-from .test_connections import OURS, posted
+from .machine import eventually
+from .test_connections import OURS, is_in_flight, posted
 from .wire import connect, request_bytes, text_of, tool_call
 
 pytestmark = pytest.mark.children
@@ -112,10 +114,12 @@ async def test_a_head_only_is_answered_without_a_body(client):
         assert text_of((await connection.answer()).json()) == "x"
 
 
-async def test_a_good_request_before_a_bad_one_is_answered_and_the_connection_closed(client):
+async def test_a_good_request_before_a_bad_one_is_answered_and_the_connection_closed(client, gate):
     async with connect(client.url) as connection:
-        good = posted(client, tool_call(1, "slow", {"seconds": 0.1}))
+        good = posted(client, tool_call(1, "slow", {"until": gate.path}))
         await connection.stream.send_all(good + b"NO HTTP AT ALL\r\n\r\n")
+        await eventually(partial(is_in_flight, client))
+        gate.open()
         assert text_of((await connection.answer()).messages[-1]) == "at last"
         await connection.closed_by_server()
 

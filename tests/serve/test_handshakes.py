@@ -7,18 +7,17 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from harness import muxsim_serve
+from harness import Gate, muxsim_serve
 
 from .conftest import environment
 from .machine import eventually
-from .wire import BOTH, ask, connect, initialize, live_sessions, rpc, shake_hands, tool_call
+from .wire import BOTH, Answer, ask, connect, initialize, live_sessions, rpc, shake_hands, tool_call
 
 pytestmark = pytest.mark.children
 
 START = 120.0
 """Seconds in which a process is ready, on a machine that is busy with other tests."""
 
-SLOW = 1
 SILENCE = 0.3
 
 WAITING = "warm = 2"
@@ -33,7 +32,7 @@ def also_waiting(name, *options):
 CONFIG = (
     f'[server]\nstream_silence = {SILENCE}\ndefault = "plain-waiting"\n'
     + also_waiting("plain", "--seed", "{seed}")
-    + also_waiting("slow", "--slow", str(SLOW))
+    + also_waiting("slow", "--until", "GATE")
     + also_waiting("leaving", "--exit", "7")
     + environment("mute", "--mute")
 )
@@ -41,10 +40,20 @@ WAYS = pytest.mark.parametrize("way", ["", "-waiting"])
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory):
+def door(tmp_path_factory):
+    """Where handshakes of the environment `slow` wait."""
+    found = Gate(tmp_path_factory.mktemp("door") / "gate")
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory, door):
     folder = tmp_path_factory.mktemp("handshakes")
     # A cache of its own: whether processes wait does not depend on what ran here before.
-    with muxsim_serve(folder, CONFIG, env={"MUXSIM_CACHE": str(folder / "cache")}) as running:
+    with muxsim_serve(
+        folder, CONFIG.replace("GATE", door.path), env={"MUXSIM_CACHE": str(folder / "cache")}
+    ) as running:
         yield running
 
 
@@ -124,10 +133,19 @@ async def test_the_environment_of_a_client_that_names_none_is_the_default(muxsim
 
 @WAYS
 @pytest.mark.parametrize("accept", [BOTH, "application/json"])
-async def test_an_answer_that_takes_long_comes_in_the_form_that_the_client_takes(muxsim, way, accept):
-    async with ready(muxsim, f"slow{way}"):
-        answer = await ask_to_begin(muxsim, f"/mcp?env=slow{way}", ("Accept", accept))
-    streams = accept == BOTH
+async def test_an_answer_that_takes_long_comes_in_the_form_that_the_client_takes(muxsim, door, way, accept):
+    async with ready(muxsim, f"slow{way}"), connect(muxsim.url) as connection:
+        headers = [("Accept", accept), *JSON]
+        await connection.send("POST", f"/mcp?env=slow{way}", headers, json.dumps(initialize(7)).encode())
+        streams = accept == BOTH
+        if not streams:
+            await eventually(lambda: has_lived(muxsim, 2 * SILENCE))
+            door.open()
+        head = await connection.head()  # where it streams, a silence has made it begin
+        if streams:
+            door.open()
+        answer = Answer(*head, await connection.read_body())
+        door.shut()
     assert answer.headers["content-type"] == ("text/event-stream; charset=utf-8" if streams else "application/json")
     assert answer.messages[-1]["id"] == 7
     assert "serverInfo" in answer.messages[-1]["result"]

@@ -109,7 +109,7 @@ async def all_in_flight(clients):
 
 
 @pytest.mark.fault("H8")
-async def test_a_muxsim_that_stood_still_ends_nobody_when_it_goes_on(tmp_path):
+async def test_a_muxsim_that_stood_still_ends_nobody_when_it_goes_on(tmp_path, gate):
     """H8: with every time shorter than the pause; what is in flight is answered, what is idle is not ended."""
     times = "call_timeout = 6\nidle_timeout = 6\nttl = 8\nhandshake_timeout = 6"
     config = "[server]\nheader_timeout = 6\n" + environment("naughty", extra=times)
@@ -119,7 +119,7 @@ async def test_a_muxsim_that_stood_still_ends_nobody_when_it_goes_on(tmp_path):
         answers = []
 
         async def call(client):
-            answers.append(await client.call("slow", seconds=3))
+            answers.append(await client.call("slow", until=gate.path))
 
         async with connect(muxsim.url) as half, trio.open_nursery() as nursery:
             await half.stream.send_all(b"GET /health HTTP/1.1\r\n")
@@ -129,6 +129,7 @@ async def test_a_muxsim_that_stood_still_ends_nobody_when_it_goes_on(tmp_path):
             await eventually(partial(all_in_flight, clients))
             muxsim.process.send_signal(signal.SIGSTOP)
             await trio.sleep(9)
+            gate.open()
             muxsim.process.send_signal(signal.SIGCONT)
             await half.stream.send_all(b"Host: localhost\r\n\r\n")
             assert (await half.answer()).status == 200

@@ -366,14 +366,14 @@ async def test_drained_it_takes_no_new_sessions_and_the_others_go_on(tmp_path):
 
 
 @pytest.mark.fault("H6")
-async def test_calls_may_take_their_drain_time_on_either_way_H6(tmp_path):
+async def test_calls_may_take_their_drain_time_on_either_way_H6(tmp_path, gate):
     """H6: longer than uvicorn waits by itself. New connections are refused meanwhile."""
     async with serving(tmp_path, f"[server]\ndrain_timeout = 20\n{ALLOWED}" + environment("naughty")) as muxsim:
         client = await shake_hands(muxsim.url, "/mcp")
         statuses = []
 
         async def call(id, headers=()):
-            found = await client.post(tool_call(id, "slow", {"seconds": 2}), headers)
+            found = await client.post(tool_call(id, "slow", {"until": gate.path}), headers)
             statuses.append((found.status, text_of(found.messages[-1])))
 
         async with trio.open_nursery() as nursery:
@@ -388,17 +388,18 @@ async def test_calls_may_take_their_drain_time_on_either_way_H6(tmp_path):
             await logged(muxsim, event="muxsim.stopping")
             with pytest.raises(OSError, match=r"."):
                 await ask(muxsim.url, "GET", "/ready")
+            gate.open()
         assert statuses == [(200, "at last")] * 2
         assert await trio.to_thread.run_sync(muxsim.process.wait, 5) == 0
         assert log_lines(muxsim, event="muxsim.drain_timeout") == []
 
 
 @pytest.mark.fault("H6")
-async def test_while_it_stops_it_is_not_ready(tmp_path):
+async def test_while_it_stops_it_is_not_ready(tmp_path, gate):
     """H6: seen on a connection from before."""
     async with serving(tmp_path, "[server]\ndrain_timeout = 20\n" + environment("naughty")) as muxsim:
         client = await shake_hands(muxsim.url, "/mcp")
-        async with connect(muxsim.url) as early, client.posting(tool_call(1, "slow", {"seconds": 1})) as late:
+        async with connect(muxsim.url) as early, client.posting(tool_call(1, "slow", {"until": gate.path})) as late:
             assert (await early.ask("GET", "/ready")).json() == {"ready": True}
 
             async def in_flight():
@@ -409,6 +410,7 @@ async def test_while_it_stops_it_is_not_ready(tmp_path):
             await logged(muxsim, event="muxsim.stopping")
             ready = await early.ask("GET", "/ready")
             assert (ready.status, ready.json()) == (503, {"ready": False})
+            gate.open()
             assert text_of((await late.answer()).json()) == "at last"
 
 

@@ -83,23 +83,33 @@ async def test_a_stream_starts_with_an_event_to_resume_from_where_the_revision_h
     assert (b"retry: " in answer.body) == primed
 
 
-async def test_silence_opens_an_event_stream_that_pings_keep_alive(client):
+async def test_silence_opens_an_event_stream_that_pings_keep_alive(client, gate):
     """Silence lasts 0.3 s here, and pings come every 0.2."""
-    async with client.posting(tool_call(7, "slow", {"seconds": 1})) as connection:
+    async with client.posting(tool_call(7, "slow", {"until": gate.path})) as connection:
         with trio.fail_after(30):
             status, headers = await connection.head()
         assert (status, headers["content-type"].partition(";")[0]) == (200, EVENT_STREAM)
-        events = await EventReader(connection).rest()
-    assert len([event for event in events if event.comment]) >= 2
+        reader = EventReader(connection)
+        await reader.pings(2)
+        gate.open()
+        events = await reader.rest()
     assert text_of(events[-1].json()) == "at last"
 
 
-async def test_a_client_that_takes_json_only_gets_the_answer_only(client):
-    """Its notifications wait on the standing stream; silence opens nothing."""
-    for tool, arguments, text in (("log", {}, "logged"), ("slow", {"seconds": 0.6}, "at last")):
-        answer = await client.post(tool_call(7, tool, arguments), [("Accept", JSON_TYPE)])
-        assert answer.headers["content-type"] == JSON_TYPE
-        assert text_of(answer.json()) == text
+async def test_a_client_that_takes_json_only_gets_the_answer_only(client, gate):
+    """Its notifications wait on the standing stream; silence opens nothing, which has opened a later call's stream."""
+    answer = await client.post(tool_call(7, "log"), [("Accept", JSON_TYPE)])
+    assert (answer.headers["content-type"], text_of(answer.json())) == (JSON_TYPE, "logged")
+    slow = partial(tool_call, name="slow", arguments={"until": gate.path})
+    headers = [pair for pair in client.headers if pair[0] != "Accept"]
+    async with connect(client.url) as waiting:
+        await waiting.send("POST", client.path, [*headers, ("Accept", JSON_TYPE)], json.dumps(slow(7)).encode())
+        await until_in_flight(client)
+        async with client.posting(slow(8)) as later:
+            await later.head()
+            gate.open()
+            answer = await waiting.answer()
+            assert (answer.headers["content-type"], text_of(answer.json())) == (JSON_TYPE, "at last")
     async with client.listening() as connection:
         event = await EventReader(connection).until(lambda message: True)
         assert event.json()["method"] == "notifications/message"
@@ -111,7 +121,7 @@ async def test_a_client_that_takes_events_only_gets_its_answer_as_one(client):
     assert text_of(answer.messages[-1]) == "event"
 
 
-async def test_a_2026_call_gets_the_same_forms(muxsim):
+async def test_a_2026_call_gets_the_same_forms(muxsim, gate):
     session = await open_session(muxsim.url)
     for message, form in (
         (modern_call(7, "say"), JSON_TYPE),
@@ -121,9 +131,14 @@ async def test_a_2026_call_gets_the_same_forms(muxsim):
         assert answer.headers["content-type"].startswith(form)
         assert "mcp-session-id" not in answer.headers
         assert answer.messages[-1]["id"] == message["id"]
-    answer = await ask_modern(muxsim.url, session, modern_call(9, "slow", {"seconds": 0.6}))
-    assert answer.headers["content-type"].startswith(EVENT_STREAM)
-    assert text_of(answer.messages[-1]) == "at last"
+    message = modern_call(9, "slow", {"until": gate.path})
+    async with connect(muxsim.url) as connection:
+        path, body = f"/s/{session['id']}/mcp", json.dumps(message).encode()
+        await connection.send("POST", path, modern_headers(message), body)
+        _, headers = await connection.head()
+        assert headers["content-type"].startswith(EVENT_STREAM)
+        gate.open()
+        assert text_of((await EventReader(connection).rest())[-1].json()) == "at last"
 
 
 async def ask_modern(url, session, message):
@@ -184,13 +199,14 @@ async def test_clients_of_one_session_over_every_transport_get_their_own_answers
 
 
 @pytest.mark.fault("L25")
-async def test_a_second_request_under_an_id_in_flight_is_refused(client):
+async def test_a_second_request_under_an_id_in_flight_is_refused(client, gate):
     """L25."""
-    async with client.posting(tool_call(7, "slow", {"seconds": 0.5})) as first:
+    async with client.posting(tool_call(7, "slow", {"until": gate.path})) as first:
         await until_in_flight(client)
         refused = await client.post(tool_call(7, "say", {"text": "second"}))
         assert (refused.status, refused.error["code"]) == (400, -32600)
         assert refused.json()["id"] == 7
+        gate.open()
         answer = await first.answer()
     assert text_of(answer.messages[-1]) == "at last"
     assert await calls_of(client, "say") == []
@@ -218,9 +234,10 @@ async def test_what_concerns_everybody_reaches_the_standing_stream_of_every_clie
             assert event.json()["method"] == "notifications/tools/list_changed"
 
 
-async def test_a_request_of_the_backend_outside_any_call_comes_on_the_standing_stream(client):
+async def test_a_request_of_the_backend_outside_any_call_comes_on_the_standing_stream(client, gate):
     async with client.listening() as connection:
-        assert await client.text("ask_later", seconds=0.05) == "later"
+        assert await client.text("ask_later", until=gate.path) == "later"
+        gate.open()
         request = (await EventReader(connection).until(lambda message: True)).json()
         assert request["method"] == "roots/list"
         answer = {"jsonrpc": "2.0", "id": request["id"], "result": {"roots": [], "mine": 1.0}}
@@ -256,26 +273,28 @@ async def test_ten_mib_pass_the_sse_pair_byte_for_byte(muxsim):
 
 
 @pytest.mark.fault("L1")
-async def test_a_client_that_lost_its_connection_gets_the_rest_of_its_call(client):
+async def test_a_client_that_lost_its_connection_gets_the_rest_of_its_call(client, gate):
     """L1: and nothing of it twice."""
-    async with client.posting(tool_call(7, "log_then_wait", {"seconds": 0.4})) as connection:
+    async with client.posting(tool_call(7, "log_then_wait", {"until": gate.path})) as connection:
         await connection.head()
         noted = await EventReader(connection).until(lambda message: True)
         assert noted.json()["method"] == "notifications/message"
         connection.drop()
     async with client.listening([("Last-Event-ID", noted.id)]) as connection:
+        gate.open()
         events = await EventReader(connection).rest()
     messages = [event.json() for event in events if event.data]
     assert [(message["id"], text_of(message)) for message in messages] == [(7, "at last")]
 
 
 @pytest.mark.fault("L1")
-async def test_an_answer_that_came_while_the_client_was_away_is_kept_for_it(client):
+async def test_an_answer_that_came_while_the_client_was_away_is_kept_for_it(client, gate):
     """L1."""
-    async with client.posting(tool_call(7, "log_then_wait", {"seconds": 0.1})) as connection:
+    async with client.posting(tool_call(7, "log_then_wait", {"until": gate.path})) as connection:
         await connection.head()
         primed = await EventReader(connection).next()
         connection.drop()
+    gate.open()
     await eventually(partial(is_quiet, client))
     async with client.listening([("Last-Event-ID", primed.id)]) as connection:
         messages = [event.json() for event in await EventReader(connection).rest() if event.data]
@@ -283,7 +302,11 @@ async def test_an_answer_that_came_while_the_client_was_away_is_kept_for_it(clie
 
 
 async def is_quiet(client):
-    return (await client.session())["in_flight"] == 0
+    return await has_in_flight(client, 0)
+
+
+async def has_in_flight(client, number):
+    return (await client.session())["in_flight"] == number
 
 
 async def test_the_standing_stream_goes_on_after_a_lost_connection(client):
@@ -313,26 +336,29 @@ async def test_an_event_id_of_another_stream_or_session_gives_no_foreign_event(m
 
 
 @pytest.mark.fault("L1")
-async def test_to_go_is_not_to_cancel_for_a_client_of_a_handshake_revision(client):
+async def test_to_go_is_not_to_cancel_for_a_client_of_a_handshake_revision(muxsim, client, gate):
     """L1: while it waits for JSON, and on an event stream."""
+    before = own_descriptors(muxsim.pid)
     async with client.posting(tool_call("a", "hang")) as connection:
         await until_in_flight(client, 1)
         connection.drop()
-    async with client.posting(tool_call("b", "log_then_wait", {"seconds": 0.2})) as connection:
+    async with client.posting(tool_call("b", "log_then_wait", {"until": gate.path})) as connection:
         await connection.head()
         connection.drop()
-    assert await client.text("slow", seconds=0.4) == "at last"
+    await eventually(lambda: own_descriptors(muxsim.pid) <= before)  # it knows that they have gone
     assert await cancellations(client) == []
-    assert (await client.session())["in_flight"] == 1
+    assert (await client.session())["in_flight"] == 2
+    gate.open()
+    await eventually(partial(has_in_flight, client, 1))
 
 
 @pytest.mark.fault("L2")
 @pytest.mark.parametrize("tool", ["hang", "log_then_wait"], ids=["before any answer", "on an event stream"])
-async def test_to_go_is_to_cancel_for_a_client_of_2026(muxsim, tool):
+async def test_to_go_is_to_cancel_for_a_client_of_2026(muxsim, tool, gate):
     """L2: the backend hears its own id, and nobody the rest."""
     session = await open_session(muxsim.url)
     watcher = await shake_hands(muxsim.url, f"/s/{session['id']}/mcp")
-    message = modern_call("c", tool, {"seconds": 0.5}, {"io.modelcontextprotocol/logLevel": "debug"})
+    message = modern_call("c", tool, {"until": gate.path}, {"io.modelcontextprotocol/logLevel": "debug"})
     async with connect(muxsim.url) as connection:
         body = json.dumps(message).encode()
         await connection.send("POST", f"/s/{session['id']}/mcp", modern_headers(message), body)
@@ -343,7 +369,8 @@ async def test_to_go_is_to_cancel_for_a_client_of_2026(muxsim, tool):
         connection.drop()
     await eventually(partial(cancellations, watcher))
     assert await cancellations(watcher) == await calls_of(watcher, tool)
-    assert await watcher.text("slow", seconds=0.5) == "at last"
+    gate.open()
+    assert await watcher.text("slow", until=gate.path) == "at last"
 
 
 async def heard_call(client, tool):
@@ -351,9 +378,9 @@ async def heard_call(client, tool):
 
 
 @pytest.mark.fault("L3")
-async def test_a_cancellation_reaches_the_backend_under_its_own_id_and_ends_the_stream(client):
+async def test_a_cancellation_reaches_the_backend_under_its_own_id_and_ends_the_stream(client, gate):
     """L3: `slow` answers all the same, which nobody gets to see."""
-    async with client.posting(tool_call("mine", "slow", {"seconds": 0.5})) as connection:
+    async with client.posting(tool_call("mine", "slow", {"until": gate.path})) as connection:
         await connection.head()
         assert (await client.post(cancelled("mine"))).status == 202
         with trio.fail_after(30):
@@ -361,7 +388,8 @@ async def test_a_cancellation_reaches_the_backend_under_its_own_id_and_ends_the_
     assert [event.data for event in events if event.data] == []
     assert await cancellations(client) == await calls_of(client, "slow")
     async with client.listening() as connection:
-        assert await client.text("slow", seconds=0.6) == "at last"
+        gate.open()
+        assert await client.text("slow", until=gate.path) == "at last"
         assert await client.text("list_changed") == "changed"
         event = await EventReader(connection).until(lambda message: True)
     assert event.json()["method"] == "notifications/tools/list_changed"
@@ -381,14 +409,15 @@ async def test_a_cancellation_before_any_answer_ends_the_request_too(client):
 
 
 @pytest.mark.fault("L3", "L25")
-async def test_nobody_can_cancel_what_is_not_their_own(muxsim):
+async def test_nobody_can_cancel_what_is_not_their_own(muxsim, gate):
     """L3, L25: another client of the session uses the same id."""
     session = await open_session(muxsim.url)
     one, other = [await shake_hands(muxsim.url, f"/s/{session['id']}/mcp") for _ in range(2)]
-    async with one.posting(tool_call(7, "slow", {"seconds": 0.4})) as connection:
+    async with one.posting(tool_call(7, "slow", {"until": gate.path})) as connection:
         await until_in_flight_of(muxsim, session)
         for id in (7, "7", 1, 2, 3, None, {}):
             assert (await other.post(cancelled(id))).status == 202
+        gate.open()
         answer = await connection.answer()
     assert text_of(answer.messages[-1]) == "at last"
     assert await cancellations(one) == []

@@ -5,10 +5,13 @@ while a call waits, so that several may be in flight. Options set what it does b
 
     --exit N        say something on stderr and exit with that status, at once
     --slow S        answer nothing for S seconds
+    --until GATE    answer initialize when that is open
     --mute          never answer initialize
     --stubborn      ignore SIGTERM, and the end of stdin
     --seed N        shown by the tool `who`
     --sign          put the seed into the _meta of answers and notifications, so that strays are told apart
+
+A gate is a FIFO by its path, and open from when there is something in it (`harness.Gate`).
 """
 
 import itertools
@@ -21,6 +24,7 @@ import time
 
 heard = []  # every line that came in, as it came
 later = []  # (time, function) of what is to be done
+gates = {}  # what is to be done when something can be read from a descriptor
 asked = {}  # what to do with the answer to a request of ours
 own_ids = itertools.count(1)  # of those
 signature = {"_meta": {"signed": sys.argv[sys.argv.index("--seed") + 1]}} if "--sign" in sys.argv else {}
@@ -100,7 +104,15 @@ def heard_lines(id, arguments, line):
 
 
 def slow(id, arguments, line):
-    later.append((time.monotonic() + arguments["seconds"], lambda: text(id, "at last")))
+    """Answer when the gate `until` is open; for who has no time to open one, after so many `seconds`."""
+    wait_for(arguments, lambda: text(id, "at last"))
+
+
+def wait_for(arguments, function):
+    if "until" in arguments:
+        gates[os.open(arguments["until"], os.O_RDONLY | os.O_NONBLOCK)] = function
+    else:
+        later.append((time.monotonic() + arguments["seconds"], function))
 
 
 def fds(id, arguments, line):
@@ -157,7 +169,7 @@ def ask(method, params, then):
 
 def ask_later(id, arguments, line):
     """Ask the client something when no call of its is under way; the answer shows in `heard`."""
-    later.append((time.monotonic() + arguments["seconds"], lambda: ask("roots/list", {}, lambda _: None)))
+    wait_for(arguments, lambda: ask("roots/list", {}, lambda _: None))
     text(id, "later")
 
 
@@ -248,8 +260,13 @@ def hang(id, arguments, line):
 
 
 def block(id, arguments, line):
-    """Read nothing for a while."""
-    time.sleep(arguments["seconds"])
+    """Read nothing until a gate is open, or for so many seconds."""
+    if "until" in arguments:
+        gate = os.open(arguments["until"], os.O_RDONLY | os.O_NONBLOCK)
+        select.select([gate], [], [])
+        os.close(gate)
+    else:
+        time.sleep(arguments["seconds"])
     text(id, "awake")
 
 
@@ -428,6 +445,17 @@ def listed(id):
     answer(id, {"tools": tools, "resultType": "complete", "ttlMs": 0, "cacheScope": "private"})
 
 
+def greet(id, params):
+    answer(
+        id,
+        {
+            "protocolVersion": params.get("protocolVersion"),
+            "capabilities": {"tools": {"listChanged": True}, "logging": {}},
+            "serverInfo": {"name": "naughty", "version": "0"},
+        },
+    )
+
+
 def receive(line):
     heard.append(line if len(line) < 10_000 else line[:10_000])
     message = json.loads(line)
@@ -439,15 +467,10 @@ def receive(line):
     elif id is None:
         pass
     elif method == "initialize":
-        if "--mute" not in sys.argv:
-            answer(
-                id,
-                {
-                    "protocolVersion": params.get("protocolVersion"),
-                    "capabilities": {"tools": {"listChanged": True}, "logging": {}},
-                    "serverInfo": {"name": "naughty", "version": "0"},
-                },
-            )
+        if "--until" in sys.argv:
+            wait_for({"until": option("--until")}, lambda: greet(id, params))
+        elif "--mute" not in sys.argv:
+            greet(id, params)
     elif method == "ping":
         answer(id, {})
     elif method == "tools/list":
@@ -485,8 +508,11 @@ def due():
 def serve():
     pieces_of_line = []
     while True:
-        ready, _, _ = select.select([0], [], [], due())
-        if not ready:
+        ready, _, _ = select.select([0, *gates], [], [], due())
+        for gate in [fd for fd in ready if fd in gates]:
+            os.close(gate)
+            gates.pop(gate)()
+        if 0 not in ready:
             continue
         data = os.read(0, 2**20)
         if not data:
