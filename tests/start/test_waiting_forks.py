@@ -169,6 +169,24 @@ async def test_what_a_session_is_given_is_there_for_code_in_c_from_the_first_lin
         assert (await hit(pool, spec, 7)).told["SEEN"] == ["b'7'", "b'seed 7'"]
 
 
+@pytest.mark.parametrize("warm", [None, 1])
+async def test_each_session_that_finds_none_has_one_more_wait_unless_it_is_said_how_many(tmp_path, warm):
+    spec, _ = begins(tmp_path, warm=warm)
+    async with waiting_pool(spec) as pool:
+        before = of(pool, spec).misses
+
+        async def play(seed):
+            async with Played(pool, spec, seed):
+                pass
+
+        async with trio.open_nursery() as nursery:
+            for seed in range(4):
+                nursery.start_soon(play, seed)
+        missed = of(pool, spec).misses - before
+        assert 0 < missed < 4
+        await ready(pool, spec, 1 if warm else 1 + missed)
+
+
 @pytest.mark.parametrize("fields", [{"warm": 0}, {"zygote": False}, {"shared": True}])
 async def test_where_none_is_wanted_none_waits(tmp_path, fields):
     spec, _ = begins(tmp_path, **{"warm": None, **fields})

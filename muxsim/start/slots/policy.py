@@ -38,7 +38,7 @@ UNASKED: Final = 1
 """Slots of an environment that does not say how many it wants, while sessions are opened one at a time."""
 
 MOST_UNASKED: Final = 16
-"""So many of them at most, if sessions come faster than slots are filled: a fork of FrozenLake has 8 MiB of its own."""
+"""So many of them at most, if sessions come faster than slots are filled: one of FrozenLake has 16 MiB of its own."""
 
 CALM: Final = 60.0
 """Seconds in which a slot was not needed at all, after which it is too many."""
