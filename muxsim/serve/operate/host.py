@@ -11,15 +11,14 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, fields
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, Final
 
 import uvicorn
 import uvloop
 
 from muxsim.admission.pool import Pool, capacity_of, open_pool
-from muxsim.config import Config, ServerSettings
+from muxsim.config import Config
 from muxsim.observe.counters import Counters
 from muxsim.observe.events import (
     ConfigNote,
@@ -36,26 +35,11 @@ from muxsim.runtime.guest import Guest, trio_guest, watch_on_this_loop
 from muxsim.serve.auth.addresses import is_loopback
 from muxsim.serve.auth.authenticator import Authenticator
 from muxsim.serve.auth.tokens import open_auth, read_tokens_file
-from muxsim.serve.http.connection import Connection
-from muxsim.serve.http.connections import Bounds, Connections
-from muxsim.serve.http.ordinary import ToldWhenServed
-from muxsim.serve.http.unread import Unread
+from muxsim.serve.operate.front import Front
 from muxsim.serve.operate.listening import listening, server_url, tls_context
 from muxsim.serve.operate.operations import Operations, operator_socket
-from muxsim.serve.routes.api import API
-from muxsim.serve.routes.bodies import Bodies
-from muxsim.serve.routes.clients import Clients
-from muxsim.serve.routes.fast_lane import FastLane
-from muxsim.serve.routes.gateway import Gateway
-from muxsim.serve.routes.lookup import Lookup
-from muxsim.serve.routes.mcp_endpoints import MCPEndpoints
-from muxsim.serve.routes.openings import Openings
-from muxsim.serve.routes.public_url import PublicURL
-from muxsim.serve.routes.sse_endpoints import SSEEndpoints
 from muxsim.session.registry import Sessions, open_sessions
 from muxsim.session.relief import relieving
-from transports.http_rules import HostRules
-from transports.streamable_http import StreamTimes
 
 # For connections that are still open when every session has ended.
 _LAST_CONNECTIONS: Final = 1
@@ -173,35 +157,17 @@ class _Host:
             yield sessions, pool
 
     async def _serve(self, sessions: Sessions, pool: Pool, bridge: Guest[Any]) -> None:
-        settings = self._config.server
-        times = _stream_times(settings)
-        public = PublicURL(settings.public_url)
-        unread = Unread(settings.stall_timeout, settings.max_buffered, settings.max_unread, self._events)
-        clients = Clients(times, unread)
-        lookup = Lookup(sessions, clients, settings.max_failures)
-        openings = Openings(sessions, bridge, self._config.default)
-        bodies = Bodies(settings.max_body, settings.body_timeout)
-        mcp = MCPEndpoints(clients, lookup, openings, bodies)
-        sse = SSEEndpoints(clients, lookup, openings, bodies, public)
-        api = API(sessions, pool, bridge, lookup, openings, self._counters, public)
-        rules = HostRules((*settings.allowed_hosts, *public.hosts), (*settings.allowed_origins, *public.origins))
-        gateway = Gateway(mcp, sse, api, rules, self._auth, self._events, public)
-        self._events.subscribe(clients.on_event)
-        connections = Connections(_bounds(settings), self._events, unread)
-        server = _Server(_uvicorn_config(gateway, connections, self._tls), self._clock)
+        front = Front(self._config, sessions, pool, bridge, self._auth, self._counters, self._events)
+        server = _Server(_uvicorn_config(front, self._tls), self._clock)
         bridge.finished.add_done_callback(lambda _: setattr(server, "should_exit", True))
-        url = server_url(self._listener, settings)
+        url = server_url(self._listener, self._config.server)
 
         def apply(config: Config) -> None:
             self._config = config
             sessions.use(config.environments)
             pool.use(capacity_of(config.server))
             pool.keep_warm(config.environments.values())
-            openings.default_env = config.default
-            bodies.use(config.server.max_body, config.server.body_timeout)
-            connections.use(_bounds(config.server))
-            if self._auth is not None and self._auth.use_staged():
-                clients.doubt()
+            front.use(config)
 
         operations = Operations(
             self._config,
@@ -322,23 +288,10 @@ def _has_terminal() -> bool:
     return True
 
 
-def _stream_times(settings: ServerSettings) -> StreamTimes:
-    return StreamTimes(
-        silence=settings.stream_silence,
-        ping=settings.ping_interval,
-        stall=settings.stall_timeout,
-        buffered=settings.max_buffered,
-    )
-
-
-def _bounds(settings: ServerSettings) -> Bounds:
-    return Bounds(**{field.name: getattr(settings, field.name) for field in fields(Bounds)})
-
-
-def _uvicorn_config(gateway: Gateway, connections: Connections, tls: ssl.SSLContext | None) -> uvicorn.Config:
-    protocol: Any = partial(Connection, FastLane(gateway), connections)
+def _uvicorn_config(front: Front, tls: ssl.SSLContext | None) -> uvicorn.Config:
+    protocol: Any = front.connection
     return uvicorn.Config(
-        ToldWhenServed(gateway),
+        front.application,
         http=protocol,
         ws="none",
         lifespan="off",

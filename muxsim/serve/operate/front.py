@@ -1,0 +1,83 @@
+"""What stands between connections and sessions, made of the config, and changed by another one while it serves."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import partial
+from typing import Any
+
+from muxsim.admission.pool import Pool
+from muxsim.config import Config, ServerSettings
+from muxsim.observe.counters import Counters
+from muxsim.observe.events import Events
+from muxsim.runtime.guest import Guest
+from muxsim.serve.auth.authenticator import Authenticator
+from muxsim.serve.http.connection import Connection
+from muxsim.serve.http.connections import Bounds, Connections
+from muxsim.serve.http.ordinary import ToldWhenServed
+from muxsim.serve.http.unread import Unread
+from muxsim.serve.routes.api import API
+from muxsim.serve.routes.bodies import Bodies
+from muxsim.serve.routes.clients import Clients
+from muxsim.serve.routes.fast_lane import FastLane
+from muxsim.serve.routes.gateway import Gateway
+from muxsim.serve.routes.lookup import Lookup
+from muxsim.serve.routes.mcp_endpoints import MCPEndpoints
+from muxsim.serve.routes.openings import Openings
+from muxsim.serve.routes.public_url import PublicURL
+from muxsim.serve.routes.sse_endpoints import SSEEndpoints
+from muxsim.session.registry import Sessions
+from transports.http_rules import HostRules
+from transports.streamable_http import StreamTimes
+
+
+class Front:
+    """Makes ``connection``, the protocol that uvicorn is to give each connection, and ``application`` for its own."""
+
+    def __init__(
+        self,
+        config: Config,
+        sessions: Sessions,
+        pool: Pool,
+        bridge: Guest[Any],
+        auth: Authenticator | None,
+        counters: Counters,
+        events: Events,
+    ) -> None:
+        settings, public = config.server, PublicURL(config.server.public_url)
+        unread = Unread(settings.stall_timeout, settings.max_buffered, settings.max_unread, events)
+        self._auth = auth
+        self._clients = clients = Clients(_stream_times(settings), unread)
+        self._openings = openings = Openings(sessions, bridge, config.default)
+        self._bodies = bodies = Bodies(settings.max_body, settings.body_timeout)
+        self._connections = Connections(_bounds(settings), events, unread)
+        lookup = Lookup(sessions, clients, settings.max_failures)
+        mcp = MCPEndpoints(clients, lookup, openings, bodies)
+        sse = SSEEndpoints(clients, lookup, openings, bodies, public)
+        api = API(sessions, pool, bridge, lookup, openings, counters, public)
+        rules = HostRules((*settings.allowed_hosts, *public.hosts), (*settings.allowed_origins, *public.origins))
+        gateway = Gateway(mcp, sse, api, rules, auth, events, public)
+        self.application = ToldWhenServed(gateway)
+        self.connection = partial(Connection, FastLane(gateway), self._connections)
+        events.subscribe(clients.on_event)
+
+    def use(self, config: Config) -> None:
+        """Serve new requests and connections by this config, and by the tokens that were staged."""
+        self._openings.default_env = config.default
+        self._bodies.use(config.server.max_body, config.server.body_timeout)
+        self._connections.use(_bounds(config.server))
+        if self._auth is not None and self._auth.use_staged():
+            self._clients.doubt()
+
+
+def _stream_times(settings: ServerSettings) -> StreamTimes:
+    return StreamTimes(
+        silence=settings.stream_silence,
+        ping=settings.ping_interval,
+        stall=settings.stall_timeout,
+        buffered=settings.max_buffered,
+    )
+
+
+def _bounds(settings: ServerSettings) -> Bounds:
+    return Bounds(**{field.name: getattr(settings, field.name) for field in fields(Bounds)})
