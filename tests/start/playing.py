@@ -163,3 +163,15 @@ async def forked(pool, spec, seed=1):
 def zygote_of(pool):
     (zygote,) = pool.placement.starter.zygotes.fleet.alive
     return zygote
+
+
+def assert_sees_the_same(played, fresh):
+    """A probe that was forked sees of its process what one in a fresh process does, and no descriptors but three."""
+
+    def seen(one):
+        return json.loads(json.dumps(one.told["seen"]).replace(str(one.lease.workspace), "WORKSPACE"))
+
+    assert [item for item in seen(played).items() if item not in seen(fresh).items()] == []
+    assert played.told["seen"]["descriptors"] == [0, 1, 2]
+    # A frame of ours is below the script's own, and no more.
+    assert played.told["frames"] == fresh.told["frames"] + 1

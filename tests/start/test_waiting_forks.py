@@ -6,7 +6,6 @@ Rows are those of the table of faults.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import signal
@@ -24,6 +23,7 @@ from start.playing import (
     LIMITS,
     PYTHON,
     Played,
+    assert_sees_the_same,
     counted,
     in_time,  # noqa: F401
     learn,
@@ -102,12 +102,7 @@ async def test_a_script_cannot_tell_that_it_was_waited_for(fields):
         async with Played(pool, replace(probe(*args, zygote=False, **fields), warm=0), 7) as fresh:
             pass
 
-    def comparable(played):
-        return json.loads(json.dumps(played.told["seen"]).replace(str(played.lease.workspace), "WORKSPACE"))
-
-    assert [one for one in comparable(early).items() if one not in comparable(fresh).items()] == []
-    assert early.told["seen"]["descriptors"] == [0, 1, 2]
-    assert early.told["frames"] == fresh.told["frames"] + 1
+    assert_sees_the_same(early, fresh)
     assert early.status == fresh.status == 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -23,6 +22,7 @@ from start.playing import (
     PROBE,
     PYTHON,
     Played,
+    assert_sees_the_same,
     counted,
     forked,
     in_time,  # noqa: F401
@@ -59,15 +59,8 @@ async def test_a_fork_sees_what_a_fresh_process_sees(fields, monkeypatch):
         async with Played(pool, probe("--seed", "{seed}", zygote=False, **fields), 1) as fresh:
             pass
 
-    def comparable(played):
-        text = json.dumps(played.told["seen"])
-        return json.loads(text.replace(str(played.lease.workspace), "WORKSPACE"))
-
     for played in (fork, first):
-        assert [one for one in comparable(played).items() if one not in comparable(fresh).items()] == []
-    assert fork.told["seen"]["descriptors"] == [0, 1, 2]
-    # A frame of ours is below the script's own, and no more.
-    assert fork.told["frames"] == first.told["frames"] == fresh.told["frames"] + 1
+        assert_sees_the_same(played, fresh)
     assert [played.status for played in (first, fork, fresh)] == [0, 0, 0]
 
 
