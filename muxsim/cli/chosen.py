@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from muxsim.cli.options import Model, Players
 from muxsim.errors import ConfigError
 from muxsim.rollouts.data.provenance import parts_of_file, parts_of_module
 from muxsim.rollouts.policy import imported
@@ -30,25 +31,17 @@ class Chosen:
     reward_function: Any = field(repr=False)
 
     @classmethod
-    def read(
-        cls,
-        policy: str,
-        settings: dict[str, Any],
-        extra_body: str | None,
-        policy_options: Sequence[str],
-        reward: str | None,
-        reward_options: Sequence[str],
-    ) -> Chosen:
+    def read(cls, players: Players, model: Model) -> Chosen:
         """What the options of the command line say. Raises `ConfigError`."""
-        given = {name: value for name, value in settings.items() if value is not None}
-        if extra_body is not None:
-            given["extra_body"] = _object(extra_body)
-        given |= _arguments(policy_options, "policy-option")
-        rewarded = _arguments(reward_options, "reward-option")
+        given, reward = model.settings(), players.reward
+        if model.extra_body is not None:
+            given["extra_body"] = _object(model.extra_body)
+        given |= _arguments(players.policy_option or (), "policy-option")
+        rewarded = _arguments(players.reward_option or (), "reward-option")
         if reward is None and rewarded:
             raise ConfigError("name the function with --reward", file="the command line", key="reward-option")
         function = None if reward is None else imported.function(reward, rewarded)
-        return cls(policy, given, reward, rewarded, function)
+        return cls(players.policy, given, reward, rewarded, function)
 
     def make_policy(self) -> Policy:
         """The policy. Raises `ConfigError` and `PolicyError`."""

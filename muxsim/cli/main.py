@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -15,12 +15,12 @@ from muxsim.access import AuthSettings
 from muxsim.cli import operate
 from muxsim.cli.episodes import add_to
 from muxsim.cli.notes import tell_notes
+from muxsim.cli.refusing import USAGE_ERROR, fail
 from muxsim.cli.streams import settle_standard_streams
 from muxsim.config import Config, find_config, load, load_command
 from muxsim.errors import ConfigError, ListenError, StartError, UnknownEnvironment
 from muxsim.observe.events import ConfigNote, Events
 
-_USAGE_ERROR = 2
 _SEPARATOR = "--"
 
 app = typer.Typer(
@@ -111,7 +111,7 @@ def serve(
     try:
         server.serve(loaded, announce, reread, _logged(loaded))
     except (ListenError, ConfigError) as error:
-        _fail(error)
+        fail(error)
 
 
 @app.command()
@@ -133,7 +133,7 @@ def stdio(
     try:
         finished = serve_stdio(loaded, loaded.environment(env).name, seed, _logged(loaded))
     except (UnknownEnvironment, ConfigError) as error:
-        _fail(error)
+        fail(error)
     except StartError as error:
         typer.echo(f"muxsim: {error}", err=True)
         raise typer.Exit(1) from None
@@ -159,7 +159,7 @@ def _check_starts(config: Config) -> None:
     for problem in found:
         typer.echo(f"muxsim: {problem}", err=True)
     if found:
-        raise typer.Exit(_USAGE_ERROR)
+        raise typer.Exit(USAGE_ERROR)
     typer.echo(f"{len(config.environments)} environments: nothing stands in the way of a start")
 
 
@@ -177,17 +177,12 @@ def _load(path: Path | None) -> Config:
             return load_command(_command_line, Path.cwd())
         return load(path if path is not None else find_config(Path.cwd()))
     except ConfigError as error:
-        _fail(error)
+        fail(error)
 
 
 def _with_settings(config: Config, **settings: Any) -> Config:
     given = {name: value for name, value in settings.items() if value is not None}
     return replace(config, server=replace(config.server, **given))
-
-
-def _fail(error: Exception) -> NoReturn:
-    typer.echo(f"muxsim: {error}", err=True)
-    raise typer.Exit(_USAGE_ERROR) from None
 
 
 def main() -> None:
@@ -204,4 +199,4 @@ def main() -> None:
 
 def _missing_command() -> None:
     print("muxsim: a command is missing after --", file=sys.stderr)
-    sys.exit(_USAGE_ERROR)
+    sys.exit(USAGE_ERROR)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import typer
 
+from muxsim.cli.refusing import fail
 from muxsim.errors import MuxsimError
-
-_USAGE_ERROR = 2
 
 PidOption = Annotated[
     int | None, typer.Option(help="Which muxsim, if several serve.", metavar="PID", show_default="the only one")
@@ -43,7 +41,7 @@ def ctl(
         if command == "stop":
             screen.wait_for_end(muxsim.pid)
     except MuxsimError as error:
-        _fail(error)
+        fail(error)
     screen.show_answer(command, answer, as_json=as_json)
 
 
@@ -56,7 +54,7 @@ def ps(pid: PidOption = None, as_json: JsonOption = False) -> None:
         chosen = find_running() if pid is None else [choose_running(pid)]
         rows: list[dict[str, Any]] = [row for muxsim in chosen for row in screen.sessions_of(muxsim)]
     except (MuxsimError, OSError) as error:
-        _fail(error)
+        fail(error)
     screen.show_sessions([muxsim.pid for muxsim in chosen], rows, as_json=as_json)
 
 
@@ -78,8 +76,3 @@ def reap(
     screen.show_reaped(strays, folders, dry_run=dry_run, left=[*survivors, *kept], as_json=as_json)
     if survivors or kept:
         raise typer.Exit(1)
-
-
-def _fail(error: Exception) -> NoReturn:
-    print(f"muxsim: {error}", file=sys.stderr)
-    raise typer.Exit(_USAGE_ERROR) from None

@@ -7,9 +7,8 @@ import hashlib
 import inspect
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,9 +17,9 @@ import trio
 from rich.console import Console
 
 from muxsim.cli.chosen import Chosen
-from muxsim.cli.notes import tell_notes
+from muxsim.cli.named_pool import named_pool
+from muxsim.cli.options import Bounds, Kept, Model, Players, Remote, Rows
 from muxsim.cli.progress import Progress, estimated
-from muxsim.config import Config, load
 from muxsim.errors import raised_as_itself
 from muxsim.observe.events import BackendStderr, Event, SessionEnded, SessionOpenFailed
 from muxsim.rollouts.data.dataset import Dataset, generate_dataset, load_dataset
@@ -30,13 +29,11 @@ from muxsim.rollouts.data.run_config import RunConfig
 from muxsim.rollouts.data.run_folder import RunFolder, RunWriter
 from muxsim.rollouts.data.trajectory import Trajectory
 from muxsim.rollouts.environments.environment import EnvironmentPool
-from muxsim.rollouts.environments.pool import LocalPool, open_pool
-from muxsim.rollouts.environments.remote import Wire, connect
+from muxsim.rollouts.environments.pool import LocalPool
 from muxsim.rollouts.play.options import RolloutOptions
 from muxsim.rollouts.play.runner import episodes
 from muxsim.rollouts.policy.playback import playback_file, with_playback
 from muxsim.rollouts.policy.protocol import Policy, PolicyError
-from muxsim.runtime.descriptors import raise_limit
 
 _STDERR_LINES_KEPT: Final = 2000
 
@@ -46,33 +43,38 @@ class RolloutPlan:
     """What the command line asked for."""
 
     config: Path | None
-    url: str | None
-    token: str | None = field(repr=False)
-    wire: Wire
-    env: str | None
-    dataset: Path | None
-    rollouts: int
-    seed: int
-    rollouts_per_row: int
+    remote: Remote
+    rows: Rows
     chosen: Chosen
     success_reward: float | None
     options: RolloutOptions
-    output: Path
-    resume: bool
+    kept: Kept
 
 
-def run(plan: RolloutPlan) -> Metrics:
-    """Run the plan. Raises `MuxsimError` for anything that stops it before its first episode."""
+def run(
+    config: Path | None, remote: Remote, rows: Rows, players: Players, model: Model, bounds: Bounds, kept: Kept
+) -> Metrics:
+    """Run what the command line asks for. Raises `MuxsimError` for anything that stops it before its first episode."""
+    chosen = Chosen.read(players, model)
+    plan = RolloutPlan(
+        config=config,
+        remote=remote,
+        rows=rows,
+        chosen=chosen,
+        success_reward=players.success_reward,
+        options=RolloutOptions(**asdict(bounds), reward=chosen.reward_function),
+        kept=kept,
+    )
     return trio.run(_run, plan)
 
 
 async def _run(plan: RolloutPlan) -> Metrics:
     logs = _SessionLogs()
-    async with _pool(plan, logs) as pool:
+    async with named_pool(plan.config, plan.remote, plan.options.max_concurrent, logs.listen) as pool:
         dataset = _dataset(plan, pool)
         policy = with_playback(plan.chosen.make_policy, playback_file())
         config = _run_config(plan, pool, dataset)
-        wanted = {episode.id for episode in dataset.episodes(plan.rollouts_per_row)}
+        wanted = {episode.id for episode in dataset.episodes(plan.rows.rollouts_per_row)}
         with _writer(plan, config, wanted) as writer:
             stopped: str | None = None
             with Progress(len(wanted - writer.done), policy=policy) as progress:
@@ -91,11 +93,11 @@ async def _run(plan: RolloutPlan) -> Metrics:
 
 
 def _writer(plan: RolloutPlan, config: RunConfig, wanted: set[str]) -> RunWriter:
-    if not plan.resume:
-        return RunFolder.create(plan.output, config)
-    writer = RunFolder.resume(plan.output, config, episodes=wanted)
+    if not plan.kept.resume:
+        return RunFolder.create(plan.kept.output, config)
+    writer = RunFolder.resume(plan.kept.output, config, episodes=wanted)
     if writer.done and (unknown := writer.folder.config.not_compared(config)):
-        where = f"{plan.url} does not tell" if plan.url else "the run does not say"
+        where = f"{plan.remote.url} does not tell" if plan.remote.url else "the run does not say"
         words = f"{where} what {', '.join(unknown)} consists of: whether that has changed since is not known"
         print(f"muxsim: {words}", file=sys.stderr)
     return writer
@@ -112,7 +114,7 @@ async def _play(
                 pool,
                 dataset,
                 policy=policy,
-                rollouts_per_row=plan.rollouts_per_row,
+                rollouts_per_row=plan.rows.rollouts_per_row,
                 watchers=watchers,
                 skip=writer.done,
                 options=plan.options,
@@ -180,36 +182,12 @@ class _SessionLogs:
             self.writer.write_stderr(trajectory.session, lines)
 
 
-def _pool(plan: RolloutPlan, logs: _SessionLogs) -> AbstractAsyncContextManager[EnvironmentPool]:
-    if plan.url is not None:
-        return _remote(plan)
-    assert plan.config is not None
-    loaded = load(plan.config)
-    tell_notes(loaded)
-    return _local(loaded, plan, logs)
-
-
-@asynccontextmanager
-async def _remote(plan: RolloutPlan) -> AsyncIterator[EnvironmentPool]:
-    assert plan.url is not None
-    sessions = plan.options.max_concurrent
-    async with connect(plan.url, wire=plan.wire, max_sessions=sessions, token=plan.token) as pool:
-        yield pool
-
-
-@asynccontextmanager
-async def _local(config: Config, plan: RolloutPlan, logs: _SessionLogs) -> AsyncIterator[EnvironmentPool]:
-    async with open_pool(config, max_sessions=plan.options.max_concurrent, on_event=logs.listen) as pool:
-        raise_limit()
-        yield pool
-
-
 def _dataset(plan: RolloutPlan, pool: EnvironmentPool) -> Dataset:
     names = list(pool.environments)
-    if plan.dataset is not None:
-        return load_dataset(plan.dataset, base_seed=plan.seed).with_environments(names, plan.env)
-    envs = [plan.env] if plan.env else names
-    return generate_dataset(plan.rollouts, envs=envs, first_seed=plan.seed).with_environments(names)
+    if plan.rows.dataset is not None:
+        return load_dataset(plan.rows.dataset, base_seed=plan.rows.seed).with_environments(names, plan.rows.env)
+    envs = [plan.rows.env] if plan.rows.env else names
+    return generate_dataset(plan.rows.rollouts, envs=envs, first_seed=plan.rows.seed).with_environments(names)
 
 
 def _run_config(plan: RolloutPlan, pool: EnvironmentPool, dataset: Dataset) -> RunConfig:
@@ -222,18 +200,18 @@ def _run_config(plan: RolloutPlan, pool: EnvironmentPool, dataset: Dataset) -> R
     return RunConfig(
         environments=tuple(sorted({row.env for row in dataset.rows})),
         policy=plan.chosen.describe_policy(),
-        dataset="" if plan.dataset is None else str(plan.dataset),
+        dataset="" if plan.rows.dataset is None else str(plan.rows.dataset),
         dataset_sha256=_identity(plan, dataset),
-        rollouts_per_row=plan.rollouts_per_row,
+        rollouts_per_row=plan.rows.rollouts_per_row,
         config="" if plan.config is None else str(plan.config),
         config_sha256=_hash(plan.config),
-        url=plan.url or "",
+        url=plan.remote.url or "",
         parts=_parts(pool, dataset) | plan.chosen.parts(),
         options=options,
         notes={
             "rollouts": len(dataset),
             "max_concurrent": concurrent,
-            "transport": plan.wire if plan.url else "local",
+            "transport": plan.remote.transport if plan.remote.url else "local",
             "success_reward": plan.success_reward,
         },
     )
@@ -241,7 +219,7 @@ def _run_config(plan: RolloutPlan, pool: EnvironmentPool, dataset: Dataset) -> R
 
 def _identity(plan: RolloutPlan, dataset: Dataset) -> str:
     """The hash of the rows; of generated ones that of the first of each environment, from which the others follow."""
-    if plan.dataset is not None:
+    if plan.rows.dataset is not None:
         return dataset.sha256
     firsts = {row.env: row for row in reversed(dataset.rows)}
     return Dataset(tuple(firsts[env] for env in sorted(firsts))).sha256

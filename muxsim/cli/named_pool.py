@@ -1,0 +1,34 @@
+"""The pool that a command line names: of a config, or of a muxsim that serves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from muxsim.cli.notes import tell_notes
+from muxsim.cli.options import Remote
+from muxsim.config import load
+from muxsim.observe.events import Listener
+from muxsim.rollouts.environments.environment import EnvironmentPool
+from muxsim.rollouts.environments.pool import open_pool
+from muxsim.rollouts.environments.remote import connect
+from muxsim.runtime.descriptors import raise_limit
+
+
+@asynccontextmanager
+async def named_pool(
+    config: Path | None, remote: Remote, max_sessions: int, on_event: Listener | None = None
+) -> AsyncIterator[EnvironmentPool]:
+    """The pool for the length of a block; ``on_event`` is told of sessions that run here."""
+    token = remote.take_token()
+    if remote.url:
+        async with connect(remote.url, wire=remote.transport, max_sessions=max_sessions, token=token) as served:
+            yield served
+        return
+    assert config is not None
+    loaded = load(config)
+    tell_notes(loaded)
+    async with open_pool(loaded, max_sessions=max_sessions, on_event=on_event) as pool:
+        raise_limit()
+        yield pool

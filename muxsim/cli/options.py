@@ -1,0 +1,141 @@
+"""The options of the commands that play episodes, by what they are about."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from muxsim.errors import MuxsimError
+
+_TOKEN_VARIABLE = "MUXSIM_TOKEN"
+
+ConcurrentOption = Annotated[int, typer.Option(help="Episodes at the same time.", min=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remote:
+    """A muxsim that is serving already, in place of a config."""
+
+    url: Annotated[
+        str | None, typer.Option(help="A muxsim that is serving already, instead of a config.", show_default=False)
+    ] = None
+    token_env: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The variable that holds the token for --url.",
+            show_default=f"{_TOKEN_VARIABLE}, if set",
+        ),
+    ] = None
+    transport: Annotated[Literal["http", "sse"], typer.Option(help="How to talk to --url.")] = "http"
+
+    def take_token(self) -> str | None:
+        """The token, taken out of the environment, where sessions could see it.
+
+        An option would stand in every list of processes. Raises `MuxsimError`: the variable is not set.
+        """
+        token = os.environ.pop(self.token_env or _TOKEN_VARIABLE, "").strip()
+        if self.token_env is not None and not token:
+            raise MuxsimError(f"the variable {self.token_env} (--token-env) is not set")
+        return token or None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """What is played."""
+
+    env: Annotated[str | None, typer.Option(help="The environment, for rows that name none.", show_default=False)] = (
+        None
+    )
+    dataset: Annotated[
+        Path | None, typer.Option(help="JSONL rows to play; without it, --rollouts seeds.", show_default=False)
+    ] = None
+    rollouts: Annotated[int, typer.Option(help="Episodes to play without a dataset.", min=1)] = 1
+    seed: Annotated[int, typer.Option(help="The first seed, and the base for rows without one.", min=0)] = 0
+    rollouts_per_row: Annotated[int, typer.Option(help="Episodes of each row, all from its start state.", min=1)] = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Players:
+    """Who plays, and who scores."""
+
+    policy: Annotated[
+        str,
+        typer.Option(
+            help="random, scripted:FILE, openai:MODEL, fireworks:MODEL or python:MODULE:CLASS.", metavar="POLICY"
+        ),
+    ] = "random"
+    policy_option: Annotated[
+        list[str] | None, typer.Option(help="An argument of the policy; may be repeated.", metavar="NAME=VALUE")
+    ] = None
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            help="A function that scores trajectories, in place of the environment.", metavar="MODULE:FUNCTION"
+        ),
+    ] = None
+    reward_option: Annotated[
+        list[str] | None, typer.Option(help="An argument of the reward; may be repeated.", metavar="NAME=VALUE")
+    ] = None
+    success_reward: Annotated[
+        float | None, typer.Option(help="The least reward that is a success.", show_default="more than 0")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """How a model is asked."""
+
+    base_url: Annotated[str | None, typer.Option(help="The model's endpoint.", show_default=False)] = None
+    temperature: Annotated[float | None, typer.Option(help="For a model.", min=0.0, show_default=False)] = None
+    top_p: Annotated[float | None, typer.Option(help="For a model.", min=0.0, max=1.0, show_default=False)] = None
+    max_tokens: Annotated[int | None, typer.Option(help="Of one reply.", min=1, show_default=False)] = None
+    max_completion_tokens: Annotated[
+        int | None, typer.Option(help="The same for OpenAI's newer models.", min=1, show_default=False)
+    ] = None
+    logprobs: Annotated[bool, typer.Option("--logprobs", help="Ask for log probabilities, and keep them.")] = False
+    top_logprobs: Annotated[
+        int | None, typer.Option(help="And for those of so many alternatives.", min=0, show_default=False)
+    ] = None
+    extra_body: Annotated[
+        str | None, typer.Option(help="A JSON object that goes into every request.", metavar="JSON", show_default=False)
+    ] = None
+    model_timeout: Annotated[
+        float | None, typer.Option(help="Seconds for one answer of a model.", min=0.001, show_default="300")
+    ] = None
+    stream: Annotated[bool, typer.Option(help="Read the model's replies as streams.")] = False
+
+    def settings(self) -> dict[str, Any]:
+        """Those that were given, under the names that policies have for them."""
+        asked = asdict(self)
+        asked["timeout"] = asked.pop("model_timeout")
+        asked["logprobs"] = self.logprobs or self.top_logprobs is not None or None
+        asked["stream"] = self.stream or None
+        return {name: value for name, value in asked.items() if name != "extra_body" and value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What ends an episode."""
+
+    max_steps: Annotated[int, typer.Option(help="Tool calls of an episode.", min=1)] = 50
+    max_concurrent: ConcurrentOption = 16
+    call_timeout: Annotated[float, typer.Option(help="Seconds for a tool call.", min=0.001)] = 60.0
+    episode_timeout: Annotated[
+        float | None, typer.Option(help="Seconds for an episode.", min=0.001, show_default="none")
+    ] = None
+    start_timeout: Annotated[
+        float | None, typer.Option(help="Seconds for a start.", min=0.001, show_default="the config's")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """Where the run goes."""
+
+    output: Annotated[Path, typer.Option(help="The run's folder.")] = Path("runs/rollout")
+    resume: Annotated[bool, typer.Option("--resume", help="Play only what the run lacks.")] = False
