@@ -61,7 +61,7 @@ def when_serving(config, argv, env=None, **options):
     with open(config.parent / "port", "wb+") as found:
         script = (
             "from muxsim.cli.streams import settle_standard_streams; settle_standard_streams()\n"
-            "from muxsim.serve import host; from muxsim.cli import main\n"
+            "from muxsim.serve.operate import host; from muxsim.cli import main\n"
             f"said = open({str(config.parent / 'port')!r}, 'w')\n"
             "inner = host._Host._serve\n"
             "async def serve(self, *rest):\n"
