@@ -96,7 +96,9 @@ async def settles(pool, spec):
         keeper = zygotes._keepers.get(spec.name)
         slots_off = warm.part.is_off or spec.name not in warm._parts or warm._parts[spec.name].is_off
         ready = shelf is not None and (shelf.ready > 0 or shelf.dead > 0)
-        zygote_off = zygotes.part.is_off or (keeper is not None and (keeper.part.is_off or keeper._failures > 0))
+        zygote_off = zygotes.part.is_off or (
+            keeper is not None and (keeper.part.is_off or keeper._failures > 0 or keeper._unfit is not None)
+        )
         return ready or slots_off or zygote_off or (shelf is not None and not shelf.wanted)
 
     with trio.move_on_after(20):
