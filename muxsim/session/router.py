@@ -74,6 +74,8 @@ class Router:
     _handshake: Handshake = field(default_factory=Handshake)
     _standing: Standing = field(default_factory=Standing)
     _statistics: dict[str, int] = field(default_factory=dict)
+    late_calls: int = 0
+    """How many tool calls have been answered that nobody waited for any more."""
     audience: Audience | None = None
     """Of a session that several principals share; None where all clients are one's."""
 
@@ -255,6 +257,7 @@ class Router:
         if exchange.abandoned:
             self._abandoned -= 1
             self._count("late_answers")
+            self.late_calls += exchange.method == "tools/call"
             return self._and_forward(more)
         del self._by_client[attachment, id]
         self._count("answers")

@@ -569,6 +569,20 @@ def test_a_server_that_counts_nothing_has_its_last_reward_taken_unless_the_call_
     assert ledger.earned({}, 2.0, failed=True, crowded=False) is None
 
 
+async def test_steps_that_a_call_makes_after_it_was_given_up_are_not_those_of_the_call_after_the_next():
+    game = Game()
+    session, _ = play(game)
+    (leaving, _), (staying, seen) = connect(session), connect(session)
+    call(leaving, 1, 2.0, asks=False)
+    session.detach(leaving)
+    call(staying, 2, 16.0)
+    game.finish(1)
+    game.finish()
+    call(staying, 3, 64.0)
+    game.finish()
+    assert [reward_of(seen, id) for id in (2, 3)] == [16.0, 64.0]
+
+
 # ---- turns, whatever happens to whom
 
 HAPPENINGS = st.lists(

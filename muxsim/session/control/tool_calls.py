@@ -34,6 +34,7 @@ class ToolCalls:
         self._carry_out = carry_out
         self._hand_over = hand_over
         self._turns = Turns(self._begin)
+        self._late_calls = 0
 
     def __repr__(self) -> str:
         return f"<ToolCalls {self._turns!r}>"
@@ -137,6 +138,9 @@ class ToolCalls:
 
     def _begin(self, turn: Turn) -> None:
         if turn.scored:
+            if self._late_calls != self._router.late_calls:  # which has made its steps since the counts were read
+                self._control.passed_over()
+            self._late_calls = self._router.late_calls
             self._control.begin(turn.envelope, lambda: self._make(turn))
         else:
             self._carry_out(self._router.from_client(turn.key[0], turn.message))
@@ -145,5 +149,6 @@ class ToolCalls:
         if self._turns.get(turn.key) is not turn:
             return  # it was given up meanwhile
         turn.phase = Phase.SENT
-        turn.crowded = turn.crowded or self._router.calls_given_up
+        late = self._late_calls != self._router.late_calls  # it may have made them before the counts were read or after
+        turn.crowded = turn.crowded or late or self._router.calls_given_up
         self._carry_out(self._router.from_client(turn.key[0], turn.message))
