@@ -17,9 +17,11 @@ from muxsim.observe.events import BackendStderr, Events
 from muxsim.placement.backend import BackendExit
 from muxsim.session.attachment import Attachment
 from muxsim.session.codes import BACKEND_GONE
+from muxsim.session.control.control import META_KEY
 from muxsim.session.session import Session
 from muxsim.session.states import State
 from muxsim.spec import EnvSpec, Limits
+from session.test_control import Lake, control_of
 from transports import messages
 from transports.errors import RemoteProtocolError
 from transports.memory import MemoryTransport
@@ -73,8 +75,9 @@ class Child:
 class Stage:
     """A session under way whose backends come one after the other."""
 
-    def __init__(self, limits, *, held=(), **options):
+    def __init__(self, limits, *, held=(), kind=Child, **options):
         self.children = []
+        self.kind = kind
         self.held = set(held)
         self.version = "2025-11-25"
         self.fault = None
@@ -93,7 +96,7 @@ class Stage:
         return self.child(listener)
 
     def child(self, listener):
-        self.children.append(Child(len(self.children) + 1, listener, self.held, self.version))
+        self.children.append(self.kind(len(self.children) + 1, listener, self.held, self.version))
         return self.children[-1]
 
     @property
@@ -318,6 +321,72 @@ async def test_handshakes_that_wait_for_one_in_flight_go_to_the_new_backend(auto
         await one.session.replace_backend()
         assert first.error("hello")["code"] == BACKEND_GONE
         assert second.answers("hello")[0].kind is Kind.RESULT
+
+
+# ---- the control plane
+
+
+class Playing(Child):
+    """A child with a game of its own, which counts from where it likes."""
+
+    def __init__(self, *args, steps=0):
+        super().__init__(*args)
+        self.lake = Lake()
+        self.lake.step, self.lake.total = steps, steps * 0.5
+
+    def answer(self, request):
+        answers = self.lake.answers()
+        if request.method in answers:
+            self.say(answers[request.method](request))
+        else:
+            super().answer(request)
+
+
+@asynccontextmanager
+async def game(*steps):
+    """A stage on which each backend has made so many steps before anybody calls it."""
+    ahead = iter(steps)
+    async with stage(kind=lambda *args: Playing(*args, steps=next(ahead))) as one:
+        yield one, Client(one.session)
+
+
+def call(client, id):
+    client.ask(id, params={"name": "move", "arguments": {}, "_meta": {META_KEY: True}})
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 40])
+async def test_a_call_is_credited_with_what_it_has_earned_however_another_backend_counts(autojump_clock, ahead):
+    async with game(0, ahead) as (one, client):
+        call(client, 1)
+        await one.session.replace_backend()
+        call(client, 2)
+        call(client, 3)
+        controls = [control_of(client.answers(id)[0]) for id in (1, 2, 3)]
+        assert [control["reward"] for control in controls] == [0.5, 0.5, 0.5]
+        assert [control["step"] for control in controls] == [1, ahead + 1, ahead + 2]
+
+
+async def test_a_call_whose_control_plane_goes_with_its_backend_has_no_reward_and_the_next_has_its_own(autojump_clock):
+    async with game(0, 40) as (one, client):
+        one.held.add("resources/read")
+        call(client, 1)
+        call(client, 2)
+        one.held.clear()
+        await one.session.replace_backend()
+        lost, own = control_of(client.answers(1)[0]), control_of(client.answers(2)[0])
+        assert (lost["reward"], lost["terminated"], own["reward"]) == (None, None, 0.5)
+        assert "control://" in lost["problem"]
+
+
+async def test_a_call_that_was_to_be_scored_and_had_not_been_made_is_made_by_the_new_backend(autojump_clock):
+    async with game(0, 40) as (one, client):
+        client.ask(1, params={"name": "move"})
+        one.held.add("resources/read")
+        call(client, 2)  # which reads the counts first, since nobody has after the call before
+        assert len(one.latest.said("tools/call")) == 1
+        one.held.clear()
+        await one.session.replace_backend()
+        assert control_of(client.answers(2)[0])["reward"] == 0.5
 
 
 # ---- how it may fail
