@@ -63,6 +63,14 @@ def play(game, **spec):
     return session, backend
 
 
+def alone(*, lacking=frozenset(), **spec):
+    """A game, its session, its one client, and what that is sent."""
+    game = Game()
+    game.lacking = lacking
+    session, _ = play(game, **spec)
+    return game, session, *connect(session)
+
+
 def call(attachment, id, reward, *, asks=True):
     meta = {"_meta": {META_KEY: True}} if asks else {}
     params = {"name": str(id), "arguments": {"reward": reward}, **meta}
@@ -94,9 +102,7 @@ async def test_scored_calls_of_a_session_are_made_one_after_the_other_whoever_se
 
 
 async def test_two_calls_of_one_client_at_once_have_each_its_own_reward():
-    game = Game()
-    session, _ = play(game)
-    attachment, transport = connect(session)
+    game, _session, attachment, transport = alone()
     call(attachment, 1, 10.0)
     call(attachment, 2, 1.0)
     game.finish()
@@ -105,9 +111,7 @@ async def test_two_calls_of_one_client_at_once_have_each_its_own_reward():
 
 
 async def test_calls_that_nobody_scores_run_side_by_side():
-    game = Game()
-    session, _ = play(game)
-    attachment, _transport = connect(session)
+    game, _session, attachment, _transport = alone()
     for id in (1, 2, 3):
         call(attachment, id, 1.0, asks=False)
     assert game.started == ["1", "2", "3"]
@@ -136,9 +140,7 @@ async def test_a_scored_call_waits_for_those_before_it_and_is_not_credited_with_
 
 
 async def test_what_was_earned_before_cannot_be_read_so_the_reward_is_null_with_its_problem():
-    game = Game()
-    session, _ = play(game)
-    attachment, transport = connect(session)
+    game, _session, attachment, transport = alone()
     call(attachment, 1, 1.0)
     game.finish()
     call(attachment, 2, 1.0, asks=False)
@@ -194,9 +196,7 @@ async def test_a_call_that_waits_can_be_taken_back_and_its_id_used_again():
 
 
 async def test_an_id_is_in_flight_from_its_call_to_the_answer_with_its_score():
-    game = Game()
-    session, _ = play(game)
-    attachment, transport = connect(session)
+    game, _session, attachment, transport = alone()
     call(attachment, 1, 1.0)
     call(attachment, 2, 2.0)
     for id in (1, 2):
@@ -228,9 +228,7 @@ async def test_a_call_out_of_time_lets_the_next_one_go_on_and_what_it_has_earned
 
 
 async def test_no_more_calls_wait_than_may_be_in_flight():
-    game = Game()
-    session, _ = play(game, limits=Limits(max_in_flight=3))
-    attachment, transport = connect(session)
+    game, _session, attachment, transport = alone(limits=Limits(max_in_flight=3))
     for id in range(1, 6):
         call(attachment, id, 1.0)
     assert [messages.error_code(answer_to(transport, id)) for id in (4, 5)] == [-32003, -32003]
@@ -242,9 +240,7 @@ async def test_no_more_calls_wait_than_may_be_in_flight():
 
 
 async def test_the_end_of_a_session_answers_calls_that_wait_as_those_that_run():
-    game = Game()
-    session, _backend = play(game)
-    attachment, transport = connect(session)
+    game, session, attachment, transport = alone()
     for id in (1, 2, 3):
         call(attachment, id, 1.0)
     session.end("deleted", "the session was deleted")
@@ -254,10 +250,7 @@ async def test_the_end_of_a_session_answers_calls_that_wait_as_those_that_run():
 
 
 async def test_calls_of_a_server_without_a_control_plane_wait_for_nobody():
-    game = Game()
-    game.lacking = STEP_PARTS
-    session, _ = play(game)
-    attachment, _transport = connect(session)
+    game, _session, attachment, _transport = alone(lacking=STEP_PARTS)
     call(attachment, 1, 1.0)
     game.finish()
     for id in (2, 3):
@@ -266,10 +259,7 @@ async def test_calls_of_a_server_without_a_control_plane_wait_for_nobody():
 
 
 async def test_calls_that_waited_before_it_was_known_that_there_is_no_control_plane_wait_for_nobody_then():
-    game = Game()
-    game.lacking = STEP_PARTS
-    session, _ = play(game)
-    attachment, transport = connect(session)
+    game, session, attachment, transport = alone(lacking=STEP_PARTS)
     for id in (1, 2, 3):
         call(attachment, id, 1.0)
     assert game.started == ["1"]
@@ -325,9 +315,7 @@ async def test_calls_of_a_server_that_fills_the_meta_itself_are_made_one_after_t
 
 
 async def test_many_calls_that_are_answered_at_once_are_no_deeper_than_one():
-    game = Game()
-    session, _ = play(game, limits=Limits(max_in_flight=5000))
-    attachment, transport = connect(session)
+    game, _session, attachment, transport = alone(limits=Limits(max_in_flight=5000))
     for id in range(1, 3000):
         call(attachment, id, 1.0)
     game.holds = False
