@@ -408,6 +408,23 @@ def test_code_that_others_run_lies_in_one_folder():
 REAPS_WHAT_IT_SIGNALS = {"muxsim.inside.guardian", "muxsim.inside.tree", "muxsim.provision.installer"}
 
 
+# Whose words are for another log: a server's own, in its process, and that of the program whose watcher has failed.
+LOGS_ELSEWHERE = {"muxsim.mcpgym.protocol", "muxsim.mcpgym.streams", "muxsim.rollouts.play.watching"}
+
+
+def test_nobody_logs_what_happens_but_the_log():
+    """Whoever has something to say tells it as an event (muxsim.observe.events), which the log listens to."""
+    logging = {name for name in MODULES if any(within(one, "logging", "structlog") for one in imports(name))}
+    assert {name for name in logging if not within(name, "muxsim.observe")} == LOGS_ELSEWHERE
+
+
+def test_nobody_counts_bounds_but_the_counters():
+    """The table of bounds has no numbers in it."""
+    assert not [one for one in MODULES["muxsim.limits"].body if isinstance(one, ast.ClassDef | ast.FunctionDef)]
+    telling = {name for name in MODULES if "muxsim.observe.counters" in imports(name)}
+    assert {name for name in telling if not within(name, "muxsim.serve", "muxsim.observe")} == set()
+
+
 def test_only_who_reaps_a_process_itself_signals_it_by_number_H19():
     by_number = {name for name in MODULES if attributes(name) & {"os.kill", "os.killpg", "signal.pthread_kill"}}
     assert by_number == REAPS_WHAT_IT_SIGNALS

@@ -189,7 +189,7 @@ class ProcessNotStarted(Named, frozen=True):
 
     name: ClassVar[str] = "process.not_started"
     stage: str
-    errno: int
+    errno: int | None
 
 
 class ProcessEnded(Named, frozen=True):

@@ -105,7 +105,7 @@ async def open_local(
     with own_folder() as root:
         try:
             with open_enclosures(specs, cgroup, events.emit) as enclosures:
-                async with Launcher.open(folder=str(root), cgroup=enclosures.cgroup) as launcher:
+                async with Launcher.open(folder=str(root), cgroup=enclosures.cgroup, emit=events.emit) as launcher:
                     folders, packages = Folders(root), Packages(launcher, events)
                     async with open_starter(
                         launcher, enclosures, packages, folders, events, zygotes=zygotes

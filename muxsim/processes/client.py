@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import socket
 import subprocess
@@ -18,6 +17,14 @@ from muxsim import inside
 from muxsim.inside import wire
 from muxsim.inside.descriptors import close
 from muxsim.inside.estate import Estate
+from muxsim.observe.events import (
+    GuardianConfused,
+    GuardianStarted,
+    LeftoversKilled,
+    Listener,
+    ProcessEnded,
+    ProcessStarted,
+)
 from muxsim.processes.command import Command, ProcessStartError, order_of
 from muxsim.processes.explain import explain
 from muxsim.processes.outbox import Outbox
@@ -33,8 +40,6 @@ READ_AT_ONCE = 64
 
 MOST_COMPLAINTS = 10
 """How many answers that make no sense the log shows."""
-
-_log = logging.getLogger(__name__)
 
 Fork = Callable[[str, tuple[int, ...]], Awaitable[int]]
 """Makes a process with this mark and these streams, which it takes over, and returns its pid."""
@@ -88,7 +93,10 @@ class Start:
 class Client:
     """One guardian process, as a launcher sees it."""
 
-    def __init__(self, python: str, token: str, estate: Estate, counts: Counts, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, python: str, token: str, estate: Estate, counts: Counts, nursery: trio.Nursery, emit: Listener
+    ) -> None:
+        self._emit = emit
         self.gone = False
         self.finished = trio.Event()
         self.starts: dict[int, Start] = {}
@@ -118,6 +126,7 @@ class Client:
         finally:
             theirs.close()
         counts.guardians_started += 1
+        emit(GuardianStarted(self.pid))
 
     @property
     def pid(self) -> int:
@@ -195,6 +204,7 @@ class Client:
             del self.processes[process.pid]
         self._counts.ended += 1
         self._counts.unswept += not swept
+        self._emit(ProcessEnded(process.pid, swept))
 
     def shut_down(self) -> None:
         """The last that is asked of it: to end what is left, and exit."""
@@ -245,7 +255,7 @@ class Client:
     def _complain(self, error: Exception) -> None:
         self._nonsense += 1
         if self._nonsense <= MOST_COMPLAINTS:
-            _log.error("muxsim's helper process %d said what cannot be understood", self.pid, exc_info=error)
+            self._emit(GuardianConfused(self.pid, error))
 
     # its answers
 
@@ -258,6 +268,7 @@ class Client:
         process = Process(self, message["pid"], fds.pop(0), session=start.session, mark=start.mark, pipes=start.pipes)
         self.processes[process.pid] = process
         self._counts.spawned += 1
+        self._emit(ProcessStarted(process.pid))
         start.succeed(process)
         if start.abandoned:
             self._nursery.start_soon(process.end, AT_ONCE)
@@ -276,13 +287,18 @@ class Client:
     def _on_swept(self, message: wire.Message, _: list[int]) -> None:
         # From here on the pid may be another process's, perhaps our next one's.
         if process := self.processes.pop(message["pid"], None):
-            self._counts.leftovers_killed += message["killed"]
+            self._killed(message["killed"])
             if message["left"] == 0:
                 process.on_swept()
 
     def _on_cleared(self, message: wire.Message, _: list[int]) -> None:
-        self._counts.leftovers_killed += message["killed"]
+        self._killed(message["killed"])
         self.cleared.set()
+
+    def _killed(self, count: int) -> None:
+        self._counts.leftovers_killed += count
+        if count:
+            self._emit(LeftoversKilled(count))
 
     # its end
 

@@ -18,6 +18,7 @@ import trio
 
 from muxsim.inside.estate import Estate
 from muxsim.inside.proc import UNKILLABLE
+from muxsim.observe.events import Listener, ProcessNotStarted, unheard
 from muxsim.processes.client import Client, Counts, Fork, Start
 from muxsim.processes.command import Command, ProcessStartError
 from muxsim.processes.owner import new_token
@@ -50,8 +51,9 @@ class LauncherStatistics:
 class Launcher:
     """Starts processes and owns every one of them, through one guardian, which it replaces if that is killed."""
 
-    def __init__(self, nursery: trio.Nursery, python: str, end_times: EndTimes, estate: Estate) -> None:
+    def __init__(self, nursery: trio.Nursery, python: str, end_times: EndTimes, estate: Estate, emit: Listener) -> None:
         self._nursery = nursery
+        self._emit = emit
         self._python = python
         self._end_times = end_times
         self._estate = estate
@@ -74,14 +76,16 @@ class Launcher:
         end_times: EndTimes = POLITELY,
         folder: str = "",
         cgroup: str = "",
+        emit: Listener = unheard,
     ) -> AsyncIterator[Launcher]:
         """A launcher for the length of a block, after which no process of its is left.
 
         `python` runs the guardian. Processes not yet ended are, all at once, within `end_times`. If nobody is left
         to do so but the guardian, `folder` is removed then, and `cgroup`, a pool's group with those of its sessions.
+        `emit` is told what happens.
         """
         async with background() as nursery:
-            launcher = cls(nursery, python, end_times, Estate(folder, cgroup))
+            launcher = cls(nursery, python, end_times, Estate(folder, cgroup), emit)
             try:
                 launcher._guardian()
                 yield launcher
@@ -100,8 +104,8 @@ class Launcher:
         try:
             guardian = self._guardian()
             start = guardian.spawn(command, session, channel=channel, lent=lent)
-        except ProcessStartError:
-            self._counts.failed += 1
+        except ProcessStartError as error:
+            self._failed(error)
             raise
         return await self._settled(guardian, start)
 
@@ -114,8 +118,8 @@ class Launcher:
         try:
             guardian = self._guardian_of(parent)
             start = await guardian.adopt(fork, session)
-        except ProcessStartError:
-            self._counts.failed += 1
+        except ProcessStartError as error:
+            self._failed(error)
             raise
         return await self._settled(guardian, start)
 
@@ -127,10 +131,14 @@ class Launcher:
                 await guardian.abandon(start)
             raise
         if start.error is not None:
-            self._counts.failed += 1
+            self._failed(start.error)
             raise start.error
         assert start.process is not None
         return start.process
+
+    def _failed(self, error: ProcessStartError) -> None:
+        self._counts.failed += 1
+        self._emit(ProcessNotStarted(error.stage, error.errno))
 
     def hasten(self) -> None:
         """End everything at once, whoever is ending it politely already."""
@@ -159,7 +167,7 @@ class Launcher:
             raise ProcessStartError(errno.ESHUTDOWN, "closed", "this launcher is closed: open another one")
         if not self._guardians or self._guardians[-1].gone:
             try:
-                guardian = Client(self._python, self._token, self._estate, self._counts, self._nursery)
+                guardian = Client(self._python, self._token, self._estate, self._counts, self._nursery, self._emit)
             except OSError as error:
                 message = f"cannot start muxsim's helper process with {self._python!r}: {error}"
                 raise ProcessStartError(error.errno or errno.EAGAIN, "guardian", message) from error

@@ -215,6 +215,25 @@ async def test_a_bug_in_any_call_into_what_is_optional_gives_what_is_had_without
     assert "a bug of ours" in caplog.text
 
 
+async def test_a_bug_in_a_listener_is_logged_once_and_no_session_notices(tmp_path, caplog):
+    """What the log, the counters or a program's own listener do wrong is nobody else's."""
+    told = []
+
+    def fail(event):
+        told.append(event)
+        raise ZeroDivisionError("a bug of ours")
+
+    spec = python_env(tmp_path / "env")
+    async with beside_another(tmp_path, spec) as pool:
+        pool.events.subscribe(fail)
+        await plays(pool, spec, 1)
+        await settles(pool, spec)
+        await plays(pool, spec, 2)
+        assert fail not in pool.events.listeners
+    assert len(told) == 1
+    assert caplog.text.count("ZeroDivisionError: a bug of ours") == 1
+
+
 async def test_a_bug_in_the_relief_of_memory_is_logged_and_no_session_ends(monkeypatch, caplog):
     inject(monkeypatch, relief, "relieve")
     with trio.fail_after(LIMIT):

@@ -21,7 +21,7 @@ import trio
 
 from muxsim.errors import StartError
 from muxsim.inside.as_main import TAG_BYTES
-from muxsim.observe.events import Events, SlotsKeepDying, SlotsNotHad
+from muxsim.observe.events import Events, SlotDied, SlotMissed, SlotsKeepDying, SlotsNotHad, SlotsReplaced, SlotUsed
 from muxsim.processes.command import Command, ProcessStartError
 from muxsim.processes.enclosure import Enclosure, Enclosures
 from muxsim.processes.launcher import Launcher
@@ -175,8 +175,12 @@ class Warm:
                     if not isinstance(error, ProcessStartError) or error.stage != "order":
                         raise
                     self._slots.died_at_use(spec.name)
+                    self._tell(SlotDied(spec.name, str(error)))
                 else:
+                    self._tell(SlotUsed(spec.name))
                     return taken
+        if spec.name in self._specs:
+            self._tell(SlotMissed(spec.name))
         return None
 
     def _use(self, slot: _Slot) -> Started:
@@ -240,10 +244,14 @@ class Warm:
 
     def _outdated(self, name: str) -> None:
         self._nodes.forget(name)
-        self._end(self._slots.outdated(name))
+        outdated = self._slots.outdated(name)
+        if outdated:
+            self._tell(SlotsReplaced(name, len(outdated)))
+        self._end(outdated)
         self._changed.set()
 
     def _died(self, name: str, number: int, why: str) -> None:
+        self._tell(SlotDied(name, why))
         if self._slots.died(number, trio.current_time()):
             self._tell(SlotsKeepDying(name, why))
         self._end([number])
