@@ -128,5 +128,5 @@ async def open_starter(
     """A starter for the length of a block; ``zygotes`` is whether Python environments may be forked."""
     async with open_boundary(events.part_failed) as boundary:
         all_zygotes = zygotes_behind(boundary, launcher, folders.root, events, enabled=zygotes)
-        warm = warm_behind(boundary, launcher, all_zygotes, enclosures, packages, folders.root, events)
+        warm = warm_behind(boundary, launcher, all_zygotes, enclosures, packages, folders, events)
         yield Starter(launcher, enclosures, folders, all_zygotes, warm)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +29,7 @@ from muxsim.provision.packages import Packages
 from muxsim.runtime import descriptors
 from muxsim.runtime.boundary import Boundary, Part, first_of, optional
 from muxsim.spec import EnvSpec, Launch, passed_variables
+from muxsim.start.folders import Folders, remove_trees
 from muxsim.start.fork.zygotes import Zygotes
 from muxsim.start.order import Order, Started
 from muxsim.start.prepared import Prepared
@@ -83,7 +82,7 @@ class Warm:
         zygotes: Zygotes,
         enclosures: Enclosures,
         packages: Packages,
-        root: Path,
+        folders: Folders,
         boundary: Boundary,
         events: Events,
     ) -> None:
@@ -92,7 +91,7 @@ class Warm:
         self._zygotes = zygotes
         self._enclosures = enclosures
         self._packages = packages
-        self._root = root
+        self._folders = folders
         self.part = boundary.part("all warm slots", self._let_go)
         self._boundary = boundary
         self._parts: dict[str, Part] = {}
@@ -323,7 +322,7 @@ class Warm:
     async def _start(self, spec: EnvSpec, number: int) -> _Slot:
         if not descriptors.has_room():
             raise _NotYet
-        folder = Path(tempfile.mkdtemp(prefix=f"{spec.name}-", dir=self._root))
+        folder = self._folders.make(spec.name)
         skip = self._nodes.left_out(spec.name)
         try:
             start = warm_start(spec, workspace=str(folder), environ=self._environ)
@@ -331,7 +330,7 @@ class Warm:
             making = _Making(self._launcher, self._zygotes, spec, start)
             process, enclosure = await self._enclosures.start(spec, launch, str(folder), making.spawn)
         except BaseException:
-            await _remove(folder)
+            await remove_trees([folder])
             raise
         slot = _Slot(number, spec, start.kind, process, enclosure, making.prepared, folder)
         try:
@@ -388,12 +387,7 @@ async def _dispose(taken: Started, times: EndTimes) -> None:
     with trio.CancelScope(shield=True):
         await taken.process.end(times)
         await taken.enclosure.close()
-        await _remove(taken.workspace)
-
-
-async def _remove(folder: Path) -> None:
-    with trio.CancelScope(shield=True):
-        await trio.to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
+        await remove_trees([taken.workspace])
 
 
 def warm_behind(
@@ -402,8 +396,8 @@ def warm_behind(
     zygotes: Zygotes,
     enclosures: Enclosures,
     packages: Packages,
-    root: Path,
+    folders: Folders,
     events: Events,
 ) -> Warm:
-    """Warm slots, none of which outlives the boundary; their folders are made in ``root``."""
-    return Warm(launcher, zygotes, enclosures, packages, root, boundary, events)
+    """Warm slots, none of which outlives the boundary; each has a folder of ``folders``."""
+    return Warm(launcher, zygotes, enclosures, packages, folders, boundary, events)
