@@ -23,12 +23,12 @@ from muxsim.runtime.soon import in_time, may_wait
 from muxsim.spec import EnvSpec, passed_variables
 from muxsim.start.folders import Folders
 from muxsim.start.fork.fleet import ZygoteStatistics
-from muxsim.start.fork.zygotes import Zygotes, zygotes_behind
+from muxsim.start.fork.zygotes import Zygotes
 from muxsim.start.fresh import Fresh
 from muxsim.start.order import Order, Started
 from muxsim.start.shortage import EXHAUSTED, no_more
 from muxsim.start.slots.policy import SlotStatistics
-from muxsim.start.slots.shelf import Warm, warm_behind
+from muxsim.start.slots.shelf import Warm
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,6 @@ async def open_starter(
 ) -> AsyncIterator[Starter]:
     """A starter for the length of a block; ``zygotes`` is whether Python environments may be forked."""
     async with open_boundary(events.part_failed) as boundary:
-        all_zygotes = zygotes_behind(boundary, launcher, folders.root, events, enabled=zygotes)
-        warm = warm_behind(boundary, launcher, all_zygotes, enclosures, packages, folders, events)
+        all_zygotes = Zygotes(boundary, launcher, folders.root, events, enabled=zygotes)
+        warm = Warm(boundary, launcher, all_zygotes, enclosures, packages, folders, events)
         yield Starter(launcher, enclosures, folders, all_zygotes, warm)

@@ -64,7 +64,7 @@ class LearnedModules:
 
 def key_of(program: Forkable) -> str:
     """The name under which a program's modules are kept: of the interpreter, its options, the script and its mtime."""
-    stamps = [_stamp(program.python), _stamp(program.script) if program.script else None]
+    stamps = [_stamp(program.python), script_stamp(program)]
     text = json.dumps([program.head, os.path.realpath(program.python), stamps])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

@@ -27,13 +27,14 @@ from muxsim.start.prepared import Prepared
 
 
 class Zygotes:
-    """The zygotes of a pool. Made by `zygotes_behind`."""
+    """The zygotes of a pool, which the launcher ends with everything else of its own."""
 
-    def __init__(self, fleet: Fleet, environ: dict[str, str], *, enabled: bool) -> None:
-        self.fleet = fleet
-        self.part = fleet.part
+    def __init__(self, boundary: Boundary, launcher: Launcher, folder: Path, events: Events, *, enabled: bool) -> None:
+        self.part = boundary.part("all zygotes")
         self.enabled = enabled
-        self._environ = environ
+        self._environ = dict(os.environ)
+        store = LearnedModules(cache_folder(self._environ) / "python")
+        self.fleet = Fleet(launcher, self.part, store, folder, events)
         self._keepers: dict[str, Keeper | None] = {}
         self._specs: dict[str, EnvSpec] = {}
 
@@ -119,12 +120,3 @@ def _applies(program: Forkable, command: Command) -> bool:
     """Whether this is the program itself, and not in something else, and can be started where it is to run."""
     head = program.head
     return command.argv[: len(head)] == head and os.path.isdir(command.cwd)
-
-
-def zygotes_behind(
-    boundary: Boundary, launcher: Launcher, folder: Path, events: Events, *, enabled: bool = True
-) -> Zygotes:
-    """Zygotes, which the launcher ends with everything else of its own."""
-    environ = dict(os.environ)
-    store = LearnedModules(cache_folder(environ) / "python")
-    return Zygotes(Fleet(launcher, boundary.part("all zygotes"), store, folder, events), environ, enabled=enabled)

@@ -74,16 +74,16 @@ class _NoFork(_NotYet):
 
 
 class Warm:
-    """Keeps slots for the environments that want them. Made by `warm_behind`."""
+    """Keeps slots for the environments that want them; none of them outlives the boundary."""
 
     def __init__(
         self,
+        boundary: Boundary,
         launcher: Launcher,
         zygotes: Zygotes,
         enclosures: Enclosures,
         packages: Packages,
         folders: Folders,
-        boundary: Boundary,
         events: Events,
     ) -> None:
         self._tell = events.emit
@@ -388,16 +388,3 @@ async def _dispose(taken: Started, times: EndTimes) -> None:
         await taken.process.end(times)
         await taken.enclosure.close()
         await remove_trees([taken.workspace])
-
-
-def warm_behind(
-    boundary: Boundary,
-    launcher: Launcher,
-    zygotes: Zygotes,
-    enclosures: Enclosures,
-    packages: Packages,
-    folders: Folders,
-    events: Events,
-) -> Warm:
-    """Warm slots, none of which outlives the boundary; each has a folder of ``folders``."""
-    return Warm(launcher, zygotes, enclosures, packages, folders, boundary, events)
