@@ -52,14 +52,10 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "http":
-            await self._carry_out(Call(scope, receive, send), self._serve)
+            await self.go_on(Call(scope, receive, send), self._serve)
 
     async def go_on(self, call: Call, answer: Answer) -> None:
-        """Answer a request that has been taken already."""
-        await self._carry_out(call, answer)
-
-    async def _carry_out(self, call: Call, answer: Answer) -> None:
-        """Refuse what is to be refused, and tell if it passed a bound."""
+        """Answer a request that has been taken; refuse what is to be refused, and tell if it passed a bound."""
         try:
             await answer(call)
         except HTTPRefusal as refusal:
