@@ -47,7 +47,7 @@ class Handshake:
             return NOTHING
         return Routed(to_clients=(_result_for(attachment, message, self.result),))
 
-    def answered(self, attachment: Attachment, message: Message) -> Routed:
+    def answered(self, message: Message) -> Routed:
         """Take the backend's answer; those who waited for it get it too, or try again themselves."""
         waiting = self.take_waiting()
         if message.kind is Kind.RESULT:

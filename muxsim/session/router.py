@@ -17,6 +17,7 @@ from muxsim.session.audience import Audience
 from muxsim.session.correlation import (
     LOG_LEVEL_KEY,
     SUBSCRIPTION_KEY,
+    as_known,
     cancelled_by,
     envelope_of,
     replaced,
@@ -203,7 +204,7 @@ class Router:
 
     def _client_notification(self, attachment: Attachment, message: Message) -> Routed:
         if message.method == "notifications/cancelled":
-            cancelled = self._own_id(attachment, cancelled_by(message))
+            cancelled = as_known(cancelled_by(message), {id for one, id in self._by_client if one == attachment})
             backend_id = None if cancelled is None else self._by_client.get((attachment, cancelled))
             if cancelled is None or backend_id is None:
                 return NOTHING
@@ -217,13 +218,6 @@ class Router:
                 return NOTHING
             self._standing.completed(message)
         return Routed((message,))
-
-    def _own_id(self, attachment: Attachment, id: RequestId | None) -> RequestId | None:
-        """The id as the client gave it to a request that is in flight."""
-        if id is None or (attachment, id) in self._by_client:
-            return id
-        twin = str(id) if isinstance(id, int) else as_number(id)
-        return twin if (attachment, twin) in self._by_client else None
 
     def _client_answer(self, attachment: Attachment, message: Message) -> Routed:
         answer = self._questions.answered(attachment, message)
@@ -253,7 +247,7 @@ class Router:
             self._count("unknown_answers")
             return NOTHING
         attachment, id = exchange.attachment, exchange.id
-        more = self._shaken(attachment, message) if exchange.method == "initialize" else NOTHING
+        more = self._shaken(message) if exchange.method == "initialize" else NOTHING
         if exchange.abandoned:
             self._abandoned -= 1
             self._count("late_answers")
@@ -268,9 +262,9 @@ class Router:
             return Routed((), (answer,))
         return self._and_forward(more, answer)
 
-    def _shaken(self, attachment: Attachment, answer: Message) -> Routed:
+    def _shaken(self, answer: Message) -> Routed:
         self._standing.answered(answer)
-        return self._handshake.answered(attachment, answer)
+        return self._handshake.answered(answer)
 
     def _and_forward(self, more: Routed, *first: Delivery) -> Routed:
         """``more`` behind ``first``; a handshake that had to wait for a failed one becomes an exchange now."""
@@ -412,7 +406,7 @@ class Router:
                 continue
             failure = messages.error(one.id, code, text, data).with_id(one.id, one.raw_id)
             if one.method == "initialize":
-                more = self._shaken(one.attachment, failure)
+                more = self._shaken(failure)
             if not one.abandoned:
                 del self._by_client[one.attachment, one.id]
                 ends.append(Delivery(one.attachment, failure, one.id, own=True))
