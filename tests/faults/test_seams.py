@@ -16,7 +16,7 @@ import pytest
 import trio
 from harness import ROOT
 from serve.machine import eventually
-from start.playing import Played, own_cache, script, some_pool  # noqa: F401 - a fixture
+from start.playing import Played, own_cache, script, slots_counted, some_pool  # noqa: F401 - a fixture
 
 from muxsim.inside import wire
 from muxsim.observe.events import Events
@@ -95,7 +95,7 @@ async def settles(pool, spec):
         warm, zygotes = pool.placement.starter.warm, pool.placement.starter.zygotes
         keeper = zygotes._keepers.get(spec.name)
         slots_off = warm.part.is_off or spec.name not in warm._parts or warm._parts[spec.name].is_off
-        ready = shelf is not None and (shelf.ready > 0 or shelf.dead > 0)
+        ready = shelf is not None and (shelf.ready > 0 or slots_counted(pool, spec, "died") > 0)
         zygote_off = zygotes.part.is_off or (
             keeper is not None and (keeper.part.is_off or keeper._failures > 0 or keeper._unfit is not None)
         )

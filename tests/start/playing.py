@@ -134,6 +134,11 @@ def counted(pool):
     return next(listener for listener in pool.events.listeners if isinstance(listener, Counters))
 
 
+def slots_counted(pool, spec, what):
+    """How many of an environment's slots were used, missed or replaced, or have died."""
+    return counted(pool).total(f"slots_{what}", spec.name)
+
+
 def starts(pool, way):
     return counted(pool).total("starts", way)
 

@@ -30,6 +30,7 @@ from start.playing import (
     own_cache,  # noqa: F401
     probe,
     script,
+    slots_counted,
     some_pool,
     starts,
     zygote_of,
@@ -74,11 +75,11 @@ def waiting(pool):
 
 async def hit(pool, spec, seed=1):
     """Play a session, which has to be one that waited."""
-    before = of(pool, spec).hits
-    slots = waiting(pool)
+    before = slots_counted(pool, spec, "used")
+    pids = waiting(pool)
     async with Played(pool, spec, seed) as played:
-        assert played.backend.pid in slots
-    assert of(pool, spec).hits == before + 1
+        assert played.backend.pid in pids
+    assert slots_counted(pool, spec, "used") == before + 1
     return played
 
 
@@ -168,7 +169,7 @@ async def test_what_a_session_is_given_is_there_for_code_in_c_from_the_first_lin
 async def test_each_session_that_finds_none_has_one_more_wait_unless_it_is_said_how_many(tmp_path, warm):
     spec, _ = begins(tmp_path, warm=warm)
     async with waiting_pool(spec) as pool:
-        before = of(pool, spec).misses
+        before = slots_counted(pool, spec, "missed")
 
         async def play(seed):
             async with Played(pool, spec, seed):
@@ -177,7 +178,7 @@ async def test_each_session_that_finds_none_has_one_more_wait_unless_it_is_said_
         async with trio.open_nursery() as nursery:
             for seed in range(4):
                 nursery.start_soon(play, seed)
-        missed = of(pool, spec).misses - before
+        missed = slots_counted(pool, spec, "missed") - before
         assert 0 < missed < 4
         await ready(pool, spec, 1 if warm else 1 + missed)
 
@@ -227,7 +228,7 @@ async def test_a_changed_script_outdates_what_waits(tmp_path):
         begins(tmp_path, "VERSION = 'another'\n")
         async with Played(pool, spec, 1) as played:
             assert played.told["VERSION"] == "another"
-        assert of(pool, spec).stale == 1
+        assert slots_counted(pool, spec, "replaced") == 1
 
 
 @pytest.mark.parametrize("where", ["beside.py", "package/inner/beside.py"])
@@ -258,7 +259,7 @@ async def test_a_slot_that_died_is_never_used_and_is_replaced(tmp_path, number):
         await gone(dead)
         async with Played(pool, spec, 7) as played:
             assert played.backend.pid == living
-        await eventually(lambda: of(pool, spec).dead == 1)
+        await eventually(lambda: slots_counted(pool, spec, "died") == 1)
         await ready(pool, spec)
 
 
@@ -279,7 +280,7 @@ async def test_a_slot_that_dies_just_when_it_is_used_is_no_sessions_end(tmp_path
             nursery.start_soon(restore_soon, monkeypatch, activate)
             async with Played(pool, spec, 7) as played:
                 assert played.told["SEED"] == "7"
-        assert (of(pool, spec).hits, of(pool, spec).dead) == (0, 1)
+        assert (slots_counted(pool, spec, "used"), slots_counted(pool, spec, "died")) == (0, 1)
 
 
 async def restore_soon(monkeypatch, activate):

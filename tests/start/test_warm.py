@@ -21,6 +21,7 @@ from serve.machine import descriptors, eventually, gone
 from muxsim.admission.admission import Capacity, MemoryReading
 from muxsim.admission.pool import open_pool
 from muxsim.errors import Busy, StartError
+from muxsim.observe.counters import Counters
 from muxsim.observe.events import Events, SlotsKeepDying, SlotsNotHad
 from muxsim.placement import local
 from muxsim.processes.command import ProcessStartError
@@ -28,6 +29,8 @@ from muxsim.processes.process import Process
 from muxsim.runtime import descriptors as descriptors_left
 from muxsim.runtime.soon import begin, may_wait
 from muxsim.spec import Confinement, EnvSpec, Limits
+from muxsim.start.slots import policy
+from start.playing import slots_counted
 
 pytestmark = pytest.mark.children
 
@@ -101,7 +104,7 @@ class Listener:
 @asynccontextmanager
 async def some_pool(*specs, limit=4):
     with trio.fail_after(60):
-        async with open_pool(few(limit)) as pool:
+        async with open_pool(few(limit), events=Events(Counters())) as pool:
             pool.keep_warm(specs)
             for spec in specs:
                 await ready(pool, spec)
@@ -176,7 +179,7 @@ async def test_a_folder_of_each_sessions_own_is_entered_when_there_is_a_session(
         told, _, _ = await run_once(pool, spec, seed=7)
         assert told["cwd"] == ("WORKSPACE" if own == "{workspace}" else str(package / "7"))
         assert told["env"]["MUXSIM_WORKSPACE"] == "WORKSPACE"
-        assert of(pool, spec).hits == 1
+        assert slots_counted(pool, spec, "used") == 1
 
 
 async def test_a_waiting_process_has_three_descriptors_of_ours(package):
@@ -209,8 +212,8 @@ async def test_no_process_serves_two_sessions_and_each_that_is_used_is_replaced(
             assert told["late"][0] == str(seed)
             pids.append(pid)
         assert len(set(pids)) == 4
-        assert of(pool, spec).hits == 4
-        assert of(pool, spec).misses == 0
+        assert slots_counted(pool, spec, "used") == 4
+        assert slots_counted(pool, spec, "missed") == 0
 
 
 async def test_who_comes_when_none_is_ready_gets_a_fresh_process(package):
@@ -224,7 +227,7 @@ async def test_who_comes_when_none_is_ready_gets_a_fresh_process(package):
             await backend.end()
             await pool.release(lease)
         assert len(pids) == 2
-        assert (of(pool, spec).hits, of(pool, spec).misses) == (1, 1)
+        assert (slots_counted(pool, spec, "used"), slots_counted(pool, spec, "missed")) == (1, 1)
 
 
 # ---- without waiting
@@ -236,7 +239,7 @@ async def test_who_finds_a_process_ready_has_it_without_waiting(package):
         (slot,) = waiting(pool)
         told, pid, _ = await run_once(pool, spec, now=True)
         assert (pid, told["late"][0]) == (slot, "7")
-        assert (of(pool, spec).hits, of(pool, spec).misses) == (1, 0)
+        assert (slots_counted(pool, spec, "used"), slots_counted(pool, spec, "missed")) == (1, 0)
 
 
 async def start_one(pool, spec):
@@ -260,7 +263,7 @@ async def test_who_finds_none_ready_goes_on_from_there_and_has_missed_once(packa
         await pool.placement.make_room()
         at_once, pid = await start_one(pool, spec)
         assert (at_once, pid == slot) == (False, False)
-        assert (of(pool, spec).hits, of(pool, spec).misses) == (0, 1)
+        assert (slots_counted(pool, spec, "used"), slots_counted(pool, spec, "missed")) == (0, 1)
 
 
 async def test_an_order_that_no_pipe_holds_is_taken_by_the_same_process_a_little_later(package):
@@ -268,7 +271,7 @@ async def test_an_order_that_no_pipe_holds_is_taken_by_the_same_process_a_little
     async with some_pool(spec) as pool:
         (slot,) = waiting(pool)
         assert await start_one(pool, spec) == (False, slot)
-        assert (of(pool, spec).hits, of(pool, spec).misses) == (1, 0)
+        assert (slots_counted(pool, spec, "used"), slots_counted(pool, spec, "missed")) == (1, 0)
 
 
 async def test_an_order_that_nobody_waits_for_ends_the_process_that_has_half_of_it(package):
@@ -293,7 +296,8 @@ async def test_what_has_ended_or_is_outdated_is_nothing_that_is_ready(package, m
         await ready(pool, spec)
         (package / "tell.js").write_text((package / "tell.js").read_text() + "\n")
         assert not (await start_one(pool, spec))[0]
-        assert (of(pool, spec).hits, of(pool, spec).dead, of(pool, spec).stale) == (0, 1, 1)
+        counts = [slots_counted(pool, spec, what) for what in ("used", "died", "replaced")]
+        assert counts == [0, 1, 1]
 
 
 async def test_a_process_whose_pipes_cannot_be_used_is_ended(package, monkeypatch):
@@ -360,7 +364,7 @@ async def test_a_slot_that_died_is_never_used_and_is_replaced(package, how):
         await gone(dead)
         _, pid, _ = await run_once(pool, spec)
         assert pid == living
-        await eventually(lambda: of(pool, spec).dead == 1)
+        await eventually(lambda: slots_counted(pool, spec, "died") == 1)
         await ready(pool, spec)
 
 
@@ -376,7 +380,7 @@ async def test_a_slot_that_was_used_and_is_killed_ends_its_session_as_any_other(
         assert exit.reason == "the backend was killed by SIGKILL"
         await backend.end()
         await pool.release(lease)
-        assert of(pool, spec).hits == 1
+        assert slots_counted(pool, spec, "used") == 1
 
 
 @pytest.mark.parametrize("script", ["exit.mjs", "exit.cjs", "throw.mjs", "throw.cjs"])
@@ -396,7 +400,7 @@ async def test_a_script_that_ends_at_its_start_says_why(package, script):
         assert "unhandled" not in "\n".join(exit.stderr).lower()
         await backend.end()
         await pool.release(lease)
-        assert of(pool, spec).hits == 1
+        assert slots_counted(pool, spec, "used") == 1
 
 
 async def test_slots_that_keep_dying_are_told_once_and_sessions_start_without(package):
@@ -405,11 +409,19 @@ async def test_slots_that_keep_dying_are_told_once_and_sessions_start_without(pa
     (package / "node_modules" / "early" / "index.js").write_text("process.exit(4)")
     spec = node(package)
     with trio.fail_after(60):
-        async with open_pool(few(1), events=Events(told.append)) as pool:
+        async with open_pool(few(1), events=Events(told.append, Counters())) as pool:
             pool.keep_warm([spec])
-            await eventually(lambda: of(pool, spec).dead == 3, within=START)
+            await eventually(lambda: slots_counted(pool, spec, "died") == 3, within=START)
     keep_dying = [event for event in told if isinstance(event, SlotsKeepDying)]
     assert keep_dying == [SlotsKeepDying("tell", "exit status 4")]
+
+
+async def test_a_slot_that_goes_for_its_age_counts_as_replaced(package, monkeypatch):
+    monkeypatch.setattr(policy, "MAX_AGE", 0.0)
+    spec = node(package)
+    async with some_pool(spec) as pool:
+        await eventually(lambda: slots_counted(pool, spec, "replaced") > 0, within=START)
+        assert slots_counted(pool, spec, "died") == 0
 
 
 async def test_a_changed_file_outdates_what_was_loaded(package):
@@ -422,10 +434,10 @@ async def test_a_changed_file_outdates_what_was_loaded(package):
         await ready(pool, spec)
         (package / "what.mjs").write_text("export default 'after that';\n")
         assert (await run_once(pool, spec))[0] == ["after that"]
-        assert of(pool, spec).stale == 1
+        assert slots_counted(pool, spec, "replaced") == 1
         await ready(pool, spec)
         assert (await run_once(pool, spec))[0] == ["after that"]
-        assert of(pool, spec).hits == 2
+        assert slots_counted(pool, spec, "used") == 2
 
 
 @pytest.mark.parametrize("reads", ["", "process.env.MUXSIM_SEED;"])
@@ -438,7 +450,7 @@ async def test_a_package_may_rehearse_before_there_is_a_session(package, reads):
     spec = node(package, "plain.js")
     async with some_pool(spec) as pool:
         assert (await run_once(pool, spec))[0] == [not reads]
-        assert of(pool, spec).hits == 1
+        assert slots_counted(pool, spec, "used") == 1
 
 
 async def test_another_config_ends_the_slots_of_the_one_before(package):
@@ -465,7 +477,7 @@ async def test_a_config_may_change_at_any_moment_of_a_start(package):
         await eventually(lambda: pool.statistics().placement.processes.alive == 0, within=START)
         pool.keep_warm([spec])
         await ready(pool, spec)
-        assert of(pool, spec).dead == 0
+        assert slots_counted(pool, spec, "died") == 0
 
 
 async def test_the_end_of_a_pool_ends_what_waits_and_what_starts(package):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, Final
 
 import msgspec
@@ -32,6 +33,9 @@ from transports.http_rules import HTTPRefusal
 _MAX_BODY: Final = 64 * 1024
 _BODY_TIMEOUT: Final = 10.0
 _CONTROL_TIMEOUT: Final = 10.0
+# What `/health` tells of the slots of an environment since the start, and what counts it: the sessions that got one and
+# those that found none, and the slots that ended by themselves and those that were replaced.
+_SLOTS: Final = {"hits": "slots_used", "misses": "slots_missed", "dead": "slots_died", "stale": "slots_replaced"}
 
 
 class OpenRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -155,8 +159,11 @@ class API:
             "waiting": statistics.leases.waiting,
             "processes": placement.backends,
             "limits": self._counters.limits(),
-            "warm": placement.warm,
+            "warm": {name: {**asdict(now), **self._slots(name)} for name, now in placement.warm.items()},
         }
+
+    def _slots(self, env: str) -> dict[str, int]:
+        return {key: self._counters.total(counter, env) for key, counter in _SLOTS.items()}
 
     async def readiness(self, call: Call) -> Answered:
         """``GET /ready``: whether a new session has a chance now."""

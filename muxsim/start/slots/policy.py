@@ -56,27 +56,23 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class SlotStatistics:
-    """Of one environment. ``wanted``, ``starting`` and ``ready`` are now; the rest counts since the start.
-
-    ``hits`` are sessions that got a slot, ``misses`` those that found none; ``dead`` slots ended by themselves before
-    they were used, ``stale`` ones were replaced for their age or because files had changed.
-    """
+    """Of one environment, now."""
 
     wanted: int
     starting: int
     ready: int
-    hits: int
-    misses: int
-    dead: int
-    stale: int
 
 
 @dataclass(frozen=True)
 class Step:
-    """What to do now: fill one slot for each name, end these slots, and ask again at this time (or when told more)."""
+    """What to do now: fill one slot for each name, end these slots, and ask again at this time (or when told more).
+
+    ``aged`` has the environment of each that ends for its age.
+    """
 
     fill: tuple[str, ...] = ()
     end: tuple[int, ...] = ()
+    aged: tuple[str, ...] = ()
     again: float = math.inf
 
 
@@ -133,10 +129,6 @@ class _Shelf:
 
     demand: Demand
     slots: dict[int, _Slot] = field(default_factory=dict)
-    hits: int = 0
-    misses: int = 0
-    dead: int = 0
-    stale: int = 0
     deaths_in_a_row: int = 0
     not_before: float = -math.inf
     has_worked: bool = False
@@ -180,10 +172,6 @@ class Slots:
                 shelf.wanted,
                 len(shelf.in_state(State.STARTING)),
                 len(shelf.in_state(State.READY)),
-                shelf.hits,
-                shelf.misses,
-                shelf.dead,
-                shelf.stale,
             )
             for name, shelf in self._shelves.items()
         }
@@ -237,7 +225,6 @@ class Slots:
         """It ended, or could not start, before it was used; True if this is to be told: the first time in a row."""
         shelf = self._shelf_of(number)
         del shelf.slots[number]
-        shelf.dead += 1
         shelf.deaths_in_a_row += 1
         shelf.not_before = now + min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(shelf.deaths_in_a_row - 1, 10))
         return shelf.deaths_in_a_row == DEATHS_IN_A_ROW
@@ -248,7 +235,6 @@ class Slots:
         if shelf is None:
             return ()
         ended = tuple(shelf.slots)
-        shelf.stale += len(ended)
         shelf.slots.clear()
         shelf.deaths_in_a_row, shelf.not_before, shelf.has_worked = 0, -math.inf, False
         return ended
@@ -258,14 +244,17 @@ class Slots:
         self._last_open = now
 
     def oldest(self, name: str) -> int | None:
-        """The slot to use: the one that waits longest. None counts as a miss, where slots are wanted."""
+        """The slot to use: the one that waits longest. None is a miss, where slots are wanted."""
         number = self.waiting(name)
-        if number is None and name in self._shelves and self._shelves[name].wanted:
+        if number is None and self.wants(name):
             shelf = self._shelves[name]
-            shelf.misses += 1
             shelf.new_misses += 1
             shelf.demand.left(0)
         return number
+
+    def wants(self, name: str) -> bool:
+        """Whether any are wanted for an environment."""
+        return name in self._shelves and self._shelves[name].wanted > 0
 
     def waiting(self, name: str) -> int | None:
         """As `oldest`, but only to look."""
@@ -278,15 +267,8 @@ class Slots:
         """It has become a session's."""
         shelf = self._shelf_of(number)
         del shelf.slots[number]
-        shelf.hits += 1
         shelf.deaths_in_a_row = 0
         shelf.demand.left(len(shelf.in_state(State.READY)))
-
-    def died_at_use(self, name: str) -> None:
-        """What was just used was dead."""
-        shelf = self._shelves[name]
-        shelf.hits -= 1
-        shelf.dead += 1
 
     def give_up(self, now: float) -> tuple[int, ...]:
         """The machine is short of something that slots hold: the ready ones, to be ended, and none for a while."""
@@ -305,7 +287,7 @@ class Slots:
         """What to do at this time, while sessions are ``opening`` or not. Ended slots are forgotten here."""
         for shelf in self._shelves.values():
             shelf.update(now, may_fill=now >= self._short_until)
-        end = tuple(number for shelf in self._shelves.values() for number in self._spare(shelf, now))
+        end, aged = self._end_spare(now)
         times = [birthday for shelf in self._shelves.values() if (birthday := self._birthday(shelf)) > now]
         times += [shelf.demand.ends for shelf in self._shelves.values()]
         lacking = []
@@ -322,7 +304,7 @@ class Slots:
             fill += [name] * given
             room -= given
             times += [more_room] if given < missing else []
-        return Step(tuple(fill), end, min(times, default=math.inf))
+        return Step(tuple(fill), end, aged, min(times, default=math.inf))
 
     def _room(self, now: float, *, opening: bool) -> tuple[int, float]:
         """How many may be filled now, and when it may be more without anything else happening."""
@@ -350,15 +332,18 @@ class Slots:
             return 1
         return max(short, 0)
 
-    def _spare(self, shelf: _Shelf, now: float) -> list[int]:
-        """The slots that are too many, the oldest first; they are forgotten."""
-        ready = shelf.in_state(State.READY)
-        excess = max(0, len(ready) - shelf.wanted)
-        aged = set(shelf.aged(now))
-        for number in ready[:excess]:
-            shelf.stale += number in aged
-            del shelf.slots[number]
-        return ready[:excess]
+    def _end_spare(self, now: float) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """The slots that are too many, the oldest first, which are forgotten; and whose are aged."""
+        end: list[int] = []
+        aged: list[str] = []
+        for name, shelf in self._shelves.items():
+            ready, old = shelf.in_state(State.READY), shelf.aged(now)
+            spare = ready[: max(0, len(ready) - shelf.wanted)]
+            aged += [name for number in spare if number in old]
+            end += spare
+            for number in spare:
+                del shelf.slots[number]
+        return tuple(end), tuple(aged)
 
     def _birthday(self, shelf: _Shelf) -> float:
         ready = shelf.in_state(State.READY)

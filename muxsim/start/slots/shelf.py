@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -173,12 +174,11 @@ class Warm:
                     self._dispose_soon(taken)
                     if not isinstance(error, ProcessStartError) or error.stage != "order":
                         raise
-                    self._slots.died_at_use(spec.name)
                     self._tell(SlotDied(spec.name, str(error)))
                 else:
                     self._tell(SlotUsed(spec.name))
                     return taken
-        if spec.name in self._specs:
+        if self._slots.wants(spec.name):
             self._tell(SlotMissed(spec.name))
         return None
 
@@ -228,6 +228,8 @@ class Warm:
             self._changed = trio.Event()
             now = trio.current_time()
             step = self._slots.next(now, opening=self._opening > 0 or not self._has_room())
+            for name, slots in Counter(step.aged).items():
+                self._tell(SlotsReplaced(name, slots))
             self._end(step.end)
             for name in step.fill:
                 number = self._slots.begin(name, now)
