@@ -7,8 +7,7 @@ import errno
 import os
 import socket
 import subprocess
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import trio
@@ -45,19 +44,6 @@ Fork = Callable[[str, tuple[int, ...]], Awaitable[int]]
 """Makes a process with this mark and these streams, which it takes over, and returns its pid."""
 
 
-@dataclass
-class Counts:
-    """What a launcher has done, over all its guardians."""
-
-    next_number: int = 0
-    guardians_started: int = 0
-    spawned: int = 0
-    failed: int = 0
-    ended: int = 0
-    leftovers_killed: int = 0
-    unswept: int = 0
-
-
 class Start:
     """A spawn or an adoption in flight, which has no command. Settled when it has a process or an error."""
 
@@ -91,10 +77,10 @@ class Start:
 
 
 class Client:
-    """One guardian process, as a launcher sees it."""
+    """One guardian process, as a launcher sees it; ``numbers`` name what all of a launcher's start."""
 
     def __init__(
-        self, python: str, token: str, estate: Estate, counts: Counts, nursery: trio.Nursery, emit: Listener
+        self, python: str, token: str, estate: Estate, numbers: Iterator[int], nursery: trio.Nursery, emit: Listener
     ) -> None:
         self._emit = emit
         self.gone = False
@@ -103,7 +89,7 @@ class Client:
         self.processes: dict[int, Process] = {}
         self.cleared = trio.Event()
         self._token = token
-        self._counts = counts
+        self._numbers = numbers
         self._nursery = nursery
         self._reading = trio.CancelScope()
         self._nonsense = 0
@@ -125,7 +111,6 @@ class Client:
             raise
         finally:
             theirs.close()
-        counts.guardians_started += 1
         emit(GuardianStarted(self.pid))
 
     @property
@@ -171,8 +156,7 @@ class Client:
         self._outbox.post(packet, refused)
 
     def _next_mark(self) -> tuple[int, str]:
-        number = self._counts.next_number
-        self._counts.next_number += 1
+        number = next(self._numbers)
         # Of one length, since a fork writes its own over the one that its process was started with.
         return number, f"{self._token}.{number:010d}"
 
@@ -202,8 +186,6 @@ class Client:
     def forget(self, process: Process, *, swept: bool) -> None:
         if self.processes.get(process.pid) is process:
             del self.processes[process.pid]
-        self._counts.ended += 1
-        self._counts.unswept += not swept
         self._emit(ProcessEnded(process.pid, swept))
 
     def shut_down(self) -> None:
@@ -267,7 +249,6 @@ class Client:
             return
         process = Process(self, message["pid"], fds.pop(0), session=start.session, mark=start.mark, pipes=start.pipes)
         self.processes[process.pid] = process
-        self._counts.spawned += 1
         self._emit(ProcessStarted(process.pid))
         start.succeed(process)
         if start.abandoned:
@@ -296,7 +277,6 @@ class Client:
         self.cleared.set()
 
     def _killed(self, count: int) -> None:
-        self._counts.leftovers_killed += count
         if count:
             self._emit(LeftoversKilled(count))
 

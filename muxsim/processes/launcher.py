@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ import trio
 from muxsim.inside.estate import Estate
 from muxsim.inside.proc import UNKILLABLE
 from muxsim.observe.events import Listener, ProcessNotStarted, unheard
-from muxsim.processes.client import Client, Counts, Fork, Start
+from muxsim.processes.client import Client, Fork, Start
 from muxsim.processes.command import Command, ProcessStartError
 from muxsim.processes.owner import new_token
 from muxsim.processes.process import AT_ONCE, POLITELY, EndTimes, Process
@@ -31,21 +32,11 @@ ANSWER_LIMIT = 0.5
 
 @dataclass(frozen=True)
 class LauncherStatistics:
-    """`starting` and `alive` are now, the rest since the launcher was opened.
-
-    `leftovers_killed` counts processes that children had left behind or would not end themselves, `unswept` the ends
-    that had to give up on something that survives SIGKILL.
-    """
+    """What there is now."""
 
     guardian_pid: int | None
-    guardians_started: int
     starting: int
     alive: int
-    spawned: int
-    failed: int
-    ended: int
-    leftovers_killed: int
-    unswept: int
 
 
 class Launcher:
@@ -58,7 +49,7 @@ class Launcher:
         self._end_times = end_times
         self._estate = estate
         self._token = new_token()
-        self._counts = Counts()
+        self._numbers = itertools.count()
         self._guardians: list[Client] = []
         self._closed = False
 
@@ -137,7 +128,6 @@ class Launcher:
         return start.process
 
     def _failed(self, error: ProcessStartError) -> None:
-        self._counts.failed += 1
         self._emit(ProcessNotStarted(error.stage, error.errno))
 
     def hasten(self) -> None:
@@ -151,14 +141,8 @@ class Launcher:
         processes = [process for guardian in self._guardians for process in guardian.processes.values()]
         return LauncherStatistics(
             guardian_pid=guardians[-1].pid if guardians else None,
-            guardians_started=self._counts.guardians_started,
             starting=sum(len(guardian.starts) for guardian in self._guardians),
             alive=sum(process.returncode is None for process in processes),
-            spawned=self._counts.spawned,
-            failed=self._counts.failed,
-            ended=self._counts.ended,
-            leftovers_killed=self._counts.leftovers_killed,
-            unswept=self._counts.unswept,
         )
 
     def _guardian(self) -> Client:
@@ -167,14 +151,13 @@ class Launcher:
             raise ProcessStartError(errno.ESHUTDOWN, "closed", "this launcher is closed: open another one")
         if not self._guardians or self._guardians[-1].gone:
             try:
-                guardian = Client(self._python, self._token, self._estate, self._counts, self._nursery, self._emit)
+                guardian = Client(self._python, self._token, self._estate, self._numbers, self._nursery, self._emit)
             except OSError as error:
                 message = f"cannot start muxsim's helper process with {self._python!r}: {error}"
                 raise ProcessStartError(error.errno or errno.EAGAIN, "guardian", message) from error
-            self._guardians = [other for other in self._guardians if not other.finished.is_set()]
-            self._guardians.append(guardian)
-            if self._counts.guardians_started > 1:
+            if self._guardians:  # others were before it
                 guardian.clear()
+            self._guardians = [*(other for other in self._guardians if not other.finished.is_set()), guardian]
             self._nursery.start_soon(guardian.serve, self._replace)
         return self._guardians[-1]
 

@@ -16,7 +16,7 @@ import pytest
 import trio
 from harness import ROOT
 from serve.machine import eventually
-from start.playing import Played, own_cache, script, slots_counted, some_pool  # noqa: F401 - a fixture
+from start.playing import Played, counted, own_cache, script, slots_counted, some_pool  # noqa: F401 - a fixture
 
 from muxsim.inside import wire
 from muxsim.observe.events import Events
@@ -471,7 +471,7 @@ async def test_a_reply_of_the_guardian_that_makes_no_sense_is_logged_and_passed_
         waiting += [REPLIES[reply]] * 20
         await plays(pool, spec, 1, 2)
         assert waiting == []
-        assert pool.statistics().placement.processes.guardians_started == 1
+        assert counted(pool).total("guardians_started") == 1
     silent = {"no number": False, "what is not there": False}  # of a process that we do not know
     shown = [record for record in caplog.records if record.exc_info]
     if silent.get(reply, True):

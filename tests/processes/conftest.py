@@ -5,8 +5,9 @@ import os
 import pytest
 
 from muxsim.inside import proc
+from muxsim.observe.counters import Counters
 from muxsim.processes.launcher import Launcher
-from processes.launching import BRISK, open_descriptors
+from processes.launching import BRISK, open_descriptors, unswept
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def no_leaks():
 
 @pytest.fixture
 async def launcher():
-    async with Launcher.open(end_times=BRISK) as launcher:
+    async with Launcher.open(end_times=BRISK, emit=Counters()) as launcher:
         yield launcher
     assert proc.marked(launcher._token) == {}
-    assert launcher.statistics().unswept == 0
+    assert unswept(launcher) == 0

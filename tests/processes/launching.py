@@ -125,3 +125,13 @@ def stranger(program="cat", **options):
             yield process
         finally:
             process.kill()
+
+
+def counted(launcher, counter):
+    """What the listener has counted of a launcher that was opened with `Counters` for one."""
+    return launcher._emit.total(counter)
+
+
+def unswept(launcher):
+    """How many ends had to give up on something that survives SIGKILL."""
+    return counted(launcher, "processes_ended") - counted(launcher, "processes_swept")

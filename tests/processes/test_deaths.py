@@ -13,6 +13,7 @@ import trio.testing
 from muxsim import inside
 from muxsim.inside import proc
 from muxsim.inside.guardian import LAUNCHER_GONE_GRACE, LAUNCHER_GONE_TERM
+from muxsim.observe.counters import Counters
 from muxsim.processes import client
 from muxsim.processes.command import ProcessStartError
 from muxsim.processes.launcher import Launcher
@@ -23,10 +24,12 @@ from processes.launching import (
     TRUE,
     Watched,
     child,
+    counted,
     outcome,
     read_line,
     running_program,
     start_family,
+    unswept,
 )
 
 pytestmark = [pytest.mark.children, pytest.mark.usefixtures("no_leaks")]
@@ -100,7 +103,7 @@ async def test_after_the_death_of_the_guardian_processes_can_be_started_again(la
         while launcher.statistics().guardian_pid is not None:
             await trio.lowlevel.checkpoint()
     assert await outcome(launcher, TRUE) is None
-    assert launcher.statistics().guardians_started == 2
+    assert counted(launcher, "guardians_started") == 2
 
 
 async def test_a_process_of_the_next_guardian_is_not_taken_for_what_the_dead_one_left(launcher):
@@ -140,16 +143,16 @@ async def test_a_start_in_flight_fails_when_the_guardian_dies(launcher):
 async def test_a_guardian_that_cannot_start_is_an_error_each_time_and_no_loop(monkeypatch):
     monkeypatch.setattr(inside, "GUARDIAN", str(SERVERS / "faulty_guardian.py"))
     monkeypatch.setenv("GUARDIAN_FAULT", "crash")
-    async with Launcher.open() as launcher:
+    async with Launcher.open(emit=Counters()) as launcher:
         for _ in range(2):
             with pytest.raises(ProcessStartError) as caught:
                 await launcher.spawn(CAT, session="a")
             assert caught.value.stage == "guardian"
-    assert launcher.statistics().guardians_started <= 4
+    assert counted(launcher, "guardians_started") <= 4
 
 
 async def test_a_hanging_guardian_cannot_hold_up_the_way_out():
-    async with Launcher.open() as launcher:
+    async with Launcher.open(emit=Counters()) as launcher:
         process = await launcher.spawn(child("stubborn", "ready", "forever"), session="a")
         await read_line(process)
         guardian = launcher.statistics().guardian_pid
@@ -159,7 +162,7 @@ async def test_a_hanging_guardian_cannot_hold_up_the_way_out():
                 assert await process.end(EndTimes(0.1, 0.1, 0.1)) == -signal.SIGKILL
         finally:
             os.kill(guardian, signal.SIGCONT)
-        assert launcher.statistics().unswept == 1
+        assert unswept(launcher) == 1
 
 
 async def test_a_hanging_guardian_cannot_hold_up_the_end_of_the_launcher(monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 
 from muxsim import inside
 from muxsim.inside import proc, wire
+from muxsim.observe.counters import Counters
 from muxsim.processes.command import Command, ProcessStartError
 from muxsim.processes.launcher import Launcher
 from processes.launching import (
@@ -16,6 +17,7 @@ from processes.launching import (
     PATH,
     SERVERS,
     TRUE,
+    counted,
     outcome,
     read_line,
     run_program,
@@ -27,7 +29,7 @@ pytestmark = [pytest.mark.children, pytest.mark.usefixtures("no_leaks")]
 async def refused(launcher, command):
     with pytest.raises(ProcessStartError) as caught:
         await launcher.spawn(command, session="a")
-    assert launcher.statistics().failed == 1
+    assert counted(launcher, "processes_not_started") == 1
     assert launcher.statistics().alive == 0
     return caught.value
 
@@ -114,11 +116,11 @@ async def test_a_failing_system_call_here_leaves_nothing_behind_H14(launcher, mo
 async def test_a_failing_system_call_in_the_guardian_leaves_nothing_behind_H2_H14(monkeypatch, call, number, nth):
     monkeypatch.setattr(inside, "GUARDIAN", str(SERVERS / "faulty_guardian.py"))
     monkeypatch.setenv("GUARDIAN_FAULT", f"{call} {number} {nth}")
-    async with Launcher.open() as launcher:
+    async with Launcher.open(emit=Counters()) as launcher:
         outcomes = [await outcome(launcher, TRUE) for _ in range(4)]
         errors = [error for error in outcomes if error is not None]
         assert [error.errno for error in errors] == [getattr(errno, number)]
-        assert launcher.statistics().failed == 1
+        assert counted(launcher, "processes_not_started") == 1
 
 
 @pytest.mark.fault("H14")

@@ -11,6 +11,7 @@ import trio.testing
 from serve.machine import read_all
 
 from muxsim.inside import proc
+from muxsim.observe.counters import Counters
 from muxsim.processes import launcher as module
 from muxsim.processes.command import Command, ProcessStartError
 from muxsim.processes.launcher import Launcher
@@ -21,6 +22,7 @@ from processes.launching import (
     PATH,
     TRUE,
     child,
+    counted,
     outcome,
     read_line,
     run_program,
@@ -151,7 +153,7 @@ async def test_more_starts_than_the_channel_holds_wait_for_room(launcher):
             await trio.testing.wait_all_tasks_blocked()
             assert launcher.statistics().starting == 50
             os.kill(guardian, signal.SIGCONT)
-    assert launcher.statistics().spawned == launcher.statistics().ended == 51
+    assert counted(launcher, "processes_started") == counted(launcher, "processes_ended") == 51
 
 
 async def test_many_children_start_at_once_and_each_has_its_own_pipes(launcher):
@@ -190,7 +192,7 @@ async def test_a_process_that_is_no_orphan_of_a_child_is_not_taken_in_H19(launch
         with pytest.raises(ProcessStartError, match="cannot take in") as caught:
             await launcher.adopt(parent, forks_as(pid), session="b")
         assert caught.value.stage == "adopt"
-    assert (launcher.statistics().failed, launcher.statistics().alive) == (3, 1)
+    assert (counted(launcher, "processes_not_started"), launcher.statistics().alive) == (3, 1)
 
 
 @pytest.mark.parametrize("ended", [False, True])
@@ -201,7 +203,7 @@ async def test_a_fork_that_cannot_be_made_fails_as_its_maker_says(launcher, ende
     with pytest.raises(KeyError, match="gone"):
         await launcher.adopt(parent, forks_as(None), session="b")
     assert launcher.statistics().starting == 0
-    assert launcher.statistics().guardians_started == 1
+    assert counted(launcher, "guardians_started") == 1
 
 
 # cancelled starts
@@ -213,7 +215,7 @@ async def test_a_cancelled_start_leaves_no_child_however_far_it_got(launcher):
             await launcher.spawn(CAT, session="a")
     statistics = launcher.statistics()
     assert statistics.starting == 0
-    assert statistics.alive + statistics.ended == statistics.spawned
+    assert statistics.alive + counted(launcher, "processes_ended") == counted(launcher, "processes_started")
     with trio.fail_after(30):
         for process in list(launcher._guardians[-1].processes.values()):
             await process.end()
@@ -240,19 +242,19 @@ async def test_a_start_cancelled_while_the_guardian_hangs_is_undone_when_it_wake
     assert scope.cancelled_caught
     with trio.fail_after(30):
         await (await launcher.spawn(TRUE, session="b")).end()  # answered after the first
-        while launcher.statistics().ended < 2:
+        while counted(launcher, "processes_ended") < 2:
             await trio.lowlevel.checkpoint()
-    assert launcher.statistics().spawned == 2
+    assert counted(launcher, "processes_started") == 2
 
 
 # its block
 
 
 async def test_everything_still_alive_ends_at_once_with_the_launcher():
-    async with Launcher.open(end_times=EndTimes(stdin_close=0.2, term=0.2)) as launcher:
+    async with Launcher.open(end_times=EndTimes(stdin_close=0.2, term=0.2), emit=Counters()) as launcher:
         for _ in range(8):
             await read_line(await launcher.spawn(child("stubborn", "ready", "forever"), session="a"))
-    assert launcher.statistics().ended == 8
+    assert counted(launcher, "processes_ended") == 8
     assert proc.marked(launcher._token) == {}
 
 
@@ -306,5 +308,6 @@ async def test_processes_and_launchers_describe_themselves(launcher):
     assert repr(process) == f"<Process {pid} of session 'a': exited, returncode 0>"
     await process.end()
     assert repr(process) == f"<Process {pid} of session 'a': ended, returncode 0>"
-    statistics = launcher.statistics()
-    assert (statistics.alive, statistics.spawned, statistics.ended, statistics.failed) == (0, 1, 1, 0)
+    assert launcher.statistics().alive == 0
+    counts = [counted(launcher, f"processes_{what}") for what in ("started", "ended", "not_started")]
+    assert counts == [1, 1, 0]

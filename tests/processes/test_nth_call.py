@@ -16,10 +16,12 @@ from harness import SERVERS
 from muxsim import inside
 from muxsim.errors import Busy, StartError
 from muxsim.inside import proc, wire
+from muxsim.observe.counters import Counters
 from muxsim.processes.command import Command, ProcessStartError
 from muxsim.processes.launcher import Launcher
 from muxsim.processes.process import EndTimes
 from processes.enclosed import enclosed_sessions
+from processes.launching import counted, unswept
 from transports.messages import Kind
 
 pytestmark = [pytest.mark.children]
@@ -235,13 +237,13 @@ async def test_any_call_of_the_guardians_may_fail(monkeypatch, tmp_path, call, n
         monkeypatch.setenv("GUARDIAN_FAULT", f"{call} {number} {nth}")
         monkeypatch.setenv("GUARDIAN_FAULT_FILE", str(told))
         with trio.fail_after(30):
-            async with Launcher.open() as launcher:
+            async with Launcher.open(emit=Counters()) as launcher:
                 failures = await failures_of_three(launcher)
                 statistics = launcher.statistics()
         assert failures <= 1
         # One that cannot even begin is replaced; any other has children, who would die with it.
-        assert statistics.guardians_started == 1 + ((call, nth) == ("pidfd_open", 1))
-        assert (statistics.alive, statistics.starting, statistics.unswept) == (0, 0, 0)
+        assert counted(launcher, "guardians_started") == 1 + ((call, nth) == ("pidfd_open", 1))
+        assert (statistics.alive, statistics.starting, unswept(launcher)) == (0, 0, 0)
         assert proc.marked(launcher._token) == {}
         if not told.exists():
             break

@@ -21,6 +21,7 @@ from processes.launching import (
     SERVERS,
     TRUE,
     child,
+    counted,
     read_line,
     run_program,
     shell,
@@ -119,7 +120,7 @@ async def test_grandchildren_end_with_their_child_C20_C21(launcher, kind):
         assert grandchild.alive
         assert await process.end(PATIENT) == 0
         assert not grandchild.alive
-    assert launcher.statistics().leftovers_killed == 1
+    assert counted(launcher, "leftovers_killed") == 1
 
 
 @pytest.mark.fault("C21")
@@ -203,7 +204,7 @@ async def test_ending_twice_at_once_takes_one_way_out(launcher):
                 nursery.start_soon(end)
     assert codes == [-signal.SIGKILL] * 5
     assert await process.end() == -signal.SIGKILL
-    assert launcher.statistics().ended == 1
+    assert counted(launcher, "processes_ended") == 1
 
 
 async def test_a_second_call_can_make_the_way_out_faster_H6(launcher):
