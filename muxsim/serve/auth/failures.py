@@ -23,19 +23,17 @@ class _Window:
 
 
 class FailureLimit:
-    """Counts the failures of each peer in windows of `WINDOW` seconds. ``total`` has been counted in all."""
+    """Counts the failures of each peer in windows of `WINDOW` seconds."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.total = 0
         self._windows: dict[str, _Window] = {}
 
     def __repr__(self) -> str:
-        return f"<FailureLimit {self.total} failures, {len(self._windows)} peers>"
+        return f"<FailureLimit {self.limit} failures, {len(self._windows)} peers>"
 
     def failed(self, peer: str, now: float) -> None:
         """Note a failure."""
-        self.total += 1
         name = network_of(peer)
         window = self._windows.get(name)
         if window is None or now >= window.began + WINDOW:
