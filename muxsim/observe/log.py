@@ -134,9 +134,8 @@ class EventLog:
     def __call__(self, event: Event) -> None:
         """Log it."""
         level = level_of(event)
-        if (
-            level >= self._least and level is not _SILENT
-        ):  # before anything is made for it: sessions are opened by the hundred
+        # Before anything is made for it: sessions are opened by the hundred.
+        if level >= self._least and level is not _SILENT:
             self._logger.log(level, event.name, **fields_of(event))
 
 

@@ -124,7 +124,7 @@ class Authenticator:
         caller = self.known(token)
         if wait and (caller is None or caller not in self._used):
             # Not even told whether this one is right; who has been here before goes on.
-            raise too_many_failures("wrong tokens", wait)
+            raise too_many_failures(wait)
         if caller is None and self._verifier is not None:
             caller = await self._verifier.verify(token)
             if caller is not None:

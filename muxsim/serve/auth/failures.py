@@ -51,7 +51,7 @@ class FailureLimit:
         return max(0.0, window.began + WINDOW - now)
 
 
-def too_many_failures(what: str, wait: float) -> HTTPRefusal:
+def too_many_failures(wait: float) -> HTTPRefusal:
     """The 429 of an address past its limit."""
-    text = f"too many {what} came from this address (server.max_failures); wait {math.ceil(wait)} s"
+    text = f"too many wrong tokens came from this address (server.max_failures); wait {math.ceil(wait)} s"
     return HTTPRefusal(429, text, headers=[(b"retry-after", b"%d" % math.ceil(wait))], limit="max_failures")

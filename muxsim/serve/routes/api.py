@@ -14,7 +14,7 @@ from muxsim.observe.counters import Counters
 from muxsim.runtime.guest import Guest
 from muxsim.serve.auth.callers import Scope, forbidden
 from muxsim.serve.routes.guard import caller_of
-from muxsim.serve.routes.json_endpoint import NOTHING, Answered, read_json
+from muxsim.serve.routes.json_endpoint import NOTHING, Answered
 from muxsim.serve.routes.lookup import NO_CLIENT, Lookup
 from muxsim.serve.routes.openings import Openings
 from muxsim.serve.routes.public_url import PublicURL
@@ -26,8 +26,8 @@ from muxsim.session.registry import SEED_LIMIT, Sessions
 from muxsim.session.session import Session
 from muxsim.session.states import State
 from muxsim.spec import EnvSpec
-from transports.asgi import Call
-from transports.http_rules import HTTPRefusal
+from transports.asgi import Call, read_body
+from transports.http_rules import HTTPRefusal, check_json_content
 
 # A wish for a session is a few names and numbers.
 _MAX_BODY: Final = 64 * 1024
@@ -209,7 +209,12 @@ def outline(session: Session) -> dict[str, Any]:
 
 
 async def _wish(call: Call) -> OpenRequest:
-    wish = await read_json(call, _decoder, "{env, seed?, id?, ttl?}", _MAX_BODY, _BODY_TIMEOUT)
+    check_json_content(call.headers)
+    body = await read_body(call, _MAX_BODY, _BODY_TIMEOUT)
+    try:
+        wish = _decoder.decode(body or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise HTTPRefusal(400, f"the body must be {{env, seed?, id?, ttl?}}: {error}") from None
     if wish.seed is not None and not 0 <= wish.seed < SEED_LIMIT:
         raise HTTPRefusal(400, f"seed {wish.seed} must be a whole number from 0 to {SEED_LIMIT - 1}")
     if wish.ttl is not None and wish.ttl <= 0:

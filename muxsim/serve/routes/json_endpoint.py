@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
-from transports.asgi import Call, read_body, respond
-from transports.http_rules import HTTPRefusal, RawHeaders, check_json_content
-
-T = TypeVar("T")
+from transports.asgi import Call, respond
+from transports.http_rules import RawHeaders
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +31,3 @@ async def answer_in_json(call: Call, answering: Awaitable[Any]) -> None:
     answered = found if isinstance(found, Answered) else Answered(found)
     body = b"" if answered is NOTHING else msgspec.json.encode(answered.value)
     await respond(call, answered.status, body, answered.headers)
-
-
-async def read_json(call: Call, decoder: msgspec.json.Decoder[T], form: str, longest: int, timeout: float) -> T:
-    """What a request has in a body of this ``form``; nothing at all is an empty object."""
-    check_json_content(call.headers)
-    body = await read_body(call, longest, timeout)
-    try:
-        return decoder.decode(body or b"{}")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise HTTPRefusal(400, f"the body must be {form}: {error}") from None

@@ -38,7 +38,7 @@ class OwnClient:
     single_file = False
 
     def __init__(self, session: Host, *, patience: float | None = None, aside: bool = False) -> None:
-        self._attachment = _Own(self, session, "own", cancels=True, patience=patience, aside=aside)
+        self._attachment = _Own(self, session, cancels=True, patience=patience, aside=aside)
         self._attachment.connect(self)
         self._numbers = itertools.count(1)
         self._waiting: dict[RequestId, OnAnswer] = {}
@@ -111,8 +111,8 @@ class OwnClient:
 class _Own(Attachment):
     """Keeps apart what the backend has said and what muxsim says in its place."""
 
-    def __init__(self, client: OwnClient, session: Host, kind: str, **options: Any) -> None:
-        super().__init__(session, kind, **options)
+    def __init__(self, client: OwnClient, session: Host, **options: Any) -> None:
+        super().__init__(session, "own", **options)
         self._client = client
 
     def tell(self, error: Message, about: RequestId | None = None) -> None:
