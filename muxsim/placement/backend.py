@@ -18,7 +18,7 @@ from muxsim.spec import Limits
 from transports.errors import LineTooLong, LineTorn, RemoteProtocolError
 from transports.interfaces import Watch
 from transports.messages import Message
-from transports.pipe import PipeStatistics, PipeTransport
+from transports.pipe import PipeTransport
 
 # After a backend has exited, or closed one of its pipes, for what it wrote before to arrive: it is in the pipe already.
 _LAST_WORDS: Final = 0.25
@@ -115,10 +115,6 @@ class Backend:
     def last_words(self) -> tuple[str, ...]:
         """The last lines of the child's stderr, oldest first."""
         return self._stderr.lines()
-
-    def statistics(self) -> PipeStatistics:
-        """The pipe's counters."""
-        return self._pipe.statistics()
 
     def send(self, message: Message) -> None:
         """Write one message to the child's stdin, or queue it; dropped once the child has gone."""

@@ -143,11 +143,11 @@ class Sessions:
             self._let_go_if_outdated(env)  # it may have changed during the start
             return new
 
-    async def end_all(self, cause: str, text: str) -> None:
-        """End every session, all at once, and wait until nothing of them is left."""
+    async def end_all(self) -> None:
+        """End every session, all at once, for muxsim is shutting down; wait until nothing of them is left."""
         ending = self.all()
         for session in ending:
-            session.end(cause, text)
+            session.end("shutdown", "muxsim is shutting down")
         for session in ending:
             await session.wait_ended()
 
@@ -265,4 +265,4 @@ async def open_sessions(pool: Pool, specs: Mapping[str, EnvSpec], events: Events
             yield sessions
         finally:
             with trio.CancelScope(shield=True):
-                await sessions.end_all("shutdown", "muxsim is shutting down")
+                await sessions.end_all()

@@ -31,11 +31,6 @@ class Prepared:
     def __init__(self, process: Process) -> None:
         self.process = process
 
-    @property
-    def alive(self) -> bool:
-        """Whether it has not exited, as far as is known."""
-        return self.process.returncode is None
-
     async def activate(self, command: Command) -> Process:
         """Let it become `command`, whose confinement must be the one it was made with; returns the process.
 

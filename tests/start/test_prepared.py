@@ -62,7 +62,7 @@ async def test_a_process_that_was_never_ordered_exits_at_the_end_of_its_stdin(la
 async def test_one_that_has_ended_is_no_use_and_says_so(launcher):
     prepared = await prepare(launcher, "raise SystemExit(3)")
     await prepared.process.wait()
-    assert not prepared.alive
+    assert prepared.process.returncode is not None
     with pytest.raises(ProcessStartError, match="before its order") as caught:
         await prepared.activate(Command(("a",), {}, "/"))
     assert caught.value.stage == "order"

@@ -228,7 +228,7 @@ class _Host:
             with self._going_on("draining"):
                 await self._drain(sessions)
             with self._going_on("ending the sessions"):
-                await bridge.call(sessions.end_all, "shutdown", "muxsim is shutting down")
+                await bridge.call(sessions.end_all)
         finally:
             hastening.cancel()
             server.should_exit = True
