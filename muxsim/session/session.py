@@ -58,8 +58,9 @@ class Session:
         self._start = start
         self._reports = Reports(events, id, spec.name, seed, lambda: self.pid)
         self._life = Life(spec, self._reports, ttl=ttl, lasting=lasting)
-        self._conversation = Conversation(self, self._life, self._reports)
-        self._life.carries(self._conversation)
+        self.conversation = Conversation(self, self._life, self._reports)
+        """What goes on in it."""
+        self._life.carries(self.conversation)
 
     def __repr__(self) -> str:
         return f"<Session {self.id[:8]} {self.spec.name} seed {self.seed} {self.state.value}>"
@@ -67,44 +68,39 @@ class Session:
     # ---- its conversation
 
     @property
-    def conversation(self) -> Conversation:
-        """What goes on in it."""
-        return self._conversation
-
-    @property
     def seam(self) -> Seam:
         """What stands between the conversation and the backend: the listener that this is to be started with."""
-        return self._conversation.seam
+        return self.conversation.seam
 
     @property
     def control(self) -> ControlReader:
         """Reads the control plane."""
-        return self._conversation.control
+        return self.conversation.control
 
     @property
     def agreed_version(self) -> str:
         """The revision that its backend has answered the handshake with; "" before that."""
-        return self._conversation.agreed_version
+        return self.conversation.agreed_version
 
     @property
     def busy(self) -> bool:
         """Whether a call is waiting for its answer; a subscription's endless one does not count."""
-        return self._conversation.busy
+        return self.conversation.busy
 
     def statistics(self) -> SessionStatistics:
         """A snapshot."""
-        router = self._conversation.router
+        router = self.conversation.router
         return SessionStatistics(
-            router.in_flight, router.attachments, self._conversation.rejected_lines, router.statistics()
+            router.in_flight, router.attachments, self.conversation.rejected_lines, router.statistics()
         )
 
     def attach(self, attachment: Attachment) -> bool:
         """Let a client take part; returns whether another had to make way. Raises `Busy` past ``max_attachments``."""
-        return self._conversation.attach(attachment)
+        return self.conversation.attach(attachment)
 
     def detach(self, attachment: Attachment) -> None:
         """A client has gone for good. A session that its handshake made ends with it."""
-        self._conversation.detach(attachment)
+        self.conversation.detach(attachment)
 
     # ---- its life
 
@@ -142,7 +138,7 @@ class Session:
     def idle_since(self) -> float | None:
         """When something happened last, by the session's clock; None if something is happening, or it is to last."""
         times = self._life.deadlines
-        return None if times.lasting or not self.live or self._conversation.in_flight else times.last_activity
+        return None if times.lasting or not self.live or self.conversation.in_flight else times.last_activity
 
     @property
     def failed_to_start(self) -> bool:

@@ -26,21 +26,17 @@ class Ledger:
     def __init__(self) -> None:
         self._step: int | None = 0
         self._total: float | None = 0.0
-        self._stale = False
-
-    @property
-    def stale(self) -> bool:
+        self.stale = False
         """Whether calls that are nobody's to score may have changed the counts."""
-        return self._stale
 
     def age(self) -> None:
         """A call was made after which the counts were not read, and whose earnings must not be the next one's."""
-        self._stale = True
+        self.stale = True
 
     def begin(self, status: Mapping[str, Any]) -> None:
         """Take the counts from before a call."""
         self._step, self._total = count_in(status.get(STEP)), number_in(status.get(TOTAL))
-        self._stale = False
+        self.stale = False
 
     def earned(self, status: Mapping[str, Any], last: float | None, *, failed: bool, crowded: bool) -> float | None:
         """What the call has earned before this status, where the last step's reward is ``last``, None if not known.
@@ -48,7 +44,7 @@ class Ledger:
         None for a call that failed and took no step. ``crowded``: another call may have made steps meanwhile.
         Raises `Unknown`. What cannot be read at one call is part of the next one's difference.
         """
-        stale, step, total = self._stale, self._step, self._total
+        stale, step, total = self.stale, self._step, self._total
         self.begin(status)
         moved = _difference(self._step, step)
         gained = _difference(self._total, total)
