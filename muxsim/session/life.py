@@ -85,7 +85,8 @@ class Life:
         self.deadlines = Deadlines(spec.limits, self.created, ttl, lasting=lasting)
         self._reports = reports
         self._conversation: Carried
-        self._backend: Backend
+        self.backend: Backend
+        """The one that it has, or had last."""
         self._has_backend = True
         self._following = trio.CancelScope()
         self._start: Start | None = None
@@ -108,20 +109,15 @@ class Life:
 
     def use(self, backend: Backend, progress: Progress | None) -> None:
         """Have this backend to begin with."""
-        self._backend = backend
+        self.backend = backend
         self._progress = progress
         self._start_took = self._now() - self.created
         self.deadlines.greeting += self._start_took  # before that, no client could have asked it anything
 
     @property
-    def backend(self) -> Backend:
-        """The backend that it has, or had last."""
-        return self._backend
-
-    @property
     def pid(self) -> int | None:
         """The backend's process id; None when it has gone."""
-        return self._backend.pid if self._has_backend else None
+        return self.backend.pid if self._has_backend else None
 
     @property
     def failed_to_start(self) -> bool:
@@ -226,7 +222,7 @@ class Life:
         while self.ending is None:
             if self._start is None:
                 with trio.CancelScope() as self._following:
-                    self._exited(await self._backend.run())
+                    self._exited(await self.backend.run())
             if self._start is not None:
                 await self._start_another(self._start, nursery)
 
@@ -252,10 +248,10 @@ class Life:
 
     async def _start_another(self, start: Start, nursery: trio.Nursery) -> None:
         self._start = None
-        await self._backend.end()
+        await self.backend.end()
         self._has_backend = False
         try:
-            self._backend = await start(listener=self._conversation.seam)
+            self.backend = await start(listener=self._conversation.seam)
         except (StartError, Busy) as error:
             self.end("restore_failed", str(error))
         else:
@@ -264,14 +260,14 @@ class Life:
 
     async def _restore(self) -> None:
         try:
-            await self._conversation.restore(self._backend)
+            await self._conversation.restore(self.backend)
         except NotRestored as error:
             self.end("restore_failed", str(error))
             return
         self._go(Happening.RESTORED)
         self.touch()
         self.deadlines.restored = math.inf
-        self._conversation.resume(self._backend)
+        self._conversation.resume(self.backend)
         self._reports.emit(SessionRestored(*self._reports.who()))
         self._restored.set()
 
@@ -280,7 +276,7 @@ class Life:
             self.end("shutdown", "muxsim is shutting down")
         exit_status = None
         with self._reports.of_bugs():
-            exit_status = await self._backend.end() if self._has_backend else None
+            exit_status = await self.backend.end() if self._has_backend else None
         with self._reports.of_bugs():
             self._emit_end(exit_status)
         self._has_backend = False

@@ -38,15 +38,12 @@ class OwnClient:
     single_file = False
 
     def __init__(self, session: Host, *, patience: float | None = None, aside: bool = False) -> None:
+        self.session = session
+        """The session that is asked."""
         self._attachment = _Own(self, session, cancels=True, patience=patience, aside=aside)
         self._attachment.connect(self)
         self._numbers = itertools.count(1)
         self._waiting: dict[RequestId, OnAnswer] = {}
-
-    @property
-    def session(self) -> Host:
-        """The session that is asked."""
-        return self._attachment.session
 
     def request(self, method: str, params: Any, on_answer: OnAnswer) -> RequestId:
         """Send a request; ``on_answer`` gets its result or error, which comes even if the backend dies."""

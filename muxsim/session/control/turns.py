@@ -64,18 +64,14 @@ class Turns:
     def __init__(self, start: Callable[[Turn], None]) -> None:
         self._start = start
         self._beside: set[Key] = set()
-        self._alone: Turn | None = None
+        self.alone: Turn | None = None
+        """The call that is made alone."""
         self._waiting: dict[Key, Turn] = {}
         self._advancing = False
 
     def __repr__(self) -> str:
-        alone = "" if self._alone is None else f", {self._alone!r} alone"
+        alone = "" if self.alone is None else f", {self.alone!r} alone"
         return f"<Turns {len(self._beside)} beside each other, {len(self._waiting)} waiting{alone}>"
-
-    @property
-    def alone(self) -> Turn | None:
-        """The call that is made alone."""
-        return self._alone
 
     @property
     def waiting(self) -> int:
@@ -84,22 +80,22 @@ class Turns:
 
     def get(self, key: Key) -> Turn | None:
         """The call with this key, if it waits or is made alone."""
-        if self._alone is not None and self._alone.key == key:
-            return self._alone
+        if self.alone is not None and self.alone.key == key:
+            return self.alone
         return self._waiting.get(key)
 
     def is_made(self, key: Key) -> bool:
         """Whether the backend has been asked for this call."""
-        return key in self._beside or (self._alone is not None and self._alone.key == key and self._alone.sent)
+        return key in self._beside or (self.alone is not None and self.alone.key == key and self.alone.sent)
 
     def of(self, attachment: object) -> list[Key]:
         """The calls of one attachment."""
-        alone = [] if self._alone is None else [self._alone.key]
+        alone = [] if self.alone is None else [self.alone.key]
         return [key for key in (*alone, *self._beside, *self._waiting) if key[0] is attachment]
 
     def take_beside(self, key: Key) -> bool:
         """Whether a call that is not scored can be made at once, beside others; then it has its turn."""
-        if self._alone is not None or self._waiting:
+        if self.alone is not None or self._waiting:
             return False
         self._beside.add(key)
         return True
@@ -117,8 +113,8 @@ class Turns:
     def leave(self, *keys: Key) -> None:
         """These calls are over, or will not be made: let others go on."""
         for key in keys:
-            if self._alone is not None and self._alone.key == key:
-                self._alone = None
+            if self.alone is not None and self.alone.key == key:
+                self.alone = None
             self._beside.discard(key)
             self._waiting.pop(key, None)
         if self._waiting:
@@ -128,9 +124,9 @@ class Turns:
         """Start no more calls; returns those that were not made."""
         unmade = list(self._waiting)
         self._waiting.clear()
-        if self._alone is not None and self._alone.phase is Phase.STARTING:
-            unmade.insert(0, self._alone.key)
-            self._alone = None
+        if self.alone is not None and self.alone.phase is Phase.STARTING:
+            unmade.insert(0, self.alone.key)
+            self.alone = None
         return unmade
 
     @contextmanager
@@ -152,7 +148,7 @@ class Turns:
                 del self._waiting[turn.key]
                 turn.phase = Phase.STARTING
                 if turn.scored:
-                    self._alone = turn
+                    self.alone = turn
                 else:
                     self._beside.add(turn.key)
                 self._start(turn)
@@ -160,4 +156,4 @@ class Turns:
             self._advancing = False
 
     def _has_room(self, turn: Turn) -> bool:
-        return self._alone is None and not (turn.scored and self._beside)
+        return self.alone is None and not (turn.scored and self._beside)
