@@ -90,11 +90,15 @@ class BackendStderr(SessionEvent, frozen=True):
 
 
 class BackendRejected(SessionEvent, frozen=True):
-    """Its backend has written a ``line`` on stdout that is no message, of which the beginning; the first few."""
+    """Its backend has written a ``line`` on stdout that is no message, of which the beginning.
+
+    ``again`` it may do so with every line.
+    """
 
     name: ClassVar[str] = "backend.rejected"
     line: str
     error: str
+    again: bool | None = None
 
 
 class SessionLimit(SessionEvent, frozen=True):

@@ -161,7 +161,7 @@ def level_of(event: Event) -> int:
     match event:
         case events.SessionEnded(cause=cause) if cause in events.FAILURES:
             return logging.WARNING
-        case events.SessionLimit(again=True):
+        case events.SessionLimit(again=True) | events.BackendRejected(again=True):
             return logging.DEBUG
     return _LEVELS[type(event)]
 

@@ -52,8 +52,7 @@ class Conversation:
         self.control = ControlReader(session)
         self.flow = Flow(shared=session.shared, max_waiting=self._limits.max_waiting)
         self.seam = Seam(self)
-        self.rejected_lines = 0
-        """How many lines of the backend's were no messages."""
+        self._lines_reported = 0
         self._news = ToolNews()
         self._calls = ToolCalls(self.router, self.control, session.spec.control, self._carry_out, self._hand_over)
         self._attachments: set[Attachment] = set()
@@ -251,10 +250,10 @@ class Conversation:
 
     def unreadable(self, line: bytes, error: RemoteProtocolError) -> None:
         """Skip a line on the backend's stdout that is no message; the request it answers, if one, gets an error."""
-        self.rejected_lines += 1
-        if self.rejected_lines <= _REPORTED_LINES:
-            text = line[:_REPORTED_LENGTH].decode("utf-8", "replace")
-            self._reports.emit(BackendRejected(*self._reports.who(), line=text, error=error.message))
+        again = self._lines_reported >= _REPORTED_LINES or None
+        self._lines_reported += not again
+        text = line[:_REPORTED_LENGTH].decode("utf-8", "replace")
+        self._reports.emit(BackendRejected(*self._reports.who(), line=text, error=error.message, again=again))
         for message in unread(line):
             if message.kind is Kind.REQUEST:
                 text = f"the request could not be read: {error.message}"

@@ -21,11 +21,10 @@ from muxsim.spec import EnvSpec
 
 @dataclass(frozen=True)
 class SessionStatistics:
-    """``in_flight`` and ``attachments`` are now; ``rejected_lines`` were no messages; the rest counts messages."""
+    """``in_flight`` and ``attachments`` are now; the rest counts messages."""
 
     in_flight: int
     attachments: int
-    rejected_lines: int
     router: RouterStatistics
 
 
@@ -90,9 +89,7 @@ class Session:
     def statistics(self) -> SessionStatistics:
         """A snapshot."""
         router = self.conversation.router
-        return SessionStatistics(
-            router.in_flight, router.attachments, self.conversation.rejected_lines, router.statistics()
-        )
+        return SessionStatistics(router.in_flight, router.attachments, router.statistics())
 
     def attach(self, attachment: Attachment) -> bool:
         """Let a client take part; returns whether another had to make way. Raises `Busy` past ``max_attachments``."""

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from muxsim.observe import log
-from muxsim.observe.events import CommandFailed, Event, SessionEnded, SessionLimit, SessionOpening
+from muxsim.observe.events import BackendRejected, CommandFailed, Event, SessionEnded, SessionLimit, SessionOpening
 from muxsim.observe.log import fields_of, level_of
 
 WHO = ("s" * 32, "env", 1, 7)
@@ -25,6 +25,8 @@ def test_every_kind_of_event_has_a_level():
         (SessionEnded(*WHO, "backend_exited", "text", 0, None, 1.0), logging.WARNING),
         (SessionLimit(*WHO, limit="max_buffered"), logging.WARNING),
         (SessionLimit(*WHO, limit="max_buffered", again=True), logging.DEBUG),
+        (BackendRejected(*WHO, line="noise", error="not JSON"), logging.WARNING),
+        (BackendRejected(*WHO, line="noise", error="not JSON", again=True), logging.DEBUG),
     ],
 )
 def test_an_end_that_nobody_wished_for_is_a_warning_and_what_is_met_with_every_message_is_one_once(event, level):

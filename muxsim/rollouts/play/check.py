@@ -74,7 +74,7 @@ class _Diary:
 
     def listen(self, event: Event) -> None:
         match event:
-            case BackendRejected():
+            case BackendRejected(again=None):
                 self.rejected.append(event.line)
             case SessionReady():
                 self.starts.append(event.seconds)
