@@ -425,6 +425,81 @@ def test_nobody_counts_bounds_but_the_counters():
     assert {name for name in telling if not within(name, "muxsim.serve", "muxsim.observe")} == set()
 
 
+# What is counted beside the counters, for something is decided by it, or named by the next number.
+DECIDED_BY = {
+    "muxsim.placement.backend": {"_silenced"},  # what a pause of the stderr has swallowed, told with its end
+    "muxsim.processes.client": {"_nonsense"},  # whether one more answer is told
+    "muxsim.processes.footprint": {"_sample"},  # which processes were not there this time
+    "muxsim.serve.auth.failures": {"failures"},  # whether a peer may go on
+    "muxsim.serve.http.connection": {"total_requests"},  # uvicorn's own, which may stop it
+    "muxsim.serve.operate.host": {"_stop_signals"},  # how hastily it stops
+    "muxsim.session.control.tool_news": {"_changes"},  # whether a list is that of now
+    "muxsim.session.conversation": {"_lines_reported"},  # whether one more line is told
+    # Whether the backend has answered, and a call may have made steps. A message is no event: there is one of them for
+    # millions of those, and what a session's have come to is told by the session itself.
+    "muxsim.session.router": {"late_calls", "_statistics"},
+    "muxsim.start.fork.client": {"forks", "studies"},  # whether a zygote is sound, and may be studied
+    "muxsim.start.fork.keeper": {"_cold", "_failures"},  # how long to wait
+    "muxsim.start.slots.policy": {"deaths_in_a_row", "new_misses"},  # when the next is filled, and how many
+}
+NUMBERS = {
+    "muxsim.admission.admission": {"_last"},
+    "muxsim.session.control.control": {"_backend"},
+    "muxsim.session.questions": {"_renamed", "_backend"},
+    "muxsim.session.router": {"_last_id"},
+    "muxsim.start.fork.client": {"_next_ref"},
+    "muxsim.start.fork.fleet": {"_files"},
+    "muxsim.start.slots.policy": {"_last_number"},
+}
+# These are no part of a muxsim that serves: they run in processes of others, or count what a run has come to.
+COUNT_ELSEWHERE = ("muxsim.inside", "muxsim.mcpgym", "muxsim.rollouts", "muxsim.cli")
+
+
+def counts_one(value):
+    """Whether this is added once for each thing that happens: 1, or 1 if something is so."""
+    return isinstance(value, ast.Compare) or ast.unparse(value) == "1" or ast.unparse(value).startswith("not ")
+
+
+def totals(tree):
+    """The attributes, or those whose items, that grow by one and never shrink: who shrinks tells how many there are."""
+    changed = {ast.Add: set(), ast.Sub: set()}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AugAssign):
+            how, value, targets = type(node.op), node.value, [node.target]
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp):
+            how, value, targets = type(node.value.op), node.value.right, node.targets
+        else:
+            continue
+        owners = [target.value if isinstance(target, ast.Subscript) else target for target in targets]
+        if how in changed and counts_one(value):
+            changed[how] |= {owner.attr for owner in owners if isinstance(owner, ast.Attribute)}
+    return changed[ast.Add] - changed[ast.Sub]
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("self.hits += 1", {"hits"}),
+        ("shelf.stale += number in aged", {"stale"}),
+        ("self._counts.unswept += not swept", {"unswept"}),
+        ("self._by_name[name] += 1", {"_by_name"}),
+        ("self._by_name[name] = self._by_name.get(name, 0) + 1", {"_by_name"}),
+        ("self.open += 1; self.open -= 1", set()),
+        ("self._size += len(data); at += 1", set()),
+    ],
+)
+def test_the_check_tells_a_total_from_what_there_is_now(source, found):
+    assert totals(ast.parse(source)) == found
+
+
+def test_nobody_counts_what_happens_but_the_counters():
+    """Whoever has something to count tells it as an event, and keeps no more than what there is now."""
+    counting = {name: totals(MODULES[name]) for name in MODULES if within(name, "muxsim")}
+    counting = {name: found for name, found in counting.items() if found and not within(name, "muxsim.observe")}
+    allowed = {name: DECIDED_BY.get(name, set()) | NUMBERS.get(name, set()) for name in DECIDED_BY | NUMBERS}
+    assert {name: found for name, found in counting.items() if not within(name, *COUNT_ELSEWHERE)} == allowed
+
+
 def test_only_who_reaps_a_process_itself_signals_it_by_number_H19():
     by_number = {name for name in MODULES if attributes(name) & {"os.kill", "os.killpg", "signal.pthread_kill"}}
     assert by_number == REAPS_WHAT_IT_SIGNALS
