@@ -33,9 +33,10 @@ from harness import SERVERS, Collector, muxsim_serve
 from serve.machine import descendants, descriptors, memory
 from serve.wire import BOTH, connect, initialize
 
-from muxsim.admission import pool as pools
 from muxsim.admission.admission import Capacity
+from muxsim.admission.pool import open_pool
 from muxsim.observe.events import Events
+from muxsim.placement import local
 from muxsim.processes.bounds import cpu_seconds
 from muxsim.processes.launcher import Launcher
 from muxsim.session.control.own_client import OwnClient
@@ -200,12 +201,12 @@ class FakeLauncher(Launcher):
 
 async def churn_fakes(opens) -> Report:
     """In this process."""
-    pools.Launcher, real = FakeLauncher, pools.Launcher
+    local.Launcher, real = FakeLauncher, local.Launcher
     capacity = Capacity(max_sessions=64, max_pending=64, queue_timeout=10, max_starting=64)
     specs = {"fake": EnvSpec(name="fake", command="fake")}
     try:
         async with (
-            pools.open_pool(capacity, memory_limit="99%") as pool,
+            open_pool(capacity, memory_limit="99%") as pool,
             open_sessions(pool, specs, Events()) as sessions,
         ):
 
@@ -233,7 +234,7 @@ async def churn_fakes(opens) -> Report:
 
             return await churn(opens, open_and_close, look)
     finally:
-        pools.Launcher = real
+        local.Launcher = real
 
 
 # ---- a muxsim, its children and its clients

@@ -40,17 +40,12 @@ class Loop:
 
 
 class Session:
-    """Knows for whom its backend waits."""
+    """Its conversation knows for whom its backend waits."""
 
     def __init__(self, id, lasting=False):
         self.id, self.shared = id, lasting
         self.held = set()
-
-    def hold(self, attachment):
-        self.held.add(attachment)
-
-    def release(self, attachment):
-        self.held.discard(attachment)
+        self.conversation = SimpleNamespace(hold=self.held.add, release=self.held.discard)
 
 
 class Client:

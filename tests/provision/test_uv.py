@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -180,9 +179,10 @@ async def test_a_command_that_the_tool_has_not_is_told_with_those_it_has(fake):
 
 @pytest.mark.network
 @pytest.mark.children
-@pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed")
 async def test_a_tool_of_the_index_runs_and_starts_without_the_index(tmp_path):
-    environ = {**os.environ, "MUXSIM_CACHE": str(tmp_path / "cache")}
+    # The tests' own uv lies beside their interpreter.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environ = {**os.environ, "PATH": path, "MUXSIM_CACHE": str(tmp_path / "cache")}
     with trio.fail_after(120):
         spec = await prepare(uvx("cowsay@6.1", "-t", "moo"), environ)
     done = await trio.run_process([spec.command, *spec.args], capture_stdout=True)
