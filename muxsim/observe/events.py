@@ -90,10 +90,7 @@ class BackendStderr(SessionEvent, frozen=True):
 
 
 class BackendRejected(SessionEvent, frozen=True):
-    """Its backend has written a ``line`` on stdout that is no message, of which the beginning.
-
-    ``again`` it may do so with every line.
-    """
+    """Its backend has written a line on stdout that is no message: its beginning, and ``again`` from the sixth on."""
 
     name: ClassVar[str] = "backend.rejected"
     line: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -478,6 +479,23 @@ async def test_a_zygote_that_cannot_be_made_is_complained_of_once_and_tried_agai
                 assert played.told
         assert counted(pool).total("zygotes_failed") == 4
     assert len([record for record in caplog.records if "start.afresh" in record.getMessage()]) == 1
+
+
+async def test_a_zygote_that_cannot_be_told_what_it_is_for_is_one_that_failed_and_no_bug(monkeypatch, caplog):
+    """It may have ended already, and is stopped before anybody follows it."""
+
+    def instruct(self, recipe):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    async with some_pool() as pool:
+        monkeypatch.setattr(keeper, "FIRST_REST", 0.0)
+        monkeypatch.setattr(client.Zygote, "instruct", instruct)
+        for _ in range(3):
+            async with Played(pool, probe(), 1) as played:
+                assert played.told
+        await eventually(lambda: counted(pool).total("zygotes_failed") >= 2)
+        assert counted(pool).total("parts_failed") == 0
+    assert [record for record in caplog.records if record.exc_info] == []
 
 
 async def test_the_rest_grows_to_a_minute():

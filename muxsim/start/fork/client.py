@@ -235,7 +235,7 @@ class Zygote:
     # what it says
 
     async def _read(self) -> None:
-        while True:
+        while self._channel.fileno() >= 0:  # it may have been stopped before anybody began to read
             try:
                 await trio.lowlevel.wait_readable(self._channel)
                 received = wire.receive(self._channel)
