@@ -9,16 +9,20 @@ import re
 from pathlib import Path
 
 TESTS = Path(__file__).parent
-CLOCKS = {"time.monotonic", "time.perf_counter", "trio.current_time"}
+CLOCKS = {"time.monotonic", "time.perf_counter", "time.monotonic_ns", "trio.current_time", "anyio.current_time"}
 SLEEPS = {"time.sleep", "trio.sleep", "asyncio.sleep", "anyio.sleep", "trio.sleep_until"}
 # Programs that are made to be busy, or to take their time: what they do is what is tested.
 PROGRAMS = {"churn.py", "soak.py", "soaking"}
-# The clock of these is their own, which jumps ahead; or time is what they are about.
-OWN_CLOCK = ("autojump", "MockClock", "SteadyClock")
+# What has one of these runs under a clock that jumps ahead to what is waited for: as an argument, or as a decorator.
+JUMPING = {"autojump_clock", "mock_clock", "on_asyncio"}
 LEAST_LIMIT = 30
 
 # Each function that sleeps or looks at a clock all the same, under the reason why.
 REASONS = {
+    "is called by tests whose clock jumps ahead, or makes a clock": """
+        placement/test_backend.py:wait rollout/test_runner.py:open runtime/test_clock.py:test_trio_runs_by_it
+        runtime/test_soon.py:get session/test_session.py:ends session/test_sessions.py:start
+    """,
     "looks again at what tells nobody when it changes": """
         conformance/test_conformance.py:gone conftest.py:_nothing_left_behind e2e/conftest.py:wait_empty
         e2e/test_attachments.py:record_when e2e/test_attachments.py:gone faults/test_recordings.py:wait_for_rows
@@ -32,12 +36,6 @@ REASONS = {
     "ends a test that would wait for ever": "serve/conftest.py:_in_time start/playing.py:in_time",
     "lets a time pass that was set, in which nothing may happen, or after which something may": """
         serve/test_log.py:test_a_muxsim_that_stood_still_ends_nobody_when_it_goes_on
-        transports/test_single_exchange.py:test_a_client_that_takes_no_event_stream_gets_the_answer_alone_after_any_silence
-        transports/test_single_exchange.py:test_the_request_waits_until_the_backend_keeps_up
-        transports/test_sse.py:test_a_post_waits_until_the_backend_keeps_up
-        transports/test_streamable_http.py:test_a_client_that_takes_no_event_stream_waits_for_its_json_through_any_silence
-        transports/test_streamable_http.py:test_a_post_waits_until_the_backend_keeps_up
-        transports/test_streamable_http.py:test_a_json_only_request_that_was_handed_over_already_waits_for_its_json
     """,
     "is slow on purpose; naughty, for the soak only": """
         serve/test_limits.py:test_headers_that_trickle_have_no_more_time_than_others
@@ -61,22 +59,35 @@ EXCEPTIONS = {name for names in REASONS.values() for name in names.split()}
 
 
 def function_calls(file):
-    """The calls in a file by the outermost function that they stand in."""
+    """The calls in a file by the outermost function that they stand in, those left out whose clock jumps."""
     for outer in ast.parse(file.read_text()).body:
         methods = outer.body if isinstance(outer, ast.ClassDef) else [outer]
         for method in methods:
             name = getattr(method, "name", "")
-            for node in ast.walk(method):
+            for node in [] if jumps(method) else ast.walk(method):
                 if isinstance(node, ast.Call):
                     yield name, node
 
 
+def jumps(function):
+    """Whether time passes in a function as soon as nothing else can."""
+    if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+        return False
+    named = {argument.arg for argument in function.args.args}
+    return bool(JUMPING & (named | {ast.unparse(decorator) for decorator in function.decorator_list}))
+
+
+def python_files():
+    """All that are ours."""
+    return sorted(file for file in TESTS.rglob("*.py") if "node_modules" not in file.parts)
+
+
 def impatience(files):
-    """Where tests sleep or look at a clock, by file and function."""
+    """Where tests sleep or look at a clock that does not jump, by file and function."""
     found = {}
     for file in files:
         path = file.relative_to(TESTS)
-        if path.parts[0] in PROGRAMS or any(word in file.read_text() for word in OWN_CLOCK):
+        if path.parts[0] in PROGRAMS:
             continue
         for name, call in function_calls(file):
             used = ast.unparse(call.func)
@@ -88,7 +99,7 @@ def impatience(files):
 
 
 def test_no_test_sleeps_or_compares_real_time_but_where_it_is_said_why():
-    found = impatience(sorted(TESTS.rglob("*.py")))
+    found = impatience(python_files())
     assert [name for name in found if name not in EXCEPTIONS] == []
     gone = [name for name in EXCEPTIONS if name not in found]
     assert gone == [], "an exception that nobody needs leaves the list"
@@ -97,8 +108,7 @@ def test_no_test_sleeps_or_compares_real_time_but_where_it_is_said_why():
 def test_no_limit_on_waiting_is_so_tight_that_a_busy_machine_passes_it():
     tight = [
         f"{file.relative_to(TESTS)}:{call.lineno}"
-        for file in TESTS.rglob("*.py")
-        if not any(word in file.read_text() for word in OWN_CLOCK)
+        for file in python_files()
         for _, call in function_calls(file)
         if ast.unparse(call.func).endswith("fail_after") and is_tight(call.args[0])
     ]
@@ -110,7 +120,7 @@ TIMED = re.compile(r"""["'](?:slow|block|log_then_wait|ask_later)["'],\s*(?:\{["
 
 
 def test_only_programs_that_are_made_to_be_busy_have_a_child_wait_for_a_time():
-    files = [file for file in TESTS.rglob("test_*.py") if file != Path(__file__) and "node_modules" not in file.parts]
+    files = [file for file in python_files() if file.name.startswith("test_") and file != Path(__file__)]
     assert [file.name for file in files if TIMED.search(file.read_text())] == []
     assert TIMED.search('client.text("slow", seconds=1)')
     assert TIMED.search('tool_call(7, "block", {"seconds": 1})')
@@ -125,6 +135,8 @@ def test_the_check_sees_sleeps_and_clocks_and_lets_others_run(tmp_path, monkeypa
     file = tmp_path / "test_some.py"
     file.write_text("async def f():\n    await trio.sleep(0)\nclass A:\n    def g(self):\n        time.sleep(1)\n")
     assert impatience([file]) == {"test_some.py:g": {"time.sleep"}}
+    file.write_text("async def f(autojump_clock):\n    await trio.sleep(1)\nasync def g():\n    await trio.sleep(1)\n")
+    assert impatience([file]) == {"test_some.py:g": {"trio.sleep"}}
     server = tmp_path / "servers" / "some.py"
     server.parent.mkdir()
     server.write_text("def f():\n    time.sleep(1)\n    return time.monotonic()\n")

@@ -216,7 +216,7 @@ async def test_the_request_waits_until_the_backend_keeps_up():
             await self.go.wait()
 
     one = Exchange(receiver=(busy := Busy()))
-    await asyncio.sleep(0.001)
+    await asyncio.sleep(1)
     assert busy.received == []
     busy.go.set()
     await one.received()
