@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conda_channel import standard_channel
 from fault_register import ROWS, FaultRegister, is_whole
 from harness import Gate
 
@@ -62,6 +63,15 @@ def gate(tmp_path):
     found = Gate(tmp_path / "gate")
     yield found
     found.close()
+
+
+@pytest.fixture(scope="session")
+def conda_channel(tmp_path_factory):
+    """A channel with `python` and `greeting`; what is only for one test, that adds to a channel of its own."""
+    pytest.importorskip("rattler", reason="the extra conda is not installed")
+    folder = tmp_path_factory.mktemp("conda") / "channel"
+    yield standard_channel(folder)
+    shutil.rmtree(folder)  # an interpreter is large, and pytest keeps folders of three runs
 
 
 @pytest.fixture(autouse=True)

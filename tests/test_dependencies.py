@@ -117,7 +117,7 @@ def test_what_is_imported_is_declared():
     }  # in an environment's interpreter, where they are no package
     packages = packages_distributions()
     missing = {one for one in imported if not declared & requirement_names(packages.get(one, [one]))}
-    assert missing == set()
+    assert missing == set(), "declare it in pyproject.toml; what is declared has to be installed: scripts/setup --dev"
 
 
 def test_every_dependency_has_a_lower_bound():
