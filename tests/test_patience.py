@@ -38,9 +38,6 @@ REASONS = {
         serve/test_log.py:test_a_muxsim_that_stood_still_ends_nobody_when_it_goes_on
     """,
     "is slow on purpose; naughty, for the soak only": """
-        serve/test_limits.py:test_headers_that_trickle_have_no_more_time_than_others
-        serve/test_limits.py:test_a_body_that_nobody_wants_is_not_waited_for_for_ever
-        serve/test_limits.py:test_a_body_that_trickles_gets_a_408
         servers/naughty.py:due servers/naughty.py:wait_for
     """,
     "comes at any moment, and holds at each": """

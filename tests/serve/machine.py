@@ -57,6 +57,19 @@ def descriptors(pid):
     return found
 
 
+def unread(sock):
+    """How many bytes the other end of a connection has not read yet, which is on this machine too; 0 of a lost one."""
+    try:
+        ours, theirs = sock.getsockname()[1], sock.getpeername()[1]
+    except OSError:  # closed by the other end
+        return 0
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, queues, *_ = line.split()
+        if (int(local.partition(":")[2], 16), int(remote.partition(":")[2], 16)) == (theirs, ours):
+            return int(queues.partition(":")[2], 16)
+    return 0
+
+
 async def read_all(fd):
     """All that comes out of a pipe, until its end."""
     data = b""
