@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import uvicorn
+from asyncio_tests import on_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +28,8 @@ TOKEN = "x" * 32
 GOOD = {"Host": "127.0.0.1", "Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
 READ = 256 * 1024
 """What an event loop reads at once, and uvicorn keeps of a body past its own mark."""
+TICK = 0.25
+"""Seconds: how often deadlines are looked at."""
 BOUNDS = Bounds(100, 100, 10.0, 30.0, 8192, 100, 32768)
 
 
@@ -63,7 +67,11 @@ class Transport(asyncio.Transport):
         return 0
 
 
-def connection_to(app, newcomer=lambda *_: None):
+def connections():
+    return Connections(BOUNDS, Events(), Unread(60.0, 2**20, 2**26, Events()))
+
+
+def connection_to(app, newcomer=lambda *_: None, limits=None):
     """A connection on which ``app`` serves what does not go the short way, and its transport."""
     auth = Authenticator([NamedToken("ada", Scope.AGENT, TOKEN)], FailureLimit(100))
     clients = SimpleNamespace(http=lambda id: None)
@@ -72,8 +80,7 @@ def connection_to(app, newcomer=lambda *_: None):
     config = uvicorn.Config(ToldWhenServed(app), lifespan="off", interface="asgi3", log_config=None, ws="none")
     config.load()
     state = uvicorn.server.ServerState()
-    limits = Connections(BOUNDS, Events(), Unread(60.0, 2**20, 2**26, Events()))
-    connection = Connection(FastLane(gateway), limits, config=config, server_state=state, app_state={})
+    connection = Connection(FastLane(gateway), limits or connections(), config=config, server_state=state, app_state={})
     transport = Transport()
     connection.connection_made(transport)
     return connection, transport
@@ -188,6 +195,24 @@ def test_requests_that_wait_for_another_are_read_but_only_so_many():
         assert connection.idle
 
     asyncio.run(play())
+
+
+@pytest.mark.fault("L6")
+@pytest.mark.parametrize("seconds", [2.0, 30.0], ids=["shorter", "longer"])
+@on_asyncio
+async def test_a_changed_header_timeout_holds_for_everybody_who_is_waited_for_from_then_on(seconds):
+    """L6: nobody who came before it shields others, or is shielded."""
+    limits = connections()
+    _, before = connection_to(_never, limits=limits)
+    await asyncio.sleep(1)
+    limits.use(replace(BOUNDS, header_timeout=seconds))
+    _, after = connection_to(_never, limits=limits)
+    await asyncio.sleep(1.9)
+    assert (before.closed, after.closed) == (False, False)
+    await asyncio.sleep(min(seconds, BOUNDS.header_timeout - 1) - 1.9 + 2 * TICK)
+    assert before.closed
+    await asyncio.sleep(max(0, seconds - BOUNDS.header_timeout + 1))
+    assert after.closed
 
 
 class _TurnedAway:

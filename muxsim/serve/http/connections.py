@@ -66,10 +66,10 @@ class Connections:
         return f"<Connections {self.open} open, {len(self._heads) + len(self._rests)} awaited>"
 
     def use(self, bounds: Bounds) -> None:
-        """Hold new requests and connections to these bounds."""
+        """Hold to these bounds what comes from now on, and what is waited for."""
         self.bounds = bounds
-        self._heads.seconds = bounds.header_timeout
-        self._rests.seconds = min(_LINGER, bounds.body_timeout)
+        self._heads.allow(bounds.header_timeout)
+        self._rests.allow(min(_LINGER, bounds.body_timeout))
 
     def met(self, setting: str) -> None:
         """Tell that a connection has met a bound."""
@@ -136,7 +136,7 @@ class _Waiting:
     """
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+        self._seconds = seconds
         self._deadlines: dict[Watched, tuple[object, float]] = {}
 
     def __len__(self) -> int:
@@ -144,7 +144,13 @@ class _Waiting:
 
     def begin(self, connection: Watched, now: float) -> None:
         self._deadlines.pop(connection, None)
-        self._deadlines[connection] = connection.request, now + self.seconds
+        self._deadlines[connection] = connection.request, now + self._seconds
+
+    def allow(self, seconds: float) -> None:
+        """Let nobody take longer than that from now on; those who wait keep an earlier deadline, and so their order."""
+        self._seconds = seconds
+        for connection, (request, deadline) in self._deadlines.items():
+            self._deadlines[connection] = request, min(deadline, connection.loop.time() + seconds)
 
     def extend(self, seconds: float) -> None:
         """Give everyone so much more."""
