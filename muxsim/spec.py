@@ -224,6 +224,10 @@ class EnvSpec:
     cwd: str = "."
     """The folder the backend starts in; absolute when it comes from a config."""
 
+    workspace_from: str = ""
+    """A folder that each session's workspace begins as, absolute; "" begins with nothing. May have ``{seed}`` and
+    ``{session_id}`` in it."""
+
     shared: bool = False
     """One backend and one lasting session for all clients, for a server without state of its own."""
 
@@ -251,6 +255,10 @@ class EnvSpec:
 
     package: str = ""
     """``name@version`` of the npm package behind the command, once the spec is prepared; else ``""``."""
+
+    def template(self, *, seed: int, session_id: str) -> str:
+        """The folder that a session's workspace begins as, "" for none."""
+        return fill(self.workspace_from, {"seed": str(seed), "session_id": session_id})
 
     def launch(self, *, seed: int, session_id: str, workspace: str, environ: Mapping[str, str]) -> Launch:
         """What to execute for a session. ``environ`` is muxsim's own environment; most of it stays behind."""

@@ -67,6 +67,7 @@ Times are in seconds, sizes in bytes or text such as `"64 MiB"`. `"never"` takes
 | `args` | `[]` | its arguments |
 | `env` | `{}` | variables of the process, beside a short list that is passed on (PATH, HOME, LANG and the like) |
 | `cwd` | the file's folder | the folder it runs in |
+| `workspace_from` | | a folder that each session's workspace [begins as](isolation.md#files-of-a-task) |
 | `python` | muxsim's own | the interpreter for a Python command |
 | `shared` | `false` | one process and one lasting session for all clients, for a server without state of its own |
 | `zygote` | `true` | sessions of a Python script or module are [forked](starting-fast.md), not started afresh |
@@ -93,11 +94,12 @@ other then: with `shared`, let clients of 2026-07-28 and older ones use two entr
 in `node_modules/.bin`, or a package of that name and version. What only npx or uvx can understand, such as `-c` or an
 option that changes what runs, is run by them as it stands; a line in the log says what that costs.
 
-`{seed}`, `{session_id}` and `{workspace}` are filled in anywhere in `command`, `args`, `env` and `cwd`; `{{seed}}` is a
-literal `{seed}`, and other braces stay as they are. `${NAME}` comes from muxsim's own environment, `${NAME:-default}`
-has a fallback, and `$${` is a literal `${`. What a variable holds, and the name of the config's own folder, is taken as
-it is. Every process also gets `MUXSIM_SEED` and `MUXSIM_WORKSPACE`. The workspace is a folder of the session's own,
-removed at its end. A session without a seed gets a random one, and says so; 0 is a seed.
+`{seed}`, `{session_id}` and `{workspace}` are filled in anywhere in `command`, `args`, `env` and `cwd`, and the first
+two in `workspace_from`; `{{seed}}` is a literal `{seed}`, and other braces stay as they are. `${NAME}` comes from
+muxsim's own environment, `${NAME:-default}` has a fallback, and `$${` is a literal `${`. What a variable holds, and the
+name of the config's own folder, is taken as it is. Every process also gets `MUXSIM_SEED` and `MUXSIM_WORKSPACE`. The
+workspace is a folder of the session's own, removed at its end. A session without a seed gets a random one, and says so;
+0 is a seed.
 
 ## Files of other programs
 

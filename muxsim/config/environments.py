@@ -46,6 +46,7 @@ def read_environment(
         args=args,
         env=values.get("env", {}),
         cwd=cwd,
+        workspace_from=_workspace_from(table, values),
         shared=values.get("shared", False),
         zygote=values.get("zygote", True),
         preload=values.get("preload", ()),
@@ -57,9 +58,17 @@ def read_environment(
     )
 
 
+def _workspace_from(table: Table, values: Mapping[str, Any]) -> str:
+    folder = values.get("workspace_from", "")
+    if "{workspace}" in folder.replace("{{workspace}}", ""):
+        raise table.error("workspace_from", "is what {workspace} begins as: name another folder", folder)
+    return in_folder(folder, table.folder) if folder else ""
+
+
 def _seeded(table: Table, values: Mapping[str, Any]) -> bool:
     seeded: bool = values.get("seeded", True)
-    texts = (values["command"], *values.get("args", ()), *values.get("env", {}).values(), values.get("cwd", ""))
+    texts = (values["command"], *values.get("args", ()), *values.get("env", {}).values())
+    texts += (values.get("cwd", ""), values.get("workspace_from", ""))
     if not seeded and any("{seed}" in text.replace("{{seed}}", "") for text in texts):
         raise table.error("seeded", "contradicts {seed}, which gives the server a seed: take one of them out")
     return seeded

@@ -224,6 +224,7 @@ DESKTOP_KEYS: dict[str, AnyKind] = {
 ENVIRONMENT_KEYS: dict[str, AnyKind] = {
     **DESKTOP_KEYS,
     "cwd": _TEMPLATE,
+    "workspace_from": _TEMPLATE,
     "python": _TEMPLATE,
     "shared": _FLAG,
     "zygote": _FLAG,

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from typing import Final
 
 from muxsim.processes.command import Command
@@ -30,12 +31,22 @@ def _problems_of(spec: EnvSpec, environ: Mapping[str, str]) -> list[str]:
     command = Command(launch.argv, launch.env, launch.cwd)
     if not has_placeholder(spec.cwd) and (number := _folder_fault(launch.cwd)):
         return [explain(number, "chdir", command)]
+    if fault := _template_fault(spec):
+        return [fault]
     provider = next((one for one in PROVIDERS if one.takes(spec)), None)
     if provider is not None and not _is_bare_folder(fixed(spec.command)):
         return _missing_programs(provider, launch)
     if not has_placeholder(spec.command) and (number := _program_fault(launch)):
         return [explain(number, "exec", command)]
     return _script_problems(spec, launch)
+
+
+def _template_fault(spec: EnvSpec) -> str:
+    """What is wrong with the folder that workspaces begin as, or with the one that holds it for each seed."""
+    words = takewhile(lambda word: not has_placeholder(word), spec.workspace_from.split("/"))
+    folder = fixed("/".join(words)) or "/"
+    number = _folder_fault(folder) if spec.workspace_from else 0
+    return f"workspace_from: {folder}: {os.strerror(number)}" if number else ""
 
 
 def _is_bare_folder(path: str) -> bool:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
+from typing import Final
 
 import trio
 
+from muxsim.errors import PlaceError
+from muxsim.processes.folders import remove_tree
 from muxsim.runtime import descriptors
+from muxsim.spec import EnvSpec
+from muxsim.start.shortage import EXHAUSTED, no_more
+from muxsim.start.template import Contents, TemplateFault, begin_as
+
+# Of start_timeout for what a folder begins as: the process has to start within it too.
+_SHARE_OF_START: Final = 0.9
+
+
+_NOTHING: Final = Contents()
 
 
 class Folders:
@@ -21,6 +32,29 @@ class Folders:
     def make(self, env: str) -> Path:
         """A new one. Raises OSError."""
         return Path(tempfile.mkdtemp(prefix=f"{env}-", dir=self.root))
+
+    async def begin(self, folder: Path, source: str, spec: EnvSpec, held: Contents = _NOTHING) -> Contents:
+        """Have one, which began as ``held``, begin as the folder ``source``; "" is none.
+
+        Raises `PlaceError` or `Busy`; what is in it is undefined then, or if this is cancelled.
+        """
+        if not source and not held.source:
+            return held
+        limit = _SHARE_OF_START * spec.limits.start_timeout
+        who, why = f"environment {spec.name!r}: workspace_from", ""
+        with trio.move_on_after(limit):
+            try:
+                return await trio.to_thread.run_sync(
+                    begin_as, source, str(folder), held, trio.from_thread.check_cancelled
+                )
+            except TemplateFault as fault:
+                why = str(fault)
+            except (OSError, RuntimeError) as error:  # a RuntimeError: there can be no more threads
+                if not isinstance(error, OSError) or error.errno in EXHAUSTED:
+                    raise no_more(f"{who}: {source} could not be copied: {error}") from error
+                why = f"{source} could not be copied: {error}"
+        late = f"{source} was not copied within {limit:g} s: take out what is not needed, or raise start_timeout"
+        raise PlaceError(f"{who}: {why or late}")
 
     async def remove(self, folder: Path) -> None:
         """Remove one, whatever is in it. Not to be cancelled, and never raises."""
@@ -42,5 +76,4 @@ async def remove_trees(folders: list[Path]) -> None:
 
 def _remove(folders: list[Path]) -> None:
     for folder in folders:
-        # What a backend left read-only, or is being removed by somebody else, is not worth a session's end.
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)

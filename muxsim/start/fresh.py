@@ -32,6 +32,8 @@ class Fresh:
         folder = order.workspace or self._new_folder(order.spec)
         workspace = str(folder)
         try:
+            if order.workspace is None:
+                await self._folders.begin(folder, order.template, order.spec)
             process, enclosure = await self._enclosures.start(
                 order.spec, order.launch(workspace, self._environ), workspace, lambda one: self._spawn(order.spec, one)
             )

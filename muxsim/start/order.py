@@ -21,6 +21,11 @@ class Order:
     workspace: Path | None = None
     """The session's folder, where it has one from a process before; else one is made."""
 
+    @property
+    def template(self) -> str:
+        """The folder that its own begins as, "" for none."""
+        return self.spec.template(seed=self.seed, session_id=self.session)
+
     def launch(self, workspace: str, environ: Mapping[str, str]) -> Launch:
         """What to execute in this folder; ``environ`` is muxsim's own environment."""
         return self.spec.launch(seed=self.seed, session_id=self.session, workspace=workspace, environ=environ)

@@ -790,3 +790,22 @@ def test_a_fault_in_a_command_line_is_told(line, message, folder):
 def test_the_defaults_let_ten_mebibytes_pass():
     assert min(ServerSettings().max_body, Limits().max_line) > 10 * MIB
     assert ServerSettings().queue_timeout < math.inf
+
+
+def test_a_workspace_begins_as_a_folder_beside_the_config(folder):
+    assert lake(folder, 'command = "x"').workspace_from == ""
+    assert lake(folder, 'command = "x"\nworkspace_from = "tasks/{seed}"').workspace_from == str(folder / "tasks/{seed}")
+    assert lake(folder, 'command = "x"\nworkspace_from = "~/tasks"').workspace_from == f"{os.environ['HOME']}/tasks"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('workspace_from = "{workspace}/a"', "is what {workspace} begins as: name another folder"),
+        ('workspace_from = ""', "must be a string that is not empty"),
+        ('workspace_from = "tasks/{sed}"', "{sed} is not known: write {seed}"),
+        ('workspace_from = "tasks/{seed}"\nseeded = false', "contradicts {seed}"),
+    ],
+)
+def test_a_folder_that_no_workspace_can_begin_as_is_refused(folder, text, says):
+    assert says in fault(folder, f'[environments.lake]\ncommand = "x"\n{text}')

@@ -11,7 +11,7 @@ from itertools import takewhile
 from typing import Final
 
 from muxsim import inside
-from muxsim.spec import EnvSpec, Launch
+from muxsim.spec import EnvSpec, Launch, has_placeholder
 from muxsim.start.fork.forkable import Forkable, forkable
 
 # Options with which node would run something else than one script, or modules of its own choice before it, which
@@ -82,12 +82,14 @@ def warm_start(spec: EnvSpec, *, workspace: str, environ: Mapping[str, str]) -> 
     one = spec.launch(seed=1, session_id="one", workspace=workspace, environ=environ)
     other = spec.launch(seed=2, session_id="other", workspace=workspace, environ=environ)
     if spec.warm is not None and not spec.seeded:
-        if one != other:
+        if one != other or has_placeholder(spec.workspace_from):
             raise NotWarm("{session_id} is not known before there is a session: take it out")
         return WarmStart(Kind.WHOLE, one)
     if os.path.basename(spec.command) == "node":
         late = tuple(sorted(name for name, value in one.env.items() if other.env[name] != value))
-        late_cwd = one.cwd != other.cwd
+        # A folder in the workspace may be there only once that has begun.
+        in_workspace = has_placeholder(spec.workspace_from) and one.cwd.startswith(f"{workspace}/")
+        late_cwd = one.cwd != other.cwd or in_workspace
         if early := [name for name in late if name in _READ_EARLY or name.startswith(_READ_EARLY_PREFIXES)]:
             raise NotWarm(f"{early[0]} is read while modules load: take {{seed}} and {{session_id}} out of it")
         waiting = Launch(one.argv, {**one.env, **dict.fromkeys(late, "")}, workspace if late_cwd else one.cwd)

@@ -18,7 +18,7 @@ from types import NoneType
 
 import trio
 
-from muxsim.errors import StartError
+from muxsim.errors import Busy, StartError
 from muxsim.inside.as_main import TAG_BYTES
 from muxsim.observe.events import Events, SlotDied, SlotMissed, SlotsKeepDying, SlotsNotHad, SlotsReplaced, SlotUsed
 from muxsim.processes.command import Command, ProcessStartError
@@ -29,7 +29,8 @@ from muxsim.provision.cache import cache_folder
 from muxsim.provision.packages import Packages
 from muxsim.runtime import descriptors
 from muxsim.runtime.boundary import Boundary, Part, first_of, optional
-from muxsim.spec import EnvSpec, Launch, passed_variables
+from muxsim.runtime.soon import may_wait
+from muxsim.spec import EnvSpec, Launch, fixed, has_placeholder, passed_variables
 from muxsim.start.folders import Folders, remove_trees
 from muxsim.start.fork.zygotes import Zygotes
 from muxsim.start.order import Order, Started
@@ -37,6 +38,7 @@ from muxsim.start.prepared import Prepared
 from muxsim.start.slots.node import Nodes, Withdrawn, last_words
 from muxsim.start.slots.policy import MOST_UNASKED, NOT_YET, UNASKED, Slots, SlotStatistics
 from muxsim.start.slots.recipe import Kind, NotWarm, WarmStart, fingerprint, waits_unasked, warm_start, watched_files
+from muxsim.start.template import Contents
 
 
 @dataclass
@@ -50,6 +52,7 @@ class _Slot:
     enclosure: Enclosure
     prepared: Prepared | None
     folder: Path
+    contents: Contents
     files: tuple[str, ...] = ()
     stamps: tuple[tuple[int, int], ...] = ()
     used: trio.Event = field(default_factory=trio.Event)
@@ -153,10 +156,12 @@ class Warm:
         self._slots.opened(trio.current_time())
         self._changed.set()
 
-    @optional(NoneType, passing=(ProcessStartError,))
+    @optional(NoneType, passing=(ProcessStartError, StartError, Busy))
     async def take(self, order: Order) -> Started | None:
         """A process that has become what is ordered, in a folder of its own; None if none was ready."""
         spec = order.spec
+        if order.template:
+            await may_wait()
         while (number := self._slots.oldest(spec.name)) is not None:
             slot = self._waiting[number]
             launch = order.launch(str(slot.folder), self._passed)
@@ -164,11 +169,14 @@ class Warm:
                 self._outdated(spec.name)
             elif slot.process.has_exited():
                 self._died(spec.name, number, "it ended while it waited")
-            elif not os.path.isdir(launch.cwd):  # noqa: ASYNC240 - it is about to be used
+            elif not order.template and not os.path.isdir(launch.cwd):  # noqa: ASYNC240 - it is about to be used
                 return None  # it cannot go there; a fresh start says so
             else:
                 taken = self._use(slot)
                 try:
+                    if order.template and not await self._begun(slot, order, launch.cwd):
+                        self._dispose_soon(taken)
+                        return None
                     await _activate(slot, launch)
                 except BaseException as error:
                     self._dispose_soon(taken)
@@ -181,6 +189,14 @@ class Warm:
         if self._slots.wants(spec.name):
             self._tell(SlotMissed(spec.name))
         return None
+
+    async def _begun(self, slot: _Slot, order: Order, cwd: str) -> bool:
+        """Have a slot's folder begin as the session's is to; whether the slot can go on from there."""
+        contents = await self._folders.begin(slot.folder, order.template, order.spec, slot.contents)
+        if slot.kind is Kind.WHOLE and contents != slot.contents:
+            self._outdated(order.spec.name)  # what runs has seen what there was
+            return False
+        return os.path.isdir(cwd)  # noqa: ASYNC240 - it is about to be used
 
     def _use(self, slot: _Slot) -> Started:
         self._slots.used(slot.number)
@@ -328,13 +344,17 @@ class Warm:
         skip = self._nodes.left_out(spec.name)
         try:
             start = warm_start(spec, workspace=str(folder), environ=self._environ)
+            source = "" if has_placeholder(spec.workspace_from) else fixed(spec.workspace_from)
+            contents = await self._folders.begin(folder, source, spec)
             launch = start.command_line(skip=skip, compile_cache=self._compile_cache)
             making = _Making(self._launcher, self._zygotes, spec, start)
             process, enclosure = await self._enclosures.start(spec, launch, str(folder), making.spawn)
-        except BaseException:
+        except BaseException as error:
             await remove_trees([folder])
+            if isinstance(error, Busy):
+                raise _NotYet from error
             raise
-        slot = _Slot(number, spec, start.kind, process, enclosure, making.prepared, folder)
+        slot = _Slot(number, spec, start.kind, process, enclosure, making.prepared, folder, contents)
         try:
             files = watched_files(launch.argv)
             if start.kind is Kind.NODE:
@@ -370,7 +390,8 @@ class _Making:
                 with contextlib.suppress(OSError):  # it has ended, which is told of
                     os.write(process.stdin, self.tag.encode())
             case Kind.FORK:
-                if self.spec.warm is not None:  # whoever says so has it run before there is a session
+                # Whoever says so has it run before there is a session, where its workspace can be had without one.
+                if self.spec.warm is not None and not has_placeholder(self.spec.workspace_from):
                     await self.zygotes.rehearse(self.spec, command, session=session)
                 self.prepared = await self.zygotes.prepare(self.spec, command, session=session)
                 if self.prepared is None:
