@@ -199,6 +199,8 @@ class Launch:
     argv: tuple[str, ...]
     env: dict[str, str]
     cwd: str
+    private: tuple[str, ...] = ()
+    """Folders of which it has its own view, see `EnvSpec.private`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +208,7 @@ class EnvSpec:
     """How to start one environment. `muxsim.config` makes these; `muxsim.provision` resolves packages.
 
     The placeholders ``{seed}``, ``{session_id}`` and ``{workspace}`` may stand in ``command``, ``args``, the
-    values of ``env`` and ``cwd``; `launch` fills them in.
+    values of ``env``, ``cwd`` and ``private``; `launch` fills them in.
     """
 
     name: str
@@ -253,8 +255,15 @@ class EnvSpec:
     confinement: Confinement = Confinement()
     """What its processes may use of the machine."""
 
+    private: tuple[str, ...] | None = None
+    """Folders of which each session has its own view: what it writes there only it sees, and it goes with it. So it is
+    with ``installed`` too, unless this is empty."""
+
     package: str = ""
     """``name@version`` of the npm package behind the command, once the spec is prepared; else ``""``."""
+
+    installed: tuple[str, ...] = ()
+    """The folders of muxsim's own into which the environment was installed, once the spec is prepared."""
 
     def template(self, *, seed: int, session_id: str) -> str:
         """The folder that a session's workspace begins as, "" for none."""
@@ -275,6 +284,7 @@ class EnvSpec:
                 **{name: fill(value, values) for name, value in self.env.items()},
             },
             cwd=fill(self.cwd, values),
+            private=tuple(fill(folder, values) for folder in self.private or ()),
         )
 
 

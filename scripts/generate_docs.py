@@ -74,6 +74,7 @@ Times are in seconds, sizes in bytes or text such as `"64 MiB"`. `"never"` takes
 | `preload` | `[]` | modules to import before that, beside those that the script has been seen to import |
 | `control` | `false` | every tool result carries the control plane, not only for calls that ask for it |
 | `seeded` | `true` | `false` for a server that takes no seed: it is given none |
+| `private` | what was installed | folders that [each session has alone](isolation.md#private-folders); `[]`: none |
 | `warm` | up to 16 forks, else 0 | processes [kept ready](environments.md#start-in-milliseconds) before anybody asks |
 
 and each of the [limits](#limits), and of the [bounds on processes](#processes).
@@ -94,12 +95,12 @@ other then: with `shared`, let clients of 2026-07-28 and older ones use two entr
 in `node_modules/.bin`, or a package of that name and version. What only npx or uvx can understand, such as `-c` or an
 option that changes what runs, is run by them as it stands; a line in the log says what that costs.
 
-`{seed}`, `{session_id}` and `{workspace}` are filled in anywhere in `command`, `args`, `env` and `cwd`, and the first
-two in `workspace_from`; `{{seed}}` is a literal `{seed}`, and other braces stay as they are. `${NAME}` comes from
-muxsim's own environment, `${NAME:-default}` has a fallback, and `$${` is a literal `${`. What a variable holds, and the
-name of the config's own folder, is taken as it is. Every process also gets `MUXSIM_SEED` and `MUXSIM_WORKSPACE`. The
-workspace is a folder of the session's own, removed at its end. A session without a seed gets a random one, and says so;
-0 is a seed.
+`{seed}`, `{session_id}` and `{workspace}` are filled in anywhere in `command`, `args`, `env`, `cwd` and `private`, and
+the first two in `workspace_from`; `{{seed}}` is a literal `{seed}`, and other braces stay as they are. `${NAME}` comes
+from muxsim's own environment, `${NAME:-default}` has a fallback, and `$${` is a literal `${`. What a variable holds,
+and the name of the config's own folder, is taken as it is. Every process also gets `MUXSIM_SEED` and
+`MUXSIM_WORKSPACE`. The workspace is a folder of the session's own, removed at its end. A session without a seed gets a
+random one, and says so; 0 is a seed.
 
 ## Files of other programs
 

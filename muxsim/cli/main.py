@@ -153,9 +153,12 @@ def _logged(config: Config) -> Events:
 
 
 def _check_starts(config: Config) -> None:
-    from muxsim.provision.preflight import problems  # noqa: PLC0415 - see the module's first line
+    import trio  # noqa: PLC0415 - see the module's first line
 
-    found = problems(config.environments.values(), os.environ)
+    from muxsim.provision.preflight import problems, refused_views  # noqa: PLC0415
+
+    specs = config.environments.values()
+    found = [*problems(specs, os.environ), *trio.run(refused_views, specs)]
     for problem in found:
         typer.echo(f"muxsim: {problem}", err=True)
     if found:

@@ -55,6 +55,7 @@ def read_environment(
         warm=values.get("warm"),
         limits=own.limits,
         confinement=own.confinement,
+        private=_private(table, values),
     )
 
 
@@ -63,6 +64,11 @@ def _workspace_from(table: Table, values: Mapping[str, Any]) -> str:
     if "{workspace}" in folder.replace("{{workspace}}", ""):
         raise table.error("workspace_from", "is what {workspace} begins as: name another folder", folder)
     return in_folder(folder, table.folder) if folder else ""
+
+
+def _private(table: Table, values: Mapping[str, Any]) -> tuple[str, ...] | None:
+    folders = values.get("private")
+    return None if folders is None else tuple(in_folder(folder, table.folder) for folder in folders)
 
 
 def _seeded(table: Table, values: Mapping[str, Any]) -> bool:

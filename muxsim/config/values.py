@@ -233,6 +233,7 @@ ENVIRONMENT_KEYS: dict[str, AnyKind] = {
     ),
     "control": _FLAG,
     "seeded": _FLAG,
+    "private": ListOf('a list of folders, such as ["data"]', _TEMPLATE),
     "warm": Kind("a whole number from 0", _whole(0)),
     **LIMIT_KEYS,
     **CONFINEMENT_KEYS,

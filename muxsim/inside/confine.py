@@ -4,6 +4,7 @@ A confinement has each of these keys that is wanted:
 
     cgroup        the folder of a cgroup v2, which is there already, to enter
     nice          what is added to the niceness
+    private       [[folder, upper, work, asked], ...]: its own views of folders (views.py), outer ones first
     no_new_privs  true: nothing it runs gains privileges (setuid, file capabilities)
     rlimits       {number of RLIMIT_*: [soft, hard]}
 """
@@ -16,12 +17,16 @@ import resource
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from muxsim.inside import views
 from muxsim.inside.libc import PR_SET_NO_NEW_PRIVS, prctl
 from muxsim.inside.wire import Message
 
 
 class Unconfined(Exception):
-    """A key of a confinement cannot be applied to this process, which must not go on."""
+    """A key of a confinement cannot be applied to this process, which must not go on.
+
+    Of views, the key is "installed" where nobody has asked for the one that cannot be had.
+    """
 
     def __init__(self, key: str, number: int) -> None:
         super().__init__(f"{key}: {os.strerror(number)}")
@@ -44,6 +49,13 @@ def enter_cgroup(folder: str) -> None:
         file.write(b"0")
 
 
+def see_alone(wanted: Sequence[Sequence[Any]]) -> None:
+    try:
+        views.enter([views.View(*view) for view in wanted])
+    except views.NoView as error:
+        raise Unconfined("private" if error.asked else "installed", error.errno or errno.EPERM) from error
+
+
 def set_rlimits(rlimits: Mapping[str, Sequence[int]]) -> None:
     for number, (soft, hard) in rlimits.items():
         try:
@@ -57,10 +69,12 @@ def forgo_privileges(wanted: bool) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
 
-# In this order: whatever comes after is charged to the cgroup, and limits on memory and files come last.
+# In this order: whatever comes after is charged to the cgroup, what is mounted is so before rights to that are given
+# up, and limits on memory and files come last.
 CONFINING: dict[str, Callable[[Any], object]] = {
     "cgroup": enter_cgroup,
     "nice": os.nice,
+    "private": see_alone,
     "no_new_privs": forgo_privileges,
     "rlimits": set_rlimits,
 }

@@ -23,9 +23,10 @@ class Estate(NamedTuple):
         if self.cgroup:
             clear_cgroup(self.cgroup)
         if self.folder:
-            import shutil  # noqa: PLC0415 - only at the end: it would be in every fork's memory
+            # Only at the end: it would be in every fork's memory.
+            from muxsim.inside.removal import remove_tree  # noqa: PLC0415
 
-            shutil.rmtree(self.folder, ignore_errors=True)
+            remove_tree(self.folder)
 
 
 def clear_cgroup(folder: str) -> None:

@@ -43,9 +43,10 @@ def become(order: Message, fds: Sequence[int], report: int, parent: int) -> NoRe
         report = give(fds, report)
         if order["umask"] is not None:
             os.umask(order["umask"])
+        confine(order["confinement"])
+        # Afterwards, to be in what is seen from now on, and not below it.
         stage = "chdir"
         os.chdir(order["cwd"])
-        confine(order["confinement"])
         stage = "exec"
         execute(order["argv"], order["env"])
     except Unconfined as error:

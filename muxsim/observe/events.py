@@ -217,6 +217,16 @@ class BoundsNotKept(Named, frozen=True):
     why: str
 
 
+class NotPrivate(Named, frozen=True):
+    """Sessions have no views of their own of what was installed for an environment; they see it as ``instead`` says."""
+
+    name: ClassVar[str] = "process.not_private"
+    env: str
+    folders: tuple[str, ...]
+    why: str
+    instead: str
+
+
 class StartedFresh(Named, frozen=True):
     """A backend of a Python environment with a zygote had to be started without it."""
 
@@ -546,6 +556,7 @@ Event: TypeAlias = (
     | ProcessEnded
     | LeftoversKilled
     | BoundsNotKept
+    | NotPrivate
     | StartedFresh
     | StartedLearning
     | Forked

@@ -40,6 +40,7 @@ _LEVELS: Final[Mapping[type[Event], int]] = {
     events.ProcessEnded: logging.DEBUG,
     events.LeftoversKilled: logging.DEBUG,
     events.BoundsNotKept: logging.WARNING,
+    events.NotPrivate: logging.WARNING,
     events.StartedFresh: logging.DEBUG,
     events.StartedLearning: logging.DEBUG,
     events.Forked: logging.DEBUG,

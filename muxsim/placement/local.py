@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from muxsim.errors import PlaceError
+from muxsim.errors import ConfigError, PlaceError
 from muxsim.observe.events import Events
 from muxsim.placement.backend import Backend, BackendListener
 from muxsim.placement.placement import PlacementStatistics
@@ -15,6 +15,8 @@ from muxsim.processes.folders import own_folder
 from muxsim.processes.footprint import Footprint
 from muxsim.processes.launcher import Launcher
 from muxsim.processes.process import AT_ONCE
+from muxsim.processes.trial import fault_of
+from muxsim.processes.views import NotPrivateError
 from muxsim.provision.packages import Packages
 from muxsim.runtime.soon import may_wait
 from muxsim.spec import CgroupMode, EnvSpec
@@ -88,6 +90,13 @@ class LocalPlacement:
         self.launcher.hasten()
 
 
+async def _try_views(specs: Iterable[EnvSpec], launcher: Launcher, sessions: Path) -> None:
+    for spec in specs:
+        with suppress(NotPrivateError):  # such a folder may be made before it is needed
+            if fault := await fault_of(spec, launcher, sessions):
+                raise ConfigError(f"cannot be had: {fault}", table=f"environments.{spec.name}", key="private")
+
+
 @asynccontextmanager
 async def open_local(
     specs: Iterable[EnvSpec],
@@ -99,13 +108,15 @@ async def open_local(
 ) -> AsyncIterator[LocalPlacement]:
     """Backends here, for the length of a block; on the way out every process is ended, and every folder removed.
 
-    What ``specs`` will need of cgroups is prepared as ``cgroup`` has it. Raises `ConfigError` if they, or bubblewrap,
-    are required and cannot be had. ``events`` are told what happens.
+    What ``specs`` will need of cgroups is prepared as ``cgroup`` has it. Raises `ConfigError` if they, bubblewrap or
+    private folders are required and cannot be had. ``events`` are told what happens.
     """
+    specs = list(specs)
     with own_folder() as root:
         try:
             with open_enclosures(specs, cgroup, events.emit) as enclosures:
                 async with Launcher.open(folder=str(root), cgroup=enclosures.cgroup, emit=events.emit) as launcher:
+                    await _try_views(specs, launcher, root)
                     folders, packages = Folders(root), Packages(launcher, events)
                     async with open_starter(
                         launcher, enclosures, packages, folders, events, zygotes=zygotes

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from muxsim.inside import proc, wire
+from muxsim.inside.views import View
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Command:
     whole environment, to which only `MUXSIM_PROCESS` is added, by which the guardian finds what the process leaves
     behind. `rlimits` maps `resource.RLIMIT_*` to (soft, hard); a `umask` of None leaves the launcher's; `nice` is added
     to its niceness. With `no_new_privs` no setuid program or file capability gives it, or what it runs, more rights.
-    `cgroup` is the folder of a cgroup v2 for it to be in.
+    `cgroup` is the folder of a cgroup v2 for it to be in, `views` are what it sees of folders alone.
     """
 
     argv: tuple[str, ...]
@@ -29,14 +30,15 @@ class Command:
     nice: int = 0
     no_new_privs: bool = False
     cgroup: str = ""
+    views: tuple[View, ...] = ()
 
 
 class ProcessStartError(OSError):
     """A process could not be started, and nothing of it is left.
 
     `stage` says where: "command" (what was asked for makes no sense), "descriptors", "fork", "prepare", "chdir",
-    "cgroup", "nice", "no_new_privs", "rlimits", "exec", "guardian" (the helper process is gone) or "closed" (the
-    launcher is).
+    "cgroup", "nice", "private" or "installed" (a view of a folder, which was asked for or not), "no_new_privs",
+    "rlimits", "exec", "guardian" (the helper process is gone) or "closed" (the launcher is).
     """
 
     def __init__(self, number: int, stage: str, message: str) -> None:
@@ -67,6 +69,7 @@ def confinement_of(command: Command) -> wire.Message:
     wanted = {
         "cgroup": command.cgroup,
         "nice": command.nice,
+        "private": command.views,
         "no_new_privs": command.no_new_privs,
         "rlimits": dict(command.rlimits),
     }

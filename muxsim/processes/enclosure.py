@@ -1,22 +1,29 @@
-"""What a backend is enclosed in: its limits, a cgroup and a sandbox, as its spec says and this machine can."""
+"""What a backend is enclosed in: its limits, a cgroup, its own views of folders and a sandbox.
+
+As its spec says and this machine can.
+"""
 
 from __future__ import annotations
 
+import errno
 import shutil
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import trio
 
-from muxsim.errors import ConfigError, PlaceError
+from muxsim.errors import ConfigError, PlaceError, StartError
+from muxsim.inside.views import View
 from muxsim.observe.events import BoundsNotKept, Listener
 from muxsim.processes.bounds import CONTROLLERS, Met, controllers, cpu_seconds, rlimits, settings, verdict
 from muxsim.processes.cgroups import CgroupError, Cgroups
-from muxsim.processes.command import Command
+from muxsim.processes.command import Command, ProcessStartError
 from muxsim.processes.process import Process
 from muxsim.processes.sandbox import sandboxed
+from muxsim.processes.views import INSTALLED, Manner, NotPrivateError, Views, installed_of, make_views
 from muxsim.spec import CgroupMode, Confinement, EnvSpec, Launch
 
 # Seconds for SIGKILL to empty a group, and between two looks at it: nothing that trio knows tells when it is.
@@ -36,10 +43,12 @@ class Enclosure:
         groups: Cgroups | None = None,
         bubblewrap: str = "bwrap",
         workspace: str = "",
+        views: tuple[View, ...] = (),
     ) -> None:
         self._confinement = Confinement() if confinement is None else confinement
         self._bubblewrap = bubblewrap
         self._workspace = workspace
+        self._views = views
         self._groups = groups
         self._group = groups.group(settings(self._confinement, groups.controllers)) if groups else None
 
@@ -53,7 +62,7 @@ class Enclosure:
     def command(self, launch: Launch) -> Command:
         """What the launcher is to start."""
         own = self._confinement
-        argv = sandboxed(self._bubblewrap, launch, self._workspace) if self._is_sandboxed else launch.argv
+        argv = self._sandboxed(launch) if self._is_sandboxed else launch.argv
         return Command(
             argv,
             launch.env,
@@ -63,7 +72,12 @@ class Enclosure:
             # Bubblewrap sees to that itself, and where it is a setuid program it has to be one first.
             no_new_privs=own.no_new_privs and not self._is_sandboxed,
             cgroup=self._group.folder if self._group else "",
+            views=self._views,
         )
+
+    def _sandboxed(self, launch: Launch) -> tuple[str, ...]:
+        written = [view.folder for view in self._views if view.upper]
+        return sandboxed(self._bubblewrap, launch, self._workspace, written)
 
     def _counts_processes(self) -> bool:
         return self._groups is not None and "pids" in self._groups.controllers
@@ -97,6 +111,7 @@ class Enclosures:
     def __init__(self, groups: Cgroups | None, why_none: str, bubblewrap: str, *, every: bool, tell: Listener) -> None:
         self._groups = groups
         self._tell = tell
+        self._views = Views(tell)
         self._why_none = why_none
         self._bubblewrap = bubblewrap
         self._every = every
@@ -110,21 +125,56 @@ class Enclosures:
     async def start(
         self, spec: EnvSpec, launch: Launch, workspace: str, spawn: Callable[[Command], Awaitable[Process]]
     ) -> tuple[Process, Enclosure]:
-        """Start a backend enclosed as its spec says. Raises `PlaceError`, or what ``spawn`` raises."""
-        enclosure = self._enclose(spec, workspace)
+        """Start a backend enclosed as its spec says. Raises `StartError`, or what ``spawn`` raises."""
+        refused: ProcessStartError | None = None
+        for manner in self._views.manners(spec):
+            try:
+                started = await self._start(spec, launch, workspace, manner, spawn)
+            except ProcessStartError as error:
+                if error.stage != INSTALLED:
+                    raise
+                refused = error
+            else:
+                if refused is not None:
+                    self._views.settle(spec, manner, refused)
+                return started
+        assert refused is not None
+        raise refused
+
+    async def _start(
+        self,
+        spec: EnvSpec,
+        launch: Launch,
+        workspace: str,
+        manner: Manner,
+        spawn: Callable[[Command], Awaitable[Process]],
+    ) -> tuple[Process, Enclosure]:
+        enclosure = self._enclose(spec, launch, workspace, manner)
         try:
             return await spawn(enclosure.command(launch)), enclosure
         except BaseException:
             await enclosure.close()
             raise
 
-    def _enclose(self, spec: EnvSpec, workspace: str) -> Enclosure:
+    def _enclose(self, spec: EnvSpec, launch: Launch, workspace: str, manner: Manner) -> Enclosure:
         self.tell_unkept(spec)
         groups = self._groups if self._every or controllers([spec]) else None
+        views = self._make_views(spec, launch, workspace, manner)
         try:
-            return Enclosure(spec.confinement, groups=groups, bubblewrap=self._bubblewrap, workspace=workspace)
+            return Enclosure(
+                spec.confinement, groups=groups, bubblewrap=self._bubblewrap, workspace=workspace, views=views
+            )
         except CgroupError as error:
             raise PlaceError(f"environment {spec.name!r}: no cgroup for its session: {error}") from error
+
+    def _make_views(self, spec: EnvSpec, launch: Launch, workspace: str, manner: Manner) -> tuple[View, ...]:
+        try:
+            return make_views(launch.private, installed_of(spec), Path(workspace), manner)
+        except NotPrivateError as error:
+            raise StartError(f"environment {spec.name!r}: private: {error}") from error
+        except OSError as error:
+            text = f"no folder for what is written in its private ones: {error}"
+            raise ProcessStartError(error.errno or errno.EIO, "prepare", text) from error
 
     def tell_unkept(self, spec: EnvSpec) -> None:
         """Tell, once, which bounds of an environment are not kept for want of a cgroup."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from muxsim.inside.views import View
 from muxsim.processes.command import Command, confinement_of
+from muxsim.processes.views import ASKED, INSTALLED, remedy
 
 
 def explain(number: int, stage: str, command: Command | None) -> str:
@@ -24,18 +26,24 @@ def explain(number: int, stage: str, command: Command | None) -> str:
         return f"{start} in {command.cwd!r}: {os.strerror(number)}; cwd must be a folder that may be entered"
     if stage == "exec":
         return f"{start} in {command.cwd!r}: {_explain_exec(number, command)}"
-    if stage in confinement_of(command):
-        return f"{start}: {os.strerror(number)} {_explain_confinement(stage, command)}"
+    key = ASKED if stage == INSTALLED else stage
+    if key in confinement_of(command):
+        return f"{start}: {os.strerror(number)} {_explain_confinement(key, number, command)}"
     return f"{start} ({stage}): {advise(number)}"
 
 
-def _explain_confinement(stage: str, command: Command) -> str:
+def _explain_confinement(key: str, number: int, command: Command) -> str:
     return {
         "cgroup": f"while it entered its cgroup, {command.cgroup}",
         "nice": f"while it was made {command.nice} nicer",
+        "private": f"while it got views of its own of {_listed(command.views)}: {remedy(number)}",
         "no_new_privs": "while it was kept from gaining privileges; set no_new_privs = false",
         "rlimits": f"while setting its limits, {_describe_rlimits(command.rlimits)}",
-    }[stage]
+    }[key]
+
+
+def _listed(views: Iterable[View]) -> str:
+    return ", ".join(view.folder for view in views)
 
 
 def _describe_rlimits(rlimits: Mapping[int, tuple[int, int]]) -> str:

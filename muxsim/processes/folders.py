@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import itertools
 import os
-import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -17,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from muxsim.inside.descriptors import close
+from muxsim.inside.removal import remove_tree
 from muxsim.processes.owner import new_name, owner_by_name
 
 
@@ -54,36 +53,6 @@ def remove_folders(folders: Iterable[Path]) -> list[Path]:
         if folder.exists():
             left.append(folder)
     return left
-
-
-def remove_tree(folder: str | os.PathLike[str]) -> None:
-    """Remove a folder with all that is in it, also what is read-only or nested past all bounds. Never raises."""
-    with contextlib.suppress(RecursionError):
-        shutil.rmtree(folder, ignore_errors=True)
-    left = [os.fspath(folder)] if os.path.lexists(folder) else []
-    for number in itertools.count():
-        if not left:
-            return
-        left += _remove_flat(left.pop(), f"{os.fspath(folder)}.{number}")
-
-
-def _remove_flat(folder: str, beside: str) -> list[str]:
-    """Remove one folder; those in it are put beside it, so that no path gets longer. Returns where they are."""
-    moved: list[str] = []
-    with contextlib.suppress(OSError):
-        os.chmod(folder, stat.S_IRWXU)
-        with os.scandir(folder) as entries:
-            found = list(entries)
-        for entry in found:
-            with contextlib.suppress(OSError):
-                if not entry.is_dir(follow_symlinks=False):
-                    os.unlink(entry.path)
-                    continue
-                os.chmod(entry.path, stat.S_IRWXU)
-                os.rename(entry.path, f"{beside}.{len(moved)}")
-                moved.append(f"{beside}.{len(moved)}")
-        os.rmdir(folder)
-    return moved
 
 
 def _is_free(path: Path) -> bool:

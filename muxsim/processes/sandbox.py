@@ -15,9 +15,10 @@ from muxsim.spec import Launch
 _PRIVATE: Final = ("/tmp", "/run")
 
 
-def sandboxed(bubblewrap: str, launch: Launch, workspace: str) -> tuple[str, ...]:
+def sandboxed(bubblewrap: str, launch: Launch, workspace: str, views: Iterable[str] = ()) -> tuple[str, ...]:
     """The command that runs ``launch`` in a sandbox of its own, with ``workspace`` the one folder of ours to write in.
 
+    Beside it there are the views that it has already (inside/views.py), which are its own as well.
     What the command, its arguments, its cwd and its PATH name in a private folder is seen there, read-only.
     """
     private = list(private_folders(launch.env.get("TMPDIR", "")))
@@ -33,6 +34,7 @@ def sandboxed(bubblewrap: str, launch: Launch, workspace: str) -> tuple[str, ...
         "--proc", "/proc",
         *(word for folder in private for word in ("--tmpfs", folder)),
         *(word for entry in needed(named, private) for word in ("--ro-bind-try", entry, entry)),
+        *(word for folder in views for word in ("--bind", folder, folder)),
         "--tmpfs", posixpath.dirname(workspace),  # other sessions have theirs beside it
         "--bind", workspace, workspace,
         "--chdir", launch.cwd,

@@ -67,6 +67,7 @@ async def _from_npx(spec: EnvSpec, npm: Installer) -> EnvSpec:
     if (own := _of_project(call, Path(fixed(spec.cwd)))) is not None:
         return _running(npm, spec, *own, call.args)
     home = await _installed(call, npm)
+    spec = replace(spec, installed=(str(home),))
     packages = [_Package.read(home / "node_modules" / name) for name in _Package.read(home).manifest.dependencies]
     if not call.command:
         return _running(npm, spec, packages[0], packages[0].own_bin(), call.args)

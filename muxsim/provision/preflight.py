@@ -8,10 +8,16 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping
 from itertools import takewhile
+from pathlib import Path
 from typing import Final
 
+from muxsim.inside.removal import remove_tree
 from muxsim.processes.command import Command
 from muxsim.processes.explain import explain
+from muxsim.processes.folders import own_folder
+from muxsim.processes.launcher import Launcher
+from muxsim.processes.trial import fault_of
+from muxsim.processes.views import NotPrivateError
 from muxsim.provision.npx import is_package_folder
 from muxsim.provision.packages import PROVIDERS
 from muxsim.provision.provider import Provider
@@ -23,6 +29,27 @@ _RUNS_A_SCRIPT: Final = re.compile(r"(python[0-9.]*|node)")
 def problems(specs: Iterable[EnvSpec], environ: Mapping[str, str]) -> list[str]:
     """A sentence for each thing that would fail every start, with the environment's name; [] if nothing would."""
     return [f"environment {spec.name!r}: {problem}" for spec in specs for problem in _problems_of(spec, environ)]
+
+
+async def refused_views(specs: Iterable[EnvSpec]) -> list[str]:
+    """A sentence for each environment whose private folders cannot be had, which is tried; [] if all can."""
+    asking = [spec for spec in specs if spec.private]
+    if not asking:
+        return []
+    with own_folder() as sessions:
+        try:
+            async with Launcher.open(folder=str(sessions)) as launcher:
+                faults = [(spec, await _view_fault(spec, launcher, sessions)) for spec in asking]
+        finally:
+            remove_tree(sessions)
+    return [f"environment {spec.name!r}: private: {fault}" for spec, fault in faults if fault]
+
+
+async def _view_fault(spec: EnvSpec, launcher: Launcher, sessions: Path) -> str | None:
+    try:
+        return await fault_of(spec, launcher, sessions)
+    except NotPrivateError as error:
+        return str(error)
 
 
 def _problems_of(spec: EnvSpec, environ: Mapping[str, str]) -> list[str]:

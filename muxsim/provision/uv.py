@@ -46,11 +46,13 @@ class UvTools:
         async def build(home: Path, before: Path, lock: int) -> None:
             args = ("tool", "install", *call.options, "--", call.package)
             folders = {"UV_TOOL_DIR": str(home / "tools"), "UV_TOOL_BIN_DIR": str(home / "bin"), "UV_NO_PROGRESS": "1"}
+            # What a session compiles, only it has.
+            folders["UV_COMPILE_BYTECODE"] = "1"
             await installer.install(args, home, lock, what=call.package, folders=folders)
 
         await made_whole(home, build)
         command, *first = map(literal, _command_line(home, call))
-        return replace(spec, command=command, args=(*first, *call.args), package=call.package)
+        return replace(spec, command=command, args=(*first, *call.args), package=call.package, installed=(str(home),))
 
 
 def _command_line(home: Path, call: UvxCall) -> tuple[str, ...]:

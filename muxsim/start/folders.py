@@ -9,7 +9,8 @@ from typing import Final
 import trio
 
 from muxsim.errors import PlaceError
-from muxsim.processes.folders import remove_tree
+from muxsim.inside.removal import remove_tree
+from muxsim.processes.views import views_folder
 from muxsim.runtime import descriptors
 from muxsim.spec import EnvSpec
 from muxsim.start.shortage import EXHAUSTED, no_more
@@ -57,7 +58,10 @@ class Folders:
         raise PlaceError(f"{who}: {why or late}")
 
     async def remove(self, folder: Path) -> None:
-        """Remove one, whatever is in it. Not to be cancelled, and never raises."""
+        """Remove one, whatever is in it, and what its session has in its views of others.
+
+        Not to be cancelled, and never raises.
+        """
         self._left.append(folder)
         # A folder has to be opened to be emptied. Without descriptors it stays until another one is removed.
         if descriptors.has_room():
@@ -66,7 +70,7 @@ class Folders:
 
 
 async def remove_trees(folders: list[Path]) -> None:
-    """Remove these with all that is in them. Not to be cancelled, and never raises."""
+    """Remove these with all that is in them, and that is theirs. Not to be cancelled, and never raises."""
     with trio.CancelScope(shield=True):
         try:
             await trio.to_thread.run_sync(_remove, folders)
@@ -76,4 +80,6 @@ async def remove_trees(folders: list[Path]) -> None:
 
 def _remove(folders: list[Path]) -> None:
     for folder in folders:
+        # What is being removed by somebody else, say, is not worth a session's end.
         remove_tree(folder)
+        remove_tree(views_folder(folder))

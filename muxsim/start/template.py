@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from muxsim.inside.descriptors import close
-from muxsim.processes.folders import remove_tree
+from muxsim.inside.removal import remove_tree
 
 LookUp = Callable[[], object]
 """Is called every now and then; what it raises ends the work."""

@@ -36,19 +36,22 @@ class Here:
     def events(self, what):
         return [event for event in self._events if isinstance(event, what)]
 
-    async def open(self, limits=BRISK, env=None, zygote=False, name=None, **bounds):
+    async def open(self, limits=BRISK, env=None, zygote=False, name=None, fields=None, **bounds):
         name = name or f"bound{len(self._specs)}"
-        spec = EnvSpec(
-            name=name,
-            command=sys.executable,
-            args=NAUGHTY[-1:] if zygote else NAUGHTY,
-            env=env or {},
-            zygote=zygote,
-            cwd="{workspace}",
-            limits=limits,
-            confinement=Confinement(**bounds),
-        )
-        self._specs[name] = spec
+        options = {
+            "args": NAUGHTY[-1:] if zygote else NAUGHTY,
+            "env": env or {},
+            "zygote": zygote,
+            "cwd": "{workspace}",
+            "limits": limits,
+            "confinement": Confinement(**bounds),
+            **(fields or {}),
+        }
+        self._specs[name] = EnvSpec(name=name, command=sys.executable, **options)
+        return await self.open_again(name)
+
+    async def open_again(self, name):
+        """One more session of an environment."""
         client = Client(await self._sessions.open(name))
         await client.initialize()
         return client

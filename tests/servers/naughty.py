@@ -394,6 +394,24 @@ def read_file(id, arguments, line):
     attempt(id, read)
 
 
+def keep_text(id, arguments, line):
+    def keep():
+        with open(arguments["path"], "w") as file:
+            file.write(arguments["text"])
+
+    attempt(id, keep)
+
+
+def remove(id, arguments, line):
+    attempt(id, lambda: os.remove(arguments["path"]))
+
+
+def run_program(id, arguments, line):
+    import subprocess  # noqa: PLC0415 - dear, and hardly ever needed
+
+    attempt(id, lambda: subprocess.run(arguments["argv"], check=False, capture_output=True, text=True).stdout)
+
+
 def touch(id, arguments, line):
     attempt(id, lambda: open(arguments["path"], "w").close())
 
@@ -433,6 +451,7 @@ TOOLS = {function.__name__: function for function in (
     hang, block, not_json, not_messages, old_reply, bad_utf8, bad_utf8_reply, pieces, twice, unknown_ids,
     stderr_flood, close_stderr, notification_flood, progress_flood, big, endless_line,
     burn_cpu, grow_file, take_memory, open_files, start_processes, read_file, touch, connect, listing,
+    keep_text, remove, run_program,
 )} | {"exit": exit_now, "heard": heard_lines}
 # fmt: on
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from muxsim.processes.folders import remove_tree
+from muxsim.inside.removal import remove_tree
 from muxsim.start.template import Contents, TemplateFault, begin_as
 
 NOTHING = Contents()

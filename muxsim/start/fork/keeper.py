@@ -21,6 +21,7 @@ from muxsim.inside.as_main import TAG_BYTES
 from muxsim.observe import events
 from muxsim.processes.command import Command, ProcessStartError
 from muxsim.processes.process import Process
+from muxsim.processes.views import INSTALLED
 from muxsim.runtime.boundary import optional
 from muxsim.start.fork.client import Zygote, ZygoteFailed
 from muxsim.start.fork.fleet import Fleet
@@ -126,6 +127,8 @@ class Keeper:
         except ZygoteFailed:  # it ends, and `_follow` takes note of that
             return None
         except ProcessStartError as error:
+            if error.stage == INSTALLED:  # it is to be tried without
+                raise
             self._complain(str(error))
             return None
         self._tell(events.Forked(self.env))

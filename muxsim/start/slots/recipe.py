@@ -85,6 +85,8 @@ def warm_start(spec: EnvSpec, *, workspace: str, environ: Mapping[str, str]) -> 
         if one != other or has_placeholder(spec.workspace_from):
             raise NotWarm("{session_id} is not known before there is a session: take it out")
         return WarmStart(Kind.WHOLE, one)
+    if one.private != other.private:
+        raise NotWarm("its private folders are not known before there is a session: take {seed} and {session_id} out")
     if os.path.basename(spec.command) == "node":
         late = tuple(sorted(name for name, value in one.env.items() if other.env[name] != value))
         # A folder in the workspace may be there only once that has begun.
@@ -92,7 +94,8 @@ def warm_start(spec: EnvSpec, *, workspace: str, environ: Mapping[str, str]) -> 
         late_cwd = one.cwd != other.cwd or in_workspace
         if early := [name for name in late if name in _READ_EARLY or name.startswith(_READ_EARLY_PREFIXES)]:
             raise NotWarm(f"{early[0]} is read while modules load: take {{seed}} and {{session_id}} out of it")
-        waiting = Launch(one.argv, {**one.env, **dict.fromkeys(late, "")}, workspace if late_cwd else one.cwd)
+        env, cwd = {**one.env, **dict.fromkeys(late, "")}, workspace if late_cwd else one.cwd
+        waiting = replace(one, env=env, cwd=cwd)
         return WarmStart(Kind.NODE, waiting, _entry(spec, one, other), late, late_cwd)
     program = _program(spec, environ)
     if isinstance(program, str):
@@ -110,6 +113,8 @@ def _program(spec: EnvSpec, environ: Mapping[str, str]) -> Forkable | str:
     """What a zygote forks for this spec, or why none does."""
     if not spec.zygote:
         return "it has zygote = false"
+    if any(map(has_placeholder, spec.private or ())):
+        return "its private folders depend on the session"
     if spec.confinement.sandbox != "none":
         return "a sandbox has no zygote"
     return forkable(spec, environ)

@@ -1,0 +1,308 @@
+"""Views of folders that each session has alone: which folders, that nobody sees what is written, what is left."""
+
+import errno
+import json
+import os
+import shutil
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from serve.machine import eventually
+from start.playing import Listener, slots_counted, starts
+
+from muxsim.errors import StartError
+from muxsim.observe.events import NotPrivate
+from muxsim.processes.command import ProcessStartError
+from muxsim.processes.enclosure import open_enclosures
+from muxsim.processes.views import NotPrivateError, covered, outermost, within
+from muxsim.spec import EnvSpec
+from processes.enclosed import BRISK, NAUGHTY, enclosed_sessions
+from transports import messages
+
+# ---- which folders
+
+NAMES = st.sampled_from(["a", "b", "a b", "ab"])
+FOLDERS = st.lists(st.lists(NAMES, max_size=4).map(lambda names: "/" + "/".join(names)), max_size=6)
+
+
+@given(FOLDERS)
+def test_every_folder_is_covered_once_and_by_none_that_nobody_wants(folders):
+    found = outermost(folders)
+    assert all(sum(within(folder, one) for one in found) == 1 for folder in folders)
+    assert set(found) <= set(folders)
+
+
+@pytest.fixture
+def places(tmp_path):
+    for name in ("sessions", "data/inner", "other"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    return tmp_path
+
+
+def covers(places, asked, installed=()):
+    names = [str(places / name) for name in asked], [str(places / name) for name in installed]
+    return [(os.path.relpath(folder, places), strict) for folder, strict in covered(*names, places / "sessions")]
+
+
+def test_a_view_is_of_the_real_folder_and_one_for_all_below_it(places):
+    assert covers(places, ["link"]) == [("data", True)]
+    assert covers(places, ["data/inner", "link", "other", "data"]) == [("data", True), ("other", True)]
+
+
+def test_a_view_of_which_a_part_was_asked_for_is_had_or_nothing_starts(places):
+    assert covers(places, ["data/inner"], ["data", "other"]) == [("data", True), ("other", False)]
+
+
+def test_what_is_not_installed_any_more_has_no_view(places):
+    assert covers(places, [], ["data", "gone", "file"]) == [("data", False)]
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("file", "file is a file: name its folder"),
+        ("gone", "gone is not there: make it, or correct its name"),
+        ("sessions", "has the folders of sessions in it"),
+        (".", "name folders below it, or another TMPDIR"),
+        ("sessions/one", "is among the folders of sessions"),
+    ],
+)
+def test_what_cannot_be_private_is_an_error_that_says_what_to_do(places, name, advice):
+    (places / "sessions" / "one").mkdir()
+    with pytest.raises(NotPrivateError, match=advice):
+        covers(places, [name])
+
+
+# ---- real children
+
+
+@pytest.fixture
+async def here():
+    async with enclosed_sessions() as here:
+        yield here
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A folder with a hostile name, as long as paths may be in one word of mount options, with a file in it."""
+    folder = tmp_path / "with, commas:and\\slashes {seed}" / ("x" * 200)
+    folder.mkdir(parents=True)
+    (folder / "state").write_text("the user's")
+    return folder
+
+
+def private(*folders):
+    return {"private": tuple(str(folder).replace("{seed}", "{{seed}}") for folder in folders)}
+
+
+async def notes_of(client, folder):
+    return (await client.value("read_file", path=str(folder / "state"))).get("result")
+
+
+async def writes(client, folder, text):
+    assert await client.value("keep_text", path=str(folder / "state"), text=text) == {"result": None}
+    assert await client.value("keep_text", path=str(folder / f"of {text}"), text=text) == {"result": None}
+
+
+def read(path):
+    return path.read_text()
+
+
+def mounts():
+    """How many views this process sees."""
+    return Path("/proc/self/mountinfo").read_text().count("upperdir=/proc/self/fd/")
+
+
+async def ends(*clients):
+    """End these sessions: nothing of theirs is left."""
+    folders = [(await client.value("who"))["env"]["MUXSIM_WORKSPACE"] for client in clients]
+    for client in clients:
+        client.session.end("test", "it is over")
+        await client.session.wait_ended()
+    await eventually(lambda: not any(os.path.exists(folder + end) for folder in folders for end in ("", ".private")))
+
+
+@pytest.mark.children
+@pytest.mark.parametrize("zygote", [False, True])
+async def test_what_a_session_writes_in_a_private_folder_only_it_sees_and_is_gone_at_its_end(here, data, zygote):
+    options = {"zygote": zygote, "name": "one", "fields": private(data)}
+    clients = [await here.open(**options) for _ in range(3)]
+    for client, text in zip(clients, "abc", strict=True):
+        await writes(client, data, text)
+    for client, text in zip(clients, "abc", strict=True):
+        assert await notes_of(client, data) == text
+        assert sorted((await client.value("listing", path=str(data)))["result"]) == [f"of {text}", "state"]
+    assert (starts(here.pool, "fork") > 0) == zygote
+    await ends(*clients)
+    assert [path.name for path in data.iterdir()] == ["state"]
+    assert (data / "state").read_text() == "the user's"
+    assert mounts() == 0
+
+
+@pytest.mark.children
+async def test_what_a_session_removes_is_gone_for_all_its_processes_and_for_no_others(here, data):
+    one, other = [await here.open(name="one", fields=private(data)) for _ in range(2)]
+    assert await one.value("remove", path=str(data / "state")) == {"result": None}
+    assert await one.value("run_program", argv=["ls", str(data)]) == {"result": ""}
+    assert await notes_of(other, data) == "the user's"
+    assert "state" in os.listdir(data)
+
+
+@pytest.mark.children
+@pytest.mark.parametrize("zygote", [False, True])
+async def test_a_session_that_starts_in_a_private_folder_is_in_its_view_of_it(here, data, zygote):
+    fields = {**private(data), "cwd": str(data).replace("{seed}", "{{seed}}")}
+    clients = [await here.open(name="one", zygote=zygote, fields=fields) for _ in range(2)]
+    for client in clients:
+        assert await client.value("keep_text", path="beside", text="own") == {"result": None}
+    assert not (data / "beside").exists()
+
+
+@pytest.mark.children
+async def test_the_workspace_stays_what_muxsim_sees_too(here, data):
+    client = await here.open(fields=private(data))
+    workspace = await client.text("scribble")
+    assert read(Path(workspace, "scribble")) == "mine"
+
+
+@pytest.mark.children
+async def test_another_backend_of_a_session_sees_what_the_one_before_has_written(here, data):
+    spec = EnvSpec(name="one", command=sys.executable, args=NAUGHTY, limits=BRISK, **private(data))
+    lease = await here.pool.acquire(spec)
+    for expected in ("the user's", "kept", "kept"):
+        async with talking(here.pool, lease) as ask:
+            assert await ask("read_file", path=str(data / "state")) == expected
+            await ask("keep_text", path=str(data / "state"), text="kept")
+    await here.pool.release(lease)
+    assert (data / "state").read_text() == "the user's"
+
+
+@asynccontextmanager
+async def talking(pool, lease):
+    """A backend on a lease, asked without a session."""
+    said, more = [], trio.Event()
+
+    class Hearing(Listener):
+        def from_backend(self, message):
+            said.append(json.loads(bytes(message.members["result"])))
+            more.set()
+
+    backend = await pool.start(lease, seed=1, session="s", listener=Hearing())
+
+    async def ask(name, **arguments):
+        nonlocal more
+        more = trio.Event()
+        backend.send(messages.request(1, "tools/call", {"name": name, "arguments": arguments}))
+        await more.wait()
+        return json.loads(said[-1]["content"][0]["text"])["result"]
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(backend.run)
+        yield ask
+        nursery.cancel_scope.cancel()
+    await backend.end()
+
+
+@pytest.mark.children
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+async def test_in_a_sandbox_a_session_writes_in_its_private_folders_beside_its_workspace(here, data, tmp_path):
+    one, other = [await here.open(name="one", sandbox="bubblewrap", fields=private(data)) for _ in range(2)]
+    await writes(one, data, "a")
+    assert await notes_of(one, data) == "a"
+    assert await notes_of(other, data) == "the user's"
+    assert "errno" in await one.value("touch", path=str(tmp_path / "not private"))
+
+
+@pytest.mark.children
+async def test_processes_that_wait_have_views_of_their_own_before_their_session_is_known(here, data):
+    fields = {**private(data), "warm": 2}
+    first = await here.open(name="one", zygote=True, fields=fields)
+    here.pool.keep_warm([first.session.spec])
+    await eventually(lambda: ready(here.pool, "one") == 2, within=30)
+    clients = [first] + [await here.open_again("one") for _ in range(2)]
+    assert slots_counted(here.pool, first.session.spec, "used") == 2
+    for client, text in zip(clients, "abc", strict=True):
+        await writes(client, data, text)
+    assert [await notes_of(client, data) for client in clients] == ["a", "b", "c"]
+    await ends(*clients)
+    assert (data / "state").read_text() == "the user's"
+
+
+def ready(pool, name):
+    return pool.placement.starter.statistics().warm[name].ready
+
+
+@pytest.mark.children
+async def test_a_private_folder_that_is_not_there_is_an_error_of_the_open_that_names_it(here, tmp_path):
+    with pytest.raises(StartError, match=r"environment 'one': private: .*gone is not there"):
+        await here.open(name="one", fields=private(tmp_path / "gone"))
+
+
+# ---- what muxsim has installed
+
+
+@pytest.mark.children
+@pytest.mark.parametrize(("switch", "sees"), [({}, "the user's"), ({"private": ()}, "a")])
+async def test_what_was_installed_is_private_unless_that_is_switched_off(here, data, switch, sees):
+    one, other = [await here.open(name="one", fields={"installed": (str(data),), **switch}) for _ in range(2)]
+    await writes(one, data, "a")
+    assert await notes_of(other, data) == (data / "state").read_text() == sees
+
+
+async def start(enclosures, spec, places, spawn):
+    workspace = str(places / "sessions" / "one")
+    launch = spec.launch(seed=1, session_id="s", workspace=workspace, environ={})
+    await enclosures.start(spec, launch, workspace, spawn)
+
+
+class Refusing:
+    """Starts what has no view that it refuses."""
+
+    def __init__(self, *refused):
+        self.refused = refused
+        self.seen = []
+
+    async def __call__(self, command):
+        self.seen.append([bool(view.upper) for view in command.views])
+        for view in command.views:
+            if bool(view.upper) in self.refused and not view.asked:
+                raise ProcessStartError(errno.EPERM, "installed", "no")
+            if bool(view.upper) in self.refused:
+                raise ProcessStartError(errno.EPERM, "private", "no")
+        return SimpleNamespace(pid=0)
+
+
+@pytest.mark.parametrize(
+    ("refused", "seen", "instead"),
+    [
+        ((), [[True], [True]], []),
+        ((True,), [[True], [False], [False]], ["read-only"]),
+        ((True, False), [[True], [False], [], []], ["as the disk has it, for all"]),
+    ],
+)
+async def test_what_was_installed_is_seen_as_well_as_can_be_and_what_cannot_be_is_told_once(
+    places, refused, seen, instead
+):
+    told, spawn = [], Refusing(*refused)
+    spec = EnvSpec(name="one", command="a", installed=(str(places / "data"),))
+    with open_enclosures([], "off", told.append) as enclosures:
+        for _ in range(2):
+            await start(enclosures, spec, places, spawn)
+    assert spawn.seen == seen
+    assert [event.instead for event in told if isinstance(event, NotPrivate)] == instead
+
+
+async def test_what_was_asked_for_is_had_or_nothing_starts(places):
+    told, spawn = [], Refusing(True, False)
+    spec = EnvSpec(name="one", command="a", private=(str(places / "data"),), installed=(str(places / "other"),))
+    with open_enclosures([], "off", told.append) as enclosures, pytest.raises(ProcessStartError):
+        await start(enclosures, spec, places, spawn)
+    assert (len(spawn.seen), told) == (1, [])
