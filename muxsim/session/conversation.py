@@ -16,7 +16,7 @@ from muxsim.placement.backend import Backend
 from muxsim.session.attachment import Attachment, Host
 from muxsim.session.audience import Audience
 from muxsim.session.codes import BACKEND_GONE, BUSY, CALL_TIMEOUT, SESSION_ENDED
-from muxsim.session.control.control import ControlReader
+from muxsim.session.control.control import ControlReader, asks_for_control
 from muxsim.session.control.tool_calls import ToolCalls
 from muxsim.session.control.tool_news import ToolNews
 from muxsim.session.control.turns import Key
@@ -179,12 +179,16 @@ class Conversation:
         elif self._awaits(attachment, message.id):
             self.refuse(attachment, message, INVALID_REQUEST, f"request id {message.id!r} is in flight already")
         else:
-            self._news.requested(attachment, message)
             if attachment.patience is not None or self._life.state is State.STARTED:
                 self._expect_answer(attachment, message)
             if message.method == "tools/call":
-                self._calls.take(attachment, message, apart=self._shared)
+                asked = asks_for_control(message)
+                if asked:
+                    self._news.wanted(attachment, message.id)
+                self._calls.take(attachment, message, asked=asked, apart=self._shared)
             else:
+                if message.method == "tools/list":
+                    self._news.listed(attachment)
                 self._carry_out(self.router.from_client(attachment, message, aside=attachment.aside))
 
     def _expect_answer(self, attachment: Attachment, message: Message) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from muxsim.session import uris
 from muxsim.session.agent_answers import META_KEY
@@ -42,6 +42,17 @@ Parts = dict[str, Any]
 Deliver = Callable[[Message], None]
 
 
+class _Meta(msgspec.Struct, gc=False, frozen=True):
+    control: Raw | UnsetType = msgspec.field(name=META_KEY, default=UNSET)
+
+
+class _Result(msgspec.Struct, gc=False):
+    meta: _Meta = msgspec.field(name="_meta", default=_Meta())
+
+
+_results: Final = msgspec.json.Decoder(_Result)
+
+
 class ControlUnreadable(Exception):
     """A control plane resource could not be read; the message says which and why."""
 
@@ -63,7 +74,11 @@ def asking_for_control(message: Message) -> Message:
 
 def has_control(result: Message) -> bool:
     """Whether the server has put the control plane into a result itself."""
-    return member(result.members.get("result"), "_meta", META_KEY) is not None
+    raw = result.members.get("result")
+    try:
+        return raw is not None and _results.decode(raw).meta.control is not UNSET
+    except _UNREADABLE:  # by a reader of what is usual
+        return member(raw, "_meta", META_KEY) is not None
 
 
 def with_meta(result: Message, key: str, value: Any) -> Message:

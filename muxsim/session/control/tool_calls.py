@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from muxsim.session.attachment import Attachment
-from muxsim.session.control.control import ControlReader, asking_for_control, asks_for_control
+from muxsim.session.control.control import ControlReader, asking_for_control
 from muxsim.session.control.turns import Key, Phase, Turn, Turns
 from muxsim.session.correlation import as_known, cancelled_by, envelope_of
 from muxsim.session.exchange import Delivery, Routed
@@ -52,9 +52,11 @@ class ToolCalls:
         """Whether any call of this client is under way."""
         return bool(self._turns.of(attachment))
 
-    def take(self, attachment: Attachment, message: Message, *, apart: bool) -> None:
-        """Make a call when it is its turn. ``apart``: on this session calls that are not scored wait for nobody."""
-        asked = asks_for_control(message)
+    def take(self, attachment: Attachment, message: Message, *, asked: bool, apart: bool) -> None:
+        """Make a call when it is its turn. ``asked``: its client wants to know what it has earned.
+
+        ``apart``: on this session calls that are not scored wait for nobody.
+        """
         scored = (asked or self._always) and not self._control.absent
         key = (attachment, message.id)
         if not asked and self._is_part_of_another(attachment):

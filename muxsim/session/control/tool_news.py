@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec import Raw
 
-from muxsim.session.control.control import asks_for_control, with_meta
+from muxsim.session.control.control import with_meta
 from transports.messages import Kind, Message, RequestId
 
 TOOLS_CHANGED_KEY: Final = "muxsim/tools_changed"
@@ -26,17 +26,18 @@ class ToolNews:
     def __init__(self) -> None:
         self._changes = 0
         self._listed: dict[Client, int] = {}
-        self._curious: set[tuple[Client, RequestId]] = set()
+        self._curious: set[tuple[Client, RequestId | None]] = set()
 
     def __repr__(self) -> str:
         return f"<ToolNews {self._changes} changes, {len(self._curious)} calls>"
 
-    def requested(self, client: Client, message: Message) -> None:
-        """Note what a client's request is about."""
-        if message.method == "tools/list":
-            self._listed[client] = self._changes
-        elif message.id is not None and asks_for_control(message):
-            self._curious.add((client, message.id))
+    def listed(self, client: Client) -> None:
+        """A client asks for the tools that there are."""
+        self._listed[client] = self._changes
+
+    def wanted(self, client: Client, id: RequestId | None) -> None:
+        """A client makes a call with whose result it wants to hear."""
+        self._curious.add((client, id))
 
     def said(self, message: Message) -> None:
         """Take note of what the backend says."""
