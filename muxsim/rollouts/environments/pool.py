@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -79,10 +79,13 @@ class _LocalChannel:
         self._run = run
         self._client = OwnClient(session)
 
-    async def ask(self, method: str, params: Any, timeout: float | None) -> Message:
+    def ask(self, method: str, params: Any, timeout: float | None) -> Coroutine[Any, Any, Message]:
         if not self._session.live:
             raise _gone(self._session)
-        return await self._client.ask(method, params, timeout)
+        if method == "initialize":  # for which the session waits as long as for its start
+            return self._client.ask(method, params, timeout)
+        self._client.be_patient(timeout)
+        return self._client.ask_patiently(method, params)
 
     async def notify(self, method: str) -> None:
         self._client.notify(method)

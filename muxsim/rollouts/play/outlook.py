@@ -8,8 +8,6 @@ import anyio
 
 # Failed starts, and none that succeeded. One may be bad luck, on a machine that is short of memory; three are the rule.
 _HOPELESS_AFTER = 3
-
-
 # Episodes in which a policy raised or returned what is no reply, while it has not given a single one.
 _BROKEN_AFTER = 10
 
@@ -18,21 +16,18 @@ class Outlook:
     """Which environments are worth another start, and whether the policy is worth another question."""
 
     def __init__(self) -> None:
-        self._replied = False
+        self.replied = False
+        """Whether the policy has given a message: then it can."""
         self._broken = 0
         self._failed: Counter[str] = Counter()
         self._started: set[str] = set()
         self._words: dict[str, str] = {}
         self._given_up: defaultdict[str, anyio.Event] = defaultdict(anyio.Event)
 
-    def replied(self) -> None:
-        """The policy has given a message: it can."""
-        self._replied = True
-
     def broke(self) -> bool:
         """The policy has raised, or returned what is no reply; whether it never does anything else."""
         self._broken += 1
-        return not self._replied and self._broken >= _BROKEN_AFTER
+        return not self.replied and self._broken >= _BROKEN_AFTER
 
     def started(self, env: str) -> None:
         """An environment has started: whatever fails now, it can."""

@@ -6,8 +6,8 @@ import inspect
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from typing import Any, Final
 import anyio
 import msgspec
 
-from muxsim.errors import Busy, StartError, UnknownEnvironment
+from muxsim.errors import Busy, MuxsimError, StartError, UnknownEnvironment
 from muxsim.rollouts.data.dataset import Episode
 from muxsim.rollouts.data.prompts import first_messages
 from muxsim.rollouts.data.trajectory import (
@@ -55,6 +55,9 @@ _CLOSE_TIMEOUT: Final = 15.0
 
 # What OpenAI, Anthropic, Google and Mistral call it when a reply ends for its length.
 _CUT_OFF: Final = frozenset({"length", "max_tokens", "model_length", "model_context_window_exceeded"})
+
+# What an environment raises for a call that has no result.
+_FAULTS: Final = (EnvironmentGone, EnvironmentFailed, MachineryFailed, CallTimeout)
 
 # In place of the results of calls that have none.
 _NOT_MADE: Final = "(not called: the episode had ended)"
@@ -264,13 +267,13 @@ class Player:
         finally:
             self._decided = time.perf_counter() - began
             trajectory.times.model += self._decided
-        self.company.outlook.replied()
+        self.company.outlook.replied = True
         trajectory.usage.add(reply.usage)
         trajectory.times.throttled += reply.throttled
         trajectory.tokens.append(reply.tokens)
-        trajectory.messages.append(_recorded(reply))
+        trajectory.messages.append(reply.message if reply.finish_reason is None else _with_reason(reply))
         self._open_calls = list(reply.message.get("tool_calls") or ())
-        if str(reply.finish_reason).lower() in _CUT_OFF:
+        if reply.finish_reason is not None and str(reply.finish_reason).lower() in _CUT_OFF:
             raise _Ended(EndReason.TOKEN_LIMIT, f"the reply was cut off: its finish_reason is {reply.finish_reason!r}")
         return reply
 
@@ -320,8 +323,10 @@ class Player:
 
     async def _call(self, environment: Environment, name: str, arguments: dict[str, Any]) -> ToolResult:
         self._calling = True
-        with _failing():
+        try:
             result = await environment.call(name, arguments, timeout=self.options.call_timeout)
+        except _FAULTS as fault:
+            raise _fault_of(fault) from None
         self._calling = False
         return result
 
@@ -346,23 +351,20 @@ class Player:
         if self.options.reward is not None:
             await score_by(self.options.reward, self.trajectory, environment.opened.workspace)
             return
-        with _failing():
+        try:
             self.trajectory.total_reward = await environment.earned(timeout=self.options.call_timeout)
+        except _FAULTS as fault:
+            raise _fault_of(fault) from None
 
 
-@contextmanager
-def _failing() -> Iterator[None]:
-    """End the episode where what is asked of its environment in this block fails, for the reason whose fault it is."""
-    try:
-        yield
-    except EnvironmentGone as gone:
-        raise _Ended(EndReason.ENV_CRASHED, str(gone), gone.stderr) from None
-    except EnvironmentFailed as failed:
-        raise _Ended(EndReason.ENV_FAILED, str(failed), failed.stderr) from None
-    except MachineryFailed as failed:
-        raise _Ended(EndReason.MACHINERY_FAILED, str(failed)) from None
-    except CallTimeout as late:
-        raise _Ended(EndReason.TOOL_TIMEOUT, str(late)) from None
+def _fault_of(error: MuxsimError) -> _Ended:
+    """How an episode ends whose environment could not be asked: for the reason whose fault it is."""
+    if isinstance(error, EnvironmentGone):
+        return _Ended(EndReason.ENV_CRASHED, str(error), error.stderr)
+    if isinstance(error, EnvironmentFailed):
+        return _Ended(EndReason.ENV_FAILED, str(error), error.stderr)
+    late = isinstance(error, CallTimeout)
+    return _Ended(EndReason.TOOL_TIMEOUT if late else EndReason.MACHINERY_FAILED, str(error))
 
 
 def _unscored(step: Step) -> bool:
@@ -376,10 +378,8 @@ def _end_by(error: PolicyError) -> EndReason:
     return EndReason.RATE_LIMITED if isinstance(error, RateLimited) else EndReason.POLICY_ERROR
 
 
-def _recorded(reply: Reply) -> dict[str, Any]:
+def _with_reason(reply: Reply) -> dict[str, Any]:
     """A reply's message with its finish reason, where a policy does not see it."""
-    if reply.finish_reason is None:
-        return reply.message
     return {**reply.message, "metadata": {**reply.message.get("metadata", {}), "finish_reason": reply.finish_reason}}
 
 

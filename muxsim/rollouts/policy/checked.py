@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from copy import copy
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -55,7 +53,7 @@ def checked_reply(reply: Any) -> Reply:
         message, tokens = msgspec.json.decode(msgspec.json.encode((reply.message, reply.tokens)))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise WrongReply(f"{_WANTED} that is JSON: {error}") from None
-    return replace(reply, message=message, usage=copy(reply.usage), tokens=tokens)
+    return Reply(message, msgspec.structs.replace(reply.usage), tokens, reply.finish_reason, reply.throttled)
 
 
 def _is_call(call: Any) -> bool:
