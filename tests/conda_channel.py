@@ -18,14 +18,16 @@ from pathlib import Path
 from typing import IO
 
 PYTHON = ".".join(map(str, sys.version_info[:3]))
+NODE = ("node", "npm", "npx")
 # What no test asks an interpreter for, and its own packages: they are most of it.
 _LEFT_OUT = ("test", "site-packages", "dist-packages", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip")
 
 
 _INDEX = """
-import asyncio, sys
+import asyncio, os, sys
 from rattler.index import index_fs
 asyncio.run(index_fs(sys.argv[1], write_zst=False, write_shards=False, force=True))
+os._exit(0)  # its threads would not survive the end of an interpreter
 """
 
 
@@ -107,15 +109,8 @@ class Channel:
         return self.add("python", PYTHON, dict(_python_files()))
 
     def add_node(self) -> Path:
-        """The machine's node, with its npm, as a package."""
-        node, npm = (Path(os.path.realpath(shutil.which(name) or name)) for name in ("node", "npm"))
-        files = {"bin/node": File(node, executable=True)}
-        home = npm.parent.parent
-        for path in _files_of(home, ("docs", "man")):
-            files[f"lib/node_modules/npm/{path}"] = File(home / path)
-        for name in ("npm", "npx"):
-            files[f"bin/{name}"] = File(link=f"../lib/node_modules/npm/bin/{name}-cli.js")
-            files[f"lib/node_modules/npm/bin/{name}-cli.js"] = File(home / "bin" / f"{name}-cli.js", executable=True)
+        """The machine's node and npm, as a package of links to them: they are large, and know no prefix."""
+        files = {f"bin/{name}": File(link=os.path.realpath(shutil.which(name) or name)) for name in NODE}
         return self.add("nodejs", "20.0.0", files)
 
 

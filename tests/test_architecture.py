@@ -361,6 +361,7 @@ def test_one_module_starts_what_muxsim_runs_and_one_what_installs_packages():
     assert {name for name in starting if not within(name, "muxsim.inside")} == {
         "muxsim.processes.client",
         "muxsim.provision.installer",
+        "muxsim.provision.with_rattler",  # an installer itself, which that runs
     }
 
 

@@ -5,7 +5,6 @@ Only what meets one imports this, since its parser comes with the extra `conda`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,13 @@ from typing import Any, Final
 
 import yaml
 
+from muxsim.provision.conda_records import channel_urls
+
 # Bytes; one that lists every package of a large environment has some ten thousand.
 _LARGEST: Final = 1024 * 1024
 # Where somebody's own environment was and what he called it; muxsim keeps its environments elsewhere, by content.
 _IGNORED: Final = frozenset({"name", "prefix"})
 _KNOWN: Final = frozenset({"channels", "dependencies", "variables", "platforms"}) | _IGNORED
-# That no channel but the listed ones is to be asked, which is so in any case.
-_NO_OTHERS: Final = "nodefaults"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +64,6 @@ def parse_environment_file(content: bytes, folder: Path) -> EnvironmentFile:
         variables=tuple(_variables(asked.get("variables", ""))),
         platforms=tuple(_strings(asked.get("platforms", ""), "platforms")),
     )
-
-
-def channel_urls(channels: tuple[str, ...], folder: Path) -> Iterator[str]:
-    """The channels with paths, which begin with `.`, `/` or `~`, as URLs."""
-    for channel in channels:
-        if channel.startswith((".", "/", "~")):
-            yield Path(os.path.abspath(folder / os.path.expanduser(channel))).as_uri()
-        elif channel != _NO_OTHERS:
-            yield channel
 
 
 class _Loader(yaml.BaseLoader):
