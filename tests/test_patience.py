@@ -34,8 +34,8 @@ REASONS = {
         provision/test_npm.py:until provision/test_npm.py:keep_releasing
     """,
     "ends a test that would wait for ever": "serve/conftest.py:_in_time start/playing.py:in_time",
-    "lets a time pass that was set, in which nothing may happen, or after which something may": """
-        serve/test_log.py:test_a_muxsim_that_stood_still_ends_nobody_when_it_goes_on
+    "keeps a process stopped for longer than it would wait for anybody, of whom none may be ended": """
+        serve/test_log.py:stands_still
     """,
     "is slow on purpose; naughty, for the soak only": """
         servers/naughty.py:due servers/naughty.py:wait_for

@@ -14,11 +14,11 @@ from functools import partial
 import httpx2
 import pytest
 import trio
-from harness import MUXSIM, SERVERS, serving
+from harness import MUXSIM, SERVERS, STOP_LIMIT, Gate, serving
 
 from .conftest import environment
 from .machine import eventually, log_lines, logged, memory
-from .wire import ask, connect, open_session, rpc, shake_hands, text_of
+from .wire import ask, connect, open_session, rpc, shake_hands, text_of, tool_call
 
 pytestmark = pytest.mark.children
 
@@ -104,42 +104,49 @@ async def test_a_level_leaves_out_what_is_below_it(tmp_path):
         assert {line["level"] for line in log_lines(muxsim)} == {"warning"}
 
 
-async def all_in_flight(clients):
-    return all([(await client.session())["in_flight"] for client in clients])
-
-
 @pytest.mark.fault("H8")
-async def test_a_muxsim_that_stood_still_ends_nobody_when_it_goes_on(tmp_path, gate):
+async def test_a_muxsim_that_stood_still_ends_nobody_when_it_goes_on(tmp_path):
     """H8: with every time shorter than the pause; what is in flight is answered, what is idle is not ended."""
-    times = "call_timeout = 6\nidle_timeout = 6\nttl = 8\nhandshake_timeout = 6"
-    config = "[server]\nheader_timeout = 6\n" + environment("naughty", extra=times)
-    async with serving(tmp_path, config) as muxsim:
-        idle = [await shake_hands(muxsim.url, "/mcp") for _ in range(3)]
-        clients = [await shake_hands(muxsim.url, "/mcp") for _ in range(3)]
-        answers = []
+    for seconds in (4, 12, 60):  # until this machine has time for all that is to happen before the pause and after it
+        folder = tmp_path / f"{seconds}"
+        folder.mkdir()
+        gate = Gate(folder / "gate")
+        try:
+            await stands_still(folder, gate, seconds)
+            return
+        except Exception:
+            if seconds == 60:
+                raise
+        finally:
+            gate.close()
 
-        async def call(client):
-            answers.append(await client.call("slow", until=gate.path))
 
-        async with connect(muxsim.url) as half, trio.open_nursery() as nursery:
+async def stands_still(folder, gate, seconds):
+    times = "\n".join(f"{name} = {seconds}" for name in ("call_timeout", "idle_timeout", "ttl", "handshake_timeout"))
+    config = f"[server]\nheader_timeout = {seconds}\n" + environment("naughty", extra=times)
+    async with serving(folder, config) as muxsim:
+        idle, busy = [await shake_hands(muxsim.url, "/mcp") for _ in range(2)]
+        message = tool_call(7, "slow", {"until": gate.path})
+        async with connect(muxsim.url) as half, busy.posting(message) as waiting:
             await half.stream.send_all(b"GET /health HTTP/1.1\r\n")
-            for client in clients:
-                nursery.start_soon(call, client)
-            await eventually(lambda: len(log_lines(muxsim, event="session.ready")) == 6)
-            await eventually(partial(all_in_flight, clients))
+            await eventually(partial(in_flight, busy))
             muxsim.process.send_signal(signal.SIGSTOP)
-            await trio.sleep(9)
+            await trio.sleep(seconds * 1.5)
             gate.open()
             muxsim.process.send_signal(signal.SIGCONT)
             await half.stream.send_all(b"Host: localhost\r\n\r\n")
             assert (await half.answer()).status == 200
-        assert [text_of(answer) for answer in answers] == ["at last"] * 3
-        for client in (*idle, *clients):
+            assert text_of((await waiting.answer()).messages[-1]) == "at last"
+        for client in (idle, busy):
             assert await client.text("say", text="still here") == "still here"
-        assert (await logged(muxsim, event="muxsim.stood_still"))["seconds"] > 8
+        assert (await logged(muxsim, event="muxsim.stood_still"))["seconds"] > seconds
         # From there on their times go on.
-        await eventually(lambda: len(log_lines(muxsim, event="session.ended")) == 6, within=30)
+        await eventually(lambda: len(log_lines(muxsim, event="session.ended")) == 2, within=120)
         assert {line["cause"] for line in log_lines(muxsim, event="session.ended")} <= {"idle_timeout", "ttl"}
+
+
+async def in_flight(client):
+    return (await client.session())["in_flight"]
 
 
 async def test_the_urls_of_a_session_are_told_for_the_host_that_was_asked(muxsim):
@@ -190,22 +197,22 @@ def _serve_to_a_pipe(folder, *command, full=False):
 
 
 def _serve_to_a_sleeping_reader(tmp_path):
-    (tmp_path / "muxsim.toml").write_text('[server]\nlog_buffer = "64 KiB"\n' + environment("naughty"))
+    (tmp_path / "muxsim.toml").write_text('[server]\nlog_buffer = "16 KiB"\n' + environment("naughty"))
     with _serve_to_a_pipe(tmp_path) as (process, url, reads):
         before = memory(process.pid)
-        for number in range(120):
-            opened = httpx2.post(f"{url}/sessions", json={"id": f"s{number}"}, timeout=30)
+        for number in range(40):
+            opened = httpx2.post(f"{url}/sessions", json={"id": f"s{number}"}, timeout=60)
             assert opened.status_code == 201
-            assert httpx2.delete(f"{url}/sessions/s{number}", timeout=30).status_code == 204
+            assert httpx2.delete(f"{url}/sessions/s{number}", timeout=60).status_code == 204
         assert memory(process.pid) - before < 16 * 2**20
-        dropped = httpx2.get(f"{url}/health", timeout=30).json()["limits"]["log_buffer"]
+        dropped = httpx2.get(f"{url}/health", timeout=60).json()["limits"]["log_buffer"]
         assert dropped > 0
         log = b""
         while b"log.lines_left_out" not in log:
             log += reads.read(65536)
         process.send_signal(signal.SIGTERM)
         log += reads.readall()
-        assert process.wait(30) == 0
+        assert process.wait(STOP_LIMIT) == 0
         lines = [json.loads(line) for line in log.splitlines()]
         told = [line["lines"] for line in lines if line["event"] == "log.lines_left_out"]
         assert sum(told) == dropped
@@ -221,15 +228,15 @@ async def test_a_muxsim_whose_log_is_blocked_can_be_stopped_H17(tmp_path):
 def _stop_with_a_blocked_log(tmp_path):
     (tmp_path / "muxsim.toml").write_text(environment("naughty"))
     with _serve_to_a_pipe(tmp_path, full=True) as (process, url, _):
-        assert httpx2.post(f"{url}/sessions", json={}, timeout=30).status_code == 201
+        assert httpx2.post(f"{url}/sessions", json={}, timeout=60).status_code == 201
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(STOP_LIMIT) == 0
 
 
 def _serve_without_a_log(tmp_path):
     command = ("--", sys.executable, "-I", "-S", str(SERVERS / "naughty.py"))
     with _serve_to_a_pipe(tmp_path, *command) as (process, url, reads):
         reads.close()
-        assert httpx2.post(f"{url}/sessions", json={}, timeout=30).status_code == 201
+        assert httpx2.post(f"{url}/sessions", json={}, timeout=60).status_code == 201
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(STOP_LIMIT) == 0
