@@ -11,8 +11,8 @@
 // would be.
 //
 // A module may be loaded early only if it would see the same later. What an order brings (argv, the variables in
-// `late`, perhaps the cwd, and all that comes on stdin) is therefore watched while modules load, and the first module
-// that looks is named, to be left out together with all that is evaluated after it: the order of evaluation stays
+// `late`, perhaps the cwd, and all that comes on stdin) is therefore watched while modules load, as is the time that one
+// sets, and the first module that looks is named, to be left out together with all that is evaluated after it: the order of evaluation stays
 // the script's own.
 
 'use strict';
@@ -171,7 +171,9 @@ class Watch {
   get seen() {
     const stdin = this.#stdin;
     const isRead = stdin && (stdin.readableFlowing !== null || stdin.listenerCount('readable') > 0);
-    return this.#seen ?? (isRead ? 'stdin' : null);
+    // Time passes while this waits; what keeps no process alive is no time that anybody has set.
+    const isTimed = process.getActiveResourcesInfo?.().includes('Timeout');
+    return this.#seen ?? (isRead ? 'stdin' : isTimed ? 'the time' : null);
   }
 
   end() {

@@ -383,6 +383,22 @@ async def test_a_slot_that_was_used_and_is_killed_ends_its_session_as_any_other(
         assert slots_counted(pool, spec, "used") == 1
 
 
+@pytest.mark.parametrize("script", ["tell.js", "tell.cjs"])
+@pytest.mark.parametrize("timer", ["setTimeout", "setInterval", ""])
+async def test_a_time_that_a_module_sets_as_it_is_loaded_begins_with_the_session(package, script, timer):
+    """Or it would be over as soon as there is one."""
+    made = package / "made"
+    sets = timer and f"{timer}(() => {{}}, 1e6);"
+    (package / "node_modules" / "early" / "index.js").write_text(
+        f"exports.colour = require('node:fs').existsSync('{made}');\nexports.loadedBy = null;\n{sets}\n"
+    )
+    spec = node(package, script)
+    async with some_pool(spec) as pool:
+        made.touch()
+        assert (await run_once(pool, spec))[0]["colour"] is bool(timer)
+        assert slots_counted(pool, spec, "used") == 1
+
+
 @pytest.mark.parametrize("script", ["exit.mjs", "exit.cjs", "throw.mjs", "throw.cjs"])
 async def test_a_script_that_ends_at_its_start_says_why(package, script):
     """C3."""
