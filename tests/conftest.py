@@ -8,6 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import hypothesis
 import pytest
 from conda_channel import standard_channel
 from fault_register import ROWS, FaultRegister, is_whole
@@ -26,6 +27,10 @@ def pytest_configure(config):
         config.add_cleanup(lambda: shutil.rmtree(cache, ignore_errors=True))
     config.pluginmanager.register(FaultRegister(ROWS, is_whole(config)))
 
+
+# How long one example takes, or to think of some, says nothing on a machine that is busy with others.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 
 # What takes minutes begins first, or the other workers would wait for it at the end.
 LONG = ("conformance/", "test_churn.py", "faults/test_soak.py", "e2e/", "faults/test_seams.py", "fuzz/")

@@ -119,7 +119,7 @@ STRANGERS = {
 
 
 @pytest.mark.fault("L8", "L15", "L19")
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     wrong=st.sampled_from(sorted(STRANGERS)),
     length=st.integers(0, 2**26),

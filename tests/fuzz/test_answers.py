@@ -99,7 +99,7 @@ def read_by_sdk(line):
 @example([rb'{"jsonrpc":"2.0","id":1,"result":{"text":"cut \ud83d"}}'])
 @example([b'{"jsonrpc":"2.0","id":1,"result":{"n":NaN}}'])
 @example([b'{"jsonrpc":"2.0","id":1,"result":{},"error":null}', b'[{"jsonrpc":"2.0","id":2,"result":{}}]'])
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_whatever_a_child_writes_each_request_is_answered_or_can_still_be_and_none_twice(lines):
     async def play():
         case = Asked()
@@ -122,7 +122,7 @@ def test_whatever_a_child_writes_each_request_is_answered_or_can_still_be_and_no
 
 
 @given(IDS, ODD, NAMES, st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_what_names_a_request_and_says_that_it_answers_it_is_its_answer_readable_or_not(id, payload, name, last):
     async def play():
         case = Asked()

@@ -134,7 +134,7 @@ def key(id):
 
 
 @given(st.lists(EVENTS, max_size=40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_every_request_is_answered_once_or_withdrawn_and_by_nobody_elses_answer(events):
     async def play():
         case = Case()

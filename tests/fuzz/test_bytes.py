@@ -29,7 +29,7 @@ STREAMS = st.lists(st.sampled_from([b"\n", b"\r\n", b" ", b"x" * 200]) | LINES, 
 @example(data=b'{"jsonrpc":"2.0","id":1e2,"method":"ping"}')
 @example(data=b'{"\\u006asonrpc":"2.0","id":1,"method":"ping"}')
 @example(data=b"\x00")
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_bytes_bring_out_more_than_a_refusal(target, data):
     TARGETS[target](data)
 

@@ -308,9 +308,7 @@ def server(tmp_path_factory):
 
 
 @given(attempt=ATTEMPTS | NEARLY)
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_request_is_answered_with_a_500_or_with_another_ones_id(server, attempt):
     came = server.talk(attempt.bytes(server.names), attempt.method)
     assert came is not None or attempt.length != "right", "no answer"

@@ -208,7 +208,7 @@ class Endpoint:
         return Reply({"role": "assistant", "content": "bye"}, finish_reason="length" if self.end == "cut" else "stop")
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
 @given(
     rewards=st.lists(REWARDS, min_size=1, max_size=5),
     results=st.lists(st.sampled_from(RESULTS), max_size=8),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def environment(name, *options, extra=""):
 
 CONFIG = "\n".join(
     [
-        '[server]\nmax_body = "12 MiB"\nstream_silence = 0.3\nping_interval = 0.2\nlog_level = "debug"\n'
+        '[server]\nmax_body = "12 MiB"\nstream_silence = 600\nping_interval = 0.2\nlog_level = "debug"\n'
         'max_failures = 100000\nmax_line = "24 MiB"\nmax_failed_starts = 0\n'
         'allowed_origins = ["https://app.example"]\ndefault = "naughty"\n',
         environment("naughty", "--seed", "{seed}"),
@@ -111,6 +111,17 @@ def shared_muxsim(tmp_path_factory):
     gate.close()
 
 
+@pytest.fixture(scope="package")
+def shared_talkative(tmp_path_factory):
+    """A running muxsim that begins an event stream as soon as a call takes any time, which the other one never does."""
+    config = (
+        "[server]\nstream_silence = 0.05\nping_interval = 0.2\nmax_failed_starts = 0\n"
+        f'allowed_origins = ["https://app.example"]\n{environment("naughty", "--seed", "{seed}")}'
+    )
+    with serve_many(tmp_path_factory.mktemp("talkative"), config) as shared:
+        yield shared
+
+
 async def _play_a_session(url):
     with trio.fail_after(LIMIT):
         client = await shake_hands(url)
@@ -118,18 +129,32 @@ async def _play_a_session(url):
         assert (await client.delete()).status == 204
 
 
+@asynccontextmanager
+async def _leaving_nothing(shared):
+    """Afterwards it still works and holds nothing more than it did."""
+    yield shared
+    with trio.fail_after(LIMIT):
+        for session in (await ask(shared.url, "GET", "/sessions")).json()["sessions"]:
+            await ask(shared.url, "DELETE", f"/sessions/{session['id']}")
+        await _play_a_session(shared.url)
+    try:
+        await eventually(lambda: not shared.leftovers())
+    except trio.TooSlowError:
+        raise AssertionError(f"left behind: {shared.leftovers()}") from None
+
+
 @pytest.fixture
 async def muxsim(shared_muxsim):
-    """The muxsim that a test shares with others; afterwards it still works and holds nothing more than it did."""
-    yield shared_muxsim
-    with trio.fail_after(LIMIT):
-        for session in (await ask(shared_muxsim.url, "GET", "/sessions")).json()["sessions"]:
-            await ask(shared_muxsim.url, "DELETE", f"/sessions/{session['id']}")
-        await _play_a_session(shared_muxsim.url)
-    try:
-        await eventually(lambda: not shared_muxsim.leftovers())
-    except trio.TooSlowError:
-        raise AssertionError(f"left behind: {shared_muxsim.leftovers()}") from None
+    """The muxsim that a test shares with others."""
+    async with _leaving_nothing(shared_muxsim) as shared:
+        yield shared
+
+
+@pytest.fixture
+async def talkative(shared_talkative):
+    """The muxsim that begins an event stream for any call that does not answer at once."""
+    async with _leaving_nothing(shared_talkative) as shared:
+        yield shared
 
 
 @pytest.fixture

@@ -25,8 +25,9 @@ def posted(client, message, headers=()):
     return request_bytes("127.0.0.1", "POST", client.path, [*client.headers, *headers], body)
 
 
-async def test_requests_sent_at_once_on_one_connection_are_answered_in_order(client, tmp_path):
+async def test_requests_sent_at_once_on_one_connection_are_answered_in_order(talkative, tmp_path):
     """The first takes longest, one streams, and the ways alternate."""
+    client = await shake_hands(talkative.url)
     gates = {number: Gate(tmp_path / f"gate-{number}") for number in (1, 4)}
     messages = [
         tool_call(1, "slow", {"until": gates[1].path}),
@@ -180,8 +181,9 @@ async def test_a_head_that_was_seen_before_gives_the_same_answers(patient, accep
 
 
 @pytest.mark.parametrize("name", [name for name in ACCEPTS if name != "neither"])
-async def test_a_call_that_takes_long_is_answered_in_the_same_form_on_both_ways(client, gate, name):
+async def test_a_call_that_takes_long_is_answered_in_the_same_form_on_both_ways(talkative, gate, name):
     """Silence opens a stream for who takes one."""
+    client = await shake_hands(talkative.url)
     message, answers = tool_call(7, "slow", {"until": gate.path}), []
     for more in ([], [("Origin", OURS)]):
         headers = [client.headers[0], ("Accept", ACCEPTS[name]), *client.headers[2:], *more]

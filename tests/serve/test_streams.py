@@ -83,8 +83,9 @@ async def test_a_stream_starts_with_an_event_to_resume_from_where_the_revision_h
     assert (b"retry: " in answer.body) == primed
 
 
-async def test_silence_opens_an_event_stream_that_pings_keep_alive(client, gate):
-    """Silence lasts 0.3 s here, and pings come every 0.2."""
+async def test_silence_opens_an_event_stream_that_pings_keep_alive(talkative, gate):
+    """Silence lasts 0.05 s here, and pings come every 0.2."""
+    client = await shake_hands(talkative.url)
     async with client.posting(tool_call(7, "slow", {"until": gate.path})) as connection:
         with trio.fail_after(30):
             status, headers = await connection.head()
@@ -96,8 +97,9 @@ async def test_silence_opens_an_event_stream_that_pings_keep_alive(client, gate)
     assert text_of(events[-1].json()) == "at last"
 
 
-async def test_a_client_that_takes_json_only_gets_the_answer_only(client, gate):
+async def test_a_client_that_takes_json_only_gets_the_answer_only(talkative, gate):
     """Its notifications wait on the standing stream; silence opens nothing, which has opened a later call's stream."""
+    client = await shake_hands(talkative.url)
     answer = await client.post(tool_call(7, "log"), [("Accept", JSON_TYPE)])
     assert (answer.headers["content-type"], text_of(answer.json())) == (JSON_TYPE, "logged")
     slow = partial(tool_call, name="slow", arguments={"until": gate.path})
@@ -121,7 +123,7 @@ async def test_a_client_that_takes_events_only_gets_its_answer_as_one(client):
     assert text_of(answer.messages[-1]) == "event"
 
 
-async def test_a_2026_call_gets_the_same_forms(muxsim, gate):
+async def test_a_2026_call_gets_the_same_forms(muxsim, talkative, gate):
     session = await open_session(muxsim.url)
     for message, form in (
         (modern_call(7, "say"), JSON_TYPE),
@@ -132,7 +134,8 @@ async def test_a_2026_call_gets_the_same_forms(muxsim, gate):
         assert "mcp-session-id" not in answer.headers
         assert answer.messages[-1]["id"] == message["id"]
     message = modern_call(9, "slow", {"until": gate.path})
-    async with connect(muxsim.url) as connection:
+    session = await open_session(talkative.url)
+    async with connect(talkative.url) as connection:
         path, body = f"/s/{session['id']}/mcp", json.dumps(message).encode()
         await connection.send("POST", path, modern_headers(message), body)
         _, headers = await connection.head()
@@ -378,8 +381,9 @@ async def heard_call(client, tool):
 
 
 @pytest.mark.fault("L3")
-async def test_a_cancellation_reaches_the_backend_under_its_own_id_and_ends_the_stream(client, gate):
+async def test_a_cancellation_reaches_the_backend_under_its_own_id_and_ends_the_stream(talkative, gate):
     """L3: `slow` answers all the same, which nobody gets to see."""
+    client = await shake_hands(talkative.url)
     async with client.posting(tool_call("mine", "slow", {"until": gate.path})) as connection:
         await connection.head()
         assert (await client.post(cancelled("mine"))).status == 202

@@ -42,7 +42,7 @@ control = true
 [environments.missing]
 command = "/no/such/program"
 """
-FEW = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=12, suppress_health_check=list(HealthCheck))
 CONVERSATION = st.lists(lines(), min_size=1, max_size=8)
 ENVIRONMENTS = st.sampled_from(["folding", "first"])
 JSON = ("Content-Type", "application/json")

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import trio
 import trio.testing
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from muxsim.errors import Busy, StartError
@@ -482,7 +482,6 @@ HAPPENINGS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(HAPPENINGS)
 def test_whatever_happens_each_request_is_answered_once_and_only_by_who_was_asked(happenings):
     trio.run(_whatever, happenings, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import trio
 import trio.testing
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from muxsim.session.agent_view import AgentAttachment
@@ -502,7 +502,6 @@ class Episode:
 REWARDS = st.lists(st.integers(-8, 8).map(float), max_size=3)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(REWARDS, st.sampled_from(["scored", "unread", "passed over"]), st.booleans())))
 def test_what_is_credited_is_what_was_earned_and_never_more(calls):
     """Calls that could not be read are in the next one's difference; those that nobody scores are in nobody's."""
@@ -584,7 +583,6 @@ HAPPENINGS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(HAPPENINGS)
 def test_whatever_happens_each_call_is_answered_or_given_up_and_no_reward_is_anothers(happenings):
     trio.run(_whatever, happenings)

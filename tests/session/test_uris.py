@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import AnyUrl, TypeAdapter, ValidationError
 
@@ -25,7 +25,6 @@ def parsed(uri):
         return None
 
 
-@settings(deadline=None)
 @given(nearly_control)
 @example("con\ttrol://reward")
 @example("control\n://reward")
@@ -42,7 +41,6 @@ def test_what_is_plain_is_the_same_url_to_a_whatwg_parser_and_not_on_the_control
         assert str(again) == str(url), "the judged form is what was asked for"
 
 
-@settings(deadline=None)
 @given(nearly_control)
 def test_whatever_a_whatwg_parser_takes_for_the_control_plane_is_known_for_it(uri):
     url = parsed(uri)
@@ -51,7 +49,6 @@ def test_whatever_a_whatwg_parser_takes_for_the_control_plane_is_known_for_it(ur
         assert uris.is_control(uri)
 
 
-@settings(deadline=None)
 @given(st.lists(nearly_control, min_size=1, max_size=40))
 def test_what_is_plain_is_plain_once_more(candidates):
     for uri in candidates:

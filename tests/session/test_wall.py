@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 import trio
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mcp_types.methods import CLIENT_NOTIFICATIONS, CLIENT_REQUESTS
 
@@ -79,7 +79,7 @@ async def in_trio(work):
     return work()
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(st.lists(lines(), max_size=6), st.booleans(), st.booleans())
 @example([b'{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":"con\\ttrol://reward"}}'], False, False)
 @example(
@@ -95,7 +95,6 @@ def test_no_conversation_yields_a_byte_of_what_only_the_control_plane_and_stderr
     assert b"control://" not in said
 
 
-@settings(deadline=None)
 @given(lines())
 def test_what_reaches_the_server_has_no_name_that_is_not_known_and_no_uri_that_was_not_judged(line):
     _, heard = trio.run(in_trio, lambda: conversation([line], first=False, control=False))
