@@ -68,6 +68,7 @@ PURE = {
     "muxsim.serve.auth.addresses",
     "muxsim.serve.auth.callers",
     "muxsim.serve.auth.failures",
+    "muxsim.start.fork.shebang",
     "muxsim.start.slots.policy",
 }
 IMPURE = {

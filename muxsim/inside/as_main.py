@@ -20,7 +20,7 @@ LEARNING = b"muxsim: learning %s\n"
 
 
 class Program(NamedTuple):
-    """What to run as `__main__`: the code of a script, or a module's name."""
+    """What to run as `__main__`: the code of a script, or a module's name, which is "" for that of a container."""
 
     code: types.CodeType | None
     main: types.ModuleType
@@ -35,6 +35,22 @@ def script_folder(script: str) -> str:
 
 def safe_path() -> bool:
     return bool(getattr(sys.flags, "safe_path", False) or sys.flags.isolated)
+
+
+def is_module(words: list[str]) -> bool:
+    """Whether it is -m, perhaps at the end of other options, and the name of a module."""
+    return words[0].startswith("-")
+
+
+def is_container(script: str) -> bool:
+    """Whether modules can be imported from it: a folder or a zip file, of which Python runs `__main__`."""
+    for hook in sys.path_hooks:
+        try:
+            hook(script)
+        except ImportError:
+            continue
+        return True
+    return False
 
 
 def withdraw() -> None:
@@ -81,12 +97,15 @@ def become(argv: list[str], options: int, names: list[str], code: types.CodeType
     if hasattr(sys, "orig_argv"):
         sys.orig_argv[:] = argv
     words = argv[options + 1 :]
-    if words[0] == "-m":
+    if is_module(words):
         sys.argv[:] = ["-m", *words[2:]]
         if not safe_path():
             sys.path.insert(0, os.getcwd())
         return Program(None, new_main(None, names), words[1])
     sys.argv[:] = words
+    if code is None and is_container(words[0]):
+        sys.path.insert(0, words[0])
+        return Program(None, new_main(None, names), "")
     if not safe_path():
         sys.path.insert(0, script_folder(words[0]))
     main = new_main(words[0], names)
@@ -107,10 +126,3 @@ def hide(ours: str, error: BaseException) -> None:
         hook(kind, value, traceback)
 
     sys.excepthook = without_us
-
-
-def run_module(name: str) -> None:
-    """What `python -m` does."""
-    import runpy  # noqa: PLC0415 - a script needs none of it
-
-    runpy._run_module_as_main(name)  # type: ignore[attr-defined] # it is what -m itself calls

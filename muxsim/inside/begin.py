@@ -11,6 +11,11 @@ STARTUP_MODULES = frozenset(sys.modules)
 
 import os  # noqa: E402 - what was there before our first line belongs to the interpreter
 
+# This file is read whole by whatever interpreter there is; what follows is for those that can be forked.
+if not (sys.version_info >= (3, 9) and sys.implementation.name == "cpython"):
+    _ITS_NAME = getattr(getattr(sys, "implementation", None), "name", "python")
+    sys.exit("it is %s %s, and CPython from 3.9 on is forked" % (_ITS_NAME, ".".join(map(str, sys.version_info[:3]))))  # noqa: UP031
+
 if __name__ == "__main__":
     for name, folder in (("muxsim", []), ("muxsim.inside", [os.path.dirname(os.path.abspath(__file__))])):
         sys.modules[name] = type(sys)(name)
@@ -25,7 +30,11 @@ if __name__ == "__main__":
         if program.code is not None:
             exec(program.code, vars(program.main))
         else:
-            as_main.run_module(program.module)
+            import runpy  # a script needs none of it
+
+            runpy._run_module_as_main(  # type: ignore[attr-defined] # it is what -m itself calls
+                program.module or "__main__", alter_argv=bool(program.module)
+            )
     except SystemExit:
         raise
     except BaseException as error:

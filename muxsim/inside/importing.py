@@ -19,6 +19,10 @@ THREAD_EXIT = 0.2
 """Seconds for threads that a library ends before a fork to be gone."""
 
 
+SHOWN = 1000
+"""Characters of an error of others that are told."""
+
+
 class Culprit(Exception):
     """A module that a zygote cannot hold."""
 
@@ -35,10 +39,16 @@ class Recipe(NamedTuple):
     """What its reports carry."""
 
     words: list[str]
-    """The environment's command line after the interpreter's options: a script's path, or -m and a module."""
+    """The environment's command line after the interpreter's options: a script's path, or -m and a module.
+
+    The -m may be at the end of options of the interpreter.
+    """
 
     options: int
     """How many words of the whole command line are the interpreter's options."""
+
+    own: list[str]
+    """Packages that are the environment's own, wherever they lie."""
 
     modules: list[str]
     """What to import, in the order in which a run of the script looked for it."""
@@ -67,6 +77,32 @@ class Watched(dict):  # type: ignore[type-arg] # os.environ's own, which maps by
         return super().__getitem__(key)
 
 
+class WatchedArguments(list):  # type: ignore[type-arg] # sys.argv's own
+    """sys.argv while modules are imported, which has the script alone: tells whether they want to know what follows."""
+
+    wanted = False
+
+    def __getitem__(self, index: Any) -> Any:
+        self.wanted = self.wanted or index != 0
+        return super().__getitem__(index)
+
+    def __iter__(self) -> Any:
+        self.wanted = True
+        return super().__iter__()
+
+    def __len__(self) -> int:
+        self.wanted = True
+        return super().__len__()
+
+    def __contains__(self, word: object) -> bool:
+        self.wanted = True
+        return super().__contains__(word)
+
+    def copy(self) -> Any:
+        self.wanted = True
+        return super().copy()
+
+
 class Importer:
     """Imports one module after the other and looks after each at what it has done to the process."""
 
@@ -76,12 +112,13 @@ class Importer:
         self._tell = tell
         self._pid = os.getpid()
         self._descriptors = self._open_descriptors()
-        self._own_package = recipe.words[1].partition(".")[0] if recipe.words[0] == "-m" else None
+        self._own = frozenset(recipe.own)
 
     def run(self) -> None:
         environ: Any = os.environ
         self._environment = Watched(environ._data, self._recipe.variables)
         environ._data = self._environment
+        self._arguments = sys.argv = WatchedArguments(sys.argv)
         try:
             for name in self._recipe.modules:
                 self._import_learned(name)
@@ -90,6 +127,7 @@ class Importer:
             for name in rehearsals():
                 self._import_wanted(name)
         finally:
+            sys.argv = self._recipe.words[:1]
             environ._data = dict(self._environment)
             if hasattr(os, "environb"):
                 os.environb._data = environ._data  # type: ignore[attr-defined] # the same dict in the original too
@@ -120,7 +158,8 @@ class Importer:
             # again, that would not be the same.
             half = any(new.startswith(name + ".") for new in set(sys.modules) - before)
             if half or name in self._recipe.preload or not isinstance(error, ImportError):
-                raise Culprit(name, f"cannot be imported: {type(error).__name__}: {error}") from error
+                why = f"{type(error).__name__}: {error}"[:SHOWN]
+                raise Culprit(name, f"cannot be imported: {why}") from error
         self._check(name, before)
 
     def _end_copies(self) -> None:
@@ -132,7 +171,11 @@ class Importer:
         if self._environment.wanted:
             wanted = ", ".join(sorted(self._environment.wanted))
             raise Culprit(name, f"reads {wanted} when it is imported, which differs from session to session")
+        if self._arguments.wanted:
+            raise Culprit(name, "reads the arguments when it is imported, which may differ from session to session")
         for new in set(sys.modules) - before:
+            if sys.modules[new] is sys.modules["__main__"]:
+                continue  # ours; multiprocessing calls it so too
             if self._is_own(new, getattr(sys.modules[new], "__file__", None)):
                 raise Culprit(name, f"imports {new}, which is the environment's own")
         self._check_process(name)
@@ -155,7 +198,7 @@ class Importer:
 
     def _is_own(self, name: str, origin: str | None) -> bool:
         """Whether it comes with the script: that is never held, for it may keep what belongs to one session."""
-        if self._own_package is not None and name.partition(".")[0] == self._own_package:
+        if name.partition(".")[0] in self._own:
             return True
         if self._folder is None or not origin or not os.path.isabs(origin):
             return False

@@ -51,12 +51,12 @@ class Pages:
                     ranges.extend(self._having(bits, pagemap, start, end))
         except (OSError, ValueError):
             return
-        self.used = Ranges(*(max(pair, key=_size) for pair in zip(self.used, found, strict=True)))
+        self.used = Ranges(*(max(pair, key=_size) for pair in zip(self.used, found)))
 
     def fetch(self) -> None:
         """In a fork: have these pages at hand, and those that it will write to for itself."""
         if self._madvise is not None:
-            for ranges, advice in zip(self.used, (MADV_POPULATE_WRITE, MADV_POPULATE_READ), strict=True):
+            for ranges, advice in zip(self.used, (MADV_POPULATE_WRITE, MADV_POPULATE_READ)):
                 for start, size in ranges:
                     self._madvise(start, size, advice)
 

@@ -29,6 +29,7 @@ import select
 import signal
 import socket
 import sys
+import time
 import types
 from typing import Any
 
@@ -37,6 +38,9 @@ from muxsim.inside.fork import Fork
 from muxsim.inside.freshness import Freshness
 from muxsim.inside.importing import Culprit, Importer, Recipe
 from muxsim.inside.randomness import Randomness
+
+ADOPTION_LOOK = 0.0002
+"""Seconds between two looks at whether the process between has gone, which takes about as long."""
 
 BEGUN = 8
 """The status of a fork made on trial that has got as far as its script; none that has met its end on the way."""
@@ -53,7 +57,8 @@ class Zygote:
         self._mark_address = self._find_mark()
         self._channel = channel
         self._randomness = Randomness()
-        self._script = None if recipe.words[0] == "-m" else recipe.words[0]
+        self._script = None if as_main.is_module(recipe.words) else recipe.words[0]
+        self._is_container = self._script is not None and as_main.is_container(self._script)
         self._code: types.CodeType | None = None
         self._compiled: object = None
         self._held = held.Held()
@@ -85,9 +90,12 @@ class Zygote:
     def _prepare_path(self) -> str | None:
         """Import from where the script will; returns the folder that the path begins with for it, if one does."""
         sys.argv[:] = self._recipe.words[:1]
-        if as_main.safe_path():
+        if self._is_container:
+            sys.path.insert(0, self._recipe.words[0])
+        elif as_main.safe_path():
             return None
-        sys.path.insert(0, as_main.script_folder(self._script) if self._script else os.getcwd())
+        else:
+            sys.path.insert(0, as_main.script_folder(self._script) if self._script else os.getcwd())
         return sys.path[0]
 
     def _settle(self) -> None:
@@ -186,14 +194,16 @@ class Zygote:
 
     def _wait_adoption(self, middle: int) -> None:
         """Be tied to the guardian: whatever becomes of it becomes of us."""
-        if os.getppid() == middle:
+        while os.getppid() == middle:
+            if not hasattr(os, "pidfd_open"):  # an interpreter that was built for older kernels
+                time.sleep(ADOPTION_LOOK)
+                continue
             try:
                 pidfd = os.pidfd_open(middle)
             except ProcessLookupError:
-                pass
-            else:
-                select.select([pidfd], [], [])
-                os.close(pidfd)
+                break
+            select.select([pidfd], [], [])
+            os.close(pidfd)
         libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != self._guardian_pid:
             os._exit(1)
@@ -204,7 +214,7 @@ class Zygote:
 
     def _compile(self) -> None:
         """Have the script's code ready, as it stands in the file now."""
-        if self._script is None:
+        if self._script is None or self._is_container:
             return
         try:
             found = os.stat(self._script)

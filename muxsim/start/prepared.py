@@ -14,6 +14,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Callable
+from dataclasses import replace
 
 import trio
 
@@ -26,10 +28,21 @@ ORDER_LIMIT = 10.0
 
 
 class Prepared:
-    """A process that waits for its order; whoever holds it calls `activate` or `discard`, once."""
+    """A process that waits for its order; whoever holds it calls `activate` or `discard`, once.
 
-    def __init__(self, process: Process) -> None:
+    ``told`` gives the command line that it takes for a spec's own, or None for what it cannot become; ``is_outdated``
+    says whether what it was made from has changed meanwhile.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        told: Callable[[tuple[str, ...]], tuple[str, ...] | None] = lambda argv: argv,
+        is_outdated: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.process = process
+        self.is_outdated = is_outdated
+        self._told = told
 
     async def activate(self, command: Command) -> Process:
         """Let it become `command`, whose confinement must be the one it was made with; returns the process.
@@ -38,7 +51,9 @@ class Prepared:
         Raises ProcessStartError, stage "command" or "order", and then, as when cancelled, has ended it.
         """
         try:
-            await self._send(encode_order(command, self.process.mark))
+            if (argv := self._told(command.argv)) is None:
+                raise ProcessStartError(errno.EINVAL, "order", "a prepared process cannot become another program")
+            await self._send(encode_order(replace(command, argv=argv), self.process.mark))
         except OSError as error:
             await may_wait()
             await self.discard()

@@ -25,12 +25,14 @@ def spec(*args, **fields):
         ),
         (("-m", "package.module", "--x"), (), ("-m", "package.module")),
         (("-u", "-m", "package"), ("-u",), ("-m", "package")),
+        (("-uIm", "package", "-c"), ("-uI",), ("-uIm", "package")),
+        (("script",), (), ("script",)),
     ],
 )
 def test_scripts_and_modules_are_told_from_options(args, options, words):
     program = forkable(spec(*args), {})
     assert (program.options, program.words) == (options, words or ("s.py",))
-    assert program.head == (PYTHON, *program.options, *program.words)
+    assert program.head == (PYTHON, *args[: len(program.head) - 1])
 
 
 @pytest.mark.parametrize(
@@ -43,9 +45,10 @@ def test_scripts_and_modules_are_told_from_options(args, options, words):
         (spec("-c", "1"), "-c runs neither"),
         (spec("-"), "- runs neither"),
         (spec("-i", "s.py"), "-i runs neither"),
-        (spec("-um", "x"), "-um runs neither"),
+        (spec("-mx"), "-mx runs neither"),
         (spec("-m"), "names no module"),
-        (spec("folder"), "not a .py file"),
+        (spec("s.pyc"), "compiled already"),
+        (EnvSpec(name="e", command="python3", args=("s.py",), env={"PATH": "{workspace}"}), "PATH"),
         (spec("{workspace}/s.py"), "depends on the session"),
         (spec("-m", "game_{seed}"), "depends on the session"),
         (spec("s.py", env={"PYTHONHASHSEED": "{seed}"}), "PYTHONHASHSEED"),

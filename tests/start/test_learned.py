@@ -6,6 +6,7 @@ import pytest
 
 from muxsim.spec import EnvSpec
 from muxsim.start.fork import learned as module
+from muxsim.start.fork.content import Content
 from muxsim.start.fork.forkable import forkable
 from muxsim.start.fork.learned import Learned, LearnedModules, key_of, read_names
 
@@ -18,7 +19,7 @@ def script(tmp_path):
 
 
 def key(script, *options):
-    return key_of(forkable(EnvSpec(name="e", command="/usr/bin/python3", args=(*options, str(script))), {}))
+    return key_of(Content(forkable(EnvSpec(name="e", command="/usr/bin/python3", args=(*options, str(script))), {})))
 
 
 def test_a_changed_script_another_option_and_another_path_are_learned_anew(script, tmp_path):

@@ -18,7 +18,6 @@ from muxsim.processes.command import Command, ProcessStartError, confinement_of
 from muxsim.processes.launcher import Launcher
 from muxsim.processes.process import AT_ONCE, Process
 from muxsim.runtime.boundary import first_of
-from muxsim.start.prepared import Prepared
 
 # Seconds without any fork while some are waited for: then a zygote counts as hanging.
 FORK_SILENCE: Final = 5.0
@@ -169,9 +168,10 @@ class Zygote:
             await self.gone.wait()
         raise ZygoteFailed(self.why, self.culprit)
 
-    async def fork(self, command: Command, session: str, *, early: bool) -> Prepared:
-        """A backend that waits for its order, confined as ``command`` says. One that is ``early`` has time before it.
+    async def fork(self, command: Command, session: str, *, early: bool) -> Process:
+        """A backend that waits for its order (`Prepared`), confined as ``command`` says.
 
+        One that is ``early`` has time before it.
         Raises `ZygoteFailed` or `ProcessStartError`.
         """
 
@@ -181,7 +181,7 @@ class Zygote:
 
         process = await self._launcher.adopt(self.process, make, session=session)
         self.forks += 1
-        return Prepared(process)
+        return process
 
     def study(self, pid: int) -> None:
         """Have it see which pages a fork of it uses, which later forks then fetch early."""

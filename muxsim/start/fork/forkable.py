@@ -1,4 +1,4 @@
-"""Which environments a zygote can serve, and what it has to have of each. Pure."""
+"""Which environments a zygote can serve, and what it has to have of each. Pure: `reading` looks at files."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 from muxsim.spec import EnvSpec, fixed, has_placeholder
 
-_PYTHON = re.compile(r"python(3(\.\d+)?)?")
+_PYTHON = re.compile(r"python(3(\.\d+t?)?)?")
 _OPTION = re.compile(r"-[bBdEIOPqRsSuv]+|-[XW].+")
+# Options with -m at their end: what follows is a module's name.
+_MODULE = re.compile(r"-([bBdEIOPqRsSuv]*)m")
 _OPTIONS_WITH_VALUE = frozenset({"-X", "-W", "--check-hash-based-pycs"})
 
 # Whatever the interpreter, the loader and the C library read when a process begins cannot differ from fork to fork.
@@ -21,17 +23,40 @@ _PER_SESSION = ("MUXSIM_SEED", "MUXSIM_WORKSPACE")
 
 
 @dataclass(frozen=True, slots=True)
+class Words:
+    """The command line of what a spec's own comes to in the end (reading.py), in which placeholders may stand."""
+
+    words: tuple[str, ...]
+    """The program, and what it is given."""
+
+    typed: tuple[str, ...]
+    """The spec's own words that are not its last words too."""
+
+    is_python: bool
+    """Whether the program is an interpreter."""
+
+
+@dataclass(frozen=True, slots=True)
 class Forkable:
     """What a zygote is made for; two that are equal may share one."""
 
     python: str
     """The interpreter."""
 
+    given: tuple[str, ...]
+    """Its options, as they stand before `words`."""
+
     options: tuple[str, ...]
-    """Its options."""
+    """The same for whatever it is to run: without the -m that may be one's end."""
 
     words: tuple[str, ...]
-    """The path of a script, or -m and a module's name."""
+    """The path of a script, or -m (or options that end so) and a module's name."""
+
+    typed: tuple[str, ...]
+    """The first words of the spec's command line, which stand for `lead`."""
+
+    lead: tuple[str, ...]
+    """What comes of them: the first words of the interpreter's command line."""
 
     env: tuple[tuple[str, str], ...]
     """The variables that are the same for every session."""
@@ -48,32 +73,59 @@ class Forkable:
     @property
     def script(self) -> str | None:
         """The script's path; None for a module."""
-        return None if self.words[0] == "-m" else self.words[0]
+        return None if self.words[0].startswith("-") else self.words[0]
 
     @property
     def head(self) -> tuple[str, ...]:
-        """The part of the command line that is the same for every session."""
-        return (self.python, *self.options, *self.words)
+        """The part of the interpreter's command line that is the same for every session."""
+        return (self.python, *self.given, *self.words)
+
+    def command_line(self, argv: tuple[str, ...]) -> tuple[str, ...] | None:
+        """A session's command line as its interpreter is given it; None if this program is not in it."""
+        count = len(self.typed)
+        told = (*self.lead, *argv[count:])
+        return told if argv[:count] == self.typed and told[: len(self.head)] == self.head else None
 
 
-def forkable(spec: EnvSpec, environ: Mapping[str, str]) -> Forkable | str:
-    """What a zygote for ``spec`` has to have, or why there can be none; ``environ`` is muxsim's own environment."""
-    if not _PYTHON.fullmatch(os.path.basename(spec.command)):
+def is_python(program: str) -> bool:
+    """Whether a program is an interpreter by its name."""
+    return _PYTHON.fullmatch(os.path.basename(program)) is not None
+
+
+def as_typed(spec: EnvSpec) -> Words:
+    """A command line that is the interpreter's own, if its first word says so."""
+    return Words((spec.command, *spec.args), (), is_python(spec.command))
+
+
+def forkable(spec: EnvSpec, environ: Mapping[str, str], read: Words | None = None) -> Forkable | str:
+    """What a zygote for ``spec`` has to have, or why there can be none; ``environ`` is muxsim's own environment.
+
+    ``read`` is what its command line comes to, where that is known.
+    """
+    read = read or as_typed(spec)
+    if not read.is_python:
         return "its command is not python"
-    parsed = _parse(spec.args)
+    program, *args = read.words
+    parsed = _parse(tuple(args))
     if isinstance(parsed, str):
         return parsed
-    options, words = parsed
-    if any(map(has_placeholder, (spec.command, *options, *words))):
+    given, options, words = parsed
+    if any(map(has_placeholder, (program, *read.typed, *given, *words))):
         return "its script depends on the session"
+    if "/" not in program and has_placeholder(spec.env.get("PATH", "")):
+        return "PATH, by which its interpreter is found, depends on the session"
     variables = (*_PER_SESSION, *(name for name, value in spec.env.items() if has_placeholder(value)))
     if early := [name for name in variables if _READ_AT_START.fullmatch(name)]:
         return f"{early[0]}, which is read when a process begins, depends on the session"
     launch = spec.launch(seed=0, session_id="", workspace="", environ=environ)
+    lead = read.words[: len(read.words) - (1 + len(spec.args) - len(read.typed))]
     return Forkable(
-        python=launch.argv[0],
+        python=fixed(program),
+        given=tuple(map(fixed, given)),
         options=tuple(map(fixed, options)),
         words=tuple(map(fixed, words)),
+        typed=tuple(map(fixed, read.typed)),
+        lead=tuple(map(fixed, lead)),
         env=tuple((name, value) for name, value in launch.env.items() if name not in variables),
         variables=variables,
         cwd="/" if has_placeholder(spec.cwd) else launch.cwd,
@@ -81,15 +133,19 @@ def forkable(spec: EnvSpec, environ: Mapping[str, str]) -> Forkable | str:
     )
 
 
-def _parse(args: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]] | str:
-    """The interpreter's options, and what it is to run, or why that is nothing for a zygote."""
+_Parsed = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+
+
+def _parse(args: tuple[str, ...]) -> _Parsed | str:
+    """The interpreter's options, the same without -m, and what it is to run, or why that is nothing for a zygote."""
     at = 0
     while at < len(args):
-        word = args[at]
-        if word == "-m":
-            return (args[:at], args[at : at + 2]) if len(args) > at + 1 else "its -m names no module"
+        word, before = args[at], args[:at]
+        if module := _MODULE.fullmatch(word):
+            options = (*before, f"-{module[1]}") if module[1] else before
+            return (before, options, args[at : at + 2]) if len(args) > at + 1 else f"its {word} names no module"
         if not word.startswith("-"):
-            return (args[:at], (word,)) if word.endswith(".py") else f"{word} is not a .py file"
+            return f"{word} is compiled already" if word.endswith(".pyc") else (before, before, (word,))
         if not _OPTION.fullmatch(word) and word not in _OPTIONS_WITH_VALUE:
             return f"python {word} runs neither a script nor a module"
         at += 2 if word in _OPTIONS_WITH_VALUE else 1

@@ -24,9 +24,10 @@ from muxsim.processes.process import Process
 from muxsim.processes.views import INSTALLED
 from muxsim.runtime.boundary import optional
 from muxsim.start.fork.client import Zygote, ZygoteFailed
+from muxsim.start.fork.content import Content
+from muxsim.start.fork.entry import own_packages
 from muxsim.start.fork.fleet import Fleet
 from muxsim.start.fork.forkable import Forkable
-from muxsim.start.fork.learned import script_stamp
 from muxsim.start.fork.learning import CannotLearn, Learning
 from muxsim.start.prepared import Prepared
 
@@ -61,13 +62,14 @@ class Keeper:
         self.env = env
         self.program = program
         self.part = fleet.part.part(f"the zygote of environment {env}", self.retire)
-        self.stamp = script_stamp(program)
+        self._content = Content(program)
+        self._stamp = self._content.stamp()
         self.zygote: Zygote | None = None
         self.limit = IMPORT_LIMIT
         self._fleet = fleet
         self._tell = fleet.events.emit
         self._alive: set[Zygote] = set()
-        self._learning = Learning(env, program, fleet, self.part, self._learned)
+        self._learning = Learning(env, self._content, fleet, self.part, self._learned)
         self._unfit: str | None = None
         self._no_new_privs = False
         self._cold = 0
@@ -79,6 +81,10 @@ class Keeper:
 
     def __repr__(self) -> str:
         return f"<Keeper of {self.env}: {self.zygote!r}, {len(self._learning.learned.modules)} modules known>"
+
+    def is_outdated(self) -> bool:
+        """Whether its program is another by now, or what is installed for it."""
+        return self._content.stamp() != self._stamp
 
     @optional(NoneType, passing=(ProcessStartError,))
     async def spawn(self, command: Command, session: str) -> Process | None:
@@ -123,7 +129,7 @@ class Keeper:
         if zygote is None:
             return None
         try:
-            prepared = await zygote.fork(command, session, early=early)
+            process = await zygote.fork(command, session, early=early)
         except ZygoteFailed:  # it ends, and `_follow` takes note of that
             return None
         except ProcessStartError as error:
@@ -133,9 +139,9 @@ class Keeper:
             return None
         self._tell(events.Forked(self.env))
         if zygote.studies < MOST_STUDIES:
-            study = partial(_study, zygote, prepared.process.pid, itertools.count(1))
-            self._fleet.listen(self.part, prepared.process, study)
-        return prepared
+            study = partial(_study, zygote, process.pid, itertools.count(1))
+            self._fleet.listen(self.part, process, study)
+        return Prepared(process, self.program.command_line, self.is_outdated)
 
     async def _fork(self, command: Command, session: str) -> Process | None:
         prepared = await self.prepare(command, session)
@@ -218,7 +224,8 @@ class Keeper:
         self.part.start_soon(self._follow, zygote)
         recipe = {
             "words": program.words,
-            "options": len(program.options),
+            "options": len(program.given),
+            "own": own_packages(program),
             "modules": learned.modules,
             "preload": program.preload,
             "left_out": list(learned.left_out),

@@ -14,7 +14,7 @@ from stat import S_ISREG
 
 import msgspec
 
-from muxsim.start.fork.forkable import Forkable
+from muxsim.start.fork.content import Content
 
 # Scripts are edited, and each version has its file: so many of the latest are kept.
 KEPT = 200
@@ -35,7 +35,10 @@ class Learned:
 
 
 class LearnedModules:
-    """A folder with one file for each interpreter and version of a script. A file that is no use counts as none."""
+    """A folder with one file for each interpreter with what is installed for it, and version of a script.
+
+    A file that is no use counts as none.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -62,16 +65,10 @@ class LearnedModules:
             file.unlink(missing_ok=True)
 
 
-def key_of(program: Forkable) -> str:
-    """The name under which a program's modules are kept: of the interpreter, its options, the script and its mtime."""
-    stamps = [_stamp(program.python), script_stamp(program)]
-    text = json.dumps([program.head, os.path.realpath(program.python), stamps])
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def script_stamp(program: Forkable) -> int | None:
-    """Changes when the script does; None for a module, or a script that is not there."""
-    return _stamp(program.script) if program.script else None
+def key_of(content: Content) -> str:
+    """The name under which a program's modules are kept."""
+    text = json.dumps([content.program.head, os.path.realpath(content.python), content.summary()])
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def read_names(file: Path) -> tuple[str, ...]:
@@ -86,10 +83,3 @@ def read_names(file: Path) -> tuple[str, ...]:
     except OSError:
         return ()
     return tuple(dict.fromkeys(text.split("\n")[:-1]))
-
-
-def _stamp(path: str) -> int | None:
-    try:
-        return os.stat(path).st_mtime_ns
-    except OSError:
-        return None

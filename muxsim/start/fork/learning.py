@@ -19,8 +19,8 @@ from muxsim.processes.command import Command
 from muxsim.processes.process import AT_ONCE, Process
 from muxsim.runtime.boundary import Part
 from muxsim.start.fork.client import while_read
+from muxsim.start.fork.content import Content
 from muxsim.start.fork.fleet import Fleet
-from muxsim.start.fork.forkable import Forkable
 from muxsim.start.fork.learned import Learned, key_of, read_names
 
 # Seconds for a learner to begin with the script: an interpreter starts in 0.02, on a crowded machine in one.
@@ -37,6 +37,8 @@ _REHEARSED: Final = (
     b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n'
     b'{"jsonrpc":"2.0","id":2,"method":"tools/list"}\n'
 )
+_STDERR_READ = 65536
+_SHOWN = 200
 # Reads until the word of a learner is there, before which a `.pth` file, say, may have printed.
 _MOST_NOISE = 10_000
 
@@ -51,13 +53,13 @@ class Learning:
     ``tell`` is called with False when there is enough for a zygote, and with True when one of before is outdated.
     """
 
-    def __init__(self, env: str, program: Forkable, fleet: Fleet, part: Part, tell: Callable[[bool], None]) -> None:
+    def __init__(self, env: str, content: Content, fleet: Fleet, part: Part, tell: Callable[[bool], None]) -> None:
         self._env = env
-        self._program = program
+        self._program = content.program
         self._fleet = fleet
         self._part = part
         self._tell = tell
-        self._key = key_of(program)
+        self._key = key_of(content)
         self.learned = fleet.store.load(self._key) or Learned()
         self._answered: trio.Event | None = None
         self._began = trio.current_time()
@@ -106,14 +108,17 @@ class Learning:
         fleet, program = self._fleet, self._program
         file = fleet.new_file(f"learned-{self._env}")
         head = (program.python, *program.options)
-        argv = (*head, *inside.LEARNER, str(file), str(len(program.options)), *command.argv)
+        argv = (*head, *inside.LEARNER, str(file), str(len(program.given)))
+        argv += program.command_line(command.argv) or command.argv
         process = await fleet.launcher.spawn(replace(command, argv=argv), session=session)
         tag = secrets.token_hex(TAG_BYTES).encode()
         try:
             with contextlib.suppress(BrokenPipeError):  # it has ended, and says nothing
                 os.write(process.stdin, tag)
             if not await _begins(process, LEARNING % tag):
-                raise CannotLearn("its interpreter could not run the script for learning what it imports")
+                raise CannotLearn(
+                    f"its interpreter could not run the script for learning what it imports{_why(process)}"
+                )
         except BaseException:
             with trio.CancelScope(shield=True):
                 await process.end(AT_ONCE)
@@ -158,6 +163,16 @@ class Learning:
         answered.set()
         if self._answered is answered and not self.learned.modules:
             self._answered = None
+
+
+def _why(process: Process) -> str:
+    """The last that it has said, if it has."""
+    said = b""
+    with contextlib.suppress(OSError):  # BlockingIOError among them: nothing
+        while more := os.read(process.stderr, _STDERR_READ):
+            said = more
+    last = said.decode("utf-8", "replace").strip().rpartition("\n")[2]
+    return f": {last[:_SHOWN]}" if last else ""
 
 
 async def _begins(process: Process, word: bytes) -> bool:

@@ -20,9 +20,10 @@ from muxsim.provision.cache import cache_folder
 from muxsim.runtime.boundary import Boundary, optional
 from muxsim.spec import EnvSpec
 from muxsim.start.fork.fleet import Fleet, ZygoteStatistics
-from muxsim.start.fork.forkable import Forkable, forkable
+from muxsim.start.fork.forkable import Forkable
 from muxsim.start.fork.keeper import IMPORT_LIMIT, Keeper
-from muxsim.start.fork.learned import LearnedModules, script_stamp
+from muxsim.start.fork.learned import LearnedModules
+from muxsim.start.fork.reading import read_program
 from muxsim.start.prepared import Prepared
 
 
@@ -94,17 +95,16 @@ class Zygotes:
             return None
         name = spec.name
         keeper = self._keepers.get(name)
-        if self._specs.get(name) is not spec:
+        is_outdated = keeper is not None and keeper.is_outdated()
+        if is_outdated or self._specs.get(name) is not spec:
             self._specs[name] = spec
-            program = forkable(spec, self._environ)
+            program = read_program(spec, self._environ)
             if isinstance(program, str):
                 self._replace(name, None)
                 self.fleet.events.emit(NotForkable(name, program))
                 return None
-            if keeper is None or keeper.program != program:
+            if keeper is None or is_outdated or keeper.program != program:
                 keeper = self._replace(name, Keeper(name, program, self.fleet))
-        if keeper is not None and keeper.stamp != script_stamp(keeper.program):
-            keeper = self._replace(name, Keeper(name, keeper.program, self.fleet))
         if keeper is not None:
             keeper.limit = min(IMPORT_LIMIT, spec.limits.start_timeout)
         return keeper
@@ -118,5 +118,4 @@ class Zygotes:
 
 def _applies(program: Forkable, command: Command) -> bool:
     """Whether this is the program itself, and not in something else, and can be started where it is to run."""
-    head = program.head
-    return command.argv[: len(head)] == head and os.path.isdir(command.cwd)
+    return program.command_line(command.argv) is not None and os.path.isdir(command.cwd)

@@ -12,7 +12,8 @@ from typing import Final
 
 from muxsim import inside
 from muxsim.spec import EnvSpec, Launch, has_placeholder
-from muxsim.start.fork.forkable import Forkable, forkable
+from muxsim.start.fork.forkable import Forkable
+from muxsim.start.fork.reading import read_program
 
 # Options with which node would run something else than one script, or modules of its own choice before it, which
 # nobody would watch.
@@ -117,7 +118,7 @@ def _program(spec: EnvSpec, environ: Mapping[str, str]) -> Forkable | str:
         return "its private folders depend on the session"
     if spec.confinement.sandbox != "none":
         return "a sandbox has no zygote"
-    return forkable(spec, environ)
+    return read_program(spec, environ)
 
 
 def _entry(spec: EnvSpec, one: Launch, other: Launch) -> int:

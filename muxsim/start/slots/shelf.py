@@ -58,7 +58,8 @@ class _Slot:
     used: trio.Event = field(default_factory=trio.Event)
 
     def is_outdated(self, spec: EnvSpec) -> bool:
-        return spec != self.spec or fingerprint(self.files) != self.stamps
+        made_of = self.prepared is not None and self.prepared.is_outdated()
+        return spec != self.spec or made_of or fingerprint(self.files) != self.stamps
 
     def started(self) -> Started:
         return Started(self.process, self.enclosure, self.folder)
@@ -103,6 +104,7 @@ class Warm:
         self._passed = passed_variables(self._environ)
         self._compile_cache = str(cache_folder(self._environ) / "node")
         self._specs: dict[str, EnvSpec] = {}
+        self._undecided: dict[str, EnvSpec] = {}
         self._nodes = Nodes(events.emit)
         self._slots = Slots()
         self._scopes: dict[int, trio.CancelScope] = {}
@@ -127,16 +129,31 @@ class Warm:
         While ``has_room`` says that there is none, they are filled but slowly.
         """
         self._has_room = has_room
-        counts = {spec.name: self._count(spec) for spec in specs}
+        counts = {spec.name: self._count(self._packages.known(spec) or spec) for spec in specs}
         wanted = {spec.name: spec for spec in specs if any(counts[spec.name])}
+        self._undecided = {spec.name: spec for spec in specs if spec.warm is None and spec.name not in wanted}
         for name in self._specs.keys() | wanted.keys():
-            if self._specs.get(name) != wanted.get(name):
-                self._outdated(name)
-                self._parts[name] = self.part.part(f"warm slots of environment {name}", partial(self._give_up_on, name))
-            least, most = (0, 0) if self._parts[name].is_off else counts.get(name, (0, 0))
-            self._slots.want(name, least, most)
+            self._want(name, wanted.get(name), counts.get(name, (0, 0)))
         self._specs = wanted
-        if wanted and not self._is_running:
+        if wanted:
+            self._begin()
+
+    def _want(self, name: str, spec: EnvSpec | None, count: tuple[int, int]) -> None:
+        if self._specs.get(name) != spec:
+            self._outdated(name)
+            self._parts[name] = self.part.part(f"warm slots of environment {name}", partial(self._give_up_on, name))
+        self._slots.want(name, *((0, 0) if self._parts[name].is_off else count))
+
+    def _decide(self, spec: EnvSpec) -> None:
+        """Count anew for one that is prepared by now: of what is installed first, nothing was known before that."""
+        unprepared = self._undecided.pop(spec.name, None)
+        if unprepared is not None and any(count := self._count(spec)):
+            self._want(spec.name, unprepared, count)
+            self._specs[spec.name] = unprepared
+            self._begin()
+
+    def _begin(self) -> None:
+        if not self._is_running:
             self._is_running = True
             self.part.start_soon(self._run)
         self._changed.set()
@@ -160,6 +177,7 @@ class Warm:
     async def take(self, order: Order) -> Started | None:
         """A process that has become what is ordered, in a folder of its own; None if none was ready."""
         spec = order.spec
+        self._decide(spec)
         if order.template:
             await may_wait()
         while (number := self._slots.oldest(spec.name)) is not None:

@@ -41,11 +41,19 @@ def seen():
     os.umask(umask)
     return {
         "argv": sys.argv,
-        "orig_argv": sys.orig_argv,
+        "orig_argv": getattr(sys, "orig_argv", None),
         "path": sys.path,
         "names": [name for name in NAMES if name.startswith("__")],
-        "main": [__name__, __file__, __package__, repr(__spec__), __cached__, __doc__, type(__loader__).__name__],
-        "annotations": __annotations__,
+        "main": [
+            __name__,
+            __file__,
+            __package__,
+            __spec__ and [__spec__.name, __spec__.origin],
+            __cached__,
+            __doc__,
+            type(__loader__).__name__,
+        ],
+        "annotations": globals().get("__annotations__"),
         "is_main": sys.modules["__main__"].__dict__ is globals(),
         "builtins": type(__builtins__).__name__,
         "flags": list(sys.flags),
