@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 # Each row may import from itself and from the rows above it.
 ROWS = [
-    {"muxsim", "muxsim.errors", "muxsim.limits", "muxsim.spec", "muxsim.access", "muxsim.inside"},
+    {"muxsim", "muxsim.errors", "muxsim.limits", "muxsim.spec", "muxsim.provenance", "muxsim.access", "muxsim.inside"},
     {"muxsim.runtime"},
     {"muxsim.observe"},
     {"muxsim.processes"},

@@ -11,7 +11,7 @@ import msgspec
 
 from muxsim.cli.options import Model, Players
 from muxsim.errors import ConfigError
-from muxsim.rollouts.data.provenance import parts_of_file, parts_of_module
+from muxsim.provenance import parts_of_file, parts_of_module
 from muxsim.rollouts.policy import imported
 from muxsim.rollouts.policy.names import policy_from_spec
 from muxsim.rollouts.policy.protocol import Policy

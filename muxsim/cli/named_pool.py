@@ -10,16 +10,17 @@ from muxsim.cli.notes import tell_notes
 from muxsim.cli.options import Remote
 from muxsim.config import load
 from muxsim.observe.events import Listener
-from muxsim.rollouts.environments.environment import EnvironmentPool
-from muxsim.rollouts.environments.pool import open_pool
-from muxsim.rollouts.environments.remote import connect
+from muxsim.rollouts.environments.pool import LocalPool, open_pool
+from muxsim.rollouts.environments.remote import RemotePool, connect
 from muxsim.runtime.descriptors import raise_limit
+
+NamedPool = LocalPool | RemotePool
 
 
 @asynccontextmanager
 async def named_pool(
     config: Path | None, remote: Remote, max_sessions: int, on_event: Listener | None = None
-) -> AsyncIterator[EnvironmentPool]:
+) -> AsyncIterator[NamedPool]:
     """The pool for the length of a block; ``on_event`` is told of sessions that run here."""
     token = remote.take_token()
     if remote.url:

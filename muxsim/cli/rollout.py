@@ -17,19 +17,17 @@ import trio
 from rich.console import Console
 
 from muxsim.cli.chosen import Chosen
-from muxsim.cli.named_pool import named_pool
+from muxsim.cli.named_pool import NamedPool, named_pool
 from muxsim.cli.options import Bounds, Kept, Model, Players, Remote, Rows
 from muxsim.cli.progress import Progress, estimated
 from muxsim.errors import raised_as_itself
 from muxsim.observe.events import BackendStderr, Event, SessionEnded, SessionOpenFailed
 from muxsim.rollouts.data.dataset import Dataset, generate_dataset, load_dataset
 from muxsim.rollouts.data.metrics import Metrics
-from muxsim.rollouts.data.provenance import parts_of
 from muxsim.rollouts.data.run_config import RunConfig
 from muxsim.rollouts.data.run_folder import RunFolder, RunWriter
 from muxsim.rollouts.data.trajectory import Trajectory
 from muxsim.rollouts.environments.environment import EnvironmentPool
-from muxsim.rollouts.environments.pool import LocalPool
 from muxsim.rollouts.play.options import RolloutOptions
 from muxsim.rollouts.play.runner import episodes
 from muxsim.rollouts.policy.playback import playback_file, with_playback
@@ -73,7 +71,7 @@ async def _run(plan: RolloutPlan) -> Metrics:
     async with named_pool(plan.config, plan.remote, plan.options.max_concurrent, logs.listen) as pool:
         dataset = _dataset(plan, pool)
         policy = with_playback(plan.chosen.make_policy, playback_file())
-        config = _run_config(plan, pool, dataset)
+        config = await _run_config(plan, pool, dataset)
         wanted = {episode.id for episode in dataset.episodes(plan.rows.rollouts_per_row)}
         with _writer(plan, config, wanted) as writer:
             stopped: str | None = None
@@ -190,7 +188,7 @@ def _dataset(plan: RolloutPlan, pool: EnvironmentPool) -> Dataset:
     return generate_dataset(plan.rows.rollouts, envs=envs, first_seed=plan.rows.seed).with_environments(names)
 
 
-def _run_config(plan: RolloutPlan, pool: EnvironmentPool, dataset: Dataset) -> RunConfig:
+async def _run_config(plan: RolloutPlan, pool: NamedPool, dataset: Dataset) -> RunConfig:
     reward = plan.chosen.describe_reward()
     options = asdict(replace(plan.options, reward=None))
     del options["reward"]
@@ -206,7 +204,7 @@ def _run_config(plan: RolloutPlan, pool: EnvironmentPool, dataset: Dataset) -> R
         config="" if plan.config is None else str(plan.config),
         config_sha256=_hash(plan.config),
         url=plan.remote.url or "",
-        parts=_parts(pool, dataset) | plan.chosen.parts(),
+        parts=await _parts(pool, dataset) | plan.chosen.parts(),
         options=options,
         notes={
             "rollouts": len(dataset),
@@ -225,11 +223,10 @@ def _identity(plan: RolloutPlan, dataset: Dataset) -> str:
     return Dataset(tuple(firsts[env] for env in sorted(firsts))).sha256
 
 
-def _parts(pool: EnvironmentPool, dataset: Dataset) -> dict[str, dict[str, str]]:
-    """What the environments consist of, where they are on this machine."""
-    if not isinstance(pool, LocalPool):
-        return {}
-    return {env: parts_of(pool.config.environments[env]) for env in sorted({row.env for row in dataset.rows})}
+async def _parts(pool: NamedPool, dataset: Dataset) -> dict[str, dict[str, str]]:
+    """What the environments consist of, as far as that is told."""
+    told = {env: await pool.parts(env) for env in sorted({row.env for row in dataset.rows})}
+    return {env: parts for env, parts in told.items() if parts}
 
 
 def _hash(path: Path | None) -> str:

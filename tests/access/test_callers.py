@@ -70,6 +70,7 @@ def test_the_control_plane_is_for_trainers(caller, controls):
         (Scope.AGENT, ["/", "/mcp", "/sse", "/messages", "/envs", "/envs/x/mcp", "/envs/x/sse"]),
         (Scope.AGENT, ["/s/x/mcp", "/s/x/agent/mcp", "/s/x/sse", "/s/x/messages"]),
         (Scope.TRAINER, ["/sessions", "/sessions/x", "/sessions/x/control", "/sessions/x/fork", "/control/reward"]),
+        (Scope.TRAINER, ["/envs/x"]),
         (Scope.ADMIN, ["/metrics", "/dashboard", "/no/such/thing", "/s/x/control", "/s/x", "/envs/x/control"]),
         (
             Scope.ADMIN,

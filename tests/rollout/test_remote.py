@@ -96,6 +96,24 @@ async def test_an_environment_that_is_not_served_is_named():
     assert (type(fault), str(fault)) == (UnknownEnvironment, "no environment is called lake")
 
 
+TOLD = {
+    "as it is": (answer(200, {"name": "lake", "parts": {"lake.py": "0a", "package gymnasium": "1.2"}}), 2),
+    "one that does not tell": (answer(404, {"error": {"message": "there is nothing at /envs/lake"}}), 0),
+    "a token that is not good for it": (answer(403, {"error": {"message": "this needs a token"}}), 0),
+    "no parts": (answer(200, {"name": "lake"}), 0),
+    "something else": (answer(200, {"parts": {"lake.py": ["0a"]}}), 0),
+    "no JSON": (answer(200, b"<html>", content_type="text/html"), 0),
+}
+
+
+@pytest.mark.parametrize("kind", TOLD)
+async def test_what_an_environment_consists_of_is_known_where_its_server_tells_it(kind):
+    said, count = TOLD[kind]
+    async with pool_of(muxsim_says(GET=lambda request: said)) as (pool, server):
+        assert len(await pool.parts("lake")) == count
+        assert server.lines[-1] == "GET /envs/lake"
+
+
 async def test_a_start_that_failed_there_has_its_reason():
     fault, _ = await refusal(refuses(502, "server.py does not exist"))
     assert (type(fault), str(fault)) == (StartError, "server.py does not exist")

@@ -300,6 +300,7 @@ async def test_another_token_of_the_same_name_goes_on_with_a_session(url, guarde
         ("POST", "/sessions/ID/fork", "trainer"),
         ("GET", "/control/reward", "trainer"),
         ("GET", "/control/status", "trainer"),
+        ("GET", "/envs/naughty", "trainer"),
         ("GET", "/metrics", "admin"),
         ("GET", "/no/such/thing", "admin"),
     ],

@@ -32,6 +32,7 @@ ROUTES = [
     ("GET", "/sessions/x"),
     ("DELETE", "/sessions/x"),
     ("GET", "/envs"),
+    ("GET", "/envs/naughty"),
     ("GET", "/health"),
     ("GET", "/ready"),
     ("GET", "/"),

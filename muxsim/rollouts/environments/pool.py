@@ -17,6 +17,7 @@ from muxsim.config import Config, load
 from muxsim.errors import raised_as_itself
 from muxsim.observe.events import Events, Listener
 from muxsim.observe.log import LibraryLog
+from muxsim.provenance import parts_of
 from muxsim.rollouts.environments.environment import EnvironmentGone, MachineryFailed
 from muxsim.rollouts.environments.mcp_environment import MCPEnvironment, closed_on_failure, shake_hands
 from muxsim.runtime.guest import trio_guest, watch_on_this_loop
@@ -64,6 +65,10 @@ class LocalPool:
         return MCPEnvironment(
             session.id, env, seed, channel, replace(opened, start_seconds=started, workspace=session.workspace)
         )
+
+    async def parts(self, env: str) -> dict[str, str]:
+        """What an environment consists of (`muxsim.provenance`)."""
+        return parts_of(self._sessions.spec(env))
 
     async def _start(self, env: str, seed: int) -> Session:
         if self._sessions.spec(env).shared:

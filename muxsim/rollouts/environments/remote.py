@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final, Literal
+from urllib.parse import quote
 
 import anyio
 import anyio.abc
 import httpx2
+import msgspec
 
 from muxsim.errors import Busy, MuxsimError, StartError, UnknownEnvironment, raised_as_itself
 from muxsim.rollouts.environments.mcp_environment import Channel, MCPEnvironment, closed_on_failure, shake_hands
@@ -24,6 +26,15 @@ Wire = Literal["http", "sse"]
 _START_TIMEOUT: Final = 60.0
 # Of RFC 6750: nothing that could end a header.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+
+
+class _Environment(msgspec.Struct):
+    """What is looked at of ``GET /envs/<env>``."""
+
+    parts: dict[str, str] = {}
+
+
+_environments: Final = msgspec.json.Decoder(_Environment)
 
 
 class RemotePool:
@@ -65,6 +76,14 @@ class RemotePool:
                 await self._tasks.start(channel.listen)
             opened = await shake_hands(channel, limit)
         return MCPEnvironment(made["id"], env, made["seed"], channel, replace(opened, start_seconds=started))
+
+    async def parts(self, env: str) -> dict[str, str]:
+        """What an environment consists of (`muxsim.provenance`); {} where the server does not tell."""
+        try:
+            response = await self._http.get(f"{self.url}/envs/{quote(env, safe='')}")
+            return _environments.decode(response.content).parts if response.status_code == 200 else {}
+        except (httpx2.HTTPError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return {}
 
     async def _make(self, env: str, seed: int) -> dict[str, Any]:
         try:

@@ -75,7 +75,7 @@ _WELL_KNOWN: Final = "/.well-known/"
 _AGENTS: Final = re.compile(
     r"/|/mcp|/sse|/messages|/envs|/envs/[^/]+/(mcp|sse|messages)|/s/[^/]+/((agent/)?mcp|sse|messages)"
 )
-_TRAINERS: Final = re.compile(r"/sessions(/.*)?|/control/[^/]+")
+_TRAINERS: Final = re.compile(r"/sessions(/.*)?|/control/[^/]+|/envs/[^/]+")
 
 
 def needed_scope(path: str) -> Scope:

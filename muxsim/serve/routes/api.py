@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ import trio
 from muxsim import __version__
 from muxsim.admission.pool import Pool
 from muxsim.observe.counters import Counters
+from muxsim.provenance import parts_of
 from muxsim.runtime.guest import Guest
 from muxsim.serve.auth.callers import Scope, forbidden
 from muxsim.serve.routes.guard import caller_of
@@ -70,6 +72,7 @@ class API:
         self._lookup = lookup
         self._openings = openings
         self._counters = counters
+        self._surveying = asyncio.Semaphore(1)  # it reads files, and many of them
 
     async def open(self, call: Call) -> Answered:
         """``POST /sessions``."""
@@ -138,6 +141,15 @@ class API:
             for spec in self._sessions.specs()
         ]
         return {"environments": environments, "default": self._openings.default_env}
+
+    async def env(self, call: Call, env: str) -> Any:
+        """``GET /envs/<env>``: what it consists of as its files are now, for a run that is resumed; not for agents."""
+        with refusing(caller_of(call), None, 502):
+            spec = self._sessions.spec(env)
+        async with self._surveying:
+            parts = await asyncio.to_thread(parts_of, spec)
+        mcp = f"{self._public.base(call)}/envs/{spec.name}/mcp"
+        return {"name": spec.name, "shared": spec.shared, "mcp": mcp, "parts": parts}
 
     async def index(self, call: Call) -> Any:
         """``GET /``: what is here."""

@@ -95,6 +95,7 @@ def _router(mcp: MCPEndpoints, sse: SSEEndpoints, api: API, auth: Authenticator 
             _json_route("/sessions/{id}/control", GET=api.control),
             _json_route("/control/{part}", GET=api.control_part),
             _json_route("/envs", GET=api.envs),
+            _json_route("/envs/{env}", GET=api.env),
             _json_route("/health", GET=api.health),
             _json_route("/ready", GET=api.readiness),
             _json_route("/", GET=api.index),

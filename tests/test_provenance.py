@@ -7,7 +7,7 @@ from importlib.metadata import version
 import pytest
 from harness import ROOT
 
-from muxsim.rollouts.data.provenance import parts_of, parts_of_file, parts_of_module
+from muxsim.provenance import parts_of, parts_of_file, parts_of_module
 from muxsim.spec import EnvSpec
 
 FILES = {
