@@ -5,6 +5,7 @@ Pure: nothing here touches a file, the clock or the process's own environment.
 
 import difflib
 import functools
+import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,15 @@ from typing import Literal
 
 CgroupMode = Literal["auto", "required", "off"]
 """Whether cgroups bound what runs: where they can, always (else nothing runs), or never."""
+
+Sandbox = Literal["none", "bubblewrap", "landlock"]
+"""What a backend is run in."""
+
+SANDBOX_KEYS = ("network", "readable", "writable")
+"""What is said of a sandbox, and of nothing else."""
+
+TEMPORARY = ".tmp"
+"""The folder for temporary files under landlock, in the workspace."""
 
 PLACEHOLDERS = ("seed", "session_id", "workspace")
 
@@ -188,8 +198,32 @@ class Confinement:
     no_new_privs: bool = True
     """No setuid program or file capability gives a session more rights (sudo, ping and rootless podman need that)."""
 
-    sandbox: Literal["none", "bubblewrap"] = "none"
-    """`bubblewrap`: no network, a `/tmp` of its own, and nothing to write to but that and the session's workspace."""
+    sandbox: Sandbox = "none"
+    """`landlock`: what the environment needs to read, its workspace to write, and nothing else; no network. It costs
+    nothing. `bubblewrap`: no network, a `/tmp` of its own, and nothing to write to but that and the workspace."""
+
+    network: bool | tuple[int, ...] = False
+    """Whether a sandbox lets a session use the network; under `landlock` also a list of TCP ports to connect to."""
+
+    readable: tuple[str, ...] = ()
+    """Files and folders that it may read in a sandbox beside what it needs; placeholders are filled in."""
+
+    writable: tuple[str, ...] = ()
+    """Files and folders that it may read and write in a sandbox beside its workspace; placeholders are filled in."""
+
+
+def confinement_fault(confinement: Confinement) -> tuple[str, str] | None:
+    """The key that contradicts the sandbox, and what is wrong with it; None if none does."""
+    sandbox = confinement.sandbox
+    if sandbox == "none":
+        for key in SANDBOX_KEYS:
+            if getattr(confinement, key):
+                return key, 'is for a sandbox: add sandbox = "landlock" or "bubblewrap", or take it out'
+    elif sandbox == "bubblewrap" and not isinstance(confinement.network, bool):
+        return "network", 'names ports, which bubblewrap does not tell apart: true, or sandbox = "landlock"'
+    elif sandbox == "landlock" and not confinement.no_new_privs:
+        return "no_new_privs", "cannot be false under landlock, which needs it: take it out"
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +235,9 @@ class Launch:
     cwd: str
     private: tuple[str, ...] = ()
     """Folders of which it has its own view, see `EnvSpec.private`."""
+    readable: tuple[str, ...] = ()
+    """Beside what it needs, in a sandbox."""
+    writable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,20 +309,44 @@ class EnvSpec:
     def launch(self, *, seed: int, session_id: str, workspace: str, environ: Mapping[str, str]) -> Launch:
         """What to execute for a session. ``environ`` is muxsim's own environment; most of it stays behind."""
         values = {"seed": str(seed), "session_id": session_id, "workspace": workspace}
+        own = self.confinement
         return Launch(
             argv=(fill(self.command, values), *(fill(arg, values) for arg in self.args)),
             env={
-                **passed_variables(environ),
+                **self._passed(environ),
                 **_REPRODUCIBLE,
                 # No session id here: it opens the session's URLs, and many servers have a tool that shows
                 # their variables to the agent. A spec that needs it can still ask for {session_id}.
                 **({"MUXSIM_SEED": values["seed"]} if self.seeded else {}),
                 "MUXSIM_WORKSPACE": workspace,
+                **(self._at_home(workspace, environ) if own.sandbox == "landlock" else {}),
                 **{name: fill(value, values) for name, value in self.env.items()},
             },
             cwd=fill(self.cwd, values),
             private=tuple(fill(folder, values) for folder in self.private or ()),
+            readable=tuple(fill(path, values) for path in own.readable),
+            writable=tuple(fill(path, values) for path in own.writable),
         )
+
+    def _passed(self, environ: Mapping[str, str]) -> dict[str, str]:
+        passed = passed_variables(environ)
+        if self.confinement.sandbox != "landlock":
+            return passed
+        # They would lead to folders of the user's; without them they are in HOME.
+        return {name: value for name, value in passed.items() if not name.startswith("XDG_")}
+
+    def _at_home(self, workspace: str, environ: Mapping[str, str]) -> dict[str, str]:
+        """Variables for who has nothing but its workspace to write to."""
+        base = environ.get("PYTHONUSERBASE") or posixpath.join(environ.get("HOME", "/"), ".local")
+        ports = self.confinement.network
+        return {
+            "HOME": workspace,
+            "TMPDIR": posixpath.join(workspace, TEMPORARY),
+            # Packages that the user has installed are where they were.
+            "PYTHONUSERBASE": base,
+            # Names are looked up over UDP otherwise, which a list of TCP ports leaves out.
+            **({} if isinstance(ports, bool) else {"RES_OPTIONS": "use-vc"}),
+        }
 
 
 def passed_variables(environ: Mapping[str, str]) -> dict[str, str]:

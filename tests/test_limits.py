@@ -13,7 +13,7 @@ BOUNDS = {*CONNECTIONS, *OPENS, *SERVER, *SESSIONS, *PROCESSES}
 NO_BOUNDS = {
     *("port", "stream_silence", "ping_interval", "opens_burst", "failed_start_window"),
     *("install_timeout", "eof_timeout", "term_timeout", "stderr_lines", "nice"),
-    *("max_cpus", "max_processes", "max_address_space", "max_open_files"),
+    *("network", "max_cpus", "max_processes", "max_address_space", "max_open_files"),
 }
 
 

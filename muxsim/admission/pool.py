@@ -247,16 +247,17 @@ async def open_pool(
     specs: Iterable[EnvSpec] = (),
     cgroup: CgroupMode = "auto",
     events: Events | None = None,
+    hidden: Iterable[str] = (),
 ) -> AsyncIterator[Pool]:
     """A pool within ``capacity``, in which nothing starts past ``memory_limit`` (bytes, or as in ``"80%"``).
 
     What ``specs`` will need of cgroups is prepared as ``cgroup`` has it. Raises `ConfigError` if they, or bubblewrap,
     are required and cannot be had. On the way out every process it started is ended, and every folder removed.
-    ``events`` are told what happens.
+    ``events`` are told what happens. Files that are ``hidden`` are read by no backend under Landlock.
     """
     # A single session would wait for a zygote as long as for its own imports.
     several = capacity.max_sessions > 1
     events = Events() if events is None else events
-    async with open_local(specs, events, cgroup=cgroup, watch=watch, zygotes=several) as placement:
+    async with open_local(specs, events, cgroup=cgroup, watch=watch, zygotes=several, hidden=hidden) as placement:
         meter = None if memory_limit is None else MemoryMeter(memory_limit, placement.memory_in_use)
         yield Pool(placement, capacity, meter, events)

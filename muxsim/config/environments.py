@@ -10,7 +10,9 @@ from typing import Any
 from muxsim.config.commands import in_folder, read_command
 from muxsim.config.table import Table
 from muxsim.config.values import CONFINEMENT_KEYS, LIMIT_KEYS
-from muxsim.spec import Confinement, EnvSpec, Limits, fixed
+from muxsim.spec import SANDBOX_KEYS, Confinement, EnvSpec, Limits, confinement_fault, fixed
+
+_PATHS = ("readable", "writable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +22,10 @@ class Defaults:
     limits: Limits = field(default_factory=Limits)
     confinement: Confinement = field(default_factory=Confinement)
 
-    def changed(self, values: Mapping[str, Any]) -> Defaults:
-        """These with the limits and bounds among ``values`` on top."""
+    def changed(self, values: Mapping[str, Any], folder: Path) -> Defaults:
+        """These with the limits and bounds among ``values`` on top, whose paths go from the folder."""
+        paths = {key: tuple(in_folder(path, folder) for path in values.get(key, ())) for key in _PATHS}
+        values = {**values, **{key: found for key, found in paths.items() if key in values}}
         return Defaults(
             replace(self.limits, **{key: value for key, value in values.items() if key in LIMIT_KEYS}),
             replace(self.confinement, **{key: value for key, value in values.items() if key in CONFINEMENT_KEYS}),
@@ -39,7 +43,10 @@ def read_environment(
         raise table.error("command", "is missing: name a script, a program, npx or an npm package's folder")
     cwd = in_folder(values.get("cwd", "."), table.folder)
     command, args = read_command(table, values, Path(fixed(cwd)) if from_cwd else None)
-    own = defaults.changed(values)
+    own = defaults.changed(values, table.folder)
+    _check_sandbox(table, values, defaults.confinement, own.confinement)
+    if "cwd" in values and own.confinement.sandbox == "landlock":  # the folder that a config is in is not meant so
+        own = replace(own, confinement=replace(own.confinement, readable=(*own.confinement.readable, cwd)))
     return EnvSpec(
         name=name,
         command=command,
@@ -69,6 +76,14 @@ def _workspace_from(table: Table, values: Mapping[str, Any]) -> str:
 def _private(table: Table, values: Mapping[str, Any]) -> tuple[str, ...] | None:
     folders = values.get("private")
     return None if folders is None else tuple(in_folder(folder, table.folder) for folder in folders)
+
+
+def _check_sandbox(table: Table, values: Mapping[str, Any], before: Confinement, own: Confinement) -> None:
+    # Who has taken the sandbox away that there was for all takes what was said of it away too.
+    said = values if before.sandbox != "none" else {**values, **dict.fromkeys(SANDBOX_KEYS)}
+    fault = confinement_fault(own)
+    if fault is not None and (own.sandbox != "none" or fault[0] in said):
+        raise table.error(fault[0], fault[1])
 
 
 def _seeded(table: Table, values: Mapping[str, Any]) -> bool:

@@ -144,6 +144,12 @@ class Config:
     notes: tuple[str, ...] = field(default=(), compare=False)
     """What its reader should be told: what was passed over in the file of another program, a line each."""
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Files that no environment has any business with: of tokens, of the server's key, and the config itself."""
+        named = (self.auth.tokens_file if self.auth else "", self.server.tls_key, self.file)
+        return tuple(str(Path(file).absolute()) for file in named if file)
+
     def environment(self, name: str | None = None) -> EnvSpec:
         """The environment of that name, or the default one. Raises UnknownEnvironment, which lists the names."""
         known = ", ".join(self.environments)

@@ -29,7 +29,7 @@ def read_server(table: Table) -> tuple[ServerSettings, Defaults, str | None]:
     table.know((*known, "auth"))
     values = _with_paths(table.read(known, others=True), table.folder, "tls_cert", "tls_key")
     settings = ServerSettings(**{key: value for key, value in values.items() if key in SERVER_KEYS})
-    return settings, Defaults().changed(values), values.get("default")
+    return settings, Defaults().changed(values, table.folder), values.get("default")
 
 
 def read_auth(server: Table) -> AuthSettings | None:

@@ -111,6 +111,12 @@ def _base_url(value: Any) -> str:
     return str(value).rstrip("/")
 
 
+def _network(value: Any) -> bool | tuple[int, ...]:
+    if isinstance(value, list):
+        return tuple(map(_whole(1, 65535), value))
+    return _flag(value)
+
+
 def _matching(pattern: re.Pattern[str]) -> Callable[[Any], str]:
     def read(value: Any) -> str:
         if not pattern.fullmatch(_text(value)):
@@ -214,7 +220,10 @@ CONFINEMENT_KEYS: dict[str, AnyKind] = {
     "max_file_size": _SIZE_OR_UNLIMITED,
     "nice": Kind("a whole number from 0 to 19", _whole(0, 19)),
     "no_new_privs": _FLAG,
-    "sandbox": _one_of("none", "bubblewrap"),
+    "sandbox": _one_of("none", "bubblewrap", "landlock"),
+    "network": Kind("true, false, or a list of TCP ports to connect to, such as [443]", _network),
+    "readable": ListOf('a list of files and folders, such as ["data"]', _TEMPLATE),
+    "writable": ListOf('a list of files and folders, such as ["data"]', _TEMPLATE),
 }
 DESKTOP_KEYS: dict[str, AnyKind] = {
     "command": _TEMPLATE,

@@ -6,7 +6,9 @@ A confinement has each of these keys that is wanted:
     nice          what is added to the niceness
     private       [[folder, upper, work, asked], ...]: its own views of folders (views.py), outer ones first
     no_new_privs  true: nothing it runs gains privileges (setuid, file capabilities)
+    landlock      what is left of files, the network and other processes: the fields of `landlock.Walls`
     rlimits       {number of RLIMIT_*: [soft, hard]}
+    capabilities  the bits of those that it keeps
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ import resource
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from muxsim.inside import views
-from muxsim.inside.libc import PR_SET_NO_NEW_PRIVS, prctl
+from muxsim.inside import landlock, views
+from muxsim.inside.libc import PR_SET_NO_NEW_PRIVS, keep_capabilities, prctl
 from muxsim.inside.wire import Message
 
 
@@ -69,12 +71,19 @@ def forgo_privileges(wanted: bool) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
 
-# In this order: whatever comes after is charged to the cgroup, what is mounted is so before rights to that are given
-# up, and limits on memory and files come last.
+def enter_walls(walls: Mapping[str, Any]) -> None:
+    landlock.enter(landlock.Walls(**walls))
+
+
+# In this order: whatever comes after is charged to the cgroup, whose files are out of reach behind the walls; what is
+# mounted is so before rights to that are given up; limits on memory and files come late, and after them only the
+# capabilities that may be needed to raise them.
 CONFINING: dict[str, Callable[[Any], object]] = {
     "cgroup": enter_cgroup,
     "nice": os.nice,
     "private": see_alone,
     "no_new_privs": forgo_privileges,
+    "landlock": enter_walls,
     "rlimits": set_rlimits,
+    "capabilities": keep_capabilities,
 }

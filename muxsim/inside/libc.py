@@ -13,17 +13,21 @@ except ImportError:  # a Python built without libffi: no prctl, so neither subre
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
+PR_SET_SECCOMP, MODE_FILTER = 22, 2
+PR_CAPBSET_DROP = 24
 
-CAPABILITY_VERSION = 0x20080522
+CAPABILITY_VERSION, CAPABILITIES = 0x20080522, 64
 CAPABILITY_SETS = 3 * 2  # effective, permitted and inheritable, in two halves
+DAC_OVERRIDE, SETPCAP = 1, 8
+"""Capabilities: reading and writing files whatever their modes say, and changing the sets of capabilities."""
 
 LIBC = ctypes.CDLL(None, use_errno=True) if ctypes else None
 
 
-def prctl(option: int, value: int) -> bool:
+def prctl(option: int, value: int, more: int = 0) -> bool:
     if LIBC is None:
         return False
-    arguments = [ctypes.c_ulong(argument) for argument in (value, 0, 0, 0)]
+    arguments = [ctypes.c_ulong(argument) for argument in (value, more, 0, 0)]
     return bool(LIBC.prctl(ctypes.c_int(option), *arguments) == 0)
 
 
@@ -46,3 +50,40 @@ def forgo_capabilities() -> None:
     """Have no capability any more, in the namespaces that we are in."""
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
     call("capset", header, (ctypes.c_uint32 * CAPABILITY_SETS)())
+
+
+def syscall(number: int, *arguments: int | bytes | None) -> int:
+    """What the kernel answers to a call for which the C library has no name. Raises OSError."""
+    if LIBC is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    words = [ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments]
+    answer = int(LIBC.syscall(ctypes.c_long(number), *words))
+    if answer < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return answer
+
+
+def set_filter(instructions: bytes) -> None:
+    """Filter the system calls of this process, and of whatever it starts, with a program of classic BPF."""
+    if LIBC is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    code = ctypes.create_string_buffer(instructions, len(instructions))
+    program = (ctypes.c_void_p * 2)(len(instructions) // 8, ctypes.addressof(code))
+    if not prctl(PR_SET_SECCOMP, MODE_FILTER, ctypes.addressof(program)):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def keep_capabilities(kept: int) -> None:
+    """Give up all capabilities but those in this set of bits, and never get another by running a program."""
+    if LIBC is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
+    sets = (ctypes.c_uint32 * CAPABILITY_SETS)()  # the lower halves, then the upper ones
+    call("capget", header, sets)
+    if sets[0] & 1 << SETPCAP:
+        for number in range(CAPABILITIES):
+            if not kept & 1 << number:
+                prctl(PR_CAPBSET_DROP, number)  # past the last one that this kernel has, it does nothing
+    for at in range(CAPABILITY_SETS):
+        sets[at] &= kept >> (32 if at >= CAPABILITY_SETS // 2 else 0) & 0xFFFFFFFF
+    call("capset", header, sets)

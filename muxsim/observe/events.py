@@ -227,6 +227,14 @@ class NotPrivate(Named, frozen=True):
     instead: str
 
 
+class WallsNotKept(Named, frozen=True):
+    """What ``sandbox = "landlock"`` does not keep out on this kernel."""
+
+    name: ClassVar[str] = "process.walls_not_kept"
+    walls: tuple[str, ...]
+    why: str
+
+
 class StartedFresh(Named, frozen=True):
     """A backend of a Python environment with a zygote had to be started without it."""
 
@@ -557,6 +565,7 @@ Event: TypeAlias = (
     | LeftoversKilled
     | BoundsNotKept
     | NotPrivate
+    | WallsNotKept
     | StartedFresh
     | StartedLearning
     | Forked

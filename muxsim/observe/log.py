@@ -41,6 +41,7 @@ _LEVELS: Final[Mapping[type[Event], int]] = {
     events.LeftoversKilled: logging.DEBUG,
     events.BoundsNotKept: logging.WARNING,
     events.NotPrivate: logging.WARNING,
+    events.WallsNotKept: logging.WARNING,
     events.StartedFresh: logging.DEBUG,
     events.StartedLearning: logging.DEBUG,
     events.Forked: logging.DEBUG,

@@ -105,16 +105,18 @@ async def open_local(
     cgroup: CgroupMode = "auto",
     watch: Watch | None = None,
     zygotes: bool = True,
+    hidden: Iterable[str] = (),
 ) -> AsyncIterator[LocalPlacement]:
     """Backends here, for the length of a block; on the way out every process is ended, and every folder removed.
 
     What ``specs`` will need of cgroups is prepared as ``cgroup`` has it. Raises `ConfigError` if they, bubblewrap or
-    private folders are required and cannot be had. ``events`` are told what happens.
+    private folders are required and cannot be had. ``events`` are told what happens. Files that are ``hidden`` are read
+    by no backend under Landlock.
     """
     specs = list(specs)
     with own_folder() as root:
         try:
-            with open_enclosures(specs, cgroup, events.emit) as enclosures:
+            with open_enclosures(specs, cgroup, events.emit, (str(root), *hidden)) as enclosures:
                 async with Launcher.open(folder=str(root), cgroup=enclosures.cgroup, emit=events.emit) as launcher:
                     await _try_views(specs, launcher, root)
                     folders, packages = Folders(root), Packages(launcher, events)

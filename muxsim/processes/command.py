@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from muxsim.inside import proc, wire
+from muxsim.inside.landlock import Walls
+from muxsim.inside.libc import DAC_OVERRIDE
 from muxsim.inside.views import View
 
 
@@ -19,7 +21,8 @@ class Command:
     whole environment, to which only `MUXSIM_PROCESS` is added, by which the guardian finds what the process leaves
     behind. `rlimits` maps `resource.RLIMIT_*` to (soft, hard); a `umask` of None leaves the launcher's; `nice` is added
     to its niceness. With `no_new_privs` no setuid program or file capability gives it, or what it runs, more rights.
-    `cgroup` is the folder of a cgroup v2 for it to be in, `views` are what it sees of folders alone.
+    `cgroup` is the folder of a cgroup v2 for it to be in, `views` are what it sees of folders alone. With
+    `walls` nothing else is left to it, nor capabilities.
     """
 
     argv: tuple[str, ...]
@@ -31,14 +34,21 @@ class Command:
     no_new_privs: bool = False
     cgroup: str = ""
     views: tuple[View, ...] = ()
+    walls: Walls | None = None
+
+    def writing(self, *files: str) -> Command:
+        """The same, which may write these too."""
+        walls = self.walls
+        return self if walls is None else replace(self, walls=walls._replace(write=[*walls.write, *files]))
 
 
 class ProcessStartError(OSError):
     """A process could not be started, and nothing of it is left.
 
-    `stage` says where: "command" (what was asked for makes no sense), "descriptors", "fork", "prepare", "chdir",
-    "cgroup", "nice", "private" or "installed" (a view of a folder, which was asked for or not), "no_new_privs",
-    "rlimits", "exec", "guardian" (the helper process is gone) or "closed" (the launcher is).
+    `stage` says where: "command" (what was asked for makes no sense), "descriptors", "fork", "prepare", "chdir", a key
+    of its confinement ("cgroup", "nice", "private" or "installed" for a view of a folder which was asked for or not,
+    "no_new_privs", "landlock", "rlimits", "capabilities"), "exec", "guardian" (the helper process is gone) or "closed"
+    (the launcher is).
     """
 
     def __init__(self, number: int, stage: str, message: str) -> None:
@@ -71,7 +81,10 @@ def confinement_of(command: Command) -> wire.Message:
         "nice": command.nice,
         "private": command.views,
         "no_new_privs": command.no_new_privs,
+        "landlock": {} if command.walls is None else command.walls._asdict(),
         "rlimits": dict(command.rlimits),
+        # What a file's mode refuses to root is no wall; the others would lead around those that there are.
+        "capabilities": 0 if command.walls is None else 1 << DAC_OVERRIDE,
     }
     return {key: value for key, value in wanted.items() if value}
 

@@ -6,6 +6,7 @@ As its spec says and this machine can.
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -16,15 +17,18 @@ from typing import Final
 import trio
 
 from muxsim.errors import ConfigError, PlaceError, StartError
+from muxsim.inside import landlock
+from muxsim.inside.landlock import Walls
 from muxsim.inside.views import View
-from muxsim.observe.events import BoundsNotKept, Listener
+from muxsim.observe.events import BoundsNotKept, Listener, WallsNotKept
 from muxsim.processes.bounds import CONTROLLERS, Met, controllers, cpu_seconds, rlimits, settings, verdict
 from muxsim.processes.cgroups import CgroupError, Cgroups
 from muxsim.processes.command import Command, ProcessStartError
 from muxsim.processes.process import Process
+from muxsim.processes.reach import Reach, not_kept
 from muxsim.processes.sandbox import sandboxed
 from muxsim.processes.views import INSTALLED, Manner, NotPrivateError, Views, installed_of, make_views
-from muxsim.spec import CgroupMode, Confinement, EnvSpec, Launch
+from muxsim.spec import TEMPORARY, CgroupMode, Confinement, EnvSpec, Launch
 
 # Seconds for SIGKILL to empty a group, and between two looks at it: nothing that trio knows tells when it is.
 _EMPTYING: Final = 1.0
@@ -44,11 +48,13 @@ class Enclosure:
         bubblewrap: str = "bwrap",
         workspace: str = "",
         views: tuple[View, ...] = (),
+        walls: Walls | None = None,
     ) -> None:
         self._confinement = Confinement() if confinement is None else confinement
         self._bubblewrap = bubblewrap
         self._workspace = workspace
         self._views = views
+        self._walls = walls
         self._groups = groups
         self._group = groups.group(settings(self._confinement, groups.controllers)) if groups else None
 
@@ -73,11 +79,18 @@ class Enclosure:
             no_new_privs=own.no_new_privs and not self._is_sandboxed,
             cgroup=self._group.folder if self._group else "",
             views=self._views,
+            walls=self._own_walls(),
         )
+
+    def _own_walls(self) -> Walls | None:
+        if self._walls is None:
+            return None
+        return self._walls._replace(write=[*self._walls.write, *(view.folder for view in self._views if view.upper)])
 
     def _sandboxed(self, launch: Launch) -> tuple[str, ...]:
         written = [view.folder for view in self._views if view.upper]
-        return sandboxed(self._bubblewrap, launch, self._workspace, written)
+        network = bool(self._confinement.network)
+        return sandboxed(self._bubblewrap, launch, self._workspace, written, network=network)
 
     def _counts_processes(self) -> bool:
         return self._groups is not None and "pids" in self._groups.controllers
@@ -108,8 +121,18 @@ class Enclosure:
 class Enclosures:
     """Encloses the backends of one pool; made by `open_enclosures`."""
 
-    def __init__(self, groups: Cgroups | None, why_none: str, bubblewrap: str, *, every: bool, tell: Listener) -> None:
+    def __init__(
+        self,
+        groups: Cgroups | None,
+        why_none: str,
+        bubblewrap: str,
+        *,
+        every: bool,
+        tell: Listener,
+        reach: Reach | None = None,
+    ) -> None:
         self._groups = groups
+        self._reach = Reach() if reach is None else reach
         self._tell = tell
         self._views = Views(tell)
         self._why_none = why_none
@@ -123,13 +146,23 @@ class Enclosures:
         return self._groups.folder if self._groups else ""
 
     async def start(
-        self, spec: EnvSpec, launch: Launch, workspace: str, spawn: Callable[[Command], Awaitable[Process]]
+        self,
+        spec: EnvSpec,
+        launch: Launch,
+        workspace: str,
+        spawn: Callable[[Command], Awaitable[Process]],
+        *,
+        session: Launch | None = None,
     ) -> tuple[Process, Enclosure]:
-        """Start a backend enclosed as its spec says. Raises `StartError`, or what ``spawn`` raises."""
+        """Start a backend enclosed as its spec says; ``session`` is what it is to become, if that is something else.
+
+        Raises `StartError`, or what ``spawn`` raises.
+        """
+        walls = await self._walls(spec, session or launch, workspace)
         refused: ProcessStartError | None = None
         for manner in self._views.manners(spec):
             try:
-                started = await self._start(spec, launch, workspace, manner, spawn)
+                started = await self._start(spec, launch, workspace, manner, walls, spawn)
             except ProcessStartError as error:
                 if error.stage != INSTALLED:
                     raise
@@ -147,22 +180,37 @@ class Enclosures:
         launch: Launch,
         workspace: str,
         manner: Manner,
+        walls: Walls | None,
         spawn: Callable[[Command], Awaitable[Process]],
     ) -> tuple[Process, Enclosure]:
-        enclosure = self._enclose(spec, launch, workspace, manner)
+        enclosure = self._enclose(spec, launch, workspace, manner, walls)
         try:
             return await spawn(enclosure.command(launch)), enclosure
         except BaseException:
             await enclosure.close()
             raise
 
-    def _enclose(self, spec: EnvSpec, launch: Launch, workspace: str, manner: Manner) -> Enclosure:
+    async def _walls(self, spec: EnvSpec, launch: Launch, workspace: str) -> Walls | None:
+        if spec.confinement.sandbox != "landlock":
+            return None
+        try:
+            os.makedirs(os.path.join(workspace, TEMPORARY), exist_ok=True)
+            return await self._reach.walls(spec, launch, workspace)
+        except OSError as error:
+            raise PlaceError(f"environment {spec.name!r}: no walls for its session: {error}") from error
+
+    def _enclose(self, spec: EnvSpec, launch: Launch, workspace: str, manner: Manner, walls: Walls | None) -> Enclosure:
         self.tell_unkept(spec)
         groups = self._groups if self._every or controllers([spec]) else None
         views = self._make_views(spec, launch, workspace, manner)
         try:
             return Enclosure(
-                spec.confinement, groups=groups, bubblewrap=self._bubblewrap, workspace=workspace, views=views
+                spec.confinement,
+                groups=groups,
+                bubblewrap=self._bubblewrap,
+                workspace=workspace,
+                views=views,
+                walls=walls,
             )
         except CgroupError as error:
             raise PlaceError(f"environment {spec.name!r}: no cgroup for its session: {error}") from error
@@ -188,13 +236,22 @@ class Enclosures:
 
 
 @contextmanager
-def open_enclosures(specs: Iterable[EnvSpec], mode: CgroupMode, tell: Listener) -> Iterator[Enclosures]:
-    """Enclosures for these specs. Raises `ConfigError` for what cannot be had and may not be done without."""
-    specs = list(specs)
+def open_enclosures(
+    specs: Iterable[EnvSpec], mode: CgroupMode, tell: Listener, hidden: Iterable[str] = ()
+) -> Iterator[Enclosures]:
+    """Enclosures for these specs. Raises `ConfigError` for what cannot be had and may not be done without.
+
+    What is ``hidden``, no backend under landlock may read, wherever it lies.
+    """
+    specs, reach = list(specs), Reach(hidden)
+    for spec in specs:
+        reach.check(spec)
     bubblewrap = _find_bubblewrap(specs)
     groups, why_none = _open_groups(specs, mode)
     try:
-        enclosures = Enclosures(groups, why_none, bubblewrap, every=mode == "required", tell=tell)
+        if any(spec.confinement.sandbox == "landlock" for spec in specs) and (lacking := not_kept()):
+            tell(WallsNotKept(lacking, f"Landlock's ABI is {landlock.abi()}"))
+        enclosures = Enclosures(groups, why_none, bubblewrap, every=mode == "required", tell=tell, reach=reach)
         for spec in specs:
             enclosures.tell_unkept(spec)
         yield enclosures

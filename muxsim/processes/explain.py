@@ -38,6 +38,8 @@ def _explain_confinement(key: str, number: int, command: Command) -> str:
         "nice": f"while it was made {command.nice} nicer",
         "private": f"while it got views of its own of {_listed(command.views)}: {remedy(number)}",
         "no_new_privs": "while it was kept from gaining privileges; set no_new_privs = false",
+        "landlock": "while walls were put around it with Landlock; see muxsim serve --check",
+        "capabilities": "while it gave up its capabilities",
         "rlimits": f"while setting its limits, {_describe_rlimits(command.rlimits)}",
     }[key]
 

@@ -13,7 +13,8 @@ from harness import MUXSIM, ROOT, SERVERS, serving
 from serve.machine import descendants, gone
 from serve.wire import shake_hands
 
-from muxsim.processes.sandbox import needed, private_folders, sandboxed, within
+from muxsim.processes.sandbox import needed, private_folders, sandboxed
+from muxsim.processes.views import within
 from muxsim.spec import Launch
 from processes.enclosed import enclosed_sessions, ends_because_of
 

@@ -611,7 +611,7 @@ REFUSALS = {
     "zygote": (EnvSpec(name="tell", command="python", args=("x.py",), zygote=False), "it has zygote = false"),
     "sandbox": (
         EnvSpec(name="tell", command="python", args=("x.py",), confinement=Confinement(sandbox="bubblewrap")),
-        "a sandbox has no zygote",
+        "bubblewrap has no zygote",
     ),
     "python": (EnvSpec(name="tell", command="python", args=("-c", "1")), "runs neither a script nor a module"),
     "program": (EnvSpec(name="tell", command="/bin/cat"), "its command is not python"),

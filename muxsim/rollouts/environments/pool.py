@@ -135,6 +135,7 @@ async def open_pool(
                 specs=loaded.environments.values(),
                 cgroup=settings.cgroup,
                 events=events,
+                hidden=loaded.secrets,
             ) as pool,
             open_sessions(pool, loaded.environments, events) as sessions,
         ):

@@ -148,6 +148,7 @@ class _Host:
                 specs=self._config.environments.values(),
                 cgroup=settings.cgroup,
                 events=self._events,
+                hidden=self._config.secrets,
             ) as pool,
             open_sessions(pool, self._config.environments, self._events) as sessions,
             relieving(sessions, pool, settings.spare_idle, self._events),

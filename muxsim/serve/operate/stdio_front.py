@@ -36,6 +36,7 @@ async def _serve(config: Config, env: str, seed: int | None, events: Events) -> 
             specs=[config.environment(env)],
             cgroup=config.server.cgroup,
             events=events,
+            hidden=config.secrets,
         ) as pool,
         open_sessions(pool, config.environments, events) as sessions,
     ):

@@ -20,6 +20,7 @@ _READ_AT_START = re.compile(r"PYTHON.*|LD_.*|MALLOC_.*|GLIBC_TUNABLES|LC_.*|LANG
 
 # `EnvSpec.launch` gives these to each session.
 _PER_SESSION = ("MUXSIM_SEED", "MUXSIM_WORKSPACE")
+_OF_A_WORKSPACE = ("HOME", "TMPDIR")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,12 @@ def forkable(spec: EnvSpec, environ: Mapping[str, str], read: Words | None = Non
         return "its script depends on the session"
     if "/" not in program and has_placeholder(spec.env.get("PATH", "")):
         return "PATH, by which its interpreter is found, depends on the session"
-    variables = (*_PER_SESSION, *(name for name, value in spec.env.items() if has_placeholder(value)))
+    own = _OF_A_WORKSPACE if spec.confinement.sandbox == "landlock" else ()
+    variables = (
+        *_PER_SESSION,
+        *(name for name in own if name not in spec.env),
+        *(name for name, value in spec.env.items() if has_placeholder(value)),
+    )
     if early := [name for name in variables if _READ_AT_START.fullmatch(name)]:
         return f"{early[0]}, which is read when a process begins, depends on the session"
     launch = spec.launch(seed=0, session_id="", workspace="", environ=environ)

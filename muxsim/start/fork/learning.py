@@ -110,7 +110,8 @@ class Learning:
         head = (program.python, *program.options)
         argv = (*head, *inside.LEARNER, str(file), str(len(program.given)))
         argv += program.command_line(command.argv) or command.argv
-        process = await fleet.launcher.spawn(replace(command, argv=argv), session=session)
+        file.touch()  # to write into a file that is there is all that a confined one may be let
+        process = await fleet.launcher.spawn(replace(command, argv=argv).writing(str(file)), session=session)
         tag = secrets.token_hex(TAG_BYTES).encode()
         try:
             with contextlib.suppress(BrokenPipeError):  # it has ended, and says nothing

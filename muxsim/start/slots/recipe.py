@@ -82,6 +82,8 @@ def warm_start(spec: EnvSpec, *, workspace: str, environ: Mapping[str, str]) -> 
     # What differs between two sessions is what is not known before there is one.
     one = spec.launch(seed=1, session_id="one", workspace=workspace, environ=environ)
     other = spec.launch(seed=2, session_id="other", workspace=workspace, environ=environ)
+    if (one.readable, one.writable) != (other.readable, other.writable):
+        raise NotWarm("readable or writable is not known before there is a session: take {seed} and {session_id} out")
     if spec.warm is not None and not spec.seeded:
         if one != other or has_placeholder(spec.workspace_from):
             raise NotWarm("{session_id} is not known before there is a session: take it out")
@@ -116,8 +118,8 @@ def _program(spec: EnvSpec, environ: Mapping[str, str]) -> Forkable | str:
         return "it has zygote = false"
     if any(map(has_placeholder, spec.private or ())):
         return "its private folders depend on the session"
-    if spec.confinement.sandbox != "none":
-        return "a sandbox has no zygote"
+    if spec.confinement.sandbox == "bubblewrap":
+        return "bubblewrap has no zygote"
     return read_program(spec, environ)
 
 

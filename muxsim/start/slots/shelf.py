@@ -364,9 +364,12 @@ class Warm:
             start = warm_start(spec, workspace=str(folder), environ=self._environ)
             source = "" if has_placeholder(spec.workspace_from) else fixed(spec.workspace_from)
             contents = await self._folders.begin(folder, source, spec)
-            launch = start.command_line(skip=skip, compile_cache=self._compile_cache)
+            # What one session leaves in a cache, the next would run.
+            cache = "" if spec.confinement.sandbox == "landlock" else self._compile_cache
+            launch = start.command_line(skip=skip, compile_cache=cache)
             making = _Making(self._launcher, self._zygotes, spec, start)
-            process, enclosure = await self._enclosures.start(spec, launch, str(folder), making.spawn)
+            session = spec.launch(seed=0, session_id="", workspace=str(folder), environ=self._environ)
+            process, enclosure = await self._enclosures.start(spec, launch, str(folder), making.spawn, session=session)
         except BaseException as error:
             await remove_trees([folder])
             if isinstance(error, Busy):

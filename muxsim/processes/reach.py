@@ -1,0 +1,122 @@
+"""What a backend under Landlock can reach: what it needs, what its spec names, and its workspace."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+import trio
+
+from muxsim.errors import ConfigError
+from muxsim.inside import filters, landlock
+from muxsim.inside.landlock import Walls
+from muxsim.processes.needs import SYSTEM, Needs, needs_of, of_everybody, parted
+from muxsim.processes.views import outermost
+from muxsim.runtime.soon import may_wait
+from muxsim.spec import EnvSpec, Launch, confinement_fault
+
+_DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+_LACKING: Final = {
+    5: "commands to devices that readable or writable names (needs Linux 6.10)",
+    landlock.SIGNALS_ABI: "signals to other processes of the same user (needs Linux 6.12)",
+}
+
+
+def why_not() -> str | None:
+    """Why this machine has no Landlock that would do; None if it has."""
+    version = landlock.abi()
+    if version == 0:
+        return "the kernel has no Landlock: it needs Linux 6.7 or newer, with landlock among its lsm= (see dmesg)"
+    if version < landlock.LEAST_ABI:
+        return f"the kernel's Landlock (ABI {version}) knows no network: it needs Linux 6.7 or newer"
+    if not filters.is_known(machine := filters.machine()):
+        return f"muxsim has no filter of system calls for {machine}, only for x86_64 and aarch64"
+    return None
+
+
+def not_kept() -> tuple[str, ...]:
+    """What the kernel's Landlock does not keep out, though newer ones do."""
+    version = landlock.abi()
+    return tuple(what for least, what in _LACKING.items() if version < least)
+
+
+def described() -> str:
+    """What this machine has of Landlock, in words."""
+    if (why := why_not()) is not None:
+        return f"no sandbox landlock here: {why}"
+    lacking = not_kept()
+    return f"sandbox landlock: ABI {landlock.abi()}" + (
+        f", which does not keep out {'; '.join(lacking)}" if lacking else ""
+    )
+
+
+class _Known(NamedTuple):
+    spec: EnvSpec
+    needs: Needs
+    read: list[str]
+    listed: list[str]
+
+
+class Reach:
+    """Of one pool's backends. What is ``hidden``, none of them may read."""
+
+    def __init__(self, hidden: Iterable[str] = ()) -> None:
+        self._withheld = [os.path.realpath(one) for one in hidden]
+        self._home = os.path.expanduser("~")
+        self._system: list[str] = []
+        self._known: dict[str, _Known] = {}
+
+    def check(self, spec: EnvSpec) -> None:
+        """Raise `ConfigError` for what a spec contradicts, or this machine cannot do."""
+        table = f"environments.{spec.name}"
+        if (fault := confinement_fault(spec.confinement)) is not None:
+            raise ConfigError(fault[1], table=table, key=fault[0])
+        if spec.confinement.sandbox != "landlock":
+            return
+        if (why := why_not()) is not None:
+            raise ConfigError(f"{why}; or take this out", table=table, key="sandbox", value='"landlock"')
+        for path in spec.confinement.writable:
+            if found := [one for one in self._withheld if parted(path, [one]) != ([os.path.realpath(path)], [])]:
+                text = f"has {path}, which {found[0]} lies in: name what is beside that"
+                raise ConfigError(text, table=table, key="writable")
+
+    async def walls(self, spec: EnvSpec, launch: Launch, workspace: str) -> Walls:
+        """What is left to one of its backends, which has this folder. Raises OSError."""
+        known = self._known.get(spec.name)
+        if known is None or known.spec != spec or known.needs.have_changed():
+            await may_wait()
+            known = self._known[spec.name] = await _aside(lambda: self._find(spec, launch))
+        read, listed = self._parted(launch.readable)
+        network = spec.confinement.network
+        return Walls(
+            read=[*known.read, *read],
+            listed=[*known.listed, *listed],
+            write=[workspace, *launch.writable],
+            devices=list(_DEVICES),
+            network=network if isinstance(network, bool) else list(network),
+        )
+
+    def _find(self, spec: EnvSpec, launch: Launch) -> _Known:
+        if not self._system:
+            self._system = [*SYSTEM, *of_everybody("/etc")]
+        needs = needs_of(launch, self._home)
+        read, listed = self._parted(outermost({*map(os.path.realpath, (*self._system, *needs.paths))}))
+        return _Known(spec, needs, read, listed)
+
+    def _parted(self, paths: Iterable[str]) -> tuple[list[str], list[str]]:
+        read: list[str] = []
+        listed: list[str] = []
+        for path in paths:
+            of_path = parted(path, self._withheld)
+            read += of_path[0]
+            listed += of_path[1]
+        return read, listed
+
+
+async def _aside(find: Callable[[], _Known]) -> _Known:
+    """In a thread, for it reads hundreds of files."""
+    try:
+        return await trio.to_thread.run_sync(find)
+    except RuntimeError:  # there can be no more threads
+        return find()
