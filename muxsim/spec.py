@@ -226,6 +226,56 @@ def confinement_fault(confinement: Confinement) -> tuple[str, str] | None:
     return None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependencies:
+    """What has to be installed before an environment can start; paths are absolute, and nothing has been read yet."""
+
+    requirements: tuple[str, ...] = ()
+    """Python requirements as PEP 508 writes them: ``mcp<2``, ``numpy``."""
+
+    requirements_file: str = ""
+    """The path of a requirements.txt."""
+
+    pyproject: str = ""
+    """A folder with a pyproject.toml."""
+
+    script: str = ""
+    """The path of a Python script that says itself what it needs (PEP 723)."""
+
+    python: str = ""
+    """The interpreter: a version such as ``3.12``, or the path of one; ``""`` is muxsim's own, where it will do."""
+
+    conda: tuple[str, ...] = ()
+    """Conda specs: ``python=3.12``, ``box2d-py``."""
+
+    conda_file: str = ""
+    """The path of an environment.yml."""
+
+    channels: tuple[str, ...] = ()
+    """Where conda packages come from, first choice first."""
+
+    packages: tuple[str, ...] = ()
+    """Npm packages that a script imports: ``zod@3``."""
+
+    pins: tuple[tuple[str, str], ...] = ()
+    """For a kind of packages, by its provider's name, what a lock says of them; see `provision.provider.Part`."""
+
+    @property
+    def has_conda(self) -> bool:
+        """Whether conda makes the environment."""
+        return bool(self.conda or self.conda_file)
+
+    @property
+    def has_python(self) -> bool:
+        """Whether the environment has a Python of its own."""
+        own = self.requirements or self.requirements_file or self.pyproject or self.script or self.python
+        return bool(own) or self.has_conda
+
+    def pinned(self, kind: str) -> str:
+        """What a lock says of a kind of packages; ``""`` where it says nothing."""
+        return dict(self.pins).get(kind, "")
+
+
 @dataclass(frozen=True, slots=True)
 class Launch:
     """What to execute for one session: ``argv[0]`` is a path, or a name to be found on ``env["PATH"]``."""
@@ -296,8 +346,11 @@ class EnvSpec:
     """Folders of which each session has its own view: what it writes there only it sees, and it goes with it. So it is
     with ``installed`` too, unless this is empty."""
 
+    dependencies: Dependencies = Dependencies()
+    """What has to be installed for it, beside what the command itself names (npx, uvx)."""
+
     package: str = ""
-    """``name@version`` of the npm package behind the command, once the spec is prepared; else ``""``."""
+    """``name@version`` of the package behind the command, once the spec is prepared; else ``""``."""
 
     installed: tuple[str, ...] = ()
     """The folders of muxsim's own into which the environment was installed, once the spec is prepared."""

@@ -17,8 +17,12 @@ from muxsim.provision.uvx import is_uvx, parse_uvx
 from muxsim.spec import fixed, literal
 
 _PYTHON_NAME = re.compile(r"python(3(\.\d+)?)?")
+_VERSION = re.compile(r"\d+(\.\d+){0,2}")
 _PYTHON_MODULE = re.compile(r"-[bBdEhiIOPqRsSuvVx?]*[cm]")  # -m, -c, and clusters such as -um
 _PYTHON_OPTIONS_WITH_VALUE = frozenset({"-X", "-W", "--check-hash-based-pycs"})
+
+# The keys with which an environment has a Python of its own, whatever its command is.
+BRING_PYTHON = ("requirements", "pyproject", "conda")
 
 # Programs whose first argument names the server better than their own name does.
 _RUNNERS = frozenset({"node", "npx", "uvx"})
@@ -39,12 +43,13 @@ def read_command(table: Table, values: Mapping[str, Any], first: Path | None) ->
         return first if first is not None and os.path.lexists(first / fixed(word)) else table.folder
 
     _check_one_word(table, command, args, start)
-    interpreter = _program(values["python"], start) if "python" in values else literal(sys.executable)
+    python = "" if is_version(values.get("python", "")) else values.get("python", "")
+    interpreter = _program(python, start) if python else literal(sys.executable)
     if command.endswith(".py"):
         return interpreter, (in_folder(command, start(command)), *args)
-    if command in ("python", "python3"):
+    if runs_own_python(command):
         return interpreter, _with_python_script(args, start)
-    if "python" in values:
+    if "python" in values and not (is_uvx(command) or any(key in values for key in BRING_PYTHON)):
         raise table.error("python", f"is for Python commands only, and {shown(command)} is none: take it out")
     if is_npx(command):
         return _npx(table, command, args, start)
@@ -55,6 +60,16 @@ def read_command(table: Table, values: Mapping[str, Any], first: Path | None) ->
     elif os.path.basename(command) == "node":
         args = _with_node_script(args, start)
     return _program(command, start), args
+
+
+def runs_own_python(command: str) -> bool:
+    """Whether a command of the config is run by the interpreter that muxsim or the environment has."""
+    return command.endswith(".py") or command in ("python", "python3")
+
+
+def is_version(python: str) -> bool:
+    """Whether the interpreter is named by its version, and not by a path."""
+    return _VERSION.fullmatch(python) is not None
 
 
 def _check_one_word(table: Table, command: str, args: tuple[str, ...], start: Start) -> None:

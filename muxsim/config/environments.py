@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from muxsim.config.commands import in_folder, read_command
+from muxsim.config.dependencies import with_dependencies
 from muxsim.config.table import Table
 from muxsim.config.values import CONFINEMENT_KEYS, LIMIT_KEYS
 from muxsim.spec import SANDBOX_KEYS, Confinement, EnvSpec, Limits, confinement_fault, fixed
@@ -43,6 +44,7 @@ def read_environment(
         raise table.error("command", "is missing: name a script, a program, npx or an npm package's folder")
     cwd = in_folder(values.get("cwd", "."), table.folder)
     command, args = read_command(table, values, Path(fixed(cwd)) if from_cwd else None)
+    command, dependencies = with_dependencies(table, values, command, args)
     own = defaults.changed(values, table.folder)
     _check_sandbox(table, values, defaults.confinement, own.confinement)
     if "cwd" in values and own.confinement.sandbox == "landlock":  # the folder that a config is in is not meant so
@@ -51,6 +53,7 @@ def read_environment(
         name=name,
         command=command,
         args=args,
+        dependencies=dependencies,
         env=values.get("env", {}),
         cwd=cwd,
         workspace_from=_workspace_from(table, values),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from muxsim.config.values import AnyKind, Kind, ListOf, PairsOf
+from muxsim.config.values import AnyKind, Kind, ListOf, OneOrMany, PairsOf
 from muxsim.config.variables import VariableFault, Variables, expand
 from muxsim.errors import ConfigError
 from muxsim.spec import literal, misspelt_placeholder
@@ -81,6 +81,8 @@ class Table:
         }
 
     def _read(self, key: str, value: Any, kind: AnyKind) -> Any:
+        if isinstance(kind, OneOrMany):
+            kind = ListOf(kind.wants, kind.many) if isinstance(value, list) else replace(kind.one, wants=kind.wants)
         if isinstance(kind, ListOf):
             if not isinstance(value, list):
                 raise self.error(key, f"must be {kind.wants}", value)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from packaging.requirements import Requirement
+
 from muxsim.access import ALGORITHMS
 
 T = TypeVar("T")
@@ -42,7 +44,16 @@ class PairsOf:
     item: Kind
 
 
-AnyKind = Kind | ListOf | PairsOf
+@dataclass(frozen=True, slots=True)
+class OneOrMany:
+    """One thing, or a list of others."""
+
+    wants: str
+    one: Kind
+    many: Kind
+
+
+AnyKind = Kind | ListOf | PairsOf | OneOrMany
 
 
 def _text(value: Any) -> str:
@@ -126,6 +137,17 @@ def _matching(pattern: re.Pattern[str]) -> Callable[[Any], str]:
     return read
 
 
+def _requirement(value: Any) -> str:
+    return str(Requirement(_text(value)))  # InvalidRequirement is a ValueError
+
+
+def _npm_package(value: Any) -> str:
+    # A path has no folder to go from in the cache, and an option is none.
+    if _text(value).strip() != value or value.startswith(("-", ".", "/", "~", "file:")):
+        raise ValueError
+    return str(value)
+
+
 TEXT = Kind("a string that is not empty", _text)
 _TEMPLATE = Kind("a string that is not empty", _text, filled=True)
 ARGUMENT = Kind("a string, in quotes", _argument, filled=True)
@@ -136,6 +158,8 @@ _SIZE_KIND = Kind('a number of bytes above 0, or a size such as "64 MiB"', _size
 
 _COUNT_OR_UNLIMITED = Kind('a whole number from 1, or "unlimited"', _or_unlimited(_whole(1)))
 _SIZE_OR_UNLIMITED = Kind('a number of bytes above 0, a size such as "64 MiB", or "unlimited"', _or_unlimited(_size))
+
+_REQUIREMENT = Kind("a requirement as PEP 508 writes it, such as mcp>=2,<3", _requirement)
 
 SERVER_KEYS: dict[str, AnyKind] = {
     "host": TEXT,
@@ -234,7 +258,14 @@ ENVIRONMENT_KEYS: dict[str, AnyKind] = {
     **DESKTOP_KEYS,
     "cwd": _TEMPLATE,
     "workspace_from": _TEMPLATE,
-    "python": _TEMPLATE,
+    "python": Kind('a version in quotes, such as "3.12", or the path of an interpreter', _text, filled=True),
+    "requirements": OneOrMany(
+        'the path of a requirements.txt, or a list such as ["mcp>=2", "numpy"]', TEXT, _REQUIREMENT
+    ),
+    "pyproject": Kind("a folder with a pyproject.toml", _text),
+    "packages": ListOf(
+        'a list of npm packages, such as ["zod@3"]', Kind("an npm package, such as zod@3", _npm_package)
+    ),
     "shared": _FLAG,
     "zygote": _FLAG,
     "preload": ListOf(

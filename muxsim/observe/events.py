@@ -364,15 +364,35 @@ class SlotsLeaveOut(Named, frozen=True):
 # ---- what a start needs installed
 
 
-class Installed(Named, frozen=True):
-    """What an environment needs is there, after so many seconds."""
+class InstallStarted(Named, frozen=True):
+    """What an environment needs is not there, and is being installed: ``what`` was asked for, into ``place``."""
 
-    name: ClassVar[str] = "install.done"
+    name: ClassVar[str] = "install.started"
     env: str
+    place: str
+    what: list[str]
+
+
+class InstallFinished(Named, frozen=True):
+    """What an environment needs has been installed, after so many seconds."""
+
+    name: ClassVar[str] = "install.finished"
+    env: str
+    place: str
     seconds: float
+    bytes: int
+    packages: int
 
 
-class NotInstalled(Named, frozen=True):
+class InstallVerified(Named, frozen=True):
+    """What is installed for an environment is whole, starts, and is what was asked for."""
+
+    name: ClassVar[str] = "install.verified"
+    env: str
+    place: str
+
+
+class InstallFailed(Named, frozen=True):
     """What an environment needs could not be had."""
 
     name: ClassVar[str] = "install.failed"
@@ -582,8 +602,10 @@ Event: TypeAlias = (
     | SlotsReplaced
     | SlotsNotHad
     | SlotsLeaveOut
-    | Installed
-    | NotInstalled
+    | InstallStarted
+    | InstallFinished
+    | InstallVerified
+    | InstallFailed
     | RunsAsItStands
     | KeysNotHad
     | KeysOutdated

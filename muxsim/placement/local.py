@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -119,10 +120,11 @@ async def open_local(
             with open_enclosures(specs, cgroup, events.emit, (str(root), *hidden)) as enclosures:
                 async with Launcher.open(folder=str(root), cgroup=enclosures.cgroup, emit=events.emit) as launcher:
                     await _try_views(specs, launcher, root)
-                    folders, packages = Folders(root), Packages(launcher, events)
-                    async with open_starter(
-                        launcher, enclosures, packages, folders, events, zygotes=zygotes
-                    ) as starter:
-                        yield LocalPlacement(launcher, starter, packages, folders, watch)
+                    folders = Folders(root)
+                    with contextlib.closing(Packages(launcher, events)) as packages:
+                        async with open_starter(
+                            launcher, enclosures, packages, folders, events, zygotes=zygotes
+                        ) as starter:
+                            yield LocalPlacement(launcher, starter, packages, folders, watch)
         finally:
             await remove_trees([root])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -26,8 +27,9 @@ _STACK_FRAME: Final = re.compile(r"npm error\s+at ")
 # Seconds, after an installer's exit, for what it has written to be read.
 _LAST_WORDS: Final = 0.5
 _READ: Final = 64 * 1024
-# Bytes of its output that are kept: the last.
-_MOST_SAID: Final = 1024 * 1024
+# Bytes of its output that are kept: the last. A long build log has a few MiB.
+_MOST_SAID: Final = 16 * 1024 * 1024
+_NO_ROOM: Final = re.compile(rb"(?i)no space left|ENOSPC|disk quota|file too large|EFBIG")
 
 # What says where packages come from, and who may have them; and where we keep them.
 _INSTALLERS: Final = frozenset({"MUXSIM_CACHE", "NODE_AUTH_TOKEN", "SSH_AUTH_SOCK", "NETRC"})
@@ -63,6 +65,9 @@ class Program:
     defaults: Mapping[str, str] = field(default_factory=dict)
     """Variables for it, where the user has set none."""
 
+    elsewhere: Callable[[], str | None] = lambda: None
+    """Where it is, if it is not on PATH."""
+
 
 class Run(Protocol):
     """Runs an installer to its end, with stdout and stderr together, and ends it with what it started if cancelled.
@@ -77,7 +82,7 @@ class Run(Protocol):
 
 @dataclass(frozen=True)
 class Installer:
-    """A program for one environment: with its variables on top of ``environ``, into a folder of the cache."""
+    """Programs for one environment: with its variables on top of ``environ``, into a folder of the cache."""
 
     program: Program
     spec: EnvSpec
@@ -85,9 +90,17 @@ class Installer:
     environ: Mapping[str, str]
     run: Run
 
+    first: Path | None = None
+    """Where programs are looked for before PATH."""
+
+    log: Path | None = None
+    """Where all is kept that they say."""
+
     def tool(self, name: str) -> str:
         """The path of a program that has to be there."""
         path = shutil.which(name, path=self.variables.get("PATH"))
+        if path is None and name == self.program.name:
+            path = self.program.elsewhere()
         if path is None:
             raise PackageError(f"{os.path.basename(name)} is not on PATH: {self.program.get_it}, which has it")
         return path
@@ -100,25 +113,57 @@ class Installer:
     def variables(self) -> dict[str, str]:
         """What it sees: the spec's own on top, but for those that differ from session to session."""
         own = {name: fixed(value) for name, value in self.spec.env.items() if not has_placeholder(value)}
-        return {**self.program.defaults, **self.environ, **own}
+        seen = {**self.program.defaults, **self.environ, **own}
+        if self.first is not None:
+            seen["PATH"] = os.pathsep.join([str(self.first), *filter(None, [seen.get("PATH")])])
+        return seen
 
     async def install(
-        self, args: tuple[str, ...], cwd: Path, lock: int, *, what: str, folders: Mapping[str, str] | None = None
+        self,
+        args: tuple[str, ...],
+        cwd: Path,
+        lock: int,
+        *,
+        what: str,
+        folders: Mapping[str, str] | None = None,
+        culprit: Callable[[str], str] = lambda output: "",
     ) -> None:
-        """Runs it to its end; where its source cannot be reached, with what it has in its own cache."""
+        """Runs it to its end; where its source cannot be reached, with what it has in its own cache.
+
+        ``culprit`` is what of it has failed, from what was said.
+        """
         program = self.program
         argv, environ = (self.tool(program.name), *args), {**self.variables, **(folders or {})}
-        done = await self.run(argv, cwd=cwd, environ=environ, lock=lock)
+        done = await self._logged(argv, cwd, environ, lock)
         if done.returncode and program.unreachable.search(done.stdout):
             offline = {**environ, **program.offline}
-            if (await self.run(argv, cwd=cwd, environ=offline, lock=lock)).returncode == 0:
+            if (await self._logged(argv, cwd, offline, lock)).returncode == 0:
                 return
         if done.returncode:
             raise PackageError(
-                f"{program.name} could not install {what} (exit status {done.returncode}): "
-                f"check the package's name and version, and that the {program.source} can be reached",
+                f"{program.name} could not install {culprit(done.stdout.decode(errors='replace')) or what} "
+                f"(exit status {done.returncode}): {self._advice(done.stdout)}",
                 output=telling_lines(done.stdout),
             )
+
+    def _advice(self, said: bytes) -> str:
+        if _NO_ROOM.search(said):
+            advice = f"make room in {self.cache}, or name another place with MUXSIM_CACHE"
+        else:
+            source = self.program.source
+            advice = f"check the package's name and version, and that the {source} can be reached"
+        return advice if self.log is None else f"{advice}; all that was said is in {self.log}"
+
+    async def _logged(
+        self, argv: tuple[str, ...], cwd: Path, environ: Mapping[str, str], lock: int
+    ) -> subprocess.CompletedProcess[bytes]:
+        done = await self.run(argv, cwd=cwd, environ=environ, lock=lock)
+        if self.log is not None:
+            # A full disk is told by what it keeps from being installed, not by what it keeps out of here.
+            with contextlib.suppress(OSError), self.log.open("ab") as log:
+                log.write(f"$ {shlex.join(argv)}\n".encode(errors="replace") + done.stdout)
+                log.write(f"(exit status {done.returncode})\n".encode())
+        return done
 
     @contextlib.contextmanager
     def bounded(self) -> Iterator[None]:

@@ -1,8 +1,8 @@
 """npm packages as environments: installed once, then run by `node` with no npm or npx in the process tree.
 
-`Npm.prepare` turns a spec whose command is `npx` or a package's folder into one whose command is `node` and
-whose first argument is the package's own bin. What `npx` names is installed into muxsim's cache and stays at
-the version it had then, so that later starts need no network and give the same server.
+A spec whose command is `npx` or a package's folder becomes one whose command is `node` and whose first argument is the
+package's own bin. What `npx` names is installed into the store and stays at the version it had then, so that later
+starts need no network and give the same server.
 """
 
 from __future__ import annotations
@@ -13,18 +13,22 @@ import platform
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from muxsim.errors import PackageError
 from muxsim.provision.as_it_stands import AsItStands
-from muxsim.provision.cache import key, locked, made_whole
-from muxsim.provision.installer import Installer, Program
+from muxsim.provision.cache import key, locked
+from muxsim.provision.installer import Installer, Program, telling_lines
+from muxsim.provision.npm_packages import finding, package_name, unmet
 from muxsim.provision.npx import NpxCall, is_npx, is_package_folder, own_bin, own_copies, parse_npx
-from muxsim.spec import EnvSpec, fixed, literal
+from muxsim.provision.provider import Found, Place
+from muxsim.spec import EnvSpec, fixed, literal, passed_variables
 
 _QUIET: Final = ("--no-audit", "--no-fund", "--no-update-notifier", "--no-progress", "--loglevel=error")
+# What tells npm to do again what it did.
+_OF_NPM: Final = ("package.json", "package-lock.json")
 _PLAIN_NODE: Final = re.compile(rb"#!\s*(/usr/bin/env\s+)?(\S*/)?node\s*")
 _NPM: Final = Program(
     name="npm",
@@ -42,42 +46,168 @@ _NPM: Final = Program(
 )
 
 
+KIND: Final = "npm"
+
+
 class Npm:
-    """What `npx` names, and packages' folders, see `provider.Provider`."""
+    """What `npx` names, packages' folders, and the packages that scripts import; see `provider.Provider`."""
 
     program = _NPM
 
     def takes(self, spec: EnvSpec) -> bool:
-        """Whether it is a command line of npx, or a folder's."""
-        return is_npx(spec.command) or os.path.isdir(fixed(spec.command))
+        """Whether it is a command line of npx, or a folder's, or has packages."""
+        return bool(spec.dependencies.packages) or is_npx(spec.command) or _names_folder(spec)
 
-    async def prepare(self, spec: EnvSpec, installer: Installer) -> EnvSpec:
-        """The spec with its npm package installed and its command resolved to ``node BIN``."""
-        return await (_from_npx if is_npx(spec.command) else _from_folder)(spec, installer)
+    async def part(self, spec: EnvSpec, tools: Installer) -> NpmPart | EnvSpec:
+        """What it wants; or the spec that runs what its project has, or the package of a folder."""
+        more, lock = spec.dependencies.packages, spec.dependencies.pinned(KIND)
+        if is_npx(spec.command):
+            try:
+                call = parse_npx(spec.args)
+            except ValueError as error:
+                raise PackageError(str(error)) from error
+            if more or (own := _of_project(call, Path(fixed(spec.cwd)))) is None:
+                return NpmPart(call, more, lock)
+            return _running(tools, spec, *own, call.args)
+        if _names_folder(spec):
+            spec = await _from_folder(spec, tools)
+        return NpmPart(None, more, lock) if more else spec
+
+
+def _names_folder(spec: EnvSpec) -> bool:
+    return os.path.isdir(fixed(spec.command))
+
+
+@dataclass(frozen=True)
+class NpmPart:
+    """The npm packages of one environment, in the folder ``npm`` of its own; see `provider.Part`."""
+
+    call: NpxCall | None
+    """The command line of npx, if there is one."""
+
+    more: tuple[str, ...]
+    """What the script imports."""
+
+    lock: str
+    kind = KIND
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The packages."""
+        return (*(self.call.packages if self.call else ()), *self.more)
+
+    @property
+    def _options(self) -> tuple[str, ...]:
+        return self.call.options if self.call else ()
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The packages, options, the lock and the platform."""
+        # The machine is in it because packages may hold compiled parts, and home folders are shared.
+        return (*self.asked, "", *self._options, self.lock, platform.machine())
+
+    async def fill(self, place: Place, before: str) -> None:
+        """Has npm install them, as it was done before, if that is known."""
+        home = place.prefix / "npm"
+        home.mkdir()
+        args = ("install", *_QUIET, *self._options, "--", *self.asked)
+        if kept := _written(home, self.lock or before):
+            args = ("ci", *_QUIET, *self._options)
+        if not kept:
+            (home / "package.json").write_text('{"private": true}\n', encoding="utf-8")
+        await place.tools.install(args, home, place.lock, what=" ".join(self.asked))
+
+    async def check(self, place: Place, *, thorough: bool) -> Found:
+        """The installed packages: each as it was asked for, and the command that there is to be."""
+        home = place.prefix / "npm"
+        versions = {name: _Package.read(home / "node_modules" / name).manifest.version for name in _direct(home)}
+        for wanted in self.asked:
+            if fault := unmet(wanted, versions):
+                raise PackageError(fault)
+        if self.call is not None:
+            self._entry(place)
+        return Found({**_locked_versions(home), **versions}, await _version_of_node(place))
+
+    async def pins(self, place: Place, found: Found) -> str:
+        """What npm wrote, but for where it had the packages from."""
+        home = place.prefix / "npm"
+        kept = {}
+        for file in _OF_NPM:
+            with contextlib.suppress(OSError, msgspec.MsgspecError):
+                kept[file] = _without_addresses(msgspec.json.decode((home / file).read_bytes()))
+        return msgspec.json.encode(kept).decode() if len(kept) == len(_OF_NPM) else ""
+
+    def resolved(self, spec: EnvSpec, place: Place) -> EnvSpec:
+        """The spec that runs the package's own program with node; a script of the user's finds the packages."""
+        if self.call is not None:
+            package, file = self._entry(place)
+            spec = _running(place.tools, spec, package, file, self.call.args)
+        return finding(spec, place.prefix / "npm") if self.more else spec
+
+    def _entry(self, place: Place) -> tuple[_Package, str]:
+        """The package and its file that npx would run. Raises AsItStands for a program of PATH."""
+        call, home = self.call, place.prefix / "npm"
+        assert call is not None
+        packages = [_Package.read(home / "node_modules" / name) for name in _direct(home)]
+        if not call.command:
+            named = package_name(call.packages[0])
+            package = next((one for one in packages if one.folder == home / "node_modules" / named), packages[0])
+            return package, package.own_bin()
+        for package in packages:
+            if call.command in package.bins:
+                return package, package.bins[call.command]
+        if place.tools.has(call.command):
+            raise AsItStands(f"{call.command} is no command of {' '.join(call.packages)}")
+        there = ", ".join(sorted(name for package in packages for name in package.bins)) or "they have none"
+        raise PackageError(f"npx -p {call.packages[0]} has no command {call.command}: use one of its own: {there}")
+
+
+def _direct(home: Path) -> tuple[str, ...]:
+    """The packages that were asked for, by the names under which they are in node_modules."""
+    return tuple(_Package.read(home).manifest.dependencies)
+
+
+def _written(home: Path, pins: str) -> bool:
+    """Whether there was something to write from what `NpmPart.pins` gave."""
+    with contextlib.suppress(msgspec.MsgspecError):
+        for file, content in msgspec.json.decode(pins or "{}", type=dict[str, object]).items():
+            if file in _OF_NPM:
+                (home / file).write_bytes(msgspec.json.encode(content))
+    return all((home / file).exists() for file in _OF_NPM)
+
+
+def _without_addresses(lock: Any) -> Any:
+    """A lock that holds for whichever registry, mirror or proxy there is: npm asks its own for what has none."""
+    packages = lock.get("packages") if isinstance(lock, dict) else None
+    for one in packages.values() if isinstance(packages, dict) else ():
+        if isinstance(one, dict) and str(one.get("resolved", "")).startswith("http") and "integrity" in one:
+            del one["resolved"]
+    return lock
+
+
+def _locked_versions(home: Path) -> dict[str, str]:
+    """Name and version of all that npm has installed."""
+    try:
+        lock = msgspec.json.decode((home / "package-lock.json").read_bytes(), type=_Lock)
+    except (OSError, msgspec.MsgspecError):
+        return {}
+    return {
+        name.rpartition("node_modules/")[2]: one.version for name, one in lock.packages.items() if name and one.version
+    }
+
+
+async def _version_of_node(place: Place) -> str:
+    """Its word for itself, which shows that it starts."""
+    node = place.tools.tool("node")
+    done = await place.tools.run(
+        (node, "--version"), cwd=place.prefix, environ=passed_variables(place.tools.variables), lock=place.lock
+    )
+    if done.returncode:
+        raise PackageError(f"{node} does not start (exit status {done.returncode})", output=telling_lines(done.stdout))
+    return f"node {done.stdout.decode(errors='replace').strip()}"
 
 
 # ---- what npx names ----
-
-
-async def _from_npx(spec: EnvSpec, npm: Installer) -> EnvSpec:
-    try:
-        call = parse_npx(spec.args)
-    except ValueError as error:
-        raise PackageError(str(error)) from error
-    if (own := _of_project(call, Path(fixed(spec.cwd)))) is not None:
-        return _running(npm, spec, *own, call.args)
-    home = await _installed(call, npm)
-    spec = replace(spec, installed=(str(home),))
-    packages = [_Package.read(home / "node_modules" / name) for name in _Package.read(home).manifest.dependencies]
-    if not call.command:
-        return _running(npm, spec, packages[0], packages[0].own_bin(), call.args)
-    for package in packages:
-        if call.command in package.bins:
-            return _running(npm, spec, package, package.bins[call.command], call.args)
-    if npm.has(call.command):
-        raise AsItStands(f"{call.command} is no command of {' '.join(call.packages)}")
-    there = ", ".join(sorted(name for package in packages for name in package.bins)) or "they have none"
-    raise PackageError(f"npx -p {call.packages[0]} has no command {call.command}: use one of its own: {there}")
 
 
 def _of_project(call: NpxCall, folder: Path) -> tuple[_Package, str] | None:
@@ -99,31 +229,6 @@ def _of_project(call: NpxCall, folder: Path) -> tuple[_Package, str] | None:
         if call.command in package.bins:
             return package, package.bins[call.command]
     raise AsItStands(f"{call.command} is no command of {' '.join(call.packages)}, which the project has")
-
-
-async def _installed(call: NpxCall, npm: Installer) -> Path:
-    """The folder in the cache with the call's packages in its node_modules."""
-    # The machine is in the key because packages may hold compiled parts and home folders are shared.
-    home = npm.cache / key(call.packages[0], *call.packages, *call.options, platform.machine())
-
-    async def build(home: Path, before: Path, lock: int) -> None:
-        await npm.install(_install_args(call, home, before), home, lock, what=" ".join(call.packages))
-
-    await made_whole(home, build)
-    return home
-
-
-def _install_args(call: NpxCall, home: Path, before: Path) -> tuple[str, ...]:
-    """What npm is to do in ``home``: as it was done before, if something is left that tells how."""
-    files = ("package.json", "package-lock.json")
-    with contextlib.suppress(OSError, msgspec.MsgspecError):
-        kept = [(before / file).read_bytes() for file in files]
-        for file, content in zip(files, kept, strict=True):
-            msgspec.json.decode(content)
-            (home / file).write_bytes(content)
-        return ("ci", *_QUIET, *call.options)
-    (home / "package.json").write_text('{"private": true}\n', encoding="utf-8")
-    return ("install", *_QUIET, *call.options, "--", *call.packages)
 
 
 # ---- a package's folder ----
@@ -160,6 +265,16 @@ class _Manifest(msgspec.Struct, frozen=True):
     version: str = ""
     bin: str | dict[str, str] | None = None
     dependencies: dict[str, str] = {}
+
+
+class _LockedPackage(msgspec.Struct, frozen=True):
+    version: str = ""
+
+
+class _Lock(msgspec.Struct, frozen=True):
+    """The part of a package-lock.json that tells what is installed."""
+
+    packages: dict[str, _LockedPackage] = {}
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,40 @@
-"""Each environment's package, installed once for all who wait for it."""
+"""What each environment needs, installed once for all who wait for it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import trio
 
 from muxsim.errors import PackageError
-from muxsim.observe.events import Events, Installed, Listener, NotInstalled, RunsAsItStands, unheard
+from muxsim.observe.events import (
+    Events,
+    InstallFailed,
+    InstallFinished,
+    InstallStarted,
+    InstallVerified,
+    Listener,
+    RunsAsItStands,
+    unheard,
+)
 from muxsim.processes.launcher import Launcher
 from muxsim.provision.as_it_stands import AsItStands
-from muxsim.provision.cache import cache_folder
+from muxsim.provision.cache import key
 from muxsim.provision.installer import Installer, Run, installer_variables, run_directly, run_under
+from muxsim.provision.manifest import Manifest
 from muxsim.provision.npm import Npm
-from muxsim.provision.provider import Provider
-from muxsim.provision.uv import UvTools
+from muxsim.provision.provider import Found, Part, Place, Provider
+from muxsim.provision.store import Held, Home, store_folder, whole
+from muxsim.provision.uv import Uv
 from muxsim.runtime.soon import may_wait
-from muxsim.spec import EnvSpec
+from muxsim.spec import EnvSpec, literal
 
-PROVIDERS: Final[tuple[Provider, ...]] = (Npm(), UvTools())
-"""In the order in which they prepare a spec: what one has made of its command, the next may take."""
+PROVIDERS: Final[tuple[Provider, ...]] = (Uv(), Npm())
+"""In the order in which they install into an environment, and resolve its command."""
 
 _COSTS: Final = (
     "each start runs {program} too, which takes its time and stays as a process of the session; what it has to install"
@@ -39,64 +52,220 @@ async def prepare(
 ) -> EnvSpec:
     """The spec with what it needs installed and its command resolved to that; others as they are.
 
-    Any number of tasks and processes may prepare the same package at once: one installs, the others wait. An install
-    that was cut off or is damaged is made anew; once it is whole, no network is needed. Installers see ``seen``, else
-    all of ``environ``, with the spec's variables on top. Raises PackageError, also when it takes longer than
-    ``limits.install_timeout``.
+    Any number of tasks and processes may prepare the same environment at once: one installs, the others wait. An
+    install that was cut off or is damaged is made anew; once it is whole, no network is needed. Installers see
+    ``seen``, else all of ``environ``, with the spec's variables on top. Raises PackageError, also when it takes longer
+    than ``limits.install_timeout``.
     """
-    for provider in PROVIDERS:
-        if provider.takes(spec):
-            cache = cache_folder(environ) / provider.program.name
-            installer = Installer(provider.program, spec, cache, environ if seen is None else seen, run)
-            with installer.bounded():
-                spec = await _prepared(provider, spec, installer, tell)
+    spec, held = await taken(spec, environ, seen=seen, run=run, tell=tell)
+    if held is not None:
+        held.close()
     return spec
 
 
-async def _prepared(provider: Provider, spec: EnvSpec, installer: Installer, tell: Listener) -> EnvSpec:
+async def taken(
+    spec: EnvSpec,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    seen: Mapping[str, str] | None = None,
+    run: Run = run_directly,
+    tell: Listener = unheard,
+    force: bool = False,
+) -> tuple[EnvSpec, Held | None]:
+    """The same, with its environment, which nobody removes before it is given back; None where it has none.
+
+    With ``force`` the environment is made anew in any case.
+    """
+    wanted = await wanted_of(spec, environ, seen=seen, run=run, tell=tell)
+    if not wanted.parts:
+        return wanted.spec, None
+    with wanted.tools.bounded():
+        held = await whole(wanted.home, wanted.build(tell), wanted.check, force=force)
     try:
-        return await provider.prepare(spec, installer)
+        tell(InstallVerified(spec.name, held.home.name))
+        with wanted.tools.bounded():
+            return wanted.resolved(held, tell), held
+    except BaseException:
+        held.close()
+        raise
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a spec wants of all kinds, and where that is, or is to be."""
+
+    spec: EnvSpec
+    """As far as it could be resolved without an environment."""
+
+    parts: tuple[tuple[Part, Provider], ...]
+    tools: Installer
+    home: Home
+    """Of no meaning where there are no parts."""
+
+    def place(self, prefix: Path, lock: int, provider: Provider) -> Place:
+        """The folder, as the provider of one part sees it."""
+        tools = replace(self.tools, program=provider.program, first=prefix / "bin", log=self.home.log)
+        return Place(prefix, tools, lock)
+
+    def build(self, tell: Listener) -> _Building:
+        """What fills a folder with all of it."""
+        return _Building(self, tell)
+
+    async def found(self, prefix: Path, lock: int, *, thorough: bool) -> dict[str, Found]:
+        """What is installed, by kind. Raises PackageError if it is not what was asked for."""
+        return {
+            part.kind: await part.check(self.place(prefix, lock, provider), thorough=thorough)
+            for part, provider in self.parts
+        }
+
+    async def check(self, prefix: Path, lock: int) -> str | None:
+        """What is wrong with an environment whose files are all there; None if nothing."""
+        try:
+            await self.found(prefix, lock, thorough=False)
+        except PackageError as error:
+            return error.message
+        except AsItStands:
+            pass
+        return None
+
+    def resolved(self, held: Held, tell: Listener) -> EnvSpec:
+        """The spec with its command in the environment."""
+        spec = self.spec
+        for part, provider in self.parts:
+            place = self.place(held.prefix, held.lock, provider)
+            try:
+                spec = part.resolved(spec, place)
+            except AsItStands as why:
+                _tell_as_it_stands(spec, why, place.tools, tell)
+        env = dict(spec.env)
+        if spec.dependencies.has_python:
+            # What the server starts in its turn is to find what the environment has, too.
+            env["PATH"] = os.pathsep.join(filter(None, [literal(str(held.prefix / "bin")), _path_of(spec, self.tools)]))
+        return replace(spec, env=env, installed=(str(held.prefix),))
+
+
+def _path_of(spec: EnvSpec, tools: Installer) -> str:
+    return spec.env.get("PATH") or literal(tools.environ.get("PATH", os.defpath))
+
+
+@dataclass(frozen=True)
+class _Building:
+    """Makes an environment, see `store.Build`."""
+
+    wanted: Wanted
+    tell: Listener
+
+    async def __call__(self, folder: Path, lock: int, before: Manifest | None) -> Manifest:
+        wanted, name = self.wanted, self.wanted.spec.name
+        asked = {part.kind: part.asked for part, _ in wanted.parts}
+        self.tell(InstallStarted(name, wanted.home.name, [line for lines in asked.values() for line in lines]))
+        wanted.home.log.unlink(missing_ok=True)
+        for part, provider in wanted.parts:
+            kept = before.pins.get(part.kind, "") if before is not None else ""
+            await part.fill(wanted.place(folder, lock, provider), kept)
+        found = await wanted.found(folder, lock, thorough=True)
+        pins = {
+            part.kind: await part.pins(wanted.place(folder, lock, provider), found[part.kind])
+            for part, provider in wanted.parts
+        }
+        return Manifest(
+            folder=folder.name,
+            asked=asked,
+            packages={kind: dict(one.packages) for kind, one in found.items()},
+            pins=pins,
+            interpreter=", ".join(one.interpreter for one in found.values() if one.interpreter),
+        )
+
+
+async def wanted_of(
+    spec: EnvSpec,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    seen: Mapping[str, str] | None = None,
+    run: Run = run_directly,
+    tell: Listener = unheard,
+) -> Wanted:
+    """What the spec wants, and where that is; nothing is installed into the store. Raises PackageError."""
+    store = store_folder(environ)
+    parts: list[tuple[Part, Provider]] = []
+    tools = Installer(PROVIDERS[0].program, spec, store, environ if seen is None else seen, run)
+    for provider in PROVIDERS:
+        if provider.takes(spec):
+            tools = replace(tools, program=provider.program)
+            with tools.bounded():
+                found = await _part(provider, spec, tools, tell)
+            if isinstance(found, EnvSpec):
+                spec = found
+            else:
+                parts.append((found, provider))
+    keys = [word for part, _ in parts for word in (part.kind, *part.key, "")]
+    first = next((part.asked[0] for part, _ in parts if part.asked), "python")
+    return Wanted(spec, tuple(parts), tools, Home(store / key(first, *keys)))
+
+
+async def _part(provider: Provider, spec: EnvSpec, tools: Installer, tell: Listener) -> Part | EnvSpec:
+    try:
+        return await provider.part(spec, tools)
     except AsItStands as why:
-        installer.tool(spec.command)
-        program = os.path.basename(spec.command)
-        tell(RunsAsItStands(spec.name, str(why), _COSTS.format(program=program)))
+        _tell_as_it_stands(spec, why, tools, tell)
         return spec
+
+
+def _tell_as_it_stands(spec: EnvSpec, why: AsItStands, tools: Installer, tell: Listener) -> None:
+    tools.tool(spec.command)
+    program = os.path.basename(spec.command)
+    tell(RunsAsItStands(spec.name, str(why), _COSTS.format(program=program)))
 
 
 class Packages:
     """Prepares specs, and remembers what came of it as long as they stay the same.
 
-    Installers run under the eye of the launcher's guardian, and see no more than `installer_variables`.
+    Installers run under the eye of the launcher's guardian, and see no more than `installer_variables`. What specs
+    have is in use until `close`.
     """
 
     def __init__(self, launcher: Launcher, events: Events) -> None:
         self._events = events
         self._run = run_under(launcher)
         self._ready: dict[str, tuple[EnvSpec, EnvSpec]] = {}
+        self._held: dict[str, Held] = {}
         self._preparing: dict[str, trio.Lock] = {}
 
+    def close(self) -> None:
+        """Give back all environments."""
+        for held in self._held.values():
+            held.close()
+        self._held.clear()
+        self._ready.clear()
+
     async def ready(self, spec: EnvSpec) -> EnvSpec:
-        """The spec with its package installed, once; raises `PackageError`, and then the next one tries again."""
+        """The spec with what it needs, once; raises `PackageError`, and then the next one tries again."""
         if (known := self.known(spec)) is not None:
             return known
         await may_wait()
         async with self._preparing.setdefault(spec.name, trio.Lock()):
             if (known := self.known(spec)) is not None:
                 return known
-            ready = await self._prepare(spec)
+            ready, held = await self._prepare(spec)
+            if (before := self._held.pop(spec.name, None)) is not None:
+                before.close()
+            if held is not None:
+                self._held[spec.name] = held
             self._ready[spec.name] = spec, ready
             return ready
 
-    async def _prepare(self, spec: EnvSpec) -> EnvSpec:
+    async def _prepare(self, spec: EnvSpec) -> tuple[EnvSpec, Held | None]:
         tell, began = self._events.emit, trio.current_time()
         try:
-            ready = await prepare(spec, seen=installer_variables(os.environ), run=self._run, tell=tell)
+            ready, held = await taken(spec, seen=installer_variables(os.environ), run=self._run, tell=tell)
         except PackageError as error:
-            tell(NotInstalled(spec.name, str(error)))
+            tell(InstallFailed(spec.name, str(error)))
             raise
-        if ready != spec:
-            tell(Installed(spec.name, round(trio.current_time() - began, 3)))
-        return ready
+        if held is not None and held.made_anew:
+            manifest, seconds = held.manifest, round(trio.current_time() - began, 3)
+            packages = sum(map(len, manifest.packages.values()))
+            tell(InstallFinished(spec.name, held.home.name, seconds, manifest.bytes, packages))
+        return ready, held
 
     def known(self, spec: EnvSpec) -> EnvSpec | None:
         """The spec as `ready` gives it, if there is nothing left to do."""

@@ -60,9 +60,9 @@ def _problems_of(spec: EnvSpec, environ: Mapping[str, str]) -> list[str]:
         return [explain(number, "chdir", command)]
     if fault := _template_fault(spec):
         return [fault]
-    provider = next((one for one in PROVIDERS if one.takes(spec)), None)
-    if provider is not None and not _is_bare_folder(fixed(spec.command)):
-        return _missing_programs(provider, launch)
+    providers = [one for one in PROVIDERS if one.takes(spec)]
+    if providers and not _is_bare_folder(fixed(spec.command)):
+        return [problem for one in providers for problem in _missing_programs(one, spec, launch)]
     if not has_placeholder(spec.command) and (number := _program_fault(launch)):
         return [explain(number, "exec", command)]
     return _script_problems(spec, launch)
@@ -80,9 +80,12 @@ def _is_bare_folder(path: str) -> bool:
     return os.path.isdir(path) and not is_package_folder(path)
 
 
-def _missing_programs(provider: Provider, launch: Launch) -> list[str]:
+def _missing_programs(provider: Provider, spec: EnvSpec, launch: Launch) -> list[str]:
     path, program = launch.env.get("PATH"), provider.program
-    missing = " and ".join(name for name in program.needs if shutil.which(name, path=path) is None)
+    if spec.dependencies.has_conda:
+        return []  # it may bring them
+    needs = [name for name in program.needs if shutil.which(name, path=path) is None]
+    missing = " and ".join(name for name in needs if name != program.name or program.elsewhere() is None)
     return [f"its {program.installs} needs {missing}, not found on its PATH; {program.get_it}"] if missing else []
 
 

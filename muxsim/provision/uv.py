@@ -1,68 +1,203 @@
-"""Python tools as environments: `uvx package[@version]` installed once, then run without uv in the process tree."""
+"""Python environments made by uv: what a table or a script requires, and what `uvx` names."""
 
 from __future__ import annotations
 
+import os
 import platform
 import re
-from dataclasses import replace
+import sysconfig
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from muxsim.errors import PackageError
-from muxsim.provision.cache import key, made_whole
 from muxsim.provision.installer import Installer, Program
-from muxsim.provision.uvx import UvxCall, is_uvx, parse_uvx
-from muxsim.spec import EnvSpec, literal
+from muxsim.provision.interpreter import Interpreter, find_interpreter
+from muxsim.provision.probe import Entry, probe
+from muxsim.provision.provider import Found, Place
+from muxsim.provision.requirements import failing, unmet
+from muxsim.provision.uvx import UvxCall, is_uvx
+from muxsim.provision.wishes import Wishes, wishes_of
+from muxsim.spec import EnvSpec, fixed, literal
 
-_UV: Final = Program(
+KIND: Final = "uv"
+
+
+def _of_the_extra() -> str | None:
+    """The uv of ``mcp-muxsim[uv]``."""
+    try:
+        from uv import find_uv_bin  # noqa: PLC0415 - an extra
+    except ImportError:
+        return None
+    try:
+        return str(find_uv_bin())
+    except FileNotFoundError:
+        return None
+
+
+UV: Final = Program(
     name="uv",
     needs=("uv",),
-    get_it="install uv (https://docs.astral.sh/uv)",
-    installs="Python tool",
+    get_it='install "mcp-muxsim[uv]", or uv (https://docs.astral.sh/uv)',
+    installs="Python packages",
     source="package index",
     unreachable=re.compile(rb"(?i)error sending request|failed to fetch|could not connect|dns error|timed out"),
     offline={"UV_OFFLINE": "1"},
+    elsewhere=_of_the_extra,
 )
 
+# Copies, so that a server that writes into its packages, or a torn file, harms neither uv's cache nor other
+# environments (where the file system can, uv's copies share blocks). Compiled, since nobody can write there later.
+_INSTALL: Final = ("pip", "install", "--link-mode", "copy", "--compile-bytecode")
+_QUIET: Final = {"UV_NO_PROGRESS": "1", "NO_COLOR": "1", "UV_LINK_MODE": "copy"}
 
-class UvTools:
-    """What `uvx` names, see `provider.Provider`."""
+# What the interpreter and the environment itself put beside the commands of packages.
+_NOT_OF_A_PACKAGE: Final = re.compile(r"python[0-9.]*|activate.*|deactivate.*|pydoc.*|.*\.(bat|ps1)")
+_RUNS_PYTHON: Final = re.compile(r"python(3(\.\d+)?)?")
 
-    program = _UV
+
+class Uv:
+    """Python packages, see `provider.Provider`."""
+
+    program = UV
 
     def takes(self, spec: EnvSpec) -> bool:
-        """Whether it is a command line of uvx."""
-        return is_uvx(spec.command)
+        """Whether it has requirements, or is a command line of uvx."""
+        wanted = spec.dependencies
+        own = wanted.requirements or wanted.requirements_file or wanted.pyproject or wanted.script
+        return bool(own) or is_uvx(spec.command) or bool(wanted.python and not wanted.has_conda)
 
-    async def prepare(self, spec: EnvSpec, installer: Installer) -> EnvSpec:
-        """The spec with its tool installed and its command resolved to the tool's own."""
-        try:
-            call = parse_uvx(spec.args)
-        except ValueError as error:
-            raise PackageError(str(error)) from error
-        # The machine is in the key because packages may hold compiled parts and home folders are shared.
-        home = installer.cache / key(call.command, call.package, *call.options, platform.machine())
-
-        async def build(home: Path, before: Path, lock: int) -> None:
-            args = ("tool", "install", *call.options, "--", call.package)
-            folders = {"UV_TOOL_DIR": str(home / "tools"), "UV_TOOL_BIN_DIR": str(home / "bin"), "UV_NO_PROGRESS": "1"}
-            # What a session compiles, only it has.
-            folders["UV_COMPILE_BYTECODE"] = "1"
-            await installer.install(args, home, lock, what=call.package, folders=folders)
-
-        await made_whole(home, build)
-        command, *first = map(literal, _command_line(home, call))
-        return replace(spec, command=command, args=(*first, *call.args), package=call.package, installed=(str(home),))
+    async def part(self, spec: EnvSpec, tools: Installer) -> UvPart:
+        """What it wants, with the interpreter that it will have."""
+        wishes = wishes_of(spec)
+        interpreter = None
+        if not spec.dependencies.has_conda:
+            interpreter = await find_interpreter(wishes.python, wishes.requires_python, tools)
+        return UvPart(wishes, interpreter, spec.dependencies.pinned(KIND), _entry_of(spec, wishes.call))
 
 
-def _command_line(home: Path, call: UvxCall) -> tuple[str, ...]:
-    """What to execute: a Python script by its own interpreter, so that it can be started as one; others as they are."""
-    entry = home / "bin" / call.command
-    if not entry.exists():
-        there = ", ".join(sorted(path.name for path in (home / "bin").iterdir())) or "it has none"
-        raise PackageError(f"{call.package} has no command {call.command}: use uvx --from with one of its own: {there}")
-    script = entry.resolve()
-    python = script.with_name("python")
-    with script.open("rb") as file:
-        is_script = file.read(2) == b"#!"
-    return (str(python), str(script)) if is_script and python.exists() else (str(entry),)
+@dataclass(frozen=True)
+class UvPart:
+    """The Python packages of one environment, see `provider.Part`."""
+
+    wishes: Wishes
+    interpreter: Interpreter | None
+    """None where conda has one."""
+
+    lock: str
+    entry: Entry
+    kind = KIND
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The requirements."""
+        return self.wishes.asked
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Requirements, what files say, the lock, the interpreter and the platform."""
+        # The machine is in it because packages hold compiled parts, and home folders are shared.
+        place = (sysconfig.get_platform(), platform.machine(), *platform.libc_ver())
+        own = () if self.interpreter is None else (self.interpreter.path, self.interpreter.version)
+        return (*self.wishes.key, self.lock, *own, *place)
+
+    async def fill(self, place: Place, before: str) -> None:
+        """An environment, if conda has not made one, with the requirements in it."""
+        python = place.bin / "python"
+        if self.interpreter is not None:
+            args = ("venv", "--no-project", "--allow-existing", "--python", self.interpreter.path, str(place.prefix))
+            await place.tools.install(args, place.prefix, place.lock, what="a virtual environment", folders=_QUIET)
+        first = (*_INSTALL, "--python", str(python))
+        if self.lock:
+            await self._run(place, (*first, "--no-deps", *self.wishes.options, "-r", _file(place, "locked", self.lock)))
+            await self._run(place, (*first, "--no-deps", *self.wishes.editable), when=bool(self.wishes.editable))
+            return
+        # One that is made anew stays at the versions that it had.
+        kept = ("--constraints", _file(place, "before", before)) if before else ()
+        inputs = (*self.wishes.inputs, *self.wishes.editable)
+        await self._run(place, (*first, *self.wishes.options, *kept, *inputs), when=bool(inputs))
+
+    async def _run(self, place: Place, args: tuple[str, ...], *, when: bool = True) -> None:
+        if when:
+            what = self.wishes.label
+            cwd = self.wishes.folder or place.prefix
+            await place.tools.install(args, cwd, place.lock, what=what, folders=_QUIET, culprit=self._culprit)
+
+    def _culprit(self, output: str) -> str:
+        return failing(self.asked, output)
+
+    async def check(self, place: Place, *, thorough: bool) -> Found:
+        """The installed packages: each as it was asked for, and the entry with what it imports."""
+        entry = self.entry if thorough else Entry()
+        told = await probe(place, entry)
+        if told.fault:
+            raise PackageError(f"{self.wishes.label} is installed, and {entry} cannot be imported: {told.fault}")
+        if fault := unmet(self.asked, told.packages, told.markers):
+            raise PackageError(fault + (": the lock is out of date" if self.lock else ""))
+        return Found(told.packages, f"Python {told.python}")
+
+    async def pins(self, place: Place, found: Found) -> str:
+        """``name==version`` of each; what came from elsewhere than an index is asked for as it was."""
+        elsewhere = {line.partition("@")[0].strip().lower() for line in self.asked if "@" in line}
+        pinned = {name: version for name, version in found.packages.items() if name.lower() not in elsewhere}
+        return "".join(f"{name}=={version}\n" for name, version in sorted(pinned.items()) if "+" not in version)
+
+    def resolved(self, spec: EnvSpec, place: Place) -> EnvSpec:
+        """The spec whose command is the environment's own."""
+        command, *first = map(literal, self._command_line(spec, place))
+        args = spec.args if self.wishes.call is None else self.wishes.call.args
+        package = spec.package if self.wishes.call is None else self.wishes.call.package
+        return replace(spec, command=command, args=(*first, *args), package=package)
+
+    def _command_line(self, spec: EnvSpec, place: Place) -> tuple[str, ...]:
+        """What to execute: a Python script by its own interpreter, so it can be started as one; others as they are."""
+        command = fixed(spec.command) if self.wishes.call is None else self.wishes.call.command
+        if _RUNS_PYTHON.fullmatch(command):
+            return (str(place.bin / "python"),)
+        if "/" in command:
+            return (command,)
+        entry = place.bin / command
+        if entry.is_file():
+            return (str(place.bin / "python"), str(entry)) if _is_script(entry) else (str(entry),)
+        if self.wishes.call is not None or not place.tools.has(command):
+            there = ", ".join(_commands_in(place.bin)) or "it has none"
+            raise PackageError(_no_such_command(self.wishes, command, there))
+        return (command,)
+
+
+def _no_such_command(wishes: Wishes, command: str, there: str) -> str:
+    if wishes.call is not None:
+        return f"{wishes.call.package} has no command {command}: use uvx --from with one of its own: {there}"
+    return f"{wishes.label} has no command {command}: use one of what is installed: {there}"
+
+
+def _commands_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not _NOT_OF_A_PACKAGE.fullmatch(path.name))
+
+
+def _is_script(path: Path) -> bool:
+    """Whether it is a script that an installer has made for its own Python."""
+    with path.open("rb") as file:
+        first, second = file.readline(1024), file.readline(1024)
+    return first.startswith(b"#!") and (b"python" in first or second.startswith(b"'''exec'"))
+
+
+def _entry_of(spec: EnvSpec, call: UvxCall | None) -> Entry:
+    """What is to be imported before a session wants it."""
+    if call is not None:
+        return Entry(command=call.command)
+    if not _RUNS_PYTHON.fullmatch(fixed(spec.command)):
+        return Entry(command=os.path.basename(fixed(spec.command)))
+    args = [fixed(arg) for arg in spec.args]
+    if "-m" in args[:-1]:
+        path = fixed(spec.env.get("PYTHONPATH", "")).split(os.pathsep)
+        return Entry(module=args[args.index("-m") + 1], folders=(fixed(spec.cwd), *filter(None, path)))
+    script = next((arg for arg in args if not arg.startswith("-")), "")
+    return Entry(script=script) if script.endswith(".py") and os.path.isfile(script) else Entry()
+
+
+def _file(place: Place, name: str, text: str) -> str:
+    """A file of requirements, beside the environment."""
+    path = place.prefix.with_name(f"{place.prefix.name}.{name}.txt")
+    path.write_text(text, encoding="utf-8")
+    return str(path)

@@ -508,13 +508,13 @@ NEVER = 'must be a number of seconds above 0, such as 600, or "never"'
         ("idle_timout = 600", f"{PLACE} idle_timout = 600: is not a known key: did you mean idle_timeout?"),
         ("Command = 'a'", f'{PLACE} Command = "a": is not a known key: did you mean command?'),
         (
-            "enviroment = { A = 'b' }",
-            f"{PLACE} enviroment: is not a known key: use one of {', '.join(ENVIRONMENT_KEYS)}",
+            "sort = { A = 'b' }",
+            f"{PLACE} sort: is not a known key: use one of {', '.join(ENVIRONMENT_KEYS)}",
         ),
         ("port = 80", f"{PLACE} port = 80: is not a known key: use one of {', '.join(ENVIRONMENT_KEYS)}"),
         (
-            "command = 'uvx'\npython = 'python3'",
-            f'{PLACE} python = "python3": is for Python commands only, and "uvx" is none: take it out',
+            "command = 'node'\npython = 'python3'",
+            f'{PLACE} python = "python3": is for Python commands only, and "node" is none: take it out',
         ),
         (
             "command = 'npx'\nargs = ['-y']",

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,9 +16,10 @@ import trio
 from muxsim.errors import PackageError
 from muxsim.observe.events import RunsAsItStands
 from muxsim.provision.as_it_stands import AsItStands
-from muxsim.provision.cache import cache_folder, damage
+from muxsim.provision.cache import cache_folder
 from muxsim.provision.npx import NpxCall, parse_npx, satisfies
 from muxsim.provision.packages import prepare
+from muxsim.provision.store import Home, homes
 from muxsim.spec import EnvSpec, Limits, literal
 
 MEMORY = "@modelcontextprotocol/server-memory"
@@ -27,7 +29,12 @@ import json, os, pathlib, sys
 fake = pathlib.Path(os.environ["FAKE"])
 with open(fake / "calls", "a") as calls:
     calls.write(json.dumps(sys.argv[1:]) + chr(10))
-names = sys.argv[sys.argv.index("--") + 1:] if "--" in sys.argv else json.loads((fake / "dependencies").read_text())
+if "--" in sys.argv:
+    names = sys.argv[sys.argv.index("--") + 1:]
+elif (fake / "dependencies").exists():
+    names = json.loads((fake / "dependencies").read_text())
+else:
+    names = list(json.loads(pathlib.Path("package.json").read_text())["dependencies"])
 for name in names:
     bare = name[0] + name[1:].partition("@")[0]
     package = pathlib.Path("node_modules", bare)
@@ -38,6 +45,8 @@ for name in names:
 if "--" in sys.argv:
     wrote = {{"dependencies": {{name[0] + name[1:].partition("@")[0]: "^1" for name in sorted(names)}}}}
     pathlib.Path("package.json").write_text(json.dumps(wrote))
+if "--" in sys.argv:
+    pathlib.Path("package-lock.json").write_text('{{"lockfileVersion": 3}}')
 if os.environ.get("FAKE_HOLD"):
     open(os.environ["FAKE_HOLD"]).read()
 if os.environ.get("FAKE_FAILS"):
@@ -84,11 +93,26 @@ class Fake:
 
     @property
     def cached(self):
-        """The folders in the cache."""
-        return sorted(path for path in (self.root / "cache" / "npm").iterdir() if path.is_dir())
+        """The folders of npm in the cache, whole or not."""
+        return installed(self.root / "cache")
 
     async def called(self, times):
         await until(lambda: len(self.calls) >= times)
+
+
+def installed(cache):
+    return sorted(
+        folder / "npm" for home in homes(cache / "environments") for folder in home.folder.iterdir() if folder.is_dir()
+    )
+
+
+def damage(folder):
+    return Home(folder.parent.parent).damage()
+
+
+def where(spec, folder):
+    """The spec's words, from the folder where they are."""
+    return [os.path.relpath(word, folder) if word.startswith("/") else word for word in spec.args]
 
 
 async def until(holds):
@@ -419,9 +443,11 @@ async def test_a_cache_that_cannot_be_written_is_an_error_that_names_the_way_out
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(PackageError) as caught:
         await prepare(npx("grid"), fake.environ)
-    cache = tmp_path / "cache" / "npm"
+    cache = tmp_path / "cache" / "environments"
+    (place,) = re.findall(r"'(.*)'", str(caught.value))
+    assert place.startswith(str(cache))
     assert str(caught.value) == (
-        f"environment grid: its npm package could not be installed ([Errno 20] Not a directory: '{cache}'): "
+        f"environment grid: its npm package could not be installed ([Errno 20] Not a directory: '{place}'): "
         f"make room in {cache}, or name another place with MUXSIM_CACHE"
     )
 
@@ -474,7 +500,7 @@ async def test_npm_gets_the_packages_as_they_were_named_and_the_options(fake):
 @pytest.mark.children
 async def test_another_version_is_another_install(fake):
     fake.publish(manifest())
-    homes = {(await prepare(npx(package), fake.environ)).args for package in ("grid", "grid@1", "grid@2")}
+    homes = {(await prepare(npx(package), fake.environ)).args for package in ("grid", "grid@1", "grid@1.2")}
     assert len(homes) == len(fake.cached) == 3
 
 
@@ -521,14 +547,16 @@ async def test_a_failed_install_is_told_with_npms_own_lines_and_tried_anew(fake)
     failing = {**fake.environ, "FAKE_FAILS": "\n".join(lines)}
     with pytest.raises(PackageError) as caught:
         await prepare(npx("grid"), failing)
+    (home,) = homes(fake.root / "cache" / "environments")
     assert str(caught.value) == (
-        "environment grid: npm could not install grid (exit status 3): "
-        "check the package's name and version, and that the registry can be reached\n"
+        "environment grid: npm could not install grid (exit status 3): check the package's name and version, "
+        f"and that the registry can be reached; all that was said is in {home.log}\n"
         "  npm error code E404\n"
         "  npm error 404 Not Found - grid"
     )
     assert caught.value.output == ("npm error code E404", "npm error 404 Not Found - grid")
     assert fake.cached == []
+    assert "Client.emit" in home.log.read_text()
     assert (await prepare(npx("grid"), fake.environ)).package == "grid@1.2.3"
 
 
@@ -705,6 +733,10 @@ def test_an_install_works_where_trio_is_a_guest(fake):
 
 
 def spoilt(how, home):
+    for inner, _, files in os.walk(home):
+        os.chmod(inner, 0o755)
+        for name in files:
+            os.chmod(os.path.join(inner, name), 0o644)
     file = home / "node_modules" / "grid" / ("package.json" if how == "garbled" else "cli.js")
     if how == "missing":
         file.unlink()
@@ -712,7 +744,7 @@ def spoilt(how, home):
         file.write_text("")
     else:
         file.write_text("{")
-    return file.relative_to(home)
+    return file.relative_to(home.parent)
 
 
 @pytest.mark.children
@@ -723,11 +755,12 @@ async def test_a_damaged_copy_is_found_and_made_anew(fake, how):
     first = await prepare(npx("grid"), fake.environ)
     (home,) = fake.cached
     spoilt(how, home)
-    assert await prepare(npx("grid"), fake.environ) == first
-    assert (home / "node_modules" / "grid" / "cli.js").read_text() == "#!/usr/bin/env node\n"
-    assert fake.cached == [home]
+    again = await prepare(npx("grid"), fake.environ)
+    (anew,) = fake.cached
+    assert (anew / "node_modules" / "grid" / "cli.js").read_text() == "#!/usr/bin/env node\n"
+    assert where(again, anew) == where(first, home)
     await prepare(npx("grid"), fake.environ)
-    assert commands(fake) == ["install", "install"]
+    assert commands(fake) == ["install", "ci"]
 
 
 @pytest.mark.children
@@ -735,12 +768,12 @@ async def test_a_damaged_copy_is_made_anew_in_the_version_that_it_had(fake):
     fake.publish(manifest())
     await prepare(npx("grid"), fake.environ)
     (home,) = fake.cached
-    (home / "package-lock.json").write_text('{"lockfileVersion": 3}')
     (fake.root / "dependencies").write_text('["grid"]')
     spoilt("missing", home)
     await prepare(npx("grid"), fake.environ)
     assert commands(fake) == ["install", "ci"]
-    assert (home / "package-lock.json").read_text() == '{"lockfileVersion": 3}'
+    (home,) = fake.cached
+    assert json.loads((home / "package-lock.json").read_text()) == {"lockfileVersion": 3}
 
 
 @pytest.mark.children
@@ -751,10 +784,11 @@ async def test_a_damaged_copy_that_cannot_be_made_anew_is_told_with_both_reasons
     file = spoilt("missing", home)
     with pytest.raises(PackageError) as caught:
         await prepare(npx("grid"), {**fake.environ, "FAKE_FAILS": "npm error code E500"})
+    place = home.parent.parent
     assert caught.value.message == (
-        f"environment grid: {home} is damaged ({file} is missing), and cannot be made anew: "
-        "npm could not install grid (exit status 3): "
-        "check the package's name and version, and that the registry can be reached"
+        f"environment grid: {place} is damaged ({file} is missing), and cannot be made anew: "
+        "npm could not install grid (exit status 3): check the package's name and version, "
+        f"and that the registry can be reached; all that was said is in {place}/build.log"
     )
     assert fake.cached == [home]
 
@@ -773,7 +807,7 @@ async def test_what_a_server_keeps_beside_its_code_is_no_damage(fake):
 async def test_without_the_registry_npms_own_cache_will_do(fake):
     fake.publish(manifest())
     unreachable = 'if "npm_config_offline" not in os.environ:\n    print("npm error code EAI_AGAIN")\n    sys.exit(1)\n'
-    fake.program("npm", FAKE_NPM.replace("names =", f"{unreachable}names =", 1))
+    fake.program("npm", FAKE_NPM.replace('if "--"', f'{unreachable}if "--"', 1))
     assert (await prepare(npx("grid"), fake.environ)).package == "grid@1.2.3"
     assert len(fake.calls) == 2
 
@@ -919,8 +953,8 @@ async def test_two_processes_install_a_registry_package_at_once(real):
 @pytest.mark.children
 async def test_an_install_that_was_killed_midway_is_made_anew(real, tmp_path):
     process = preparing(real, "npx", MEMORY)
-    cache = tmp_path / "cache" / "npm"
-    await until(lambda: any(cache.glob("*/node_modules/*")))
+    cache = tmp_path / "cache" / "environments"
+    await until(lambda: any(cache.glob("*/*/npm/node_modules/*")))
     (npm,) = children_of(process.pid)
     os.killpg(npm, signal.SIGKILL)
     process.kill()
@@ -928,8 +962,8 @@ async def test_an_install_that_was_killed_midway_is_made_anew(real, tmp_path):
     with trio.fail_after(120):
         spec = await prepare(npx(MEMORY), real)
     assert spec.package.startswith(f"{MEMORY}@20")
-    (home,) = (path for path in cache.iterdir() if path.is_dir())
-    assert damage(home) is None
+    (folder,) = installed(tmp_path / "cache")
+    assert damage(folder) is None
 
 
 def children_of(pid):
@@ -949,7 +983,7 @@ async def test_a_registry_package_is_repaired_and_installed_from_npms_cache_alon
             if content.is_file():
                 content.write_bytes(b"spoilt")
         os.unlink(first.args[0])
-        assert await prepare(npx(MEMORY), here) == first
+        assert (await prepare(npx(MEMORY), here)).package == first.package
         # Not by another registry's address, under which npm has nothing in its cache.
         nowhere = dict.fromkeys(("npm_config_proxy", "npm_config_https_proxy"), "http://127.0.0.1:9")
         unreachable = {**here, **nowhere, "npm_config_noproxy": "", "npm_config_fetch_retries": "0"}

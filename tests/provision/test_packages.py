@@ -24,6 +24,8 @@ from muxsim.provision import installer, packages
 from muxsim.provision.as_it_stands import AsItStands
 from muxsim.provision.installer import Program, installer_variables, run_directly
 from muxsim.provision.packages import Packages
+from muxsim.provision.provider import Found
+from muxsim.provision.store import homes
 from muxsim.spec import PASSED_VARIABLES, EnvSpec, Limits
 
 # Tells of itself in a file, and leaves something behind, in a session of its own, before it waits or ends.
@@ -61,7 +63,7 @@ class Installing:
 
     def told(self):
         """What the installer has told, once it has."""
-        found = [*self.cache.glob("npm/*/told")]
+        found = [*self.cache.glob("environments/*/*/npm/told")]
         return json.loads(found[0].read_text()) if found else None
 
 
@@ -92,7 +94,7 @@ async def test_an_installer_is_the_guardians_child_sees_few_variables_and_leaves
     assert told["env"]["npm_config_registry"] == "http://127.0.0.1:1"
     assert told["env"]["HTTPS_PROXY"] == "http://127.0.0.1:2"
     assert "MUXSIM_TEST_SECRET" not in told["env"]
-    assert any(link.endswith(".lock") for link in told["locks"])
+    assert any(link.endswith("/lock") for link in told["locks"])
 
 
 @pytest.mark.children
@@ -143,41 +145,70 @@ async def test_without_a_pool_an_installer_is_run_all_the_same(tmp_path):
     assert (done.returncode, done.stdout) == (0, b"1\n")
 
 
-class Renames:
-    """A provider of what others provide: `prefix-name` is `name`."""
+class Letters:
+    """A part of letters: a file each, which is a letter's version."""
 
-    program = Program("renames", (), "", "name", "nowhere", re.compile(b"x"), {})
+    kind = "letters"
 
-    def __init__(self, prefix):
-        self.prefix = prefix
+    def __init__(self, provider, asked):
+        self.provider, self.asked = provider, asked
+        self.key = (provider.name, *asked)
+
+    async def fill(self, place, before):
+        if self.asked == ("fails",):
+            raise PackageError("no such name")
+        there = sorted(path.name for path in place.prefix.iterdir())
+        (place.prefix / self.provider.name).write_text(before or f"{''.join(there)}+{self.asked[0]}")
+
+    async def check(self, place, *, thorough):
+        return Found({self.provider.name: (place.prefix / self.provider.name).read_text()})
+
+    async def pins(self, place, found):
+        return found.packages[self.provider.name]
+
+    def resolved(self, spec, place):
+        return replace(spec, command=spec.command.removeprefix(self.provider.prefix))
+
+
+class Provides:
+    """A provider of such a part for commands that begin with its prefix."""
+
+    program = Program("letters", (), "", "letter", "nowhere", re.compile(b"x"), {})
+
+    def __init__(self, name, prefix):
+        self.name, self.prefix = name, prefix
 
     def takes(self, spec):
-        return spec.command.startswith(self.prefix)
+        return self.prefix in spec.command
 
-    async def prepare(self, spec, installer):
-        if spec.args == ("fails",):
-            raise PackageError("no such name")
+    async def part(self, spec, tools):
         if spec.args == ("odd",):
             raise AsItStands("it is odd")
-        return replace(spec, command=spec.command.removeprefix(self.prefix), package=str(installer.cache))
+        part = Letters(self, spec.args)
+        part.kind = self.name
+        return part
 
 
 @pytest.fixture
 def providers(monkeypatch):
-    monkeypatch.setattr(packages, "PROVIDERS", (Renames("conda-"), Renames("sh")))
+    monkeypatch.setattr(packages, "PROVIDERS", (Provides("a", "conda-"), Provides("b", "sh")))
 
 
-async def test_what_one_provider_made_of_a_command_the_next_may_take(tmp_path, providers):
+async def test_several_providers_install_into_one_environment_one_after_the_other(tmp_path, providers):
     environ = {"MUXSIM_CACHE": str(tmp_path)}
-    ready = await packages.prepare(EnvSpec(name="grid", command="conda-shgrid"), environ)
-    assert (ready.command, ready.package) == ("grid", str(tmp_path / "renames"))
+    ready = await packages.prepare(EnvSpec(name="grid", command="conda-shgrid", args=("x",)), environ)
+    (folder,) = map(Path, ready.installed)
+    assert ready.command == "grid"
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"a": "+x", "b": "a+x"}
+    (home,) = homes(tmp_path / "environments")
+    assert home.manifest().packages == {"a": {"a": "+x"}, "b": {"b": "a+x"}}
     alone = EnvSpec(name="grid", command="grid")
     assert await packages.prepare(alone, environ) is alone
 
 
-async def test_a_providers_failure_names_the_environment_and_what_it_cannot_read_runs_as_it_stands(providers):
-    spec = EnvSpec(name="grid", command="sh", args=("fails",))
+async def test_a_providers_failure_names_the_environment_and_what_it_cannot_read_runs_as_it_stands(tmp_path, providers):
+    spec, environ = EnvSpec(name="grid", command="sh", args=("fails",)), {**os.environ, "MUXSIM_CACHE": str(tmp_path)}
     with pytest.raises(PackageError, match=r"^environment grid: no such name$"):
-        await packages.prepare(spec)
+        await packages.prepare(spec, environ)
     odd = replace(spec, args=("odd",))
-    assert await packages.prepare(odd) == odd
+    assert await packages.prepare(odd, environ) == odd

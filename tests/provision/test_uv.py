@@ -11,26 +11,35 @@ import trio
 from muxsim.errors import PackageError
 from muxsim.provision.as_it_stands import AsItStands
 from muxsim.provision.packages import prepare
+from muxsim.provision.store import homes
 from muxsim.provision.uvx import UvxCall, parse_uvx
 from muxsim.spec import EnvSpec
 
 FAKE_UV = f"""#!{sys.executable}
-import json, os, pathlib, sys
+import json, os, pathlib, re, sys, venv
 fake = pathlib.Path(os.environ["FAKE"])
 with open(fake / "calls", "a") as calls:
     calls.write(json.dumps([sys.argv[1:], os.environ.get("UV_OFFLINE")]) + chr(10))
 if os.environ.get("FAKE_FAILS") and not (os.environ.get("FAKE_OFFLINE") and "UV_OFFLINE" in os.environ):
     sys.stderr.write(os.environ["FAKE_FAILS"])
     sys.exit(2)
-scripts = pathlib.Path(os.environ["UV_TOOL_DIR"], "grid", "bin")
-scripts.mkdir(parents=True)
-(scripts / "python").symlink_to(sys.executable)
-(scripts / "grid").write_text(f"#!{{scripts}}/python{{chr(10)}}import sys; print('played', sys.argv[1:])")
-(scripts.parent / "pyvenv.cfg").write_text("x")
-(scripts / "grid").chmod(0o755)
-binary = pathlib.Path(os.environ["UV_TOOL_BIN_DIR"])
-binary.mkdir()
-(binary / "grid").symlink_to(scripts / "grid")
+if sys.argv[1] == "venv":
+    venv.create(sys.argv[-1], symlinks=True)
+    sys.exit()
+python = pathlib.Path(sys.argv[sys.argv.index("--python") + 1])
+(packages,) = (python.parent.parent / "lib").glob("*/site-packages")
+for word in sys.argv[sys.argv.index("--python") + 2:]:
+    if match := re.fullmatch("([a-z]+)([=<>].*)?", word):
+        version = os.environ.get("FAKE_VERSION", "1.2")
+        info = packages / f"{{match[1]}}-{{version}}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Name: {{match[1]}}{{chr(10)}}Version: {{version}}{{chr(10)}}")
+        entry = f"{{match[1]}} = {{match[1]}}:main"
+        (info / "entry_points.txt").write_text(f"[console_scripts]{{chr(10)}}{{entry}}{{chr(10)}}")
+        (packages / f"{{match[1]}}.py").write_text(os.environ.get("FAKE_CODE", "def main(): pass"))
+        script = python.parent / match[1]
+        script.write_text(f"#!{{python}}{{chr(10)}}import sys; print('played', sys.argv[1:])")
+        script.chmod(0o755)
 """
 
 
@@ -52,7 +61,9 @@ class Fake:
 
     @property
     def cached(self):
-        return sorted(path for path in (self.root / "cache" / "uv").iterdir() if path.is_dir())
+        """The folders of environments, whole or not."""
+        store = homes(self.root / "cache" / "environments")
+        return sorted(folder for home in store for folder in home.folder.iterdir() if folder.is_dir())
 
 
 @pytest.fixture
@@ -73,7 +84,7 @@ def uvx(*args):
         ("grid[cli]@1.2", UvxCall("grid[cli]==1.2", "grid", ())),
         ("--from grid==1 play x", UvxCall("grid==1", "play", ("x",))),
         ("--from=git+https://h/grid@v1 play", UvxCall("git+https://h/grid@v1", "play", ())),
-        ("--with numpy --python=3.12 grid", UvxCall("grid", "grid", (), ("--with", "numpy", "--python", "3.12"))),
+        ("--with numpy --python=3.12 grid", UvxCall("grid", "grid", (), (), ("numpy",), "3.12")),
         (
             "--index-url=http://i --offline -- grid",
             UvxCall("grid", "grid", (), ("--index-url", "http://i", "--offline")),
@@ -98,7 +109,10 @@ def test_what_a_uvx_command_line_lacks_is_told(line, word):
 
 @pytest.mark.parametrize(
     "line",
-    ["--env-file x grid", "--env-file=x grid", "--from ./grid play", "git+https://h/grid", "--with-editable . g"],
+    [
+        *("--env-file x grid", "--env-file=x grid", "--from ./grid play", "git+https://h/grid", "--with-editable . g"),
+        "--with ./more grid",
+    ],
 )
 def test_what_only_uvx_understands_is_left_to_uvx(line):
     with pytest.raises(AsItStands, match="uvx"):
@@ -109,7 +123,8 @@ def test_what_only_uvx_understands_is_left_to_uvx(line):
 async def test_a_tool_is_installed_once_and_run_by_its_own_interpreter(fake):
     first = await prepare(uvx("grid@1.2", "--seed", "{seed}"), fake.environ)
     assert await prepare(uvx("grid@1.2", "--seed", "{seed}"), fake.environ) == first
-    assert fake.calls == [[["tool", "install", "--", "grid==1.2"], None]]
+    assert [call[0] for call, _ in fake.calls] == ["venv", "pip"]
+    assert fake.calls[1][0][-1] == "grid==1.2"
     assert Path(first.command).name == "python"
     assert first.args[1:] == ("--seed", "{seed}")
     assert first.package == "grid==1.2"
@@ -128,46 +143,49 @@ async def test_tasks_that_prepare_the_same_tool_share_one_install(fake):
     async with trio.open_nursery() as nursery:
         for _ in range(4):
             nursery.start_soon(prepare, uvx("grid"), fake.environ)
-    assert len(fake.calls) == 1
+    assert len(fake.calls) == 2
 
 
 @pytest.mark.children
 @pytest.mark.parametrize("how", ["cut off", "damaged"])
 async def test_what_was_cut_off_or_is_damaged_is_made_anew(fake, how):
     first = await prepare(uvx("grid"), fake.environ)
-    (home,) = fake.cached
-    (home / ("muxsim-contents.json" if how == "cut off" else "tools/grid/pyvenv.cfg")).unlink()
-    assert await prepare(uvx("grid"), fake.environ) == first
-    assert len(fake.calls) == 2
-    assert fake.cached == [home]
+    (before,) = fake.cached
+    (before.with_name("manifest.json") if how == "cut off" else before / "pyvenv.cfg").unlink()
+    again = await prepare(uvx("grid"), fake.environ)
+    assert len(fake.calls) == 4
+    (after,) = fake.cached
+    assert [str(path).replace(str(after), str(before)) for path in again.args] == list(first.args)
 
 
 @pytest.mark.children
 async def test_a_damaged_tool_that_cannot_be_made_anew_is_told_and_kept(fake):
     await prepare(uvx("grid"), fake.environ)
-    (home,) = fake.cached
-    (home / "tools" / "grid" / "pyvenv.cfg").unlink()
+    (folder,) = fake.cached
+    (folder / "pyvenv.cfg").unlink()
     with pytest.raises(PackageError) as caught:
         await prepare(uvx("grid"), {**fake.environ, "FAKE_FAILS": "error: no such package"})
     assert caught.value.message == (
-        f"environment grid: {home} is damaged (tools/grid/pyvenv.cfg is missing), and cannot be made anew: "
-        "uv could not install grid (exit status 2): "
-        "check the package's name and version, and that the package index can be reached"
+        f"environment grid: {folder.parent} is damaged (pyvenv.cfg is missing), and cannot be made anew: "
+        "uv could not install a virtual environment (exit status 2): "
+        "check the package's name and version, and that the package index can be reached; "
+        f"all that was said is in {folder.parent}/build.log"
     )
     assert caught.value.output == ("error: no such package",)
-    assert (home / "bin" / "grid").exists()
+    assert fake.cached == [folder]
 
 
 @pytest.mark.children
 async def test_without_the_index_uvs_own_cache_will_do(fake):
     environ = {**fake.environ, "FAKE_FAILS": "error: Failed to fetch: `https://…`", "FAKE_OFFLINE": "1"}
     await prepare(uvx("grid"), environ)
-    assert [offline for _, offline in fake.calls] == [None, "1"]
+    assert [offline for _, offline in fake.calls] == [None, "1", None, "1"]
 
 
-async def test_a_machine_without_uv_is_told_what_to_install(fake):
+async def test_a_machine_without_uv_is_told_what_to_install(fake, monkeypatch):
     (fake.root / "bin" / "uv").unlink()
-    with pytest.raises(PackageError, match="environment grid: uv is not on PATH: install uv"):
+    monkeypatch.setitem(sys.modules, "uv", None)  # as without the extra
+    with pytest.raises(PackageError, match=r'environment grid: uv is not on PATH: install "mcp-muxsim\[uv\]", or uv'):
         await prepare(uvx("grid"), fake.environ)
 
 
@@ -180,9 +198,7 @@ async def test_a_command_that_the_tool_has_not_is_told_with_those_it_has(fake):
 @pytest.mark.network
 @pytest.mark.children
 async def test_a_tool_of_the_index_runs_and_starts_without_the_index(tmp_path):
-    # The tests' own uv lies beside their interpreter.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environ = {**os.environ, "PATH": path, "MUXSIM_CACHE": str(tmp_path / "cache")}
+    environ = {**os.environ, "MUXSIM_CACHE": str(tmp_path / "cache")}
     with trio.fail_after(120):
         spec = await prepare(uvx("cowsay@6.1", "-t", "moo"), environ)
     done = await trio.run_process([spec.command, *spec.args], capture_stdout=True)

@@ -1,0 +1,86 @@
+"""What an environment's table says of what it needs installed, and whether its command has any use of that."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from muxsim.config.commands import absolute, is_version, runs_own_python
+from muxsim.config.table import Table, shown
+from muxsim.provision.inline import has_metadata
+from muxsim.provision.npx import is_npx
+from muxsim.provision.uvx import is_uvx
+from muxsim.spec import Dependencies, fixed, has_placeholder
+
+_OF_PYTHON: Final = ("requirements", "pyproject")
+
+
+def with_dependencies(
+    table: Table, values: Mapping[str, Any], command: str, args: tuple[str, ...]
+) -> tuple[str, Dependencies]:
+    """The command, which is ``python`` where that is to be the environment's own, and what it needs."""
+    wanted = _read(table, values)
+    if "python" not in values or is_version(values["python"]):
+        wanted = replace(wanted, script=_script_that_says(values, args))
+    _check_use(table, values, command, wanted)
+    if wanted.has_python and runs_own_python(values["command"]):
+        return "python", wanted
+    return command, wanted
+
+
+def _read(table: Table, values: Mapping[str, Any]) -> Dependencies:
+    requirements, python = values.get("requirements", ()), values.get("python", "")
+    wanted = Dependencies(
+        requirements=requirements if isinstance(requirements, tuple) else (),
+        requirements_file="" if isinstance(requirements, tuple) else _file(table, "requirements", requirements),
+        pyproject=_project(table, values["pyproject"]) if "pyproject" in values else "",
+        packages=values.get("packages", ()),
+    )
+    # The path of an interpreter alone is the user's own environment, to which nothing is added.
+    if python and (is_version(python) or wanted.has_python or is_uvx(values["command"])):
+        wanted = replace(wanted, python=_interpreter(table, python))
+    return wanted
+
+
+def _interpreter(table: Table, python: str) -> str:
+    if has_placeholder(python):
+        raise table.error("python", "differs from session to session, and an environment is installed once for all")
+    return python if is_version(python) or "/" not in python else absolute(fixed(python), table.folder)
+
+
+def _file(table: Table, key: str, path: str) -> str:
+    there = absolute(path, table.folder)
+    if not os.path.isfile(there):
+        raise table.error(key, f"names no file, for there is no {there}: make it, or write a list of requirements")
+    return there
+
+
+def _project(table: Table, path: str) -> str:
+    there = absolute(path, table.folder)
+    folder = os.path.dirname(there) if os.path.basename(there) == "pyproject.toml" else there
+    if not os.path.isfile(os.path.join(folder, "pyproject.toml")):
+        raise table.error("pyproject", f"has no pyproject.toml in {folder}: name the project's folder")
+    return folder
+
+
+def _script_that_says(values: Mapping[str, Any], args: tuple[str, ...]) -> str:
+    """The script of the command, if it is one of Python's that has its requirements in it; else ``""``."""
+    script = next((arg for arg in args if not arg.startswith("-")), "")
+    if not runs_own_python(values["command"]) or not script.endswith(".py") or has_placeholder(script):
+        return ""
+    return fixed(script) if has_metadata(Path(fixed(script))) else ""
+
+
+def _check_use(table: Table, values: Mapping[str, Any], command: str, wanted: Dependencies) -> None:
+    """Raise the fault of what the command cannot use."""
+    name = shown(values["command"])
+    is_node = is_npx(command) or os.path.basename(command) == "node" or os.path.isdir(fixed(command))
+    if wanted.packages and (runs_own_python(values["command"]) or is_uvx(command)) and not wanted.has_conda:
+        raise table.error("packages", f"are of npm, and {name} is run by Python: write them under requirements")
+    if is_node and not wanted.has_conda:
+        for key in _OF_PYTHON:
+            if key in values:
+                raise table.error(key, f"is for Python commands, and {name} is none: take it out, or use packages")

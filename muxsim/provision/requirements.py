@@ -1,0 +1,142 @@
+"""Python requirements, where they may stand, and whether what is installed is what they ask for."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from muxsim.provision.inline import Metadata
+
+_COMMENT: Final = re.compile(r"(^|\s+)#.*$")
+_OPTION_IN_LINE: Final = re.compile(r"\s--?[a-z][a-z-]*[ =].*$")
+_INCLUDES: Final = re.compile(r"(?:-r|--requirement|-c|--constraint)[ =]*(.+)")
+_CONSTRAINS: Final = ("-c", "--constraint")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file of requirements, with those that it includes."""
+
+    lines: tuple[str, ...]
+    """What it asks for, a requirement each; options and constraints are not among them."""
+
+    texts: tuple[str, ...]
+    """All that was read, on which depends what comes of it."""
+
+
+def read_file(path: Path) -> Written:
+    """Reads a requirements.txt and what it includes. Raises OSError and UnicodeDecodeError."""
+    lines: list[str] = []
+    texts: list[str] = []
+    _read_into(path, lines, texts, set(), asks=True)
+    return Written(tuple(lines), tuple(texts))
+
+
+def _read_into(path: Path, lines: list[str], texts: list[str], seen: set[Path], *, asks: bool) -> None:
+    if path in seen:
+        return
+    seen.add(path)
+    text = path.read_text(encoding="utf-8-sig")
+    texts.append(text)
+    for line in _joined(text):
+        if include := _INCLUDES.fullmatch(line):
+            constrains = line.startswith(_CONSTRAINS)
+            _read_into(path.parent / include[1], lines, texts, seen, asks=asks and not constrains)
+        elif asks and not line.startswith("-"):
+            lines.append(_OPTION_IN_LINE.sub("", line))
+
+
+def _joined(text: str) -> Iterator[str]:
+    for line in re.sub(r"\\\r?\n", " ", text).splitlines():
+        if stripped := _COMMENT.sub("", line).strip():
+            yield stripped
+
+
+class _Project(msgspec.Struct, frozen=True, rename="kebab"):
+    dependencies: tuple[str, ...] = ()
+    requires_python: str = ""
+    name: str = ""
+
+
+class _Pyproject(msgspec.Struct, frozen=True, rename="kebab"):
+    project: _Project | None = None
+    build_system: dict[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """What a pyproject.toml asks for."""
+
+    metadata: Metadata
+    name: str
+    """Its own; "" where it is no package to be installed itself."""
+
+
+def parse_pyproject(text: str) -> Project:
+    """What a pyproject.toml says. Raises ValueError, which says what is wrong with it."""
+    found = msgspec.convert(tomllib.loads(text), _Pyproject)
+    if found.project is None:
+        raise ValueError("it has no [project] table")
+    metadata = Metadata(found.project.dependencies, found.project.requires_python)
+    return Project(metadata, found.project.name if found.build_system is not None else "")
+
+
+def admits(requires_python: str, version: str) -> bool:
+    """Whether a Python of this version will do. Raises ValueError for what is no set of versions."""
+    try:
+        return SpecifierSet(requires_python).contains(version, prereleases=True)
+    except InvalidSpecifier:
+        raise ValueError(f"requires-python = {requires_python!r} is no set of versions, such as >=3.11") from None
+
+
+def unmet(lines: Iterable[str], packages: Mapping[str, str], markers: Mapping[str, str]) -> str | None:
+    """What is asked for and not installed, or at another version, in words; None if all is as it was asked for."""
+    there = {canonicalize_name(name): version for name, version in packages.items()}
+    for line in lines:
+        if (wanted := _requirement(line)) is None or not _applies(wanted, markers):
+            continue
+        if (version := there.get(canonicalize_name(wanted.name))) is None:
+            return f"{line} was asked for, and {wanted.name} is not installed"
+        if not _fits(wanted, version):
+            return f"{line} was asked for, and {wanted.name} {version} is installed"
+    return None
+
+
+def failing(lines: Iterable[str], output: str) -> str:
+    """The requirement that an installer's words are about, as far as that can be told; "" if not."""
+    named = [(line, wanted.name) for line in lines if (wanted := _requirement(line)) is not None]
+    said = {match.start(): match[0] for match in re.finditer(r"[A-Za-z0-9][A-Za-z0-9._-]*", output)}
+    for _, word in sorted(said.items()):
+        bare = canonicalize_name(re.split(r"[=<>~!]", word)[0].rstrip("."))
+        for line, name in named:
+            if canonicalize_name(name) == bare:
+                return line
+    return ""
+
+
+def _requirement(line: str) -> Requirement | None:
+    try:
+        return Requirement(line)
+    except InvalidRequirement:  # a path or an address, which uv understands
+        return None
+
+
+def _applies(wanted: Requirement, markers: Mapping[str, str]) -> bool:
+    return wanted.marker is None or wanted.marker.evaluate({**markers, "extra": ""})
+
+
+def _fits(wanted: Requirement, version: str) -> bool:
+    try:
+        return wanted.specifier.contains(Version(version), prereleases=True)
+    except InvalidVersion:
+        return not wanted.specifier

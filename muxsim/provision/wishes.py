@@ -1,0 +1,138 @@
+"""All that a spec says of Python packages, wherever it says it, as what uv is told."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from muxsim.errors import PackageError
+from muxsim.provision.inline import Metadata, parse_metadata
+from muxsim.provision.requirements import parse_pyproject, read_file
+from muxsim.provision.uvx import UvxCall, is_uvx, parse_uvx
+from muxsim.spec import EnvSpec
+
+# On these depends, beside its pyproject.toml, what a project asks for.
+_PROJECT_FILES = ("uv.lock", "uv.toml", "setup.py", "setup.cfg", "requirements.txt")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What is to be installed, and how."""
+
+    asked: tuple[str, ...] = ()
+    """Requirements, as they are written."""
+
+    inputs: tuple[str, ...] = ()
+    """The same as arguments for uv."""
+
+    editable: tuple[str, ...] = ()
+    """The project itself, which stays where its owner works on it."""
+
+    options: tuple[str, ...] = ()
+    """More arguments, those of uvx."""
+
+    texts: tuple[str, ...] = ()
+    """What was read of files."""
+
+    folder: Path | None = None
+    """From where relative paths go, and uv's own settings are taken."""
+
+    python: str = ""
+    """The interpreter that is wanted."""
+
+    requires_python: tuple[str, ...] = ()
+    """The sets of versions in which it has to be."""
+
+    call: UvxCall | None = None
+    """The command line of uvx, if there is one."""
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """All on which depends what comes of it, but for the interpreter."""
+        return (*self.asked, "", *self.inputs, "", *self.editable, "", *self.options, "", *self.texts)
+
+    @property
+    def label(self) -> str:
+        """What it is, for people."""
+        return " ".join(self.asked) or "an environment without packages"
+
+
+def wishes_of(spec: EnvSpec) -> Wishes:
+    """What the spec says, with what its files say. Raises PackageError, and AsItStands for a uvx of its own kind."""
+    wanted = spec.dependencies
+    every = [_of_uvx(spec), Wishes(asked=wanted.requirements, inputs=wanted.requirements, python=wanted.python)]
+    for path, read in (
+        (wanted.requirements_file, _of_file),
+        (wanted.pyproject and os.path.join(wanted.pyproject, "pyproject.toml"), _of_project),
+        (wanted.script, _of_script),
+    ):
+        if path:
+            try:
+                every.append(read(Path(path)))
+            except (OSError, ValueError) as error:  # UnicodeDecodeError is one
+                raise PackageError(f"{path} cannot be read: {error}") from error
+    return _together(every)
+
+
+def _together(every: list[Wishes]) -> Wishes:
+    return Wishes(
+        asked=tuple(one for wishes in every for one in wishes.asked),
+        inputs=tuple(one for wishes in every for one in wishes.inputs),
+        editable=tuple(one for wishes in every for one in wishes.editable),
+        options=tuple(one for wishes in every for one in wishes.options),
+        texts=tuple(one for wishes in every for one in wishes.texts),
+        folder=next((wishes.folder for wishes in every if wishes.folder is not None), None),
+        python=next((wishes.python for wishes in every if wishes.python), ""),
+        requires_python=tuple(one for wishes in every for one in wishes.requires_python),
+        call=every[0].call,
+    )
+
+
+def _of_uvx(spec: EnvSpec) -> Wishes:
+    if not is_uvx(spec.command):
+        return Wishes()
+    try:
+        call = parse_uvx(spec.args)
+    except ValueError as error:
+        raise PackageError(str(error)) from error
+    asked = (call.package, *call.more)
+    return Wishes(asked=asked, inputs=asked, options=call.options, python=call.python, call=call)
+
+
+def _of_file(path: Path) -> Wishes:
+    written = read_file(path)
+    return Wishes(asked=written.lines, inputs=("-r", str(path)), texts=written.texts, folder=path.parent)
+
+
+def _of_project(path: Path) -> Wishes:
+    """What a project depends on, and the project itself where it is a package."""
+    text = path.read_text(encoding="utf-8")
+    project, folder = parse_pyproject(text), path.parent
+    more = [one.read_text(encoding="utf-8") for name in _PROJECT_FILES if (one := folder / name).is_file()]
+    package = bool(project.name)
+    return Wishes(
+        asked=(*project.metadata.dependencies, *([project.name] if package else [])),
+        inputs=() if package else ("-r", str(path)),
+        editable=("-e", str(folder)) if package else (),
+        texts=(text, *more),
+        folder=folder,
+        requires_python=_sets(project.metadata),
+    )
+
+
+def _of_script(path: Path) -> Wishes:
+    metadata = parse_metadata(path.read_text(encoding="utf-8-sig").replace("\r\n", "\n"))
+    # uv reads the script itself, and with it what its [tool.uv] says of sources and indexes.
+    inputs = ("-r", str(path)) if metadata.dependencies else ()
+    return Wishes(
+        asked=metadata.dependencies,
+        inputs=inputs,
+        texts=(repr(metadata),),
+        folder=path.parent,
+        requires_python=_sets(metadata),
+    )
+
+
+def _sets(metadata: Metadata) -> tuple[str, ...]:
+    return (metadata.requires_python,) if metadata.requires_python else ()
