@@ -68,7 +68,10 @@ Times are in seconds, sizes in bytes or text such as `"64 MiB"`. `"never"` takes
 | `env` | `{}` | variables of the process, beside a short list that is passed on (PATH, HOME, LANG and the like) |
 | `cwd` | the file's folder | the folder it runs in |
 | `workspace_from` | | a folder that each session's workspace [begins as](isolation.md#files-of-a-task) |
-| `python` | muxsim's own | the interpreter for a Python command |
+| `python` | muxsim's own | the interpreter for a Python command: a version such as `"3.12"`, or a path |
+| `requirements` | none | Python packages to [install](isolation.md#dependencies): a list, or a requirements.txt |
+| `pyproject` | none | a folder whose `pyproject.toml` says what to install; the project too, where it is a package |
+| `packages` | none | npm packages that its script imports, for `node` |
 | `shared` | `false` | one process and one lasting session for all clients, for a server without state of its own |
 | `zygote` | `true` | sessions of a Python script or module are [forked](starting-fast.md), not started afresh |
 | `preload` | `[]` | modules to import before that, beside those that the script has been seen to import |
