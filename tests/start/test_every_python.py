@@ -18,10 +18,12 @@ from muxsim.spec import EnvSpec
 from start.playing import (
     LIMITS,
     PROBE,
+    Listener,
     Played,
     assert_sees_the_same,
     counted,
     forked,
+    has_zygote,
     in_time,  # noqa: F401
     learn,
     own_cache,  # noqa: F401
@@ -29,6 +31,8 @@ from start.playing import (
     some_pool,
     starts,
 )
+from transports import messages
+from transports.messages import Kind
 
 pytestmark = pytest.mark.children
 
@@ -275,3 +279,37 @@ async def test_an_environment_of_an_older_or_newer_python_is_forked_too():
                 pass
             assert_sees_the_same(fork, fresh)
             assert [one.status for one in (first, fork, fresh)] == [3, 3, 3]
+
+
+class Answers(Listener):
+    def from_backend(self, message):
+        self.told.append(message.kind)
+
+
+class Asked(Played):
+    """One that says nothing until it is asked."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.listener = Answers()
+
+    async def _run(self):
+        wish = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+        self.backend.send(messages.request(0, "initialize", wish))
+        await super()._run()
+
+
+@pytest.mark.network
+async def test_a_tool_of_uvx_with_more_packages_is_forked_by_its_own_interpreter(monkeypatch):
+    # The tests' own uv lies beside their interpreter.
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    python = [f"--python={one}" for one in other_pythons()[-1:]]
+    args = (*python, "--with", "mcp<2", "mcp-server-sqlite", "--db-path", "{workspace}/x.db")
+    spec = EnvSpec(name="sqlite", command="uvx", args=args, cwd="{workspace}", limits=LIMITS)
+    async with some_pool() as pool:
+        async with Asked(pool, spec, 1) as first:
+            await has_zygote(pool)
+        async with Asked(pool, spec, 2) as fork:
+            pass
+        assert starts(pool, "fork") == 1
+    assert first.told == fork.told == Kind.RESULT
