@@ -21,13 +21,16 @@ from .strategies import LINES, WELL_FORMED, encoded
 
 pytestmark = pytest.mark.children
 
-PATIENCE = 8
-"""Seconds after which a connection that says nothing hangs; headers and bodies have 0.3 s here."""
+PATIENCE = 60
+"""Seconds after which a connection that says nothing hangs."""
+
+SHORT = 1.5
+"""Seconds that headers and bodies have: more than muxsim may stand still for without giving everybody more time."""
 
 CONFIG = f"""
 [server]
-body_timeout = 0.3
-header_timeout = 0.3
+body_timeout = {SHORT}
+header_timeout = {SHORT}
 stream_silence = 0.3
 stall_timeout = 2
 max_body = 20_000
@@ -49,6 +52,8 @@ args = ["-I", "-S", "{SERVERS / "sturdy.py"}"]
 command = "python3"
 args = ["-I", "-S", "{SERVERS / "sturdy.py"}"]
 ttl = 3600
+call_timeout = 60
+start_timeout = 60
 """
 STATUSES = {
     200,
