@@ -64,9 +64,9 @@ async def test_an_endpoint_that_has_never_answered_is_given_up_when_its_silence_
     server.otherwise = hangs()
     rule = RetryRule(attempts=50, patience=0.5, first_delay=0.01)
     async with OpenAIPolicy("tiny", base_url=server.url, timeout=0.3, retries=rule) as policy:
-        with trio.fail_after(LIMIT), pytest.raises(PolicyError, match=r"no answer within 0\.3 s"):
+        with trio.fail_after(LIMIT), pytest.raises(PolicyError, match=r"no answer within 0\.3 s .*after 2 calls"):
             await rollout(FakePool(), rows(0), policy=policy)
-    assert len(server.requests) == 2
+    assert len(server.requests) <= 2
 
 
 async def test_an_endpoint_that_has_answered_before_fails_its_episode_alone(server):
