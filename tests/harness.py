@@ -7,12 +7,14 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
+import trio
+import trio.testing
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS = ROOT / "tests" / "servers"
@@ -87,6 +89,15 @@ async def serving(
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(manager.__exit__, None, None, None)
+
+
+async def cancelled_once_it_waits(function: Callable[..., Awaitable[object]], *args: object) -> bool:
+    """Begin something and cancel it as soon as nothing goes on but what it waits for; whether that cut it short."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(function, *args)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    return nursery.cancel_scope.cancelled_caught
 
 
 class Gate:

@@ -6,6 +6,7 @@ import socket
 
 import pytest
 import trio
+from harness import cancelled_once_it_waits
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -165,9 +166,7 @@ async def test_the_rest_of_a_line_whose_writer_was_cancelled_goes_out_with_what_
         writing.close()
 
     with trio.fail_after(30):
-        with trio.move_on_after(0.01) as scope:
-            await writer.write("x" * LONG + "\n")
-        assert scope.cancelled_caught
+        assert await cancelled_once_it_waits(writer.write, "x" * LONG + "\n")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(write_on)
             received = [line async for line in PipeReader(reading.fileno())]

@@ -12,6 +12,7 @@ import sys
 import pytest
 import trio
 from harness import SERVERS
+from serve.machine import eventually
 
 from muxsim import inside
 from muxsim.errors import Busy, StartError
@@ -98,9 +99,8 @@ def open_descriptors():
 
 async def settles(here, before):
     """A start that was given up is ended in the background."""
-    with trio.move_on_after(30):
-        while left_over(here, before) != NOTHING:  # noqa: ASYNC110 - nothing tells when
-            await trio.sleep(0.01)
+    with contextlib.suppress(trio.TooSlowError):
+        await eventually(lambda: left_over(here, before) == NOTHING)
     assert left_over(here, before) == NOTHING
 
 

@@ -164,14 +164,22 @@ def test_an_answer_that_nobody_reads_to_its_end_takes_its_connection_along(run):
 
 
 def test_a_request_that_is_given_up_takes_its_connection_along(run):
+    events = []
+
     async def test(server, connections):
-        with anyio.move_on_after(0.05) as late:
-            await posted(connections)
-        assert late.cancelled_caught
+        events.append(asked := anyio.Event())
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(posted, connections)
+            await asked.wait()
+            tasks.cancel_scope.cancel()
         assert (await posted(connections))[2] == b"x"
         assert server.connections == 2
 
-    run(lambda request: answer(200, b"x") if request.connection else [], test)
+    def answered(request):
+        events[0].set()
+        return answer(200, b"x") if request.connection else []
+
+    run(answered, test)
 
 
 FAULTS = [

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import trio
+from harness import cancelled_once_it_waits
 from serve.machine import read_all
 
 from muxsim.processes.command import Command, ProcessStartError
@@ -86,9 +87,7 @@ async def test_an_order_that_makes_no_sense_ends_the_process_that_waits_for_it(l
 
 async def test_a_wait_that_is_cancelled_leaves_no_process(launcher):
     prepared = await prepare(launcher, DEAF)
-    with trio.move_on_after(0.1) as scope:
-        await prepared.activate(Command(("a",), {"BIG": "x" * 3_000_000}, "/"))
-    assert scope.cancelled_caught
+    assert await cancelled_once_it_waits(prepared.activate, Command(("a",), {"BIG": "x" * 3_000_000}, "/"))
     assert launcher.statistics().alive == 0
 
 
