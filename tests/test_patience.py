@@ -10,7 +10,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent
 CLOCKS = {"time.monotonic", "time.perf_counter", "time.monotonic_ns", "trio.current_time", "anyio.current_time"}
-SLEEPS = {"time.sleep", "trio.sleep", "asyncio.sleep", "anyio.sleep", "trio.sleep_until"}
+SLEEPS = {"move_on_after", "time.sleep", "trio.sleep", "asyncio.sleep", "anyio.sleep", "trio.sleep_until"}
 # Programs that are made to be busy, or to take their time: what they do is what is tested.
 PROGRAMS = {"churn.py", "soak.py", "soaking"}
 # What has one of these runs under a clock that jumps ahead to what is waited for: as an argument, or as a decorator.
@@ -32,7 +32,10 @@ REASONS = {
         serve/machine.py:eventually serve/test_backends.py:test_a_line_past_the_limit_ends_its_session_in_bounded_memory
         provision/test_npm.py:until provision/test_npm.py:keep_releasing
     """,
-    "ends a test that would wait for ever": "serve/conftest.py:_in_time start/playing.py:in_time",
+    "ends a test that would wait for ever": """
+        serve/conftest.py:_in_time start/playing.py:in_time conformance/test_conformance.py:listening
+        e2e/python_clients.py:posted_session
+    """,
     "keeps a process stopped for longer than it would wait for anybody, of whom none may be ended": """
         serve/test_log.py:stands_still
     """,
@@ -40,6 +43,7 @@ REASONS = {
         servers/naughty.py:due servers/naughty.py:wait_for
     """,
     "comes at any moment, and holds at each": """
+        processes/test_launcher.py:test_a_cancelled_start_leaves_no_child_however_far_it_got
         serve/test_sessions_api.py:test_deleting_a_session_answers_its_handshake_with_an_error
         faults/test_recordings.py:test_h5_a_run_killed_again_and_again_keeps_every_row_that_was_complete_and_is_finished_in_the_end
     """,
@@ -87,6 +91,8 @@ def impatience(files):
         for name, call in function_calls(file):
             used = ast.unparse(call.func)
             yields = used in SLEEPS and ast.unparse(call.args[0]) == "0"
+            if used.endswith("move_on_after"):  # which sleeps for as long, unless something else comes first
+                used, yields = "move_on_after", ast.unparse(call.args[0]) == "0"
             # Servers may take their time, but not measure that of others.
             if used in (CLOCKS if "servers" in path.parts else SLEEPS | CLOCKS) and not yields:
                 found.setdefault(f"{path}:{name}", set()).add(used)

@@ -101,8 +101,7 @@ async def settles(pool, spec):
         )
         return ready or slots_off or zygote_off or (shelf is not None and not shelf.wanted)
 
-    with trio.move_on_after(20):
-        await eventually(settled, within=30)
+    await eventually(settled, within=LIMIT)
 
 
 # ---- bugs of ours
@@ -347,7 +346,8 @@ async def test_nothing_that_a_module_does_while_a_zygote_imports_it_is_noticed_b
     spec = python_env(tmp_path / "env", site=IN_ZYGOTE + text)
     async with beside_another(tmp_path, spec) as pool:
         await plays(pool, spec, 1)
-        await settles(pool, spec)
+        if doing != "is stopped when it forks":  # which has all the time of a start
+            await settles(pool, spec)
         await plays(pool, spec, 2, 3)
         if has_traceback:
             await eventually(lambda: any(record.exc_text for record in caplog.records), within=30)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -689,7 +690,7 @@ async def test_processes_that_prepare_the_same_package_share_one_install(fake):
 
 
 @pytest.mark.children
-async def test_an_install_whose_muxsim_was_killed_is_made_anew_when_its_npm_has_ended(fake):
+async def test_an_install_whose_muxsim_was_killed_is_made_anew_when_its_npm_has_ended(fake, monkeypatch):
     fake.publish(manifest())
     fifo = fake.hold()
     process = preparing(fake.environ, "npx", "grid")
@@ -699,11 +700,20 @@ async def test_an_install_whose_muxsim_was_killed_is_made_anew_when_its_npm_has_
     (leftover,) = fake.cached
     (leftover / "cut off").touch()
     del fake.environ["FAKE_HOLD"]
-    with trio.fail_after(30):
+    refused, flock = [], fcntl.flock
+
+    def counted(*lock):
+        try:
+            flock(*lock)
+        except BlockingIOError:
+            refused.append(lock)
+            raise
+
+    monkeypatch.setattr(fcntl, "flock", counted)
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(prepare, npx("grid"), fake.environ)
-            with trio.move_on_after(0.3):
-                await fake.called(2)
+            await until(lambda: len(refused) >= 2)
             assert len(fake.calls) == 1, "two npm at work on one package"
             await release(fifo)
     (home,) = fake.cached
