@@ -72,6 +72,8 @@ Times are in seconds, sizes in bytes or text such as `"64 MiB"`. `"never"` takes
 | `requirements` | none | Python packages to [install](isolation.md#dependencies): a list, or a requirements.txt |
 | `pyproject` | none | a folder whose `pyproject.toml` says what to install; the project too, where it is a package |
 | `packages` | none | npm packages that its script imports, for `node` |
+| `conda` | none | the path of an `environment.yml`, or a list of specs: [conda](isolation.md#conda-environments) |
+| `channels` | those of the file | where its packages come from: names, URLs, `file://` or folders |
 | `shared` | `false` | one process and one lasting session for all clients, for a server without state of its own |
 | `zygote` | `true` | sessions of a Python script or module are [forked](starting-fast.md), not started afresh |
 | `preload` | `[]` | modules to import before that, beside those that the script has been seen to import |

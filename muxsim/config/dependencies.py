@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from muxsim.config.commands import absolute, is_version, runs_own_python
 from muxsim.config.table import Table, shown
+from muxsim.provision.conda_records import channel_urls
 from muxsim.provision.inline import has_metadata
 from muxsim.provision.npx import is_npx
 from muxsim.provision.uvx import is_uvx
@@ -33,16 +34,31 @@ def with_dependencies(
 
 def _read(table: Table, values: Mapping[str, Any]) -> Dependencies:
     requirements, python = values.get("requirements", ()), values.get("python", "")
+    conda = values.get("conda", ())
     wanted = Dependencies(
         requirements=requirements if isinstance(requirements, tuple) else (),
         requirements_file="" if isinstance(requirements, tuple) else _file(table, "requirements", requirements),
         pyproject=_project(table, values["pyproject"]) if "pyproject" in values else "",
         packages=values.get("packages", ()),
+        conda=conda if isinstance(conda, tuple) else (),
+        conda_file="" if isinstance(conda, tuple) else _file(table, "conda", conda),
+        channels=tuple(channel_urls(values.get("channels", ()), table.folder)),
     )
+    _check_conda(table, values, wanted)
     # The path of an interpreter alone is the user's own environment, to which nothing is added.
     if python and (is_version(python) or wanted.has_python or is_uvx(values["command"])):
         wanted = replace(wanted, python=_interpreter(table, python))
     return wanted
+
+
+def _check_conda(table: Table, values: Mapping[str, Any], wanted: Dependencies) -> None:
+    """Raise the fault of conda packages that come from nowhere, and of what conda has no say in."""
+    if wanted.channels and not wanted.has_conda:
+        raise table.error("channels", "are where conda packages come from: name some under conda, or take it out")
+    if wanted.conda and not wanted.channels:
+        raise table.error("conda", 'has no channels to ask: write channels, such as ["conda-forge"]')
+    if wanted.has_conda and "python" in values and not is_version(values["python"]):
+        raise table.error("python", "names an interpreter, and conda brings its own: write a version, or take it out")
 
 
 def _interpreter(table: Table, python: str) -> str:
@@ -54,7 +70,7 @@ def _interpreter(table: Table, python: str) -> str:
 def _file(table: Table, key: str, path: str) -> str:
     there = absolute(path, table.folder)
     if not os.path.isfile(there):
-        raise table.error(key, f"names no file, for there is no {there}: make it, or write a list of requirements")
+        raise table.error(key, f"names no file, for there is no {there}: make it, or write a list instead")
     return there
 
 

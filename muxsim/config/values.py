@@ -141,6 +141,12 @@ def _requirement(value: Any) -> str:
     return str(Requirement(_text(value)))  # InvalidRequirement is a ValueError
 
 
+def _line(value: Any) -> str:
+    if not _text(value).isprintable() or value.strip() != value:
+        raise ValueError
+    return str(value)
+
+
 def _npm_package(value: Any) -> str:
     # A path has no folder to go from in the cache, and an option is none.
     if _text(value).strip() != value or value.startswith(("-", ".", "/", "~", "file:")):
@@ -261,6 +267,14 @@ ENVIRONMENT_KEYS: dict[str, AnyKind] = {
     "python": Kind('a version in quotes, such as "3.12", or the path of an interpreter', _text, filled=True),
     "requirements": OneOrMany(
         'the path of a requirements.txt, or a list such as ["mcp>=2", "numpy"]', TEXT, _REQUIREMENT
+    ),
+    "conda": OneOrMany(
+        'the path of an environment.yml, or a list of specs such as ["python=3.12", "numpy"]',
+        TEXT,
+        Kind("a spec of a conda package, such as numpy>=2", _line),
+    ),
+    "channels": ListOf(
+        'a list of conda channels, such as ["conda-forge"]', Kind("the name, URL or folder of a channel", _line)
     ),
     "pyproject": Kind("a folder with a pyproject.toml", _text),
     "packages": ListOf(

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, Literal
-from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
@@ -25,7 +24,8 @@ OFFLINE: Final = "MUXSIM_CONDA_OFFLINE"
 
 # That no channel but the listed ones is to be asked, which is so in any case.
 _NO_OTHERS: Final = "nodefaults"
-_TOKEN: Final = re.compile(r"^/t/[^/]+")
+_PASSWORD: Final = re.compile(r"://[^/\s\"']*@")
+_TOKEN: Final = re.compile(r"(://[^/\s\"']+)/t/[^/\s\"']+")
 
 
 class Pin(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -79,12 +79,13 @@ def channel_urls(channels: Iterable[str], folder: Path) -> Iterator[str]:
 
 
 def shown_channel(channel: str) -> str:
-    """A channel by its name or address, without the passwords and tokens that may be in one, and a slash at its end."""
-    parts = urlsplit(channel)
-    if not parts.scheme:
-        return channel
-    path = _TOKEN.sub("", parts.path).rstrip("/")
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, "", ""))
+    """A channel by its name or address, without what may open it, and without a slash at its end."""
+    return without_secrets(channel).partition("?")[0].rstrip("/")
+
+
+def without_secrets(text: str) -> str:
+    """The text without the passwords and tokens that addresses in it have."""
+    return _TOKEN.sub(r"\1", _PASSWORD.sub("://", text))
 
 
 def names_in(prefix: Path) -> Iterator[tuple[str, str]]:

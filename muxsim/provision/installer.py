@@ -33,7 +33,7 @@ _NO_ROOM: Final = re.compile(rb"(?i)no space left|ENOSPC|disk quota|file too lar
 
 # What says where packages come from, and who may have them; and where we keep them.
 _INSTALLERS: Final = frozenset({"MUXSIM_CACHE", "NODE_AUTH_TOKEN", "SSH_AUTH_SOCK", "NETRC"})
-_INSTALLERS_PREFIXES: Final = ("npm_", "NPM_", "UV_", "GIT_")
+_INSTALLERS_PREFIXES: Final = ("npm_", "NPM_", "UV_", "GIT_", "RATTLER_", "CONDA_OVERRIDE_")
 _PROXIES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
 
 
@@ -67,6 +67,9 @@ class Program:
 
     elsewhere: Callable[[], str | None] = lambda: None
     """Where it is, if it is not on PATH."""
+
+    runs: tuple[str, ...] = ()
+    """What is run instead of a program of its name: the beginning of a command line."""
 
 
 class Run(Protocol):
@@ -133,7 +136,7 @@ class Installer:
         ``culprit`` is what of it has failed, from what was said.
         """
         program = self.program
-        argv, environ = (self.tool(program.name), *args), {**self.variables, **(folders or {})}
+        argv, environ = (*(program.runs or (self.tool(program.name),)), *args), {**self.variables, **(folders or {})}
         done = await self._logged(argv, cwd, environ, lock)
         if done.returncode and program.unreachable.search(done.stdout):
             offline = {**environ, **program.offline}

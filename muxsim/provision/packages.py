@@ -24,6 +24,7 @@ from muxsim.observe.events import (
 from muxsim.processes.launcher import Launcher
 from muxsim.provision.as_it_stands import AsItStands
 from muxsim.provision.cache import key
+from muxsim.provision.conda import Conda
 from muxsim.provision.installer import Installer, Run, installer_variables, run_directly, run_under
 from muxsim.provision.manifest import Manifest
 from muxsim.provision.npm import Npm
@@ -33,7 +34,7 @@ from muxsim.provision.uv import Uv
 from muxsim.runtime.soon import may_wait
 from muxsim.spec import EnvSpec, literal
 
-PROVIDERS: Final[tuple[Provider, ...]] = (Uv(), Npm())
+PROVIDERS: Final[tuple[Provider, ...]] = (Conda(), Uv(), Npm())
 """In the order in which they install into an environment, and resolve its command."""
 
 _COSTS: Final = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from muxsim.provision.inline import Metadata
 _COMMENT: Final = re.compile(r"(^|\s+)#.*$")
 _OPTION_IN_LINE: Final = re.compile(r"\s--?[a-z][a-z-]*[ =].*$")
 _INCLUDES: Final = re.compile(r"(?:-r|--requirement|-c|--constraint)[ =]*(.+)")
+_WITH_PATH: Final = frozenset({"-r", "--requirement", "-c", "--constraint", "-e", "--editable", "--find-links"})
 _CONSTRAINS: Final = ("-c", "--constraint")
 
 
@@ -42,16 +44,41 @@ def read_file(path: Path) -> Written:
     return Written(tuple(lines), tuple(texts))
 
 
+def read_lines(lines: Iterable[str], folder: Path) -> Written:
+    """The same of lines that stand elsewhere; what they include goes from the folder. Raises what that raises."""
+    asked: list[str] = []
+    texts: list[str] = []
+    _take(lines, folder, asked, texts, set(), asks=True)
+    return Written(tuple(asked), tuple(texts))
+
+
+def as_arguments(line: str, folder: Path) -> tuple[str, ...]:
+    """A line as arguments of `uv pip install`, with its paths from the folder. Raises ValueError."""
+    option, _, value = line.partition(" ")
+    if not line.startswith("-"):
+        return (str(folder / line),) if line.startswith((".", "/")) else (line,)
+    if option in _WITH_PATH:
+        path = value.strip()
+        return option, path if "://" in path else str(folder / path)
+    return tuple(shlex.split(line))
+
+
 def _read_into(path: Path, lines: list[str], texts: list[str], seen: set[Path], *, asks: bool) -> None:
     if path in seen:
         return
     seen.add(path)
     text = path.read_text(encoding="utf-8-sig")
     texts.append(text)
-    for line in _joined(text):
+    _take(_joined(text), path.parent, lines, texts, seen, asks=asks)
+
+
+def _take(
+    written: Iterable[str], folder: Path, lines: list[str], texts: list[str], seen: set[Path], *, asks: bool
+) -> None:
+    for line in written:
         if include := _INCLUDES.fullmatch(line):
             constrains = line.startswith(_CONSTRAINS)
-            _read_into(path.parent / include[1], lines, texts, seen, asks=asks and not constrains)
+            _read_into(folder / include[1], lines, texts, seen, asks=asks and not constrains)
         elif asks and not line.startswith("-"):
             lines.append(_OPTION_IN_LINE.sub("", line))
 

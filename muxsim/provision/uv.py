@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from muxsim.errors import PackageError
+from muxsim.provision.conda_wishes import has_conda_python
 from muxsim.provision.installer import Installer, Program
 from muxsim.provision.interpreter import Interpreter, find_interpreter
 from muxsim.provision.probe import Entry, probe
@@ -62,10 +63,12 @@ class Uv:
     program = UV
 
     def takes(self, spec: EnvSpec) -> bool:
-        """Whether it has requirements, or is a command line of uvx."""
+        """Whether it has requirements, is a command line of uvx, or is run by a Python that conda brings."""
         wanted = spec.dependencies
         own = wanted.requirements or wanted.requirements_file or wanted.pyproject or wanted.script
-        return bool(own) or is_uvx(spec.command) or bool(wanted.python and not wanted.has_conda)
+        if wanted.has_conda:
+            return bool(own) or is_uvx(spec.command) or has_conda_python(spec)
+        return bool(own or wanted.python) or is_uvx(spec.command)
 
     async def part(self, spec: EnvSpec, tools: Installer) -> UvPart:
         """What it wants, with the interpreter that it will have."""

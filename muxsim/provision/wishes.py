@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from muxsim.errors import PackageError
+from muxsim.provision.conda_wishes import conda_wishes
 from muxsim.provision.inline import Metadata, parse_metadata
-from muxsim.provision.requirements import parse_pyproject, read_file
+from muxsim.provision.requirements import as_arguments, parse_pyproject, read_file, read_lines
 from muxsim.provision.uvx import UvxCall, is_uvx, parse_uvx
 from muxsim.spec import EnvSpec
 
@@ -61,7 +62,11 @@ class Wishes:
 def wishes_of(spec: EnvSpec) -> Wishes:
     """What the spec says, with what its files say. Raises PackageError, and AsItStands for a uvx of its own kind."""
     wanted = spec.dependencies
-    every = [_of_uvx(spec), Wishes(asked=wanted.requirements, inputs=wanted.requirements, python=wanted.python)]
+    every = [
+        _of_uvx(spec),
+        _of_conda(spec),
+        Wishes(asked=wanted.requirements, inputs=wanted.requirements, python=wanted.python),
+    ]
     for path, read in (
         (wanted.requirements_file, _of_file),
         (wanted.pyproject and os.path.join(wanted.pyproject, "pyproject.toml"), _of_project),
@@ -98,6 +103,20 @@ def _of_uvx(spec: EnvSpec) -> Wishes:
         raise PackageError(str(error)) from error
     asked = (call.package, *call.more)
     return Wishes(asked=asked, inputs=asked, options=call.options, python=call.python, call=call)
+
+
+def _of_conda(spec: EnvSpec) -> Wishes:
+    """The `pip:` section of an environment.yml; what is relative in it is so to that file."""
+    if not spec.dependencies.conda_file:
+        return Wishes()
+    conda = conda_wishes(spec)
+    folder = conda.folder or Path("/")
+    try:
+        written = read_lines(conda.pip, folder)
+        inputs = tuple(word for line in conda.pip for word in as_arguments(line, folder))
+    except (OSError, ValueError) as error:
+        raise PackageError(f"the pip section of {spec.dependencies.conda_file} cannot be used: {error}") from error
+    return Wishes(asked=written.lines, inputs=inputs, texts=written.texts)
 
 
 def _of_file(path: Path) -> Wishes:

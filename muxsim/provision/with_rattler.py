@@ -48,7 +48,7 @@ from rattler.package import BuildString
 from rattler.package_cache import PackageCache, PackageCacheLayer, ValidationMode
 from rattler.shell import ActivationVariables, Shell, activate
 
-from muxsim.provision.conda_records import FAULT, OFFLINE, RESULT, Order, Pin, Result, shown_channel
+from muxsim.provision.conda_records import FAULT, OFFLINE, RESULT, Order, Pin, Result, shown_channel, without_secrets
 
 # What `defaults` stands for: it is no channel itself.
 _DEFAULTS: Final = ("https://repo.anaconda.com/pkgs/main", "https://repo.anaconda.com/pkgs/r")
@@ -86,6 +86,7 @@ def main() -> int:
     try:
         pins = asyncio.run(_install(order))
         _compile(prefix)
+        _forget_secrets(prefix)
         (prefix / RESULT).write_bytes(msgspec.json.encode(Result(pins, *_activation(prefix))))
     except Unfulfilled as error:
         return _failed(str(error), None)
@@ -108,7 +109,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
+    sys.stdout.write(f"{without_secrets(line)}\n")
     sys.stdout.flush()
 
 
@@ -239,6 +240,14 @@ def _compile(prefix: Path) -> None:
         if python.exists() and not folder.parent.is_symlink():
             # Some packages have templates and tests among their modules that no Python can compile.
             subprocess.run([python, "-I", "-m", "compileall", "-q", folder], stdout=subprocess.DEVNULL, check=False)
+
+
+def _forget_secrets(prefix: Path) -> None:
+    """What opens a channel is not for the sessions that run there; records keep the addresses of their archives."""
+    for path in (prefix / "conda-meta").glob("*.json"):
+        text = path.read_text(encoding="utf-8")
+        if (kept := without_secrets(text)) != text:
+            path.write_text(kept, encoding="utf-8")
 
 
 def _activation(prefix: Path) -> tuple[tuple[str, ...], dict[str, str]]:

@@ -45,7 +45,7 @@ class Finished:
         return line
 
 
-def muxsim(folder, *args, input="", env=None):
+def muxsim(folder, *args, input="", env=None, limit=LIMIT):
     """Run `muxsim` in a folder until it ends."""
     finished = subprocess.run(
         [*MUXSIM, *args],
@@ -53,7 +53,7 @@ def muxsim(folder, *args, input="", env=None):
         input=input,
         capture_output=True,
         text=True,
-        timeout=LIMIT,
+        timeout=limit,
         check=False,
         env={**os.environ, **(env or {})},
     )
