@@ -42,7 +42,7 @@ class Environment:
     prepare: Callable[[], None] = lambda: None
 
 
-def _toml(values: dict[str, object]) -> str:
+def toml(values: dict[str, object]) -> str:
     return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
 
 
@@ -50,7 +50,7 @@ def _example(name: str, tool: str, arguments: str, shows: bytes) -> Environment:
     script = str(EXAMPLES / name / "server.py")
     return Environment(
         name=name,
-        table=_toml({"command": script, "args": ["--seed", "{seed}"]}),
+        table=toml({"command": script, "args": ["--seed", "{seed}"]}),
         by_hand=lambda seed: [sys.executable, script, "--seed", str(seed)],
         tool=tool,
         arguments=arguments,
@@ -86,7 +86,7 @@ ENVIRONMENTS = (
     _example("lunar_lander", "fire", '{"engine":"MAIN"}', b"image/png"),
     Environment(
         name="treasure_grid",
-        table=_toml({"command": str(TREASURE), "args": ["--seed", "{seed}"]}),
+        table=toml({"command": str(TREASURE), "args": ["--seed", "{seed}"]}),
         by_hand=lambda seed: ["node", str(TREASURE / "server.js"), "--seed", str(seed)],
         tool="move",
         arguments='{"direction":"left"}',
@@ -95,7 +95,7 @@ ENVIRONMENTS = (
     ),
     Environment(
         name="server_everything",
-        table=_toml({"command": "npx", "args": list(_NPX)}),
+        table=toml({"command": "npx", "args": list(_NPX)}),
         by_hand=lambda _: ["node", str(_everything_bin()), "stdio"],
         tool="echo",
         arguments='{"message":"here"}',
@@ -149,7 +149,7 @@ def write_config(
             options["warm"] = warm
             if not environment.seeded:
                 options["seeded"] = False
-        text.append(f"[environments.{environment.name}]\n{environment.table}{_toml(options)}")
+        text.append(f"[environments.{environment.name}]\n{environment.table}{toml(options)}")
     file = folder / f"{way.name}.toml"
     file.write_text("\n".join(text))
     return file

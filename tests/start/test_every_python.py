@@ -18,10 +18,12 @@ from muxsim.spec import EnvSpec
 from start.playing import (
     LIMITS,
     PROBE,
+    Listener,
     Played,
     assert_sees_the_same,
     counted,
     forked,
+    has_zygote,
     in_time,  # noqa: F401
     learn,
     own_cache,  # noqa: F401
@@ -29,6 +31,8 @@ from start.playing import (
     some_pool,
     starts,
 )
+from transports import messages
+from transports.messages import Kind
 
 pytestmark = pytest.mark.children
 
@@ -178,6 +182,38 @@ async def _install(venv, number, how):
     )
 
 
+FAKE_UV = """#!{python}
+import os, pathlib, shutil
+tools, names = pathlib.Path(os.environ["UV_TOOL_DIR"]), pathlib.Path(os.environ["UV_TOOL_BIN_DIR"])
+shutil.copytree({venv!r}, tools / "play", symlinks=True)
+names.mkdir()
+(names / "play").symlink_to(tools / "play" / "bin" / "play")
+"""
+
+
+async def test_one_fork_waits_of_what_is_installed_first_as_soon_as_it_is(venv, tmp_path, monkeypatch):
+    """And nothing is installed before there is a session."""
+    venv.console_script(EXEC.format(BESIDE + "'python3'"))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "uv").write_text(FAKE_UV.format(python=sys.executable, venv=str(venv.root)))
+    (tmp_path / "bin" / "uv").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    spec = EnvSpec(name="play", command="uvx", args=("play", "--seed", "{seed}"), cwd="{workspace}", limits=LIMITS)
+    async with some_pool() as pool:
+        pool.keep_warm([spec])
+        assert "play" not in pool.statistics().placement.warm
+        first = await learn(pool, spec)
+        await eventually(lambda: pool.statistics().placement.warm["play"].ready == 1, within=60)
+        async with Played(pool, spec, 1) as waited:
+            pass
+        assert counted(pool).total("slots_used", "play") == 1
+        pool.keep_warm([spec])
+        await eventually(lambda: pool.statistics().placement.warm["play"].ready == 1, within=60)
+    argv = waited.told["seen"]["argv"]
+    assert argv == first.told["seen"]["argv"]
+    assert [os.path.basename(argv[0]), *argv[1:]] == ["play", "--seed", "1"]
+
+
 async def test_what_reads_the_arguments_when_it_is_imported_is_left_to_each_session(tmp_path, caplog):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "nosy.py").write_text("import sys\nARGUMENTS = list(sys.argv[1:])\n")
@@ -207,6 +243,19 @@ async def test_an_interpreter_that_cannot_be_forked_is_used_as_it_is_and_that_is
     assert "CPython from 3.9 on" in complaint
 
 
+async def test_an_interpreter_that_was_built_for_older_kernels_is_forked_too(tmp_path):
+    """conda's, say: they have no calls of the kernel that are newer."""
+    (tmp_path / "site").mkdir()
+    text = "import os, signal\ndel os.pidfd_open, os.memfd_create, signal.pidfd_send_signal\n"
+    (tmp_path / "site" / "sitecustomize.py").write_text(text)
+    spec = script(
+        tmp_path / "env", "import os\nHAS = hasattr(os, 'pidfd_open')\n", env={"PYTHONPATH": str(tmp_path / "site")}
+    )
+    async with some_pool() as pool:
+        await learn(pool, spec)
+        assert not (await forked(pool, spec)).told["HAS"]
+
+
 def other_pythons() -> list[str]:
     """The oldest that is forked, and a newer one than ours, where the machine has them."""
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
@@ -230,3 +279,37 @@ async def test_an_environment_of_an_older_or_newer_python_is_forked_too():
                 pass
             assert_sees_the_same(fork, fresh)
             assert [one.status for one in (first, fork, fresh)] == [3, 3, 3]
+
+
+class Answers(Listener):
+    def from_backend(self, message):
+        self.told.append(message.kind)
+
+
+class Asked(Played):
+    """One that says nothing until it is asked."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.listener = Answers()
+
+    async def _run(self):
+        wish = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+        self.backend.send(messages.request(0, "initialize", wish))
+        await super()._run()
+
+
+@pytest.mark.network
+async def test_a_tool_of_uvx_with_more_packages_is_forked_by_its_own_interpreter(monkeypatch):
+    # The tests' own uv lies beside their interpreter.
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    python = [f"--python={one}" for one in other_pythons()[-1:]]
+    args = (*python, "--with", "mcp<2", "mcp-server-sqlite", "--db-path", "{workspace}/x.db")
+    spec = EnvSpec(name="sqlite", command="uvx", args=args, cwd="{workspace}", limits=LIMITS)
+    async with some_pool() as pool:
+        async with Asked(pool, spec, 1) as first:
+            await has_zygote(pool)
+        async with Asked(pool, spec, 2) as fork:
+            pass
+        assert starts(pool, "fork") == 1
+    assert first.told == fork.told == Kind.RESULT
