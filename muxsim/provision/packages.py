@@ -272,3 +272,7 @@ class Packages:
         """The spec as `ready` gives it, if there is nothing left to do."""
         known, ready = self._ready.get(spec.name, (None, None))
         return ready if known == spec else None
+
+    def at_hand(self, spec: EnvSpec) -> EnvSpec | None:
+        """The same, or the spec itself if it needs nothing; None if it would have to be looked for or installed."""
+        return self.known(spec) or (None if any(one.takes(spec) for one in PROVIDERS) else spec)

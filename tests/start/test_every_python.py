@@ -14,10 +14,13 @@ import pytest
 from harness import SERVERS
 from serve.machine import eventually
 
-from muxsim.spec import EnvSpec
+from muxsim.config import load
+from muxsim.spec import Dependencies, EnvSpec
 from start.playing import (
     LIMITS,
     PROBE,
+    PYTHON,
+    TELL,
     Listener,
     Played,
     assert_sees_the_same,
@@ -182,36 +185,14 @@ async def _install(venv, number, how):
     )
 
 
-FAKE_UV = """#!{python}
-import os, pathlib, shutil
-tools, names = pathlib.Path(os.environ["UV_TOOL_DIR"]), pathlib.Path(os.environ["UV_TOOL_BIN_DIR"])
-shutil.copytree({venv!r}, tools / "play", symlinks=True)
-names.mkdir()
-(names / "play").symlink_to(tools / "play" / "bin" / "play")
-"""
-
-
-async def test_one_fork_waits_of_what_is_installed_first_as_soon_as_it_is(venv, tmp_path, monkeypatch):
-    """And nothing is installed before there is a session."""
-    venv.console_script(EXEC.format(BESIDE + "'python3'"))
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "uv").write_text(FAKE_UV.format(python=sys.executable, venv=str(venv.root)))
-    (tmp_path / "bin" / "uv").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    spec = EnvSpec(name="play", command="uvx", args=("play", "--seed", "{seed}"), cwd="{workspace}", limits=LIMITS)
+async def test_nothing_is_installed_for_a_fork_that_waits_before_there_is_a_session():
+    listed = EnvSpec(name="listed", command=PYTHON, args=(str(PROBE),), dependencies=Dependencies(requirements=("x",)))
+    tool = EnvSpec(name="tool", command="uvx", args=("x",))
+    plain = EnvSpec(name="plain", command=PYTHON, args=(str(PROBE),))
     async with some_pool() as pool:
-        pool.keep_warm([spec])
-        assert "play" not in pool.statistics().placement.warm
-        first = await learn(pool, spec)
-        await eventually(lambda: pool.statistics().placement.warm["play"].ready == 1, within=60)
-        async with Played(pool, spec, 1) as waited:
-            pass
-        assert counted(pool).total("slots_used", "play") == 1
-        pool.keep_warm([spec])
-        await eventually(lambda: pool.statistics().placement.warm["play"].ready == 1, within=60)
-    argv = waited.told["seen"]["argv"]
-    assert argv == first.told["seen"]["argv"]
-    assert [os.path.basename(argv[0]), *argv[1:]] == ["play", "--seed", "1"]
+        pool.keep_warm([listed, tool, plain])
+        assert set(pool.statistics().placement.warm) == {"plain"}
+        assert counted(pool).by_kind("starts") == {}
 
 
 async def test_what_reads_the_arguments_when_it_is_imported_is_left_to_each_session(tmp_path, caplog):
@@ -313,3 +294,47 @@ async def test_a_tool_of_uvx_with_more_packages_is_forked_by_its_own_interpreter
             pass
         assert starts(pool, "fork") == 1
     assert first.told == fork.told == Kind.RESULT
+
+
+NEEDS = "# /// script\n# dependencies = ['cowsay==6.1']\n# ///\n"
+DEPENDENT = "import sys, cowsay\nPREFIX, FILE, MINE = sys.prefix, cowsay.__file__, 'cowsay' in sys.modules\n"
+SETTINGS = """
+[environments.inline]
+command = "inline.py"
+
+[environments.listed]
+command = "listed.py"
+requirements = ["cowsay==6.1"]
+
+[environments.command]
+command = "cowsay"
+args = ["--text", "{seed}"]
+requirements = ["cowsay==6.1"]
+"""
+
+
+@pytest.mark.network
+async def test_the_environments_that_muxsim_makes_are_forked_by_their_own_interpreters(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    (tmp_path / "inline.py").write_text(NEEDS + DEPENDENT + TELL)
+    (tmp_path / "listed.py").write_text(DEPENDENT + TELL)
+    (tmp_path / "muxsim.toml").write_text(SETTINGS)
+    environments = load(tmp_path / "muxsim.toml").environments
+    async with some_pool() as pool:
+        pool.keep_warm([*environments.values()])
+        for name in ("inline", "listed"):
+            async with Played(pool, environments[name], 1):
+                await eventually(lambda name=name: ready(pool, name) == 1, within=60)
+            async with Played(pool, environments[name], 2) as fork:
+                assert counted(pool).total("slots_used", name) == 1
+            assert fork.told["PREFIX"].startswith(os.environ["MUXSIM_CACHE"])
+            assert fork.told["FILE"].startswith(fork.told["PREFIX"])
+        async with Played(pool, environments["command"], 1) as first:
+            assert first.listener.lines
+        assert starts(pool, "learner") == 3
+
+
+def ready(pool, name):
+    """How many forks wait."""
+    warm = pool.statistics().placement.warm
+    return warm[name].ready if name in warm else 0

@@ -129,7 +129,7 @@ class Warm:
         While ``has_room`` says that there is none, they are filled but slowly.
         """
         self._has_room = has_room
-        counts = {spec.name: self._count(self._packages.known(spec) or spec) for spec in specs}
+        counts = {spec.name: self._count(spec, self._packages.at_hand(spec)) for spec in specs}
         wanted = {spec.name: spec for spec in specs if any(counts[spec.name])}
         self._undecided = {spec.name: spec for spec in specs if spec.warm is None and spec.name not in wanted}
         for name in self._specs.keys() | wanted.keys():
@@ -147,7 +147,7 @@ class Warm:
     def _decide(self, spec: EnvSpec) -> None:
         """Count anew for one that is prepared by now: of what is installed first, nothing was known before that."""
         unprepared = self._undecided.pop(spec.name, None)
-        if unprepared is not None and any(count := self._count(spec)):
+        if unprepared is not None and any(count := self._count(unprepared, spec)):
             self._want(spec.name, unprepared, count)
             self._specs[spec.name] = unprepared
             self._begin()
@@ -238,11 +238,12 @@ class Warm:
 
     # ---- the slots
 
-    def _count(self, spec: EnvSpec) -> tuple[int, int]:
-        """How many slots it wants at least, and at most."""
+    def _count(self, spec: EnvSpec, prepared: EnvSpec | None) -> tuple[int, int]:
+        """How many slots it wants at least, and at most; those that it does not ask for once it is prepared."""
         if spec.warm is not None:
             return spec.warm, spec.warm
-        return (UNASKED, MOST_UNASKED) if self._zygotes.enabled and waits_unasked(spec, self._environ) else (0, 0)
+        is_forked = self._zygotes.enabled and prepared is not None and waits_unasked(prepared, self._environ)
+        return (UNASKED, MOST_UNASKED) if is_forked else (0, 0)
 
     def _let_go(self) -> None:
         self._zygotes.fleet.on_ready = lambda _: None
