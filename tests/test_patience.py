@@ -29,7 +29,7 @@ REASONS = {
         e2e/test_registry_servers.py:test_a_workspace_is_gone_with_its_session
         e2e/test_shared.py:test_clients_of_both_eras_share_one_backend_and_each_gets_its_own_answers
         rollout/test_http_connection.py:test_a_connection_that_was_closed_while_idle_is_replaced_unseen
-        serve/machine.py:eventually serve/test_backends.py:test_a_line_past_the_limit_ends_its_session_in_bounded_memory
+        serve/machine.py:eventually
         provision/test_npm.py:until provision/test_npm.py:keep_releasing
     """,
     "ends a test that would wait for ever": """

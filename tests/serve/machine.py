@@ -139,11 +139,16 @@ def memory(pid):
 
 
 def peak_memory(pid):
-    """The most that it has ever had, in bytes."""
+    """The most that it has ever had, or since `forget_peak`, in bytes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     raise AssertionError(f"process {pid} has no memory")
+
+
+def forget_peak(pid):
+    """Have `peak_memory` begin at what it has now."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def log_lines(running, **wanted):
