@@ -281,7 +281,7 @@ async def churn_real(opens, server, collector, env="minimal") -> Report:
 
     async def look(done):
         nonlocal least
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             while len(descendants(pid)) > processes:  # noqa: ASYNC110 - nothing tells us, from outside
                 await trio.sleep(0.01)
         with trio.move_on_after(1):  # in which it notices that the clients of the last round have gone

@@ -15,7 +15,7 @@ from fault_register import ROWS, FaultRegister, is_whole
 from harness import Gate
 
 # Seconds. muxsim needs less than two; a machine may be busy with others.
-GRACE = 30.0
+GRACE = 60.0
 
 
 def pytest_configure(config):

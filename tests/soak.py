@@ -76,7 +76,7 @@ async def soak(folder, seed, sessions, seconds, only=None):
         client = await shake_hands(muxsim.url, "/mcp?env=naughty&seed=99999999")
         assert await client.text("say", text="hello") == "hello"
         assert (await client.delete()).status == 204
-        await eventually(lambda: not _processes_of_sessions(muxsim.process.pid), within=30)
+        await eventually(lambda: not _processes_of_sessions(muxsim.process.pid), within=60)
         before = _own_descriptors(muxsim.process.pid)
         _reload(muxsim, folder, config(warm=2))
         slots = range(sessions) if only is None else [only]
@@ -183,7 +183,7 @@ async def _check_nothing_left(muxsim, record, temporary, before):
         return [*processes, *marked, *folders, *([f"{more} descriptors"] if more > 0 else [])]
 
     try:
-        await eventually(lambda: not left(), within=30)
+        await eventually(lambda: not left(), within=60)
     except trio.TooSlowError:
         record.wrongs.append(f"left behind: {left()} {descriptors(muxsim.process.pid)}")
     client = await shake_hands(muxsim.url, "/mcp?env=naughty")

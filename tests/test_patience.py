@@ -15,7 +15,7 @@ SLEEPS = {"move_on_after", "time.sleep", "trio.sleep", "asyncio.sleep", "anyio.s
 PROGRAMS = {"churn.py", "soak.py", "soaking"}
 # What has one of these runs under a clock that jumps ahead to what is waited for: as an argument, or as a decorator.
 JUMPING = {"autojump_clock", "mock_clock", "on_asyncio"}
-LEAST_LIMIT = 30
+LEAST_LIMIT = 60
 
 # Each function that sleeps or looks at a clock all the same, under the reason why.
 REASONS = {
@@ -111,9 +111,17 @@ def test_no_limit_on_waiting_is_so_tight_that_a_busy_machine_passes_it():
         f"{file.relative_to(TESTS)}:{call.lineno}"
         for file in python_files()
         for _, call in function_calls(file)
-        if ast.unparse(call.func).endswith("fail_after") and is_tight(call.args[0])
+        if any(map(is_tight, limits_on_waiting(call)))
     ]
     assert tight == []
+
+
+def limits_on_waiting(call):
+    """The arguments by which a call waits no longer: of ours, of sockets, and of programs that a test runs."""
+    called = ast.unparse(call.func)
+    yield from call.args[:1] if called.endswith(("fail_after", "settimeout")) else ()
+    runs = called.startswith(("subprocess.", "urllib.", "httpx2."))
+    yield from (word.value for word in call.keywords if word.arg == "within" or (runs and word.arg == "timeout"))
 
 
 # Which of naughty's tools take a time, for those who cannot open a gate: what is made to be busy.

@@ -83,7 +83,7 @@ async def run_to_its_end(pool, lease, **options):
     backend = await pool.start(lease, listener=listener, **options)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(backend.run)
-        await eventually(lambda: listener.messages and listener.lines, within=30)
+        await eventually(lambda: listener.messages and listener.lines, within=60)
         nursery.cancel_scope.cancel()
     status = await backend.end()
     return json.loads(bytes(listener.messages[0].params)), listener, status
@@ -326,15 +326,15 @@ async def test_a_guardian_that_hangs_fails_an_open_within_its_start_timeout_and_
             with pytest.raises(StartError, match=r"start_timeout.*helper process"):
                 await pool.start(other, seed=1, session="t", listener=Listener())
             await pool.release(other)
-        await eventually(lambda: pool.statistics().placement.processes.starting == 0, within=30)
-        await eventually(lambda: pool.statistics().placement.processes.alive == 1, within=30)
+        await eventually(lambda: pool.statistics().placement.processes.starting == 0, within=60)
+        await eventually(lambda: pool.statistics().placement.processes.alive == 1, within=60)
         again = await pool.acquire(spec)
         told, _, _ = await run_to_its_end(pool, again, seed=2, session="u")
         assert told["argv"][1] == "2"
         await pool.release(again)
         async with trio.open_nursery() as nursery:  # who played meanwhile has noticed nothing
             nursery.start_soon(playing.run)
-            await eventually(lambda: listener.messages, within=30)
+            await eventually(lambda: listener.messages, within=60)
             nursery.cancel_scope.cancel()
         await playing.end()
         await pool.release(lease)

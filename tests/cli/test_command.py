@@ -49,7 +49,7 @@ def test_without_a_command_the_help_is_shown(tmp_path):
 
 def test_it_runs_as_a_script_too():
     script = os.path.join(os.path.dirname(MUXSIM[0]), "muxsim")
-    version = subprocess.run([script, "--version"], capture_output=True, check=True, timeout=30, text=True).stdout
+    version = subprocess.run([script, "--version"], capture_output=True, check=True, timeout=60, text=True).stdout
     assert version == f"muxsim {__version__}\n"
 
 
@@ -163,7 +163,7 @@ async def test_the_first_line_is_the_url_and_the_rest_says_what_is_served(tmp_pa
     shutil.copy(NAUGHTY, tmp_path)
     process = start(tmp_path, "serve", "--port", "0", "--", "python3", "-I", "-S", "naughty.py")
     try:
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             first = await trio.to_thread.run_sync(process.stdout.readline)
             url = first.split()[-1]
             assert first == f"muxsim {__version__} is ready on {url}\n"
@@ -186,7 +186,7 @@ async def test_options_go_before_the_config(tmp_path):
     options = ("--host", "127.0.0.2", "--port", "0", "--log-level", "info", "--log-format", "json")
     process = start(tmp_path, "serve", *options)
     try:
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             url = (await trio.to_thread.run_sync(process.stdout.readline)).split()[-1]
             assert url.startswith("http://127.0.0.2:")
             answer = await ask(url, "POST", "/mcp", [("Host", "localhost")], initialize())

@@ -36,7 +36,7 @@ def test_requests_from_a_pipe_get_all_their_answers(tmp_path, gate):
         gate.open()
         late = json.loads(process.stdout.readline())
         assert process.stdout.read() == ""
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     assert sorted(early) == [0, 1, 3, 4]
     assert early[0]["result"]["serverInfo"]["name"] == "naughty"
     assert (late["id"], late["result"]["content"][0]["text"]) == (2, "at last")
@@ -62,7 +62,7 @@ def test_numbers_and_big_payloads_pass_byte_for_byte(tmp_path):
     (tmp_path / "in").write_text(stdin)
     with (tmp_path / "in").open() as input, (tmp_path / "out").open("w") as output:
         command = [*MUXSIM, "stdio", "--", *NAUGHTY_COMMAND]
-        subprocess.run(command, stdin=input, stdout=output, stderr=subprocess.DEVNULL, check=True, timeout=30)
+        subprocess.run(command, stdin=input, stdout=output, stderr=subprocess.DEVNULL, check=True, timeout=60)
     last = (tmp_path / "out").read_text().splitlines()[-1]
     assert last == f'{{"jsonrpc":"2.0","id":1,"result":{{"content":[],"params":{payload}}}}}'
 
@@ -108,7 +108,7 @@ def test_a_backend_that_never_answers_the_handshake_is_an_error_and_an_exit_stat
         process.stdin.write(lines(*HANDSHAKE))
         process.stdin.flush()
         assert "start_timeout" in json.loads(process.stdout.readline())["error"]["message"]
-        assert process.wait(30) == 1
+        assert process.wait(60) == 1
 
 
 @pytest.mark.fault("H3")
@@ -129,7 +129,7 @@ def test_a_client_that_stops_reading_ends_it_quietly(tmp_path):
         process.stdout.close()
         process.stdin.write(lines(call(1, "say", text="unheard")))
         process.stdin.close()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
         assert "Traceback" not in process.stderr.read()
 
 
@@ -163,7 +163,7 @@ def stdio(folder, *args):
         try:
             yield process
             process.stdin.close()
-            process.wait(30)
+            process.wait(60)
         finally:
             process.kill()
 
@@ -211,7 +211,7 @@ def test_however_it_ends_nothing_of_its_session_is_left(tmp_path, monkeypatch, o
         helpers = descendants(process.pid)
         end(process)
         trio.run(gone, *pids)
-        assert process.wait(30) == status
+        assert process.wait(60) == status
         trio.run(gone, *helpers)
     assert processes_with(workspace) == []
     assert status or not os.path.exists(workspace)
@@ -253,7 +253,7 @@ def test_a_client_that_leaves_does_not_wait_for_a_call_that_hangs(tmp_path):
         process.stdin.write(lines(call(9, "hang")))
         process.stdin.close()
         trio.run(lambda: gone(*pids, within=2 * GRACE))
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
 
 
 def test_the_environment_and_its_seed_can_be_chosen(tmp_path):

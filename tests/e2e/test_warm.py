@@ -83,7 +83,7 @@ async def test_a_seed_gives_the_same_episode_from_a_slot_and_from_a_fresh_proces
 
 
 def health(url):
-    with urllib.request.urlopen(f"{url}/health", timeout=30) as answer:
+    with urllib.request.urlopen(f"{url}/health", timeout=60) as answer:
         return json.load(answer)
 
 

@@ -255,9 +255,9 @@ async def test_connections_that_take_every_descriptor_keep_others_out_only_while
         async with AsyncExitStack() as stack:
             for _ in range(FEW):
                 await stack.enter_async_context(connect(muxsim.url))
-            await eventually(lambda: len(descriptors(muxsim.process.pid)) >= FEW - 2, within=30)
+            await eventually(lambda: len(descriptors(muxsim.process.pid)) >= FEW - 2, within=60)
         # The loop closes at once what it has no descriptor for, so a client in that moment is not served.
-        await eventually(lambda: len(descriptors(muxsim.process.pid)) < FEW // 2, within=30)
+        await eventually(lambda: len(descriptors(muxsim.process.pid)) < FEW // 2, within=60)
         assert await client.text("say", text="back") == "back"
         assert await (await shake_hands(muxsim.url)).text("say", text="new") == "new"
 

@@ -30,7 +30,7 @@ def era(request):
 
 @asynccontextmanager
 async def connected(server, mode="2026-07-28"):
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with Client(server.start(seed=5), mode=mode) as client:
             yield client
 

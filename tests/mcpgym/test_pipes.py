@@ -67,7 +67,7 @@ class Counted(list):
 
 async def test_lines_are_read_as_they_come_and_the_last_needs_no_newline(pipe):
     reader, writing = PipeReader(pipe[0].fileno()), pipe[1]
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         writing.write(b"one\ntwo\nthr")
         assert [await anext(reader), await anext(reader)] == ["one", "two"]
         async with trio.open_nursery() as nursery:
@@ -87,7 +87,7 @@ async def test_what_others_can_do_without_waiting_is_done_before_the_lines_end(p
             done.append(number)
 
     pipe[1].close()
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(answer)
             nursery.start_soon(trio.sleep_forever)
@@ -103,7 +103,7 @@ async def test_lines_end_though_others_never_rest(pipe, monkeypatch):
 
     monkeypatch.setattr(pipes, "_ANSWERING", 0.05)
     pipe[1].close()
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_for_ever)
             assert [line async for line in PipeReader(pipe[0].fileno())] == []
@@ -127,7 +127,7 @@ async def test_a_long_line_goes_into_a_full_pipe_as_it_empties_while_others_run_
         async for line in PipeReader(reading.fileno()):
             received.append(line)
 
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read_slowly)
             await PipeWriter(writing.fileno()).write("é" * (LONG // 2) + "\n")
@@ -147,7 +147,7 @@ async def test_lines_of_several_tasks_go_out_whole(pipe):
                 nursery.start_soon(writer.write, line + "\n")
         writing.close()
 
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(write_all)
             received = [line async for line in PipeReader(reading.fileno())]
@@ -165,7 +165,7 @@ async def test_the_rest_of_a_line_whose_writer_was_cancelled_goes_out_with_what_
         await writer.drain()
         writing.close()
 
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         assert await cancelled_once_it_waits(writer.write, "x" * LONG + "\n")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(write_on)

@@ -91,7 +91,7 @@ async def enclosed_sessions(*bounded, cgroup="auto"):
     specs, events, told = {}, Events(Counters(), LibraryLog()), []
     events.subscribe(told.append)
     needing = [EnvSpec(name="needing", command="a", confinement=Confinement(**bounds)) for bounds in bounded]
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with (
             open_pool(CAPACITY, specs=needing, cgroup=cgroup, events=events) as pool,
             open_sessions(pool, specs, events) as sessions,

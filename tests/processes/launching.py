@@ -19,7 +19,7 @@ PATH = {"PATH": os.defpath}
 CAT = Command(("cat",), PATH, "/")
 TRUE = Command(("true",), PATH, "/")
 BRISK = EndTimes(stdin_close=0.1, term=0.1)
-PATIENT = EndTimes(stdin_close=60, term=60)
+PATIENT = EndTimes(stdin_close=600, term=600)
 GRANDCHILDREN = ["group", "setsid", "double"]
 
 
@@ -42,7 +42,7 @@ def open_descriptors():
 
 async def read_line(process):
     data = b""
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         while not data.endswith(b"\n"):
             await trio.lowlevel.wait_readable(process.stdout)
             more = os.read(process.stdout, 65536)

@@ -42,7 +42,7 @@ async def test_nothing_is_left_two_seconds_after_the_program_is_killed_H7():
         watched = [stack.enter_context(Watched(pid)) for pid in said["pids"]]
         assert len(watched) == 11
         program.kill()
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             for process in watched:
                 await process.gone()
 
@@ -54,7 +54,7 @@ async def test_a_fork_of_the_killed_program_does_not_keep_its_children_alive_H7(
         fork = stack.enter_context(Watched(said["fork"]))
         program.kill()
         try:
-            with trio.fail_after(30):
+            with trio.fail_after(60):
                 for process in watched:
                     await process.gone()
             assert fork.alive
@@ -79,7 +79,7 @@ async def test_a_SIGINT_from_the_terminal_does_not_reach_children_H9():
             assert said == {"ready": True}
             os.write(controller, b"\x03")
             assert json.loads(program.stdout.readline()) == {"echo": "still here", "returncode": 0}
-            assert program.wait(timeout=30) == 0
+            assert program.wait(timeout=60) == 0
     finally:
         os.close(controller)
         os.close(terminal)
@@ -90,7 +90,7 @@ async def test_the_death_of_the_guardian_is_the_end_of_its_children_and_theirs(l
     guardian = launcher.statistics().guardian_pid
     with grandchild:
         os.kill(guardian, signal.SIGKILL)
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             assert await process.wait() == -signal.SIGKILL
         await grandchild.gone()
         assert await process.end() == -signal.SIGKILL
@@ -99,7 +99,7 @@ async def test_the_death_of_the_guardian_is_the_end_of_its_children_and_theirs(l
 
 async def test_after_the_death_of_the_guardian_processes_can_be_started_again(launcher):
     os.kill(launcher.statistics().guardian_pid, signal.SIGKILL)
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         while launcher.statistics().guardian_pid is not None:
             await trio.lowlevel.checkpoint()
     assert await outcome(launcher, TRUE) is None
@@ -111,11 +111,11 @@ async def test_a_process_of_the_next_guardian_is_not_taken_for_what_the_dead_one
     for _ in range(5):
         await launcher.spawn(CAT, session="lost")
     os.kill(launcher.statistics().guardian_pid, signal.SIGKILL)
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         while launcher.statistics().guardian_pid is not None:
             await trio.lowlevel.checkpoint()
     new = await launcher.spawn(CAT, session="new")
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         while launcher.statistics().alive > 1:
             await trio.lowlevel.checkpoint()
     os.write(new.stdin, b"still here\n")
@@ -158,7 +158,7 @@ async def test_a_hanging_guardian_cannot_hold_up_the_way_out():
         guardian = launcher.statistics().guardian_pid
         os.kill(guardian, signal.SIGSTOP)
         try:
-            with trio.fail_after(30):
+            with trio.fail_after(60):
                 assert await process.end(EndTimes(0.1, 0.1, 0.1)) == -signal.SIGKILL
         finally:
             os.kill(guardian, signal.SIGCONT)
@@ -167,7 +167,7 @@ async def test_a_hanging_guardian_cannot_hold_up_the_way_out():
 
 async def test_a_hanging_guardian_cannot_hold_up_the_end_of_the_launcher(monkeypatch):
     monkeypatch.setattr(client, "GUARDIAN_EXIT_LIMIT", 0.1)
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with Launcher.open(end_times=EndTimes(0.1, 0.1, 0.1)) as launcher:
             process = await launcher.spawn(CAT, session="a")
             os.kill(launcher.statistics().guardian_pid, signal.SIGSTOP)

@@ -252,7 +252,7 @@ async def test_a_backend_is_in_its_cgroup_before_it_runs_its_program(group):
 async def test_a_process_that_hides_where_it_comes_from_ends_with_its_cgroup_C21(group):
     """Without a cgroup it is only found when no other session is left that it might belong to."""
     enclosure = Enclosure(groups=group.groups)
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         other = await group.launcher.spawn(Command(("cat",), {"PATH": os.defpath}, "/"), session="b")
         process = await group.launcher.spawn(enclosure.command(grandchild("bare-double")), session="a")
         hidden = int(await read_line(process))
@@ -318,7 +318,7 @@ NAMELESS = '[environments.a]\ncommand = "true"\n'
 def test_muxsim_does_not_start_without_the_cgroups_that_are_required(tmp_path):
     config = tmp_path / "muxsim.toml"
     config.write_text(f'[server]\nport = 0\ncgroup = "required"\n{NAMELESS}')
-    done = subprocess.run([*MUXSIM, "serve", str(config)], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([*MUXSIM, "serve", str(config)], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f'muxsim: [server] cgroup = "required": {NO_CONTROLLERS}\n'
 

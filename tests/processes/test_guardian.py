@@ -183,7 +183,7 @@ def test_a_guardian_removes_its_launchers_folder_when_that_is_gone_H7(tmp_path, 
             launcher.wait()
         guarding = Running(launcher.pid, str(folder))
         launcher.kill()
-    guarding.process.wait(30)
+    guarding.process.wait(60)
     assert not folder.exists()
     guarding.close()
 

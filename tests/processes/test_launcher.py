@@ -137,7 +137,7 @@ async def test_exits_are_seen_in_a_program_that_blocks_SIGCHLD():
     try:
         async with Launcher.open() as launcher:
             process = await launcher.spawn(TRUE, session="a")
-            with trio.fail_after(30):
+            with trio.fail_after(60):
                 assert await process.wait() == 0
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
@@ -148,7 +148,7 @@ async def test_more_starts_than_the_channel_holds_wait_for_room(launcher):
     guardian = launcher.statistics().guardian_pid
     os.kill(guardian, signal.SIGSTOP)
     command = Command(("true",), {**PATH, "BIG": "x" * 30_000}, "/")
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             for _ in range(50):
                 nursery.start_soon(outcome, launcher, command)
@@ -166,7 +166,7 @@ async def test_many_children_start_at_once_and_each_has_its_own_pipes(launcher):
         os.write(process.stdin, f"{number}\n".encode())
         lines[number] = await read_line(process)
 
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             for number in range(50):
                 nursery.start_soon(one, number)
@@ -218,7 +218,7 @@ async def test_a_cancelled_start_leaves_no_child_however_far_it_got(launcher):
     statistics = launcher.statistics()
     assert statistics.starting == 0
     assert statistics.alive + counted(launcher, "processes_ended") == counted(launcher, "processes_started")
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         for process in list(launcher._guardians[-1].processes.values()):
             await process.end()
 
@@ -237,11 +237,11 @@ async def test_a_start_cancelled_while_the_guardian_hangs_is_undone_when_it_wake
     guardian = launcher.statistics().guardian_pid
     os.kill(guardian, signal.SIGSTOP)
     try:
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             assert await cancelled_once_it_waits(partial(launcher.spawn, CAT, session="a"))
     finally:
         os.kill(guardian, signal.SIGCONT)
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         await (await launcher.spawn(TRUE, session="b")).end()  # answered after the first
         while counted(launcher, "processes_ended") < 2:
             await trio.lowlevel.checkpoint()

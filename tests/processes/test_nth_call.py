@@ -124,7 +124,7 @@ async def test_any_call_of_ours_may_fail(monkeypatch, call, number, after):
         before = open_descriptors()
         for nth in range(1, ENOUGH):
             faulty = FaultyOS(call, nth, number, after=after)
-            with monkeypatch.context() as patch, trio.fail_after(30):
+            with monkeypatch.context() as patch, trio.fail_after(60):
                 fail_here(patch, faulty)
                 failures = await one_session(here)
                 await settles(here, before)
@@ -144,7 +144,7 @@ async def test_any_call_of_ours_may_fail_where_backends_are_forked(monkeypatch, 
         assert await one_session(here, **forked) == 0
         for nth in range(1, ENOUGH):
             faulty = FaultyOS(call, nth, number, after=after)
-            with monkeypatch.context() as patch, trio.fail_after(30):
+            with monkeypatch.context() as patch, trio.fail_after(60):
                 fail_here(patch, faulty)
                 assert await one_session(here, **forked) <= 1
             assert await one_session(here, **forked) == 0
@@ -160,7 +160,7 @@ async def test_any_message_to_the_guardian_may_fail_to_be_sent(monkeypatch):
         before = open_descriptors()
         for nth in range(1, ENOUGH):
             sender = FailingSend(nth)
-            with monkeypatch.context() as patch, trio.fail_after(30):
+            with monkeypatch.context() as patch, trio.fail_after(60):
                 patch.setattr(wire, "send", sender)
                 failures = await one_session(here)
                 await settles(here, before)
@@ -236,7 +236,7 @@ async def test_any_call_of_the_guardians_may_fail(monkeypatch, tmp_path, call, n
         told = tmp_path / str(nth)
         monkeypatch.setenv("GUARDIAN_FAULT", f"{call} {number} {nth}")
         monkeypatch.setenv("GUARDIAN_FAULT_FILE", str(told))
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             async with Launcher.open(emit=Counters()) as launcher:
                 failures = await failures_of_three(launcher)
                 statistics = launcher.statistics()

@@ -46,7 +46,7 @@ def test_a_process_whose_launcher_is_gone_is_a_stray_with_all_below_it(mark):
         assert process.pid in {one.pid for one in found}
         assert all(0 <= one.age < 60 for one in found)
         assert end_strays(found) == []
-        assert process.wait(30) == -15
+        assert process.wait(60) == -15
 
 
 @pytest.mark.children
@@ -66,7 +66,7 @@ def test_a_stray_that_ignores_a_sigterm_is_killed():
     with marked(token_of(owner), STUBBORN) as process:
         process.stdout.readline()
         assert end_strays([one for one in find_strays() if one.owner == owner], polite=0.1) == []
-        assert process.wait(30) == -9
+        assert process.wait(60) == -9
 
 
 @pytest.mark.children

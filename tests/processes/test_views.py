@@ -226,7 +226,7 @@ async def test_processes_that_wait_have_views_of_their_own_before_their_session_
     fields = {**private(data), "warm": 2}
     first = await here.open(name="one", zygote=True, fields=fields)
     here.pool.keep_warm([first.session.spec])
-    await eventually(lambda: ready(here.pool, "one") == 2, within=30)
+    await eventually(lambda: ready(here.pool, "one") == 2, within=60)
     clients = [first] + [await here.open_again("one") for _ in range(2)]
     assert slots_counted(here.pool, first.session.spec, "used") == 2
     for client, text in zip(clients, "abc", strict=True):

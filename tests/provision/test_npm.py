@@ -117,7 +117,7 @@ def where(spec, folder):
 
 
 async def until(holds):
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         while not holds():  # noqa: ASYNC110 - other processes set no event
             await trio.sleep(0.01)
 
@@ -578,7 +578,7 @@ async def test_a_long_report_of_npm_is_shown_by_both_its_ends(fake):
 async def test_an_install_past_its_time_is_ended_and_told(fake):
     fake.publish(manifest())
     fake.hold()
-    with pytest.raises(PackageError) as caught, trio.fail_after(30):
+    with pytest.raises(PackageError) as caught, trio.fail_after(60):
         await prepare(npx("grid", limits=Limits(install_timeout=0.5)), fake.environ)
     assert str(caught.value) == (
         "environment grid: its npm package took more than 0.5 s to install: "
@@ -592,7 +592,7 @@ async def test_a_cancelled_install_ends_npm_and_what_it_started(fake):
     fake.publish(manifest())
     fifo = fake.hold()
     fake.program("npm", f"#!/bin/sh\necho $$ >> {fake.root}/calls\nsh -c 'read line < {fifo}' &\nread line < {fifo}\n")
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(prepare, npx("grid"), fake.environ)
             await fake.called(1)
@@ -622,7 +622,7 @@ async def test_tasks_that_prepare_the_same_package_share_one_install(fake):
     async def one():
         prepared.append(await prepare(npx("grid"), fake.environ))
 
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             for _ in range(5):
                 nursery.start_soon(one)
@@ -635,7 +635,7 @@ async def test_tasks_that_prepare_the_same_package_share_one_install(fake):
 async def test_different_packages_are_installed_at_the_same_time(fake):
     fake.publish(manifest("grid"), manifest("maze"))
     fifo = fake.hold()
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with trio.open_nursery() as releasing:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(prepare, npx("grid"), fake.environ)
@@ -946,7 +946,7 @@ async def test_a_registry_package_runs_as_one_process_and_starts_without_the_reg
     assert said["serverInfo"]["name"] == "memory-server"
     assert children == []
     unreachable = {**real, "npm_config_registry": "http://127.0.0.1:9", "npm_config_cache": str(tmp_path / "empty")}
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         assert await prepare(spec, unreachable) == first
 
 

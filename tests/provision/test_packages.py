@@ -111,7 +111,7 @@ async def test_an_installer_that_is_given_up_ends_with_all_that_it_has_started(t
                         await installing.packages.ready(installing.spec)
 
                 async def watch():
-                    await eventually(installing.told, within=30)
+                    await eventually(installing.told, within=60)
                     told.append(installing.told())
                     if by == "cancellation":
                         nursery.cancel_scope.cancel()
@@ -120,7 +120,7 @@ async def test_an_installer_that_is_given_up_ends_with_all_that_it_has_started(t
 
                 nursery.start_soon(install)
                 nursery.start_soon(watch)
-            await eventually(lambda: not alive(told[0]["pid"]) and not alive(told[0]["left"]), within=30)
+            await eventually(lambda: not alive(told[0]["pid"]) and not alive(told[0]["left"]), within=60)
 
 
 names = st.sampled_from(["PATH", "HOME", "TOKEN", "AWS_SECRET_ACCESS_KEY", "npm_config_x", "UV_INDEX", "https_proxy"])

@@ -204,5 +204,5 @@ async def test_a_tool_of_the_index_runs_and_starts_without_the_index(tmp_path):
     done = await trio.run_process([spec.command, *spec.args], capture_stdout=True)
     assert b"moo" in done.stdout
     unreachable = {**environ, "UV_INDEX_URL": "http://127.0.0.1:9", "UV_OFFLINE": "1"}
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         assert await prepare(uvx("cowsay@6.1", "-t", "moo"), unreachable) == spec

@@ -17,7 +17,7 @@ async def test_a_bell_wakes_every_task_of_trio_that_waits_and_only_those():
         await bell.wait()
         woken.append(name)
 
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             for name in ("a", "b"):
                 nursery.start_soon(wait, name)

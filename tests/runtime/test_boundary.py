@@ -63,7 +63,7 @@ async def fail_beside_a_task_that_waits():
 @pytest.mark.parametrize("failing", [fail, fail_beside_a_task_that_waits])
 async def test_a_task_that_fails_switches_its_part_off_and_no_other(failing, failed):
     told = []
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with open_boundary(failed) as boundary:
             part, other = boundary.part("this one", lambda: told.append("off")), boundary.part("another")
             part.start_soon(trio.sleep_forever)
@@ -84,7 +84,7 @@ async def test_a_part_that_is_off_starts_nothing_and_its_parts_go_with_it(failed
     async def begin():
         begun.append(True)
 
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with open_boundary(failed) as boundary:
             part = boundary.part("whole")
             inner = part.part("inner")
@@ -164,7 +164,7 @@ async def test_the_end_of_a_boundary_ends_all_that_is_behind_it(failed):
         finally:
             ended.append(True)
 
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with open_boundary(failed) as boundary:
             boundary.part("one").part("inner").start_soon(wait)
             await trio.testing.wait_all_tasks_blocked()

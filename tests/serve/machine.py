@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 from harness import alive
 
-GRACE = 30.0
+GRACE = 60.0
 """Seconds that a test waits for what goes on outside. muxsim needs less than two; a machine may be busy with others."""
 
 ZYGOTE_DESCRIPTORS = 4
@@ -73,7 +73,7 @@ def unread(sock):
 async def read_all(fd):
     """All that comes out of a pipe, until its end."""
     data = b""
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         while True:
             await trio.lowlevel.wait_readable(fd)
             more = os.read(fd, 65536)

@@ -74,7 +74,7 @@ def guarded(tmp_path_factory):
 async def url(guarded):
     """Of a muxsim with tokens; afterwards it has no session left."""
     yield guarded.url
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         listed = await ask(guarded.url, "GET", "/sessions", [bearer(ROOT)])
         for session in listed.json()["sessions"]:
             await ask(guarded.url, "DELETE", f"/sessions/{session['id']}", [bearer(ROOT)])

@@ -167,7 +167,7 @@ async def test_sessions_on_their_own_url_and_by_handshake_are_the_same_to_the_lo
 
 @pytest.mark.fault("H17")
 async def test_a_log_that_nobody_reads_any_more_stops_neither_sessions_nor_muxsim_H17(tmp_path):
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         await trio.to_thread.run_sync(_serve_without_a_log, tmp_path)
 
 
@@ -221,7 +221,7 @@ def _serve_to_a_sleeping_reader(tmp_path):
 @pytest.mark.fault("H17")
 async def test_a_muxsim_whose_log_is_blocked_can_be_stopped_H17(tmp_path):
     """H17: what waits is given a moment, and no more."""
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         await trio.to_thread.run_sync(_stop_with_a_blocked_log, tmp_path)
 
 

@@ -77,7 +77,7 @@ async def test_a_token_that_expires_is_refused_on_the_connection_that_it_has_use
         async def refused():
             return (await connection.ask("POST", client.path, client.headers, call)).status == 401
 
-        await eventually(refused, within=30)
+        await eventually(refused, within=60)
 
 
 async def test_who_has_no_token_is_told_where_they_are_given_out(running):
@@ -102,7 +102,7 @@ async def test_a_token_that_is_good_for_nothing_here_makes_no_session_of_a_proce
         return (await ask(running.url, "GET", "/health", [root])).json()["warm"]["waiting"]["ready"]
 
     assert (await ask(running.url, "GET", "/sessions", [root])).status == 200  # which verifies it for /health
-    await eventually(waits, within=30)
+    await eventually(waits, within=60)
     stranger = bearer("eve", "email")
     for _ in range(2):
         refused = await ask(running.url, "POST", "/mcp?env=waiting", [("Accept", BOTH), stranger], initialize())

@@ -31,7 +31,7 @@ async def test_a_client_that_does_not_read_is_cut_and_everybody_else_served_mean
             await connection.send("POST", stalled.path, stalled.headers, json.dumps(message).encode())
             await connection.head()
             assert await other.text("say", text="here") == "here"
-            await logged(muxsim, event="session.limit", limit="max_buffered", within=30)
+            await logged(muxsim, event="session.limit", limit="max_buffered", within=60)
         assert (await stalled.post(tool_call(8, "say", {"text": "back"}))).status == 404
         again = await shake_hands(muxsim.url, PATH)
         assert await again.text("say", text="back") == "back"
@@ -59,6 +59,6 @@ async def test_the_session_of_a_removed_environment_ends_with_the_reload(tmp_pat
         pid = (await client.value("who"))["pid"]
         config_of(tmp_path).write_text(environment("naughty"))
         muxsim.process.send_signal(signal.SIGHUP)
-        await logged(muxsim, event="session.ended", cause="reloaded", within=30)
+        await logged(muxsim, event="session.ended", cause="reloaded", within=60)
         await gone(pid)
         assert (await client.post(tool_call(8, "say", {"text": "back"}))).status == 404

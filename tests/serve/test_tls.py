@@ -79,7 +79,7 @@ async def test_a_client_without_tls_gets_nothing(tmp_path):
         stream = await trio.open_tcp_stream(address.hostname, address.port)
         async with stream:
             await stream.send_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            with trio.fail_after(30):
+            with trio.fail_after(60):
                 with contextlib.suppress(trio.BrokenResourceError):
                     assert b"HTTP/1.1" not in await stream.receive_some()
 

@@ -104,7 +104,7 @@ class Played:
         self.nursery = trio.open_nursery()
         self._inner = await self.nursery.__aenter__()
         self._inner.start_soon(self._run)
-        await eventually(lambda: self.listener.told or self.exit, within=30)
+        await eventually(lambda: self.listener.told or self.exit, within=60)
         return self
 
     async def _run(self):
@@ -145,7 +145,7 @@ def starts(pool, way):
 
 async def has_zygote(pool, number=1):
     await eventually(
-        lambda: sum(zygote.ready.is_set() for zygote in pool.placement.starter.zygotes.fleet.alive) >= number, within=30
+        lambda: sum(zygote.ready.is_set() for zygote in pool.placement.starter.zygotes.fleet.alive) >= number, within=60
     )
 
 

@@ -56,7 +56,7 @@ async def test_a_prepared_process_takes_its_order_and_not_a_byte_more(launcher, 
 
 async def test_a_process_that_was_never_ordered_exits_at_the_end_of_its_stdin(launcher):
     prepared = await prepare(launcher, WAITER)
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         assert await prepared.process.end() == 7
 
 

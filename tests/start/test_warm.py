@@ -375,7 +375,7 @@ async def test_a_slot_that_was_used_and_is_killed_ends_its_session_as_any_other(
         lease = await pool.acquire(spec)
         backend = await pool.start(lease, seed=1, session="s", listener=Listener())
         os.kill(backend.pid, signal.SIGKILL)
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             exit = await backend.run()
         assert exit.reason == "the backend was killed by SIGKILL"
         await backend.end()

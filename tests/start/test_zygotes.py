@@ -98,7 +98,7 @@ async def test_multiprocessing_works_in_a_fork(what):
     async with some_pool() as pool:
         await learn(pool, probe(what))
         async with Played(pool, probe(what), 1) as fork:
-            await eventually(lambda: len(fork.listener.told) == 2, within=30)
+            await eventually(lambda: len(fork.listener.told) == 2, within=60)
         assert fork.listener.told[1] == [2, 4]
         assert starts(pool, "fork") == 1
 
@@ -115,7 +115,7 @@ async def test_a_fork_ends_as_a_fresh_process_does(what, status):
         for zygote in (True, False):
             async with Played(pool, probe(what, zygote=zygote), 1) as played:
                 if what:
-                    await eventually(lambda played=played: played.exit is not None, within=30)
+                    await eventually(lambda played=played: played.exit is not None, within=60)
             ends.append((played.status, played.listener.lines))
         assert starts(pool, "fork") == 1
     assert ends[0] == ends[1]
@@ -246,7 +246,7 @@ async def test_what_the_learner_imports_only_later_is_held_too_as_soon_as_it_is_
             ready = [zygote.ready.is_set() for zygote in pool.placement.starter.zygotes.fleet.alive]
             return counted(pool).total("zygotes_started") == 2 and ready == [True]
 
-        await eventually(is_replaced, within=30)
+        await eventually(is_replaced, within=60)
         assert "tabnanny" in (await forked(pool, spec)).told["MODULES"]
 
 
@@ -335,7 +335,7 @@ async def test_a_stubborn_fork_is_killed_C19(tmp_path):
     )
     async with some_pool() as pool:
         await learn(pool, spec)
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             played = await forked(pool, spec)
         assert played.status == -signal.SIGKILL
         assert not alive(played.told["PID"])
@@ -442,9 +442,9 @@ async def test_a_preload_that_hangs_is_left_out_and_sessions_start_meanwhile(tmp
     async with some_pool() as pool:
         async with Played(pool, spec, 1), Played(pool, spec, 2):
             assert starts(pool, "fork") == 0
-        await eventually(lambda: "hangs" in caplog.text, within=30)
+        await eventually(lambda: "hangs" in caplog.text, within=60)
         its = pool.placement.starter.zygotes._keepers[spec.name]
-        await eventually(lambda: its._failures > 0 and its._is_worth_a_try(), within=30)
+        await eventually(lambda: its._failures > 0 and its._is_worth_a_try(), within=60)
         monkeypatch.setattr(keeper, "LEAST_PATIENCE", 30)
         await forked(pool, spec)
     assert "still importing hangs after" in caplog.text

@@ -17,7 +17,7 @@ REQUESTS = (
 
 
 async def run(*arguments, sent=REQUESTS):
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         return await trio.run_process(
             [*PROGRAM, *arguments], stdin=sent, capture_stdout=True, capture_stderr=True, check=False
         )
@@ -58,7 +58,7 @@ async def test_the_streams_are_given_back_as_they_were_blocking_or_not():
     answers, stdout = os.pipe()
     with os.fdopen(requests, "wb", 0) as requests, os.fdopen(answers, "rb", 0) as answers:
         try:
-            with trio.fail_after(30):
+            with trio.fail_after(60):
                 async with trio.open_nursery() as nursery:
                     where = {"stdin": stdin, "stdout": stdout, "stderr": subprocess.DEVNULL}
                     process = await nursery.start(partial(trio.run_process, PROGRAM, **where))
