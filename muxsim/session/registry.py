@@ -6,7 +6,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypedDict, Unpack
 
@@ -128,7 +128,7 @@ class Sessions:
 
         Raises `UnknownEnvironment`, `SessionExists`, `Busy` or `StartError`.
         """
-        return await self._open(self._wish(self.spec(env), **wanted))
+        return await self._open(self._wish(self.spec(env), wanted))
 
     async def shared(self, env: str) -> Session:
         """The lasting session of a shared environment, started if there is none."""
@@ -138,7 +138,7 @@ class Sessions:
             made_for, session = self._shared.get(env, (None, None))
             if session is not None and session.live and made_for == spec:
                 return session
-            new = await self._open(replace(self._wish(spec), lasting=True))
+            new = await self._open(self._wish(spec, {}, lasting=True))
             self._shared[env] = spec, new
             self._let_go_if_outdated(env)  # it may have changed during the start
             return new
@@ -162,18 +162,11 @@ class Sessions:
             raise SessionExists(f"a session with the id {chosen!r} is there already")
         return chosen
 
-    def _wish(
-        self,
-        spec: EnvSpec,
-        *,
-        seed: int | None = None,
-        id: str | None = None,
-        ttl: float | None = None,
-        client: str | None = None,
-        owner: str | None = None,
-    ) -> _Wish:
+    def _wish(self, spec: EnvSpec, wanted: Wanted, *, lasting: bool = False) -> _Wish:
+        seed = wanted.get("seed")
         seed = secrets.randbelow(SEED_LIMIT) if seed is None else seed
-        return _Wish(spec, self._new_id(id), seed, ttl, client, owner)
+        id, ttl = self._new_id(wanted.get("id")), wanted.get("ttl")
+        return _Wish(spec, id, seed, ttl, wanted.get("client"), wanted.get("owner"), lasting)
 
     async def _open(self, wish: _Wish) -> Session:
         if self.draining:
