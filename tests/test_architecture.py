@@ -437,9 +437,7 @@ DECIDED_BY = {
     "muxsim.serve.operate.host": {"_stop_signals"},  # how hastily it stops
     "muxsim.session.control.tool_news": {"_changes"},  # whether a list is that of now
     "muxsim.session.conversation": {"_lines_reported"},  # whether one more line is told
-    # Whether the backend has answered, and a call may have made steps. A message is no event: there is one of them for
-    # millions of those, and what a session's have come to is told by the session itself.
-    "muxsim.session.router": {"late_calls", "_statistics"},
+    "muxsim.session.router": {"answered", "late_calls"},  # whether the backend has, and a call may have made steps
     "muxsim.start.fork.client": {"forks", "studies"},  # whether a zygote is sound, and may be studied
     "muxsim.start.fork.keeper": {"_cold", "_failures"},  # how long to wait
     "muxsim.start.slots.policy": {"deaths_in_a_row", "new_misses"},  # when the next is filled, and how many

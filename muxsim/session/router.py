@@ -50,18 +50,6 @@ _ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 _NO_ENVELOPE: Final[dict[str, Raw]] = {}
 
 
-@dataclass(frozen=True)
-class RouterStatistics:
-    """Counters since the session began."""
-
-    requests: int = 0
-    answers: int = 0
-    late_answers: int = 0
-    unknown_answers: int = 0
-    server_requests: int = 0
-    undeliverable: int = 0
-
-
 @dataclass(slots=True)
 class Router:
     """The exchanges of one session. Every method returns what is to be sent, and has done its bookkeeping by then."""
@@ -74,7 +62,8 @@ class Router:
     _abandoned: int = 0
     _handshake: Handshake = field(default_factory=Handshake)
     _standing: Standing = field(default_factory=Standing)
-    _statistics: dict[str, int] = field(default_factory=dict)
+    answered: int = 0
+    """How many requests the backend has answered, in time or too late."""
     late_calls: int = 0
     """How many tool calls have been answered that nobody waited for any more."""
     audience: Audience | None = None
@@ -106,11 +95,6 @@ class Router:
         return any(exchange.abandoned and exchange.method == "tools/call" for exchange in self._exchanges.values())
 
     @property
-    def answered(self) -> int:
-        """How many requests the backend has answered, in time or too late."""
-        return self._statistics.get("answers", 0) + self._statistics.get("late_answers", 0)
-
-    @property
     def attachments(self) -> int:
         """How many attachments there are."""
         return len(self._attachments)
@@ -119,10 +103,6 @@ class Router:
     def initialize_result(self) -> Raw | None:
         """The backend's answer to the handshake, once it has come."""
         return self._handshake.result
-
-    def statistics(self) -> RouterStatistics:
-        """A snapshot of the counters."""
-        return RouterStatistics(**self._statistics)
 
     def attach(self, attachment: Attachment) -> None:
         """Let an attachment take part."""
@@ -186,7 +166,6 @@ class Router:
                 restored = answer.with_id(message.id, message.raw_id)
                 return Routed(to_clients=(Delivery(attachment, restored, message.id, own=True),))
         self._last_id += 1
-        self._count("requests")
         outgoing, token, envelope = message, None, _NO_ENVELOPE
         if message.meta:
             outgoing, token = with_progress_token(message, self._last_id)
@@ -222,7 +201,6 @@ class Router:
     def _client_answer(self, attachment: Attachment, message: Message) -> Routed:
         answer = self._questions.answered(attachment, message)
         if answer is None:
-            self._count("unknown_answers")
             return NOTHING
         return Routed((answer,))
 
@@ -244,17 +222,15 @@ class Router:
         number = message.id if type(message.id) is int else as_number(message.id)
         exchange = None if number is None else self._exchanges.pop(number, None)
         if exchange is None:
-            self._count("unknown_answers")
             return NOTHING
+        self.answered += 1
         attachment, id = exchange.attachment, exchange.id
         more = self._shaken(message) if exchange.method == "initialize" else NOTHING
         if exchange.abandoned:
             self._abandoned -= 1
-            self._count("late_answers")
             self.late_calls += exchange.method == "tools/call"
             return self._and_forward(more)
         del self._by_client[attachment, id]
-        self._count("answers")
         if exchange.method == LISTEN:
             message = with_subscription_id(message, "result", exchange.raw_id)
         answer = Delivery(attachment, message.with_id(id, exchange.raw_id), id, own)
@@ -278,15 +254,12 @@ class Router:
 
     def _backend_request(self, message: Message) -> Routed:
         assert message.id is not None
-        self._count("server_requests")
         if not self._is_for_one():
-            self._count("undeliverable")
             text = "several clients share this session, and a request does not say whose call it is about"
             return Routed((messages.error(message.id, NO_RECEIVER, text),))
         exchange = self._latest_exchange()
         attachment = exchange.attachment if exchange else next(reversed(self._attachments), None)
         if attachment is None:
-            self._count("undeliverable")
             return Routed((messages.error(message.id, NO_RECEIVER, "no client is attached to the session"),))
         asked = self._questions.put(attachment, message)
         return Routed(to_clients=(Delivery(attachment, asked, exchange.id if exchange else None),))
@@ -305,7 +278,6 @@ class Router:
 
     def _to_the_latest(self, message: Message) -> Routed:
         if not self._is_for_one():
-            self._count("undeliverable")
             return NOTHING
         exchange = self._latest_exchange(logging=message.method == "notifications/message")
         return self._to_all(message) if exchange is None else self._deliver(exchange, message)
@@ -314,21 +286,18 @@ class Router:
         token = as_number(id_in(member(message.params, "progressToken")))
         exchange = None if token is None else self._exchanges.get(token)
         if exchange is None or exchange.progress_token is None:
-            self._count("undeliverable")
             return NOTHING
         return self._deliver(exchange, replaced(message, "progressToken", exchange.progress_token))
 
     def _backend_cancels(self, message: Message) -> Routed:
         told = self._questions.cancelled(message)
         if told is None:
-            self._count("undeliverable")
             return NOTHING
         return Routed(to_clients=(told,))
 
     def _on_subscription(self, message: Message, subscription: int | None) -> Routed:
         exchange = None if subscription is None else self._exchanges.get(subscription)
         if exchange is None:
-            self._count("undeliverable")
             return NOTHING
         if exchange.silent and message.method == _ACKNOWLEDGED:
             exchange.silent = False
@@ -337,13 +306,10 @@ class Router:
 
     def _deliver(self, exchange: Exchange, message: Message) -> Routed:
         if exchange.abandoned:
-            self._count("undeliverable")
             return NOTHING
         return Routed(to_clients=(Delivery(exchange.attachment, message, exchange.id),))
 
     def _to_all(self, message: Message) -> Routed:
-        if not self._attachments:
-            self._count("undeliverable")
         return Routed(to_clients=tuple(Delivery(attachment, message) for attachment in self._attachments))
 
     def _to_those_concerned(self, message: Message) -> Routed:
@@ -351,8 +317,6 @@ class Router:
         if self.audience is None or message.method != "notifications/resources/updated":
             return self._to_all(message)
         concerned = self.audience.subscribers(member(message.params, "uri"))
-        if not concerned:
-            self._count("undeliverable")
         return Routed(to_clients=tuple(Delivery(attachment, message) for attachment in concerned))
 
     def _is_for_one(self) -> bool:
@@ -469,9 +433,6 @@ class Router:
         if as_number(id) not in self._exchanges:
             return NOTHING
         return self._backend_answer(messages.error(id, code, text, data), own=True)
-
-    def _count(self, name: str) -> None:
-        self._statistics[name] = self._statistics.get(name, 0) + 1
 
 
 def _cancelled(backend_id: int, exchange: Exchange) -> Message:

@@ -13,7 +13,6 @@ from muxsim.session.control.control import ControlReader
 from muxsim.session.conversation import Conversation
 from muxsim.session.life import Life, Progress, Start
 from muxsim.session.reports import Reports
-from muxsim.session.router import RouterStatistics
 from muxsim.session.seam import Seam
 from muxsim.session.states import Ending, State
 from muxsim.spec import EnvSpec
@@ -21,11 +20,10 @@ from muxsim.spec import EnvSpec
 
 @dataclass(frozen=True)
 class SessionStatistics:
-    """``in_flight`` and ``attachments`` are now; the rest counts messages."""
+    """What is so now."""
 
     in_flight: int
     attachments: int
-    router: RouterStatistics
 
 
 class Session:
@@ -89,7 +87,7 @@ class Session:
     def statistics(self) -> SessionStatistics:
         """A snapshot."""
         router = self.conversation.router
-        return SessionStatistics(router.in_flight, router.attachments, router.statistics())
+        return SessionStatistics(router.in_flight, router.attachments)
 
     def attach(self, attachment: Attachment) -> bool:
         """Let a client take part; returns whether another had to make way. Raises `Busy` past ``max_attachments``."""

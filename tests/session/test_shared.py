@@ -64,10 +64,6 @@ class Shared:
                 self.session.seam.from_backend(messages.result(message.id, {}))
         self.backend.sent.clear()
 
-    @property
-    def undeliverable(self):
-        return self.session.statistics().router.undeliverable
-
 
 def heard(client):
     return [message.method or message.kind.value for message, _ in client.transport.sent]
@@ -86,7 +82,6 @@ async def test_what_belongs_to_no_call_goes_to_nobody_where_there_are_several_pr
     assert [heard(client) for client in clients] == [[], []]
     refusal = shared.backend.sent[-1]
     assert (refusal.kind, refusal.id) == (Kind.ERROR, "q")
-    assert shared.undeliverable == 3
     shared.session.seam.from_backend(CHANGED)
     assert [heard(client) for client in clients] == [[CHANGED.method]] * 2
 
@@ -175,7 +170,6 @@ async def test_that_a_resource_has_changed_is_for_those_who_subscribed_to_it():
     assert heard(first) == [updated("").method] * 2
     assert heard(second) == [updated("").method] * 3
     assert heard(third) == []
-    assert shared.undeliverable == 2
 
 
 async def test_one_client_does_not_unsubscribe_another():
