@@ -81,10 +81,6 @@ class Counters:
             return self._counts[counter, kind]
         return sum(count for (name, _), count in self._counts.items() if name == counter)
 
-    def by_kind(self, counter: str) -> dict[str, int]:
-        """This counter, by kind: those that there were."""
-        return {kind: count for (name, kind), count in self._counts.items() if name == counter}
-
     def limits(self) -> dict[str, int]:
         """How often each bound was reached, by setting, for all of them."""
         return {setting: self._counts[_LIMITS, setting] for setting in _BOUNDS}
