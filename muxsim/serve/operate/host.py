@@ -37,7 +37,8 @@ from muxsim.serve.auth.authenticator import Authenticator
 from muxsim.serve.auth.tokens import open_auth, read_tokens_file
 from muxsim.serve.operate.front import Front
 from muxsim.serve.operate.listening import listening, server_url, tls_context
-from muxsim.serve.operate.operations import Operations, operator_socket
+from muxsim.serve.operate.operations import Operations
+from muxsim.serve.operate.operator_socket import operator_socket
 from muxsim.session.registry import Sessions, open_sessions
 from muxsim.session.relief import relieving
 
