@@ -315,7 +315,7 @@ def test_every_message_passes_the_seam_in_both_directions():
         ("muxsim.session.conversation", "routed.to_backend"),
     }
     assert uses_of("from_backend") == {
-        ("muxsim.placement.backend", "self._listener.from_backend"),
+        ("muxsim.placement.child", "self._listener.from_backend"),
         (SEAM, "self.from_backend"),
         (SEAM, "ear.from_backend"),
         (SEAM, "self._ear.from_backend"),
@@ -429,7 +429,7 @@ def test_nobody_counts_bounds_but_the_counters():
 
 # What is counted beside the counters, for something is decided by it, or named by the next number.
 DECIDED_BY = {
-    "muxsim.placement.backend": {"_silenced"},  # what a pause of the stderr has swallowed, told with its end
+    "muxsim.placement.child": {"_silenced"},  # what a pause of the stderr has swallowed, told with its end
     "muxsim.processes.client": {"_nonsense"},  # whether one more answer is told
     "muxsim.processes.footprint": {"_sample"},  # which processes were not there this time
     "muxsim.serve.auth.failures": {"failures"},  # whether a peer may go on
@@ -597,6 +597,7 @@ def test_only_the_pool_has_a_place():
     """Whatever is another place, on another machine say, is found by whoever opens a pool, and nowhere else."""
     having = {name for name in above("muxsim.placement") if "muxsim.placement.local" in imports(name)}
     assert having == {"muxsim.admission.pool"}
+    assert {name for name in MODULES if "muxsim.placement.child" in imports(name)} == {"muxsim.placement.local"}
 
 
 # Every message passes it that a backend is sent, or says: a journal will stand there.

@@ -20,7 +20,7 @@ LEAST_LIMIT = 60
 # Each function that sleeps or looks at a clock all the same, under the reason why.
 REASONS = {
     "is called by tests whose clock jumps ahead, or makes a clock": """
-        placement/test_backend.py:wait rollout/test_runner.py:open runtime/test_clock.py:test_trio_runs_by_it
+        placement/test_child.py:wait rollout/test_runner.py:open runtime/test_clock.py:test_trio_runs_by_it
         runtime/test_soon.py:get session/test_session.py:ends session/test_sessions.py:start
     """,
     "looks again at what tells nobody when it changes": """

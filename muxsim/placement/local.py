@@ -9,7 +9,8 @@ from pathlib import Path
 
 from muxsim.errors import ConfigError, PlaceError
 from muxsim.observe.events import Events
-from muxsim.placement.backend import Backend, BackendListener
+from muxsim.placement.backend import BackendListener
+from muxsim.placement.child import Child
 from muxsim.placement.placement import PlacementStatistics
 from muxsim.processes.enclosure import open_enclosures
 from muxsim.processes.folders import own_folder
@@ -53,12 +54,12 @@ class LocalPlacement:
         """The spec with its package installed. Raises `PackageError`."""
         return await self._packages.ready(spec)
 
-    async def start(self, order: Order, listener: BackendListener) -> Backend:
+    async def start(self, order: Order, listener: BackendListener) -> Child:
         """Start a backend, at once where a process waits for that. Raises as `Starter.start` does, and `PlaceError`."""
         started = await self.starter.start(order)
         process, enclosure, workspace = started.process, started.enclosure, started.workspace
         try:
-            backend = Backend(process, order.spec.limits, listener, self._watch, enclosure, workspace)
+            backend = Child(process, order.spec.limits, listener, self._watch, enclosure, workspace)
         except OSError as error:
             await may_wait()
             await process.end(AT_ONCE)

@@ -9,26 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from muxsim.placement.backend import Backend
+from muxsim.placement.backend import Backend, BackendEar
 from muxsim.session.flow import Flow
 from muxsim.session.rehearsal import Rehearsal
 from transports.errors import RemoteProtocolError
 from transports.messages import Message
 
 
-class Ear(Protocol):
-    """Who hears what a backend says."""
+class Ear(BackendEar, Protocol):
+    """Who hears what a backend says, and who waits for whom there."""
 
     flow: Flow
-
-    def from_backend(self, message: Message) -> None:
-        """Take a message."""
-
-    def unreadable(self, line: bytes, error: RemoteProtocolError) -> None:
-        """Take a line that is no message."""
-
-    def stderr(self, line: str) -> None:
-        """Take a line for people."""
 
 
 class Seam:

@@ -532,7 +532,7 @@ READERS = {
     "start/slots/node.last_words": FROM_NODES,
     "processes/client._read_one": REPLIES,
     "provision/installer._collect": "an installer's words, kept within a bound: tests/provision/test_packages.py",
-    "placement/backend._drain_stderr": "essential: fuzzed in tests/fuzz",
+    "placement/child._drain_stderr": "essential: fuzzed in tests/fuzz",
     "inside/proc.stat_fields": "the kernel's",
     "admission/memory._machine": "the kernel's",
     **dict.fromkeys(

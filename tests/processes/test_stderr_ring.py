@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muxsim.placement import backend
-from muxsim.placement.backend import STDERR_LINE, StderrRing, signal_name
+from muxsim.placement import child
+from muxsim.placement.child import STDERR_LINE, StderrRing, signal_name
 
-PER_SECOND = backend._LOGGED_PER_SECOND
+PER_SECOND = child._LOGGED_PER_SECOND
 NOW = 1000.0
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20).map(lambda text: text.replace("\n", " "))

@@ -12,7 +12,7 @@ from harness import alive
 from processes.enclosed import enclosed_sessions
 
 from muxsim.observe.events import SessionCrashed
-from muxsim.placement.backend import Backend, StderrRing
+from muxsim.placement.child import Child, StderrRing
 from muxsim.processes.process import Process
 from muxsim.session.conversation import Conversation
 from muxsim.session.life import Life
@@ -54,14 +54,14 @@ STARTING = [
     (Life, "_follow_backends"),
     (Life, "_keep_time"),
     (Life, "_next_deadline"),
-    (Backend, "run"),
-    (Backend, "_drain_stderr"),
-    (Backend, "_wait_exit"),
+    (Child, "run"),
+    (Child, "_drain_stderr"),
+    (Child, "_wait_exit"),
     (PipeTransport, "run"),
     (Process, "wait"),
 ]
 WORKING = [
-    (Backend, "receive"),
+    (Child, "receive"),
     (Conversation, "from_backend"),
     (StderrRing, "receive_data"),
 ]

@@ -7,7 +7,7 @@ import os
 import pytest
 import trio
 
-from muxsim.placement.backend import Backend
+from muxsim.placement.child import Child
 from muxsim.spec import Limits
 
 
@@ -46,7 +46,7 @@ class Closed:
 
 
 async def ending_of(process):
-    backend = Backend(process, Limits(), Nobody())
+    backend = Child(process, Limits(), Nobody())
     try:
         with trio.fail_after(60):
             return await backend.run()
