@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from muxsim.inside.freshness import Freshness
+
 INSIDE = Path(__file__).parent.parent / "muxsim" / "inside"
 OLDEST = (3, 9)
 # What the oldest has not, and is looked for before it is used.
@@ -70,3 +72,27 @@ def test_the_oldest_interpreter_has_every_name_of_the_standard_library_that_it_u
     assert "os.pidfd_open" in names
     asked = subprocess.run([python, "-c", ASK], input=json.dumps(names).encode(), capture_output=True, check=True)
     assert set(json.loads(asked.stdout)) - LOOKED_FOR == set()
+
+
+@pytest.fixture
+def packages(tmp_path, monkeypatch):
+    folder = tmp_path / "site-packages"
+    (folder / "game-1.dist-info").mkdir(parents=True)
+    monkeypatch.syspath_prepend(folder)
+    return folder
+
+
+def test_a_package_that_is_installed_exchanged_or_removed_is_seen_and_what_an_import_leaves_is_nothing(packages):
+    def exchange():
+        (packages / "new").mkdir()  # two at once, so that it cannot have the same inode
+        (packages / "game-1.dist-info").rmdir()
+        (packages / "new").rename(packages / "game-1.dist-info")
+
+    for change in ((packages / "other").mkdir, exchange, (packages / "other").rmdir):
+        freshness = Freshness(None, ())
+        assert freshness.fault() is None
+        (packages / "__pycache__").mkdir()
+        assert freshness.fault() is None
+        change()
+        assert freshness.fault() == f"{packages} has changed"
+        (packages / "__pycache__").rmdir()

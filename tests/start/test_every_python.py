@@ -338,3 +338,15 @@ def ready(pool, name):
     """How many forks wait."""
     warm = pool.statistics().placement.warm
     return warm[name].ready if name in warm else 0
+
+
+async def test_a_conda_environment_is_forked_by_its_own_interpreter(tmp_path, conda_channel):
+    script(tmp_path / "env", "import sys, greeting\nPREFIX, FILE = sys.prefix, greeting.__file__\n")
+    needs = Dependencies(conda=("greeting",), channels=(conda_channel.url,))
+    args = (str(tmp_path / "env" / "script.py"),)
+    spec = EnvSpec(name="conda", command="python", args=args, cwd="{workspace}", limits=LIMITS, dependencies=needs)
+    async with some_pool() as pool:
+        await learn(pool, spec)
+        fork = await forked(pool, spec)
+    assert fork.told["PREFIX"].startswith(os.environ["MUXSIM_CACHE"])
+    assert fork.told["FILE"].startswith(fork.told["PREFIX"])

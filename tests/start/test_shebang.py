@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muxsim.spec import EnvSpec
-from muxsim.start.fork.entry import entered
+from muxsim.start.fork.entry import entered, own_packages
 from muxsim.start.fork.reading import read_program
 from muxsim.start.fork.shebang import interpreted, without_env
 
@@ -153,3 +153,15 @@ def test_a_script_with_a_brace_in_its_path_is_found(tmp_path):
 )
 def test_the_package_that_a_console_script_calls_is_the_environments_own(script, own):
     assert entered(script.encode()) == own
+
+
+def test_a_console_script_that_is_given_a_script_runs_that_and_its_package_is_nobodys_own(tmp_path):
+    script = tmp_path / "mcp"
+    script.write_text(f"#!{sys.executable}\nfrom mcp.cli import app\nif __name__ == '__main__':\n    app()\n")
+    script.chmod(0o755)
+
+    def own(*args):
+        return own_packages(read_program(EnvSpec(name="e", command=str(script), args=args, cwd="/"), {}))
+
+    assert own("version", "{seed}") == ["mcp"]
+    assert own("run", "server.py", "{seed}") == own("run", "/x/server.py:app") == []

@@ -17,6 +17,8 @@ def own_packages(program: Forkable) -> list[str]:
     """The package that is run with -m, or that a console script calls, which may keep what belongs to one session."""
     if program.script is None:
         return [program.words[1].partition(".")[0]]
+    if program.is_runner:
+        return []
     try:
         with open(os.path.join(program.cwd, program.script), "rb") as file:
             return entered(file.read(_LARGEST + 1))

@@ -13,6 +13,8 @@ _PYTHON = re.compile(r"python(3(\.\d+t?)?)?")
 _OPTION = re.compile(r"-[bBdEIOPqRsSuv]+|-[XW].+")
 # Options with -m at their end: what follows is a module's name.
 _MODULE = re.compile(r"-([bBdEIOPqRsSuv]*)m")
+# A script among the arguments, as `mcp run` takes it.
+_SCRIPT = re.compile(r".+\.py(:\w+)?")
 _OPTIONS_WITH_VALUE = frozenset({"-X", "-W", "--check-hash-based-pycs"})
 
 # Whatever the interpreter, the loader and the C library read when a process begins cannot differ from fork to fork.
@@ -52,6 +54,9 @@ class Forkable:
 
     words: tuple[str, ...]
     """The path of a script, or -m (or options that end so) and a module's name."""
+
+    is_runner: bool
+    """Whether it is given a script of Python in its turn: then that is the environment's own, and no package."""
 
     typed: tuple[str, ...]
     """The first words of the spec's command line, which stand for `lead`."""
@@ -130,6 +135,7 @@ def forkable(spec: EnvSpec, environ: Mapping[str, str], read: Words | None = Non
         given=tuple(map(fixed, given)),
         options=tuple(map(fixed, options)),
         words=tuple(map(fixed, words)),
+        is_runner=any(map(_SCRIPT.fullmatch, args[len(given) + len(words) :])),
         typed=tuple(map(fixed, read.typed)),
         lead=tuple(map(fixed, lead)),
         env=tuple((name, value) for name, value in launch.env.items() if name not in variables),
