@@ -317,6 +317,15 @@ class EnvSpec:
     """A folder that each session's workspace begins as, absolute; "" begins with nothing. May have ``{seed}`` and
     ``{session_id}`` in it."""
 
+    collect: tuple[str, ...] = ()
+    """Patterns of the files of a workspace that a rollout keeps in its run folder when an episode ends."""
+
+    max_collected: int = 64 * 2**20
+    """Bytes of these that are kept of an episode."""
+
+    max_collected_files: int = 1000
+    """And how many of them."""
+
     shared: bool = False
     """One backend and one lasting session for all clients, for a server without state of its own."""
 

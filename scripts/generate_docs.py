@@ -68,6 +68,9 @@ Times are in seconds, sizes in bytes or text such as `"64 MiB"`. `"never"` takes
 | `env` | `{}` | variables of the process, beside a short list that is passed on (PATH, HOME, LANG and the like) |
 | `cwd` | the file's folder | the folder it runs in |
 | `workspace_from` | | a folder that each session's workspace [begins as](isolation.md#files-of-a-task) |
+| `collect` | `[]` | patterns of the files of a workspace that a rollout [keeps](rollouts.md#files) at its end |
+| `max_collected` | `"64 MiB"` | the most bytes that are kept of one episode |
+| `max_collected_files` | `1000` | and the most files |
 | `python` | muxsim's own | the interpreter for a Python command: a version such as `"3.12"`, or a path |
 | `requirements` | none | Python packages to [install](isolation.md#dependencies): a list, or a requirements.txt |
 | `pyproject` | none | a folder whose `pyproject.toml` says what to install; the project too, where it is a package |
@@ -257,7 +260,9 @@ muxsim is stopped), a deadline of the table passes, its backend exits, or no oth
    are closed after what is queued. A request that comes later gets an error too.
 2. stdin is closed; after `eof_timeout` the process group gets SIGTERM, after `term_timeout` more the whole tree
    SIGKILL.
-3. `session.ended` is told, the folder is removed, and the lease is the next one's.
+3. `session.ended` is told.
+4. When nobody holds the folder any longer, as a rollout does that keeps or scores its files, it is removed, and the
+   lease is the next one's. Only then a `DELETE` is answered.
 
 A bug of muxsim's in one session ends that session (`internal_error`) and no other.
 

@@ -57,6 +57,7 @@ def read_environment(
         env=values.get("env", {}),
         cwd=cwd,
         workspace_from=_workspace_from(table, values),
+        **{key: values[key] for key in ("collect", "max_collected", "max_collected_files") if key in values},
         shared=values.get("shared", False),
         zygote=values.get("zygote", True),
         preload=values.get("preload", ()),

@@ -66,6 +66,13 @@ def _argument(value: Any) -> str:
     return "" if value == "" else _text(value)
 
 
+def _pattern(value: Any) -> str:
+    names = _text(value).split("/")
+    if names[0] == "" or ".." in names or not any(name.strip(".") for name in names):
+        raise ValueError
+    return str(value)
+
+
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError
@@ -264,6 +271,12 @@ ENVIRONMENT_KEYS: dict[str, AnyKind] = {
     **DESKTOP_KEYS,
     "cwd": _TEMPLATE,
     "workspace_from": _TEMPLATE,
+    "collect": ListOf(
+        'a list of patterns, such as ["*.png", "out/**"]',
+        Kind("a pattern for paths in the workspace, such as out/**/*.png: no / at its start, no ..", _pattern),
+    ),
+    "max_collected": _SIZE_KIND,
+    "max_collected_files": Kind("a whole number from 1", _whole(1)),
     "python": Kind('a version in quotes, such as "3.12", or the path of an interpreter', _text, filled=True),
     "requirements": OneOrMany(
         'the path of a requirements.txt, or a list such as ["mcp>=2", "numpy"]', TEXT, _REQUIREMENT

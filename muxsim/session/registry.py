@@ -18,6 +18,7 @@ from muxsim.observe.events import Events, SessionOpenFailed, SessionOpening
 from muxsim.runtime.boundary import background
 from muxsim.runtime.soon import may_wait
 from muxsim.session.endings import Endings, Past
+from muxsim.session.held_folder import HeldFolder
 from muxsim.session.session import Session
 from muxsim.spec import EnvSpec
 
@@ -59,6 +60,7 @@ class Sessions:
         self._events = events
         self._nursery = nursery
         self._sessions: dict[str, Session] = {}
+        self._folders: set[HeldFolder] = set()
         self._endings = Endings()
         self._reserved: set[str] = set()
         self._shared: dict[str, tuple[EnvSpec, Session]] = {}
@@ -150,6 +152,8 @@ class Sessions:
             session.end("shutdown", "muxsim is shutting down")
         for session in ending:
             await session.wait_ended()
+        for folder in self._folders:  # also of sessions that are over
+            folder.let_all_go()
 
     def _new_id(self, chosen: str | None) -> str:
         if chosen is None:
@@ -197,7 +201,8 @@ class Sessions:
         )
 
     def _begun(self, session: Session, lease: Lease) -> Session:
-        session.workspace = lease.workspace
+        session.folder.path = lease.workspace
+        self._folders.add(session.folder)
         self._sessions[session.id] = session
         self._populated.set()
         self._nursery.start_soon(self._carry, session, lease)
@@ -219,7 +224,12 @@ class Sessions:
                 self._populated = trio.Event()
             if session.failed_to_start:
                 self._pool.failed(lease)
-            await self._pool.release(lease)
+            try:
+                await session.folder.wait_free()
+            finally:
+                await self._pool.release(lease)
+                session.folder.removed()
+                self._folders.discard(session.folder)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from muxsim.errors import StartError
 from muxsim.observe.events import Events, SessionStarted
@@ -11,6 +10,7 @@ from muxsim.placement.backend import Backend, BackendExit
 from muxsim.session.attachment import Attachment
 from muxsim.session.control.control import ControlReader
 from muxsim.session.conversation import Conversation
+from muxsim.session.held_folder import HeldFolder
 from muxsim.session.life import Life, Progress, Start
 from muxsim.session.reports import Reports
 from muxsim.session.seam import Seam
@@ -50,8 +50,8 @@ class Session:
         self.seed = seed
         self.shared = lasting
         self.owner = owner
-        self.workspace: Path | None = None
-        """Its folder, which is removed when the session has ended."""
+        self.folder = HeldFolder()
+        """Its workspace, which is removed when the session has ended and nobody holds it."""
         self._start = start
         self._reports = Reports(events, id, spec.name, seed, lambda: self.pid)
         self._life = Life(spec, self._reports, ttl=ttl, lasting=lasting)

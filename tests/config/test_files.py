@@ -809,3 +809,13 @@ def test_a_workspace_begins_as_a_folder_beside_the_config(folder):
 )
 def test_a_folder_that_no_workspace_can_begin_as_is_refused(folder, text, says):
     assert says in fault(folder, f'[environments.lake]\ncommand = "x"\n{text}')
+
+
+def test_files_to_be_kept_are_patterns_within_the_workspace(folder):
+    spec = lake(
+        folder, 'command = "x"\ncollect = ["*.png", "out/**"]\nmax_collected = "2 MiB"\nmax_collected_files = 3'
+    )
+    assert (spec.collect, spec.max_collected, spec.max_collected_files) == (("*.png", "out/**"), 2 * MIB, 3)
+    for pattern in ("/etc/*", "../*", "a/../../b", "", ".", "./"):
+        text = f'[environments.lake]\ncommand = "x"\ncollect = [{json.dumps(pattern)}]'
+        assert "collect[0]" in fault(folder, text)

@@ -152,8 +152,10 @@ class Channel:
     async def notify(self, method):
         await trio.lowlevel.checkpoint()
 
-    async def close(self):
+    async def finish(self):
         await trio.lowlevel.checkpoint()
+
+    close = finish
 
     def last_words(self):
         return ()

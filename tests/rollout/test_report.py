@@ -6,6 +6,7 @@ import zlib
 
 import pytest
 
+from muxsim.rollouts.data.kept_files import KeptFile
 from muxsim.rollouts.data.run_folder import RunFolder
 from muxsim.rollouts.data.trajectory import EndReason
 from muxsim.rollouts.view.report import ReportError, render_report, write_report
@@ -184,7 +185,8 @@ def test_the_report_is_a_file_of_the_run_unless_another_is_named(run, tmp_path):
     folder = run(trajectory("a", end_reason=EndReason.MAX_STEPS))
     assert write_report(folder) == tmp_path / "run" / "report.html"
     assert write_report(folder, tmp_path / "other.html") == tmp_path / "other.html"
-    assert (tmp_path / "other.html").read_text(encoding="utf-8") == render_report(folder)
+    shown = (tmp_path / "other.html").read_text(encoding="utf-8")
+    assert shown.replace('"place":"run"', '"place":"."') == render_report(folder)
 
 
 def test_a_report_that_cannot_be_written_is_named(run, tmp_path):
@@ -211,3 +213,15 @@ def test_every_episode_is_in_the_pack_that_the_index_names(run):
     assert packs[0] == [0, 0]
     assert packs[-1][0] > 1
     assert [episode_of(page, index)["id"] for index in range(5)] == [f"e-{index}" for index in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("page", "place"), [("run/report.html", "."), ("shown.html", "run"), ("elsewhere/shown.html", "../run")]
+)
+def test_kept_files_are_found_from_wherever_the_page_is(run, tmp_path, page, place):
+    (tmp_path / "elsewhere").mkdir()
+    file = KeptFile(path="a.png", file="files/a/a.png", size=1, sha256="0" * 64)
+    write_report(run(trajectory("a", files=[file])), tmp_path / page)
+    text = (tmp_path / page).read_text()
+    assert data_of(text, "run")["place"] == place
+    assert episode_of(text, 0)["files"][0]["file"] == "files/a/a.png"

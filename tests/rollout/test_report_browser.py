@@ -7,6 +7,7 @@ import pytest
 import trio
 from e2e.chromium import chromium
 
+from muxsim.rollouts.data.kept_files import KeptFile
 from muxsim.rollouts.data.run_folder import RunFolder
 from muxsim.rollouts.data.trajectory import EndReason, StageTimes
 from muxsim.rollouts.view.report import write_report
@@ -324,3 +325,22 @@ async def test_what_a_reader_has_to_know_of_an_episode_is_on_its_page(tmp_path):
         assert "Traceback: in mine.py" in text
         assert "length" in text
         assert "0.5" in text
+
+
+async def test_kept_files_are_linked_where_a_browser_only_shows_them(tmp_path):
+    files = [
+        KeptFile(path=path, file=f"files/a/{path}", size=len(path), sha256="0" * 64)
+        for path in ("out/plot 100%25.png", "evil.html", "x.svg", "<b>.txt")
+    ]
+    episode = trajectory("a", files=files, files_problem="b.png is a link, which is not followed")
+    async with report(tmp_path, episode) as page:
+        await page.evaluate("location.hash = '#a'")
+        await until(page, "document.querySelector('.files')")
+        links = "[...document.querySelectorAll('.files a')].map((one) => [one.textContent, one.getAttribute('href')])"
+        assert await page.evaluate(links) == [
+            ["out/plot 100%25.png", "./files/a/out/plot%20100%2525.png"],
+            ["<b>.txt", "./files/a/%3Cb%3E.txt"],
+        ]
+        shown = await page.evaluate(text_of(".files"))
+        assert "evil.html" in shown
+        assert "Not kept: b.png is a link, which is not followed" in shown

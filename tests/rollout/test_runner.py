@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from muxsim.errors import Busy, MuxsimError, StartError, UnknownEnvironment
+from muxsim.rollouts.data.kept_files import Collect
 from muxsim.rollouts.data.rows import DatasetError
 from muxsim.rollouts.data.trajectory import VALID_ENDS, Control, EndReason, Usage
 from muxsim.rollouts.environments.environment import (
@@ -79,6 +80,10 @@ class FakeEnvironment:
             raise self.pool.earns
         return float(sum(self.rewards)) if self.rewards else self.pool.earns
 
+    async def finish(self):
+        await anyio.lowlevel.checkpoint()
+        self.pool.finished.append(self.seed)
+
     async def close(self):
         await anyio.lowlevel.checkpoint()  # raises in a cancelled task, unless the runner shields it
         self.pool.closed.append(self.seed)
@@ -99,6 +104,7 @@ class FakePool:
         self.earns = earns
         self.state = {"observation": "a lake"} if state is None else state
         self.opened = []
+        self.finished = []
         self.closed = []
         self.asked = []
 
@@ -1025,13 +1031,103 @@ async def test_a_reward_function_sees_the_workspace_while_it_is_there(tmp_path):
             return environment
 
     def reward(trajectory, workspace):
-        seen.append((workspace, pool.closed.copy(), trajectory.end_reason))
+        seen.append((workspace, pool.finished.copy(), pool.closed.copy(), trajectory.end_reason))
         return 1
 
     pool = WithFolder(result(terminated=True))
     assert (await play_one(pool, reward=reward)).total_reward == 1.0
-    assert seen == [(tmp_path, [], EndReason.TERMINATED)]
+    assert seen == [(tmp_path, [0], [], EndReason.TERMINATED)], "its files are final, and there"
     assert pool.closed == [0]
+
+
+class Keeper:
+    """A watcher that keeps files."""
+
+    def __init__(self, pool):
+        self.pool = pool
+        self.kept = []
+
+    def started(self, trajectory):
+        """Nothing to keep yet."""
+
+    stepped = ended = started
+
+    def keep_files(self, trajectory, workspace, collect):
+        self.kept.append((trajectory.end_reason, workspace, collect.patterns, self.pool.closed.copy()))
+        trajectory.files_problem = f"{len(self.pool.finished)} finished"
+
+
+def with_files(workspace, *results, **more):
+    """A pool whose environments have files to keep."""
+
+    class WithFiles(FakePool):
+        async def open(self, env, seed, *, start_timeout=None):
+            environment = await super().open(env, seed, start_timeout=start_timeout)
+            collect = Collect(("*.png",), 100, 10)
+            environment.opened = replace(environment.opened, workspace=workspace, collect=collect)
+            return environment
+
+    return WithFiles(*results, **more)
+
+
+async def hangs():
+    await anyio.sleep_forever()
+
+
+@pytest.mark.parametrize(
+    ("given", "end"),
+    [
+        (result(terminated=True), EndReason.TERMINATED),
+        (result(truncated=True), EndReason.TRUNCATED),
+        (EnvironmentGone("it died"), EndReason.ENV_CRASHED),
+        (EnvironmentFailed("it failed"), EndReason.ENV_FAILED),
+        (CallTimeout("too late"), EndReason.TOOL_TIMEOUT),
+        (hangs, EndReason.EPISODE_TIMEOUT),
+    ],
+)
+async def test_files_are_kept_however_an_episode_ends_behind_its_processes_and_before_its_workspace(
+    tmp_path, given, end
+):
+    pool = with_files(tmp_path, given)
+    keeper = Keeper(pool)
+    trajectory = await play_one(pool, watchers=[keeper], episode_timeout=5)
+    assert trajectory.end_reason == end
+    assert keeper.kept == [(end, tmp_path, ("*.png",), [])]
+    assert trajectory.files_problem == "1 finished"
+    assert pool.closed == [0]
+
+
+async def test_files_are_kept_before_a_reward_function_has_touched_them_and_its_failure_is_its_own(tmp_path):
+    order = []
+
+    def reward(trajectory, workspace):
+        order.append(trajectory.files_problem)
+        raise ZeroDivisionError
+
+    pool = with_files(tmp_path, result(terminated=True))
+    trajectory = await play_one(pool, watchers=[Keeper(pool)], reward=reward)
+    assert order == ["1 finished"]
+    assert (trajectory.total_reward, trajectory.valid) == (None, True)
+    assert "ZeroDivisionError" in trajectory.error
+
+
+async def test_files_of_another_machine_are_missed_on_record(tmp_path):
+    pool = with_files(None, result(reward=1.0, terminated=True))
+    keeper = Keeper(pool)
+    trajectory = await play_one(pool, watchers=[keeper])
+    assert (keeper.kept, trajectory.total_reward) == ([], 1.0)
+    assert trajectory.files_problem == "its files are on another machine: play there to keep them"
+
+
+async def test_processes_that_do_not_end_leave_nothing_to_be_scored(tmp_path):
+    pool = with_files(tmp_path, result(terminated=True))
+    keeper = Keeper(pool)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeEnvironment, "finish", lambda self: anyio.sleep_forever())
+        trajectory = await play_one(pool, watchers=[keeper], reward=lambda trajectory, workspace: 1.0)
+    assert (trajectory.end_reason, trajectory.total_reward) == (EndReason.MACHINERY_FAILED, None)
+    assert "did not end within 15 s" in trajectory.error
+    assert keeper.kept == []
 
 
 async def test_a_reward_function_that_raises_leaves_its_traceback_in_the_row():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
@@ -400,3 +401,14 @@ async def test_a_session_that_takes_long_to_end_delays_nobody_elses_start(tmp_pa
         assert text_of(await client.call("say", text="here")) == "here"
         assert log_lines(muxsim, event="session.ended", session=stubborn.id) == []
         await logged(muxsim, event="session.ended", session=stubborn.id)
+
+
+async def test_nothing_is_left_of_a_session_when_its_deletion_is_answered(muxsim):
+    for _ in range(5):
+        session = await open_session(muxsim.url)
+        client = await shake_hands(muxsim.url, f"/s/{session['id']}/mcp")
+        workspace = Path(await client.text("scribble"))
+        for number in range(200):  # there is something to be removed
+            (workspace / str(number)).mkdir()
+        assert (await ask(muxsim.url, "DELETE", f"/sessions/{session['id']}")).status == 204
+        assert not workspace.exists()  # noqa: ASYNC240 - that it is so at once is the point

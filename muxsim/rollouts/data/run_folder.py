@@ -6,6 +6,7 @@
     rollouts.jsonl    a `Trajectory` on each line, one for each episode that has ended
     failures.jsonl    those with ``valid`` false once more, of every attempt
     images/           the images of all rows, by hash
+    files/            what was kept of workspaces, ``<episode>/<path>``
     env_logs/         the last stderr lines of sessions, ``<session>.stderr``
     metrics.json      what the episodes come to; written at the end
 
@@ -22,6 +23,8 @@ import fcntl
 import os
 import re
 from collections.abc import Container, Iterator, Sequence
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -29,6 +32,7 @@ from typing import Any, Final
 import msgspec
 
 from muxsim.rollouts.data.images import ImageFolder, reference, with_data, with_references, write_whole
+from muxsim.rollouts.data.kept_files import Collect, keep_files
 from muxsim.rollouts.data.metrics import Metrics, MetricsBuilder
 from muxsim.rollouts.data.row_file import RowFile, RunError, read_rows, repair
 from muxsim.rollouts.data.run_config import RunConfig
@@ -39,6 +43,8 @@ _ROLLOUTS: Final = "rollouts.jsonl"
 _FAILURES: Final = "failures.jsonl"
 _METRICS: Final = "metrics.json"
 _LOGS: Final = "env_logs"
+_FILES: Final = "files"
+_LONGEST_NAME: Final = 100
 _NOT_IN_A_FILE_NAME: Final = re.compile(r"[^A-Za-z0-9_.-]")
 _MOST_DIFFERENCES_SHOWN: Final = 5
 
@@ -238,6 +244,18 @@ class RunWriter:
 
     # As a watcher.
 
+    def keep_files(self, trajectory: Trajectory, workspace: Path, collect: Collect) -> None:
+        """Keep files of an episode's workspace. What cannot be kept is told in the trajectory."""
+        try:
+            target = _new_folder(self.folder.path / _FILES, trajectory.id)
+        except OSError as error:
+            trajectory.files_problem = f"nothing could be kept: {error}"
+            return
+        trajectory.files, trajectory.files_problem = keep_files(workspace, target, collect)
+        if not trajectory.files:
+            with suppress(OSError):
+                target.rmdir()
+
     def started(self, trajectory: Trajectory) -> None:
         """Nothing is written of an episode that goes on."""
 
@@ -294,6 +312,18 @@ def _locked(path: Path) -> int:
         os.close(fd)
         raise RunError(f"{path} is being written by another process: wait for its end") from None
     return fd
+
+
+def _new_folder(parent: Path, id: str) -> Path:
+    """A folder for an episode: each attempt at it has its own. Raises OSError."""
+    parent.mkdir(exist_ok=True)
+    name = _NOT_IN_A_FILE_NAME.sub("_", id)[:_LONGEST_NAME].lstrip(".") or "_"
+    for number in count(1):
+        with suppress(FileExistsError):
+            folder = parent / (name if number == 1 else f"{name}.{number}")
+            folder.mkdir()
+            return folder
+    raise AssertionError("there is always another number")
 
 
 def _log_path(path: Path, session: str) -> Path:

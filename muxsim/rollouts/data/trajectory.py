@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
+from muxsim.rollouts.data.kept_files import KeptFile
+
 # The key of an MCP `_meta` member, and of a tool message's metadata, under which the control plane travels.
 CONTROL_META_KEY: Final = "muxsim/control"
 CONTROL_METADATA_KEY: Final = "control_plane"
@@ -168,6 +170,8 @@ class Trajectory(msgspec.Struct, kw_only=True):
     error: str | None = None
     traceback: str = ""
     stderr: list[str] = []
+    files: list[KeptFile] = []
+    files_problem: str | None = None
     evaluation_criteria: Any = None
     info: Any = None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from muxsim.errors import MuxsimError
+from muxsim.rollouts.data.kept_files import Collect
 from muxsim.rollouts.data.trajectory import Control
 
 
@@ -80,7 +81,8 @@ class CallTimeout(MuxsimError):
 class Opened:
     """How an environment presents itself after its handshake; times in seconds.
 
-    ``workspace`` is the session's folder, None where it is not on this machine.
+    ``workspace`` is the session's folder, which is there until `Environment.close`; None where it is not on this
+    machine. ``collect`` says which files of it a run keeps, if any.
     """
 
     instructions: str = ""
@@ -90,6 +92,7 @@ class Opened:
     initial_state: Any = None
     published: bool = False
     workspace: Path | None = None
+    collect: Collect | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -109,6 +112,12 @@ class Environment(Protocol):
 
     async def earned(self, *, timeout: float | None = None) -> float | None:
         """What the episode has earned so far; None without a control plane. Raises as `call` does."""
+
+    async def finish(self) -> None:
+        """End the session's processes: what is in its workspace is final then, and stays there until `close`.
+
+        Calling it again is harmless.
+        """
 
     async def close(self) -> None:
         """End the session. Calling it again is harmless."""

@@ -70,8 +70,11 @@ class Channel(Protocol):
     async def notify(self, method: str) -> None:
         """Send a notification."""
 
+    async def finish(self) -> None:
+        """End the session. What it leaves on this machine stays until `close`. Calling it again is harmless."""
+
     async def close(self) -> None:
-        """End the session. Calling it again is harmless."""
+        """End the session, with all that is left of it. Calling it again is harmless."""
 
     def last_words(self) -> tuple[str, ...]:
         """The last lines of the environment's stderr, as far as they can be had from here."""
@@ -141,6 +144,10 @@ class MCPEnvironment:
         except Malformed as fault:
             raise await self._failed(str(fault)) from None
         return None if status is None else await self._total(status)
+
+    async def finish(self) -> None:
+        """End the session's processes: what is in its workspace is final then, and stays there until `close`."""
+        await self._channel.finish()
 
     async def close(self) -> None:
         """End the session."""
@@ -226,7 +233,7 @@ class MCPEnvironment:
     async def _failed(self, text: str) -> EnvironmentFailed:
         """What to raise for an environment that has failed. Its session ends here: what it says last comes with it."""
         with anyio.CancelScope(shield=True):
-            await self._channel.close()
+            await self._channel.finish()
         return EnvironmentFailed(text, stderr=self._channel.last_words())
 
 

@@ -63,6 +63,9 @@ class HTTPChannel:
         self._tasks.start_soon(self._listen)
         await self._post_until_taken(messages.notification(method), None)
 
+    async def finish(self) -> None:
+        await self.close()
+
     async def close(self) -> None:
         if self._closed:
             return

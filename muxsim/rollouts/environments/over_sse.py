@@ -85,6 +85,9 @@ class SSEChannel:
     async def notify(self, method: str) -> None:
         await self._post(messages.notification(method))
 
+    async def finish(self) -> None:
+        await self.close()
+
     async def close(self) -> None:
         if not self._scope.cancel_called:
             self._scope.cancel()

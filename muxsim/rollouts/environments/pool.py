@@ -18,12 +18,14 @@ from muxsim.errors import raised_as_itself
 from muxsim.observe.events import Events, Listener
 from muxsim.observe.log import LibraryLog
 from muxsim.provenance import parts_of
+from muxsim.rollouts.data.kept_files import Collect
 from muxsim.rollouts.environments.environment import EnvironmentGone, MachineryFailed
 from muxsim.rollouts.environments.mcp_environment import MCPEnvironment, closed_on_failure, shake_hands
 from muxsim.runtime.guest import trio_guest, watch_on_this_loop
 from muxsim.session.control.own_client import OwnClient
 from muxsim.session.registry import Sessions, open_sessions
 from muxsim.session.session import Session
+from muxsim.spec import EnvSpec
 from transports.interfaces import Watch
 from transports.messages import Message
 
@@ -55,38 +57,38 @@ class LocalPool:
         """
         began = time.perf_counter()
         limit = self._sessions.spec(env).limits.start_timeout if start_timeout is None else start_timeout
-        session: Session = await self._run(self._start, env, seed)
-        channel = _LocalChannel(session, self._run)
+        channel: _LocalChannel = await self._run(self._start, env, seed)
+        session = channel.session
         # The one for all has the seed that it was started with, whatever is asked for now.
         seed = session.seed
         started = time.perf_counter() - began
         async with closed_on_failure(channel, env):
             opened = await shake_hands(channel, limit)
-        return MCPEnvironment(
-            session.id, env, seed, channel, replace(opened, start_seconds=started, workspace=session.workspace)
-        )
+        here = replace(opened, start_seconds=started, workspace=session.folder.path, collect=_collected(session.spec))
+        return MCPEnvironment(session.id, env, seed, channel, here)
 
     async def parts(self, env: str) -> dict[str, str]:
         """What an environment consists of (`muxsim.provenance`)."""
         return parts_of(self._sessions.spec(env))
 
-    async def _start(self, env: str, seed: int) -> Session:
-        if self._sessions.spec(env).shared:
-            return await self._sessions.shared(env)
-        return await self._sessions.open(env, seed=seed)
+    async def _start(self, env: str, seed: int) -> _LocalChannel:
+        shared = self._sessions.spec(env).shared
+        session = await (self._sessions.shared(env) if shared else self._sessions.open(env, seed=seed))
+        return _LocalChannel(session, self._run)
 
 
 class _LocalChannel:
     """A session of this process, without a transport in between."""
 
     def __init__(self, session: Session, run: Runner) -> None:
-        self._session = session
+        self.session = session
         self._run = run
+        self._let_go = session.folder.hold()
         self._client = OwnClient(session)
 
     def ask(self, method: str, params: Any, timeout: float | None) -> Coroutine[Any, Any, Message]:
-        if not self._session.live:
-            raise _gone(self._session)
+        if not self.session.live:
+            raise _gone(self.session)
         if method == "initialize":  # for which the session waits as long as for its start
             return self._client.ask(method, params, timeout)
         self._client.be_patient(timeout)
@@ -95,15 +97,25 @@ class _LocalChannel:
     async def notify(self, method: str) -> None:
         self._client.notify(method)
 
-    async def close(self) -> None:
-        if self._session.shared:  # the one for all is nobody's to end
+    async def finish(self) -> None:
+        if self.session.shared:  # the one for all is nobody's to end
             self._client.leave()
             return
-        self._session.end("client_gone", "the rollout has closed the session")
-        await self._run(self._session.wait_ended)
+        self.session.end("client_gone", "the rollout has closed the session")
+        await self._run(self.session.wait_ended)
+
+    async def close(self) -> None:
+        self._let_go()
+        await self.finish()
+        if not self.session.shared:
+            await self._run(self.session.folder.wait_removed)
 
     def last_words(self) -> tuple[str, ...]:
-        return self._session.last_words
+        return self.session.last_words
+
+
+def _collected(spec: EnvSpec) -> Collect | None:
+    return Collect(spec.collect, spec.max_collected, spec.max_collected_files) if spec.collect else None
 
 
 def _gone(session: Session) -> EnvironmentGone | MachineryFailed:

@@ -6,8 +6,8 @@ import inspect
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -124,10 +124,8 @@ class Player:
         played = PlayedEpisode(self.episode.index, self.episode.id)
         token = current_episode.set(played)
         try:
-            with self._late:
+            with self._in_time():
                 await self._play()
-            if self._late.cancelled_caught:
-                self._end(_Ended(EndReason.EPISODE_TIMEOUT, f"over {self.options.episode_timeout:g} s"))
         except _Ended as ended:
             self._end(ended)
         except Exception as error:  # a bug here, or in a pool: this episode only
@@ -151,21 +149,72 @@ class Player:
         async with self._environment() as environment:
             self._begin(environment)
             try:
-                while len(self.trajectory.steps) < self.options.max_steps:
-                    await self._turn(environment)
-                raise _Ended(EndReason.MAX_STEPS)
+                await self._take_turns(environment)
             except _Ended as ended:
                 self._end(ended)
-                await self._score(environment)
+            try:
+                await self._settle(environment)
+            except BaseException:  # cancelled: what is not scored is not over
+                self._end(_Ended(EndReason.CANCELLED))
+                raise
 
-    async def _score(self, environment: Environment) -> None:
-        """Score an episode that is over, as long as its workspace is there: its own time does not count for that."""
-        self._late.deadline = math.inf
+    async def _take_turns(self, environment: Environment) -> None:
+        # What comes behind the last turn is not the episode's own time.
+        deadline, self._late.deadline = self._late.deadline, math.inf
+        self._late = anyio.CancelScope(deadline=deadline)
+        with self._in_time():
+            while len(self.trajectory.steps) < self.options.max_steps:
+                await self._turn(environment)
+            raise _Ended(EndReason.MAX_STEPS)
+
+    @contextmanager
+    def _in_time(self) -> Iterator[None]:
+        """End the episode where its time is over in this block."""
+        with self._late as late:
+            yield
+        if late.cancelled_caught:
+            raise _Ended(EndReason.EPISODE_TIMEOUT, f"over {self.options.episode_timeout:g} s")
+
+    async def _settle(self, environment: Environment) -> None:
+        """Keep the files of an episode that is over, and find what it has earned, as long as its workspace is there.
+
+        One that the machinery broke has no score.
+        """
+        reward = self.options.reward
         try:
-            await self._score_with(environment)
-        except BaseException:  # cancelled: what is not scored is not over
-            self._end(_Ended(EndReason.CANCELLED))
-            raise
+            if reward is None and self.trajectory.valid:
+                self.trajectory.total_reward = await environment.earned(timeout=self.options.call_timeout)
+        except _FAULTS as fault:
+            self._end(_fault_of(fault))
+        try:
+            await self._keep_files(environment)
+            if reward is not None and self.trajectory.valid:
+                await self._finish(environment)
+                await score_by(reward, self.trajectory, environment.opened.workspace)
+        except _Ended as ended:
+            self._end(ended)
+
+    async def _keep_files(self, environment: Environment) -> None:
+        collect, workspace = environment.opened.collect, environment.opened.workspace
+        if collect is None or not self.watchers.keepers:
+            return
+        if workspace is None:
+            self.trajectory.files_problem = "its files are on another machine: play there to keep them"
+            return
+        await self._finish(environment)
+        await anyio.to_thread.run_sync(self.watchers.keep_files, self.trajectory, workspace, collect)
+
+    async def _finish(self, environment: Environment) -> None:
+        """Let nothing write any more to a workspace that somebody is going to look into."""
+        if environment.opened.workspace is None:
+            return
+        began = time.perf_counter()
+        with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True) as late:
+            await environment.finish()
+        self.trajectory.times.close += time.perf_counter() - began
+        if late.cancelled_caught:
+            text = f"its processes did not end within {_CLOSE_TIMEOUT:g} s: what it has left is not final"
+            raise _Ended(EndReason.MACHINERY_FAILED, text)
 
     @asynccontextmanager
     async def _environment(self) -> AsyncIterator[Environment]:
@@ -178,7 +227,7 @@ class Player:
             began = time.perf_counter()
             with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):
                 await environment.close()
-            times.close = time.perf_counter() - began
+            times.close += time.perf_counter() - began
 
     async def _open(self) -> Environment:
         env, outlook = self.trajectory.env, self.company.outlook
@@ -343,18 +392,6 @@ class Player:
         # Half a character, which a policy may well have in its words, cannot be written down.
         self.trajectory.error = ended.error and ended.error.encode(errors="replace").decode()
         self.trajectory.stderr = ended.stderr
-
-    async def _score_with(self, environment: Environment) -> None:
-        """Find what the episode has earned; one that the machinery broke has no score."""
-        if not self.trajectory.valid:
-            return
-        if self.options.reward is not None:
-            await score_by(self.options.reward, self.trajectory, environment.opened.workspace)
-            return
-        try:
-            self.trajectory.total_reward = await environment.earned(timeout=self.options.call_timeout)
-        except _FAULTS as fault:
-            raise _fault_of(fault) from None
 
 
 def _fault_of(error: MuxsimError) -> _Ended:

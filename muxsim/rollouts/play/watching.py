@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Sequence
-from typing import Final, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 from muxsim.errors import MuxsimError
+from muxsim.rollouts.data.kept_files import Collect
 from muxsim.rollouts.data.trajectory import Trajectory
 
 _log: Final = logging.getLogger(__name__)
@@ -25,6 +27,13 @@ class Watcher(Protocol):
 
     def ended(self, trajectory: Trajectory) -> None:
         """An episode is over; its trajectory is complete."""
+
+
+class Keeper(Protocol):
+    """A watcher that also keeps files, as a run folder does."""
+
+    def keep_files(self, trajectory: Trajectory, workspace: Path, collect: Collect) -> None:
+        """Keep files of a workspace, and say in the trajectory which. Runs in a thread."""
 
 
 class Watchers:
@@ -46,10 +55,21 @@ class Watchers:
         """Tell all that an episode is over."""
         self._tell("ended", trajectory)
 
-    def _tell(self, call: str, trajectory: Trajectory) -> None:
+    @property
+    def keepers(self) -> bool:
+        """Whether any of them keeps files."""
+        return any(hasattr(watcher, "keep_files") for watcher in self._watchers)
+
+    def keep_files(self, trajectory: Trajectory, workspace: Path, collect: Collect) -> None:
+        """Have those that keep files do so."""
+        self._tell("keep_files", trajectory, workspace, collect)
+
+    def _tell(self, call: str, trajectory: Trajectory, *more: Any) -> None:
         for index, watcher in enumerate(self._watchers):
+            if call not in _CALLS and not hasattr(watcher, call):
+                continue
             try:
-                getattr(watcher, call)(trajectory)
+                getattr(watcher, call)(trajectory, *more)
             except Exception as error:
                 if (index, call) not in self._failed:  # once: it would be told of with every step
                     self._failed.add((index, call))

@@ -136,6 +136,7 @@ def atif(trajectory: Trajectory, run: RunFolder) -> Json:
             initial_state=trajectory.initial_state,
             evaluation_criteria=trajectory.evaluation_criteria,
             info=trajectory.info,
+            files=msgspec.to_builtins(trajectory.files) or None,
         ),
     )
 
@@ -199,6 +200,7 @@ def _fate(trajectory: Trajectory) -> Json:
         "scores": trajectory.scores,
         "end_reason": trajectory.end_reason.value,
         "valid": trajectory.valid,
+        **({"files": msgspec.to_builtins(trajectory.files)} if trajectory.files else {}),
     }
 
 

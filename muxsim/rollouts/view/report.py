@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ def write_report(run: RunFolder, file: str | Path | None = None, *, image_bytes:
     path = run.path / REPORT_NAME if file is None else Path(file)
     try:
         with path.open("w", encoding="utf-8") as out:
-            out.writelines(_parts(run, image_bytes))
+            out.writelines(_parts(run, image_bytes, _place(run, path)))
     except OSError as error:
         raise ReportError(f"{path} could not be written: {error}") from None
     return path
@@ -58,7 +59,12 @@ def render_report(run: RunFolder, *, image_bytes: int = DEFAULT_IMAGE_BYTES) -> 
     return "".join(_parts(run, image_bytes))
 
 
-def _parts(run: RunFolder, image_bytes: int) -> Iterator[str]:
+def _place(run: RunFolder, page: Path) -> str:
+    """Where the run's files are, seen from its page."""
+    return os.path.relpath(run.path.resolve(), page.resolve().parent)
+
+
+def _parts(run: RunFolder, image_bytes: int, place: str = ".") -> Iterator[str]:
     style, script = _page("report.css"), _page("report.js")
     yield _page("head.html").format(
         title=escape(run.path.resolve().name), policy=escape(_policy(style, script)), style=style
@@ -73,7 +79,7 @@ def _parts(run: RunFolder, image_bytes: int) -> Iterator[str]:
             details, left_out = images.referred(_details(trajectory, tools))
             episodes.append(_summary(trajectory, left_out) | {"pack": packs.add(_shortened(details))})
         packs.close()
-        yield _data("run", _run(run, episodes, tools.values))
+        yield _data("run", _run(run, episodes, tools.values) | {"place": place})
         yield f"<script>{script}</script>\n"
         packed.seek(0)
         yield from packed

@@ -97,7 +97,7 @@ class API:
         if not caller_of(call).may_end(session.owner):
             raise forbidden(Scope.ADMIN)
         session.end("deleted", "the session was deleted")
-        await self._bridge.call(session.wait_ended)
+        await self._bridge.call(session.folder.wait_removed)
         return NOTHING
 
     def _check_past(self, call: Call, id: str) -> None:

@@ -804,6 +804,17 @@
       json("Tools", run.tools[details.tools]), json("Evaluation criteria", details.evaluation_criteria), json("Info", details.info), raw);
   };
 
+  // What a browser shows and does not run; whoever wrote these files may have written anything into them.
+  const SHOWN = /\.(png|jpe?g|gif|webp|bmp|txt|log|csv|jsonl?|md|pdf)$/i;
+  const kept = (details) => {
+    if (!details.files.length && !details.files_problem) return null;
+    const place = (file) => [run.place, file].map((path) => path.split("/").map(encodeURIComponent).join("/")).join("/");
+    const link = ({ path, file }) => (SHOWN.test(path) ? h("a", { href: place(file), target: "_blank", rel: "noopener noreferrer" }, path) : h("span", { title: file }, path));
+    return h("section", { class: "panel facts files" }, h("h2", null, "Files of its workspace"),
+      h("dl", null, details.files.map((one) => [h("dt", null, link(one)), h("dd", { title: one.sha256 }, many(one.size, "byte"))])),
+      details.files_problem ? h("p", { class: "negative" }, `Not kept: ${details.files_problem}`) : null);
+  };
+
   const failure = (details, episode) => {
     if (!details.error && !details.stderr.length && !episode.images_left_out) return null;
     const title = details.valid ? "Something is amiss" : `The episode failed: ${words(details.end_reason)}`;
@@ -829,7 +840,7 @@
     const place = position < 0 ? episode.index : position;
     const go = (by) => { const next = list[place + by]; if (next) open(next); };
     const film = player(details, episode);
-    const side = h("div", { class: "side" }, details.steps.length || details.initial_state ? film.element : null, facts(details, episode));
+    const side = h("div", { class: "side" }, details.steps.length || details.initial_state ? film.element : null, facts(details, episode), kept(details));
     keys = {
       ArrowRight: () => film.step(1), ArrowLeft: () => film.step(-1), Home: () => film.seek(0), End: () => film.seek(film.last),
       " ": film.toggle, j: () => go(1), k: () => go(-1), Escape: () => { location.hash = ""; },
