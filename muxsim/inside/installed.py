@@ -27,6 +27,7 @@ def main() -> None:
         os.dup2(nowhere, descriptor)
     told = {
         "packages": _packages(),
+        "elsewhere": _elsewhere(),
         "markers": _markers(),
         "python": platform.python_version(),
         "fault": _fault(asked),
@@ -44,6 +45,12 @@ def _packages() -> dict[str, str]:
         if name and version:
             found.setdefault(name, version)
     return found
+
+
+def _elsewhere() -> list[str]:
+    """What was installed from a path or an address: installers note where that is (PEP 610)."""
+    found = importlib.metadata.distributions()
+    return [one.metadata["Name"] for one in found if one.metadata["Name"] and one.read_text("direct_url.json")]
 
 
 def _markers() -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import re
@@ -19,6 +18,7 @@ from muxsim.provision.conda_records import FAULT, OFFLINE, RESULT, Order, Pin, R
 from muxsim.provision.conda_wishes import GET_IT, SUBDIR, CondaWishes, conda_wishes
 from muxsim.provision.installer import Installer, Program
 from muxsim.provision.provider import Found, Place
+from muxsim.provision.wishes import wishes_of
 from muxsim.spec import EnvSpec, fixed, literal
 
 KIND: Final = "conda"
@@ -31,6 +31,7 @@ CONDA: Final = Program(
     source="conda channels",
     unreachable=re.compile(rb"error sending request|dns error|[Cc]onnection (refused|reset)|timed out"),
     offline={OFFLINE: "1"},
+    module="rattler",
     runs=(sys.executable, "-P", "-m", "muxsim.provision.with_rattler"),
 )
 
@@ -46,14 +47,17 @@ class Conda:
 
     async def part(self, spec: EnvSpec, tools: Installer) -> CondaPart:
         """What it wants."""
-        if importlib.util.find_spec("rattler") is None:
-            raise PackageError(f"conda environments need py-rattler: {GET_IT}")
+        if lacking := self.program.lacks():
+            raise PackageError(lacking)
         lock = spec.dependencies.pinned(KIND)
         try:
             pins = _pins.decode(lock) if lock else ()
         except msgspec.MsgspecError as error:
             raise PackageError(f"what the lock says of conda cannot be read ({error}): lock it anew") from error
-        return CondaPart(conda_wishes(spec), pins)
+        wishes = conda_wishes(spec)
+        # What a script or a project says of the Python that it runs on, conda is to heed, too.
+        more = tuple(f"python{versions}" for versions in wishes_of(spec).requires_python)
+        return CondaPart(replace(wishes, specs=(*wishes.specs, *more)), pins)
 
 
 _pins: Final = msgspec.json.Decoder(tuple[Pin, ...])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 import shlex
@@ -70,6 +71,15 @@ class Program:
 
     runs: tuple[str, ...] = ()
     """What is run instead of a program of its name: the beginning of a command line."""
+
+    module: str = ""
+    """What that imports, and one of muxsim's extras has."""
+
+    def lacks(self) -> str:
+        """What to do where that cannot be imported; "" if it can."""
+        if not self.module or importlib.util.find_spec(self.module) is not None:
+            return ""
+        return f"{self.installs} need {self.module}: {self.get_it}"
 
 
 class Run(Protocol):

@@ -82,6 +82,8 @@ def _is_bare_folder(path: str) -> bool:
 
 def _missing_programs(provider: Provider, spec: EnvSpec, launch: Launch) -> list[str]:
     path, program = launch.env.get("PATH"), provider.program
+    if lacking := program.lacks():
+        return [f"its {lacking}"]
     if spec.dependencies.has_conda:
         return []  # it may bring them
     needs = [name for name in program.needs if shutil.which(name, path=path) is None]

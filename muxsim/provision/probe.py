@@ -19,6 +19,9 @@ class Told(msgspec.Struct, frozen=True):
     """What an interpreter says of itself."""
 
     packages: dict[str, str]
+    elsewhere: tuple[str, ...]
+    """Those of them that came from a path or an address, and not from an index."""
+
     markers: dict[str, str]
     python: str
     fault: str

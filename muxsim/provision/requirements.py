@@ -54,13 +54,15 @@ def read_lines(lines: Iterable[str], folder: Path) -> Written:
 
 def as_arguments(line: str, folder: Path) -> tuple[str, ...]:
     """A line as arguments of `uv pip install`, with its paths from the folder. Raises ValueError."""
-    option, _, value = line.partition(" ")
     if not line.startswith("-"):
         return (str(folder / line),) if line.startswith((".", "/")) else (line,)
-    if option in _WITH_PATH:
-        path = value.strip()
-        return option, path if "://" in path else str(folder / path)
-    return tuple(shlex.split(line))
+    option, *values = shlex.split(line)
+    name, equals, value = option.partition("=")
+    if name in _WITH_PATH and (value or values):
+        path = value or " ".join(values)
+        path = path if "://" in path else str(folder / path)
+        return (f"{name}={path}",) if equals else (name, path)
+    return option, *values
 
 
 def _read_into(path: Path, lines: list[str], texts: list[str], seen: set[Path], *, asks: bool) -> None:

@@ -111,13 +111,14 @@ class UvPart:
             args = ("venv", "--no-project", "--allow-existing", "--python", self.interpreter.path, str(place.prefix))
             await place.tools.install(args, place.prefix, place.lock, what="a virtual environment", folders=_QUIET)
         first = (*_INSTALL, "--python", str(python))
+        inputs = (*self.wishes.inputs, *self.wishes.editable)
         if self.lock:
-            await self._run(place, (*first, "--no-deps", *self.wishes.options, "-r", _file(place, "locked", self.lock)))
-            await self._run(place, (*first, "--no-deps", *self.wishes.editable), when=bool(self.wishes.editable))
+            # With what was asked for, which may have options of its own, and paths and addresses that no lock has.
+            locked = ("--no-deps", "-r", _file(place, "locked", self.lock))
+            await self._run(place, (*first, *self.wishes.options, *locked, *inputs))
             return
         # One that is made anew stays at the versions that it had.
         kept = ("--constraints", _file(place, "before", before)) if before else ()
-        inputs = (*self.wishes.inputs, *self.wishes.editable)
         await self._run(place, (*first, *self.wishes.options, *kept, *inputs), when=bool(inputs))
 
     async def _run(self, place: Place, args: tuple[str, ...], *, when: bool = True) -> None:
@@ -141,9 +142,9 @@ class UvPart:
 
     async def pins(self, place: Place, found: Found) -> str:
         """``name==version`` of each; what came from elsewhere than an index is asked for as it was."""
-        elsewhere = {line.partition("@")[0].strip().lower() for line in self.asked if "@" in line}
-        pinned = {name: version for name, version in found.packages.items() if name.lower() not in elsewhere}
-        return "".join(f"{name}=={version}\n" for name, version in sorted(pinned.items()) if "+" not in version)
+        elsewhere = set((await probe(place, Entry())).elsewhere)
+        pinned = {name: version for name, version in found.packages.items() if name not in elsewhere}
+        return "".join(f"{name}=={version}\n" for name, version in sorted(pinned.items()))
 
     def resolved(self, spec: EnvSpec, place: Place) -> EnvSpec:
         """The spec whose command is the environment's own."""

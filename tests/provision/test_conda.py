@@ -21,6 +21,7 @@ from muxsim.errors import PackageError
 from muxsim.provision.conda_records import shown_channel
 from muxsim.provision.conda_wishes import conda_wishes, name_of
 from muxsim.provision.packages import prepare
+from muxsim.provision.preflight import problems
 from muxsim.spec import Dependencies, EnvSpec
 
 LIMIT = 300  # s, on a machine that is busy with others
@@ -29,6 +30,22 @@ LIMIT = 300  # s, on a machine that is busy with others
 def test_no_part_of_the_extra_is_imported_before_an_environment_wants_it():
     code = "import sys, muxsim.provision.packages; print({'rattler', 'yaml'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
+
+
+@pytest.mark.parametrize("module", ["rattler", "yaml"])
+async def test_where_the_extra_is_missing_one_line_says_how_to_get_it(monkeypatch, tmp_path, module):
+    (tmp_path / "environment.yml").write_text("channels: [x]")
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delitem(sys.modules, "muxsim.provision.environment_yml", raising=False)
+    spec = wanting(conda_file=str(tmp_path / "environment.yml"))
+    with pytest.raises(PackageError) as error:
+        await prepare(spec, {**os.environ, "MUXSIM_CACHE": str(tmp_path)})
+    assert "pip install 'mcp-muxsim[conda]'" in str(error.value)
+    assert "\n" not in str(error.value)
+    if module == "rattler":
+        assert problems([spec], os.environ) == [
+            "environment 'lander': its conda packages need rattler: pip install 'mcp-muxsim[conda]'"
+        ]
 
 
 @pytest.mark.parametrize(
@@ -367,6 +384,15 @@ async def test_what_opens_a_channel_is_told_to_nobody(made, tool_channel):
 
 
 # ---- together with uv and npm
+
+
+@pytest.mark.children
+async def test_what_a_script_says_of_its_python_conda_heeds(made, conda_channel, tmp_path):
+    script = tmp_path / "server.py"
+    script.write_text('# /// script\n# requires-python = ">=3.99"\n# ///\n')
+    wanted = Dependencies(conda=("greeting",), channels=(conda_channel.url,), script=str(script))
+    fault = await made.fault(EnvSpec(name="lander", command="python", args=(str(script),), dependencies=wanted))
+    assert "has python>=3.99 for linux-" in fault
 
 
 @pytest.mark.children

@@ -1,0 +1,77 @@
+"""What a lock says of Python packages, and what only the requirements say: options, paths. The real uv, no index."""
+
+import json
+import subprocess
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from muxsim.errors import PackageError
+from muxsim.provision.packages import prepare
+from muxsim.provision.requirements import as_arguments
+from muxsim.spec import Dependencies, EnvSpec
+
+pytestmark = pytest.mark.children
+
+LIMIT = 300  # s, on a machine that is busy with others
+
+
+def wheel(folder, name, version):
+    about = f"{name}-{version}.dist-info"
+    folder.mkdir(exist_ok=True)
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        archive.writestr(f"{name}.py", f"version = {version!r}\n")
+        archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{about}/RECORD", "")
+
+
+def versions(spec):
+    code = "import mine, other; print(mine.version, other.version)"
+    return subprocess.check_output([spec.command, "-c", code], text=True).split()
+
+
+def pins_of(spec):
+    return json.loads((Path(spec.installed[0]).parent / "manifest.json").read_text())["pins"]["uv"]
+
+
+async def test_a_lock_holds_versions_and_leaves_paths_and_options_to_the_requirements(tmp_path, monkeypatch):
+    monkeypatch.setenv("MUXSIM_CACHE", str(tmp_path / "cache"))
+    wheel(tmp_path, "mine", "1.0")
+    wheel(tmp_path / "wheels", "other", "1.0")
+    file = tmp_path / "requirements.txt"
+    file.write_text("--no-index\n--find-links ./wheels\nother>=1\n./mine-1.0-py3-none-any.whl\n")
+    spec = EnvSpec(name="lake", command="python", dependencies=Dependencies(requirements_file=str(file)))
+    with trio.fail_after(LIMIT):
+        first = await prepare(spec)
+        pins = pins_of(first)
+        assert pins == "other==1.0\n"
+        # A newer one is there, and the lock does not want it; nor does what was asked for still want the lock.
+        wheel(tmp_path / "wheels", "other", "2.0")
+        locked = replace(spec, dependencies=replace(spec.dependencies, pins=(("uv", pins),)))
+        assert versions(await prepare(locked)) == ["1.0", "1.0"]
+        file.write_text(file.read_text().replace("other>=1", "other>=2"))
+        with pytest.raises(PackageError, match="other"):
+            await prepare(locked)
+        assert versions(await prepare(spec)) == ["1.0", "2.0"]
+
+
+@pytest.mark.parametrize(
+    ("line", "arguments"),
+    [
+        ("numpy>=2 ; python_version > '3.8'", ("numpy>=2 ; python_version > '3.8'",)),
+        ("mine @ git+https://h/mine", ("mine @ git+https://h/mine",)),
+        ("./mine[gym]", ("/p/mine[gym]",)),
+        ("/mine.whl", ("/mine.whl",)),
+        ("-e ../mine", ("-e", "/p/../mine")),
+        ("-r https://h/more.txt", ("-r", "https://h/more.txt")),
+        ("--requirement more.txt", ("--requirement", "/p/more.txt")),
+        ("--find-links=wheels", ("--find-links=/p/wheels",)),
+        ("--index-url 'https://h/simple'", ("--index-url", "https://h/simple")),
+    ],
+)
+def test_a_line_of_requirements_is_as_arguments_what_it_is_in_its_folder(line, arguments):
+    assert as_arguments(line, Path("/p")) == arguments
