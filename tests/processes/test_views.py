@@ -4,13 +4,17 @@ import errno
 import json
 import os
 import shutil
+import site
+import subprocess
 import sys
+import tempfile
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import trio
+from harness import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from serve.machine import eventually
@@ -306,3 +310,94 @@ async def test_what_was_asked_for_is_had_or_nothing_starts(places):
     with open_enclosures([], "off", told.append) as enclosures, pytest.raises(ProcessStartError):
         await start(enclosures, spec, places, spawn)
     assert (len(spawn.seen), told) == (1, [])
+
+
+# ---- as somebody else, and where less is allowed
+
+NOBODY = 65534
+
+
+def reaches(python):
+    """Whether anybody may run this interpreter, with our packages."""
+    try:
+        probe = [python, "-c", "import muxsim.spec, trio, pytest"]
+        subprocess.run(probe, env=PLAYING, user=NOBODY, group=NOBODY, extra_groups=[], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True
+
+
+PLAYING = {
+    "PATH": os.defpath,
+    "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), *site.getsitepackages()]),
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+
+
+@pytest.fixture(scope="module")
+def anybodys_python():
+    if os.getuid() != 0:
+        pytest.skip("only root can become somebody else; these tests are somebody else's already")
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    found = next(filter(reaches, [sys.executable, f"/usr/bin/{version}", f"/usr/local/bin/{version}"]), None)
+    return found or pytest.skip("nobody but root may run an interpreter of this version with these packages")
+
+
+@pytest.fixture
+def play(tmp_path_factory):
+    """Plays as who is told, in what is told, and returns what was seen."""
+    with tempfile.TemporaryDirectory(prefix="muxsim-views-", dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+
+        def played(python, key, *, before=(), user=None):
+            where = {name: Path(folder, name) for name in ("data", "tmp", "home")}
+            for path in where.values():
+                path.mkdir()
+            (where["data"] / "state").write_text("the user's")
+            (where["data"] / "folder" / "inner").mkdir(parents=True)
+            if user is not None:
+                for path in (*where.values(), *where["data"].rglob("*")):
+                    os.chown(path, user, user)
+            env = {**PLAYING, "TMPDIR": str(where["tmp"]), "HOME": str(where["home"])}
+            argv = [*before, python, str(Path(__file__).with_name("private_play.py")), str(where["data"]), key]
+            who = {} if user is None else {"user": user, "group": user, "extra_groups": []}
+            done = subprocess.run(argv, env=env, stdout=subprocess.PIPE, timeout=120, check=True, text=True, **who)
+            return json.loads(done.stdout)
+
+        yield played
+
+
+@pytest.mark.children
+def test_whoever_is_not_root_has_views_too_and_nothing_of_them_is_left(anybodys_python, play):
+    seen = play(anybodys_python, "private", user=NOBODY)
+    for way in ("fresh", "fork"):
+        assert (seen[way]["own"], seen[way]["other"]) == ("own", "the user's")
+        assert seen[way]["beside"] == ["state", "state-beside"]
+        assert (seen[way]["user"], int(seen[way]["capabilities"], 16)) == (NOBODY, 0)
+    assert seen["fork"]["forks"] > 0
+    assert (seen["left"], seen["data"], seen["told"]) == ([], ["folder", "state"], [])
+
+
+@pytest.mark.children
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can mount an overlay for muxsim to be on")
+def test_where_overlays_are_refused_what_was_installed_is_read_only_with_one_warning(play):
+    on_overlay = (
+        'mkdir -p "$TMPDIR"/o/1 "$TMPDIR"/o/2 "$TMPDIR"/o/3 && mount -t tmpfs none "$TMPDIR"/o && cd "$TMPDIR"/o'
+    )
+    on_overlay += " && mkdir 1 2 3 4 && mount -t overlay -o lowerdir=1,upperdir=2,workdir=3 none 4 && TMPDIR=$PWD/4"
+    seen = play(sys.executable, "installed", before=("unshare", "-m", "sh", "-c", on_overlay + ' && exec "$@"', "sh"))
+    for way in ("fresh", "fork"):
+        assert (seen[way]["own"], seen[way]["beside"]) == ("the user's", ["folder", "state"])
+        assert seen[way]["written"] == "OSError"
+    assert seen["told"] == ["read-only"] * 2
+    assert "overlay" in seen["why"][0]
+
+
+@pytest.mark.children
+def test_where_namespaces_are_refused_what_was_installed_is_as_it_is_with_one_warning(anybodys_python, play):
+    refuse = 'echo 0 > /proc/sys/user/max_mnt_namespaces && exec "$@"'
+    seen = play(anybodys_python, "installed", before=("unshare", "-Ur", "sh", "-c", refuse, "sh"), user=NOBODY)
+    for way in ("fresh", "fork"):
+        assert (seen[way]["own"], seen[way]["other"]) == ("own", "own")
+    assert seen["told"] == ["as the disk has it, for all"] * 2
+    assert "max_mnt_namespaces" in seen["why"][0]
