@@ -298,6 +298,8 @@ CHECKED = {
     "no such cwd": ('command = "cat"\ncwd = "no/such"', "cwd must be a folder"),
     "cwd is a file": ('command = "cat"\ncwd = "plain.txt"', "cwd must be a folder"),
     "no such script": ('command = "python3"\nargs = ["gone.py"]', "gone.py"),
+    "no private folder": ('command = "cat"\nprivate = ["gone"]', "gone is not there: make it"),
+    "a private file": ('command = "cat"\nprivate = ["plain.txt"]', "plain.txt is a file: name its folder"),
     "no npm": ('command = "npx"\nargs = ["-y", "package@1.0.0"]\nenv = { PATH = "/nowhere" }', "install Node.js"),
 }
 

@@ -14,17 +14,18 @@ from types import SimpleNamespace
 
 import pytest
 import trio
-from harness import ROOT
+from harness import MUXSIM, ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from serve.machine import eventually
-from start.playing import Listener, slots_counted, starts
+from start.playing import Listener, Played, slots_counted, starts
 
 from muxsim.errors import StartError
 from muxsim.observe.events import NotPrivate
 from muxsim.processes.command import ProcessStartError
 from muxsim.processes.enclosure import open_enclosures
 from muxsim.processes.views import NotPrivateError, covered, outermost, within
+from muxsim.provision.preflight import refused_views
 from muxsim.spec import EnvSpec
 from processes.enclosed import BRISK, NAUGHTY, enclosed_sessions
 from transports import messages
@@ -86,6 +87,26 @@ def test_what_cannot_be_private_is_an_error_that_says_what_to_do(places, name, a
 
 
 # ---- real children
+
+
+@pytest.fixture(scope="module")
+def why_not(tmp_path_factory):
+    """Why this machine has no views for us."""
+    spec = EnvSpec(name="one", command="a", private=(str(tmp_path_factory.mktemp("folder")),))
+    return "; ".join(trio.run(refused_views, [spec]))
+
+
+@pytest.fixture(autouse=True)
+def _needs_views(request):
+    if request.node.get_closest_marker("children") and (reason := request.getfixturevalue("why_not")):
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def _refusable():
+    """A user namespace of our own can be had, to refuse things in."""
+    if subprocess.run(["unshare", "-Ur", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("there are no user namespaces here")
 
 
 @pytest.fixture
@@ -190,7 +211,7 @@ async def test_another_backend_of_a_session_sees_what_the_one_before_has_written
 
 
 @asynccontextmanager
-async def talking(pool, lease):
+async def talking(pool, lease, seed=1):
     """A backend on a lease, asked without a session."""
     said, more = [], trio.Event()
 
@@ -199,7 +220,7 @@ async def talking(pool, lease):
             said.append(json.loads(bytes(message.members["result"])))
             more.set()
 
-    backend = await pool.start(lease, seed=1, session="s", listener=Hearing())
+    backend = await pool.start(lease, seed=seed, session="s", listener=Hearing())
 
     async def ask(name, **arguments):
         nonlocal more
@@ -242,6 +263,42 @@ async def test_processes_that_wait_have_views_of_their_own_before_their_session_
 
 def ready(pool, name):
     return pool.placement.starter.statistics().warm[name].ready
+
+
+NODE_SERVER = """
+const fs = require('node:fs'), path = require('node:path');
+const state = path.join(__dirname, 'state');
+fs.appendFileSync(state, ` and ${process.env.MUXSIM_SEED}`);
+const params = { state: fs.readFileSync(state, 'utf8') };
+console.log(JSON.stringify({ jsonrpc: '2.0', method: 'told', params }));
+process.stdin.on('end', () => process.exit(0)).resume();
+"""
+
+
+@pytest.mark.children
+async def test_a_node_that_waits_has_views_of_its_own_too(here, data):
+    (data / "server.cjs").write_text(NODE_SERVER)
+    script = str(data / "server.cjs").replace("{seed}", "{{seed}}")
+    spec = EnvSpec(name="one", command="node", args=(script,), limits=BRISK, warm=2, **private(data))
+    here.pool.keep_warm([spec])
+    await eventually(lambda: ready(here.pool, "one") == 2, within=30)
+    async with Played(here.pool, spec, 1) as one, Played(here.pool, spec, 2) as two:
+        assert [played.told["state"] for played in (one, two)] == ["the user's and 1", "the user's and 2"]
+    assert slots_counted(here.pool, spec, "used") == 2
+    assert (data / "state").read_text() == "the user's"
+
+
+@pytest.mark.children
+async def test_a_private_folder_that_depends_on_the_session_is_one_for_each(here, data):
+    (data / "5").mkdir()
+    folder = str(data).replace("{seed}", "{{seed}}") + "/{seed}"
+    spec = EnvSpec(name="one", command=sys.executable, args=NAUGHTY, limits=BRISK, warm=1, private=(folder,))
+    here.pool.keep_warm([spec])
+    lease = await here.pool.acquire(spec)
+    async with talking(here.pool, lease, seed=5) as ask:
+        await ask("keep_text", path=str(data / "5" / "new"), text="own")
+        assert os.listdir(data / "5") == []
+    await here.pool.release(lease)
 
 
 @pytest.mark.children
@@ -394,6 +451,23 @@ def test_where_overlays_are_refused_what_was_installed_is_read_only_with_one_war
 
 
 @pytest.mark.children
+@pytest.mark.usefixtures("_refusable")
+@pytest.mark.parametrize("option", ["--check", "--port=0"])
+def test_what_is_asked_for_and_refused_is_an_error_at_start_that_says_why(tmp_path, option):
+    """Nobody needs to be root here: in a user namespace of our own there may be no more mount namespaces."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "muxsim.toml").write_text("[environments.one]\ncommand = 'cat'\nprivate = ['data']\n")
+    refuse = 'echo 0 > /proc/sys/user/max_mnt_namespaces && exec "$@"'
+    argv = ["unshare", "-Ur", "sh", "-c", refuse, "sh", *MUXSIM, "serve", str(tmp_path / "muxsim.toml"), option]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "private" in line
+    assert f"{tmp_path / 'data'}: No space left on device; see whether there may be more namespaces" in line
+
+
+@pytest.mark.children
+@pytest.mark.usefixtures("_refusable")
 def test_where_namespaces_are_refused_what_was_installed_is_as_it_is_with_one_warning(anybodys_python, play):
     refuse = 'echo 0 > /proc/sys/user/max_mnt_namespaces && exec "$@"'
     seen = play(anybodys_python, "installed", before=("unshare", "-Ur", "sh", "-c", refuse, "sh"), user=NOBODY)

@@ -484,9 +484,9 @@ async def test_reap_ends_and_removes_what_a_muxsim_left_that_was_killed_with_its
     monkeypatch.setenv("TMPDIR", str(temporary))
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    config = environment("naughty")
+    config = environment("naughty", extra=with_notes(tmp_path))
     async with serving(tmp_path / "a", config) as dead, serving(tmp_path / "b", config) as other:
-        dead_tree = await Tree.of(await shake_hands(dead.url, "/mcp"))
+        dead_tree = await Tree.of(await rewriting(tmp_path, dead.url))
         client = await shake_hands(other.url, "/mcp")
         other_tree = await Tree.of(client)
         assert json.loads((await command("reap", "--dry-run", "--json", "--pid", str(dead.process.pid)))[1]) == []
@@ -516,8 +516,24 @@ async def test_a_muxsim_that_is_killed_leaves_no_folder(tmp_path, monkeypatch):
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
-    async with serving(tmp_path, environment("naughty")) as muxsim:
-        tree = await Tree.of(await shake_hands(muxsim.url, "/mcp"))
+    async with serving(tmp_path, environment("naughty", extra=with_notes(tmp_path))) as muxsim:
+        tree = await Tree.of(await rewriting(tmp_path, muxsim.url))
         muxsim.process.kill()
         await tree.gone()
         await eventually(lambda: not list(temporary.glob("muxsim-*")))
+    assert (tmp_path / "notes" / "old").exists()
+
+
+def with_notes(folder):
+    """The setting that has a private folder with one file in it."""
+    (folder / "notes").mkdir()
+    (folder / "notes" / "old").write_text("")
+    return f'private = ["{folder / "notes"}"]'
+
+
+async def rewriting(folder, url):
+    """A client whose session has written in its private folder, and removed what was in it."""
+    client = await shake_hands(url, "/mcp")
+    for tool, name in (("touch", "new"), ("remove", "old")):
+        assert json.loads(await client.text(tool, path=str(folder / "notes" / name))) == {"result": None}
+    return client
