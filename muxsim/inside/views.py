@@ -33,7 +33,8 @@ OPTIONS = ("index=off,volatile", "index=off")
 # Where only the first user namespace may have others: what the kernel notes of deleted and moved folders.
 AS_USER, AS_ROOT = "userxattr", "redirect_dir=on"
 
-ALL_USERS = ["0", "0", "4294967295"]
+ALL_USERS = [b"0", b"0", b"4294967295"]
+MAP_LIMIT = 4096
 
 
 class View(NamedTuple):
@@ -149,5 +150,6 @@ def kept(folder: str, flags: dict[int, int]) -> int:
 
 def is_first_namespace() -> bool:
     """Whether we are in the user namespace that the machine began with, the only one that has all users."""
-    with open("/proc/self/uid_map", encoding="ascii") as file:
-        return file.readline().split() == ALL_USERS
+    # Bytes: each fork would import the codec for itself, which takes as long as all the rest.
+    with open("/proc/self/uid_map", "rb", buffering=0) as file:
+        return file.read(MAP_LIMIT).split() == ALL_USERS
