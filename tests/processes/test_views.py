@@ -281,7 +281,7 @@ async def test_a_node_that_waits_has_views_of_its_own_too(here, data):
     script = str(data / "server.cjs").replace("{seed}", "{{seed}}")
     spec = EnvSpec(name="one", command="node", args=(script,), limits=BRISK, warm=2, **private(data))
     here.pool.keep_warm([spec])
-    await eventually(lambda: ready(here.pool, "one") == 2, within=30)
+    await eventually(lambda: ready(here.pool, "one") == 2, within=60)
     async with Played(here.pool, spec, 1) as one, Played(here.pool, spec, 2) as two:
         assert [played.told["state"] for played in (one, two)] == ["the user's and 1", "the user's and 2"]
     assert slots_counted(here.pool, spec, "used") == 2
@@ -459,7 +459,7 @@ def test_what_is_asked_for_and_refused_is_an_error_at_start_that_says_why(tmp_pa
     (tmp_path / "muxsim.toml").write_text("[environments.one]\ncommand = 'cat'\nprivate = ['data']\n")
     refuse = 'echo 0 > /proc/sys/user/max_mnt_namespaces && exec "$@"'
     argv = ["unshare", "-Ur", "sh", "-c", refuse, "sh", *MUXSIM, "serve", str(tmp_path / "muxsim.toml"), option]
-    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=120)
     (line,) = done.stderr.splitlines()
     assert (done.returncode, done.stdout) == (2, "")
     assert "private" in line
