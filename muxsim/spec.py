@@ -20,8 +20,11 @@ Sandbox = Literal["none", "bubblewrap", "landlock"]
 SANDBOX_KEYS = ("network", "readable", "writable")
 """What is said of a sandbox, and of nothing else."""
 
-TEMPORARY = ".tmp"
-"""The folder for temporary files under landlock, in the workspace."""
+
+def temporary_folder(workspace: str) -> str:
+    """Where a session under landlock has its temporary files: beside its workspace, with what else is only its own."""
+    return f"{workspace}.private/tmp"
+
 
 PLACEHOLDERS = ("seed", "session_id", "workspace")
 
@@ -403,7 +406,7 @@ class EnvSpec:
         ports = self.confinement.network
         return {
             "HOME": workspace,
-            "TMPDIR": posixpath.join(workspace, TEMPORARY),
+            "TMPDIR": temporary_folder(workspace),
             # Packages that the user has installed are where they were.
             "PYTHONUSERBASE": base,
             # Names are looked up over UDP otherwise, which a list of TCP ports leaves out.

@@ -155,10 +155,13 @@ def _logged(config: Config) -> Events:
 def _check_starts(config: Config) -> None:
     import trio  # noqa: PLC0415 - see the module's first line
 
+    from muxsim.processes.reach import described, fault_here  # noqa: PLC0415
     from muxsim.provision.preflight import problems, refused_views  # noqa: PLC0415
 
     specs = config.environments.values()
-    found = [*problems(specs, os.environ), *trio.run(refused_views, specs)]
+    typer.echo(described())
+    walls = [str(fault) for spec in specs if (fault := fault_here(spec))]
+    found = [*problems(specs, os.environ), *trio.run(refused_views, specs), *walls]
     for problem in found:
         typer.echo(f"muxsim: {problem}", err=True)
     if found:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,9 +19,17 @@ NamedPool = LocalPool | RemotePool
 
 @asynccontextmanager
 async def named_pool(
-    config: Path | None, remote: Remote, max_sessions: int, on_event: Listener | None = None
+    config: Path | None,
+    remote: Remote,
+    max_sessions: int,
+    on_event: Listener | None = None,
+    *,
+    hidden: Iterable[Path] = (),
 ) -> AsyncIterator[NamedPool]:
-    """The pool for the length of a block; ``on_event`` is told of sessions that run here."""
+    """The pool for the length of a block; ``on_event`` is told of sessions that run here.
+
+    Under Landlock these read nothing that is ``hidden``.
+    """
     token = remote.take_token()
     if remote.url:
         async with connect(remote.url, wire=remote.transport, max_sessions=max_sessions, token=token) as served:
@@ -30,6 +38,6 @@ async def named_pool(
     assert config is not None
     loaded = load(config)
     tell_notes(loaded)
-    async with open_pool(loaded, max_sessions=max_sessions, on_event=on_event) as pool:
+    async with open_pool(loaded, max_sessions=max_sessions, on_event=on_event, hidden=hidden) as pool:
         raise_limit()
         yield pool

@@ -68,7 +68,8 @@ def run(
 
 async def _run(plan: RolloutPlan) -> Metrics:
     logs = _SessionLogs()
-    async with named_pool(plan.config, plan.remote, plan.options.max_concurrent, logs.listen) as pool:
+    kept = [plan.kept.output] if plan.kept.output else []
+    async with named_pool(plan.config, plan.remote, plan.options.max_concurrent, logs.listen, hidden=kept) as pool:
         dataset = _dataset(plan, pool)
         policy = with_playback(plan.chosen.make_policy, playback_file())
         config = await _run_config(plan, pool, dataset)

@@ -16,8 +16,6 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from muxsim.inside import libc
-
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _NUMBERS = {
     # x86_64, aarch64
@@ -160,13 +158,6 @@ def machine() -> str:
 def is_known(architecture: str) -> bool:
     """Whether there are filters for it."""
     return architecture in _AUDIT_ARCH
-
-
-def enter(network: bool | list[int]) -> None:
-    """Have this process, and whatever it starts, make no call that the filter refuses. Raises OSError."""
-    if not is_known(machine()):
-        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-    libc.set_filter(pack(program(network, machine())))
 
 
 def program(network: bool | list[int], architecture: str) -> list[Instruction]:

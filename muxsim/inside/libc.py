@@ -14,12 +14,11 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 PR_SET_SECCOMP, MODE_FILTER = 22, 2
-PR_CAPBSET_DROP = 24
 
-CAPABILITY_VERSION, CAPABILITIES = 0x20080522, 64
+CAPABILITY_VERSION = 0x20080522
 CAPABILITY_SETS = 3 * 2  # effective, permitted and inheritable, in two halves
-DAC_OVERRIDE, SETPCAP = 1, 8
-"""Capabilities: reading and writing files whatever their modes say, and changing the sets of capabilities."""
+DAC_OVERRIDE = 1
+"""The capability to read and write files whatever their modes say."""
 
 LIBC = ctypes.CDLL(None, use_errno=True) if ctypes else None
 
@@ -74,16 +73,12 @@ def set_filter(instructions: bytes) -> None:
 
 
 def keep_capabilities(kept: int) -> None:
-    """Give up all capabilities but those in this set of bits, and never get another by running a program."""
+    """Give up all capabilities but those in this set of bits. Without new privileges no program gets them back."""
     if LIBC is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
     sets = (ctypes.c_uint32 * CAPABILITY_SETS)()  # the lower halves, then the upper ones
     call("capget", header, sets)
-    if sets[0] & 1 << SETPCAP:
-        for number in range(CAPABILITIES):
-            if not kept & 1 << number:
-                prctl(PR_CAPBSET_DROP, number)  # past the last one that this kernel has, it does nothing
     for at in range(CAPABILITY_SETS):
         sets[at] &= kept >> (32 if at >= CAPABILITY_SETS // 2 else 0) & 0xFFFFFFFF
     call("capset", header, sets)

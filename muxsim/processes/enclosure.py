@@ -28,7 +28,7 @@ from muxsim.processes.process import Process
 from muxsim.processes.reach import Reach, not_kept
 from muxsim.processes.sandbox import sandboxed
 from muxsim.processes.views import INSTALLED, Manner, NotPrivateError, Views, installed_of, make_views
-from muxsim.spec import TEMPORARY, CgroupMode, Confinement, EnvSpec, Launch
+from muxsim.spec import CgroupMode, Confinement, EnvSpec, Launch, temporary_folder
 
 # Seconds for SIGKILL to empty a group, and between two looks at it: nothing that trio knows tells when it is.
 _EMPTYING: Final = 1.0
@@ -194,7 +194,7 @@ class Enclosures:
         if spec.confinement.sandbox != "landlock":
             return None
         try:
-            os.makedirs(os.path.join(workspace, TEMPORARY), exist_ok=True)
+            os.makedirs(temporary_folder(workspace), mode=0o700, exist_ok=True)
             return await self._reach.walls(spec, launch, workspace)
         except OSError as error:
             raise PlaceError(f"environment {spec.name!r}: no walls for its session: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
@@ -14,7 +15,7 @@ from muxsim.inside.landlock import Walls
 from muxsim.processes.needs import SYSTEM, Needs, needs_of, of_everybody, parted
 from muxsim.processes.views import outermost
 from muxsim.runtime.soon import may_wait
-from muxsim.spec import EnvSpec, Launch, confinement_fault
+from muxsim.spec import EnvSpec, Launch, confinement_fault, temporary_folder
 
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _LACKING: Final = {
@@ -51,6 +52,16 @@ def described() -> str:
     )
 
 
+def fault_here(spec: EnvSpec) -> ConfigError | None:
+    """What a spec's sandbox contradicts, or this machine cannot do; None if nothing."""
+    own, table = spec.confinement, f"environments.{spec.name}"
+    if (fault := confinement_fault(own)) is not None:
+        return ConfigError(fault[1], table=table, key=fault[0])
+    if own.sandbox == "landlock" and (why := why_not()) is not None:
+        return ConfigError(f"{why}; or take this out", table=table, key="sandbox", value='"landlock"')
+    return None
+
+
 class _Known(NamedTuple):
     spec: EnvSpec
     needs: Needs
@@ -69,17 +80,14 @@ class Reach:
 
     def check(self, spec: EnvSpec) -> None:
         """Raise `ConfigError` for what a spec contradicts, or this machine cannot do."""
-        table = f"environments.{spec.name}"
-        if (fault := confinement_fault(spec.confinement)) is not None:
-            raise ConfigError(fault[1], table=table, key=fault[0])
+        if (fault := fault_here(spec)) is not None:
+            raise fault
         if spec.confinement.sandbox != "landlock":
             return
-        if (why := why_not()) is not None:
-            raise ConfigError(f"{why}; or take this out", table=table, key="sandbox", value='"landlock"')
         for path in spec.confinement.writable:
             if found := [one for one in self._withheld if parted(path, [one]) != ([os.path.realpath(path)], [])]:
                 text = f"has {path}, which {found[0]} lies in: name what is beside that"
-                raise ConfigError(text, table=table, key="writable")
+                raise ConfigError(text, table=f"environments.{spec.name}", key="writable")
 
     async def walls(self, spec: EnvSpec, launch: Launch, workspace: str) -> Walls:
         """What is left to one of its backends, which has this folder. Raises OSError."""
@@ -92,16 +100,17 @@ class Reach:
         return Walls(
             read=[*known.read, *read],
             listed=[*known.listed, *listed],
-            write=[workspace, *launch.writable],
+            write=[workspace, temporary_folder(workspace), *launch.writable],
             devices=list(_DEVICES),
             network=network if isinstance(network, bool) else list(network),
+            calls=_filter(network),
         )
 
     def _find(self, spec: EnvSpec, launch: Launch) -> _Known:
         if not self._system:
             self._system = [*SYSTEM, *of_everybody("/etc")]
         needs = needs_of(launch, self._home)
-        read, listed = self._parted(outermost({*map(os.path.realpath, (*self._system, *needs.paths))}))
+        read, listed = self._parted(outermost({*map(os.path.realpath, (*self._system, *needs.paths, *spec.installed))}))
         return _Known(spec, needs, read, listed)
 
     def _parted(self, paths: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -112,6 +121,13 @@ class Reach:
             read += of_path[0]
             listed += of_path[1]
         return read, listed
+
+
+@functools.cache
+def _filter(network: bool | tuple[int, ...]) -> str:
+    """The filter of system calls for this machine."""
+    allowed = network if isinstance(network, bool) else list(network)
+    return filters.pack(filters.program(allowed, filters.machine())).hex()
 
 
 async def _aside(find: Callable[[], _Known]) -> _Known:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -127,11 +127,16 @@ def _gone(session: Session) -> EnvironmentGone | MachineryFailed:
 
 @asynccontextmanager
 async def open_pool(
-    config: str | Path | Config, *, max_sessions: int | None = None, on_event: Listener | None = None
+    config: str | Path | Config,
+    *,
+    max_sessions: int | None = None,
+    on_event: Listener | None = None,
+    hidden: Iterable[str | Path] = (),
 ) -> AsyncIterator[LocalPool]:
     """A pool for the length of a block; on the way out every session is ended, and every process gone.
 
-    ``config`` is the path of a `muxsim.toml` or an `mcpServers` JSON, or one that is loaded. Works on trio and asyncio.
+    ``config`` is the path of a `muxsim.toml` or an `mcpServers` JSON, or one that is loaded. What is ``hidden`` no
+    session under Landlock reads. Works on trio and asyncio.
     """
     loaded = config if isinstance(config, Config) else load(config)
     settings = loaded.server
@@ -147,7 +152,7 @@ async def open_pool(
                 specs=loaded.environments.values(),
                 cgroup=settings.cgroup,
                 events=events,
-                hidden=loaded.secrets,
+                hidden=(*loaded.secrets, *map(str, hidden)),
             ) as pool,
             open_sessions(pool, loaded.environments, events) as sessions,
         ):

@@ -82,7 +82,7 @@ def shared_memory():
 def temporary():
     with tempfile.TemporaryDirectory() as folder:
         write(os.path.join(folder, "a"))
-        assert folder.startswith(WORKSPACE)
+        assert folder.startswith(f"{WORKSPACE}.private/")
 
 
 def child(script):
