@@ -196,6 +196,8 @@ class Enclosures:
         try:
             os.makedirs(temporary_folder(workspace), mode=0o700, exist_ok=True)
             return await self._reach.walls(spec, launch, workspace)
+        except ConfigError as error:
+            raise StartError(f"environment {spec.name!r}: {error}") from error
         except OSError as error:
             raise PlaceError(f"environment {spec.name!r}: no walls for its session: {error}") from error
 

@@ -84,16 +84,18 @@ class Reach:
             raise fault
         if spec.confinement.sandbox != "landlock":
             return
-        for path in spec.confinement.writable:
-            if found := [one for one in self._withheld if parted(path, [one]) != ([os.path.realpath(path)], [])]:
-                text = f"has {path}, which {found[0]} lies in: name what is beside that"
-                raise ConfigError(text, table=f"environments.{spec.name}", key="writable")
+        for key, paths in (("writable", spec.confinement.writable), ("private", spec.private or ())):
+            for path in paths:
+                if found := [one for one in self._withheld if parted(path, [one]) != ([os.path.realpath(path)], [])]:
+                    text = f"{path} has {found[0]} in it, which no session is to read: name folders beside that"
+                    raise ConfigError(text, table=f"environments.{spec.name}", key=key)
 
     async def walls(self, spec: EnvSpec, launch: Launch, workspace: str) -> Walls:
-        """What is left to one of its backends, which has this folder. Raises OSError."""
+        """What is left to one of its backends, which has this folder. Raises OSError, and as `check` does."""
         known = self._known.get(spec.name)
         if known is None or known.spec != spec or known.needs.have_changed():
             await may_wait()
+            self.check(spec)
             known = self._known[spec.name] = await _aside(lambda: self._find(spec, launch))
         read, listed = self._parted(launch.readable)
         network = spec.confinement.network

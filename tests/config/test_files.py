@@ -210,6 +210,53 @@ def test_a_file_with_a_byte_order_mark_is_read(folder):
     assert list(load(folder / "muxsim.toml").environments) == ["a"]
 
 
+def test_what_is_said_of_a_sandbox_goes_from_the_file_and_is_never_passed_over(folder):
+    loaded = toml(
+        folder,
+        """
+        [server]
+        sandbox = "landlock"
+        network = [443, 53]
+        [environments.a]
+        command = "a"
+        readable = ["data", "~/models", "{workspace}/x"]
+        writable = ["/srv/out"]
+        [environments.b]
+        command = "b"
+        cwd = "here"
+        network = true
+        [environments.c]
+        command = "c"
+        sandbox = "none"
+        """,
+    )
+    a, b, c = (loaded.environments[name].confinement for name in "abc")
+    assert a.network == (443, 53)
+    assert a.readable == (str(folder / "data"), os.path.expanduser("~/models"), "{workspace}/x")
+    assert a.writable == ("/srv/out",)
+    assert (b.network, b.readable) == (True, (str(folder / "here"),))
+    assert c.sandbox == "none"
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        ("network = true", "network = true: is for a sandbox"),
+        ('readable = ["a"]', 'readable = ["a"]: is for a sandbox'),
+        ('sandbox = "bubblewrap"\nnetwork = [443]', "network = [443]: names ports"),
+        ('sandbox = "landlock"\nno_new_privs = false', "no_new_privs = false: cannot be false"),
+        ('sandbox = "landlock"\nnetwork = [0]', "network = [0]: must be true, false, or a list of TCP ports"),
+        ('sandbox = "landlock"\nnetwork = [true]', "must be true, false, or a list of TCP ports"),
+        ('sandbox = "landlock"\nnetwork = 443', "must be true, false, or a list of TCP ports"),
+        ('sandbox = "landlocked"', "must be one of none, bubblewrap, landlock"),
+    ],
+)
+def test_what_contradicts_a_sandbox_is_an_error_that_says_what_to_do(folder, lines, fault):
+    with pytest.raises(ConfigError) as caught:
+        toml(folder, f"[environments.a]\ncommand = 'a'\n{lines}\n")
+    assert fault in str(caught.value)
+
+
 def test_every_setting_and_limit_has_a_key():
     assert list(SERVER_KEYS) == [field.name for field in dataclasses.fields(ServerSettings)]
     assert list(LIMIT_KEYS) == [field.name for field in dataclasses.fields(Limits)]

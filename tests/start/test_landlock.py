@@ -12,6 +12,7 @@ from serve.machine import eventually
 
 from muxsim.admission.pool import capacity_of, open_pool
 from muxsim.config import ServerSettings
+from muxsim.errors import StartError
 from muxsim.observe.counters import Counters
 from muxsim.observe.events import Events
 from muxsim.observe.log import LibraryLog
@@ -92,11 +93,14 @@ def machine(tmp_path, monkeypatch):
         yield found
 
 
+def some_pool(*hidden):
+    capacity = capacity_of(ServerSettings(opens_per_second=1000))
+    return open_pool(capacity, events=Events(Counters(), LibraryLog()), hidden=map(str, hidden))
+
+
 @pytest.fixture
 async def pool(machine):
-    capacity = capacity_of(ServerSettings(opens_per_second=1000))
-    events = Events(Counters(), LibraryLog())
-    async with open_pool(capacity, events=events, hidden=[str(machine.tokens)]) as pool:
+    async with some_pool(machine.tokens) as pool:
         yield pool
 
 
@@ -114,9 +118,9 @@ def done(told):
     return {name for name, came in told.items() if came == "done"}
 
 
-def holds(told):
-    """Nothing was done but what it may do; and that all was."""
-    assert done(told) == {name for name in told if name.startswith("own ") or name in MAY}
+def holds(told, *more):
+    """Nothing was done but what it may do, and ``more``; and that all was."""
+    assert done(told) == {name for name in told if name.startswith("own ") or name in MAY or name in more}
     refused = {came for came in told.values() if came != "done"}
     assert refused <= {"EACCES", "EPERM", "EXDEV", "ENOSYS", "ENOTSUP", "EOPNOTSUPP"}
 
@@ -146,3 +150,39 @@ async def test_a_node_that_waits_is_behind_the_walls_before_it_loads_anything(ma
         pass
     assert slots_counted(pool, spec, "used") == 1
     holds(played.told["told"])
+
+
+async def told_by(pool, spec):
+    async with Played(pool, replace(spec, zygote=False), 1) as played:
+        return played.told["told"]
+
+
+async def test_a_network_is_that_of_the_internet_and_no_socket_of_another_process(machine, pool, victim):
+    spec = machine.spec(PYTHON, "hostile.py", workspace=victim, confinement={"network": True})
+    holds(await told_by(pool, spec), "tcp", "udp", "bind", "netlink")
+
+
+async def test_of_a_list_of_ports_those_can_be_connected_to_and_nothing_else(machine, pool, victim):
+    port = machine.targets["tcp"][1]
+    spec = machine.spec(PYTHON, "hostile.py", workspace=victim, confinement={"network": (port,)})
+    holds(await told_by(pool, spec), "tcp", "netlink")
+    other = {"network": (port % 65535 + 1,)}
+    holds(await told_by(pool, machine.spec(PYTHON, "hostile.py", workspace=victim, confinement=other)), "netlink")
+
+
+async def test_who_may_read_proc_sees_no_memory_and_no_variables_of_others(machine, pool, victim):
+    readable = {"readable": (machine.targets["readable"], "/proc")}
+    spec = machine.spec(PYTHON, "hostile.py", workspace=victim, confinement=readable)
+    holds(await told_by(pool, spec), "proc cmdline")
+
+
+async def test_a_private_folder_may_be_written_to_and_is_as_it_was_for_others(machine, pool, victim):
+    spec = replace(machine.spec(PYTHON, "hostile.py", workspace=victim), private=(str(machine.server),))
+    before = sorted(path.name for path in machine.server.iterdir())
+    with pytest.raises(StartError, match=r"private: .*/tokens in it"):
+        await told_by(pool, spec)
+    async with some_pool() as careless:
+        told = await told_by(careless, spec)
+    assert done(told) >= {"write beside its code", "write its code", "own workspace", "read code"}
+    assert told["read ssh"] == told["write home"] == told["tcp"] == "EACCES"
+    assert sorted(path.name for path in machine.server.iterdir()) == before

@@ -126,7 +126,7 @@ ATTEMPTS = {
     "proc cmdline": lambda: read(f"/proc/{PID}/cmdline"),
     "proc mem": lambda: read(f"/proc/{PID}/mem"),
     "proc root": lambda: os.listdir(f"/proc/{PID}/root/"),
-    "proc fd": lambda: os.listdir(f"/proc/{PID}/fd"),
+    "proc fd": lambda: os.readlink(f"/proc/{PID}/fd/0"),
     "limits of another": lambda: resource.prlimit(PID, resource.RLIMIT_CPU, (1, 1)),
     "priority of another": lambda: os.setpriority(os.PRIO_PROCESS, PID, 19),
     "priority of a user": lambda: os.setpriority(os.PRIO_USER, 0, 19),
