@@ -155,18 +155,16 @@ def _logged(config: Config) -> Events:
 def _check_starts(config: Config) -> None:
     import trio  # noqa: PLC0415 - see the module's first line
 
-    from muxsim.processes.reach import described, fault_here  # noqa: PLC0415
-    from muxsim.provision.preflight import problems, refused_views  # noqa: PLC0415
+    from muxsim.provision.preflight import problems, refused_views, sandboxes  # noqa: PLC0415
 
     specs = config.environments.values()
-    typer.echo(described())
-    walls = [str(fault) for spec in specs if (fault := fault_here(spec))]
-    found = [*problems(specs, os.environ), *trio.run(refused_views, specs), *walls]
+    found = [*problems(specs, os.environ), *trio.run(refused_views, specs)]
     for problem in found:
         typer.echo(f"muxsim: {problem}", err=True)
     if found:
         raise typer.Exit(USAGE_ERROR)
     typer.echo(f"{len(config.environments)} environments: nothing stands in the way of a start")
+    typer.echo(sandboxes())
 
 
 add_to(app)

@@ -16,6 +16,7 @@ from muxsim.processes.command import Command
 from muxsim.processes.explain import explain
 from muxsim.processes.folders import own_folder
 from muxsim.processes.launcher import Launcher
+from muxsim.processes.reach import described, fault_here
 from muxsim.processes.trial import fault_of
 from muxsim.processes.views import NotPrivateError
 from muxsim.provision.npx import is_package_folder
@@ -52,7 +53,14 @@ async def _view_fault(spec: EnvSpec, launcher: Launcher, sessions: Path) -> str 
         return str(error)
 
 
+def sandboxes() -> str:
+    """What this machine has for ``sandbox = "landlock"``, in words."""
+    return described()
+
+
 def _problems_of(spec: EnvSpec, environ: Mapping[str, str]) -> list[str]:
+    if (fault := fault_here(spec)) is not None:
+        return [f"{fault.key}: {fault.advice}"]
     # What only a session's own values would complete cannot be looked at without a session.
     launch = spec.launch(seed=0, session_id="check", workspace="/", environ=environ)
     command = Command(launch.argv, launch.env, launch.cwd)

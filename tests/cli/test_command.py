@@ -330,3 +330,6 @@ def test_a_check_that_finds_nothing_ends_with_status_0(tmp_path):
     finished = muxsim(tmp_path, "serve", "--check")
     assert (finished.status, finished.stderr) == (0, "")
     assert finished.stdout.startswith("3 environments")
+    assert (
+        "sandbox landlock" in finished.stdout.splitlines()[1]
+    )  # that there is one, of which ABI, or why there is none
