@@ -23,7 +23,9 @@ def test_the_oldest_interpreter_can_read_it(file):
 
 def test_any_interpreter_can_read_what_says_that_it_is_too_old():
     """Python 2 too, as far as can be told: no annotations, no f-strings, nothing after a star alone."""
-    tree = ast.parse((INSIDE / "begin.py").read_text())
+    text = (INSIDE / "begin.py").read_text()
+    assert text.isascii()
+    tree = ast.parse(text)
     newer = (ast.AnnAssign, ast.JoinedStr, ast.NamedExpr, ast.AsyncFunctionDef, ast.FunctionDef, ast.Starred, ast.Match)
     assert [node for node in ast.walk(tree) if isinstance(node, newer)] == []
 

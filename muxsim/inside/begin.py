@@ -1,4 +1,4 @@
-"""Begins a process that becomes an environment's script: `python [options] begin.py learner …`, or `begin.py zygote`.
+"""Begins a process that becomes an environment's script: `python [options] begin.py learner ...`, or `begin.py zygote`.
 
 With the environment's own interpreter, which need not have muxsim, by its path; standard library only. The module of
 that name beside this file prepares what is to run as `__main__`. Nothing of ours is there then for the script to find.
@@ -6,15 +6,15 @@ that name beside this file prepares what is to run as `__main__`. Nothing of our
 
 import sys
 
-MAIN_NAMES = [name for name in globals() if name.startswith("__")]
-STARTUP_MODULES = frozenset(sys.modules)
-
-import os  # noqa: E402 - what was there before our first line belongs to the interpreter
-
 # This file is read whole by whatever interpreter there is; what follows is for those that can be forked.
 if not (sys.version_info >= (3, 9) and sys.implementation.name == "cpython"):
     _ITS_NAME = getattr(getattr(sys, "implementation", None), "name", "python")
     sys.exit("it is %s %s, and CPython from 3.9 on is forked" % (_ITS_NAME, ".".join(map(str, sys.version_info[:3]))))  # noqa: UP031
+
+MAIN_NAMES = [name for name in globals() if name.startswith("__")]
+STARTUP_MODULES = frozenset(sys.modules)
+
+import os  # noqa: E402 - what was there before our first line belongs to the interpreter
 
 if __name__ == "__main__":
     for name, folder in (("muxsim", []), ("muxsim.inside", [os.path.dirname(os.path.abspath(__file__))])):
