@@ -58,9 +58,9 @@ class PlaceError(StartError):
 
 
 class PackageError(StartError):
-    """An environment's npm package could not be installed, or has nothing to run.
+    """What an environment needs could not be installed, is not what was asked for, or has nothing to run.
 
-    ``message`` is one line, ``output`` the lines of npm that tell why, oldest first; ``str()`` has both.
+    ``message`` is one line, ``output`` the lines of an installer that tell why, oldest first; ``str()`` has both.
     """
 
     def __init__(self, message: str, *, output: tuple[str, ...] = ()) -> None:

@@ -30,7 +30,8 @@ from muxsim.provision.manifest import Manifest
 from muxsim.provision.npm import Npm
 from muxsim.provision.provider import Found, Part, Place, Provider
 from muxsim.provision.store import Held, Home, store_folder, whole
-from muxsim.provision.uv import Uv
+from muxsim.provision.uv import KIND as UV
+from muxsim.provision.uv import Uv, with_hashes
 from muxsim.runtime.soon import may_wait
 from muxsim.spec import EnvSpec, literal
 
@@ -143,6 +144,20 @@ class Wanted:
             # What the server starts in its turn is to find what the environment has, too.
             env["PATH"] = os.pathsep.join(filter(None, [literal(str(held.prefix / "bin")), _path_of(spec, self.tools)]))
         return replace(spec, env=env, installed=(str(held.prefix),))
+
+
+async def lock_of(wanted: Wanted, held: Held) -> dict[str, str]:
+    """For a lock file: by kind, what makes the environment again, with the hashes of what it is made of.
+
+    It has no address of an index, mirror or proxy. As ``pins`` of `spec.Dependencies` it is what is installed.
+    Raises PackageError.
+    """
+    pins = dict(held.manifest.pins)
+    for part, provider in wanted.parts:
+        if part.kind == UV and pins.get(UV):
+            with wanted.tools.bounded():
+                pins[UV] = await with_hashes(pins[UV], wanted.place(held.prefix, held.lock, provider))
+    return pins
 
 
 def _path_of(spec: EnvSpec, tools: Installer) -> str:

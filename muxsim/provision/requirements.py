@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import tomllib
@@ -66,6 +67,7 @@ def as_arguments(line: str, folder: Path) -> tuple[str, ...]:
 
 
 def _read_into(path: Path, lines: list[str], texts: list[str], seen: set[Path], *, asks: bool) -> None:
+    path = Path(os.path.normpath(path))
     if path in seen:
         return
     seen.add(path)
@@ -78,11 +80,12 @@ def _take(
     written: Iterable[str], folder: Path, lines: list[str], texts: list[str], seen: set[Path], *, asks: bool
 ) -> None:
     for line in written:
-        if include := _INCLUDES.fullmatch(line):
+        include = _INCLUDES.fullmatch(line)
+        if include is not None and "://" not in include[1]:
             constrains = line.startswith(_CONSTRAINS)
             _read_into(folder / include[1], lines, texts, seen, asks=asks and not constrains)
         elif asks and not line.startswith("-"):
-            lines.append(_OPTION_IN_LINE.sub("", line))
+            lines.append(_OPTION_IN_LINE.sub("", line).strip())
 
 
 def _joined(text: str) -> Iterator[str]:

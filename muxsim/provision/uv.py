@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import trio
+
 from muxsim.errors import PackageError
 from muxsim.provision.conda_wishes import has_conda_python
 from muxsim.provision.installer import Installer, Program
@@ -50,6 +52,10 @@ UV: Final = Program(
 # Copies, so that a server that writes into its packages, or a torn file, harms neither uv's cache nor other
 # environments (where the file system can, uv's copies share blocks). Compiled, since nobody can write there later.
 _INSTALL: Final = ("pip", "install", "--link-mode", "copy", "--compile-bytecode")
+_EXPORT: Final = ("export", "--frozen", "--no-dev", "--no-emit-project", "--quiet")
+# What a lock is made by: hashes, and no word of where anything came from.
+_COMPILE: Final = ("pip", "compile", "--generate-hashes", "--no-deps", "--no-header", "--no-annotate", "--quiet")
+_NEEDS_PYTHON: Final = re.compile(r"current Python version \([^)]*\) does not satisfy Python(\S+)")
 _QUIET: Final = {"UV_NO_PROGRESS": "1", "NO_COLOR": "1", "UV_LINK_MODE": "copy"}
 
 # What the interpreter and the environment itself put beside the commands of packages.
@@ -106,26 +112,45 @@ class UvPart:
 
     async def fill(self, place: Place, before: str) -> None:
         """An environment, if conda has not made one, with the requirements in it."""
-        python = place.bin / "python"
-        if self.interpreter is not None:
-            args = ("venv", "--no-project", "--allow-existing", "--python", self.interpreter.path, str(place.prefix))
-            await place.tools.install(args, place.prefix, place.lock, what="a virtual environment", folders=_QUIET)
-        first = (*_INSTALL, "--python", str(python))
+        if self.interpreter is None:
+            await self._install(place, before)
+            return
+        await _make(place, self.interpreter.path)
+        try:
+            await self._install(place, before)
+        except PackageError as error:
+            other = _NEEDS_PYTHON.search(" ".join(error.output))
+            if other is None or self.wishes.python:
+                raise
+            # As uvx does it: nobody has asked for this Python, and another one will do.
+            await _make(place, other[1], "--clear")
+            await self._install(place, before)
+
+    async def _install(self, place: Place, before: str) -> None:
         inputs = (*self.wishes.inputs, *self.wishes.editable)
         if self.lock:
             # With what was asked for, which may have options of its own, and paths and addresses that no lock has.
             locked = ("--no-deps", "-r", _file(place, "locked", self.lock))
-            await self._run(place, (*first, *self.wishes.options, *locked, *inputs))
+            await self._pip(place, *self.wishes.options, *locked, *inputs)
             return
         # One that is made anew stays at the versions that it had.
         kept = ("--constraints", _file(place, "before", before)) if before else ()
-        await self._run(place, (*first, *self.wishes.options, *kept, *inputs), when=bool(inputs))
+        for project in self.wishes.locked:
+            inputs += ("-r", await self._exported(place, project))
+        await self._pip(place, *self.wishes.options, *kept, *inputs, when=bool(inputs))
 
-    async def _run(self, place: Place, args: tuple[str, ...], *, when: bool = True) -> None:
+    async def _pip(self, place: Place, *args: str, when: bool = True) -> None:
         if when:
-            what = self.wishes.label
-            cwd = self.wishes.folder or place.prefix
-            await place.tools.install(args, cwd, place.lock, what=what, folders=_QUIET, culprit=self._culprit)
+            argv = (*_INSTALL, "--python", str(place.bin / "python"), *args)
+            cwd, what = self.wishes.folder or place.prefix, self.wishes.label
+            await place.tools.install(argv, cwd, place.lock, what=what, folders=_QUIET, culprit=self._culprit)
+
+    async def _exported(self, place: Place, project: str) -> str:
+        """What the lock of a project says, as a file of requirements."""
+        path = _file(place, "exported", "")
+        args = (*_EXPORT, "--python", str(place.bin / "python"), "--project", project, "--output-file", path)
+        await place.tools.install(args, place.prefix, place.lock, what=f"{project}/uv.lock", folders=_QUIET)
+        return path
 
     def _culprit(self, output: str) -> str:
         return failing(self.asked, output)
@@ -169,6 +194,24 @@ class UvPart:
         return (command,)
 
 
+async def with_hashes(pins: str, place: Place) -> str:
+    """The pins of a `UvPart` with the hashes that an index has for them. Raises PackageError."""
+    path = _file(place, "hashed", "")
+    args = (*_COMPILE, "--python", str(place.bin / "python"), "--output-file", path, _file(place, "pins", pins))
+    try:
+        await place.tools.install(args, place.prefix, place.lock, what="the hashes of its packages", folders=_QUIET)
+        return await trio.Path(path).read_text(encoding="utf-8")
+    finally:
+        for name in ("hashed", "pins"):
+            await trio.Path(_path(place, name)).unlink(missing_ok=True)
+
+
+async def _make(place: Place, python: str, how: str = "--allow-existing") -> None:
+    args = ("venv", "--no-project", how, "--python", python, str(place.prefix))
+    what = f"a virtual environment of Python {python}"
+    await place.tools.install(args, place.prefix, place.lock, what=what, folders=_QUIET)
+
+
 def _no_such_command(wishes: Wishes, command: str, there: str) -> str:
     if wishes.call is not None:
         return f"{wishes.call.package} has no command {command}: use uvx --from with one of its own: {there}"
@@ -201,7 +244,11 @@ def _entry_of(spec: EnvSpec, call: UvxCall | None) -> Entry:
 
 
 def _file(place: Place, name: str, text: str) -> str:
-    """A file of requirements, beside the environment."""
-    path = place.prefix.with_name(f"{place.prefix.name}.{name}.txt")
+    """A file of requirements, beside the environment, which goes with the next sweep."""
+    path = _path(place, name)
     path.write_text(text, encoding="utf-8")
     return str(path)
+
+
+def _path(place: Place, name: str) -> Path:
+    return place.prefix.with_name(f"{place.prefix.name}.{name}.txt")

@@ -30,6 +30,9 @@ class Wishes:
     editable: tuple[str, ...] = ()
     """The project itself, which stays where its owner works on it."""
 
+    locked: tuple[str, ...] = ()
+    """Folders of projects whose uv.lock says what is to be installed."""
+
     options: tuple[str, ...] = ()
     """More arguments, those of uvx."""
 
@@ -51,7 +54,7 @@ class Wishes:
     @property
     def key(self) -> tuple[str, ...]:
         """All on which depends what comes of it, but for the interpreter."""
-        return (*self.asked, "", *self.inputs, "", *self.editable, "", *self.options, "", *self.texts)
+        return (*self.asked, "", *self.inputs, "", *self.editable, "", *self.locked, "", *self.options, "", *self.texts)
 
     @property
     def label(self) -> str:
@@ -75,7 +78,7 @@ def wishes_of(spec: EnvSpec) -> Wishes:
         if path:
             try:
                 every.append(read(Path(path)))
-            except (OSError, ValueError) as error:  # UnicodeDecodeError is one
+            except (OSError, ValueError, RecursionError) as error:  # UnicodeDecodeError is one of the second
                 raise PackageError(f"{path} cannot be read: {error}") from error
     return _together(every)
 
@@ -85,6 +88,7 @@ def _together(every: list[Wishes]) -> Wishes:
         asked=tuple(one for wishes in every for one in wishes.asked),
         inputs=tuple(one for wishes in every for one in wishes.inputs),
         editable=tuple(one for wishes in every for one in wishes.editable),
+        locked=tuple(one for wishes in every for one in wishes.locked),
         options=tuple(one for wishes in every for one in wishes.options),
         texts=tuple(one for wishes in every for one in wishes.texts),
         folder=next((wishes.folder for wishes in every if wishes.folder is not None), None),
@@ -129,10 +133,11 @@ def _of_project(path: Path) -> Wishes:
     text = path.read_text(encoding="utf-8")
     project, folder = parse_pyproject(text), path.parent
     more = [one.read_text(encoding="utf-8") for name in _PROJECT_FILES if (one := folder / name).is_file()]
-    package = bool(project.name)
+    package, has_lock = bool(project.name), (folder / "uv.lock").is_file()
     return Wishes(
         asked=(*project.metadata.dependencies, *([project.name] if package else [])),
-        inputs=() if package else ("-r", str(path)),
+        inputs=() if package or has_lock else ("-r", str(path)),
+        locked=(str(folder),) if has_lock else (),
         editable=("-e", str(folder)) if package else (),
         texts=(text, *more),
         folder=folder,

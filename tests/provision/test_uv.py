@@ -13,7 +13,7 @@ from muxsim.provision.as_it_stands import AsItStands
 from muxsim.provision.packages import prepare
 from muxsim.provision.store import homes
 from muxsim.provision.uvx import UvxCall, parse_uvx
-from muxsim.spec import EnvSpec
+from muxsim.spec import Dependencies, EnvSpec
 
 FAKE_UV = f"""#!{sys.executable}
 import json, os, pathlib, re, sys, venv
@@ -28,7 +28,7 @@ if sys.argv[1] == "venv":
     sys.exit()
 python = pathlib.Path(sys.argv[sys.argv.index("--python") + 1])
 (packages,) = (python.parent.parent / "lib").glob("*/site-packages")
-for word in sys.argv[sys.argv.index("--python") + 2:]:
+for word in [*sys.argv[sys.argv.index("--python") + 2:], *filter(None, [os.environ.get("FAKE_LOCKED")])]:
     if match := re.fullmatch("([a-z]+)([=<>].*)?", word):
         version = os.environ.get("FAKE_VERSION", "1.2")
         info = packages / f"{{match[1]}}-{{version}}.dist-info"
@@ -36,6 +36,7 @@ for word in sys.argv[sys.argv.index("--python") + 2:]:
         (info / "METADATA").write_text(f"Name: {{match[1]}}{{chr(10)}}Version: {{version}}{{chr(10)}}")
         entry = f"{{match[1]}} = {{match[1]}}:main"
         (info / "entry_points.txt").write_text(f"[console_scripts]{{chr(10)}}{{entry}}{{chr(10)}}")
+        (info / "RECORD").write_text(f"{{match[1]}}.py,,{{chr(10)}}")
         (packages / f"{{match[1]}}.py").write_text(os.environ.get("FAKE_CODE", "def main(): pass"))
         script = python.parent / match[1]
         script.write_text(f"#!{{python}}{{chr(10)}}import sys; print('played', sys.argv[1:])")
@@ -167,7 +168,7 @@ async def test_a_damaged_tool_that_cannot_be_made_anew_is_told_and_kept(fake):
         await prepare(uvx("grid"), {**fake.environ, "FAKE_FAILS": "error: no such package"})
     assert caught.value.message == (
         f"environment grid: {folder.parent} is damaged (pyvenv.cfg is missing), and cannot be made anew: "
-        "uv could not install a virtual environment (exit status 2): "
+        f"uv could not install a virtual environment of Python {sys.executable} (exit status 2): "
         "check the package's name and version, and that the package index can be reached; "
         f"all that was said is in {folder.parent}/build.log"
     )
@@ -193,6 +194,83 @@ async def test_a_machine_without_uv_is_told_what_to_install(fake, monkeypatch):
 async def test_a_command_that_the_tool_has_not_is_told_with_those_it_has(fake):
     with pytest.raises(PackageError, match="grid has no command paly: use uvx --from with one of its own: grid"):
         await prepare(uvx("--from", "grid", "paly"), fake.environ)
+
+
+def requiring(*lines, command="python", args=(), **fields):
+    return EnvSpec(
+        name="grid", command=command, args=args, cwd="/", dependencies=Dependencies(requirements=lines, **fields)
+    )
+
+
+@pytest.mark.children
+async def test_what_requirements_ask_for_is_what_runs_the_script(fake, tmp_path):
+    script = tmp_path / "server.py"
+    script.write_text("import grid, sys; print(grid.__file__, sys.prefix)")
+    spec = await prepare(requiring("grid>=1", args=(str(script),)), fake.environ)
+    (folder,) = fake.cached
+    assert (spec.command, spec.args, spec.installed) == (str(folder / "bin" / "python"), (str(script),), (str(folder),))
+    assert spec.env["PATH"].split(os.pathsep)[0] == str(folder / "bin")
+    said = (await trio.run_process([spec.command, *spec.args], capture_stdout=True)).stdout.decode()
+    assert said.split() == [str(folder / "lib" / "python3.11" / "site-packages" / "grid.py"), str(folder)]
+
+
+@pytest.mark.children
+async def test_a_console_script_of_what_is_required_is_a_command(fake):
+    spec = await prepare(requiring("grid", command="grid", args=("x",)), fake.environ)
+    (folder,) = fake.cached
+    assert (spec.command, spec.args) == (str(folder / "bin" / "python"), (str(folder / "bin" / "grid"), "x"))
+    with pytest.raises(PackageError, match="grid has no command play: use one of what is installed: grid"):
+        await prepare(requiring("grid", command="play"), fake.environ)
+
+
+@pytest.mark.children
+async def test_what_is_installed_in_another_version_than_was_asked_for_is_not_used(fake):
+    with pytest.raises(PackageError, match=r"environment grid: grid<1 was asked for, and grid 1\.2 is installed"):
+        await prepare(requiring("grid<1"), fake.environ)
+    assert fake.cached == []
+    locked = requiring("grid<1", pins=(("uv", "grid==1.2\n"),))
+    with pytest.raises(PackageError, match=r"grid 1\.2 is installed: the lock is out of date"):
+        await prepare(locked, {**fake.environ, "FAKE_LOCKED": "grid"})
+
+
+@pytest.mark.children
+@pytest.mark.parametrize("entry", ["command", "script"])
+async def test_an_entry_that_cannot_be_imported_fails_its_environment_and_no_other(fake, tmp_path, entry):
+    script = tmp_path / "server.py"
+    script.write_text("import grid")
+    args = {"args": (str(script),)} if entry == "script" else {"command": "grid"}
+    broken = {**fake.environ, "FAKE_CODE": "import nothing_like_it"}
+    with pytest.raises(PackageError, match="No module named 'nothing_like_it'"):
+        await prepare(requiring("grid", **args), broken)
+    assert fake.cached == []
+    await prepare(requiring("other"), fake.environ)
+
+
+@pytest.mark.children
+async def test_a_script_that_says_what_it_needs_is_read_when_it_starts(fake, tmp_path):
+    script = tmp_path / "server.py"
+    script.write_text("# /// script\n# dependencies = ['grid>=1']\n# ///\n")
+    spec = EnvSpec(name="grid", command="python", args=(str(script),), dependencies=Dependencies(script=str(script)))
+    with pytest.raises(PackageError, match="grid>=1 was asked for, and grid is not installed"):
+        await prepare(spec, fake.environ)  # the fake reads no scripts
+    assert fake.calls[-1][0][-2:] == ["-r", str(script)]
+    script.write_text("# /// script\n# dependencies = 1\n# ///\n")
+    with pytest.raises(PackageError, match=f"{script} cannot be read: its `# /// script` cannot be read"):
+        await prepare(spec, fake.environ)
+
+
+@pytest.mark.children
+async def test_an_interpreter_that_is_gone_is_found_before_the_first_use(fake, tmp_path):
+    python = tmp_path / "python3"
+    python.symlink_to(sys.executable)
+    spec = requiring("grid", python=str(python))
+    await prepare(spec, fake.environ)
+    (before,) = fake.cached
+    (before / "bin" / "python").unlink()
+    (before / "bin" / "python").symlink_to(tmp_path / "gone")
+    await prepare(spec, fake.environ)
+    (after,) = fake.cached
+    assert before != after
 
 
 @pytest.mark.network

@@ -1,0 +1,96 @@
+"""What a table says of what its environment needs, and what its command can make use of."""
+
+import json
+import sys
+
+import pytest
+
+from muxsim.config import load
+from muxsim.errors import ConfigError
+from muxsim.spec import Dependencies
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "server.py").touch()
+    (tmp_path / "inline.py").write_text("#!/usr/bin/env python\n# /// script\n# dependencies = ['mcp']\n# ///\n")
+    (tmp_path / "requirements.txt").touch()
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "pyproject.toml").touch()
+    return tmp_path
+
+
+def read(folder, text):
+    (folder / "muxsim.toml").write_text(f"[environments.a]\n{text}")
+    return load(folder / "muxsim.toml").environments["a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "command", "wanted"),
+    [
+        ("command = 'server.py'\nrequirements = ['mcp >=2, <3']", "python", {"requirements": ("mcp<3,>=2",)}),
+        (
+            "command = 'server.py'\nrequirements = 'requirements.txt'",
+            "python",
+            {"requirements_file": "requirements.txt"},
+        ),
+        ("command = 'python'\nargs = ['-m', 'a']\npyproject = 'project'", "python", {"pyproject": "project"}),
+        ("command = 'demo'\npyproject = 'project/pyproject.toml'", "demo", {"pyproject": "project"}),
+        ("command = 'server.py'\npython = '3.12'", "python", {"python": "3.12"}),
+        ("command = 'uvx'\nargs = ['a']\npython = '3.12'", "uvx", {"python": "3.12"}),
+        ("command = 'node'\nargs = ['a.mjs']\npackages = ['zod@3']", "node", {"packages": ("zod@3",)}),
+        ("command = 'server.py'\nrequirements = ['mcp']\npython = './py'", "python", {"python": "py", "more": "mcp"}),
+        ("command = 'inline.py'", "python", {"script": "inline.py"}),
+        ("command = 'python'\nargs = ['-u', 'inline.py']", "python", {"script": "inline.py"}),
+        ("command = 'inline.py'\npython = './py'", "py", {}),  # the user's own environment, as it is
+        ("command = 'server.py'", sys.executable, {}),
+    ],
+)
+def test_a_table_says_what_its_environment_needs(folder, text, command, wanted):
+    paths = {"requirements_file", "pyproject", "script"}
+    wanted = {key: str(folder / value) if key in paths else value for key, value in wanted.items()}
+    if wanted.get("python") == "py":
+        wanted = {"python": str(folder / "py"), "requirements": (wanted["more"],)}
+    spec = read(folder, text)
+    assert spec.dependencies == Dependencies(**wanted)
+    assert spec.command == (str(folder / command) if command == "py" else command)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "command = 'npx'\nargs = ['x']\nrequirements = ['mcp']",
+            'requirements = ["mcp"]: is for Python commands, and',
+        ),
+        ("command = 'node'\nargs = ['x']\npyproject = 'project'", 'pyproject = "project": is for Python commands, and'),
+        (
+            "command = 'server.py'\npackages = ['zod']",
+            'packages = ["zod"]: are of npm, and "server.py" is run by Python',
+        ),
+        (
+            "command = 'server.py'\nrequirements = ['mcp =< 2']",
+            'requirements[0] = "mcp =< 2": must be a requirement as',
+        ),
+        ("command = 'server.py'\nrequirements = 'none.txt'", "names no file, for there is no"),
+        ("command = 'server.py'\nrequirements = 3", "must be the path of a requirements.txt, or a list such as"),
+        ("command = 'server.py'\npyproject = '.'", "has no pyproject.toml in"),
+        ("command = 'server.py'\npython = 3.12", 'must be a version in quotes, such as "3.12", or the path of'),
+        ("command = 'node'\nargs = ['x']\npackages = ['./x']", "must be an npm package, such as zod@3"),
+        ("command = 'server.py'\nrequirements = ['a']\npython = '{seed}/py'", "differs from session to session"),
+    ],
+)
+def test_what_a_command_has_no_use_for_is_told_with_its_key(folder, text, told):
+    with pytest.raises(ConfigError) as caught:
+        read(folder, text)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_block_for_muxsim_in_the_file_of_another_program_may_say_it_too(folder):
+    path = folder / "mcp.json"
+    server = {"command": "python", "args": ["server.py"], "requirements": ["x"], "muxsim": {"requirements": ["mcp"]}}
+    path.write_text(json.dumps({"mcpServers": {"a": server}}))
+    config = load(path)
+    assert config.environments["a"].dependencies == Dependencies(requirements=("mcp",))
+    assert "requirements" in config.notes[0]
