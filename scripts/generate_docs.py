@@ -298,7 +298,7 @@ def life_page() -> str:
     times = [(f"`{one.setting}`", one.counts, one.past_it) for one in DEADLINES]
     calls = (
         "`call_timeout`",
-        "from each request; not for `subscriptions/listen`",
+        "from each request; not for `subscriptions/listen`, nor before the first answer, which has `start_timeout`",
         "the call gets an error, the backend is told that it is cancelled, and the session goes on",
     )
     return (
