@@ -9,6 +9,7 @@ from muxsim.rollouts.data.dataset import Episode, dataset_from_rows, generate_da
 from muxsim.rollouts.data.prompts import fill_template, first_messages
 from muxsim.rollouts.data.rows import SEED_LIMIT, DatasetError, Row
 
+IMAGE = [{"type": "image", "data": "aGk=", "mimeType": "image/png"}]
 LAKE = {
     "id": "run_001",
     "system_prompt": "You are playing FrozenLake.",
@@ -281,10 +282,7 @@ def test_a_part_of_an_observation_can_be_asked_for():
 
 
 def test_images_of_an_observation_become_parts_of_the_message():
-    observation = [
-        {"type": "text", "text": "Land!"},
-        {"type": "image", "data": "aGk=", "mimeType": "image/png"},
-    ]
+    observation = [{"type": "text", "text": "Land!"}, *IMAGE]
     parts = [
         {"type": "text", "text": "See: Land!"},
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}},
@@ -311,6 +309,32 @@ def test_a_prompt_that_asks_for_an_observation_that_is_not_there_is_an_error(row
     (row,) = dataset_from_rows([row]).rows
     with pytest.raises(DatasetError, match=r"row 0: (prompt|user_prompt_template): asks for \{observation\}"):
         first_messages(row, None)
+
+
+@pytest.mark.parametrize(
+    ("observation", "told"),
+    [
+        ("You are at row 0.", "You are at row 0."),
+        ([{"type": "text", "text": "You are at row 0."}, *IMAGE], "You are at row 0."),
+        ({"row": 0, "column": [1, 2]}, '{"row": 0, "column": [1, 2]}'),
+    ],
+)
+def test_an_observation_that_ends_the_environments_instructions_is_shown_once(observation, told):
+    instructions = f"Find the way.\n\n{told}\n"
+    system, user = first_messages(Row(id="a", seed=0), observation, instructions=instructions)
+    assert system == {"role": "system", "content": "Find the way."}
+    assert "row" in str(user["content"])
+    (alone,) = first_messages(Row(id="a", seed=0), observation, instructions=told)
+    assert alone == user
+    blind = first_messages(Row(id="a", seed=0, template="Go."), observation, instructions=instructions)
+    assert blind[0]["content"] == instructions
+
+
+@pytest.mark.parametrize("instructions", ["Reach tile 0", "You are at row 0. Find the way.", "Find the way.", ""])
+def test_instructions_that_do_not_end_with_what_is_shown_stay_as_they_are(instructions):
+    for observation in (0, "0", "You are at row 0."):
+        messages = first_messages(Row(id="a", seed=0), observation, instructions=instructions)
+        assert [one["content"] for one in messages[:-1]] == [instructions] * bool(instructions)
 
 
 def test_the_rows_own_system_prompt_goes_before_the_environments_instructions():

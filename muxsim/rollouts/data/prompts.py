@@ -7,6 +7,7 @@ is inside (``{map.size}``); ``{{word}}`` gives a literal ``{word}``; other brace
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -17,6 +18,8 @@ from muxsim.rollouts.data.rows import DEFAULT_TEMPLATE, DatasetError, Message, R
 
 # A model has to be asked something, also where the environment tells nothing before the first call.
 _NOTHING_TO_SHOW: Final = "Begin."
+# A shorter end of some instructions may be the same as an observation by chance.
+_LEAST_TOLD: Final = 8
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*"
 # Doubled braces come first, so that `{{word}}` is seen whole.
 _PLACEHOLDER: Final = re.compile(r"\{\{(" + _NAME + r")\}\}|\{(" + _NAME + r")\}")
@@ -27,7 +30,8 @@ def first_messages(row: Row, observation: Any = None, *, instructions: str = "")
 
     ``observation`` is the one of ``control://initial_state`` (text, JSON, or MCP content blocks, whose images become
     ``image_url`` parts), None if the environment has none. ``instructions`` are the environment's own, for a row
-    without a system prompt. Raises `DatasetError`: the prompt asks for what is not there.
+    without a system prompt; where they end with the observation that the prompt shows too, it is left to that.
+    Raises `DatasetError`: the prompt asks for what is not there.
     """
     prompt = (
         row.prompt if isinstance(row.prompt, list) else [{"role": "user", "content": _user_content(row, observation)}]
@@ -36,8 +40,26 @@ def first_messages(row: Row, observation: Any = None, *, instructions: str = "")
         prompt = [_filled_message(message, row, observation) for message in row.prompt]
     if any(message["role"] in ("system", "developer") for message in prompt):
         return prompt
-    system = row.system_prompt or instructions
+    system = row.system_prompt or _told_once(instructions, observation, prompt)
     return [{"role": "system", "content": system}, *prompt] if system else prompt
+
+
+def _told_once(instructions: str, observation: Any, prompt: list[Message]) -> str:
+    """Instructions without the observation that they end with, as the author kit has it, if the prompt shows it."""
+    words, _ = _words_and_images(observation)
+    asked = "\n".join(_words_of(message) for message in prompt)
+    kept = instructions.rstrip()
+    for told in (_text(words).strip(), json.dumps(words, ensure_ascii=False)):
+        if len(told) >= _LEAST_TOLD and kept.endswith(told) and _text(words).strip() in asked:
+            return kept.removesuffix(told).rstrip()
+    return instructions
+
+
+def _words_of(message: Message) -> str:
+    content = message.get("content")
+    if not isinstance(content, list):
+        return str(content or "")
+    return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
 
 
 def fill_template(template: str, values: Mapping[str, Any], *, where: str = "", key: str = "") -> str:
