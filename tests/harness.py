@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,6 +98,18 @@ async def cancelled_once_it_waits(function: Callable[..., Awaitable[object]], *a
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     return nursery.cancel_scope.cancelled_caught
+
+
+async def given_time(attempt: Callable[[float], Awaitable[object]], *seconds: float) -> None:
+    """`attempt` with a time that the product is to keep to, and with ever more, until this machine is fast enough.
+
+    For what has to be done within a time that is tested itself: a fault shows with every one of them.
+    """
+    for time in seconds[:-1]:
+        with suppress(Exception):
+            await attempt(time)
+            return
+    await attempt(seconds[-1])
 
 
 class Gate:

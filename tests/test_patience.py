@@ -37,7 +37,7 @@ REASONS = {
         e2e/python_clients.py:posted_session
     """,
     "keeps a process stopped for longer than it would wait for anybody, of whom none may be ended": """
-        serve/test_log.py:stands_still
+        serve/test_log.py:stands_still_in
     """,
     "is slow on purpose; naughty, for the soak only": """
         servers/naughty.py:due servers/naughty.py:wait_for

@@ -70,7 +70,7 @@ class Listener:
 
 
 @asynccontextmanager
-async def some_pool(max_sessions=2, max_pending=2, queue_timeout=5.0, **options):
+async def some_pool(max_sessions=2, max_pending=2, queue_timeout=600.0, **options):
     capacity = Capacity(max_sessions=max_sessions, max_pending=max_pending, queue_timeout=queue_timeout, max_starting=8)
     with trio.fail_after(60):
         async with open_pool(capacity, **options) as pool:
@@ -328,7 +328,7 @@ async def test_a_guardian_that_hangs_fails_an_open_within_its_start_timeout_and_
             await pool.release(other)
         await eventually(lambda: pool.statistics().placement.processes.starting == 0, within=60)
         await eventually(lambda: pool.statistics().placement.processes.alive == 1, within=60)
-        again = await pool.acquire(spec)
+        again = await pool.acquire(teller())
         told, _, _ = await run_to_its_end(pool, again, seed=2, session="u")
         assert told["argv"][1] == "2"
         await pool.release(again)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import trio
-from harness import SERVERS, serving
+from harness import SERVERS, given_time, serving
 from serve.conftest import environment
 from serve.machine import descriptors, eventually
 from serve.wire import BOTH, Connection, ask, connect, initialize, shake_hands
@@ -135,8 +135,15 @@ async def test_after_the_window_an_environment_that_has_failed_is_tried_by_one_s
 @pytest.mark.fault("L22")
 async def test_of_sixty_opens_ten_run_some_wait_their_time_and_the_others_are_refused_at_once(tmp_path):
     """L22: and those that run are not harmed."""
-    config = settings(max_sessions=10, max_starting=10, max_pending=20, queue_timeout=1.0) + environment("naughty")
-    async with muxsim_with(tmp_path, config) as muxsim:
+    await given_time(partial(sixty_opens, tmp_path), 1.0, 8.0, 60.0)
+
+
+async def sixty_opens(tmp_path, seconds):
+    """All of them have to come before the first of those that wait is sent away."""
+    folder = tmp_path / f"{seconds}"
+    folder.mkdir()
+    config = settings(max_sessions=10, max_starting=10, max_pending=20, queue_timeout=seconds) + environment("naughty")
+    async with muxsim_with(folder, config) as muxsim:
         first = await shake_hands(muxsim.url)
         answers = await open_many(muxsim.url, 59)
         assert len(opened(answers)) == 9

@@ -8,13 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 
 import httpx2
 import pytest
 import trio
-from harness import MUXSIM, SERVERS, STOP_LIMIT, Gate, serving
+from harness import MUXSIM, SERVERS, STOP_LIMIT, Gate, given_time, serving
 
 from .conftest import environment
 from .machine import eventually, log_lines, logged, memory
@@ -107,21 +107,17 @@ async def test_a_level_leaves_out_what_is_below_it(tmp_path):
 @pytest.mark.fault("H8")
 async def test_a_muxsim_that_stood_still_ends_nobody_when_it_goes_on(tmp_path):
     """H8: with every time shorter than the pause; what is in flight is answered, what is idle is not ended."""
-    for seconds in (4, 12, 60):  # until this machine has time for all that is to happen before the pause and after it
-        folder = tmp_path / f"{seconds}"
-        folder.mkdir()
-        gate = Gate(folder / "gate")
-        try:
-            await stands_still(folder, gate, seconds)
-            return
-        except Exception:
-            if seconds == 60:
-                raise
-        finally:
-            gate.close()
+    await given_time(partial(stands_still, tmp_path), 4, 12, 60)
 
 
-async def stands_still(folder, gate, seconds):
+async def stands_still(tmp_path, seconds):
+    folder = tmp_path / f"{seconds}"
+    folder.mkdir()
+    with closing(Gate(folder / "gate")) as gate:
+        await stands_still_in(folder, gate, seconds)
+
+
+async def stands_still_in(folder, gate, seconds):
     times = "\n".join(f"{name} = {seconds}" for name in ("call_timeout", "idle_timeout", "ttl", "handshake_timeout"))
     config = f"[server]\nheader_timeout = {seconds}\n" + environment("naughty", extra=times)
     async with serving(folder, config) as muxsim:

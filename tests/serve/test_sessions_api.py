@@ -288,7 +288,7 @@ async def test_environments_health_and_the_start_page_are_told(muxsim, client):
 
 
 @asynccontextmanager
-async def small_muxsim(folder, *, queue_timeout=5.0):
+async def small_muxsim(folder, *, queue_timeout=600.0):
     """One with room for two sessions, and a queue for two more."""
     server = f"[server]\nmax_sessions = 2\nmax_pending = 2\nqueue_timeout = {queue_timeout}\n"
     async with serving(folder, server + environment("naughty")) as muxsim:
@@ -370,7 +370,7 @@ async def test_who_leaves_the_queue_frees_a_place_in_it(tmp_path):
 @pytest.mark.fault("L22")
 async def test_a_burst_past_the_limit_runs_as_many_as_there_is_room_for(tmp_path):
     """L22: forty at once, each deleted when it has played; never more processes than there is room for."""
-    server = "[server]\nmax_sessions = 4\nmax_pending = 64\nqueue_timeout = 20\n"
+    server = "[server]\nmax_sessions = 4\nmax_pending = 64\nqueue_timeout = 600\n"
     async with serving(tmp_path, server + environment("naughty")) as muxsim:
         played, processes = [], []
 

@@ -73,7 +73,7 @@ def node(package, script="tell.js", *options, warm=1, **fields):
 
 def few(limit):
     """Room for so many sessions."""
-    return Capacity(max_sessions=limit, max_pending=2, queue_timeout=5, max_starting=8)
+    return Capacity(max_sessions=limit, max_pending=2, queue_timeout=600, max_starting=8)
 
 
 class Listener:
