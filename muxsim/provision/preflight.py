@@ -59,8 +59,8 @@ def sandboxes() -> str:
 
 
 def _problems_of(spec: EnvSpec, environ: Mapping[str, str]) -> list[str]:
-    if (fault := fault_here(spec)) is not None:
-        return [f"{fault.key}: {fault.advice}"]
+    if (wrong := fault_here(spec)) is not None:
+        return [f"{wrong.key}: {wrong.advice}"]
     # What only a session's own values would complete cannot be looked at without a session.
     launch = spec.launch(seed=0, session_id="check", workspace="/", environ=environ)
     command = Command(launch.argv, launch.env, launch.cwd)
