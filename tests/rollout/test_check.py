@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from cli.terminal import muxsim
+from harness import SERVERS
 
 from muxsim.rollouts.play.differences import first_difference
 
@@ -22,6 +24,7 @@ NAMES = [
     "same seed, same episode",
     "different seeds differ",
     "interleaved sessions are independent",
+    "writes nothing outside",
     "exits on EOF",
     "stdout is clean",
     "memory",
@@ -179,3 +182,44 @@ for line in sys.stdin:
     found = findings(finished)
     assert (finished.status, found["starts"][0], found["plays"][0]) == (1, True, False)
     assert "the tool book: day: a text with the format 'date' needs examples" in found["plays"][1]
+
+
+def scribbler(folder, *args):
+    """A config of the scribbler, in a folder of a project."""
+    project = folder / "project"
+    project.mkdir()
+    shutil.copy(SERVERS / "scribbler.py", project)
+    file = folder / "muxsim.toml"
+    file.write_text(f'[environments.scribbler]\ncommand = "project/scribbler.py"\nargs = {json.dumps(args)}\n')
+    return file
+
+
+def test_a_file_that_sessions_write_beside_their_code_is_named_with_the_setting_that_keeps_it_apart(tmp_path):
+    finished = muxsim(
+        *(
+            tmp_path,
+            "check",
+            "scribbler",
+            "--config",
+            str(scribbler(tmp_path, "calm", "always")),
+            "--json",
+            "--steps",
+            "1",
+        ),
+        env={"HOME": str(tmp_path)},
+    )
+    memory = tmp_path / "project" / "memory.json"
+    ok, detail = findings(finished)["writes nothing outside"]
+    assert ok is False
+    assert detail == (
+        f'wrote {memory} (4 sessions wrote it): private = ["{memory.parent}"] gives each session its own view'
+    )
+    (finding,) = [one for one in json.loads(finished.stdout)["findings"] if one["name"] == "writes nothing outside"]
+    assert finding["files"] == [str(memory)]
+    assert finished.status == 1
+
+
+def test_one_that_writes_only_into_its_workspace_writes_nothing_outside(tmp_path):
+    command = ("check", "scribbler", "--config", str(scribbler(tmp_path, "calm")), "--json", "--steps", "2")
+    found = findings(muxsim(tmp_path, *command, env={"HOME": str(tmp_path)}))
+    assert found["writes nothing outside"] == (True, "of its workspace, that could be seen")

@@ -24,7 +24,8 @@ def answer(request):
                 "serverInfo": {"name": "scribbler", "version": "0"},
             }
         case "tools/list":
-            return {"tools": [{"name": name, "inputSchema": SCHEMA} for name in ("write", "look", "die", "hang")]}
+            names = ("look",) if "calm" in sys.argv else ("write", "look", "die", "hang")
+            return {"tools": [{"name": name, "inputSchema": SCHEMA} for name in names]}
         case "tools/call":
             return {"content": [{"type": "text", "text": call(params["name"], params.get("arguments", {}))}]}
     return None

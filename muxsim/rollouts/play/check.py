@@ -2,38 +2,52 @@
 
 from __future__ import annotations
 
+import os
 import statistics
+import tempfile
+import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import anyio
 import msgspec
 
 from muxsim.config import Config
 from muxsim.errors import MuxsimError
 from muxsim.inside.proc import families
 from muxsim.observe.events import BackendRejected, Event, SessionEnded, SessionReady, SessionStarted
+from muxsim.provision.cache import cache_folder
 from muxsim.rollouts.data.trajectory import last_said
 from muxsim.rollouts.environments.environment import Environment, ToolResult
 from muxsim.rollouts.environments.pool import LocalPool, open_pool
 from muxsim.rollouts.play.differences import first_difference
+from muxsim.rollouts.play.outside import Outside, Place, Stamps, changed, open_for_writing, places_of, stamps_of, told
 from muxsim.rollouts.policy.protocol import Policy, PolicyError
 
 DEFAULT_STEPS: Final = 10
 _SEEDS: Final = (0, 1, 2, 3)
 _CALL_TIMEOUT: Final = 60.0
+# Folders of the cache in which muxsim itself writes while sessions play.
+_OWN_CACHES: Final = ("python", "node")
+# Seconds for which others are watched who may have written what sessions seem to have.
+_LONGEST_WATCH: Final = 5.0
 # Characters of what a failed call said.
 _SAID: Final = 120
 
 
-class Finding(msgspec.Struct, frozen=True):
-    """One line of the table: ``ok`` is None for what is only measured or could not be looked at."""
+class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of the table: ``ok`` is None for what is only measured or could not be looked at.
+
+    ``files`` are those that it is about.
+    """
 
     name: str
     ok: bool | None
     detail: str
+    files: tuple[str, ...] = ()
 
 
 Action = tuple[str, dict[str, Any]]
@@ -95,6 +109,10 @@ class Checker:
         self._diary = _Diary()
         self._memory: list[float] = []
         self._solo: dict[int, Play] = {}
+        self._home, self._temporary = os.path.expanduser("~"), tempfile.gettempdir()
+        self._places: list[Place] = []
+        self._outside = Outside(())
+        self._longest = 0.0
         self._pool: LocalPool
 
     async def run(self) -> list[Finding]:
@@ -118,6 +136,7 @@ class Checker:
                 self._same_seed(again),
                 self._different_seeds(),
                 await self._guarded("interleaved sessions are independent", self._interleaved),
+                await self._written_outside(),
             ]
         return [*findings, *self._of_processes(), self._measured_memory()]
 
@@ -136,20 +155,68 @@ class Checker:
     async def _solo_plays(self) -> Play:
         """Play each seed alone, and the first one twice; returns its second play."""
         for seed in _SEEDS:
-            self._solo[seed] = await self._play_alone(seed)
-        return await self._play_alone(_SEEDS[0])
+            self._solo[seed] = await self._play_watched(seed)
+        return await self._play_watched(_SEEDS[0])
+
+    async def _play_watched(self, seed: int) -> Play:
+        """Play a seed alone, and see what has become of files meanwhile, where it is known by now which to look at."""
+        before = await self._stamps()
+        began = time.perf_counter()
+        try:
+            return await self._play_alone(seed)
+        finally:
+            if before:
+                self._longest = max(self._longest, time.perf_counter() - began)
+                self._outside.saw(changed(before, await self._stamps()))
+            self._outside.session_over()
+
+    async def _stamps(self) -> Stamps:
+        passed_over = (*self._outside.passed_over, str(cache_folder(os.environ)))
+        return await anyio.to_thread.run_sync(stamps_of, self._places, passed_over)
 
     async def _play_alone(self, seed: int) -> Play:
         environment = await self._pool.open(self._env, seed)
         try:
+            # With its children: a sandbox, or a launcher such as npx, has the server below it.
+            pid = self._diary.pids[environment.id]
+            self._look_around(environment, pid)
             play = _begun(environment)
             while len(play.results) < self._steps and await self._step(environment, play):
-                pass
-            # With its children: a sandbox, or a launcher such as npx, has the server below it.
-            self._memory.append(sum(map(_pss_mib, families([self._diary.pids[environment.id]]))))
+                self._outside.saw(open_for_writing(families([pid])), for_certain=True)
+            family = families([pid])
+            self._outside.saw(open_for_writing(family), for_certain=True)
+            self._memory.append(sum(map(_pss_mib, family)))
             return play
         finally:
             await environment.close()
+
+    def _look_around(self, environment: Environment, pid: int) -> None:
+        """Where to look for what it writes, once there is a process that shows it."""
+        workspace = environment.opened.workspace
+        if self._places or workspace is None:
+            return
+        own = str(workspace.parent)  # with those of all its sessions
+        self._outside.passed_over = (own, *(str(cache_folder(os.environ) / name) for name in _OWN_CACHES))
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            cwd = os.readlink(f"/proc/{pid}/cwd")
+            spec = self._config.environments[self._env]
+            given = [*map(os.fsdecode, words), spec.command, *spec.args]
+            places = places_of(given, cwd, self._home, self._temporary)
+            self._places = [one for one in places if not f"{one.path}/".startswith(f"{own}/")]
+
+    async def _written_outside(self) -> Finding:
+        name = "writes nothing outside"
+        if self._outside.suspects():  # as long as a session took, for others who write all the time
+            before = await self._stamps()
+            await anyio.sleep(min(self._longest, _LONGEST_WATCH))
+            self._outside.clear(changed(before, await self._stamps()))
+        written = self._outside.written()
+        if not written:
+            return Finding(name, True, "of its workspace, that could be seen")
+        # A file of each session's own is litter; one of several is what they have in common.
+        shared = any(count > 1 for count in written.values())
+        return Finding(name, not shared and None, told(written, self._home, self._temporary), tuple(written))
 
     async def _step(self, environment: Environment, play: Play) -> bool:
         """One more action of the same sequence, whatever the seed; False when the episode is over."""
