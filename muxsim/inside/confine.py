@@ -4,7 +4,7 @@ A confinement has each of these keys that is wanted:
 
     cgroup        the folder of a cgroup v2, which is there already, to enter
     nice          what is added to the niceness
-    private       [[folder, upper, work, asked], ...]: its own views of folders (views.py), outer ones first
+    private       [[folder, upper, work, asked, anyway], ...]: its own views of folders (views.py), outer ones first
     no_new_privs  true: nothing it runs gains privileges (setuid, file capabilities)
     landlock      what is left of files, the network and other processes: the fields of `landlock.Walls`
     rlimits       {number of RLIMIT_*: [soft, hard]}

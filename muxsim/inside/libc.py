@@ -13,10 +13,12 @@ except ImportError:  # a Python built without libffi: no prctl, so neither subre
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
 PR_SET_SECCOMP, MODE_FILTER = 22, 2
 
 CAPABILITY_VERSION = 0x20080522
-CAPABILITY_SETS = 3 * 2  # effective, permitted and inheritable, in two halves
+CAPABILITY_SETS = 3 * 2  # effective, permitted and inheritable, the lower half of each first
 DAC_OVERRIDE = 1
 """The capability to read and write files whatever their modes say."""
 
@@ -45,10 +47,14 @@ def mount(source: str | None, target: str, kind: str | None, flags: int, options
     call("mount", *words[:3], flags if ctypes is None else ctypes.c_ulong(flags), words[3])
 
 
-def forgo_capabilities() -> None:
-    """Have no capability any more, in the namespaces that we are in."""
+def be_left_with(*kept: int) -> None:
+    """Have no capability any more but these, which programs that we run have too, in the namespaces that we are in."""
+    bits = sum(1 << number for number in kept)
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
-    call("capset", header, (ctypes.c_uint32 * CAPABILITY_SETS)())
+    call("capset", header, (ctypes.c_uint32 * CAPABILITY_SETS)(bits, bits, bits))
+    for number in kept:
+        arguments = [ctypes.c_ulong(argument) for argument in (PR_CAP_AMBIENT_RAISE, number, 0, 0)]
+        call("prctl", ctypes.c_int(PR_CAP_AMBIENT), *arguments)
 
 
 def syscall(number: int, *arguments: int | bytes | None) -> int:

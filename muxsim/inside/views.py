@@ -45,6 +45,8 @@ class View(NamedTuple):
     work: str
     asked: bool
     """Whether somebody has asked for it; else it is what muxsim does by itself."""
+    anyway: bool = False
+    """Whether it is to be written to although its owner may not, as is so with what is installed once for all."""
 
 
 class NoView(OSError):
@@ -75,7 +77,8 @@ def enter(views: Sequence[View]) -> None:
             except OSError as error:
                 raise NoView(error.errno or errno.EINVAL, view.folder, asked=view.asked) from error
     if as_user:
-        libc.forgo_capabilities()
+        # Whoever is alone in a namespace has only what is their own to override the rights of, which they may change.
+        libc.be_left_with(*[libc.DAC_OVERRIDE] * any(view.anyway for view in views))
 
 
 @contextlib.contextmanager

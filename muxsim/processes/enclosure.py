@@ -53,7 +53,8 @@ class Enclosure:
         self._confinement = Confinement() if confinement is None else confinement
         self._bubblewrap = bubblewrap
         self._workspace = workspace
-        self._views = views
+        # Bubblewrap refuses to run with any capability.
+        self._views = tuple(view._replace(anyway=False) for view in views) if self._is_sandboxed else views
         self._walls = walls
         self._groups = groups
         self._group = groups.group(settings(self._confinement, groups.controllers)) if groups else None

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from enum import Enum
@@ -88,7 +89,8 @@ def make_views(asked: Iterable[str], installed: Iterable[str], workspace: Path, 
     for folder, was_asked in covered(asked, installed, workspace.parent):
         written = was_asked or manner is Manner.PRIVATE
         upper, work = _layers(views_folder(workspace), folder) if written else ("", "")
-        made.append(View(folder, upper, work, was_asked))
+        anyway = written and not os.stat(folder).st_mode & stat.S_IWUSR
+        made.append(View(folder, upper, work, was_asked, anyway))
     return tuple(made)
 
 

@@ -66,8 +66,8 @@ def _problems_of(spec: EnvSpec, environ: Mapping[str, str]) -> list[str]:
     command = Command(launch.argv, launch.env, launch.cwd)
     if not has_placeholder(spec.cwd) and (number := _folder_fault(launch.cwd)):
         return [explain(number, "chdir", command)]
-    if fault := _template_fault(spec):
-        return [fault]
+    if template := _template_fault(spec):
+        return [template]
     providers = [one for one in PROVIDERS if one.takes(spec)]
     if providers and not _is_bare_folder(fixed(spec.command)):
         return [problem for one in providers for problem in _missing_programs(one, spec, launch)]

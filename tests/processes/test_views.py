@@ -21,6 +21,7 @@ from serve.machine import eventually
 from start.playing import Listener, Played, slots_counted, starts
 
 from muxsim.errors import StartError
+from muxsim.inside.libc import DAC_OVERRIDE
 from muxsim.observe.events import NotPrivate
 from muxsim.processes.command import ProcessStartError
 from muxsim.processes.enclosure import open_enclosures
@@ -406,7 +407,7 @@ def play(tmp_path_factory):
     with tempfile.TemporaryDirectory(prefix="muxsim-views-", dir="/tmp") as folder:
         os.chmod(folder, 0o755)
 
-        def played(python, key, *, before=(), user=None):
+        def played(python, key, *, before=(), user=None, read_only=False):
             where = {name: Path(folder, name) for name in ("data", "tmp", "home")}
             for path in where.values():
                 path.mkdir()
@@ -415,6 +416,8 @@ def play(tmp_path_factory):
             if user is not None:
                 for path in (*where.values(), *where["data"].rglob("*")):
                     os.chown(path, user, user)
+            for path in (*where["data"].rglob("*"), where["data"]) if read_only else ():
+                path.chmod(0o444 if path.is_file() else 0o555)
             env = {**PLAYING, "TMPDIR": str(where["tmp"]), "HOME": str(where["home"])}
             argv = [*before, python, str(Path(__file__).with_name("private_play.py")), str(where["data"]), key]
             who = {} if user is None else {"user": user, "group": user, "extra_groups": []}
@@ -432,6 +435,16 @@ def test_whoever_is_not_root_has_views_too_and_nothing_of_them_is_left(anybodys_
         assert seen[way]["beside"] == ["state", "state-beside"]
         assert (seen[way]["user"], int(seen[way]["capabilities"], 16)) == (NOBODY, 0)
     assert seen["fork"]["forks"] > 0
+    assert (seen["left"], seen["data"], seen["told"]) == ([], ["folder", "state"], [])
+
+
+@pytest.mark.children
+def test_what_is_installed_read_only_can_be_written_to_in_a_view_of_it(anybodys_python, play):
+    seen = play(anybodys_python, "installed", user=NOBODY, read_only=True)
+    for way in ("fresh", "fork"):
+        assert (seen[way]["own"], seen[way]["other"]) == ("own", "the user's")
+        assert seen[way]["beside"] == ["state", "state-beside"]
+        assert int(seen[way]["capabilities"], 16) == 1 << DAC_OVERRIDE
     assert (seen["left"], seen["data"], seen["told"]) == ([], ["folder", "state"], [])
 
 
