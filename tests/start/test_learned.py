@@ -1,6 +1,7 @@
 """What is known of a script's imports from one run to the next."""
 
 import os
+import shutil
 
 import pytest
 
@@ -31,6 +32,25 @@ def test_a_changed_script_another_option_and_another_path_are_learned_anew(scrip
     others.add(key(script))
     assert len(others) == 3
     assert first not in others
+
+
+def test_what_is_installed_beside_an_interpreter_is_learned_anew_when_it_changes(tmp_path):
+    """And not when an import has left something, or all of it is copied to the same place."""
+    python, packages = tmp_path / "venv" / "bin" / "python", tmp_path / "venv" / "lib" / "python3.11" / "site-packages"
+    python.parent.mkdir(parents=True)
+    python.symlink_to("/usr/bin/python3")
+    (packages / "game-1.dist-info").mkdir(parents=True)
+    content = Content(forkable(EnvSpec(name="e", command=str(python), args=("-m", "game")), {}))
+    first, stamp = key_of(content), content.stamp()
+    (packages / "__pycache__").mkdir()
+    assert (key_of(content), content.stamp()) == (first, stamp)
+    shutil.copytree(packages, tmp_path / "copy")
+    shutil.rmtree(packages)
+    (tmp_path / "copy").rename(packages)
+    assert key_of(content) == first
+    (packages / "game-1.dist-info").rename(packages / "game-2.dist-info")
+    assert key_of(content) != first
+    assert content.stamp() != stamp
 
 
 def test_what_was_saved_is_there_again(tmp_path):

@@ -164,4 +164,6 @@ def test_a_console_script_that_is_given_a_script_runs_that_and_its_package_is_no
         return own_packages(read_program(EnvSpec(name="e", command=str(script), args=args, cwd="/"), {}))
 
     assert own("version", "{seed}") == ["mcp"]
+    os.mkfifo(tmp_path / "pipe")
+    assert own_packages(read_program(EnvSpec(name="e", command="python3", args=(str(tmp_path / "pipe"),)), {})) == []
     assert own("run", "server.py", "{seed}") == own("run", "/x/server.py:app") == []

@@ -8,6 +8,7 @@ import sys
 from typing import Final
 
 from muxsim.start.fork.forkable import Forkable
+from muxsim.start.fork.reading import first_bytes
 
 # What installers write has a few hundred.
 _LARGEST: Final = 8192
@@ -19,11 +20,7 @@ def own_packages(program: Forkable) -> list[str]:
         return [program.words[1].partition(".")[0]]
     if program.is_runner:
         return []
-    try:
-        with open(os.path.join(program.cwd, program.script), "rb") as file:
-            return entered(file.read(_LARGEST + 1))
-    except OSError:
-        return []
+    return entered(first_bytes(os.path.join(program.cwd, program.script), _LARGEST + 1))
 
 
 def entered(script: bytes) -> list[str]:

@@ -39,7 +39,7 @@ def read_words(spec: EnvSpec, environ: Mapping[str, str]) -> Words:
                 break
             made, taken = run
             words = (*made, *words[1 + taken :])
-        elif stands := interpreted(_first_bytes(found.file), found.place, os.path.dirname(found.file)):
+        elif stands := interpreted(first_bytes(found.file, READ), found.place, os.path.dirname(found.file)):
             made = tuple(map(literal, stands))
             words = (*made, *words[1:])
         else:
@@ -66,11 +66,12 @@ def _found(program: str, env: Mapping[str, str], folder: str) -> _Found | None:
     return None
 
 
-def _first_bytes(path: str) -> bytes:
+def first_bytes(path: str, count: int) -> bytes:
+    """What a file begins with; nothing of what is no file, or cannot be read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            return os.read(fd, READ) if S_ISREG(os.fstat(fd).st_mode) else b""
+            return os.read(fd, count) if S_ISREG(os.fstat(fd).st_mode) else b""
         finally:
             os.close(fd)
     except OSError:
