@@ -179,6 +179,7 @@ async def _taken(home: Home) -> Held | None:
 
 async def _made(home: Home, build: Build, lock: int, fault: str) -> Held:
     before = home.manifest()
+    await sweep(home.folder.parent)
     await trio.to_thread.run_sync(sweep_home, home)
     folder = home.folder / secrets.token_hex(6)
     folder.mkdir()

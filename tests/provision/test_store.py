@@ -12,7 +12,6 @@ import pytest
 import trio
 
 from muxsim.errors import PackageError
-from muxsim.provision import store
 from muxsim.provision.manifest import Manifest
 from muxsim.provision.store import Home, homes, removed, whole
 
@@ -239,7 +238,6 @@ async def test_who_is_killed_leaves_nothing_half_and_nothing_for_good(home, when
     assert home.manifest() is None
     folder = await used_once(home, Builds())
     assert folders(home) == [folder]
-    await store.sweep(home.folder.parent)
     assert [one.folder for one in homes(home.folder.parent)] == [*home.folder.parent.iterdir()] == [home.folder]
     assert {path.name for path in home.folder.iterdir()} == {
         *("manifest.json", "lock", folder.name, f"{folder.name}.used")
