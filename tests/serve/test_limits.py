@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
+from dataclasses import dataclass
 
 import pytest
 import trio
-from harness import serving
+from harness import Running, muxsim_serve, serving
 
 from .conftest import environment
-from .machine import eventually, log_lines, logged, memory, own_descriptors, peak_memory, unread
+from .machine import eventually, forget_peak, log_lines, logged, memory, own_descriptors, peak_memory, unread
 from .wire import ask, connect, open_session, shake_hands, text_of, tool_call
 
 pytestmark = pytest.mark.children
@@ -42,20 +43,62 @@ async def answers_and_closes(connection):
     return answer
 
 
-@pytest.fixture
-async def strict(tmp_path):
-    """A muxsim with small bounds, and without the zygote that it would make for later sessions."""
-    config = "[server]\n" + NOBODY_IS_LATE + SIZES + environment("naughty", extra="zygote = false")
-    async with serving(tmp_path, config) as muxsim:
-        yield muxsim
+@dataclass
+class Bounded:
+    """A muxsim of many tests, and how often each bound had been met when this one began."""
+
+    running: Running
+    before: dict[str, int]
+
+    @property
+    def url(self):
+        return self.running.url
+
+    @property
+    def pid(self):
+        return self.running.process.pid
+
+    async def met(self):
+        """How often each bound has been met since, of those that have."""
+        now = (await ask(self.url, "GET", "/health")).json()["limits"]
+        return {name: count - self.before[name] for name, count in now.items() if count != self.before[name]}
+
+
+@contextmanager
+def serve_bounded(folder, *settings):
+    """Without the zygote that it would make for later sessions."""
+    config = "[server]\n" + "\n".join(settings) + environment("naughty", extra="zygote = false")
+    with muxsim_serve(folder, config) as running:
+        yield running
+
+
+async def bounded_now(running):
+    forget_peak(running.process.pid)
+    return Bounded(running, (await ask(running.url, "GET", "/health")).json()["limits"])
+
+
+@pytest.fixture(scope="module")
+def strict_muxsim(tmp_path_factory):
+    with serve_bounded(tmp_path_factory.mktemp("strict"), NOBODY_IS_LATE, SIZES) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def hasty_muxsim(tmp_path_factory):
+    with serve_bounded(tmp_path_factory.mktemp("hasty"), SOMEBODY_IS_LATE, SIZES) as running:
+        yield running
 
 
 @pytest.fixture
-async def hasty(tmp_path):
+async def strict(strict_muxsim):
+    """A muxsim with small bounds."""
+    return await bounded_now(strict_muxsim)
+
+
+@pytest.fixture
+async def hasty(hasty_muxsim):
     """The same, and it waits for nobody for long."""
-    config = "[server]\n" + SOMEBODY_IS_LATE + SIZES + environment("naughty", extra="zygote = false")
-    async with serving(tmp_path, config) as muxsim:
-        yield muxsim
+    return await bounded_now(hasty_muxsim)
 
 
 async def send_until_closed(connection, piece):
@@ -77,8 +120,8 @@ HALF_OPEN = {
 @pytest.mark.fault("L6")
 async def test_two_hundred_connections_without_whole_headers_are_closed_in_time_and_others_served(hasty):
     """L6."""
-    assert await reached(hasty.url, "header_timeout") == 0  # it accepts, for which libuv has opened a file by now
-    before = own_descriptors(hasty.process.pid)
+    assert await hasty.met() == {}  # it accepts, for which libuv has opened a file by now
+    before = own_descriptors(hasty.pid)
     async with AsyncExitStack() as stack:
         for number in range(200):
             connection = await stack.enter_async_context(connect(hasty.url))
@@ -88,12 +131,12 @@ async def test_two_hundred_connections_without_whole_headers_are_closed_in_time_
             assert await client.text("say", text="meanwhile") == "meanwhile"
 
         async def all_closed():
-            return await reached(hasty.url, "header_timeout") >= 200  # more, if one of ours was slow
+            return (await hasty.met()).get("header_timeout", 0) >= 200  # more, if one of ours was slow
 
         await eventually(all_closed, within=60)
         assert await client.text("say", text="afterwards") == "afterwards"
         await client.delete()
-        await eventually(lambda: own_descriptors(hasty.process.pid) <= before)
+        await eventually(lambda: own_descriptors(hasty.pid) <= before)
 
 
 @pytest.mark.fault("L6")
@@ -117,7 +160,7 @@ async def test_headers_that_trickle_have_no_more_time_than_others(hasty):
     async with connect(hasty.url) as connection:
         await connection.stream.send_all(b"GET /health HTTP/1.1\r\nX: ")
         await send_until_closed(connection, b"x")
-    assert await reached(hasty.url, "header_timeout") >= 1
+    assert (await hasty.met())["header_timeout"] >= 1
 
 
 @pytest.mark.fault("L6")
@@ -153,7 +196,7 @@ async def test_a_body_that_nobody_wants_is_not_waited_for_for_ever(hasty):
         await connection.send("POST", "/nowhere", [("Content-Length", "100000")])
         assert (await connection.answer()).status == 404
         await send_until_closed(connection, b"x")
-    assert await reached(hasty.url, "body_timeout") == 1
+    assert (await hasty.met())["body_timeout"] == 1
 
 
 @pytest.mark.fault("L7")
@@ -169,14 +212,14 @@ async def test_a_body_that_trickles_gets_a_408(hasty, chunked):
         nursery.cancel_scope.cancel()
     assert answer.status == 408
     assert "server.body_timeout" in answer.error["message"]
-    assert await reached(hasty.url, "body_timeout") == 1
+    assert (await hasty.met())["body_timeout"] == 1
 
 
 @pytest.mark.fault("L8")
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
 async def test_a_body_too_large_gets_a_413_before_it_is_in_memory(strict, chunked):
     """L8: 32 MiB, thirty-two times what is allowed."""
-    before = memory(strict.process.pid)
+    before = memory(strict.pid)
     framing = ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(32 * MIB))
     async with connect(strict.url) as connection, trio.open_nursery() as nursery:
         await connection.send("POST", "/mcp", [JSON, framing])
@@ -194,8 +237,8 @@ async def test_a_body_too_large_gets_a_413_before_it_is_in_memory(strict, chunke
         answer = await connection.answer()
     assert answer.status == 413
     assert "server.max_body" in answer.error["message"]
-    assert peak_memory(strict.process.pid) - before < 8 * MIB
-    assert await reached(strict.url, "max_body") == 1
+    assert peak_memory(strict.pid) - before < 8 * MIB
+    assert (await strict.met())["max_body"] == 1
 
 
 BOMBS = {
@@ -212,7 +255,7 @@ BOMBS = {
 async def test_a_header_bomb_gets_a_431(strict, bomb):
     """L9."""
     status, headers, setting = BOMBS[bomb]
-    before = memory(strict.process.pid)
+    before = memory(strict.pid)
     async with connect(strict.url) as connection, trio.open_nursery() as nursery:
 
         async def send():
@@ -227,9 +270,8 @@ async def test_a_header_bomb_gets_a_431(strict, bomb):
         except trio.BrokenResourceError:
             # The kernel may drop an answer when more has come than was read; that it was refused shows below.
             pass
-    limits = (await ask(strict.url, "GET", "/health")).json()["limits"]
-    assert sum(count for name, count in limits.items() if name.startswith(setting)) == 1
-    assert peak_memory(strict.process.pid) - before < 8 * MIB
+    assert sum(count for name, count in (await strict.met()).items() if name.startswith(setting)) == 1
+    assert peak_memory(strict.pid) - before < 8 * MIB
 
 
 @pytest.mark.fault("L9")
@@ -246,7 +288,7 @@ async def test_a_target_too_long_gets_a_414(strict):
         answer = await answers_and_closes(connection)
     assert answer.status == 414
     assert "server.max_url" in answer.error["message"]
-    assert await reached(strict.url, "max_url") == 1
+    assert (await strict.met())["max_url"] == 1
 
 
 @pytest.mark.fault("L9", "L27")
@@ -265,7 +307,7 @@ async def test_trailers_are_bounded_and_nobodys_headers(strict):
         with suppress(trio.BrokenResourceError):  # it is cut off before it has sent all
             await connection.send("POST", "/mcp", [*client.headers, framing], chunk + b"X: " + b"x" * 8 * MIB)
         await connection.closed_by_server()
-    assert await reached(strict.url, "max_header_bytes") == 1
+    assert (await strict.met())["max_header_bytes"] == 1
 
 
 @pytest.mark.fault("L27")
@@ -324,8 +366,7 @@ async def test_requests_of_both_ways_on_one_connection_count_towards_no_bound(ha
                 assert (await connection.ask("GET", "/health")).status == 200
         await a_header_timeout_passes(hasty)
         assert (await connection.ask("POST", "/mcp", client.headers, body)).status == 200
-    limits = (await ask(hasty.url, "GET", "/health")).json()["limits"]
-    assert {name for name, count in limits.items() if count} == {"header_timeout"}
+    assert (await hasty.met()).keys() == {"header_timeout"}
 
 
 # ---- of sessions
