@@ -47,9 +47,6 @@ REASONS = {
         serve/test_sessions_api.py:test_deleting_a_session_answers_its_handshake_with_an_error
         faults/test_recordings.py:test_h5_a_run_killed_again_and_again_keeps_every_row_that_was_complete_and_is_finished_in_the_end
     """,
-    "tells how long it took": """
-        faults/test_soak.py:test_h16_every_request_of_many_sessions_gets_one_answer_of_its_own_whatever_happens
-    """,
     "waits for at least so much, never for at most": """
         processes/test_enclosure.py:test_in_a_cgroup_a_backend_has_only_so_much_of_the_cpu
     """,
