@@ -80,9 +80,9 @@ class CondaPart:
     def key(self) -> tuple[str, ...]:
         """Specs, channels, the lock, and what a solver may ask of the machine."""
         machine = (SUBDIR, *platform.libc_ver())
-        pins = tuple(f"{pin.channel}/{pin.subdir}/{pin.fn}#{pin.sha256 or pin.md5}" for pin in self.lock)
         variables = tuple(f"{name}={value}" for name, value in self.wishes.variables)
-        return (*self.wishes.specs, "", *self.wishes.channels, "", *pins, "", *variables, "", *machine)
+        lock = msgspec.json.encode(self.lock).decode()
+        return (*self.wishes.specs, "", *self.wishes.channels, "", *variables, "", lock, *machine)
 
     async def fill(self, place: Place, before: str) -> None:
         """Solves, unless there are pins, and installs, with whatever the packages do at their installation."""

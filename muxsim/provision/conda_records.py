@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -28,18 +28,22 @@ _PASSWORD: Final = re.compile(r"://[^/\s\"']*@")
 _TOKEN: Final = re.compile(r"(://[^/\s\"']+)/t/[^/\s\"']+")
 
 
+# No path: archives and folders are named by it.
+_Word: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.!+-]*$")]
+
+
 class Pin(msgspec.Struct, frozen=True, omit_defaults=True):
     """One package, exactly: what conda's own record of it says, without where it was downloaded from."""
 
-    name: str
-    version: str
-    build: str
-    subdir: str
-    fn: str
+    name: _Word
+    version: _Word
+    build: _Word
+    subdir: _Word
+    fn: _Word
     channel: str
     build_number: int = 0
-    sha256: str = ""
-    md5: str = ""
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
+    md5: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{32})?$")] = ""
     size: int | None = None
     noarch: Literal["python", "generic"] | None = None
     depends: tuple[str, ...] = ()

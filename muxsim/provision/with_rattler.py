@@ -41,7 +41,9 @@ from rattler.exceptions import (
     InstallerError,
     InvalidChannelError,
     InvalidMatchSpecError,
+    InvalidPackageNameError,
     InvalidUrlError,
+    InvalidVersionError,
     SolverError,
 )
 from rattler.package import BuildString
@@ -122,7 +124,7 @@ async def _install(order: Order) -> tuple[Pin, ...]:
     specs = {spec: _match_spec(spec) for spec in order.specs}
     channels = _channels(order, specs)
     if order.pins:
-        records = [_record(pin, channels) for pin in order.pins]
+        records = [_pinned(pin, channels) for pin in order.pins]
     else:
         records = await _solved(channels, specs, client, cache / "repodata")
     _check_archives(records)
@@ -189,6 +191,13 @@ def _pin(record: RepoDataRecord, channels: Mapping[str, Channel]) -> Pin:
     pin = msgspec.json.decode(record.to_json(), type=Pin)
     named = [name for name, channel in channels.items() if channel.base_url == pin.channel]
     return msgspec.structs.replace(pin, channel=named[0] if named else shown_channel(pin.channel))
+
+
+def _pinned(pin: Pin, channels: Mapping[str, Channel]) -> RepoDataRecord:
+    try:
+        return _record(pin, channels)
+    except (ValueError, InvalidChannelError, InvalidPackageNameError, InvalidUrlError, InvalidVersionError) as error:
+        raise Unfulfilled(f"what the lock says of {pin.name} cannot be used: {_first_line(error)}") from error
 
 
 def _record(pin: Pin, channels: Mapping[str, Channel]) -> RepoDataRecord:
@@ -263,8 +272,9 @@ def _activation(prefix: Path) -> tuple[tuple[str, ...], dict[str, str]]:
     if done.returncode:
         raise Unfulfilled(f"the packages' activation scripts end with exit status {done.returncode}")
     after = dict(line.partition("=")[::2] for line in done.stdout.decode(errors="replace").split("\0") if line)
-    added = {name: value for name, value in after.items() if name not in _OF_SHELLS and variables.get(name) != value}
-    return tuple(one for one in after.get("PATH", "").split(os.pathsep) if Path(one).is_relative_to(prefix)), added
+    added = {name: value for name, value in after.items() if name.isidentifier() and variables.get(name) != value}
+    own = tuple(one for one in after.get("PATH", "").split(os.pathsep) if Path(one).is_relative_to(prefix))
+    return own, {name: value for name, value in added.items() if name not in _OF_SHELLS}
 
 
 if __name__ == "__main__":

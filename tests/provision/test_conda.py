@@ -285,8 +285,12 @@ async def test_a_lock_gives_the_very_packages_without_solving(made, tool_channel
     false = json.dumps([{**pin, "sha256": pin["sha256"][::-1]}])
     fault = await made.fault(wanting_tool(url, pins=(("conda", false),)))
     assert "is not what was asked for: its sha256 is not " in fault
-    fault = await made.fault(wanting_tool(url, pins=(("conda", "[{}]"),)))
-    assert "what the lock says of conda cannot be read" in fault
+    for wrong in ({"sha256": "no sum"}, {"fn": "../tool.conda"}, {"name": None}):
+        fault = await made.fault(wanting_tool(url, pins=(("conda", json.dumps([pin | wrong])),)))
+        assert "what the lock says of conda cannot be read" in fault
+    for wrong in ({"version": "1!!0"}, {"channel": "::"}):
+        fault = await made.fault(wanting_tool(url, pins=(("conda", json.dumps([pin | wrong])),)))
+        assert "what the lock says of tool cannot be used" in fault
 
 
 @pytest.mark.children
