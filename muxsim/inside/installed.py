@@ -48,9 +48,13 @@ def _packages() -> dict[str, str]:
 
 
 def _elsewhere() -> list[str]:
-    """What was installed from a path or an address: installers note where that is (PEP 610)."""
-    found = importlib.metadata.distributions()
-    return [one.metadata["Name"] for one in found if one.metadata["Name"] and one.read_text("direct_url.json")]
+    """What was installed from a path or an address, or by conda: installers note that (PEP 610, PEP 376)."""
+    return [
+        one.metadata["Name"]
+        for one in importlib.metadata.distributions()
+        if one.metadata["Name"]
+        and (one.read_text("direct_url.json") or (one.read_text("INSTALLER") or "").strip() == "conda")
+    ]
 
 
 def _markers() -> dict[str, str]:

@@ -20,7 +20,7 @@ class Told(msgspec.Struct, frozen=True):
 
     packages: dict[str, str]
     elsewhere: tuple[str, ...]
-    """Those of them that came from a path or an address, and not from an index."""
+    """Those of them that came from a path, an address or a conda channel, and not from an index."""
 
     markers: dict[str, str]
     python: str

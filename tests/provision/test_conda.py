@@ -158,9 +158,9 @@ def is_there(path):
     return os.path.exists(path)
 
 
-def pins_of(spec):
+def pins_of(spec, kind="conda"):
     manifest = json.loads((Path(spec.installed[0]).parent / "manifest.json").read_text())
-    return manifest["pins"]["conda"]
+    return manifest["pins"][kind]
 
 
 @pytest.mark.children
@@ -404,11 +404,13 @@ async def test_what_a_script_says_of_its_python_conda_heeds(made, conda_channel,
 async def test_a_pip_section_and_requirements_go_into_the_same_environment(made, conda_channel, tmp_path):
     (tmp_path / "more.txt").write_text("iniconfig<2\n")
     file = tmp_path / "environment.yml"
-    content = f"channels: [{conda_channel.url}]\ndependencies: [python, pip: [six<1.17, -r more.txt]]\n"
+    content = f"channels: [{conda_channel.url}]\ndependencies: [greeting, pip: [six<1.17, -r more.txt]]\n"
     file.write_text(content)
     ready = await made(wanting(conda_file=str(file), requirements=("pluggy>=1",)))
     versions = "from importlib.metadata import version as v; print(*map(v, ['six', 'iniconfig']))"
     assert run(ready, "-c", f"import pluggy; {versions}") == "1.16.0 1.1.1"
+    # What conda has brought is pinned by conda, and nothing that an index would know.
+    assert [line.partition("==")[0] for line in pins_of(ready, "uv").splitlines()] == ["iniconfig", "pluggy", "six"]
     assert await made(wanting(conda_file=str(file), requirements=("pluggy>=1",))) == ready
     # What a pip section includes is looked into, too.
     (tmp_path / "more.txt").write_text("iniconfig>=2\n")
