@@ -140,6 +140,7 @@ class Enclosures:
         self._bubblewrap = bubblewrap
         self._every = every
         self._told: set[str] = set()
+        self._told_of_walls = False
 
     @property
     def cgroup(self) -> str:
@@ -228,7 +229,11 @@ class Enclosures:
             raise ProcessStartError(error.errno or errno.EIO, "prepare", text) from error
 
     def tell_unkept(self, spec: EnvSpec) -> None:
-        """Tell, once, which bounds of an environment are not kept for want of a cgroup."""
+        """Tell, once, which bounds are not kept for want of a cgroup, and which walls this kernel lacks."""
+        if spec.confinement.sandbox == "landlock" and not self._told_of_walls:
+            self._told_of_walls = True
+            if lacking_walls := not_kept():
+                self._tell(WallsNotKept(lacking_walls, f"Landlock's ABI is {landlock.abi()}"))
         available = self._groups.controllers if self._groups else frozenset()
         lacking = controllers([spec]) - available
         if lacking and spec.name not in self._told:
@@ -252,8 +257,6 @@ def open_enclosures(
     bubblewrap = _find_bubblewrap(specs)
     groups, why_none = _open_groups(specs, mode)
     try:
-        if any(spec.confinement.sandbox == "landlock" for spec in specs) and (lacking := not_kept()):
-            tell(WallsNotKept(lacking, f"Landlock's ABI is {landlock.abi()}"))
         enclosures = Enclosures(groups, why_none, bubblewrap, every=mode == "required", tell=tell, reach=reach)
         for spec in specs:
             enclosures.tell_unkept(spec)

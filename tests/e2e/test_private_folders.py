@@ -17,8 +17,9 @@ from processes.enclosed import Client
 from muxsim.admission.admission import Capacity
 from muxsim.admission.pool import open_pool
 from muxsim.observe.events import Events
+from muxsim.processes.reach import why_not
 from muxsim.session.registry import open_sessions
-from muxsim.spec import EnvSpec
+from muxsim.spec import Confinement, EnvSpec
 
 pytestmark = [pytest.mark.children, pytest.mark.network]
 
@@ -81,6 +82,21 @@ async def test_each_of_many_sessions_begins_with_one_database_and_writes_to_its_
     used = await at_once(spec, insert)
     assert used == {number: str([{"text": "before"}, {"text": f"number {number}"}]) for number in range(SESSIONS)}
     assert database.read_bytes() == before
+
+
+@pytest.mark.skipif(why_not() is not None, reason=f"no Landlock that would do: {why_not()}")
+async def test_packaged_servers_keep_what_they_know_behind_walls_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    with closing(sqlite3.connect(tmp_path / "notes.db")) as made:
+        made.executescript("CREATE TABLE notes (text);")
+    walls = Confinement(sandbox="landlock")
+    spec = EnvSpec(name="memory", command="npx", args=MEMORY, confinement=walls)
+    assert await at_once(spec, remember, 3) == {number: [f"number {number}"] for number in range(3)}
+    tool = ("--with", "mcp<2", "--from", "mcp-server-sqlite==2025.4.25", "mcp-server-sqlite")
+    args = (*tool, "--db-path", str(tmp_path / "notes.db"))
+    spec = EnvSpec(name="sqlite", command="uvx", args=args, private=(str(tmp_path),), confinement=walls)
+    used = await at_once(spec, insert, 3)
+    assert used == {number: str([{"text": f"number {number}"}]) for number in range(3)}
 
 
 @pytest.mark.parametrize(("setting", "independent"), [("", True), ("private = []", False)])

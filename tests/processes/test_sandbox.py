@@ -13,6 +13,7 @@ from harness import MUXSIM, ROOT, SERVERS, serving
 from serve.machine import descendants, gone
 from serve.wire import shake_hands
 
+from muxsim.processes.reach import why_not as no_walls
 from muxsim.processes.sandbox import needed, private_folders, sandboxed
 from muxsim.processes.views import within
 from muxsim.spec import Launch
@@ -193,14 +194,20 @@ async def test_sandboxes_end_with_muxsim_however_that_ends_H7(tmp_path):
     remove_folders()
 
 
-@real
 @pytest.mark.children
+@pytest.mark.parametrize(
+    "sandbox",
+    [
+        pytest.param("bubblewrap", marks=real),
+        pytest.param("landlock", marks=pytest.mark.skipif(no_walls() is not None, reason=f"no Landlock: {no_walls()}")),
+    ],
+)
 @pytest.mark.parametrize("env", ["frozen_lake", "treasure_grid"])
-def test_real_environments_play_the_same_in_a_sandbox(tmp_path, env):
+def test_real_environments_play_the_same_in_a_sandbox(tmp_path, env, sandbox):
     examples = ROOT / "examples" / "muxsim.toml"
     text = examples.read_text().replace('command = "', f'command = "{examples.parent}/')
     config = tmp_path / "muxsim.toml"
-    config.write_text(f'[server]\nsandbox = "bubblewrap"\n{text}')
+    config.write_text(f'[server]\nsandbox = "{sandbox}"\n{text}')
     argv = [*MUXSIM, "check", env, "--config", str(config), "--steps", "3"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, "is fit for rollouts" in done.stdout) == (0, True), done.stdout

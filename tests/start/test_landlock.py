@@ -182,7 +182,13 @@ async def test_a_private_folder_may_be_written_to_and_is_as_it_was_for_others(ma
     with pytest.raises(StartError, match=r"private: .*/tokens in it"):
         await told_by(pool, spec)
     async with some_pool() as careless:
-        told = await told_by(careless, spec)
+        async with Played(careless, spec, 1) as first:
+            await has_zygote(careless)
+        async with Played(careless, spec, 2) as second:
+            pass
+        assert starts(careless, "fork") == 1
+    told = second.told["told"]
+    assert told == first.told["told"]
     assert done(told) >= {"write beside its code", "write its code", "own workspace", "read code"}
     assert told["read ssh"] == told["write home"] == told["tcp"] == "EACCES"
     assert sorted(path.name for path in machine.server.iterdir()) == before
