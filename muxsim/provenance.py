@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.metadata
+import os
 import re
 import shutil
 import sys
@@ -38,7 +39,25 @@ def parts_of(spec: EnvSpec) -> dict[str, str]:
     parts = {f"package {spec.package.rpartition('@')[0]}": spec.package.rpartition("@")[2]} if spec.package else {}
     for root in _roots(spec):
         parts |= _Survey([root], root.parent, _site_packages(spec)).parts()
-    return parts
+    return parts | _template_of(spec)
+
+
+def _template_of(spec: EnvSpec) -> dict[str, str]:
+    """What workspaces begin as, in a hash: names, and contents as far as they are not too many or too large."""
+    if not spec.template_folder:
+        return {}
+    digest, left = hashlib.sha256(), _LARGEST_FILE
+    for count, path in enumerate(sorted(Path(spec.template_folder).rglob("*"))):
+        digest.update(str(path.relative_to(spec.template_folder)).encode(errors="surrogateescape") + b"\0")
+        with suppress(OSError):
+            if path.is_symlink():
+                digest.update(os.readlink(path).encode(errors="surrogateescape"))
+            elif path.is_file():
+                size = path.stat().st_size
+                left -= size
+                seen = path.read_bytes() if left >= 0 and count < _MOST_FILES else b""
+                digest.update(f"{size} {hashlib.sha256(seen).hexdigest()}".encode())
+    return {"workspace_from": digest.hexdigest()[:16]}
 
 
 def parts_of_file(path: Path) -> dict[str, str]:

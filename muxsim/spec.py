@@ -9,6 +9,7 @@ import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Literal
 
 CgroupMode = Literal["auto", "required", "off"]
@@ -366,6 +367,12 @@ class EnvSpec:
 
     installed: tuple[str, ...] = ()
     """The folders of muxsim's own into which the environment was installed, once the spec is prepared."""
+
+    @property
+    def template_folder(self) -> str:
+        """The folder that all of these are, or are in; "" for none."""
+        names = takewhile(lambda name: not has_placeholder(name), self.workspace_from.split("/"))
+        return fixed("/".join(names)) or "/" if self.workspace_from else ""
 
     def template(self, *, seed: int, session_id: str) -> str:
         """The folder that a session's workspace begins as, "" for none."""

@@ -116,3 +116,20 @@ def test_a_script_of_actions_is_known_by_its_content(tmp_path):
     (tmp_path / "moves.json").write_text("[[]]")
     after = parts_of_file(tmp_path / "moves.json")
     assert (before.keys(), before == after) == (after.keys(), False)
+
+
+def test_the_folder_that_workspaces_begin_as_is_a_part(tmp_path):
+    tasks = tmp_path / "tasks"
+    for seed in range(2):
+        (tasks / str(seed)).mkdir(parents=True)
+        (tasks / str(seed) / "task.txt").write_text("a task")
+    spec = EnvSpec(name="x", command="no-such-program", workspace_from=f"{tasks}/{{seed}}")
+    before = parts_of(spec)
+    assert list(before) == ["workspace_from"]
+    assert parts_of(spec) == before
+    (tasks / "1" / "task.txt").write_text("A task")
+    after = parts_of(spec)
+    assert after != before
+    (tasks / "1" / "task.txt").rename(tasks / "1" / "other.txt")
+    assert parts_of(spec) not in (before, after)
+    assert parts_of(EnvSpec(name="x", command="no-such-program")) == {}

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
-from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -78,9 +77,8 @@ def _problems_of(spec: EnvSpec, environ: Mapping[str, str]) -> list[str]:
 
 def _template_fault(spec: EnvSpec) -> str:
     """What is wrong with the folder that workspaces begin as, or with the one that holds it for each seed."""
-    words = takewhile(lambda word: not has_placeholder(word), spec.workspace_from.split("/"))
-    folder = fixed("/".join(words)) or "/"
-    number = _folder_fault(folder) if spec.workspace_from else 0
+    folder = spec.template_folder
+    number = _folder_fault(folder) if folder else 0
     return f"workspace_from: {folder}: {os.strerror(number)}" if number else ""
 
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 from cli.terminal import muxsim
-from harness import ROOT, SERVERS
+from harness import ROOT, SERVERS, serving
 
 import muxsim as library
 from muxsim.rollouts.data.run_config import RunConfig
@@ -25,6 +25,7 @@ pytestmark = pytest.mark.children
 
 LIMIT = 60
 EXAMPLE = ROOT / "examples" / "file_tasks"
+CONFIG = RunConfig(environments=("scribbler",), policy={"kind": "scripted"})
 
 
 @pytest.fixture
@@ -59,9 +60,8 @@ def script(*calls):
 
 
 async def play(folder, *calls, rows=({"seed": 0}, {"seed": 1}), run="run", **options):
-    config = RunConfig(environments=("scribbler",), policy={"kind": "scripted"})
     async with pool_of(folder) as pool:
-        with RunFolder.resume(folder / run, config) as writer:
+        with RunFolder.resume(folder / run, CONFIG) as writer:
             trajectories = await library.rollout(
                 pool, rows, policy=script(*calls), watchers=[writer], skip=writer.done, **options
             )
@@ -182,3 +182,44 @@ def test_the_example_is_played_scored_and_kept_by_the_command(tmp_path):
     assert kept["settings"] == ["settings.json"]
     assert (tmp_path / "run" / "files" / "total" / "total.txt").read_text() == "49"
     assert {path: path.read_bytes() for path in before} == before
+
+
+async def test_files_of_an_environment_behind_a_url_are_missed_on_record_and_the_episode_counts(folder):
+    with anyio.fail_after(LIMIT), RunFolder.create(folder / "run", CONFIG) as writer:
+        async with serving(folder, folder / "muxsim.toml") as running, library.connect(running.url) as pool:
+            (one,) = await library.rollout(
+                pool,
+                [{"seed": 0}],
+                policy=script(("look", {})),
+                watchers=[writer],
+                reward=lambda trajectory, workspace: float(workspace is None),
+            )
+    assert (one.valid, one.total_reward, one.files) == (True, 1.0, [])
+    assert one.files_problem == "its files are on another machine: play there to keep them"
+
+
+SEEN = ("list_directory", {"path": "."}), ("write_file", {"path": "own.txt", "content": "mine"})
+
+
+@pytest.mark.network
+def test_many_sessions_of_the_filesystem_server_each_have_their_own_copy_of_a_folder(folder):
+    """@modelcontextprotocol/server-filesystem, 32 at once."""
+    (folder / "muxsim.toml").write_text(
+        '[environments.scribbler]\ncommand = "npx"\nwarm = 4\ncwd = "{workspace}"\n'
+        'args = ["-y", "@modelcontextprotocol/server-filesystem@2026.8.31", "{workspace}"]\n'
+        'workspace_from = "tasks/0"\ncollect = ["**"]\n'
+    )
+
+    def reward(trajectory, workspace):
+        seen = [step.content[0]["text"] for step in trajectory.steps]
+        files = {path.name: path.read_text() for path in workspace.iterdir()}
+        return files == {"own.txt": "mine", "task.txt": "task 0\n"} and seen[0] == "[FILE] task.txt"
+
+    async def many():
+        with anyio.fail_after(280):
+            return await play(folder, *SEEN, rows=[{}] * 32, reward=reward, max_concurrent=32)
+
+    trajectories = anyio.run(many, backend="trio")
+    assert [(one.error, one.total_reward) for one in trajectories] == [(None, 1.0)] * 32
+    assert all([kept.path for kept in one.files] == ["own.txt", "task.txt"] for one in trajectories)
+    assert [path.name for path in (folder / "tasks" / "0").iterdir()] == ["task.txt"]

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
@@ -16,6 +16,7 @@ import httpx2
 import msgspec
 
 from muxsim.errors import Busy, MuxsimError, StartError, UnknownEnvironment, raised_as_itself
+from muxsim.rollouts.data.kept_files import Collect
 from muxsim.rollouts.environments.mcp_environment import Channel, MCPEnvironment, closed_on_failure, shake_hands
 from muxsim.rollouts.environments.over_http import HTTPChannel
 from muxsim.rollouts.environments.over_sse import SSEChannel
@@ -37,17 +38,28 @@ class _Environment(msgspec.Struct):
 _environments: Final = msgspec.json.Decoder(_Environment)
 
 
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """What is known of an environment: whether all clients share it, and whether files of it should be kept."""
+
+    shared: bool = False
+    collects: bool = False
+
+
+# Of files that are on the server's machine: nothing can be kept of them here.
+_THERE: Final = Collect((), 0, 0)
+
+
 class RemotePool:
     """Opens sessions of a serving muxsim. Open it with `connect`."""
 
     def __init__(
-        self, url: str, http: httpx2.AsyncClient, tasks: anyio.abc.TaskGroup, wire: Wire, served: dict[str, bool]
+        self, url: str, http: httpx2.AsyncClient, tasks: anyio.abc.TaskGroup, wire: Wire, served: dict[str, _Served]
     ) -> None:
         self.url = url
         self._http = http
         self._tasks = tasks
         self._wire = wire
-        # The names, and which of them are shared by all clients.
         self._served = served
 
     def __repr__(self) -> str:
@@ -70,12 +82,14 @@ class RemotePool:
         if late.cancelled_caught:
             raise StartError(f"environment {env!r}: {self.url} gave no session within {limit:g} s")
         started = time.perf_counter() - began
-        channel = self._channel(made, shared=self._served.get(env, False))
+        served = self._served.get(env, _Served())
+        channel = self._channel(made, shared=served.shared)
         async with closed_on_failure(channel, env):
             if isinstance(channel, SSEChannel):
                 await self._tasks.start(channel.listen)
             opened = await shake_hands(channel, limit)
-        return MCPEnvironment(made["id"], env, made["seed"], channel, replace(opened, start_seconds=started))
+        there = replace(opened, start_seconds=started, collect=_THERE if served.collects else None)
+        return MCPEnvironment(made["id"], env, made["seed"], channel, there)
 
     async def parts(self, env: str) -> dict[str, str]:
         """What an environment consists of (`muxsim.provenance`); {} where the server does not tell."""
@@ -160,8 +174,8 @@ def _base(url: str) -> str:
     return str(parsed).rstrip("/")
 
 
-async def _served(http: httpx2.AsyncClient, base: str) -> dict[str, bool]:
-    """The names of the environments that are served, and which of them all clients share."""
+async def _served(http: httpx2.AsyncClient, base: str) -> dict[str, _Served]:
+    """The environments that are served, by name."""
     try:
         response = await http.get(f"{base}/envs")
     except httpx2.HTTPError as error:
@@ -169,7 +183,10 @@ async def _served(http: httpx2.AsyncClient, base: str) -> dict[str, bool]:
     if response.status_code in REFUSALS:
         raise StartError(f"{base} wants another token: {_refusal(response)}")
     try:
-        return {str(env["name"]): env.get("shared") is True for env in response.json()["environments"]}
+        return {
+            str(env["name"]): _Served(env.get("shared") is True, bool(env.get("collect")))
+            for env in response.json()["environments"]
+        }
     except (ValueError, KeyError, TypeError, AttributeError):
         kind = response.headers.get("content-type", "nothing")
         raise StartError(

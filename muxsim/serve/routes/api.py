@@ -138,6 +138,7 @@ class API:
         base = self._public.base(call)
         environments = [
             {"name": spec.name, "shared": spec.shared, "mcp": f"{base}/envs/{spec.name}/mcp"}
+            | ({"collect": spec.collect} if spec.collect else {})
             for spec in self._sessions.specs()
         ]
         return {"environments": environments, "default": self._openings.default_env}
