@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -17,6 +17,9 @@ class Metadata(msgspec.Struct, frozen=True, rename="kebab"):
 
     dependencies: tuple[str, ...] = ()
     requires_python: str = ""
+
+    tool: dict[str, Any] = {}
+    """What tools are told, by name."""
 
 
 def has_metadata(script: Path) -> bool:

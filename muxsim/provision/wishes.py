@@ -147,8 +147,8 @@ def _of_project(path: Path) -> Wishes:
 
 def _of_script(path: Path) -> Wishes:
     metadata = parse_metadata(path.read_text(encoding="utf-8-sig").replace("\r\n", "\n"))
-    # uv reads the script itself, and with it what its [tool.uv] says of sources and indexes.
-    inputs = ("-r", str(path)) if metadata.dependencies else ()
+    # Where a [tool.uv] says more, of sources and indexes, uv reads the script itself, if it is no older than that.
+    inputs = ("-r", str(path)) if "uv" in metadata.tool else metadata.dependencies
     return Wishes(
         asked=metadata.dependencies,
         inputs=inputs,

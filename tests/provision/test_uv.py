@@ -28,7 +28,7 @@ if sys.argv[1] == "venv":
     sys.exit()
 python = pathlib.Path(sys.argv[sys.argv.index("--python") + 1])
 (packages,) = (python.parent.parent / "lib").glob("*/site-packages")
-for word in [*sys.argv[sys.argv.index("--python") + 2:], *filter(None, [os.environ.get("FAKE_LOCKED")])]:
+for word in sys.argv[sys.argv.index("--python") + 2:]:
     if match := re.fullmatch("([a-z]+)([=<>].*)?", word):
         version = os.environ.get("FAKE_VERSION", "1.2")
         info = packages / f"{{match[1]}}-{{version}}.dist-info"
@@ -230,7 +230,7 @@ async def test_what_is_installed_in_another_version_than_was_asked_for_is_not_us
     assert fake.cached == []
     locked = requiring("grid<1", pins=(("uv", "grid==1.2\n"),))
     with pytest.raises(PackageError, match=r"grid 1\.2 is installed: the lock is out of date"):
-        await prepare(locked, {**fake.environ, "FAKE_LOCKED": "grid"})
+        await prepare(locked, fake.environ)
 
 
 @pytest.mark.children
@@ -251,6 +251,9 @@ async def test_a_script_that_says_what_it_needs_is_read_when_it_starts(fake, tmp
     script = tmp_path / "server.py"
     script.write_text("# /// script\n# dependencies = ['grid>=1']\n# ///\n")
     spec = EnvSpec(name="grid", command="python", args=(str(script),), dependencies=Dependencies(script=str(script)))
+    await prepare(spec, fake.environ)
+    assert fake.calls[-1][0][-1] == "grid>=1"
+    script.write_text("# /// script\n# dependencies = ['grid>=1']\n# [tool.uv]\n# no-index = true\n# ///\n")
     with pytest.raises(PackageError, match="grid>=1 was asked for, and grid is not installed"):
         await prepare(spec, fake.environ)  # the fake reads no scripts
     assert fake.calls[-1][0][-2:] == ["-r", str(script)]
