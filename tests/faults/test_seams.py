@@ -528,6 +528,8 @@ READERS = {
     "start/fork/client._read_on": FROM_ZYGOTES,
     "start/fork/learning._begins": FROM_LEARNERS,
     "start/fork/learned.read_names": FILES,
+    "start/fork/learning._why": "only shown, within bounds: tests/start/test_every_python.py",
+    "start/fork/reading.first_bytes": "of scripts, whatever they are: tests/start/test_shebang.py",
     "start/slots/node._read_report": FROM_NODES,
     "start/slots/node.last_words": FROM_NODES,
     "processes/client._read_one": REPLIES,

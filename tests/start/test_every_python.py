@@ -16,6 +16,7 @@ from serve.machine import eventually
 
 from muxsim.config import load
 from muxsim.spec import Dependencies, EnvSpec
+from muxsim.start.fork import learning
 from start.playing import (
     LIMITS,
     PROBE,
@@ -222,6 +223,23 @@ async def test_an_interpreter_that_cannot_be_forked_is_used_as_it_is_and_that_is
     (complaint,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert "it is pypy 3." in complaint
     assert "CPython from 3.9 on" in complaint
+
+
+async def test_an_interpreter_that_says_nonsense_without_end_delays_a_session_and_no_more(
+    tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(learning, "LEARNER_LIMIT", 0.5)
+    strange = tmp_path / "python3"
+    strange.write_text(f'#!/bin/sh\n[ "$1" = "{PROBE}" ] && exec {sys.executable} "$@"\nexec yes "\\377" >&2\n')
+    strange.chmod(0o755)
+    spec = EnvSpec(name="strange", command=str(strange), args=(str(PROBE),), cwd="/", limits=LIMITS)
+    async with some_pool() as pool:
+        async with Played(pool, spec, 1) as played:
+            assert played.told
+        assert starts(pool, "fresh") == 1
+    (complaint,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "could not run the script" in complaint
+    assert len(complaint) < 500
 
 
 async def test_an_interpreter_that_was_built_for_older_kernels_is_forked_too(tmp_path):

@@ -37,7 +37,7 @@ _REHEARSED: Final = (
     b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n'
     b'{"jsonrpc":"2.0","id":2,"method":"tools/list"}\n'
 )
-_STDERR_READ = 65536
+_STDERR_READ, _STDERR_READS = 65536, 4
 _SHOWN = 200
 # Reads until the word of a learner is there, before which a `.pth` file, say, may have printed.
 _MOST_NOISE = 10_000
@@ -169,9 +169,9 @@ class Learning:
 def _why(process: Process) -> str:
     """The last that it has said, if it has."""
     said = b""
-    with contextlib.suppress(OSError):  # BlockingIOError among them: nothing
-        while more := os.read(process.stderr, _STDERR_READ):
-            said = more
+    with contextlib.suppress(OSError):  # BlockingIOError among them: there is no more
+        for _ in range(_STDERR_READS):  # it may go on and on
+            said = os.read(process.stderr, _STDERR_READ) or said
     last = said.decode("utf-8", "replace").strip().rpartition("\n")[2]
     return f": {last[:_SHOWN]}" if last else ""
 
