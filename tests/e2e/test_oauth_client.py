@@ -23,7 +23,7 @@ from mcp.shared.exceptions import MCPError
 
 pytestmark = pytest.mark.children
 
-LIMIT = 30
+LIMIT = 120
 ENVIRONMENT = f'[environments.scored]\ncommand = "python3"\nargs = ["-I", "-S", "{SERVERS / "scored.py"}"]\n'
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 

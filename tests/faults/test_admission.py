@@ -29,7 +29,7 @@ from muxsim.spec import EnvSpec
 
 pytestmark = pytest.mark.children
 
-LIMIT = 180
+LIMIT = 600
 NAUGHTY = SERVERS / "naughty.py"
 
 

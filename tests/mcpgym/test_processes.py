@@ -30,7 +30,7 @@ KEY = "muxsim/control"
 LONG = "x" * 10 * 2**20
 
 # A frozen heap makes the way out 30 ms: this is room for a busy machine.
-PROMPTLY = 30
+PROMPTLY = 60
 
 
 async def resource(client, name):

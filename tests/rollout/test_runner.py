@@ -35,7 +35,7 @@ from .samples import image_block, png, text_block
 
 STEP = Tool("step", "Go on.", {"type": "object", "properties": {"to": {"type": "string"}}})
 SEEN = text_block("you see a lake")
-LIMIT = 10
+LIMIT = 60
 
 
 # Environments and policies

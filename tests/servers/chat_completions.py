@@ -23,7 +23,7 @@ PATH = "/v1/chat/completions"
 # Characters of text or arguments in a piece of a stream: small, so that every text has several.
 PIECE = 5
 # Nothing here waits longer than a test may take.
-LONGEST = 30
+LONGEST = 60
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 
 

@@ -21,6 +21,7 @@ from muxsim.spec import EnvSpec, Limits
 
 # The environments', which need not be ours: `MUXSIM_TEST_PYTHON=/usr/bin/python3.13 pytest …` tries another.
 PYTHON = os.environ.get("MUXSIM_TEST_PYTHON", sys.executable)
+LONGEST = 600  # s; whatever hangs
 PROBE = SERVERS / "zygote" / "probe.py"
 LIMITS = Limits(eof_timeout=1.0, term_timeout=0.3)
 
@@ -35,7 +36,7 @@ async def in_time():
     async with trio.open_nursery() as nursery:
 
         async def expire():
-            await trio.sleep(150)
+            await trio.sleep(LONGEST)
             pytest.fail("not finished in time")
 
         nursery.start_soon(expire)

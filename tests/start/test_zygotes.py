@@ -435,7 +435,7 @@ async def test_a_preload_that_hangs_is_left_out_and_sessions_start_meanwhile(tmp
     monkeypatch.setattr(keeper, "FIRST_REST", 0.1)
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "hangs.py").write_text("import time\ntime.sleep(1000)\n")
-    limits = Limits(start_timeout=4.0, eof_timeout=0.3, term_timeout=0.3)
+    limits = Limits(eof_timeout=0.3, term_timeout=0.3)
     env = {"PYTHONPATH": str(tmp_path / "site")}
     spec = script(tmp_path / "env", "", env=env, preload=("hangs",))
     spec = EnvSpec(name=spec.name, command=spec.command, args=spec.args, env=env, preload=("hangs",), limits=limits)
