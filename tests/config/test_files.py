@@ -145,6 +145,18 @@ def test_a_whole_toml_file_is_read(folder):
     )
 
 
+def test_private_folders_go_from_the_files_own_and_none_at_all_is_another_thing_than_nothing_said(folder, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    folders = ["data", "~/notes", "/srv/{seed}", "{workspace}/x"]
+    meant = (str(folder / "data"), "/home/ada/notes", "/srv/{seed}", "{workspace}/x")
+    settings = {"some": f"private = {folders}", "none": "private = []", "unsaid": ""}
+    tables = [f"[environments.{name}]\ncommand = 'cat'\n{setting}\n" for name, setting in settings.items()]
+    specs = toml(folder, "".join(tables)).environments
+    assert [specs[name].private for name in ("some", "none", "unsaid")] == [meant, (), None]
+    servers = {"some": {"command": "cat", "muxsim": {"private": folders}}}
+    assert desktop(folder, servers).environments["some"].private == meant
+
+
 def test_a_desktops_file_with_muxsim_blocks_reads_the_same_as_toml(folder):
     from_json = desktop(
         folder,
@@ -530,6 +542,11 @@ NEVER = 'must be a number of seconds above 0, such as 600, or "never"'
         ("shared = 1", f"{PLACE} shared = 1: must be true or false"),
         ("zygote = 'no'", f'{PLACE} zygote = "no": must be true or false'),
         ("preload = 'numpy'", f'{PLACE} preload = "numpy": must be a list of modules, such as ["numpy"]'),
+        ("private = 'data'", f'{PLACE} private = "data": must be a list of folders, such as ["data"]'),
+        (
+            "private = ['{sed}']",
+            PLACE + ' private[0] = "{sed}": {sed} is not known: write {seed}, or {{sed}} for a literal {sed}',
+        ),
         ("preload = ['a-b']", f'{PLACE} preload[0] = "a-b": must be a module\'s name, such as numpy.linalg'),
         ("idle_timeout = 'soon'", f'{PLACE} idle_timeout = "soon": {NEVER}'),
         ("idle_timeout = 0", f"{PLACE} idle_timeout = 0: {NEVER}"),

@@ -23,6 +23,7 @@ from start.playing import Listener, Played, slots_counted, starts
 from muxsim.errors import StartError
 from muxsim.inside.libc import DAC_OVERRIDE
 from muxsim.observe.events import NotPrivate
+from muxsim.processes import reach
 from muxsim.processes.command import ProcessStartError
 from muxsim.processes.enclosure import open_enclosures
 from muxsim.processes.views import NotPrivateError, covered, outermost, within
@@ -238,9 +239,13 @@ async def talking(pool, lease, seed=1):
 
 
 @pytest.mark.children
-@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
-async def test_in_a_sandbox_a_session_writes_in_its_private_folders_beside_its_workspace(here, data, tmp_path):
-    one, other = [await here.open(name="one", sandbox="bubblewrap", fields=private(data)) for _ in range(2)]
+@pytest.mark.parametrize("sandbox", ["bubblewrap", "landlock"])
+async def test_in_a_sandbox_a_session_writes_in_its_private_folders_beside_its_workspace(here, data, tmp_path, sandbox):
+    if sandbox == "bubblewrap" and shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed")
+    if sandbox == "landlock" and (reason := reach.why_not()):
+        pytest.skip(reason)
+    one, other = [await here.open(name="one", sandbox=sandbox, fields=private(data)) for _ in range(2)]
     await writes(one, data, "a")
     assert await notes_of(one, data) == "a"
     assert await notes_of(other, data) == "the user's"
