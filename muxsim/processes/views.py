@@ -128,7 +128,11 @@ def covered(asked: Iterable[str], installed: Iterable[str], sessions: Path) -> l
     found: list[tuple[str, bool]] = []
     for folder in outermost(wanted):
         strict = any(wanted[other] for other in wanted if within(other, folder))
-        found += [(place, strict) for place in (folder, *mounted_below(folder))]
+        try:
+            found += [(place, strict) for place in (folder, *mounted_below(folder))]
+        except NotPrivateError:
+            if strict:
+                raise
     return found
 
 
@@ -214,4 +218,4 @@ def _forbidden() -> str:
         with contextlib.suppress(OSError):
             if Path("/proc/sys", path).read_text(encoding="ascii").strip() == forbids:
                 return f"{path.replace('/', '.')} is {forbids}: what allows it is {allows}"
-    return "a container's seccomp filter or a security module forbids it"
+    return "a container's seccomp filter or a security module forbids it, or muxsim is not root and Linux before 5.11"

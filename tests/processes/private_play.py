@@ -3,6 +3,7 @@
 A program of its own, for tests that are root and want to see how it is for others. Says in JSON what it has seen.
 """
 
+import glob
 import json
 import os
 import sys
@@ -29,6 +30,7 @@ async def play(here, data, key, zygote):
         "own": (await one.value("read_file", path=state)).get("result"),
         "other": (await two.value("read_file", path=state)).get("result"),
         "beside": sorted((await one.value("listing", path=data))["result"]),
+        "mounted": (await one.value("listing", path=str(Path(data, "folder")))).get("result"),
         "user": os.stat(f"/proc/{two.pid}").st_uid,
         "capabilities": await capabilities(two),
     }
@@ -50,6 +52,7 @@ async def main():
         seen["told"] = [event.instead for event in here.events(NotPrivate)]
         seen["why"] = [event.why for event in here.events(NotPrivate)]
     seen["left"] = os.listdir(os.environ["TMPDIR"])
+    seen["mounted"] = glob.glob("*", root_dir=os.path.join(data, "folder"))
     seen["data"] = sorted(os.listdir(data))
     print(json.dumps(seen))
 

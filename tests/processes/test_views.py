@@ -23,7 +23,7 @@ from start.playing import Listener, Played, slots_counted, starts
 from muxsim.errors import StartError
 from muxsim.inside.libc import DAC_OVERRIDE
 from muxsim.observe.events import NotPrivate
-from muxsim.processes import reach
+from muxsim.processes import reach, views
 from muxsim.processes.command import ProcessStartError
 from muxsim.processes.enclosure import open_enclosures
 from muxsim.processes.views import NotPrivateError, covered, outermost, within
@@ -70,6 +70,29 @@ def test_a_view_of_which_a_part_was_asked_for_is_had_or_nothing_starts(places):
 
 def test_what_is_not_installed_any_more_has_no_view(places):
     assert covers(places, [], ["data", "gone", "file"]) == [("data", False)]
+
+
+def test_what_is_mounted_in_a_folder_has_a_view_of_its_own_and_a_file_cannot_have_one(places, monkeypatch):
+    monkeypatch.setattr(views, "_mount_points", lambda: ["/", str(places / "data" / "inner")])
+    assert covers(places, ["data"]) == [("data", True), ("data/inner", True)]
+    monkeypatch.setattr(views, "_mount_points", lambda: [str(places / "file")])
+    with pytest.raises(NotPrivateError, match="has a file mounted in it"):
+        views.mounted_below(str(places))
+    (places / "data" / "one").write_text("")
+    monkeypatch.setattr(views, "_mount_points", lambda: [str(places / "data" / "one")])
+    assert covers(places, [], ["data", "other"]) == [("other", False)]
+
+
+@pytest.mark.children
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can mount something in a folder")
+def test_a_view_shows_what_is_mounted_in_its_folder_and_keeps_what_is_written_there_too(play):
+    mounted = 'mount -t tmpfs none "$3"/folder && echo inner > "$3"/folder/inner && exec "$@"'
+    argv = ("unshare", "-m", "sh", "-c", mounted, "sh")
+    seen = play(sys.executable, "private", before=argv)
+    for way in ("fresh", "fork"):
+        assert (seen[way]["own"], seen[way]["other"]) == ("own", "the user's")
+        assert seen[way]["mounted"] == []
+    assert seen["mounted"] == ["inner"]
 
 
 @pytest.mark.parametrize(
