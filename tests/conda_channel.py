@@ -120,7 +120,7 @@ def _subdir() -> str:
 
 def _python_files() -> Iterator[tuple[str, File]]:
     short = "python{}.{}".format(*sys.version_info)
-    yield f"bin/{short}", File(Path(os.path.realpath(sys.executable)), executable=True)
+    yield f"bin/{short}", File(_relocatable(Path(os.path.realpath(sys.executable))), executable=True)
     yield "bin/python3", File(link=short)
     yield "bin/python", File(link=short)
     shared = Path(sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("INSTSONAME") or "")
@@ -131,6 +131,15 @@ def _python_files() -> Iterator[tuple[str, File]]:
         if not path.startswith("config-") and path != "EXTERNALLY-MANAGED" and ".opt-" not in path:
             prefix = sys.base_prefix if path.startswith("_sysconfigdata") else ""
             yield f"lib/{short}/{path}", File(home / path, prefix=prefix)
+
+
+def _relocatable(program: Path) -> bytes:
+    """A program that looks for its libraries beside itself, as those of conda do, and not where it was installed."""
+    content, beside = program.read_bytes(), b"$ORIGIN/../lib"
+    where = os.fsencode(sysconfig.get_config_var("LIBDIR") or "")
+    if len(where) < len(beside):  # that of the system, for which nothing has to be said
+        return content
+    return content.replace(where + b"\0", beside.ljust(len(where) + 1, b"\0"))
 
 
 def _files_of(home: Path, left_out: tuple[str, ...]) -> Iterator[str]:

@@ -173,9 +173,11 @@ async def test_a_command_of_a_conda_package_runs_in_its_environment(made, conda_
     assert ready.env["CONDA_PREFIX"] == prefix
     assert not os.access(f"{prefix}/lib", os.W_OK) or os.getuid() == 0
     # Where an interpreter was built is written in its files, and is made to be where it is now.
-    where = "import greeting, sysconfig; print(sysconfig.get_config_var('prefix'), greeting.__cached__)"
-    found, compiled = run(replace(ready, args=()), "-c", where).split()
+    where = "import greeting, sysconfig; print(sysconfig.get_config_var('prefix'), greeting.__cached__); print(MAPS)"
+    where = where.replace("MAPS", "*{line.split()[-1] for line in open('/proc/self/maps') if 'libpython' in line}")
+    found, compiled, *libraries = run(replace(ready, args=()), "-c", where).split()
     assert found == prefix
+    assert all(library.startswith(prefix) for library in libraries)
     assert is_there(compiled)
 
 
