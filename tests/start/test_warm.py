@@ -309,7 +309,7 @@ async def test_a_process_whose_pipes_cannot_be_used_is_ended(package, monkeypatc
             raise OSError(24, "too many")
 
         with monkeypatch.context() as patched:
-            patched.setattr(local, "Backend", no_more)
+            patched.setattr(local, "Child", no_more)
             with pytest.raises(Busy, match="its pipes cannot be used"):
                 await start_one(pool, spec)
         await gone(slot)
