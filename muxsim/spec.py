@@ -27,6 +27,12 @@ def temporary_folder(workspace: str) -> str:
     return f"{workspace}.private/tmp"
 
 
+LOCK_NAME = "muxsim.lock"
+"""The file beside a config that says what came of its environments' dependencies."""
+
+HOW_TO_LOCK = "muxsim envs lock"
+"""The command that writes it."""
+
 PLACEHOLDERS = ("seed", "session_id", "workspace")
 
 # Doubled braces come first, so that `{{seed}}` is seen whole.
@@ -230,6 +236,20 @@ def confinement_fault(confinement: Confinement) -> tuple[str, str] | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """What a lock says of one kind of packages; see `provision.provider.Part`."""
+
+    kind: str
+    """Its provider's name: uv, npm or conda."""
+
+    terms: tuple[str, ...]
+    """For what that was found, and holds: what was asked for, for which interpreter."""
+
+    pins: str
+    """What makes the same again."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dependencies:
     """What has to be installed before an environment can start; paths are absolute, and nothing has been read yet."""
@@ -261,8 +281,11 @@ class Dependencies:
     packages: tuple[str, ...] = ()
     """Npm packages that a script imports: ``zod@3``."""
 
-    pins: tuple[tuple[str, str], ...] = ()
-    """For a kind of packages, by its provider's name, what a lock says of them; see `provision.provider.Part`."""
+    pins: tuple[Pins, ...] = ()
+    """What the lock beside the config says, a kind of packages each."""
+
+    locked: bool = False
+    """Whether nothing is installed but what the lock says."""
 
     @property
     def has_conda(self) -> bool:
@@ -277,7 +300,7 @@ class Dependencies:
 
     def pinned(self, kind: str) -> str:
         """What a lock says of a kind of packages; ``""`` where it says nothing."""
-        return dict(self.pins).get(kind, "")
+        return next((one.pins for one in self.pins if one.kind == kind), "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ from muxsim.rollouts.policy.random import RandomPolicy
 _MARKS: Final = {True: "[green]yes[/green]", False: "[red]no[/red]", None: "[dim]-[/dim]"}
 
 
-def run(env: str, config: Path | None, steps: int, as_json: bool) -> bool:
+def run(env: str, config: Path | None, steps: int, as_json: bool, locked: bool) -> bool:
     """Check and print; whether nothing is amiss. Raises `MuxsimError` if there is no such environment."""
-    loaded = load(_own_config() if config is None else config)
+    loaded = load(_own_config() if config is None else config, locked=locked)
     tell_notes(loaded)
     try:
         name = loaded.environment(env).name

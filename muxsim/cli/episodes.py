@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from muxsim.cli.grouped import grouped
-from muxsim.cli.options import Bounds, ConcurrentOption, Kept, Model, Players, Remote, Rows
+from muxsim.cli.options import Bounds, ConcurrentOption, Kept, LockedOption, Model, Players, Remote, Rows
 from muxsim.cli.refusing import fail, or_fail
 from muxsim.errors import MuxsimError
 
@@ -124,9 +124,10 @@ def check(
     config: Annotated[Path | None, typer.Option(help="Its config.", show_default="./muxsim.toml")] = None,
     steps: Annotated[int, typer.Option(help="Random actions of each play.", min=1)] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    locked: LockedOption = False,
 ) -> None:
     """Is an environment fit for rollouts? Exit status 1 if not."""
     from muxsim.cli import check as command  # noqa: PLC0415
 
-    if not or_fail(command.run, env, config, steps, as_json):
+    if not or_fail(command.run, env, config, steps, as_json, locked):
         raise typer.Exit(1)

@@ -12,9 +12,10 @@ import typer
 
 from muxsim import __version__
 from muxsim.access import AuthSettings
-from muxsim.cli import operate
+from muxsim.cli import envs, operate
 from muxsim.cli.episodes import add_to
 from muxsim.cli.notes import tell_notes
+from muxsim.cli.options import LockedOption
 from muxsim.cli.refusing import USAGE_ERROR, fail
 from muxsim.cli.streams import settle_standard_streams
 from muxsim.config import Config, find_config, load, load_command
@@ -81,6 +82,7 @@ def serve(
     check: Annotated[
         bool, typer.Option("--check", help="Look for each environment's folder and program, and exit.")
     ] = False,
+    locked: LockedOption = False,
 ) -> None:
     """Serve environments over streamable HTTP and SSE on one port."""
 
@@ -98,9 +100,9 @@ def serve(
             return config
         return replace(config, auth=replace(config.auth or AuthSettings(), tokens_file=str(tokens_file.absolute())))
 
-    loaded = with_options(_load(config))
+    loaded = with_options(_load(config, locked=locked))
     file = loaded.file
-    reread = None if file is None else lambda: with_options(load(file))
+    reread = None if file is None else lambda: with_options(load(file, locked=locked))
     if check:
         tell_notes(loaded)
         _check_starts(loaded)
@@ -125,9 +127,10 @@ def stdio(
         LogFormat | None, typer.Option(help="Form of the log on stderr.", show_default="auto")
     ] = None,
     log_level: Annotated[LogLevel | None, typer.Option(help="Least level logged.", show_default="info")] = None,
+    locked: LockedOption = False,
 ) -> None:
     """Run one session on stdin and stdout. This is for clients that start servers themselves."""
-    loaded = _with_settings(_load(config), log_format=log_format, log_level=log_level)
+    loaded = _with_settings(_load(config, locked=locked), log_format=log_format, log_level=log_level)
     from muxsim.serve.operate.stdio_front import serve_stdio  # noqa: PLC0415
 
     try:
@@ -169,17 +172,18 @@ def _check_starts(config: Config) -> None:
 
 add_to(app)
 operate.add_to(app)
+app.add_typer(envs.app)
 
 _command_line: list[str] = []
 
 
-def _load(path: Path | None) -> Config:
+def _load(path: Path | None, *, locked: bool) -> Config:
     try:
         if _command_line:
             if path is not None:
                 raise ConfigError("give either a config or a command after --, not both", file=str(path))
             return load_command(_command_line, Path.cwd())
-        return load(path if path is not None else find_config(Path.cwd()))
+        return load(path if path is not None else find_config(Path.cwd()), locked=locked)
     except ConfigError as error:
         fail(error)
 

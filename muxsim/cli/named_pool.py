@@ -9,6 +9,7 @@ from pathlib import Path
 from muxsim.cli.notes import tell_notes
 from muxsim.cli.options import Remote
 from muxsim.config import load
+from muxsim.errors import MuxsimError
 from muxsim.observe.events import Listener
 from muxsim.rollouts.environments.pool import LocalPool, open_pool
 from muxsim.rollouts.environments.remote import RemotePool, connect
@@ -32,11 +33,13 @@ async def named_pool(
     """
     token = remote.take_token()
     if remote.url:
+        if remote.locked:
+            raise MuxsimError("--locked is about what is installed here, and --url about a muxsim that serves already")
         async with connect(remote.url, wire=remote.transport, max_sessions=max_sessions, token=token) as served:
             yield served
         return
     assert config is not None
-    loaded = load(config)
+    loaded = load(config, locked=remote.locked)
     tell_notes(loaded)
     async with open_pool(loaded, max_sessions=max_sessions, on_event=on_event, hidden=hidden) as pool:
         raise_limit()

@@ -13,12 +13,13 @@ from muxsim.errors import MuxsimError
 
 _TOKEN_VARIABLE = "MUXSIM_TOKEN"
 
+LockedOption = Annotated[bool, typer.Option("--locked", help="Install nothing but what muxsim.lock says.")]
 ConcurrentOption = Annotated[int, typer.Option(help="Episodes at the same time.", min=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Remote:
-    """A muxsim that is serving already, in place of a config."""
+    """A muxsim that is serving already, in place of a config, and how strictly a config is taken."""
 
     url: Annotated[
         str | None, typer.Option(help="A muxsim that is serving already, instead of a config.", show_default=False)
@@ -32,6 +33,7 @@ class Remote:
         ),
     ] = None
     transport: Annotated[Literal["http", "sse"], typer.Option(help="How to talk to --url.")] = "http"
+    locked: LockedOption = False
 
     def take_token(self) -> str | None:
         """The token, taken out of the environment, where sessions could see it.

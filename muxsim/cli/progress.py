@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from muxsim.cli.installing import Installing
 from muxsim.rollouts.data.metrics import Metrics, RowSummary
 from muxsim.rollouts.data.trajectory import Trajectory, first_and_last
 from muxsim.rollouts.policy.openai import OpenAIPolicy, PolicyStatistics
@@ -28,8 +29,11 @@ _WORTH_TELLING: Final = 0.1
 class Progress:
     """A watcher of a rollout (`rollouts.play.runner.Watcher`) that shows what it is told. Use it as a context."""
 
-    def __init__(self, total: int, console: Console | None = None, *, policy: object = None) -> None:
-        """``policy`` is asked how it gets on with its endpoint, if it has one."""
+    def __init__(
+        self, total: int, console: Console | None = None, *, policy: object = None, installing: Installing | None = None
+    ) -> None:
+        """``policy`` is asked how it gets on with its endpoint, if it has one; ``installing`` shares the display."""
+        self._installing = installing
         self._policy = policy
         self._console = console or Console(stderr=True)
         self._total = total
@@ -47,6 +51,8 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if self._live is not None:
+            if self._installing is not None:
+                self._installing.close()
             self._live.start()
         return self
 
@@ -114,7 +120,8 @@ class Progress:
             )
         hidden = len(self._flying) - _SHOWN
         more = [Text(f"and {hidden} more", style="dim")] if hidden > 0 else []
-        return Group(table, *more, Text(self.summary(), style="bold"))
+        installs = [] if self._installing is None else [self._installing.rendered()]
+        return Group(*installs, table, *more, Text(self.summary(), style="bold"))
 
 
 def estimated(metrics: Metrics) -> list[str]:

@@ -17,6 +17,7 @@ import trio
 from rich.console import Console
 
 from muxsim.cli.chosen import Chosen
+from muxsim.cli.installing import Installing
 from muxsim.cli.named_pool import NamedPool, named_pool
 from muxsim.cli.options import Bounds, Kept, Model, Players, Remote, Rows
 from muxsim.cli.progress import Progress, estimated
@@ -69,14 +70,21 @@ def run(
 async def _run(plan: RolloutPlan) -> Metrics:
     logs = _SessionLogs()
     kept = [plan.kept.output] if plan.kept.output else []
-    async with named_pool(plan.config, plan.remote, plan.options.max_concurrent, logs.listen, hidden=kept) as pool:
+    console = Console(stderr=True)
+    installing = Installing(console)
+
+    def listen(event: Event) -> None:
+        logs.listen(event)
+        installing.listen(event)
+
+    async with named_pool(plan.config, plan.remote, plan.options.max_concurrent, listen, hidden=kept) as pool:
         dataset = _dataset(plan, pool)
         policy = with_playback(plan.chosen.make_policy, playback_file())
         config = await _run_config(plan, pool, dataset)
         wanted = {episode.id for episode in dataset.episodes(plan.rows.rollouts_per_row)}
         with _writer(plan, config, wanted) as writer:
             stopped: str | None = None
-            with Progress(len(wanted - writer.done), policy=policy) as progress:
+            with Progress(len(wanted - writer.done), console, policy=policy, installing=installing) as progress:
                 logs.writer = writer
                 try:
                     await _play(plan, pool, dataset, policy, [writer, logs, progress])

@@ -4,12 +4,14 @@ import codecs
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from muxsim.config import jsonc
 from muxsim.config.commands import name_of
 from muxsim.config.environments import Defaults, read_environment
+from muxsim.config.lock import lock_file, read_lock, with_lock
 from muxsim.config.mcp_servers import from_json
 from muxsim.config.model import Config
 from muxsim.config.table import Table
@@ -34,13 +36,17 @@ def find_config(folder: Path) -> Path:
     return path
 
 
-def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Config:
-    """Reads a config file, TOML or JSON by its name's ending; ``${VAR}`` comes from ``environ``."""
+def load(path: str | Path, environ: Mapping[str, str] = os.environ, *, locked: bool = False) -> Config:
+    """Reads a config file, TOML or JSON by its name's ending, and the lock beside it.
+
+    ``${VAR}`` comes from ``environ``. With ``locked`` nothing is installed but what that lock says. Raises ConfigError.
+    """
     path = Path(path)
     if path.suffix not in (".toml", *_JSON):
         raise ConfigError("must be a .toml or a .json file", file=str(path))
     root = Table(str(path), "", _parsed(path), path.absolute().parent, OwnVariables(environ))
-    return from_json(root, path) if path.suffix in _JSON else from_toml(root, path)
+    config = from_json(root, path) if path.suffix in _JSON else from_toml(root, path)
+    return replace(config, environments=with_lock(config.environments, read_lock(lock_file(path)), only=locked))
 
 
 def load_command(argv: Sequence[str], folder: Path) -> Config:

@@ -400,6 +400,23 @@ class InstallFailed(Named, frozen=True):
     error: str
 
 
+class InstallRemoved(Named, frozen=True):
+    """What was installed for an environment has been removed, to the last file."""
+
+    name: ClassVar[str] = "install.removed"
+    env: str
+    place: str
+    bytes: int
+
+
+class LockOutdated(Named, frozen=True):
+    """What an environment needs is found anew, since the lock beside its config was written for something else."""
+
+    name: ClassVar[str] = "install.lock_outdated"
+    env: str
+    why: str
+
+
 class RunsAsItStands(Named, frozen=True):
     """Only npx or uvx itself can tell what an environment's command line runs."""
 
@@ -603,6 +620,8 @@ Event: TypeAlias = (
     | SlotsNotHad
     | SlotsLeaveOut
     | InstallStarted
+    | InstallRemoved
+    | LockOutdated
     | InstallFinished
     | InstallVerified
     | InstallFailed

@@ -13,6 +13,7 @@ import structlog
 from muxsim.observe import events
 from muxsim.observe.events import Event, Events
 from muxsim.observe.log_sink import LogSink
+from muxsim.observe.status_line import StatusLine
 
 _SILENT: Final = 0
 _library: Final = logging.getLogger("muxsim")
@@ -62,6 +63,8 @@ _LEVELS: Final[Mapping[type[Event], int]] = {
     events.InstallFinished: logging.INFO,
     events.InstallVerified: logging.DEBUG,
     events.InstallFailed: logging.DEBUG,
+    events.InstallRemoved: logging.INFO,
+    events.LockOutdated: logging.WARNING,
     events.RunsAsItStands: logging.WARNING,
     events.KeysNotHad: logging.WARNING,
     events.KeysOutdated: logging.WARNING,
@@ -110,10 +113,14 @@ def configure(log_format: str, level: str, buffer: int, stream: Events) -> None:
         return f"{line}\n"
 
     sink = LogSink(sys.stderr.fileno(), buffer, notice, lambda: stream.emit(events.LogLinesLeftOut(1)))
+    file: Any = sink
+    if console and sys.stderr.isatty():
+        file = StatusLine(sink, sys.stderr.fileno())
+        stream.subscribe(file)
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", sink)),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", file)),
         cache_logger_on_first_use=True,
     )
     # uvicorn and asyncio report with the standard library's logging: their words are lines of this log too.

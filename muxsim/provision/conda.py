@@ -77,6 +77,11 @@ class CondaPart:
         return self.wishes.specs
 
     @property
+    def terms(self) -> tuple[str, ...]:
+        """The specs, where they were looked for, and the platform, for which packages are made."""
+        return (*self.asked, *self.wishes.channels, SUBDIR)
+
+    @property
     def key(self) -> tuple[str, ...]:
         """Specs, channels, the lock, and what a solver may ask of the machine."""
         machine = (SUBDIR, *platform.libc_ver())

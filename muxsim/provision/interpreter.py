@@ -25,6 +25,11 @@ class Interpreter:
     version: str
     """What tells it from another one in its place: version and build."""
 
+    @property
+    def feature_version(self) -> str:
+        """Such as ``Python 3.12``."""
+        return "Python " + ".".join(self.version.split(maxsplit=1)[0].split(".")[:2])
+
 
 async def find_interpreter(wanted: str, requires: tuple[str, ...], tools: Installer) -> Interpreter:
     """The interpreter that is wanted, by path or by version, else one that is in all these sets of versions.

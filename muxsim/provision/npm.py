@@ -97,6 +97,11 @@ class NpmPart:
         return (*(self.call.packages if self.call else ()), *self.more)
 
     @property
+    def terms(self) -> tuple[str, ...]:
+        """The same: npm's lock is for every platform."""
+        return self.asked
+
+    @property
     def _options(self) -> tuple[str, ...]:
         return self.call.options if self.call else ()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from muxsim.observe.events import (
     InstallStarted,
     InstallVerified,
     Listener,
+    LockOutdated,
     RunsAsItStands,
     unheard,
 )
@@ -33,7 +34,7 @@ from muxsim.provision.store import Held, Home, store_folder, whole
 from muxsim.provision.uv import KIND as UV
 from muxsim.provision.uv import Uv, with_hashes
 from muxsim.runtime.soon import may_wait
-from muxsim.spec import EnvSpec, literal
+from muxsim.spec import HOW_TO_LOCK, LOCK_NAME, EnvSpec, Pins, literal
 
 PROVIDERS: Final[tuple[Provider, ...]] = (Conda(), Uv(), Npm())
 """In the order in which they install into an environment, and resolve its command."""
@@ -76,13 +77,13 @@ async def taken(
 ) -> tuple[EnvSpec, Held | None]:
     """The same, with its environment, which nobody removes before it is given back; None where it has none.
 
-    With ``force`` the environment is made anew in any case.
+    With ``force`` the environment is made anew in any case, and of the newest versions that will do.
     """
     wanted = await wanted_of(spec, environ, seen=seen, run=run, tell=tell)
     if not wanted.parts:
         return wanted.spec, None
     with wanted.tools.bounded():
-        held = await whole(wanted.home, wanted.build(tell), wanted.check, force=force)
+        held = await whole(wanted.home, wanted.build(tell, afresh=force), wanted.check, force=force)
     try:
         tell(InstallVerified(spec.name, held.home.name))
         with wanted.tools.bounded():
@@ -109,9 +110,9 @@ class Wanted:
         tools = replace(self.tools, program=provider.program, first=prefix / "bin", log=self.home.log)
         return Place(prefix, tools, lock)
 
-    def build(self, tell: Listener) -> _Building:
-        """What fills a folder with all of it."""
-        return _Building(self, tell)
+    def build(self, tell: Listener, *, afresh: bool = False) -> _Building:
+        """What fills a folder with all of it; afresh is without regard to the versions that there were."""
+        return _Building(self, tell, afresh)
 
     async def found(self, prefix: Path, lock: int, *, thorough: bool) -> dict[str, Found]:
         """What is installed, by kind. Raises PackageError if it is not what was asked for."""
@@ -170,6 +171,7 @@ class _Building:
 
     wanted: Wanted
     tell: Listener
+    afresh: bool
 
     async def __call__(self, folder: Path, lock: int, before: Manifest | None) -> Manifest:
         wanted, name = self.wanted, self.wanted.spec.name
@@ -177,7 +179,7 @@ class _Building:
         self.tell(InstallStarted(name, wanted.home.name, [line for lines in asked.values() for line in lines]))
         wanted.home.log.unlink(missing_ok=True)
         for part, provider in wanted.parts:
-            kept = before.pins.get(part.kind, "") if before is not None else ""
+            kept = before.pins.get(part.kind, "") if before is not None and not self.afresh else ""
             await part.fill(wanted.place(folder, lock, provider), kept)
         found = await wanted.found(folder, lock, thorough=True)
         pins = {
@@ -209,7 +211,7 @@ async def wanted_of(
         if provider.takes(spec):
             tools = replace(tools, program=provider.program)
             with tools.bounded():
-                found = await _part(provider, spec, tools, tell)
+                found = await _pinned(provider, spec, tools, tell)
             if isinstance(found, EnvSpec):
                 spec = found
             else:
@@ -217,6 +219,35 @@ async def wanted_of(
     keys = [word for part, _ in parts for word in (part.kind, *part.key, "")]
     first = next((part.asked[0] for part, _ in parts if part.asked), "python")
     return Wanted(spec, tuple(parts), tools, Home(store / key(first, *keys)))
+
+
+async def _pinned(provider: Provider, spec: EnvSpec, tools: Installer, tell: Listener) -> Part | EnvSpec:
+    """What the spec wants of one kind: as the lock has it, if that was locked for what is asked now."""
+    part = await _part(provider, spec, tools, tell)
+    if isinstance(part, EnvSpec):
+        return part
+    pins = spec.dependencies.pins
+    drift = drift_of(part, pins)
+    if drift is None or (not spec.dependencies.locked and part.kind not in {one.kind for one in pins}):
+        return part
+    if spec.dependencies.locked:
+        raise PackageError(f"{drift}, and nothing else may be installed (--locked): run {HOW_TO_LOCK} {spec.name}")
+    tell(LockOutdated(spec.name, drift))
+    others = tuple(one for one in pins if one.kind != part.kind)
+    return await _part(provider, replace(spec, dependencies=replace(spec.dependencies, pins=others)), tools, tell)
+
+
+def drift_of(part: Part, pins: Iterable[Pins]) -> str | None:
+    """How what is wanted of one kind differs from what the lock says; None if it does not."""
+    locked = next((one for one in pins if one.kind == part.kind), None)
+    if locked is None:
+        return f"{LOCK_NAME} has no {part.kind} packages of it"
+    if locked.terms == part.terms:
+        return None
+    more = [f"now asks for {term}" for term in part.terms if term not in locked.terms]
+    less = [f"has {term} no longer" for term in locked.terms if term not in part.terms]
+    what = ", ".join([*more, *less]) or "asks for the same in another order"
+    return f"it {what}, unlike when {LOCK_NAME} was written"
 
 
 async def _part(provider: Provider, spec: EnvSpec, tools: Installer, tell: Listener) -> Part | EnvSpec:

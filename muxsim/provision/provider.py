@@ -58,6 +58,10 @@ class Part(Protocol):
         """What was asked for, as people write it."""
 
     @property
+    def terms(self) -> tuple[str, ...]:
+        """For what `pins` hold: what was asked for, and what it was found for, as a lock shows it to people."""
+
+    @property
     def key(self) -> tuple[str, ...]:
         """All that decides what comes of it: what was asked for, what files say, the lock, the interpreter."""
 

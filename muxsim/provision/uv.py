@@ -103,6 +103,11 @@ class UvPart:
         return self.wishes.asked
 
     @property
+    def terms(self) -> tuple[str, ...]:
+        """The requirements, and the version of Python, on which it depends what of them holds."""
+        return (*self.asked, *([] if self.interpreter is None else [self.interpreter.feature_version]))
+
+    @property
     def key(self) -> tuple[str, ...]:
         """Requirements, what files say, the lock, the interpreter and the platform."""
         # The machine is in it because packages hold compiled parts, and home folders are shared.

@@ -19,10 +19,10 @@ from harness import alive
 
 from muxsim.errors import PackageError
 from muxsim.provision.conda_records import shown_channel
-from muxsim.provision.conda_wishes import conda_wishes, name_of
+from muxsim.provision.conda_wishes import SUBDIR, conda_wishes, name_of
 from muxsim.provision.packages import prepare
 from muxsim.provision.preflight import problems
-from muxsim.spec import Dependencies, EnvSpec
+from muxsim.spec import Dependencies, EnvSpec, Pins
 
 LIMIT = 300  # s, on a machine that is busy with others
 
@@ -272,27 +272,34 @@ async def test_a_package_that_is_torn_in_the_cache_is_unpacked_again(made, tool_
         assert file.read() == "data"
 
 
+def locked(url, pins, spec="tool"):
+    """What a lock says that was written for this spec."""
+    return (Pins("conda", (spec, url, SUBDIR), pins),)
+
+
 @pytest.mark.children
 async def test_a_lock_gives_the_very_packages_without_solving(made, tool_channel):
     url = tool_channel.url
     pins = pins_of(await made(wanting_tool(url, "tool<2")))
-    assert run(await made(wanting_tool(url, pins=(("conda", pins),)))).startswith("1.0 ")
+    assert run(await made(wanting_tool(url, pins=locked(url, pins)))).startswith("1.0 ")
     # They name the channel as it was written, and each package by the sums of its archive.
     (pin,) = json.loads(pins)
     assert (pin["name"], pin["channel"], len(pin["sha256"]), len(pin["md5"])) == ("tool", url, 64, 32)
     # What the lock has is not what is asked for.
-    fault = await made.fault(wanting_tool(url, "tool>=2", pins=(("conda", pins),)))
+    fault = await made.fault(wanting_tool(url, "tool>=2", pins=locked(url, pins, "tool>=2")))
     assert "the lock has nothing that tool>=2 asks for" in fault
     # What the channel has is not what was locked: one sum of it is another's.
     false = json.dumps([{**pin, "sha256": pin["sha256"][::-1]}])
-    fault = await made.fault(wanting_tool(url, pins=(("conda", false),)))
+    fault = await made.fault(wanting_tool(url, pins=locked(url, false)))
     assert "is not what was asked for: its sha256 is not " in fault
     for wrong in ({"sha256": "no sum"}, {"fn": "../tool.conda"}, {"name": None}):
-        fault = await made.fault(wanting_tool(url, pins=(("conda", json.dumps([pin | wrong])),)))
+        fault = await made.fault(wanting_tool(url, pins=locked(url, json.dumps([pin | wrong]))))
         assert "what the lock says of conda cannot be read" in fault
     for wrong in ({"version": "1!!0"}, {"channel": "::"}):
-        fault = await made.fault(wanting_tool(url, pins=(("conda", json.dumps([pin | wrong])),)))
+        fault = await made.fault(wanting_tool(url, pins=locked(url, json.dumps([pin | wrong]))))
         assert "what the lock says of tool cannot be used" in fault
+    fault = await made.fault(wanting_tool(url, pins=locked(url, "[{}]")))
+    assert "what the lock says of conda cannot be read" in fault
 
 
 @pytest.mark.children

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import trio
 from muxsim.errors import PackageError
 from muxsim.provision.packages import prepare
 from muxsim.provision.requirements import as_arguments
-from muxsim.spec import Dependencies, EnvSpec
+from muxsim.spec import Dependencies, EnvSpec, Pins
 
 pytestmark = pytest.mark.children
 
@@ -51,7 +52,9 @@ async def test_a_lock_holds_versions_and_leaves_paths_and_options_to_the_require
         assert pins == "other==1.0\n"
         # A newer one is there, and the lock does not want it; nor does what was asked for still want the lock.
         wheel(tmp_path / "wheels", "other", "2.0")
-        locked = replace(spec, dependencies=replace(spec.dependencies, pins=(("uv", pins),)))
+        terms = ("other>=1", "./mine-1.0-py3-none-any.whl", f"Python {sys.version_info[0]}.{sys.version_info[1]}")
+        dependencies = replace(spec.dependencies, pins=(Pins("uv", terms, pins),), locked=True)
+        locked = replace(spec, dependencies=dependencies)
         assert versions(await prepare(locked)) == ["1.0", "1.0"]
         file.write_text(file.read_text().replace("other>=1", "other>=2"))
         with pytest.raises(PackageError, match="other"):

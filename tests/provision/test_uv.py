@@ -13,7 +13,7 @@ from muxsim.provision.as_it_stands import AsItStands
 from muxsim.provision.packages import prepare
 from muxsim.provision.store import homes
 from muxsim.provision.uvx import UvxCall, parse_uvx
-from muxsim.spec import Dependencies, EnvSpec
+from muxsim.spec import Dependencies, EnvSpec, Pins
 
 FAKE_UV = f"""#!{sys.executable}
 import json, os, pathlib, re, sys, venv
@@ -228,7 +228,9 @@ async def test_what_is_installed_in_another_version_than_was_asked_for_is_not_us
     with pytest.raises(PackageError, match=r"environment grid: grid<1 was asked for, and grid 1\.2 is installed"):
         await prepare(requiring("grid<1"), fake.environ)
     assert fake.cached == []
-    locked = requiring("grid<1", pins=(("uv", "grid==1.2\n"),))
+    locked = requiring(
+        "grid<1", pins=(Pins("uv", ("grid<1", f"Python {sys.version_info[0]}.{sys.version_info[1]}"), "grid==1.2\n"),)
+    )
     with pytest.raises(PackageError, match=r"grid 1\.2 is installed: the lock is out of date"):
         await prepare(locked, fake.environ)
 
