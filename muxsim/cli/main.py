@@ -80,7 +80,7 @@ def serve(
     ] = None,
     log_level: Annotated[LogLevel | None, typer.Option(help="Least level logged.", show_default="info")] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Look for each environment's folder and program, and exit.")
+        bool, typer.Option("--check", help="Look for all that would keep it from starting, and exit.")
     ] = False,
     locked: LockedOption = False,
 ) -> None:
@@ -158,10 +158,10 @@ def _logged(config: Config) -> Events:
 def _check_starts(config: Config) -> None:
     import trio  # noqa: PLC0415 - see the module's first line
 
-    from muxsim.provision.preflight import problems, refused_views, sandboxes  # noqa: PLC0415
+    from muxsim.provision.preflight import sandboxes  # noqa: PLC0415
+    from muxsim.serve.operate.inspection import faults  # noqa: PLC0415
 
-    specs = config.environments.values()
-    found = [*problems(specs, os.environ), *trio.run(refused_views, specs)]
+    found = trio.run(faults, config, os.environ)
     for problem in found:
         typer.echo(f"muxsim: {problem}", err=True)
     if found:

@@ -79,6 +79,7 @@ def _show_changes(changes: dict[str, Any]) -> None:
         "changed": "changed, for new sessions",
         "removed": "removed, for new sessions",
         "applied": "settings in use now",
+        "tokens": "tokens",
         "restart": "settings that need a restart",
     }
     for key, text in told.items():

@@ -490,7 +490,7 @@ class NoOperatorSocket(Named, frozen=True):
 
 
 class ConfigReloaded(Named, frozen=True):
-    """Another config is in use: what it changes, environments and settings by name."""
+    """Another config is in use: what it changes, environments and settings by name, and whose tokens."""
 
     name: ClassVar[str] = "muxsim.reloaded"
     added: tuple[str, ...] | None
@@ -498,6 +498,7 @@ class ConfigReloaded(Named, frozen=True):
     removed: tuple[str, ...] | None
     applied: tuple[str, ...] | None
     restart: tuple[str, ...] | None
+    tokens: tuple[str, ...] | None = None
 
 
 class RestartNeeded(Named, frozen=True):

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from muxsim.inside.removal import remove_tree
+from muxsim.observe.events import unheard
 from muxsim.processes.command import Command
+from muxsim.processes.enclosure import open_enclosures
 from muxsim.processes.explain import explain
 from muxsim.processes.folders import own_folder
 from muxsim.processes.launcher import Launcher
@@ -21,7 +23,7 @@ from muxsim.processes.views import NotPrivateError
 from muxsim.provision.npx import is_package_folder
 from muxsim.provision.packages import PROVIDERS
 from muxsim.provision.provider import Provider
-from muxsim.spec import EnvSpec, Launch, fixed, has_placeholder
+from muxsim.spec import CgroupMode, EnvSpec, Launch, fixed, has_placeholder
 
 _RUNS_A_SCRIPT: Final = re.compile(r"(python[0-9.]*|node)")
 
@@ -50,6 +52,13 @@ async def _view_fault(spec: EnvSpec, launcher: Launcher, sessions: Path) -> str 
         return await fault_of(spec, launcher, sessions)
     except NotPrivateError as error:
         return str(error)
+
+
+def try_enclosures(specs: Iterable[EnvSpec], cgroup: CgroupMode) -> None:
+    """Raise `ConfigError` for walls and groups without which nothing starts."""
+    # Other bounds that cannot be kept are told of at the start, and are no reason not to.
+    with open_enclosures(specs, "required" if cgroup == "required" else "off", unheard):
+        pass
 
 
 def sandboxes() -> str:

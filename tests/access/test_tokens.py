@@ -115,7 +115,7 @@ def test_staged_tokens_take_the_place_of_the_files_and_the_variables_stay():
     auth = Authenticator(parse_tokens(LINES), FailureLimit(1), variable=parse_tokens(f"root admin {'r' * 32}"))
     forgotten = []
     auth.on_change(lambda: forgotten.append("all"))
-    assert not auth.use_staged()
+    assert auth.use_staged() == ()
     auth.stage(parse_tokens(f"ada admin {ADA}\neve agent {'e' * 32}"))
     assert auth.known(BOB.encode()) is not None
     assert not forgotten

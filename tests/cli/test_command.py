@@ -318,6 +318,38 @@ def test_a_check_tells_what_would_fail_every_start_and_starts_nothing_H3(tmp_pat
     assert words in line
 
 
+def wrong_starts(folder):
+    """Settings with which muxsim does not start, and what a check says of each."""
+    (folder / "open").write_text(f"ada trainer {'a' * 32}\n")
+    (folder / "open").chmod(0o644)
+    (folder / "unknown").write_text(f"ada king {'a' * 32}\n")
+    (folder / "unknown").chmod(0o600)
+    return {
+        "[server.auth]\ntokens_file = 'open'": "chmod 600",
+        "[server.auth]\ntokens_file = 'unknown'": "line 1",
+        "[server.auth]\ntokens_file = 'gone'": "cannot be read",
+        "[server.auth]\ntokens_env = 'NO_SUCH_VARIABLE'": "is not set",
+        "[server]\ntls_cert = 'gone.pem'": "gone.pem",
+        "[server]\nhost = '0.0.0.0'": "without authentication",
+        "[server]\nhost = '203.0.113.7'\n[server.auth]\ntokens_env = 'TOKENS'": "cannot listen on 203.0.113.7",
+    }
+
+
+def test_a_check_finds_what_a_start_refuses(tmp_path, monkeypatch):
+    """Also a port that another program has."""
+    monkeypatch.setenv("TOKENS", f"ada trainer {'a' * 32}")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        wrong = {**wrong_starts(tmp_path), f"[server]\nport = {taken.getsockname()[1]}": "Address already in use"}
+        for settings, words in wrong.items():
+            port = "" if "port" in settings else "port = 0\n"
+            text = settings.replace("[server]\n", f"[server]\n{port}")
+            (tmp_path / "muxsim.toml").write_text(f"{text}\n[environments.good]\ncommand = 'cat'\n")
+            for arguments in (("--check",), ()):
+                finished = muxsim(tmp_path, "serve", *arguments)
+                assert (finished.status, finished.stdout) == (2, ""), settings
+                assert words in finished.stderr.splitlines()[-1], settings
+
+
 def test_a_check_that_finds_nothing_ends_with_status_0(tmp_path):
     """What a session's own values complete is left to the session."""
     (tmp_path / "server.py").write_text("")

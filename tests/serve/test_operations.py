@@ -254,6 +254,7 @@ async def test_a_changed_config_is_for_new_sessions_and_running_ones_go_on(tmp_p
                 "removed": ["gone"],
                 "applied": ["max_url", "drain_timeout"],
                 "restart": [],
+                "tokens": [],
             }, "the port was given on the command line, which still counts"
         else:
             muxsim.process.send_signal(signal.SIGHUP)
@@ -282,6 +283,48 @@ async def test_a_config_with_a_fault_changes_nothing_and_says_why(tmp_path):
         config_of(tmp_path).unlink()
         assert "does not exist" in (await command("ctl", "reload"))[2]
         assert (await open_session(muxsim.url))["state"] == "started"
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("[server.auth]\ntokens_file = 'gone'\n", "gone: cannot be read"),
+        ("[server]\ntls_cert = 'gone.pem'\n", "gone.pem"),
+        ("[environments.other]\ncommand = 'python3'\nargs = ['gone.py']\n", "gone.py, which"),
+    ],
+)
+async def test_a_reload_refuses_what_a_check_would(tmp_path, config, words):
+    async with serving(tmp_path, environment("naughty")):
+        config_of(tmp_path).write_text(config + environment("naughty"))
+        status, out, problem = await command("ctl", "reload")
+        assert (status, out) == (2, "")
+        assert words in problem
+        assert (await answer("ctl", "status"))["environments"] == ["naughty"]
+        config_of(tmp_path).write_text(environment("naughty"))
+        assert await command("ctl", "reload") == (0, "nothing has changed\n", "")
+
+
+def with_tokens(folder, text, name="tokens"):
+    """A config with these lines of tokens in a file of that name."""
+    (folder / "config").mkdir(exist_ok=True)
+    file = folder / "config" / name
+    file.write_text(text)
+    file.chmod(0o600)
+    return f"[server.auth]\ntokens_file = '{name}'\n" + environment("naughty")
+
+
+async def test_a_reload_says_whose_tokens_have_changed_and_no_token(tmp_path):
+    config = with_tokens(tmp_path, f"ada trainer {'a' * 32}\nbob agent {'b' * 32}\nroot admin {'r' * 32}\n")
+    async with serving(tmp_path, config) as muxsim:
+        assert (await command("ctl", "reload"))[1] == "nothing has changed\n"
+        with_tokens(tmp_path, f"ada trainer {'c' * 32}\neve agent {'e' * 32}\nroot admin {'r' * 32}\n")
+        told = (await answer("ctl", "reload"))["tokens"]
+        assert told == ["added eve (agent)", "replaced ada (trainer)", "removed bob (agent)"]
+        await logged(muxsim, event="muxsim.reloaded", tokens=told)
+        config_of(tmp_path).write_text(with_tokens(tmp_path, f"root admin {'r' * 32}\n", "others"))
+        told = await answer("ctl", "reload")
+        assert told["restart"] == [], "another file is read like a changed one"
+        assert told["tokens"] == ["removed ada (trainer)", "removed eve (agent)"]
 
 
 async def test_settings_that_need_a_restart_are_named(tmp_path):

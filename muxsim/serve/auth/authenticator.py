@@ -9,15 +9,19 @@ import hmac
 import math
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from starlette.routing import BaseRoute
 
+from muxsim.errors import ConfigError
 from muxsim.serve.auth.callers import NOBODY, Caller, NamedToken, bearer_token, unauthorized
 from muxsim.serve.auth.failures import FailureLimit, too_many_failures
 from transports.asgi import Call
 from transports.http_rules import HTTPRefusal
+
+IN_BOTH: Final = "a token stands in the file and in the variable: make a new one"
 
 # Verified tokens that are remembered, so that a signature is checked once and not with each call.
 _MOST_VERIFIED: Final = 1024
@@ -64,17 +68,24 @@ class Authenticator:
         return f"<Authenticator {len(self._tokens)} tokens{' and a verifier' if self._verifier else ''}>"
 
     def stage(self, file: Sequence[NamedToken]) -> None:
-        """Get ready to take these tokens in place of those of the file; `use_staged` does."""
-        self._staged = self._kept(file)
+        """Get ready to take these tokens in place of those of the file; `use_staged` does. Raises `ConfigError`."""
+        staged = self._kept(file)
+        if {digest for digest, _ in staged} & {digest for digest, _ in self._lasting}:
+            raise ConfigError(IN_BOTH, table="server.auth")
+        self._staged = staged
 
-    def use_staged(self) -> bool:
-        """Take the staged tokens from now on; False if there are none."""
+    def use_staged(self) -> tuple[str, ...]:
+        """Take the staged tokens from now on; returns whose are other ones then, in words, none of which is a token."""
         if self._staged is None:
-            return False
-        self._tokens, self._staged = [*self._staged, *self._lasting], None
-        for forget in self._on_change:
-            forget()
-        return True
+            return ()
+        before, after = self._tokens, [*self._staged, *self._lasting]
+        self._staged = None
+        changes = _changes(before, after)
+        if changes:
+            self._tokens = after
+            for forget in self._on_change:
+                forget()
+        return changes
 
     def on_change(self, forget: Callable[[], None]) -> None:
         """Call ``forget`` whenever a token that was good may be so no more."""
@@ -166,3 +177,16 @@ class Authenticator:
 
     def _digest(self, token: bytes) -> bytes:
         return hmac.digest(self._key, token, "sha256")
+
+
+def _changes(before: Sequence[tuple[bytes, Caller]], after: Sequence[tuple[bytes, Caller]]) -> tuple[str, ...]:
+    """Whose tokens were added, removed or replaced."""
+    gone = Counter(_told(caller) for digest, caller in before if (digest, caller) not in after)
+    new = Counter(_told(caller) for digest, caller in after if (digest, caller) not in before)
+    replaced = gone & new
+    words = (("added", new - replaced), ("replaced", replaced), ("removed", gone - replaced))
+    return tuple(f"{word} {who}" for word, those in words for who in those.elements())
+
+
+def _told(caller: Caller) -> str:
+    return f"{caller.name} ({caller.scope.name.lower()})"

@@ -9,7 +9,7 @@ from typing import Final
 from muxsim.access import AuthSettings, OAuthSettings
 from muxsim.errors import ConfigError
 from muxsim.observe.events import Listener, unheard
-from muxsim.serve.auth.authenticator import Authenticator, Verifier
+from muxsim.serve.auth.authenticator import IN_BOTH, Authenticator, Verifier
 from muxsim.serve.auth.callers import NamedToken, TokenFault, parse_tokens
 from muxsim.serve.auth.failures import FailureLimit
 from muxsim.serve.auth.own_environment import take_variable
@@ -36,7 +36,7 @@ def open_auth(
     verifier = None if settings.oauth is None else _verifier(settings.oauth, public_url, tell)
     file, variable = read_tokens_file(settings), _read_variable(settings, environ)
     if {one.token for one in file} & {one.token for one in variable}:
-        raise ConfigError("a token stands in the file and in the variable: make a new one", table="server.auth")
+        raise ConfigError(IN_BOTH, table="server.auth")
     return Authenticator(file, FailureLimit(limit), verifier, variable=variable)
 
 

@@ -61,13 +61,15 @@ class Front:
         self.connection = partial(Connection, FastLane(gateway), self._connections)
         events.subscribe(clients.on_event)
 
-    def use(self, config: Config) -> None:
-        """Serve new requests and connections by this config, and by the tokens that were staged."""
+    def use(self, config: Config) -> tuple[str, ...]:
+        """Serve new requests and connections by this config, and by the tokens that were staged; whose have changed."""
         self._openings.default_env = config.default
         self._bodies.use(config.server.max_body, config.server.body_timeout)
         self._connections.use(_bounds(config.server))
-        if self._auth is not None and self._auth.use_staged():
+        changes = () if self._auth is None else self._auth.use_staged()
+        if changes:
             self._clients.doubt()
+        return changes
 
 
 def _stream_times(settings: ServerSettings) -> StreamTimes:

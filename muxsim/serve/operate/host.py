@@ -36,8 +36,9 @@ from muxsim.serve.auth.addresses import is_loopback
 from muxsim.serve.auth.authenticator import Authenticator
 from muxsim.serve.auth.tokens import open_auth, read_tokens_file
 from muxsim.serve.operate.front import Front
+from muxsim.serve.operate.inspection import refuse_reload
 from muxsim.serve.operate.listening import listening, server_url, tls_context
-from muxsim.serve.operate.operations import Operations
+from muxsim.serve.operate.operations import Operations, same_sources
 from muxsim.serve.operate.operator_socket import operator_socket
 from muxsim.session.registry import Sessions, open_sessions
 from muxsim.session.relief import relieving
@@ -117,13 +118,14 @@ class _Host:
         self._clock = SteadyClock(lambda seconds: events.emit(StoodStill(round(seconds, 1))))
 
     def _read_again(self) -> Config:
-        """The config as it stands in its file now, and the tokens in theirs. Raises `ConfigError` for either."""
+        """The config as it stands in its file now, and the tokens in theirs. Raises `ConfigError` as a start does."""
         assert self._reread is not None
         config = self._reread()
         for note in config.notes:
             self._events.emit(ConfigNote(note))
-        # Where tokens come from needs a restart, and so does whether there are any.
-        if self._auth is not None and config.auth is not None and config.auth == self._begun_with.auth:
+        refuse_reload(config, self._begun_with.auth, os.environ)
+        # Other sources of tokens need a restart, but for another file.
+        if self._auth is not None and config.auth is not None and same_sources(config.auth, self._begun_with.auth):
             self._auth.stage(read_tokens_file(config.auth))
         return config
 
@@ -164,12 +166,12 @@ class _Host:
         bridge.finished.add_done_callback(lambda _: setattr(server, "should_exit", True))
         url = server_url(self._listener, self._config.server)
 
-        def apply(config: Config) -> None:
+        def apply(config: Config) -> tuple[str, ...]:
             self._config = config
             sessions.use(config.environments)
             pool.use(capacity_of(config.server))
             pool.keep_warm(config.environments.values())
-            front.use(config)
+            return front.use(config)
 
         operations = Operations(
             self._config,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 from collections.abc import Iterator
@@ -17,6 +18,10 @@ from muxsim.serve.auth.private_files import open_private
 _BACKLOG: Final = 2048
 
 
+class InUse(ListenError):
+    """Somebody listens there already."""
+
+
 @contextmanager
 def listening(settings: ServerSettings, *, authenticated: bool) -> Iterator[socket.socket]:
     """A socket that listens as the settings want it. Raises `ListenError` if it cannot or must not be had."""
@@ -27,7 +32,8 @@ def listening(settings: ServerSettings, *, authenticated: bool) -> Iterator[sock
             refuse_open_door(settings.host, str(address[0]))
         listener = socket.create_server(address, family=family, backlog=_BACKLOG)
     except OSError as error:
-        raise ListenError(
+        kind = InUse if error.errno == errno.EADDRINUSE else ListenError
+        raise kind(
             f"cannot listen on {where}: {error.strerror or error}; choose another --port, or 0 for a free one"
         ) from None
     with listener:

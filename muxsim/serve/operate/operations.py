@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from muxsim import __version__
-from muxsim.config import Config
+from muxsim.access import AuthSettings
+from muxsim.config import Config, ServerSettings
 from muxsim.errors import ConfigError
 from muxsim.observe.counters import Counters
 from muxsim.observe.events import (
@@ -29,7 +30,7 @@ from muxsim.session.session import Session
 class Changes:
     """What another config changes: environments by name, and settings of ``[server]``.
 
-    ``restart`` are the settings that only a restart changes.
+    ``restart`` are the settings that only a restart changes; ``tokens`` says whose are added, replaced and removed.
     """
 
     added: tuple[str, ...]
@@ -37,6 +38,7 @@ class Changes:
     removed: tuple[str, ...]
     applied: tuple[str, ...]
     restart: tuple[str, ...]
+    tokens: tuple[str, ...] = ()
 
 
 # What is looked up each time it is needed; everything else is built into what serves.
@@ -55,7 +57,7 @@ def compare(begun_with: Config, old: Config, new: Config) -> Changes:
     """What becomes different when ``new`` takes the place of ``old``, in a muxsim that began with yet another."""
     before, after = old.environments, new.environments
     default = () if old.default == new.default else ("default",)
-    auth = () if begun_with.auth == new.auth else ("auth",)
+    auth = () if same_sources(begun_with.auth, new.auth) else ("auth",)
     return Changes(
         added=tuple(name for name in after if name not in before),
         changed=tuple(name for name in after if name in before and after[name] != before[name]),
@@ -65,17 +67,31 @@ def compare(begun_with: Config, old: Config, new: Config) -> Changes:
     )
 
 
+def same_sources(one: AuthSettings | None, other: AuthSettings | None) -> bool:
+    """Whether tokens come from the same places, but that a file may have another path: it is read again anyway."""
+    if one is None or other is None or bool(one.tokens_file) != bool(other.tokens_file):
+        return one == other
+    return replace(one, tokens_file=other.tokens_file) == other
+
+
 def _different(one: Config, other: Config) -> list[str]:
-    """The settings of ``[server]`` in which two configs differ."""
+    """The settings of ``[server]`` that have another meaning in two configs."""
     names = [field.name for field in fields(one.server)]
-    return [name for name in names if getattr(one.server, name) != getattr(other.server, name)]
+    return [name for name in names if _meaning(one.server, name) != _meaning(other.server, name)]
+
+
+def _meaning(settings: ServerSettings, name: str) -> object:
+    value = getattr(settings, name)
+    if isinstance(value, tuple):  # the order of names to accept means nothing
+        return frozenset(value)
+    return (value or settings.tls_cert) if name == "tls_key" else value
 
 
 class Operations:
     """A serving muxsim as its operator sees it. Runs on asyncio.
 
     ``reread`` gives the config as it stands in its file now; None if muxsim was started without a file. ``apply`` puts
-    one to use for everything new; ``stop`` begins the shutdown.
+    one to use for everything new, and returns whose tokens have changed; ``stop`` begins the shutdown.
     """
 
     def __init__(
@@ -85,7 +101,7 @@ class Operations:
         sessions: Sessions,
         *,
         reread: Callable[[], Config] | None,
-        apply: Callable[[Config], None],
+        apply: Callable[[Config], tuple[str, ...]],
         stop: Callable[[], None],
         counters: Counters,
         events: Events,
@@ -126,7 +142,7 @@ class Operations:
         except ConfigError as error:
             return self._refused(f"{error}; the config of before stays in use")
         changes = compare(self._begun_with, self.config, new)
-        self._apply(new)
+        changes = replace(changes, tokens=self._apply(new))
         self.config = new
         told = {field.name: getattr(changes, field.name) for field in fields(changes)}
         self._events.emit(ConfigReloaded(**{name: names or None for name, names in told.items()}))

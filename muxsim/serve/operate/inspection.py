@@ -1,0 +1,68 @@
+"""What would keep muxsim from starting, or from serving as its config has it, found without starting anything."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+
+from muxsim.access import AuthSettings
+from muxsim.config import Config, ServerSettings
+from muxsim.errors import ConfigError, ListenError, NotRunning
+from muxsim.provision.preflight import problems, refused_views, try_enclosures
+from muxsim.serve.auth.tokens import open_auth, read_tokens_file
+from muxsim.serve.operate import running
+from muxsim.serve.operate.listening import InUse, listening, tls_context
+
+
+async def faults(config: Config, environ: Mapping[str, str]) -> list[str]:
+    """A sentence for each thing that a start refuses, and that would fail every session; [] if nothing would."""
+    settings, specs = config.server, config.environments.values()
+    found = [*problems(specs, environ), *await refused_views(specs)]
+    for step in (
+        # With a copy: the variable of the tokens is taken out of it.
+        lambda: open_auth(config.auth, settings.max_failures, dict(environ), settings.public_url),
+        lambda: tls_context(settings),
+        lambda: _try_listening(settings, authenticated=config.auth is not None),
+        lambda: try_enclosures(specs, settings.cgroup),
+    ):
+        try:
+            step()
+        except (ConfigError, ListenError) as error:
+            found.append(str(error))
+    return found
+
+
+def refuse_reload(config: Config, before: AuthSettings | None, environ: Mapping[str, str]) -> None:
+    """Raise `ConfigError` for a config that a serving muxsim must not take: a restart, or each session, would fail.
+
+    Where tokens come from a variable, that of ``before`` has been read, and is not there to be read again.
+    """
+    if found := problems(config.environments.values(), environ):
+        raise ConfigError("; ".join(found))
+    tls_context(config.server)
+    if config.auth is not None:
+        read_tokens_file(config.auth)
+        if before is None or config.auth.oauth != before.oauth:
+            open_auth(_without_variable(config.auth), 1, {}, config.server.public_url)
+
+
+def _without_variable(auth: AuthSettings) -> AuthSettings:
+    return AuthSettings(tokens_file=auth.tokens_file, oauth=auth.oauth)
+
+
+def _try_listening(settings: ServerSettings, *, authenticated: bool) -> None:
+    try:
+        with listening(settings, authenticated=authenticated):
+            pass
+    except InUse:
+        # A check is made beside the muxsim that is to read the config again, too: that one has the port by right.
+        if not _is_served(settings):
+            raise
+
+
+def _is_served(settings: ServerSettings) -> bool:
+    """Whether a muxsim of this user's has the port."""
+    with contextlib.suppress(OSError, NotRunning):
+        urls = [one.ask("status").get("url", "") for one in running.find_running()]
+        return any(url.rpartition(":")[2] == str(settings.port) for url in urls)
+    return False
