@@ -25,9 +25,9 @@ from muxsim.processes.bounds import CONTROLLERS, Met, controllers, cpu_seconds, 
 from muxsim.processes.cgroups import CgroupError, Cgroups
 from muxsim.processes.command import Command, ProcessStartError
 from muxsim.processes.process import Process
-from muxsim.processes.reach import Reach, not_kept
+from muxsim.processes.reach import Reach, not_kept, stamps_of
 from muxsim.processes.sandbox import sandboxed
-from muxsim.processes.views import INSTALLED, Manner, NotPrivateError, Views, installed_of, make_views
+from muxsim.processes.views import INSTALLED, Manner, NotPrivateError, Views, are_had, installed_of, make_views
 from muxsim.spec import CgroupMode, Confinement, EnvSpec, Launch, temporary_folder
 
 # Seconds for SIGKILL to empty a group, and between two looks at it: nothing that trio knows tells when it is.
@@ -56,6 +56,7 @@ class Enclosure:
         # Bubblewrap refuses to run with any capability.
         self._views = tuple(view._replace(anyway=False) for view in views) if self._is_sandboxed else views
         self._walls = walls
+        self._stamps: list[tuple[int, ...]] | None = None
         self._groups = groups
         self._group = groups.group(settings(self._confinement, groups.controllers)) if groups else None
 
@@ -106,6 +107,16 @@ class Enclosure:
         spent = cpu_seconds(pid, of_children=self._is_sandboxed) if returncode == -signal.SIGKILL else 0.0
         out_of_memory = self._group is not None and self._group.out_of_memory()
         return verdict(self._confinement, returncode, spent, out_of_memory=out_of_memory)
+
+    def waits(self) -> None:
+        """Its process is to be used later: from now on `is_outdated` tells whether it can be."""
+        self._stamps = stamps_of(self._walls) if self._walls else None
+
+    def is_outdated(self, pid: int) -> bool:
+        """Whether one made now would have others: the kernel keeps views and walls to the folders that there were."""
+        if not are_had(self._views, pid):
+            return True
+        return self._walls is not None and stamps_of(self._walls) != self._stamps
 
     async def close(self) -> None:
         """End whatever of the backend's has hidden from everything but its group, and remove that. Never raises."""

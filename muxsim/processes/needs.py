@@ -43,7 +43,7 @@ class Needs(NamedTuple):
 
     def have_changed(self) -> bool:
         """Whether one of the folders has changed since."""
-        return any(_changed(folder) != at for folder, at in self.watched.items())
+        return any(changed(folder) != at for folder, at in self.watched.items())
 
 
 def needs_of(launch: Launch, home: str) -> Needs:
@@ -182,7 +182,7 @@ class _Search:
             sites += glob.glob(f"{glob.escape(self._home)}/.local/lib/python3*/site-packages")
         for site in sites:
             self.add(site)
-            self.watched[site] = _changed(site)
+            self.watched[site] = changed(site)
             for outside in _led_to(site):
                 self._folder(outside)
 
@@ -201,7 +201,7 @@ class _Search:
             modules = os.path.join(folder, "node_modules")
             if os.path.isdir(modules):
                 self.add(modules)
-                self.watched[modules] = _changed(modules)
+                self.watched[modules] = changed(modules)
                 for name in (*glob.glob(f"{glob.escape(modules)}/*"), *glob.glob(f"{glob.escape(modules)}/@*/*")):
                     if os.path.islink(name):  # a package of the same workspace
                         self._folder(os.path.realpath(name))
@@ -218,7 +218,8 @@ def _links(path: str) -> Iterator[str]:
     yield os.path.realpath(path)
 
 
-def _changed(folder: str) -> float:
+def changed(folder: str) -> float:
+    """When something was put into a folder or taken out of it last; -1 of one that is not there."""
     try:
         return os.stat(folder).st_mtime
     except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import tempfile
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
@@ -12,12 +13,15 @@ import trio
 from muxsim.errors import ConfigError
 from muxsim.inside import filters, landlock
 from muxsim.inside.landlock import Walls
-from muxsim.processes.needs import SYSTEM, Needs, needs_of, of_everybody, parted
-from muxsim.processes.views import outermost
+from muxsim.processes.needs import SYSTEM, Needs, changed, needs_of, of_everybody, parted
+from muxsim.processes.owner import owner_by_name
+from muxsim.processes.views import outermost, within
 from muxsim.runtime.soon import may_wait
 from muxsim.spec import EnvSpec, Launch, confinement_fault, temporary_folder
 
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+_LASTING: Final = ("/etc/", "/proc/", "/sys/")
+_REPLACED: Final = ("/etc/resolv.conf", "/etc/localtime")
 _LACKING: Final = {
     5: "commands to devices that readable or writable names (needs Linux 6.10)",
     landlock.SIGNALS_ABI: "signals to other processes of the same user (needs Linux 6.12)",
@@ -73,7 +77,7 @@ class Reach:
     """Of one pool's backends. What is ``hidden``, none of them may read."""
 
     def __init__(self, hidden: Iterable[str] = ()) -> None:
-        self._withheld = [os.path.realpath(one) for one in hidden]
+        self._hidden = tuple(hidden)
         self._home = os.path.expanduser("~")
         self._system: list[str] = []
         self._known: dict[str, _Known] = {}
@@ -84,9 +88,10 @@ class Reach:
             raise fault
         if spec.confinement.sandbox != "landlock":
             return
+        withheld = self._withheld()
         for key, paths in (("writable", spec.confinement.writable), ("private", spec.private or ())):
             for path in paths:
-                if found := [one for one in self._withheld if parted(path, [one]) != ([os.path.realpath(path)], [])]:
+                if found := [one for one in withheld if parted(path, [one]) != ([os.path.realpath(path)], [])]:
                     text = f"{path} has {found[0]} in it, which no session is to read: name folders beside that"
                     raise ConfigError(text, table=f"environments.{spec.name}", key=key)
 
@@ -113,16 +118,47 @@ class Reach:
             self._system = [*SYSTEM, *of_everybody("/etc")]
         needs = needs_of(launch, self._home)
         read, listed = self._parted(outermost({*map(os.path.realpath, (*self._system, *needs.paths, *spec.installed))}))
+        needs.watched.update((folder, changed(folder)) for folder in listed)  # what is new there is named by no rule
         return _Known(spec, needs, read, listed)
+
+    def _withheld(self) -> list[str]:
+        """By their paths of now: a secret may be a link that leads elsewhere from one day to the next."""
+        return [os.path.realpath(one) for one in self._hidden]
 
     def _parted(self, paths: Iterable[str]) -> tuple[list[str], list[str]]:
         read: list[str] = []
         listed: list[str] = []
+        withheld = self._withheld()
         for path in paths:
-            of_path = parted(path, self._withheld)
+            of_path = parted(path, [*withheld, *_folders_of_muxsims(path)])
             read += of_path[0]
             listed += of_path[1]
         return read, listed
+
+
+def stamps_of(walls: Walls) -> list[tuple[int, ...]]:
+    """What changes when what is to be reached is another file or folder, though it is called the same.
+
+    Of the machine's many small files the two that are replaced while programs run, names and time, stand for all.
+    """
+    paths = [path for path in (*walls.read, *walls.write) if not path.startswith(_LASTING)]
+    return [*map(_stamp, (*paths, *_REPLACED)), *((*_stamp(path), int(changed(path) * 1e9)) for path in walls.listed)]
+
+
+def _stamp(path: str) -> tuple[int, ...]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino
+
+
+def _folders_of_muxsims(path: str) -> list[str]:
+    """The folders of all that run here, where they are among what is in this one."""
+    temporary = os.path.realpath(tempfile.gettempdir())
+    if not within(temporary, os.path.realpath(path)):
+        return []
+    return [os.path.join(temporary, name) for name in os.listdir(temporary) if owner_by_name(name)]
 
 
 @functools.cache

@@ -176,8 +176,19 @@ def mounted_below(folder: str) -> list[str]:
     return places
 
 
-def _mount_points() -> Iterator[str]:
-    with open("/proc/self/mountinfo", "rb") as file:
+def are_had(views: Iterable[View], pid: int) -> bool:
+    """Whether a process has these views still: one whose folder is moved or removed goes with that."""
+    wanted = {view.folder for view in views}
+    if not wanted:
+        return True
+    try:
+        return wanted.issubset(_mount_points(str(pid)))
+    except OSError:
+        return False
+
+
+def _mount_points(process: str = "self") -> Iterator[str]:
+    with open(f"/proc/{process}/mountinfo", "rb") as file:
         for line in file:
             yield _ESCAPED.sub(lambda code: chr(int(code[1], 8)), os.fsdecode(line.split(b" ", 5)[4]))
 

@@ -290,6 +290,27 @@ async def test_processes_that_wait_have_views_of_their_own_before_their_session_
     assert (data / "state").read_text() == "the user's"
 
 
+@pytest.mark.children
+@pytest.mark.parametrize("moved", [True, False])
+async def test_a_process_that_waits_is_not_used_if_its_private_folder_is_another_one_by_now(here, data, moved):
+    fields = {**private(data), "warm": 1}
+    first = await here.open(name="one", zygote=True, fields=fields)
+    here.pool.keep_warm([first.session.spec])
+    await eventually(lambda: ready(here.pool, "one") == 1, within=60)
+    if moved:
+        data.rename(data.with_name("moved"))
+    else:
+        shutil.rmtree(data)
+    data.mkdir()
+    (data / "state").write_text("the user's new one")
+    client = await here.open_again("one")
+    assert await notes_of(client, data) == "the user's new one"
+    await writes(client, data, "a")
+    assert [path.name for path in data.iterdir()] == ["state"]
+    assert (data / "state").read_text() == "the user's new one"
+    assert slots_counted(here.pool, first.session.spec, "used") == 0
+
+
 def ready(pool, name):
     return pool.placement.starter.statistics().warm[name].ready
 

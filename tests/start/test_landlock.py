@@ -18,7 +18,7 @@ from muxsim.observe.events import Events
 from muxsim.observe.log import LibraryLog
 from muxsim.processes.reach import why_not
 from muxsim.spec import Confinement, EnvSpec
-from start.playing import LIMITS, PYTHON, Played, has_zygote, in_time, own_cache, slots_counted, starts
+from start.playing import LIMITS, PYTHON, Played, has_zygote, in_time, own_cache, script, slots_counted, starts
 
 __all__ = ["in_time", "own_cache"]
 
@@ -192,3 +192,65 @@ async def test_a_private_folder_may_be_written_to_and_is_as_it_was_for_others(ma
     assert done(told) >= {"write beside its code", "write its code", "own workspace", "read code"}
     assert told["read ssh"] == told["write home"] == told["tcp"] == "EACCES"
     assert sorted(path.name for path in machine.server.iterdir()) == before
+
+
+READS = """
+import os
+HERE = os.path.dirname(os.path.abspath(__file__))
+READ = {}
+for name in ("named", "server/later", "server/tokens", "other/secret"):
+    try:
+        READ[name] = open(os.path.join(HERE, "..", name)).read()
+    except OSError as error:
+        READ[name] = type(error).__name__
+"""
+
+
+@pytest.mark.parametrize("warm", [0, 1])
+async def test_what_is_made_or_replaced_later_is_reached_as_if_it_had_been_there(machine, pool, warm):
+    folder = machine.server.parent
+    confinement = Confinement(sandbox="landlock", readable=(machine.targets["readable"],))
+    spec = script(machine.server, READS, warm=warm, confinement=confinement)
+    pool.keep_warm([spec])
+    async with Played(pool, spec, 1) as first:
+        assert first.told["READ"]["server/later"] == "FileNotFoundError"
+    if warm:
+        await eventually(lambda: pool.statistics().placement.warm[spec.name].ready == 1, within=60)
+    (machine.server / "later").write_text("made")
+    (folder / "new").write_text("replaced")
+    (folder / "new").rename(folder / "named")
+    async with Played(pool, spec, 2) as second:
+        pass
+    expected = {"named": "replaced", "server/later": "made", "server/tokens": "PermissionError"}
+    assert {name: second.told["READ"][name] for name in expected} == expected
+
+
+async def test_a_secret_that_is_a_link_is_kept_wherever_it_leads_by_now(machine):
+    for number in "12":
+        (machine.server / number).write_text("secret")
+    machine.tokens.unlink()
+    machine.tokens.symlink_to("1")
+    spec = script(machine.server, READS, confinement=Confinement(sandbox="landlock"), zygote=False)
+    async with some_pool(machine.tokens) as pool:
+        for number in "12":
+            machine.tokens.unlink()
+            machine.tokens.symlink_to(number)
+            async with Played(pool, spec, 1) as played:
+                assert played.told["READ"]["server/tokens"] == "PermissionError"
+
+
+async def test_sessions_of_another_muxsim_are_out_of_reach_where_their_folder_is_readable(machine, monkeypatch):
+    temporary = machine.server.parent / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    victim = EnvSpec(name="victim", command="sh", args=("-c", VICTIM), limits=LIMITS)
+    async with some_pool() as other, Played(other, victim, 1) as there:
+        secret = there.backend.workspace / "secret"
+        secret.write_text("theirs")
+        (temporary / "shown").write_text("shown")
+        text = f"OTHER = open({str(temporary / 'shown')!r}).read()\ntry: OTHER = open({str(secret)!r}).read()\n"
+        text += "except OSError: pass\n"
+        confinement = Confinement(sandbox="landlock", readable=(str(temporary),))
+        spec = script(machine.server, text, confinement=confinement, zygote=False)
+        async with some_pool() as pool, Played(pool, spec, 1) as played:
+            assert played.told["OTHER"] == "shown"

@@ -187,6 +187,8 @@ class Warm:
                 self._outdated(spec.name)
             elif slot.process.has_exited():
                 self._died(spec.name, number, "it ended while it waited")
+            elif slot.enclosure.is_outdated(slot.process.pid):
+                self._outdated(spec.name)
             elif not order.template and not os.path.isdir(launch.cwd):  # noqa: ASYNC240 - it is about to be used
                 return None  # it cannot go there; a fresh start says so
             else:
@@ -382,6 +384,7 @@ class Warm:
             if start.kind is Kind.NODE:
                 files += await self._nodes.loaded(process, making.tag, spec, skip)
             slot.files, slot.stamps = files, fingerprint(files)
+            enclosure.waits()
         except BaseException:
             await self._discard(slot)
             raise
