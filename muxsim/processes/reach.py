@@ -77,7 +77,7 @@ class Reach:
     """Of one pool's backends. What is ``hidden``, none of them may read."""
 
     def __init__(self, hidden: Iterable[str] = ()) -> None:
-        self._hidden = tuple(hidden)
+        self._secrets = tuple(hidden)
         self._home = os.path.expanduser("~")
         self._system: list[str] = []
         self._known: dict[str, _Known] = {}
@@ -123,7 +123,7 @@ class Reach:
 
     def _withheld(self) -> list[str]:
         """By their paths of now: a secret may be a link that leads elsewhere from one day to the next."""
-        return [os.path.realpath(one) for one in self._hidden]
+        return [os.path.realpath(one) for one in self._secrets]
 
     def _parted(self, paths: Iterable[str]) -> tuple[list[str], list[str]]:
         read: list[str] = []

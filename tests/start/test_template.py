@@ -243,6 +243,18 @@ def test_a_folder_is_removed_however_deep_and_read_only_it_is(tmp_path):
         os._exit(len(os.listdir(tmp_path)))
 
 
+@pytest.mark.parametrize("leads_to", ["theirs", "theirs/file", "nowhere", "top"])
+def test_what_a_link_in_the_place_of_a_folder_leads_to_is_left_alone(tmp_path, leads_to):
+    theirs = tmp_path / "theirs"
+    build(theirs, {"file": ("file", b"1", 0o444), "folder": {"file": ("file", b"1", 0o444)}})
+    theirs.chmod(0o555)
+    (tmp_path / "top").symlink_to(leads_to)
+    remove_tree(tmp_path / "top")
+    assert os.listdir(tmp_path) == ["theirs"]
+    assert sorted(os.listdir(theirs)) == ["file", "folder"]
+    assert theirs.stat().st_mode & 0o777 == 0o555
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be somebody whom permissions stop")
 def test_a_read_only_folder_of_ones_own_is_removed(tmp_path):
     top = tmp_path / "top"
