@@ -49,7 +49,7 @@ class Conversation:
         self._now = trio.lowlevel.current_clock().current_time
         self._times = life.deadlines
         self.router = Router(audience=Audience() if session.shared else None)
-        self.control = ControlReader(session)
+        self.control = ControlReader(session, lambda: self.router.initialize_result)
         self.flow = Flow(shared=session.shared, max_waiting=self._limits.max_waiting)
         self.seam = Seam(self)
         self._lines_reported = 0

@@ -16,6 +16,7 @@ _AROUND: Final = "".join(map(chr, range(0x21)))
 _ANYWHERE: Final = str.maketrans("", "", "\t\n\r")
 _WITH_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):[^\x00-\x1f\x7f-\x9f]*")
 _PREFIX: Final = f"{SCHEME}:"
+_SCORING: Final = ("reward", "status")
 # As often as somebody may have encoded an encoded text; more is no URI of anybody's.
 _DECODINGS: Final = 3
 
@@ -33,6 +34,15 @@ def plain(uri: str) -> str | None:
 def is_control(uri: str) -> bool:
     """Whether some reader may take this for a URI of the control plane."""
     return _folded(uri).startswith(_PREFIX)
+
+
+def scores(uri: str) -> bool:
+    """Whether a URI, or what a template begins with, is of the reward or the status, or may become one of them."""
+    folded = _folded(uri)
+    part, variable, _ = folded.removeprefix(_PREFIX).strip("/").partition("{")
+    if not folded.startswith(_PREFIX):
+        return False
+    return any(name.startswith(part) if variable else name == part for name in _SCORING)
 
 
 def may_become_control(template: str) -> bool:

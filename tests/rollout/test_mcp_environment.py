@@ -169,6 +169,8 @@ class Game:
             return self.results.pop(0)
         if method == "resources/list":
             return {"result": {"resources": [{"uri": f"control://{name}"} for name in self.listed]}}
+        if method == "resources/templates/list":
+            return {"result": {"resourceTemplates": []}}
         value = self.resources.get(params["uri"].removeprefix("control://"))
         if value is None:
             return {"error": {"code": -32002, "message": "no such resource"}}

@@ -49,6 +49,7 @@ ENVIRONMENT = [
     Row("environment", "torn", EndReason.ENV_FAILED, None, "the backend's answer could not be read: not JSON"),
     Row("environment", "meta-malformed", EndReason.ENV_FAILED, None, "the control plane is malformed: "),
     Row("environment", "control-gone", EndReason.ENV_FAILED, None, "control://status: the disk is on fire"),
+    Row("environment", "control-gone-at-once", EndReason.ENV_FAILED, None, "control://status: the disk is on fire"),
     Row("environment", "status-malformed", EndReason.ENV_FAILED, None, "terminated is not true or false"),
     Row("environment", "says-failed", EndReason.ENV_FAILED, None, "step 2: the simulator is gone"),
     Row("environment", "reward-lies", EndReason.ENV_FAILED, None, "control://reward: 100, and by control://status"),
@@ -58,6 +59,7 @@ ENVIRONMENT = [
     Row("environment", "tools-endless", EndReason.ENV_START_FAILED, None, "nextCursor 'again' has been there before"),
     # What can be told after all is no failure, and an agent's mistake is none of the environment's.
     Row("nobody", "nothing", EndReason.TERMINATED, WHOLE),
+    Row("nobody", "foreign", EndReason.MAX_STEPS, None),
     Row("nobody", "reward-unreadable", EndReason.TERMINATED, WHOLE),
     Row("policy", "refuse", EndReason.TERMINATED, WHOLE),
     Row("policy", "is-error", EndReason.TERMINATED, WHOLE),

@@ -38,7 +38,7 @@ def status():
 
 def value_of(part):
     broken = game["calls"] >= AT
-    if broken and how == "control-gone":
+    if (broken and how == "control-gone") or (game["calls"] and how == "control-gone-at-once"):
         return None
     if broken and how == "reward-unreadable" and part == "reward":
         return "not a number"
@@ -108,6 +108,8 @@ def answer(message):
         return {"protocolVersion": version, "capabilities": capabilities, "serverInfo": {"name": how, "version": "1"}}
     if method == "tools/list":
         return listed(message)
+    if method == "resources/list" and how == "foreign":
+        return {"resources": [{"uri": "memo://insights", "name": "insights"}]}
     if method == "resources/list":
         return {"resources": [{"uri": f"control://{part}", "name": part} for part in PARTS]}
     return {}
@@ -125,6 +127,10 @@ def main():
             step(message)
         elif message["method"] == "resources/read":
             uri = message["params"]["uri"]
+            if how == "foreign":
+                text = f"Unsupported URI scheme: {uri.partition(':')[0]}"
+                send({"id": message["id"], "error": {"code": 0, "message": text}})
+                continue
             value = value_of(uri.removeprefix("control://"))
             if value is None:
                 send({"id": message["id"], "error": {"code": -32603, "message": "the disk is on fire"}})

@@ -14,6 +14,7 @@ from transports import messages
 from transports.memory import MemoryTransport
 from transports.messages import Message, member
 
+NO_TEMPLATES = {"resources/templates/list": lambda request: messages.result(request.id, {"resourceTemplates": []})}
 STEP_PARTS = {"control://reward", "control://status", "control://info"}
 
 
@@ -29,6 +30,7 @@ class Lake:
         self.reads: list[str] = []
         self.broken: set[str] = set()
         self.lacking: set[str] = set()
+        self.lists_control = True
         self.not_there = lambda request, uri: messages.error(request.id, -32002, "Resource not found")
 
     def call(self, request: Message) -> Message:
@@ -62,10 +64,10 @@ class Lake:
         )
 
     def answers(self) -> dict:
-        return {"tools/call": self.call, "resources/read": self.read, "resources/list": self.listed}
+        return {"tools/call": self.call, "resources/read": self.read, "resources/list": self.listed, **NO_TEMPLATES}
 
     def listed(self, request: Message) -> Message:
-        uris = ["control://reward", "file:///map", "Control://status"]
+        uris = ["file:///map", *(["control://reward", "Control://status"] if self.lists_control else [])]
         return messages.result(
             request.id, {"resources": [{"uri": uri} for uri in uris], "_meta": {META_KEY: 1, "x": 2}}
         )

@@ -338,6 +338,7 @@ NOT_THERE = [
 async def test_only_the_servers_own_no_such_resource_means_that_there_is_no_control_plane(code, text):
     lake = Lake()
     lake.lacking = STEP_PARTS
+    lake.lists_control = False
     lake.not_there = lambda request, uri: messages.error(request.id, code, text)
     session, _ = fake_session(lake.answers())
     attachment, transport = connect(session)

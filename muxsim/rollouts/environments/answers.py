@@ -89,21 +89,12 @@ class _Resource(msgspec.Struct):
     contents: list[_Contents]
 
 
-class _Listed(msgspec.Struct):
-    uri: str
-
-
-class _Resources(msgspec.Struct):
-    resources: list[_Listed]
-
-
 _results: Final = msgspec.json.Decoder(_Result)
 _metas: Final = msgspec.json.Decoder(_Meta)
 _controls: Final = msgspec.json.Decoder(_Control)
 _pages: Final = msgspec.json.Decoder(_Page)
 _objects: Final = msgspec.json.Decoder(dict[str, Any])
 _resources: Final = msgspec.json.Decoder(_Resource)
-_lists: Final = msgspec.json.Decoder(_Resources)
 _statuses: Final = msgspec.json.Decoder(Status)
 
 
@@ -154,12 +145,6 @@ def read_status(raw: Raw) -> Status:
     """The result of a ``resources/read`` of ``control://status``. Raises `Malformed`."""
     status: Status = _read(_statuses, read_resource(raw, "control://status"), "control://status")
     return status
-
-
-def lists_control_plane(raw: Raw) -> bool:
-    """Whether the result of a ``resources/list`` has a control plane that scores. Raises `Malformed`."""
-    listed: _Resources = _read(_lists, raw, "resources/list")
-    return any(one.uri in ("control://reward", "control://status") for one in listed.resources)
 
 
 def _read_meta(raw: Raw | UnsetType) -> _Meta:

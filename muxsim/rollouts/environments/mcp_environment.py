@@ -7,10 +7,10 @@ muxsim or anybody else on the way says is an exception, and so is what an enviro
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import anyio
 import msgspec
@@ -22,7 +22,6 @@ from muxsim.rollouts.environments.answers import (
     Malformed,
     Status,
     Unreadable,
-    lists_control_plane,
     read_object,
     read_resource,
     read_result,
@@ -38,9 +37,18 @@ from muxsim.rollouts.environments.environment import (
     Tool,
     ToolResult,
 )
-from muxsim.session.control.control import says_not_there
+from muxsim.session.control.presence import (
+    Listed,
+    Presence,
+    Question,
+    inquire,
+    look_through_lists,
+    says_not_there,
+)
 from transports.errors import INVALID_REQUEST, PARSE_ERROR
 from transports.messages import Kind, Message
+
+T = TypeVar("T")
 
 # The newest revision with a handshake: every server that speaks any of them answers it with one it knows.
 PROTOCOL_VERSION: Final = "2025-11-25"
@@ -209,9 +217,9 @@ class MCPEnvironment:
     async def _is_scored(self, timeout: float | None) -> bool:
         """Whether there is a control plane that scores. Where nothing has shown it, the server's own list decides."""
         if self._scored is None and self._published:
-            answer = await self._ask("resources/list", {}, timeout, "resources/list")
-            failed = answer.kind is Kind.ERROR
-            self._scored = not says_not_there(answer) if failed else lists_control_plane(answer.members["result"])
+            lists = look_through_lists()
+            listed = await _asked(lists, lambda method, params: self._ask(method, params, timeout, method), timeout)
+            self._scored = listed in (Listed.NAMED, Listed.UNKNOWN)
         return bool(self._scored)
 
     async def _status(self, timeout: float | None) -> Status | None:
@@ -262,7 +270,7 @@ async def shake_hands(channel: Channel, timeout: float | None) -> Opened:
         initialized = await _initialize(channel, timeout)
         await channel.notify("notifications/initialized")
         tools = await list_tools(channel, timeout)
-        published, state = await _initial_state(channel, timeout)
+        published, state = await _initial_state(channel, initialized, timeout)
     except TimeoutError:
         raise StartError(f"no answer to the handshake within {timeout:g} s") from None
     except EnvironmentGone as gone:
@@ -306,16 +314,48 @@ async def list_tools(channel: Channel, timeout: float | None) -> tuple[Tool, ...
     raise Malformed(f"tools/list does not end: there is another page after {_MOST_PAGES}")
 
 
-async def _initial_state(channel: Channel, timeout: float | None) -> tuple[bool, Any]:
+async def _initial_state(channel: Channel, initialized: dict[str, Any], timeout: float | None) -> tuple[bool, Any]:
     """Whether the environment may publish its start, for not every error says that it does not; and what it says."""
     uri = "control://initial_state"
     answer = await ask(channel, "resources/read", {"uri": uri}, timeout)
-    if answer.kind is Kind.ERROR:
-        return not says_not_there(answer), None
-    try:
-        return True, msgspec.json.decode(read_resource(answer.members["result"], uri))
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise Malformed(f"{uri} is not JSON: {error}") from None
+    fault: Malformed | None = None
+    if answer.kind is Kind.RESULT:
+        try:
+            return True, msgspec.json.decode(read_resource(answer.members["result"], uri))
+        except Malformed as malformed:
+            fault = malformed
+        except (msgspec.DecodeError, RecursionError) as error:
+            fault = Malformed(f"{uri} is not JSON: {error}")
+    if says_not_there(answer) or not await _is_there(channel, {"initial_state": answer}, initialized, timeout):
+        return False, None
+    if fault is not None:
+        raise fault
+    return True, None
+
+
+async def _is_there(
+    channel: Channel, answers: dict[str, Message], initialized: dict[str, Any], timeout: float | None
+) -> bool:
+    """Whether there may be a control plane of which this could not be read; servers have some answer for any URI."""
+    capabilities = initialized.get("capabilities")
+    capable = isinstance(capabilities, dict) and capabilities.get("resources") is not None
+    questions = inquire(answers, declared=False, capable=capable)
+    presence = await _asked(questions, lambda method, params: ask(channel, method, params, timeout), timeout)
+    return presence is not Presence.ABSENT
+
+
+async def _asked(
+    questions: Generator[Question, Message, T], ask: Callable[[str, Any], Awaitable[Message]], timeout: float | None
+) -> T:
+    """What comes of asking everything that somebody wants to know. Raises TimeoutError, and as ``ask`` does."""
+    with anyio.fail_after(timeout):
+        try:
+            question = next(questions)
+            while True:
+                question = questions.send(await ask(*question))
+        except StopIteration as end:
+            found: T = end.value
+            return found
 
 
 async def ask(channel: Channel, method: str, params: Any, timeout: float | None) -> Message:

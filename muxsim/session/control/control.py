@@ -7,12 +7,12 @@ the result, so that a step costs its client one trip and nobody's next step can 
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
+import trio
 from msgspec import UNSET, Raw, UnsetType
 
 from muxsim.session import uris
@@ -21,21 +21,16 @@ from muxsim.session.attachment import Host
 from muxsim.session.codes import BUSY
 from muxsim.session.control.ledger import STEP, TOTAL, Ledger, Unknown, count_in, number_in
 from muxsim.session.control.own_client import Answer, OwnClient
-from transports.errors import INVALID_PARAMS, METHOD_NOT_FOUND
+from muxsim.session.control.presence import Presence, Question, inquire, says_not_there
 from transports.messages import Kind, Message, error_code, member, members_of
 
 SCHEME: Final = f"{uris.SCHEME}://"
 PARTS: Final = ("reward", "status", "info", "initial_state")
 _STEP_PARTS: Final = ("reward", "status", "info")
+_STATUS_MEMBERS: Final = frozenset({"terminated", "truncated", STEP, TOTAL, "failed"})
 # Seconds; an environment that publishes its state answers from memory.
 _PATIENCE: Final = 10.0
 
-# MCP's codes for a resource that is not there, by revision, and for a server that has none at all. SDKs that have no
-# code for it say it in words.
-_NOT_THERE: Final = frozenset({-32002, INVALID_PARAMS, METHOD_NOT_FOUND})
-_SAYS_NOT_THERE: Final = re.compile(
-    r"(unknown|no such) resource|resource\b.*\b(not found|unknown|(does not|doesn't) exist)", re.IGNORECASE | re.DOTALL
-)
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, IndexError, TypeError)
 
 Parts = dict[str, Any]
@@ -106,13 +101,6 @@ def is_not_there(answer: Answer) -> bool:
     return not answer.own and says_not_there(answer.message)
 
 
-def says_not_there(answer: Message) -> bool:
-    """Whether a server's answer says that it has no such resource, or none at all."""
-    if answer.kind is not Kind.ERROR:
-        return False
-    return error_code(answer) in _NOT_THERE or bool(_SAYS_NOT_THERE.search(_error_text(answer)))
-
-
 def _error_text(answer: Message) -> str:
     raw = member(answer.members.get("error"), "message")
     try:
@@ -127,14 +115,18 @@ class ControlReader:
     Between `begin` and what `complete` delivers, no other call of the session may be scored.
     """
 
-    def __init__(self, session: Host) -> None:
+    def __init__(self, session: Host, initialized: Callable[[], Raw | None] = lambda: None) -> None:
+        """``initialized`` gives the result of the server's handshake, if there was one."""
         self._session = session
+        self._initialized = initialized
+        self._now = trio.lowlevel.current_clock().current_time
         self._ledger = Ledger()
         self._seen: set[str] = set()
+        self._present = False
         self._filled = False
         self._backend = 0
         self.absent = False
-        """Whether the server has said that it has no control plane."""
+        """Whether it is established that the server has no control plane."""
 
     @functools.cached_property
     def _client(self) -> OwnClient:
@@ -179,6 +171,7 @@ class ControlReader:
         ``crowded``: a call that was given up may still be at work.
         """
         self._filled = has_control(result)
+        self._present = self._present or self._filled
         if self.absent or result.kind is not Kind.RESULT or self._filled:
             self._ledger.age()
             deliver(result)
@@ -196,9 +189,51 @@ class ControlReader:
             self._ask_in_turn(lost, envelope, answers, last)
 
         def last(answers: dict[str, Answer]) -> None:
-            deliver(self._combine(result, answers, crowded=crowded))
+            self._establish(answers, envelope, lambda: deliver(self._combined(result, answers, crowded=crowded)))
 
         self._ask(_STEP_PARTS, envelope, first)
+
+    def _establish(self, answers: Mapping[str, Answer], envelope: Mapping[str, Any], then: Callable[[], None]) -> None:
+        """Find out whether there is a control plane, where nothing has shown one yet; as long as nobody knows, there
+        may be."""
+        self._present = self._present or any(_shows_one(part, answer) for part, answer in answers.items())
+        if self._present or any(answer.own for answer in answers.values()):
+            then()
+            return
+
+        def found(presence: Presence) -> None:
+            self._present = presence is Presence.PRESENT
+            self.absent = presence is Presence.ABSENT
+            then()
+
+        initialized = self._initialized()
+        capable = initialized is None or member(initialized, "capabilities", "resources") is not None
+        own = {part: answer.message for part, answer in answers.items()}
+        questions = inquire(own, declared=self._session.spec.control, capable=capable)
+        self._inquire(questions, envelope, found, self._now() + _PATIENCE)
+
+    def _inquire(
+        self,
+        questions: Generator[Question, Message, Presence],
+        envelope: Mapping[str, Any],
+        found: Callable[[Presence], None],
+        until: float,
+        answer: Message | None = None,
+    ) -> None:
+        try:
+            method, params = next(questions) if answer is None else questions.send(answer)
+        except StopIteration as end:
+            found(end.value)
+            return
+        asked_of = self._backend
+
+        def on_answer(answer: Answer) -> None:
+            if answer.own or asked_of != self._backend or self._now() > until:
+                found(Presence.UNKNOWN)
+            else:
+                self._inquire(questions, envelope, found, until, answer.message)
+
+        self._client.request(method, _with_envelope(params, envelope), on_answer)
 
     def _ask(
         self, parts: Sequence[str], envelope: Mapping[str, Any], on_answers: Callable[[dict[str, Answer]], None]
@@ -242,12 +277,11 @@ class ControlReader:
     def _request(self, part: str, envelope: Mapping[str, Any], on_answer: Callable[[Answer], None]) -> None:
         self._client.request("resources/read", _params(part, envelope), on_answer)
 
-    def _combine(self, result: Message, answers: Mapping[str, Answer], *, crowded: bool) -> Message:
+    def _combined(self, result: Message, answers: Mapping[str, Answer], *, crowded: bool) -> Message:
+        if self.absent:
+            return result
         problems: dict[str, str] = {}
         values = {part: _read(part, answer, problems) for part, answer in answers.items()}
-        if not self._seen and all(map(is_not_there, answers.values())):
-            self.absent = True
-            return result
         self._seen |= values.keys() - problems.keys()
         if "info" not in self._seen and is_not_there(answers["info"]):
             problems.pop("info")  # an environment need not have any
@@ -307,6 +341,14 @@ def _read(part: str, answer: Answer, problems: dict[str, str]) -> Any:
         return None
 
 
+def _shows_one(part: str, answer: Answer) -> bool:
+    """Whether what was read can only be of a control plane: servers may have some answer for any URI."""
+    value = _read(part, answer, {})
+    if not isinstance(value, dict):
+        return False
+    return "reward" in value if part == "reward" else part == "status" and not _STATUS_MEMBERS.isdisjoint(value)
+
+
 def _fault_of(status: Any) -> str:
     """What is wrong with a status as a whole, whose every word is then in doubt; "" if nothing is."""
     if not isinstance(status, dict):
@@ -334,7 +376,8 @@ def _note(problems: dict[str, str], part: str, text: str) -> None:
 
 
 def _params(part: str, envelope: Mapping[str, Any]) -> dict[str, Any]:
-    params: dict[str, Any] = {"uri": SCHEME + part}
-    if envelope:
-        params["_meta"] = dict(envelope)
-    return params
+    return _with_envelope({"uri": SCHEME + part}, envelope)
+
+
+def _with_envelope(params: dict[str, Any], envelope: Mapping[str, Any]) -> dict[str, Any]:
+    return {**params, "_meta": dict(envelope)} if envelope else params
