@@ -1,9 +1,8 @@
-"""What walls between environments and between sessions cost a session's opening, beside one that has none.
+"""What walls between environments and between sessions cost, beside none: openings, memory and disk, and building.
 
-    python benchmarks/isolation.py [--only plain,venv,…] [--seconds N] [--json FILE]
+    python benchmarks/isolation.py [--only plain,venv,…] [--seconds N] [--builds N] [--json FILE]
 
-All rows are environments of one `muxsim serve`, forked from their zygotes, and take turns, so that a slow minute meets
-every one.
+All rows of openings are environments of one `muxsim serve` and take turns, so that a slow minute meets every one.
 """
 
 import argparse
@@ -13,35 +12,39 @@ import os
 import statistics
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from contenders import NotHad
-from drivers import BrokenRun
-from environments import EXAMPLES, FROZEN_LAKE, ZYGOTE, Environment, muxsim_command, toml, write_config
+from building import Built, build, shown_builds
+from contenders import CACHE, NotHad
+from drivers import BrokenRun, HttpLane
+from environments import ZYGOTE, Environment, muxsim_command, write_config
 from opening import AS_USUAL, open_session
-from processes import NotReady, settle
+from processes import NotReady, Server, pss_mib, settle, tree
 from report import machine, table
 from startup import LEARNING, QUIET, SETTLE_LIMIT, names, served
+from walls import KINDS, PLAIN, TOGETHER, Kind
 
-PLAIN = "plain"
-AIM = 1.5  # times plain
-MODULE = "frozen_lake.server"
-TIME_SERVER = "mcp-server-time"
+KEPT = (PLAIN, "own", "private", "landlock", TOGETHER)
+"""Rows whose live sessions are weighed."""
+MEMORY_AIM = 1.1  # times plain
+DISK_AIM = 64 * 1024  # bytes: folders, and no copy of anything
+BLOCK = 512
+BUILDING, HOLDING = "building", "memory"
 
 
 @dataclass
 class Row:
-    """Openings of one environment, in seconds."""
+    """Openings of one environment, in seconds, and what a further session of it weighs."""
 
-    name: str
-    what: str
+    kind: Kind
     environment: Environment
     seconds: list[float] = field(default_factory=list)
+    mib: float | None = None
+    disk: float | None = None
     failure: str = ""
 
     @property
@@ -49,152 +52,180 @@ class Row:
         return statistics.median(self.seconds)
 
 
-@dataclass(frozen=True)
-class Kind:
-    """One way to have an environment. `make` gives it, with what it needs made in a folder; NotHad if it cannot be."""
-
-    name: str
-    what: str
-    make: Callable[[Path], Environment]
-
-
-def lake(name: str, command: str, *args: str, **values: object) -> Environment:
-    """FrozenLake, by another command."""
-    return replace(
-        FROZEN_LAKE, name=name, table=toml({"command": command, "args": [*args, "--seed", "{seed}"], **values})
-    )
-
-
-def venv(folder: Path) -> Path:
-    """A virtual environment that finds the packages of ours, and the examples; the path of its interpreter."""
-    home = folder / "venv"
-    if not home.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True, capture_output=True)
-        packages = home / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages"
-        ours = [path for path in sys.path if path.endswith("-packages")]
-        (packages / "ours.pth").write_text("\n".join([*ours, str(EXAMPLES.parent), str(EXAMPLES)]) + "\n")
-    return home / "bin" / "python"
-
-
-def in_venv(folder: Path) -> Environment:
-    copy = folder / "copy" / "server.py"
-    copy.parent.mkdir()
-    copy.write_text((EXAMPLES / "frozen_lake" / "server.py").read_text())
-    return lake("venv", str(venv(folder)), str(copy))
-
-
-def as_module(folder: Path) -> Environment:
-    return lake("module", str(venv(folder)), "-m", MODULE, cwd=str(EXAMPLES))
-
-
-def as_console_script(folder: Path) -> Environment:
-    script = venv(folder).with_name("frozen-lake")
-    call = f"import sys\nfrom {MODULE} import server\nif __name__ == '__main__':\n    sys.exit(server.run())\n"
-    script.write_text(f"#!{venv(folder)}\n{call}")
-    script.chmod(0o755)
-    return lake("console", str(script))
-
-
-def by_uvx(_: Path, name: str = "uvx", *, python: bool = True) -> Environment:
-    """`write_config` sets zygote for Python's; what is none here is to be started afresh."""
-    fresh = {} if python else {"zygote": False}
-    return Environment(
-        name=name,
-        table=toml({"command": "uvx", "args": [TIME_SERVER, "--local-timezone=UTC"], "seeded": False, **fresh}),
-        by_hand=lambda _: ["uvx", TIME_SERVER],
-        tool="get_current_time",
-        arguments='{"timezone":"UTC"}',
-        shows=b"timezone",
-        python=python,
-        seeded=False,
-    )
-
-
-KINDS = (
-    Kind(PLAIN, "FrozenLake by muxsim's own interpreter", lambda _: replace(FROZEN_LAKE, name=PLAIN)),
-    Kind("venv", "a copy of it, by a virtual environment's", in_venv),
-    Kind("module", "the same with -m", as_module),
-    Kind("console", "the same as a console script", as_console_script),
-    Kind("uvx", f"{TIME_SERVER}, which has more to do itself, as uvx names it", by_uvx),
-    Kind("uvx-fresh", "the same in a fresh process", lambda folder: by_uvx(folder, "uvx-fresh", python=False)),
-)
-
-
 class Bench:
     """One server with all of the rows' environments."""
 
-    def __init__(self, rows: Sequence[Row], port: int, pid: int) -> None:
+    def __init__(self, rows: Sequence[Row], server: Server, folders: Path) -> None:
         self._rows = list(rows)
-        self._port = port
-        self._pid = pid
+        self._server = server
+        self._folders = folders
         self._seed = 0
 
     def learn(self) -> None:
         for row in list(self._rows):
-            self._open(row)
-            settle(self._pid, LEARNING, SETTLE_LIMIT)
+            for _ in range(2):  # the first learns, the second finds a zygote
+                self._time(row)
+                settle(self._server.pid, LEARNING, SETTLE_LIMIT)
             row.seconds.clear()
 
     def open_in_turns(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while self._rows and time.monotonic() < deadline:
             for row in list(self._rows):
-                self._open(row)
-                settle(self._pid, QUIET, SETTLE_LIMIT)
+                self._time(row)
+                settle(self._server.pid, QUIET, SETTLE_LIMIT)
 
-    def _open(self, row: Row) -> None:
-        self._seed += 1
-        try:
-            took, lane = open_session(self._port, AS_USUAL, row.environment, self._seed)
+    def hold(self, few: int, many: int) -> None:
+        """What each session beyond a few takes, of memory and of disk."""
+        for row in self._rows:
+            if row.kind.name in KEPT:
+                with self._broken(row), contextlib.ExitStack() as live:
+                    before = self._weigh(row, few, live)
+                    after = self._weigh(row, many - few, live)
+                    row.mib, row.disk = ((b - a) / (many - few) for a, b in zip(before, after, strict=True))
+                settle(self._server.pid, LEARNING, SETTLE_LIMIT)
+
+    def _weigh(self, row: Row, more: int, live: contextlib.ExitStack) -> tuple[float, float]:
+        """MiB of all processes but the server's, and bytes on the disk, with so many more sessions."""
+        for _ in range(more):
+            live.callback(self._open(row)[1].end)
+        settle(self._server.pid, LEARNING, SETTLE_LIMIT)
+        below = [member.pid for member in tree(self._server.pid) if member.pid != self._server.pid]
+        return sum(map(pss_mib, below)), on_disk(self._folders)
+
+    def _time(self, row: Row) -> None:
+        with self._broken(row):
+            took, lane = self._open(row)
             lane.end()
             row.seconds.append(took)
+
+    def _open(self, row: Row) -> tuple[float, HttpLane]:
+        self._seed += 1
+        return open_session(self._server.port, AS_USUAL, row.environment, self._seed)
+
+    @contextlib.contextmanager
+    def _broken(self, row: Row) -> Iterator[None]:
+        try:
+            yield
         except (BrokenRun, OSError) as error:
             row.failure = f"{error or type(error).__name__}"
-            self._rows.remove(row)
+            self._rows = [other for other in self._rows if other is not row]
 
 
-def measure(kinds: Sequence[Kind], seconds: float, folder: Path) -> list[Row]:
+def on_disk(folder: Path) -> float:
+    """Bytes that files and folders below it take."""
+    total = 0
+    for path, _, files in os.walk(folder):
+        for name in (".", *files):
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(path, name)).st_blocks * BLOCK
+    return total
+
+
+def prepare(kinds: Sequence[Kind], folder: Path) -> list[Row]:
     rows = []
     for kind in kinds:
         try:
-            rows.append(Row(kind.name, kind.what, kind.make(folder)))
+            rows.append(Row(kind, kind.make(folder)))
         except (NotHad, OSError, subprocess.SubprocessError) as error:
             print(f"{kind.name} could not be had: {error}", file=sys.stderr)
-    file = write_config(folder, [row.environment for row in rows], ZYGOTE, max_sessions=64)
-    with served(muxsim_command(file), 0) as server:
-        bench = Bench(rows, server.port, server.pid)
-        bench.learn()
-        bench.open_in_turns(seconds)
     return rows
 
 
+def measure(rows: Sequence[Row], options: argparse.Namespace, folder: Path) -> None:
+    file = write_config(folder, [row.environment for row in rows], ZYGOTE, max_sessions=64)
+    folders = folder / "sessions"
+    folders.mkdir()
+    os.environ["TMPDIR"] = str(folders)
+    subprocess.run([sys.executable, "-m", "muxsim", "envs", "build", "--config", file], check=False)
+    with served(muxsim_command(file), 0) as server:
+        bench = Bench(rows, server, folders)
+        bench.learn()
+        bench.open_in_turns(options.seconds)
+        if options.hold:
+            bench.hold(2, 2 + options.hold)
+
+
 def shown(rows: Sequence[Row]) -> str:
-    plain = next((row.p50 for row in rows if row.name == PLAIN and row.seconds), None)
-    lines = [
-        [row.name, str(len(row.seconds)), f"{row.p50 * 1e3:.1f}", f"{row.p50 / plain:.2f}" if plain else "-", row.what]
-        for row in rows
-        if row.seconds
-    ]
-    failed = [f"{row.name}: {row.failure}" for row in rows if row.failure]
-    return "\n".join([table(["", "openings", "p50 ms", f"of {PLAIN} (at most {AIM})", ""], lines), *failed])
+    by_name = {row.kind.name: row for row in rows if row.seconds}
+    lines = [_line(row, by_name) for row in by_name.values()]
+    failed = [f"{row.kind.name}: {row.failure}" for row in rows if row.failure]
+    return "\n".join([table(["", "openings", "p50 ms", "times", "", ""], lines), *failed])
+
+
+def _line(row: Row, by_name: Mapping[str, Row]) -> list[str]:
+    beside = by_name.get(row.kind.beside)
+    ratio = row.p50 / beside.p50 if beside is not None and beside is not row else None
+    times = "" if ratio is None else f"{ratio:.2f} of {row.kind.beside}"
+    aim = row.kind.aim
+    return [row.kind.name, str(len(row.seconds)), f"{row.p50 * 1e3:.1f}", times, judged(ratio, aim), row.kind.what]
+
+
+def judged(value: float | None, aim: float | None) -> str:
+    """Whether an aim is missed, or kept; nothing where there is none."""
+    if value is None or aim is None:
+        return ""
+    return f"at most {aim:g}" if value <= aim else f"MISSES {aim:g}"
+
+
+def shown_weights(rows: Sequence[Row]) -> str:
+    held = {row.kind.name: row for row in rows if row.mib is not None and row.disk is not None}
+    plain = held[PLAIN].mib if PLAIN in held else None
+    lines = []
+    for name, row in held.items():
+        ratio = row.mib / plain if plain and row.mib is not None and name != PLAIN else None
+        times = "" if ratio is None else f"{ratio:.2f}"
+        disk = row.disk or 0.0
+        aims = [judged(ratio, MEMORY_AIM), f"{disk / 1024:.0f}", "MISSES" if disk > DISK_AIM else "no copy"]
+        lines.append([name, f"{row.mib:.1f}", times, *aims])
+    return table(["each further session", "MiB (PSS)", f"of {PLAIN}", "", "KiB on disk", ""], lines)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    known = [*(kind.name for kind in KINDS), HOLDING, BUILDING]
+    parser.add_argument("--only", type=names(known), help=f"these beside plain, of {', '.join(known)}")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of openings in turn, after two of each (20)")
+    parser.add_argument("--hold", type=int, default=8, help="live sessions of which each is weighed; 0: none (8)")
+    parser.add_argument("--builds", type=int, default=3, help="times that each environment is built (3)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured")
+    options = parser.parse_args()
+    if options.only is not None:
+        options.hold *= HOLDING in options.only
+        options.builds *= BUILDING in options.only
+    return options
+
+
+def wanted(only: Sequence[str] | None) -> list[Kind]:
+    """The rows that were asked for, and those that they are compared with."""
+    if only is None:
+        return list(KINDS)
+    compared = {kind.beside for kind in KINDS if kind.name in only}
+    held = KEPT if HOLDING in only else ()
+    return [kind for kind in KINDS if kind.name in {*only, *compared, *held}]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    known = [kind.name for kind in KINDS]
-    parser.add_argument("--only", type=names(known), help=f"rows beside plain, of {', '.join(known)}")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of openings in turn, after one of each (10)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured")
-    options = parser.parse_args()
-    kinds = [kind for kind in KINDS if options.only is None or kind.name in (PLAIN, *options.only)]
+    options = arguments()
     print(machine(), flush=True)
     # A uv that lies beside this interpreter, as the tests have it.
     os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], str(Path(sys.executable).parent)])
+    os.environ["MUXSIM_CACHE"] = str(CACHE / "isolation")
+    rows: list[Row] = []
+    builds: list[Built] = []
     with tempfile.TemporaryDirectory() as folder:
-        rows = measure(kinds, options.seconds, Path(folder))
-    print(shown(rows))
+        if kinds := wanted(options.only):
+            rows = prepare(kinds, Path(folder))
+            measure(rows, options, Path(folder))
+            print(shown(rows), flush=True)
+        if options.hold:
+            print(f"\n{shown_weights(rows)}", flush=True)
+        if options.builds:
+            builds = build(options.builds, Path(folder))
+            print(f"\n{shown_builds(builds)}")
     if options.json is not None:
-        options.json.write_text(json.dumps({row.name: row.seconds for row in rows}) + "\n")
+        opened = {row.kind.name: {"seconds": row.seconds, "mib": row.mib, "disk": row.disk} for row in rows}
+        options.json.write_text(json.dumps({"openings": opened, "builds": [asdict(built) for built in builds]}) + "\n")
 
 
 if __name__ == "__main__":
