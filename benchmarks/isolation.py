@@ -21,7 +21,7 @@ from pathlib import Path
 from building import Built, build, shown_builds
 from contenders import CACHE, NotHad
 from drivers import BrokenRun, HttpLane
-from environments import ZYGOTE, Environment, muxsim_command, write_config
+from environments import FORK, ZYGOTE, Environment, Way, muxsim_command, write_config
 from opening import AS_USUAL, open_session
 from processes import NotReady, Server, pss_mib, settle, tree
 from report import machine, table
@@ -78,12 +78,11 @@ class Bench:
     def hold(self, few: int, many: int) -> None:
         """What each session beyond a few takes, of memory and of disk."""
         for row in self._rows:
-            if row.kind.name in KEPT:
-                with self._broken(row), contextlib.ExitStack() as live:
-                    before = self._weigh(row, few, live)
-                    after = self._weigh(row, many - few, live)
-                    row.mib, row.disk = ((b - a) / (many - few) for a, b in zip(before, after, strict=True))
-                settle(self._server.pid, LEARNING, SETTLE_LIMIT)
+            with self._broken(row), contextlib.ExitStack() as live:
+                before = self._weigh(row, few, live)
+                after = self._weigh(row, many - few, live)
+                row.mib, row.disk = ((b - a) / (many - few) for a, b in zip(before, after, strict=True))
+            settle(self._server.pid, LEARNING, SETTLE_LIMIT)
 
     def _weigh(self, row: Row, more: int, live: contextlib.ExitStack) -> tuple[float, float]:
         """MiB of all processes but the server's, and bytes on the disk, with so many more sessions."""
@@ -133,17 +132,25 @@ def prepare(kinds: Sequence[Kind], folder: Path) -> list[Row]:
 
 
 def measure(rows: Sequence[Row], options: argparse.Namespace, folder: Path) -> None:
-    file = write_config(folder, [row.environment for row in rows], ZYGOTE, max_sessions=64)
-    folders = folder / "sessions"
-    folders.mkdir()
-    os.environ["TMPDIR"] = str(folders)
-    subprocess.run([sys.executable, "-m", "muxsim", "envs", "build", "--config", file], check=False)
-    with served(muxsim_command(file), 0) as server:
-        bench = Bench(rows, server, folders)
+    with serving(rows, ZYGOTE, folder) as bench:
         bench.learn()
         bench.open_in_turns(options.seconds)
-        if options.hold:
+    if options.hold:
+        # Without forks that wait: how many of them there are would be weighed too.
+        kept = [row for row in rows if row.kind.name in KEPT]
+        with serving(kept, FORK, folder) as bench:
             bench.hold(2, 2 + options.hold)
+
+
+@contextlib.contextmanager
+def serving(rows: Sequence[Row], way: Way, folder: Path) -> Iterator[Bench]:
+    folders = folder / way.name
+    folders.mkdir()
+    os.environ["TMPDIR"] = str(folders)
+    file = write_config(folder, [row.environment for row in rows], way, max_sessions=64)
+    subprocess.run([sys.executable, "-m", "muxsim", "envs", "build", "--config", file], check=False)
+    with served(muxsim_command(file), 0) as server:
+        yield Bench(rows, server, folders)
 
 
 def shown(rows: Sequence[Row]) -> str:
