@@ -209,8 +209,9 @@ class Confinement:
     """No setuid program or file capability gives a session more rights (sudo, ping and rootless podman need that)."""
 
     sandbox: Sandbox = "none"
-    """`landlock`: what the environment needs to read, its workspace to write, and nothing else; no network. It costs
-    nothing. `bubblewrap`: no network, a `/tmp` of its own, and nothing to write to but that and the workspace."""
+    """`landlock`: what the environment needs to read, its workspace to write, and nothing else; no network. An opening
+    takes about a tenth longer. `bubblewrap`: no network, a `/tmp` of its own, and nothing to write to but that and the
+    workspace."""
 
     network: bool | tuple[int, ...] = False
     """Whether a sandbox lets a session use the network; under `landlock` also a list of TCP ports to connect to."""
