@@ -165,6 +165,25 @@ class Admission:
         """Whether too many wait where so many leases are held: a free place is for one who waits for others' starts."""
         return len(self._queue) > self.capacity.max_pending + max(0, self.capacity.max_sessions - held)
 
+    def refusing(self, env: str | None, now: float) -> Refusal | None:
+        """Why whoever asked now would be refused at once, whoever that is; None if one would start, or may wait.
+
+        ``env`` is the environment that is asked for, where that is known.
+        """
+        if self._closed is not None:
+            return self._closed
+        breaker = None if env is None else self._breakers.get(env)
+        if env is not None and breaker is not None and (refusal := self._breakers_refusal(env, None, breaker, now)):
+            return refusal
+        if self.short_of_memory:
+            return self._out_of_memory()
+        bounds = self.capacity
+        full = len(self._queue) >= bounds.max_pending + max(0, bounds.max_sessions - self._held)
+        return Refusal("max_pending", _FULL, _SOON) if full else None
+
+    def _out_of_memory(self) -> Refusal:
+        return Refusal("memory_limit", f"memory is short: {self._memory} (server.memory_limit)", _LATER)
+
     def give_up(self, number: int) -> None:
         """Leave the queue: whoever waited has gone."""
         wish = self._wishes.get(number)
@@ -284,7 +303,7 @@ class Admission:
         if refusal := self._breakers_refusal(env, client, breaker, now):
             return refusal
         if self.short_of_memory:
-            return Refusal("memory_limit", f"memory is short: {self._memory} (server.memory_limit)", _LATER)
+            return self._out_of_memory()
         return None
 
     def _breakers_refusal(self, env: str, client: str | None, breaker: Breaker, now: float) -> Refusal | None:

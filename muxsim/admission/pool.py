@@ -72,6 +72,11 @@ class Pool:
         """Have these bounds from now on. Sessions that are open stay open."""
         self._carry_out(self._admission.use(capacity, trio.current_time()))
 
+    async def refusing(self, env: str | None) -> Refusal | None:
+        """Why whoever asked for a lease now would get none, and could not wait for one either; None if they could."""
+        await self.measure()
+        return self._admission.refusing(env, trio.current_time())
+
     def turn_away(self, text: str) -> None:
         """Refuse everybody who asks for a lease from now on, and who waits for one."""
         self._carry_out(self._admission.turn_away(text))

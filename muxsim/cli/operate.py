@@ -23,10 +23,16 @@ def add_to(app: typer.Typer) -> None:
 
 def ctl(
     command: Annotated[
-        Literal["status", "reload", "drain", "stop"],
-        typer.Argument(help="status, reload (the config), drain (no new sessions), or stop.", metavar="COMMAND"),
+        Literal["status", "reload", "drain", "resume", "stop"],
+        typer.Argument(
+            help="status, reload (the config), drain (no new sessions), resume (undo drain), or stop.",
+            metavar="COMMAND",
+        ),
     ],
     pid: PidOption = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="With drain: until every session has ended, but shared ones.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Ask something of a running muxsim. Exit status 2 if it refuses, or if there is none."""
@@ -34,10 +40,14 @@ def ctl(
     from muxsim.serve.operate.running import choose_running  # noqa: PLC0415
 
     try:
+        if wait and command != "drain":
+            raise MuxsimError(f"--wait goes with drain, not with {command}")
         muxsim = choose_running(pid)
         answer = muxsim.ask(command)
         if "error" in answer:
             raise MuxsimError(answer["error"])
+        if wait:
+            answer = screen.wait_until_empty(muxsim, answer)
         if command == "stop":
             screen.wait_for_end(muxsim.pid)
     except MuxsimError as error:

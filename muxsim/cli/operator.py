@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from muxsim.serve.operate.running import Running
 # Beyond the drain_timeout that it may have been given, which is not known here.
 _STOP_LIMIT = 600.0
 _PIPED_WIDTH = 160
+# Seconds between two looks at whether the sessions have ended.
+_LOOK_AGAIN = 0.2
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
@@ -59,6 +62,16 @@ def wait_for_end(pid: int) -> None:
             raise NotRunning(f"muxsim {pid} has not stopped within {_STOP_LIMIT:g} s; ask again to stop it at once")
     finally:
         os.close(pidfd)
+
+
+def wait_until_empty(muxsim: Running, status: dict[str, Any]) -> dict[str, Any]:
+    """Wait until a muxsim that is drained has no session but shared ones; its status then. Raises `NotRunning`."""
+    while status["left"]:
+        if status["state"] != "draining":
+            raise NotRunning(f"muxsim {muxsim.pid} was told meanwhile to take sessions again (ctl resume)")
+        time.sleep(_LOOK_AGAIN)
+        status = muxsim.ask("status")
+    return status
 
 
 def show_answer(command: str, answer: dict[str, Any], *, as_json: bool) -> None:

@@ -522,6 +522,13 @@ class Draining(Named, frozen=True):
     sessions: int
 
 
+class Resumed(Named, frozen=True):
+    """It takes new sessions again, and has so many."""
+
+    name: ClassVar[str] = "muxsim.resumed"
+    sessions: int
+
+
 class Stopping(Named, frozen=True):
     """It ends, with so many sessions."""
 
@@ -639,6 +646,7 @@ Event: TypeAlias = (
     | RestartNeeded
     | ReloadFailed
     | Draining
+    | Resumed
     | Stopping
     | DrainTimeout
     | StoodStill

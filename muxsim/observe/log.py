@@ -78,6 +78,7 @@ _LEVELS: Final[Mapping[type[Event], int]] = {
     events.RestartNeeded: logging.WARNING,
     events.ReloadFailed: logging.ERROR,
     events.Draining: logging.INFO,
+    events.Resumed: logging.INFO,
     events.Stopping: logging.INFO,
     events.DrainTimeout: logging.WARNING,
     events.StoodStill: logging.WARNING,

@@ -12,6 +12,7 @@ from typing import Final, TypedDict, Unpack
 
 import trio
 
+from muxsim.admission.admission import Refusal
 from muxsim.admission.pool import Lease, Pool
 from muxsim.errors import Busy, SessionExists, UnknownEnvironment
 from muxsim.observe.events import Events, SessionOpenFailed, SessionOpening
@@ -26,8 +27,8 @@ from muxsim.spec import EnvSpec
 _ID_BYTES: Final = 16
 # Not "..", nor anything that a command would take for an option: an id may become a path, or an argument.
 _CHOSEN_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
-# Seconds after which a client may look for the muxsim that takes the place of one that is drained.
-_DRAINING_RETRY: Final = 5.0
+# A client may look for the muxsim that takes the place of one that is drained.
+DRAINING: Final = Refusal("draining", "this muxsim takes no new sessions: it is being drained", 5.0)
 # Seeds that every environment and file format takes: non-negative, 32 bits with the sign.
 SEED_LIMIT: Final = 2**31
 
@@ -174,7 +175,7 @@ class Sessions:
 
     async def _open(self, wish: _Wish) -> Session:
         if self.draining:
-            raise Busy("this muxsim takes no new sessions: it is being drained", _DRAINING_RETRY)
+            raise Busy(DRAINING.text, DRAINING.retry_after)
         self._reserved.add(wish.id)
         try:
             self._tell_opening(wish)

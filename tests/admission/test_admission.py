@@ -439,6 +439,47 @@ def test_an_environment_whose_bound_is_zero_is_never_left_alone():
         one.release(number, 0)
 
 
+# ---- whether a start has a chance
+
+
+@pytest.mark.parametrize(
+    ("asked", "bounds", "reason"),
+    [
+        (1, {}, None),
+        (1, {"max_sessions": 1}, None),
+        (1, {"max_sessions": 1, "max_pending": 0}, "max_pending"),
+        (2, {"max_sessions": 1, "max_pending": 1}, "max_pending"),
+        (3, {"max_starting": 1, "max_pending": 0, "max_sessions": 2}, "max_pending"),
+        (1, {"max_starting": 1, "max_pending": 0}, None),
+    ],
+)
+def test_nobody_has_a_chance_when_and_only_when_the_next_one_who_asks_is_refused(asked, bounds, reason):
+    one = admission(**bounds)
+    for _ in range(asked):
+        ask(one)
+    refusal = one.refusing("game", 0.0)
+    assert (refusal and refusal.setting) == reason
+    if refusal is None:
+        assert ask(one)[1] is not REFUSED
+    else:
+        assert refusal_of(one) == refusal
+
+
+def test_nobody_has_a_chance_without_memory_nor_while_the_environment_is_left_alone_nor_after_the_end():
+    one = admission()
+    one.measured(MemoryReading(2, 1, "here"))
+    assert one.refusing(None, 0.0).setting == "memory_limit"
+    one.measured(MemoryReading(0, 1, "here"))
+    assert one.refusing("game", 0.0) is None
+    number, _ = ask(one, failures=1, window=10.0)
+    one.failed(number, 0.0)
+    assert one.refusing("game", 1.0).setting == "max_failed_starts"
+    assert one.refusing("other", 1.0) is None
+    assert one.refusing("game", 11.0) is None, "one start is tried again"
+    one.turn_away("over")
+    assert one.refusing("other", 11.0).text == "over"
+
+
 # ---- memory
 
 OVER = MemoryReading(used=95, limit=90, what="on this machine")

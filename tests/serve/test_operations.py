@@ -227,6 +227,15 @@ async def test_a_signal_stops_muxsim_whatever_fails_on_the_way(tmp_path, monkeyp
     assert "a bug in" in log_lines(muxsim, event="muxsim.signal_failed")[0]["exception"]
 
 
+async def test_while_memory_is_short_it_is_neither_ready_nor_well_and_says_so_before_anybody_has_asked(tmp_path):
+    async with serving(tmp_path, "[server]\nmemory_limit = '1%'\n" + environment("naughty")) as muxsim:
+        ready = await ask(muxsim.url, "GET", "/ready")
+        assert (ready.status, ready.json()) == (503, {"ready": False, "reason": "memory_limit"})
+        assert ready.headers["retry-after"] == "5"
+        health = await ask(muxsim.url, "GET", "/health")
+        assert (health.status, health.json()["status"], health.json()["reason"]) == (200, "refusing", "memory_limit")
+
+
 # ---- reloading
 
 
@@ -403,9 +412,23 @@ async def test_drained_it_takes_no_new_sessions_and_the_others_go_on(tmp_path):
         refused = await ask(muxsim.url, "POST", "/sessions", body={})
         assert (refused.status, refused.headers["retry-after"]) == (503, "5")
         assert await client.text("say", text="still here") == "still here"
+        assert (await answer("ctl", "resume"))["state"] == "serving"
+        assert (await ask(muxsim.url, "GET", "/ready")).status == 200
+        await open_session(muxsim.url, id="another")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drained_and_empty, muxsim)
+            await logged(muxsim, event="muxsim.draining", sessions=2)
+            for id in ("another", client.id):
+                assert (await ask(muxsim.url, "DELETE", f"/sessions/{id}")).status == 204
         status, out, _ = await command("ctl", "stop")
         assert (status, out) == (0, f"muxsim {muxsim.process.pid} has stopped\n")
         assert muxsim.process.wait(60) == 0
+
+
+async def drained_and_empty(muxsim):
+    """Drain it, and wait until it has no session."""
+    told = await answer("ctl", "drain", "--wait")
+    assert (told["state"], told["sessions"]) == ("draining", 0)
 
 
 @pytest.mark.fault("H6")
@@ -452,7 +475,7 @@ async def test_while_it_stops_it_is_not_ready(tmp_path, gate):
             muxsim.process.send_signal(signal.SIGTERM)
             await logged(muxsim, event="muxsim.stopping")
             ready = await early.ask("GET", "/ready")
-            assert (ready.status, ready.json()) == (503, {"ready": False})
+            assert (ready.status, ready.json()) == (503, {"ready": False, "reason": "draining"})
             gate.open()
             assert text_of((await late.answer()).json()) == "at last"
 

@@ -180,6 +180,7 @@ class _Host:
             reread=None if self._reread is None else self._read_again,
             apply=apply,
             stop=self._on_stop_signal,
+            stopping=self._stop_wanted.is_set,
             counters=self._counters,
             events=self._events,
         )

@@ -19,6 +19,7 @@ from muxsim.observe.events import (
     Events,
     ReloadFailed,
     RestartNeeded,
+    Resumed,
 )
 from muxsim.serve.operate import running
 from muxsim.serve.routes.api import outline
@@ -91,7 +92,8 @@ class Operations:
     """A serving muxsim as its operator sees it. Runs on asyncio.
 
     ``reread`` gives the config as it stands in its file now; None if muxsim was started without a file. ``apply`` puts
-    one to use for everything new, and returns whose tokens have changed; ``stop`` begins the shutdown.
+    one to use for everything new, and returns whose tokens have changed; ``stop`` begins the shutdown, and ``stopping``
+    tells whether it has begun.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Operations:
         reread: Callable[[], Config] | None,
         apply: Callable[[Config], tuple[str, ...]],
         stop: Callable[[], None],
+        stopping: Callable[[], bool],
         counters: Counters,
         events: Events,
     ) -> None:
@@ -112,6 +115,7 @@ class Operations:
         self._reread = reread
         self._apply = apply
         self._stop = stop
+        self._stopping = stopping
         self._counters = counters
         self._events = events
         self._begun = asyncio.get_running_loop().time()
@@ -124,14 +128,20 @@ class Operations:
             return {"sessions": [_describe(session) for session in self._sessions.all()]}
         if command == "reload":
             return self.reload()
-        if command == "drain":
-            self._sessions.draining = True
-            self._events.emit(Draining(len(self._sessions)))
-            return self._status()
+        if command in ("drain", "resume"):
+            return self._drain(command == "drain")
         if command == "stop":
             self._stop()
             return self._status()
         return {"error": f"there is no command {command!r}: use one of {', '.join(running.COMMANDS)}"}
+
+    def _drain(self, wanted: bool) -> dict[str, Any]:
+        """Take no new sessions, or take them again, unless muxsim is stopping."""
+        if self._stopping() and not wanted:
+            return {"error": "muxsim is stopping, which cannot be undone"}
+        self._sessions.draining = wanted
+        self._events.emit((Draining if wanted else Resumed)(len(self._sessions)))
+        return self._status()
 
     def reload(self) -> dict[str, Any]:
         """Read the config again. New sessions get what it says; those that run go on; a bad one changes nothing."""
@@ -163,6 +173,7 @@ class Operations:
             "uptime": round(asyncio.get_running_loop().time() - self._begun, 1),
             "state": "draining" if self._sessions.draining else "serving",
             "sessions": len(self._sessions),
+            "left": sum(not session.shared for session in self._sessions.all()),
             "in_flight": sum(session.statistics().in_flight for session in self._sessions.all()),
             "environments": list(self.config.environments),
             "limits": {name: count for name, count in self._counters.limits().items() if count},

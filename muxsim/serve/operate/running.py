@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from muxsim.errors import NotRunning
 
-COMMANDS: Final = ("status", "sessions", "reload", "drain", "stop")
+COMMANDS: Final = ("status", "sessions", "reload", "drain", "resume", "stop")
 LINE_LIMIT: Final = 4096
 """Bytes of a question."""
 _ANSWER_TIMEOUT: Final = 10.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ import msgspec
 import trio
 
 from muxsim import __version__
+from muxsim.admission.admission import Refusal
 from muxsim.admission.pool import Pool
 from muxsim.observe.counters import Counters
 from muxsim.provenance import parts_of
@@ -24,7 +26,7 @@ from muxsim.serve.routes.refusals import refusing
 from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.codes import BACKEND_GONE, SESSION_ENDED
 from muxsim.session.control.control import PARTS, ControlUnreadable
-from muxsim.session.registry import SEED_LIMIT, Sessions
+from muxsim.session.registry import DRAINING, SEED_LIMIT, Sessions
 from muxsim.session.session import Session
 from muxsim.session.states import State
 from muxsim.spec import EnvSpec
@@ -160,13 +162,15 @@ class API:
         return {"name": "muxsim", "version": __version__, "environments": environments, "urls": urls}
 
     async def health(self, call: Call) -> Any:
-        """``GET /health``: the process answers; and what it holds, for who may know."""
+        """``GET /health``: the process answers, and whether it takes sessions; and what it holds, for who may know."""
+        refusal = await self._refusing()
+        state = {"status": "ok"} if refusal is None else {"status": "refusing", "reason": refusal.setting}
         if caller_of(call).scope is not Scope.ADMIN:
-            return {"status": "ok"}
+            return state
         statistics = self._pool.statistics()
         placement = statistics.placement
         return {
-            "status": "ok",
+            **state,
             "version": __version__,
             "sessions": len(self._sessions),
             "waiting": statistics.leases.waiting,
@@ -179,9 +183,18 @@ class API:
         return {key: self._counters.total(counter, env) for key, counter in _SLOTS.items()}
 
     async def readiness(self, call: Call) -> Answered:
-        """``GET /ready``: whether a new session has a chance now."""
-        ready = not self._sessions.draining
-        return Answered({"ready": ready}, 200 if ready else 503)
+        """``GET /ready``: whether a new session of the default environment has a chance now, and else why not."""
+        refusal = await self._refusing()
+        if refusal is None:
+            return Answered({"ready": True})
+        wait = str(math.ceil(refusal.retry_after)).encode()
+        return Answered({"ready": False, "reason": refusal.setting}, 503, [(b"retry-after", wait)])
+
+    async def _refusing(self) -> Refusal | None:
+        """Why every session that is asked for now is refused; None if one would start, or wait."""
+        if self._sessions.draining:
+            return DRAINING
+        return await self._bridge.call(self._pool.refusing, self._openings.default_env)
 
     async def _open(self, call: Call, wish: OpenRequest) -> Session:
         env = wish.env or self._openings.default_env
