@@ -45,6 +45,16 @@ def test_a_game_that_keeps_the_rules_is_fit(tmp_path):
     assert found["tools are stable"][1] == "look, move"
 
 
+def test_one_that_ends_by_itself_exits_on_eof_however_soon_a_server_would_end_it(tmp_path):
+    server = tmp_path / "slow.py"
+    hold = "import atexit, threading\natexit.register(threading.Event().wait, 0.2)\n"
+    server.write_text(hold + (SERVERS / "scored.py").read_text())
+    file = config(tmp_path, slow=server)
+    file.write_text(file.read_text() + "eof_timeout = 0.001\n")
+    finished = muxsim(tmp_path, "check", "slow", "--config", str(file), "--json", "--steps", "1")
+    assert findings(finished)["exits on EOF"][0] is True
+
+
 def test_a_hidden_random_number_is_found(tmp_path):
     finished = muxsim(tmp_path, "check", "hidden_dice", "--config", str(dice(tmp_path)), "--json", "--steps", "2")
     found = findings(finished)
