@@ -179,6 +179,24 @@ def test_a_body_that_nobody_wants_is_not_read_for_ever():
     asyncio.run(play())
 
 
+def test_a_connection_keeps_nothing_of_what_has_served_a_request_that_is_answered():
+    ask = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+    async def play():
+        connection, transport = connection_to(_refuse)
+        for _ in range(3):
+            connection.data_received(ask)
+            async with asyncio.timeout(30):
+                while not connection.idle:  # noqa: ASYNC110 - its next step is the one that is waited for
+                    await asyncio.sleep(0)
+            assert connection._ordinary is None
+            assert connection._state.connections == {connection}
+        assert transport.written.count(b"HTTP/1.1 401 ") == 3
+        connection.connection_lost(None)
+
+    asyncio.run(play())
+
+
 def test_requests_that_wait_for_another_are_read_but_only_so_many():
     """Who does not read does not see that the connection is lost; who reads all keeps what a stranger sends."""
     ask = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"

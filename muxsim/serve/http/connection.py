@@ -8,7 +8,6 @@ protocol, which `muxsim.serve.http.ordinary` keeps.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import Any, Final, cast
 
 import uvicorn
@@ -58,7 +57,7 @@ class Connection(asyncio.Protocol):
         self._config = config
         self._state = server_state
         self._incoming = Incoming(self, lambda: limits.bounds, limits.met)
-        self._queue: deque[Request] = deque()
+        self._queue: list[Request] = []
         self._ahead = 0
         self._current: Request | None = None
         self._usual: Usual | None = None
@@ -191,7 +190,7 @@ class Connection(asyncio.Protocol):
                 if whole is not None:
                     self._serve_whole(whole)
                 while self._queue and self._may_begin():
-                    self._begin(self._queue.popleft())
+                    self._begin(self._queue.pop(0))
             finally:
                 self._advancing = False
         if not self._queue:
@@ -272,6 +271,7 @@ class Connection(asyncio.Protocol):
         self._read_or_not()
 
     def answer_complete(self) -> None:
+        self._drop_ordinary()  # most connections are idle, or go the short way: no need to keep it for the next
         request = self._current
         if request is not None and not request.complete:
             self._stop_listening()
@@ -354,6 +354,9 @@ class Connection(asyncio.Protocol):
 
     def _drop_all(self) -> None:
         self._queue.clear()
+        self._drop_ordinary()
+
+    def _drop_ordinary(self) -> None:
         ordinary, self._ordinary = self._ordinary, None
         if ordinary is not None:
             ordinary.lost()
