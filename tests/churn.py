@@ -5,7 +5,8 @@
     python tests/churn.py --real --env python       the same, with children of a zygote
     python tests/churn.py --idle 500                what so many sessions more cost a real muxsim that has as many
 
-Ends with status 1 if the memory grows by a KiB per session, or descriptors, tasks or threads at all.
+Ends with status 1 if the memory grows by a KiB per session, or descriptors, tasks, threads or
+objects of muxsim's own at all.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -29,7 +31,7 @@ import trio
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from harness import SERVERS, Collector, muxsim_serve
+from harness import SERVERS, Collector, muxsim_serve, ours
 from serve.machine import descendants, descriptors, memory
 from serve.wire import BOTH, connect, initialize
 
@@ -57,6 +59,12 @@ SIDE_BY_SIDE = 8
 VARIES = {"threads": SIDE_BY_SIDE}
 """Each end of a session may need a thread to remove its folder; idle ones are kept for some seconds."""
 
+PASSING = ("muxsim.admission.pool.Lease", "muxsim.serve.http.connection.Connection")
+"""What is the last to go of a session, and of a client."""
+
+PASSING_OBJECTS = 8
+"""Of one type, what there may be more at one look than at another because something else goes on just then."""
+
 MINIMAL = SERVERS / "minimal.sh"
 
 
@@ -67,6 +75,8 @@ class Look:
     sessions: int
     memory: int
     counts: dict[str, int]
+    objects: Counter[str]
+    """Of each type of ours."""
 
 
 @dataclass
@@ -92,6 +102,8 @@ class Report:
             for name, count in first.counts.items()
             if last.counts[name] > count + VARIES.get(name, 0)
         ]
+        more = last.objects - first.objects
+        found += [f"{name}: {number} more" for name, number in more.items() if number > PASSING_OBJECTS]
         if self.slope * sessions > ALLOWED_PER_SESSION * sessions + ALLOWED_NOISE * (sessions < 5000):
             found.append(f"memory: {self.slope:.0f} bytes per session")
         return found
@@ -230,7 +242,7 @@ async def churn_fakes(opens) -> Report:
                     "tasks": trio.lowlevel.current_statistics().tasks_living,
                     "threads": threading.active_count(),
                 }
-                return Look(done, memory(os.getpid()), counts)
+                return Look(done, memory(os.getpid()), counts, ours())
 
             return await churn(opens, open_and_close, look)
     finally:
@@ -288,13 +300,16 @@ async def churn_real(opens, server, collector, env="minimal") -> Report:
             while len(descriptors(pid)) > least:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         least = min(least, len(descriptors(pid)))
-        await collector.collect()
+        objects = await collector.collect()
+        with trio.fail_after(60):
+            while any(objects[name] for name in PASSING):
+                objects = await collector.collect()
         counts = {
             "descriptors": len(descriptors(pid)),
             "descriptors of the guardian": len(descriptors(guardian)),
             "threads": len(os.listdir(f"/proc/{pid}/task")),
         }
-        return Look(done, memory(pid) + memory(guardian), counts)
+        return Look(done, memory(pid) + memory(guardian), counts, objects)
 
     return await churn(opens, open_and_close, look)
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import inspect
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -134,6 +138,14 @@ class Gate:
         os.close(self._fd)
 
 
+def ours() -> Counter[str]:
+    """How many objects this process has of each type that muxsim makes, for itself or for a connection."""
+    rooms = ("muxsim.", "transports.", "uvicorn.")
+    types = (type(one) for one in gc.get_objects())
+    names = (f"{kind.__module__}.{kind.__qualname__}" for kind in types)
+    return Counter(name for name in names if name.startswith(rooms))
+
+
 class Collector:
     """Has a muxsim that is served with `env` collect its garbage, so that what its memory holds is what it keeps.
 
@@ -141,12 +153,17 @@ class Collector:
     in use at a collection of the middle generation waits for a full one, of which there is one in some 400 sessions.
     """
 
-    _SITE = """
-import gc, os, threading
+    _SITE = f"""
+import gc, json, os, threading
+from collections import Counter
+{inspect.getsource(ours)}
 def collect():
-    asked, done = (open(os.environ["COLLECTOR"] + name, mode, 0) for name, mode in ((".asked", "rb"), (".done", "wb")))
+    pipe = os.environ["COLLECTOR"]
+    asked, done = (open(pipe + name, mode, 0) for name, mode in ((".asked", "rb"), (".done", "wb")))
     while asked.read(1):
         gc.collect()
+        with open(pipe + ".found", "w") as found:
+            json.dump(ours(), found)
         done.write(b"x")
 threading.Thread(target=collect, daemon=True).start()
 """
@@ -156,16 +173,18 @@ threading.Thread(target=collect, daemon=True).start()
         site.mkdir()
         (site / "sitecustomize.py").write_text(self._SITE)
         pipe = site / "pipe"
+        self._found = Path(f"{pipe}.found")
         self.env = {"PYTHONPATH": str(site), "COLLECTOR": str(pipe)}
         self._ends = []
         for name in (".asked", ".done"):
             os.mkfifo(f"{pipe}{name}")
             self._ends.append(os.open(f"{pipe}{name}", os.O_RDWR))
 
-    async def collect(self) -> None:
-        """Wait until it has collected all there is."""
+    async def collect(self) -> Counter[str]:
+        """Wait until it has collected all there is; returns the objects of `ours` that it has then."""
         os.write(self._ends[0], b"x")
         await anyio.to_thread.run_sync(os.read, self._ends[1], 1, abandon_on_cancel=True)
+        return Counter(json.loads(self._found.read_text()))
 
     def close(self) -> None:
         """Give its descriptors back."""
