@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -207,14 +206,11 @@ class StderrRing:
     size: int
     report: Callable[[str], None]
     closed: trio.Event = field(default_factory=trio.Event)
-    _lines: deque[str] = field(init=False)
+    _lines: list[str] = field(default_factory=list)
     _partial: bytes = b""
     _allowance: float = _LOGGED_PER_SECOND
     _refilled: float = 0.0
     _silenced: int = 0
-
-    def __post_init__(self) -> None:
-        self._lines = deque(maxlen=self.size)
 
     def receive_data(self, data: bytes, now: float) -> None:
         """Take bytes that came at ``now``."""
@@ -244,6 +240,8 @@ class StderrRing:
         if not text:
             return
         self._lines.append(text)
+        if len(self._lines) > self.size:
+            del self._lines[0]
         if self._allowance < 1:
             self._silenced += 1
             return

@@ -96,7 +96,7 @@ class Life:
         self._answered = False
         self._had_listeners = False
         self._let_go = False
-        self._end_wanted = trio.Event()
+        self._living = trio.CancelScope()
         self._ended = trio.Event()
         self._timer = trio.CancelScope()
 
@@ -187,7 +187,7 @@ class Life:
             return
         self.ending = Ending(cause, text, exit)
         self._go(Happening.ENDS)
-        self._end_wanted.set()  # first, so that the session ends even if something here fails
+        self._living.cancel()  # first, so that the session ends even if something here fails
         self._restored.set()
         self._conversation.close(BACKEND_GONE if exit else SESSION_ENDED, self.ending)
 
@@ -210,10 +210,10 @@ class Life:
 
     async def _live(self) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._follow_backends, nursery)
-            nursery.start_soon(self._keep_time)
-            await self._end_wanted.wait()
-            nursery.cancel_scope.cancel()
+            self._living = nursery.cancel_scope
+            if self.ending is None:
+                nursery.start_soon(self._follow_backends, nursery)
+                await self._keep_time()
 
     # ---- one backend after another
 
