@@ -473,7 +473,7 @@ HAPPENINGS = st.lists(
         st.tuples(st.just("answer"), st.integers(0, 5)),
         st.tuples(st.just("cancel"), st.integers(0, 5)),
         st.tuples(st.just("leave"), st.integers(0, 2)),
-        st.tuples(st.just("question"), st.integers(0, 1)),
+        st.tuples(st.just("question"), st.none()),
         st.tuples(st.just("reply"), st.integers(0, 5)),
         st.tuples(st.just("replace"), st.none()),
         st.tuples(st.just("late"), st.integers(0, 5)),
@@ -537,11 +537,11 @@ class _Play:
         client.disconnected()
         self.excused |= {number for number, (who, _) in self.asked.items() if who is client}
 
-    async def question(self, which):
-        """Backends number theirs from 0, so that one asks under the ids of another."""
-        mark = len(self.questions)
+    async def question(self, _):
+        """Backends number theirs from 0, so that one asks under the ids of another, but under none of its own twice."""
+        mark, id = len(self.questions), sum(child is self.one.latest for child in self.questions.values())
         self.questions[mark] = self.one.latest
-        self.one.latest.say(messages.request(which, "roots/list", {"mark": mark}))
+        self.one.latest.say(messages.request(id, "roots/list", {"mark": mark}))
 
     async def reply(self, which):
         heard = [
