@@ -52,9 +52,8 @@ class Child:
         self._violation: LineTooLong | None = None
         self.on_message: Callable[[], bool] | None = None
         self._silent = trio.Event()
-        self._exited = trio.Event()
-        # Either of them: an event costs less than two tasks that wait, of which every session would have its own.
-        self._over = trio.Event()
+        # Until it exits or says no more. A task for either would be 2 KiB more for each session.
+        self._talking = trio.CancelScope()
         self._stderr = StderrRing(limits.stderr_lines, listener.stderr)
         stdin, stdout = process.stdin, process.stdout
         self._pipe = PipeTransport(stdout, stdin, self, limits.max_line, watch)
@@ -91,16 +90,16 @@ class Child:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._drain_stderr)
             nursery.start_soon(self._pipe.run)
-            nursery.start_soon(self._wait_exit)
-            await self._over.wait()
+            with self._talking:
+                await self._process.wait()
             if self._violation is None:
                 with trio.move_on_after(_LAST_WORDS):
-                    await self._exited.wait()
+                    await self._process.wait()
                     await self._silent.wait()
                     await self._stderr.closed.wait()
                 if self._process.has_exited():
                     with trio.move_on_after(_LATE_WORD):
-                        await self._exited.wait()
+                        await self._process.wait()
             nursery.cancel_scope.cancel()
         return self._describe()
 
@@ -120,11 +119,6 @@ class Child:
             finally:
                 await self._enclosure.close()
         return exit_status
-
-    async def _wait_exit(self) -> None:
-        await self._process.wait()
-        self._exited.set()
-        self._over.set()
 
     async def _drain_stderr(self) -> None:
         try:
@@ -173,7 +167,7 @@ class Child:
     def disconnected(self) -> None:
         """The child says no more."""
         self._silent.set()
-        self._over.set()
+        self._talking.cancel()
 
     def drained(self) -> None:
         """Let those go on who wait to write."""

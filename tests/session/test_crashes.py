@@ -56,7 +56,6 @@ STARTING = [
     (Life, "_next_deadline"),
     (Child, "run"),
     (Child, "_drain_stderr"),
-    (Child, "_wait_exit"),
     (PipeTransport, "run"),
     (Process, "wait"),
 ]
