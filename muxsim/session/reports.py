@@ -18,7 +18,7 @@ class Reports:
         self._env = env
         self._seed = seed
         self._pid = pid
-        self._met: set[str] = set()
+        self._met: frozenset[str] = frozenset()
 
     def who(self) -> tuple[str, str, int, int | None]:
         """Whom an event is about."""
@@ -31,7 +31,7 @@ class Reports:
     def meet(self, limit: str, text: str | None = None) -> None:
         """Tell of a bound that was met. It may be met with every message, so all but the first are for counters."""
         again = limit in self._met or None
-        self._met.add(limit)
+        self._met |= {limit}
         self.emit(SessionLimit(*self.who(), limit=limit, text=text, again=again))
 
     @contextmanager
