@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 app = typer.Typer(
     name="envs",
-    help="What environments have installed: list it, build, verify, lock, clean, remove.",
+    help="Look after what environments have installed.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -241,16 +241,16 @@ async def test_a_package_is_prepared_once_for_all_who_wait_and_again_after_a_fai
     async with some_pool(max_sessions=8) as pool:
         begun, installed, fails = [], trio.Event(), [True]
 
-        async def prepare(spec, **_):
+        async def taken(spec, **_):
             if spec.name != "package":
-                return spec
+                return spec, None
             begun.append(spec.name)
             await installed.wait()
             if fails.pop() if fails else False:
                 raise PackageError("no network")
-            return teller("package", package="package@1.0.0")
+            return teller("package", package="package@1.0.0"), None
 
-        monkeypatch.setattr(packages, "prepare", prepare)
+        monkeypatch.setattr(packages, "taken", taken)
         results = []
 
         async def acquire():

@@ -19,9 +19,10 @@ from muxsim.session.registry import open_sessions
 from muxsim.spec import Confinement, EnvSpec, Limits
 from transports.messages import Kind
 
+LIMIT = 120  # s, for what is not about time, on a machine that is busy with others
 BRISK = Limits(eof_timeout=0.1, term_timeout=0.1)
 NAUGHTY = ("-I", "-S", str(SERVERS / "naughty.py"))
-CAPACITY = Capacity(max_sessions=8, max_pending=0, queue_timeout=5, max_starting=8)
+CAPACITY = Capacity(max_sessions=8, max_pending=0, queue_timeout=60, max_starting=8)
 
 
 class Here:
@@ -67,11 +68,11 @@ class Client:
 
     async def initialize(self):
         params = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "0"}}
-        self.greeting = await self._own.ask("initialize", params, 10)
+        self.greeting = await self._own.ask("initialize", params, LIMIT)
         self._own.notify("notifications/initialized")
 
     async def call(self, tool, **arguments):
-        return await self._own.ask("tools/call", {"name": tool, "arguments": arguments}, 15)
+        return await self._own.ask("tools/call", {"name": tool, "arguments": arguments}, LIMIT)
 
     async def text(self, tool, **arguments):
         answer = await self.call(tool, **arguments)
