@@ -11,6 +11,7 @@ import trio
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from muxsim.cli.notes import tell_notes
 from muxsim.config import find_config, load
@@ -37,7 +38,7 @@ def run(env: str, config: Path | None, steps: int, as_json: bool, locked: bool) 
         report = {"environment": name, "fit": fit, "findings": findings}
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(report)).decode() + "\n")
     else:
-        _print(name, findings, fit)
+        show(name, findings, fit)
     return fit
 
 
@@ -48,10 +49,12 @@ def _own_config() -> Path:
         raise ConfigError(f"there is no muxsim.toml in {Path.cwd()}: name a config with --config") from None
 
 
-def _print(name: str, findings: list[Finding], fit: bool) -> None:
+def show(name: str, findings: list[Finding], fit: bool) -> None:
+    """Print what was found."""
     table = Table(box=box.SIMPLE, show_header=False, padding=(0, 1), pad_edge=False)
     for finding in findings:
-        table.add_row(_MARKS[finding.ok], finding.name, finding.detail)
+        # Whole, however long a path is in it, and as it is, whatever stands in it.
+        table.add_row(_MARKS[finding.ok], finding.name, Text(finding.detail, overflow="fold"))
     console = Console()
     console.print(f"[bold]{name}[/bold] is {'fit' if fit else 'not fit'} for rollouts")
     console.print(table)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
 from cli.terminal import muxsim
 from harness import SERVERS
 
+from muxsim.cli.check import show
+from muxsim.rollouts.play.check import Finding
 from muxsim.rollouts.play.differences import first_difference
 
 from .runs import EXAMPLES, config, dice
@@ -233,3 +236,10 @@ def test_one_that_writes_only_into_its_workspace_writes_nothing_outside(tmp_path
     command = ("check", "scribbler", "--config", str(scribbler(tmp_path, "calm")), "--json", "--steps", "2")
     found = findings(muxsim(tmp_path, *command, env={"HOME": str(tmp_path)}))
     assert found["writes nothing outside"] == (True, "of its workspace, that could be seen")
+
+
+def test_what_was_found_is_printed_whole_and_as_it_is(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    path = "/cache/" + "x" * 100 + "/[bold]a[/b].json"
+    show("one", [Finding("writes nothing outside", False, f"wrote {path}")], False)
+    assert path in re.sub(r"\s", "", capsys.readouterr().out)
