@@ -18,6 +18,7 @@ from muxsim.provision.conda_records import FAULT, OFFLINE, RESULT, Order, Pin, R
 from muxsim.provision.conda_wishes import GET_IT, SUBDIR, CondaWishes, conda_wishes
 from muxsim.provision.installer import Installer, Program
 from muxsim.provision.provider import Found, Place
+from muxsim.provision.secrets import without_secrets
 from muxsim.provision.wishes import wishes_of
 from muxsim.spec import EnvSpec, fixed, literal
 
@@ -73,13 +74,13 @@ class CondaPart:
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """The specs."""
-        return self.wishes.specs
+        """The specs, as others may see them."""
+        return tuple(map(without_secrets, self.wishes.specs))
 
     @property
     def terms(self) -> tuple[str, ...]:
         """The specs, where they were looked for, and the platform, for which packages are made."""
-        return (*self.asked, *self.wishes.channels, SUBDIR)
+        return (*self.asked, *map(without_secrets, self.wishes.channels), SUBDIR)
 
     @property
     def key(self) -> tuple[str, ...]:

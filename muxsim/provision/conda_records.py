@@ -6,12 +6,13 @@ Neither py-rattler nor anything else of the extra `conda` is needed for these.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
+
+from muxsim.provision.secrets import without_secrets
 
 RESULT: Final = "muxsim-conda.json"
 """The file in a prefix that holds its `Result`."""
@@ -24,8 +25,6 @@ OFFLINE: Final = "MUXSIM_CONDA_OFFLINE"
 
 # That no channel but the listed ones is to be asked, which is so in any case.
 _NO_OTHERS: Final = "nodefaults"
-_PASSWORD: Final = re.compile(r"://[^/\s\"']*@")
-_TOKEN: Final = re.compile(r"(://[^/\s\"']+)/t/[^/\s\"']+")
 
 
 # No path: archives and folders are named by it.
@@ -85,11 +84,6 @@ def channel_urls(channels: Iterable[str], folder: Path) -> Iterator[str]:
 def shown_channel(channel: str) -> str:
     """A channel by its name or address, without what may open it, and without a slash at its end."""
     return without_secrets(channel).partition("?")[0].rstrip("/")
-
-
-def without_secrets(text: str) -> str:
-    """The text without the passwords and tokens that addresses in it have."""
-    return _TOKEN.sub(r"\1", _PASSWORD.sub("://", text))
 
 
 def names_in(prefix: Path) -> Iterator[tuple[str, str]]:

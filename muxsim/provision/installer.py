@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,9 +20,11 @@ from muxsim.errors import PackageError
 from muxsim.processes.command import Command
 from muxsim.processes.launcher import Launcher
 from muxsim.processes.process import AT_ONCE
+from muxsim.provision.secrets import without_secrets
 from muxsim.spec import EnvSpec, fixed, has_placeholder, passed_variables
 
 _OUTPUT_ENDS: Final = 6  # installers put their cause first and a failed build's last: so many lines of either end
+_LONGEST_LINE: Final = 1000  # characters: a compiler's command line may have as many
 _STACK_FRAME: Final = re.compile(r"npm error\s+at ")
 # Seconds, after an installer's exit, for what it has written to be read.
 _LAST_WORDS: Final = 0.5
@@ -153,9 +154,10 @@ class Installer:
             if (await self._logged(argv, cwd, offline, lock)).returncode == 0:
                 return
         if done.returncode:
+            failed = culprit(done.stdout.decode(errors="replace")) or without_secrets(what)
             raise PackageError(
-                f"{program.name} could not install {culprit(done.stdout.decode(errors='replace')) or what} "
-                f"(exit status {done.returncode}): {self._advice(done.stdout)}",
+                f"{program.name} could not install {failed} (exit status {done.returncode}): "
+                f"{self._advice(done.stdout)}",
                 output=telling_lines(done.stdout),
             )
 
@@ -174,8 +176,8 @@ class Installer:
         if self.log is not None:
             # A full disk is told by what it keeps from being installed, not by what it keeps out of here.
             with contextlib.suppress(OSError), self.log.open("ab") as log:
-                log.write(f"$ {shlex.join(argv)}\n".encode(errors="replace") + done.stdout)
-                log.write(f"(exit status {done.returncode})\n".encode())
+                said = f"$ {shlex.join(argv)}\n{done.stdout.decode(errors='replace')}(exit status {done.returncode})\n"
+                log.write(without_secrets(said).encode(errors="replace"))
         return done
 
     @contextlib.contextmanager
@@ -213,33 +215,24 @@ def installer_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 def telling_lines(output: bytes) -> tuple[str, ...]:
     """The lines of an installer that say why, without stack traces and the middle of a long report."""
-    lines = [line.rstrip() for line in output.decode(errors="replace").splitlines() if not _STACK_FRAME.match(line)]
+    said = without_secrets(output.decode(errors="replace"))
+    lines = [_shortened(line.rstrip()) for line in said.splitlines() if not _STACK_FRAME.match(line)]
     lines = [line for line in lines if line not in ("", "npm error")]
     if len(lines) > 2 * _OUTPUT_ENDS:
         lines[_OUTPUT_ENDS:-_OUTPUT_ENDS] = ["…"]
     return tuple(lines)
 
 
-async def run_directly(
+def _shortened(line: str) -> str:
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"
+
+
+async def run_watched(
     argv: tuple[str, ...], *, cwd: Path, environ: Mapping[str, str], lock: int
 ) -> subprocess.CompletedProcess[bytes]:
-    """As a child of this process, which nobody else watches over: see `Run`."""
-    return await trio.run_process(
-        [*argv],
-        capture_stdout=True,
-        stderr=subprocess.STDOUT,
-        check=False,
-        cwd=cwd,
-        env=environ,
-        pass_fds=[lock],
-        start_new_session=True,
-        deliver_cancel=_kill_group,
-    )
-
-
-async def _kill_group(installer: trio.Process) -> None:
-    """Ends it and the install scripts it runs, at once: half an install is thrown away in any case."""
-    os.killpg(installer.pid, signal.SIGKILL)
+    """Under a guardian of its own, for who has no launcher: see `Run`."""
+    async with Launcher.open() as launcher:
+        return await run_under(launcher)(argv, cwd=cwd, environ=environ, lock=lock)
 
 
 def run_under(launcher: Launcher) -> Run:

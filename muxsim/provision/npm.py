@@ -24,6 +24,7 @@ from muxsim.provision.installer import Installer, Program, telling_lines
 from muxsim.provision.npm_packages import finding, package_name, unmet
 from muxsim.provision.npx import NpxCall, is_npx, is_package_folder, own_bin, own_copies, parse_npx
 from muxsim.provision.provider import Found, Place
+from muxsim.provision.secrets import without_secrets
 from muxsim.spec import EnvSpec, fixed, literal, passed_variables
 
 _QUIET: Final = ("--no-audit", "--no-fund", "--no-update-notifier", "--no-progress", "--loglevel=error")
@@ -93,7 +94,11 @@ class NpmPart:
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """The packages."""
+        """The packages, as others may see them."""
+        return tuple(map(without_secrets, self._wanted))
+
+    @property
+    def _wanted(self) -> tuple[str, ...]:
         return (*(self.call.packages if self.call else ()), *self.more)
 
     @property
@@ -109,13 +114,13 @@ class NpmPart:
     def key(self) -> tuple[str, ...]:
         """The packages, options, the lock and the platform."""
         # The machine is in it because packages may hold compiled parts, and home folders are shared.
-        return (*self.asked, "", *self._options, self.lock, platform.machine())
+        return (*self._wanted, "", *self._options, self.lock, platform.machine())
 
     async def fill(self, place: Place, before: str) -> None:
         """Has npm install them, as it was done before, if that is known."""
         home = place.prefix / "npm"
         home.mkdir()
-        args = ("install", *_QUIET, *self._options, "--", *self.asked)
+        args = ("install", *_QUIET, *self._options, "--", *self._wanted)
         if kept := _written(home, self.lock or before):
             args = ("ci", *_QUIET, *self._options)
         if not kept:
@@ -134,7 +139,9 @@ class NpmPart:
         return Found({**_locked_versions(home), **versions}, await _version_of_node(place))
 
     async def pins(self, place: Place, found: Found) -> str:
-        """What npm wrote, but for where it had the packages from."""
+        """What npm wrote, but for where it had the packages from; nothing where that would tell a password."""
+        if self.asked != self._wanted:
+            return ""
         home = place.prefix / "npm"
         kept = {}
         for file in _OF_NPM:

@@ -26,7 +26,7 @@ from muxsim.processes.launcher import Launcher
 from muxsim.provision.as_it_stands import AsItStands
 from muxsim.provision.cache import key
 from muxsim.provision.conda import Conda
-from muxsim.provision.installer import Installer, Run, installer_variables, run_directly, run_under
+from muxsim.provision.installer import Installer, Run, installer_variables, run_under, run_watched
 from muxsim.provision.manifest import Manifest
 from muxsim.provision.npm import Npm
 from muxsim.provision.provider import Found, Part, Place, Provider
@@ -49,18 +49,17 @@ async def prepare(
     spec: EnvSpec,
     environ: Mapping[str, str] = os.environ,
     *,
-    seen: Mapping[str, str] | None = None,
-    run: Run = run_directly,
+    run: Run = run_watched,
     tell: Listener = unheard,
 ) -> EnvSpec:
     """The spec with what it needs installed and its command resolved to that; others as they are.
 
     Any number of tasks and processes may prepare the same environment at once: one installs, the others wait. An
     install that was cut off or is damaged is made anew; once it is whole, no network is needed. Installers see
-    ``seen``, else all of ``environ``, with the spec's variables on top. Raises PackageError, also when it takes longer
+    the `installer_variables` of ``environ``, with the spec's own on top. Raises PackageError, also when it takes longer
     than ``limits.install_timeout``.
     """
-    spec, held = await taken(spec, environ, seen=seen, run=run, tell=tell)
+    spec, held = await taken(spec, environ, run=run, tell=tell)
     if held is not None:
         held.close()
     return spec
@@ -70,8 +69,7 @@ async def taken(
     spec: EnvSpec,
     environ: Mapping[str, str] = os.environ,
     *,
-    seen: Mapping[str, str] | None = None,
-    run: Run = run_directly,
+    run: Run = run_watched,
     tell: Listener = unheard,
     force: bool = False,
 ) -> tuple[EnvSpec, Held | None]:
@@ -79,7 +77,7 @@ async def taken(
 
     With ``force`` the environment is made anew in any case, and of the newest versions that will do.
     """
-    wanted = await wanted_of(spec, environ, seen=seen, run=run, tell=tell)
+    wanted = await wanted_of(spec, environ, run=run, tell=tell)
     if not wanted.parts:
         return wanted.spec, None
     with wanted.tools.bounded():
@@ -199,14 +197,13 @@ async def wanted_of(
     spec: EnvSpec,
     environ: Mapping[str, str] = os.environ,
     *,
-    seen: Mapping[str, str] | None = None,
-    run: Run = run_directly,
+    run: Run = run_watched,
     tell: Listener = unheard,
 ) -> Wanted:
     """What the spec wants, and where that is; nothing is installed into the store. Raises PackageError."""
     store = store_folder(environ)
     parts: list[tuple[Part, Provider]] = []
-    tools = Installer(PROVIDERS[0].program, spec, store, environ if seen is None else seen, run)
+    tools = Installer(PROVIDERS[0].program, spec, store, installer_variables(environ), run)
     for provider in PROVIDERS:
         if provider.takes(spec):
             tools = replace(tools, program=provider.program)
@@ -304,7 +301,7 @@ class Packages:
     async def _prepare(self, spec: EnvSpec) -> tuple[EnvSpec, Held | None]:
         tell, began = self._events.emit, trio.current_time()
         try:
-            ready, held = await taken(spec, seen=installer_variables(os.environ), run=self._run, tell=tell)
+            ready, held = await taken(spec, run=self._run, tell=tell)
         except PackageError as error:
             tell(InstallFailed(spec.name, str(error)))
             raise

@@ -180,7 +180,7 @@ class UvPart:
         """The spec whose command is the environment's own."""
         command, *first = map(literal, self._command_line(spec, place))
         args = spec.args if self.wishes.call is None else self.wishes.call.args
-        package = spec.package if self.wishes.call is None else self.wishes.call.package
+        package = spec.package if self.wishes.call is None else self.wishes.asked[0]
         return replace(spec, command=command, args=(*first, *args), package=package)
 
     def _command_line(self, spec: EnvSpec, place: Place) -> tuple[str, ...]:

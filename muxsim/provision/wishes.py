@@ -10,6 +10,7 @@ from muxsim.errors import PackageError
 from muxsim.provision.conda_wishes import conda_wishes
 from muxsim.provision.inline import Metadata, parse_metadata
 from muxsim.provision.requirements import as_arguments, parse_pyproject, read_file, read_lines
+from muxsim.provision.secrets import without_secrets
 from muxsim.provision.uvx import UvxCall, is_uvx, parse_uvx
 from muxsim.spec import EnvSpec
 
@@ -22,7 +23,7 @@ class Wishes:
     """What is to be installed, and how."""
 
     asked: tuple[str, ...] = ()
-    """Requirements, as they are written."""
+    """Requirements, as they are written, but for passwords: they are shown, logged and locked."""
 
     inputs: tuple[str, ...] = ()
     """The same as arguments for uv."""
@@ -85,7 +86,7 @@ def wishes_of(spec: EnvSpec) -> Wishes:
 
 def _together(every: list[Wishes]) -> Wishes:
     return Wishes(
-        asked=tuple(one for wishes in every for one in wishes.asked),
+        asked=tuple(without_secrets(one) for wishes in every for one in wishes.asked),
         inputs=tuple(one for wishes in every for one in wishes.inputs),
         editable=tuple(one for wishes in every for one in wishes.editable),
         locked=tuple(one for wishes in every for one in wishes.locked),

@@ -50,7 +50,8 @@ from rattler.package import BuildString
 from rattler.package_cache import PackageCache, PackageCacheLayer, ValidationMode
 from rattler.shell import ActivationVariables, Shell, activate
 
-from muxsim.provision.conda_records import FAULT, OFFLINE, RESULT, Order, Pin, Result, shown_channel, without_secrets
+from muxsim.provision.conda_records import FAULT, OFFLINE, RESULT, Order, Pin, Result, shown_channel
+from muxsim.provision.secrets import without_secrets
 
 # What `defaults` stands for: it is no channel itself.
 _DEFAULTS: Final = ("https://repo.anaconda.com/pkgs/main", "https://repo.anaconda.com/pkgs/r")

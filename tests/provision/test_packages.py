@@ -22,7 +22,7 @@ from muxsim.observe.events import Events
 from muxsim.processes.launcher import Launcher
 from muxsim.provision import installer, packages
 from muxsim.provision.as_it_stands import AsItStands
-from muxsim.provision.installer import Program, installer_variables, run_directly
+from muxsim.provision.installer import Program, installer_variables, run_watched
 from muxsim.provision.packages import Packages
 from muxsim.provision.provider import Found
 from muxsim.provision.store import homes
@@ -139,7 +139,7 @@ async def test_without_a_pool_an_installer_is_run_all_the_same(tmp_path):
     lock = os.open(tmp_path, os.O_RDONLY)
     try:
         argv = (sys.executable, "-c", "print(1)")
-        done = await run_directly(argv, cwd=Path(tmp_path), environ={}, lock=lock)
+        done = await run_watched(argv, cwd=Path(tmp_path), environ={}, lock=lock)
     finally:
         os.close(lock)
     assert (done.returncode, done.stdout) == (0, b"1\n")

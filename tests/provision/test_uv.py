@@ -17,11 +17,11 @@ from muxsim.spec import Dependencies, EnvSpec, Pins
 
 FAKE_UV = f"""#!{sys.executable}
 import json, os, pathlib, re, sys, venv
-fake = pathlib.Path(os.environ["FAKE"])
+fake = pathlib.Path(os.environ["UV_FAKE"])
 with open(fake / "calls", "a") as calls:
     calls.write(json.dumps([sys.argv[1:], os.environ.get("UV_OFFLINE")]) + chr(10))
-if os.environ.get("FAKE_FAILS") and not (os.environ.get("FAKE_OFFLINE") and "UV_OFFLINE" in os.environ):
-    sys.stderr.write(os.environ["FAKE_FAILS"])
+if os.environ.get("UV_FAKE_FAILS") and not (os.environ.get("UV_FAKE_OFFLINE") and "UV_OFFLINE" in os.environ):
+    sys.stderr.write(os.environ["UV_FAKE_FAILS"])
     sys.exit(2)
 if sys.argv[1] == "venv":
     venv.create(sys.argv[-1], symlinks=True)
@@ -30,14 +30,14 @@ python = pathlib.Path(sys.argv[sys.argv.index("--python") + 1])
 (packages,) = (python.parent.parent / "lib").glob("*/site-packages")
 for word in sys.argv[sys.argv.index("--python") + 2:]:
     if match := re.fullmatch("([a-z]+)([=<>].*)?", word):
-        version = os.environ.get("FAKE_VERSION", "1.2")
+        version = os.environ.get("UV_FAKE_VERSION", "1.2")
         info = packages / f"{{match[1]}}-{{version}}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Name: {{match[1]}}{{chr(10)}}Version: {{version}}{{chr(10)}}")
         entry = f"{{match[1]}} = {{match[1]}}:main"
         (info / "entry_points.txt").write_text(f"[console_scripts]{{chr(10)}}{{entry}}{{chr(10)}}")
         (info / "RECORD").write_text(f"{{match[1]}}.py,,{{chr(10)}}")
-        (packages / f"{{match[1]}}.py").write_text(os.environ.get("FAKE_CODE", "def main(): pass"))
+        (packages / f"{{match[1]}}.py").write_text(os.environ.get("UV_FAKE_CODE", "def main(): pass"))
         script = python.parent / match[1]
         script.write_text(f"#!{{python}}{{chr(10)}}import sys; print('played', sys.argv[1:])")
         script.chmod(0o755)
@@ -53,7 +53,7 @@ class Fake:
         uv = root / "bin" / "uv"
         uv.write_text(FAKE_UV)
         uv.chmod(0o755)
-        self.environ = {"PATH": str(root / "bin"), "MUXSIM_CACHE": str(root / "cache"), "FAKE": str(root)}
+        self.environ = {"PATH": str(root / "bin"), "MUXSIM_CACHE": str(root / "cache"), "UV_FAKE": str(root)}
 
     @property
     def calls(self):
@@ -165,7 +165,7 @@ async def test_a_damaged_tool_that_cannot_be_made_anew_is_told_and_kept(fake):
     (folder,) = fake.cached
     (folder / "pyvenv.cfg").unlink()
     with pytest.raises(PackageError) as caught:
-        await prepare(uvx("grid"), {**fake.environ, "FAKE_FAILS": "error: no such package"})
+        await prepare(uvx("grid"), {**fake.environ, "UV_FAKE_FAILS": "error: no such package"})
     assert caught.value.message == (
         f"environment grid: {folder.parent} is damaged (pyvenv.cfg is missing), and cannot be made anew: "
         f"uv could not install a virtual environment of Python {sys.executable} (exit status 2): "
@@ -178,7 +178,7 @@ async def test_a_damaged_tool_that_cannot_be_made_anew_is_told_and_kept(fake):
 
 @pytest.mark.children
 async def test_without_the_index_uvs_own_cache_will_do(fake):
-    environ = {**fake.environ, "FAKE_FAILS": "error: Failed to fetch: `https://…`", "FAKE_OFFLINE": "1"}
+    environ = {**fake.environ, "UV_FAKE_FAILS": "error: Failed to fetch: `https://…`", "UV_FAKE_OFFLINE": "1"}
     await prepare(uvx("grid"), environ)
     assert [offline for _, offline in fake.calls] == [None, "1", None, "1"]
 
@@ -241,7 +241,7 @@ async def test_an_entry_that_cannot_be_imported_fails_its_environment_and_no_oth
     script = tmp_path / "server.py"
     script.write_text("import grid")
     args = {"args": (str(script),)} if entry == "script" else {"command": "grid"}
-    broken = {**fake.environ, "FAKE_CODE": "import nothing_like_it"}
+    broken = {**fake.environ, "UV_FAKE_CODE": "import nothing_like_it"}
     with pytest.raises(PackageError, match="No module named 'nothing_like_it'"):
         await prepare(requiring("grid", **args), broken)
     assert fake.cached == []
