@@ -411,7 +411,7 @@ def test_code_that_others_run_lies_in_one_folder():
 
 
 # Each reaps what it signals itself, and only afterwards: until then the number is nobody else's.
-REAPS_WHAT_IT_SIGNALS = {"muxsim.inside.guardian", "muxsim.inside.tree", "muxsim.provision.installer"}
+REAPS_WHAT_IT_SIGNALS = {"muxsim.inside.guardian", "muxsim.inside.tree"}
 
 
 # Whose words are for another log: a server's own, in its process, and that of the program whose watcher has failed.
