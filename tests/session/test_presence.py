@@ -122,16 +122,16 @@ async def test_one_that_names_it_and_cannot_give_it_has_a_problem_with_each_call
     assert len(server.asked) <= 3, "what it has named is not looked for again"
 
 
-UNDECIDED = [
-    {"lists": NO_METHOD, "templates": NO_METHOD},
-    {"lists": {}, "templates": {}},
-    {"lists": {"error": {"code": -32603, "message": "the disk is on fire"}}},
-    {"lists": {"resources": 7}},
-    {"lists": lambda request: {**LISTED, "nextCursor": "again"}},
-]
+UNDECIDED = {
+    "no such method": {"lists": NO_METHOD, "templates": NO_METHOD},
+    "nothing": {"lists": {}, "templates": {}},
+    "an error": {"lists": {"error": {"code": -32603, "message": "the disk is on fire"}}},
+    "no list": {"lists": {"resources": 7}},
+    "pages without end": {"lists": lambda request: {**LISTED, "nextCursor": "again"}},
+}
 
 
-@pytest.mark.parametrize("more", UNDECIDED, ids=lambda one: str(one)[:40])
+@pytest.mark.parametrize("more", UNDECIDED.values(), ids=UNDECIDED)
 async def test_where_its_lists_do_not_tell_a_failure_is_a_problem_of_the_call(more):
     for control in play(Foreign(fault("the disk is on fire"), **more)):
         assert "the disk is on fire" in control["problem"]
