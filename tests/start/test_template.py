@@ -150,8 +150,10 @@ def test_what_vanishes_while_it_is_copied_is_named(begun, tmp_path, monkeypatch,
     vanishing, opened = str(tmp_path / "prepared" / what), os.open
 
     def open_after_a_removal(path, *args, **named):
-        if path == vanishing:
-            remove_tree(path) if os.path.isdir(path) else os.unlink(path)
+        if path == vanishing and os.path.lexists(path):
+            with monkeypatch.context() as plain:
+                plain.setattr(os, "open", opened)  # for what removes it, too
+                remove_tree(path) if os.path.isdir(path) else os.unlink(path)
         return opened(path, *args, **named)
 
     monkeypatch.setattr(os, "open", open_after_a_removal)
