@@ -123,6 +123,10 @@ class CondaPart:
         """The very packages, with the sums of their archives."""
         return msgspec.json.encode(_result(place.prefix).pins).decode()
 
+    async def locked(self, place: Place, pins: str) -> str:
+        """The same: they have the sums of each archive."""
+        return pins
+
     def resolved(self, spec: EnvSpec, place: Place) -> EnvSpec:
         """The spec with the variables of the environment, whose programs come first in PATH."""
         result = _result(place.prefix)

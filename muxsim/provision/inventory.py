@@ -16,8 +16,7 @@ from muxsim.errors import PackageError
 from muxsim.observe.events import InstallRemoved, Listener, unheard
 from muxsim.provision import packages
 from muxsim.provision.cache import cache_folder, release, remove, take_nowait
-from muxsim.provision.manifest import Manifest
-from muxsim.provision.store import Held, Home, homes, removed, store_folder, sweep
+from muxsim.provision.store import Home, homes, removed, store_folder, sweep
 from muxsim.spec import EnvSpec, Pins
 
 State = Literal["ready", "missing", "damaged", "building", "failed", "nothing"]
@@ -149,16 +148,9 @@ async def pins_of(spec: EnvSpec, *, upgrade: bool, tell: Listener = unheard) -> 
     if held is None:
         return ()
     try:
-        return _pins_in(wanted, held)
+        return await packages.lock_of(wanted, held)
     finally:
         held.close()
-
-
-def _pins_in(wanted: packages.Wanted, held: Held) -> tuple[Pins, ...]:
-    pins: Manifest = held.manifest
-    return tuple(
-        Pins(part.kind, part.terms, text) for part, _ in wanted.parts if (text := pins.pins.get(part.kind, ""))
-    )
 
 
 def unused(environments: Iterable[Environment], kept: Iterable[str], *, older_than: float) -> list[Environment]:

@@ -149,6 +149,10 @@ class NpmPart:
                 kept[file] = _without_addresses(msgspec.json.decode((home / file).read_bytes()))
         return msgspec.json.encode(kept).decode() if len(kept) == len(_OF_NPM) else ""
 
+    async def locked(self, place: Place, pins: str) -> str:
+        """The same: npm has them in already."""
+        return pins
+
     def resolved(self, spec: EnvSpec, place: Place) -> EnvSpec:
         """The spec that runs the package's own program with node; a script of the user's finds the packages."""
         if self.call is not None:

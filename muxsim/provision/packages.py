@@ -31,8 +31,7 @@ from muxsim.provision.manifest import Manifest
 from muxsim.provision.npm import Npm
 from muxsim.provision.provider import Found, Part, Place, Provider
 from muxsim.provision.store import Held, Home, store_folder, whole
-from muxsim.provision.uv import KIND as UV
-from muxsim.provision.uv import Uv, with_hashes
+from muxsim.provision.uv import Uv
 from muxsim.runtime.soon import may_wait
 from muxsim.spec import HOW_TO_LOCK, LOCK_NAME, EnvSpec, Pins, literal
 
@@ -145,18 +144,21 @@ class Wanted:
         return replace(spec, env=env, installed=(str(held.prefix),))
 
 
-async def lock_of(wanted: Wanted, held: Held) -> dict[str, str]:
-    """For a lock file: by kind, what makes the environment again, with the hashes of what it is made of.
+async def lock_of(wanted: Wanted, held: Held) -> tuple[Pins, ...]:
+    """For a lock file: what makes the environment again, with the hashes of what it is made of.
 
-    It has no address of an index, mirror or proxy. As ``pins`` of `spec.Dependencies` it is what is installed.
-    Raises PackageError.
+    It has no address of an index, mirror or proxy. What the lock of the spec has, as it has it. Raises PackageError.
     """
-    pins = dict(held.manifest.pins)
+    known = {one.kind: one for one in wanted.spec.dependencies.pins}
+    found = []
     for part, provider in wanted.parts:
-        if part.kind == UV and pins.get(UV):
+        if drift_of(part, known.values()) is None:
+            found.append(known[part.kind])
+        elif pins := held.manifest.pins.get(part.kind, ""):
             with wanted.tools.bounded():
-                pins[UV] = await with_hashes(pins[UV], wanted.place(held.prefix, held.lock, provider))
-    return pins
+                text = await part.locked(wanted.place(held.prefix, held.lock, provider), pins)
+            found.append(Pins(part.kind, part.terms, text))
+    return tuple(found)
 
 
 def _path_of(spec: EnvSpec, tools: Installer) -> str:

@@ -77,6 +77,9 @@ class Part(Protocol):
     async def pins(self, place: Place, found: Found) -> str:
         """What makes the same again, for a lock and for `fill`; without any address of where it came from."""
 
+    async def locked(self, place: Place, pins: str) -> str:
+        """The pins as a lock has them: with the hashes of what is installed. Raises PackageError."""
+
     def resolved(self, spec: EnvSpec, place: Place) -> EnvSpec:
         """The spec with what it now has: its command there, its variables, its package's name. Raises PackageError."""
 

@@ -176,6 +176,21 @@ class UvPart:
         pinned = {name: version for name, version in found.packages.items() if name not in elsewhere}
         return "".join(f"{name}=={version}\n" for name, version in sorted(pinned.items()))
 
+    async def locked(self, place: Place, pins: str) -> str:
+        """The pins with the hashes that the index has for them, the one that what was asked for names."""
+        path = _file(place, "hashed", "")
+        inputs = self.wishes.inputs
+        # A file of requirements may name the index to ask; a pyproject.toml says its packages, and no more.
+        files = [f"-r {file}\n" for at, file in enumerate(inputs[1:]) if inputs[at] == "-r" and file.endswith(".txt")]
+        wanted = _file(place, "pins", "".join(files) + pins)
+        argv = (*_COMPILE, "--python", str(place.bin / "python"), *self.wishes.options, "--output-file", path, wanted)
+        try:
+            await place.tools.install(argv, place.prefix, place.lock, what="the hashes of its packages", folders=_QUIET)
+            return _pinned_alone(await trio.Path(path).read_text(encoding="utf-8"), pins)
+        finally:
+            for name in ("hashed", "pins"):
+                await trio.Path(_path(place, name)).unlink(missing_ok=True)
+
     def resolved(self, spec: EnvSpec, place: Place) -> EnvSpec:
         """The spec whose command is the environment's own."""
         command, *first = map(literal, self._command_line(spec, place))
@@ -199,16 +214,16 @@ class UvPart:
         return (command,)
 
 
-async def with_hashes(pins: str, place: Place) -> str:
-    """The pins of a `UvPart` with the hashes that an index has for them. Raises PackageError."""
-    path = _file(place, "hashed", "")
-    args = (*_COMPILE, "--python", str(place.bin / "python"), "--output-file", path, _file(place, "pins", pins))
-    try:
-        await place.tools.install(args, place.prefix, place.lock, what="the hashes of its packages", folders=_QUIET)
-        return await trio.Path(path).read_text(encoding="utf-8")
-    finally:
-        for name in ("hashed", "pins"):
-            await trio.Path(_path(place, name)).unlink(missing_ok=True)
+def _pinned_alone(text: str, pins: str) -> str:
+    """Of compiled requirements those that are pinned, with their hashes; what comes from elsewhere has an address."""
+    wanted, kept = set(pins.splitlines()), False
+    lines = []
+    for line in text.splitlines(keepends=True):
+        if not line[0].isspace():
+            kept = line.rstrip("\\\n ") in wanted
+        if kept:
+            lines.append(line)
+    return "".join(lines)
 
 
 async def _make(place: Place, python: str, how: str = "--allow-existing") -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -148,15 +149,21 @@ async def test_a_lock_makes_the_same_again_or_says_that_it_is_out_of_date(enviro
         ready, held = await taken(spec, environ)
         pins = await lock_of(wanted, held)
         held.close()
-        assert pins["uv"].startswith("cowsay==6.1 \\\n    --hash=sha256:")
-        assert "http" not in pins["uv"]
-        locked = replace(spec, dependencies=replace(spec.dependencies, pins=tuple(pins.items())))
+        (of_uv,) = pins
+        assert (of_uv.kind, of_uv.terms[0]) == ("uv", "cowsay>=5")
+        assert of_uv.pins.startswith("cowsay==6.1 \\\n    --hash=sha256:")
+        assert "http" not in of_uv.pins
+        locked = replace(spec, dependencies=replace(spec.dependencies, pins=pins))
         again = await prepare(locked, environ)
         assert again != ready
         assert "cowsay" in await said(again)
-        drifted = replace(locked, dependencies=replace(locked.dependencies, requirements=("cowsay<6",)))
+        # A hash that is not that of any file is one that nobody has locked.
+        forged = (replace(of_uv, pins=re.sub("sha256:....", "sha256:0000", of_uv.pins)),)
         with pytest.raises(PackageError, match="cowsay"):
-            await prepare(drifted, environ)
+            await prepare(replace(spec, dependencies=replace(spec.dependencies, pins=forged)), environ)
+        drifted = replace(locked.dependencies, requirements=("cowsay<6",), locked=True)
+        with pytest.raises(PackageError, match="cowsay<6"):
+            await prepare(replace(locked, dependencies=drifted), environ)
 
 
 async def test_the_requirement_that_cannot_be_had_is_named_with_the_log(environ):
