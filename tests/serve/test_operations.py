@@ -313,6 +313,13 @@ async def test_a_reload_refuses_what_a_check_would(tmp_path, config, words):
         assert await command("ctl", "reload") == (0, "nothing has changed\n", "")
 
 
+async def test_an_environment_that_has_failed_all_along_keeps_no_reload_from_being_done(tmp_path):
+    broken = environment("naughty") + "[environments.broken]\ncommand = '/no/such/program'\n"
+    async with serving(tmp_path, broken):
+        config_of(tmp_path).write_text(broken + "[environments.more]\ncommand = 'python3'\nargs = ['-V']\n")
+        assert await command("ctl", "reload") == (0, "added: more\n", "")
+
+
 def with_tokens(folder, text, name="tokens"):
     """A config with these lines of tokens in a file of that name."""
     (folder / "config").mkdir(exist_ok=True)

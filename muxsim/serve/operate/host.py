@@ -123,7 +123,7 @@ class _Host:
         config = self._reread()
         for note in config.notes:
             self._events.emit(ConfigNote(note))
-        refuse_reload(config, self._begun_with.auth, os.environ)
+        refuse_reload(config, self._begun_with, self._config, os.environ)
         # Other sources of tokens need a restart, but for another file.
         if self._auth is not None and config.auth is not None and same_sources(config.auth, self._begun_with.auth):
             self._auth.stage(read_tokens_file(config.auth))

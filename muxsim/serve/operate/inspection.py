@@ -32,12 +32,15 @@ async def faults(config: Config, environ: Mapping[str, str]) -> list[str]:
     return found
 
 
-def refuse_reload(config: Config, before: AuthSettings | None, environ: Mapping[str, str]) -> None:
+def refuse_reload(config: Config, begun_with: Config, now: Config, environ: Mapping[str, str]) -> None:
     """Raise `ConfigError` for a config that a serving muxsim must not take: a restart, or each session, would fail.
 
-    Where tokens come from a variable, that of ``before`` has been read, and is not there to be read again.
+    An environment is looked at if it is not as it is ``now``: one that has failed all along must not keep a token from
+    being taken back. Where tokens come from a variable, that of ``begun_with`` has been read, and is there no more.
     """
-    if found := problems(config.environments.values(), environ):
+    before = begun_with.auth
+    changed = [spec for name, spec in config.environments.items() if now.environments.get(name) != spec]
+    if found := problems(changed, environ):
         raise ConfigError("; ".join(found))
     tls_context(config.server)
     if config.auth is not None:
