@@ -253,7 +253,7 @@ class Pins:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dependencies:
-    """What has to be installed before an environment can start; paths are absolute, and nothing has been read yet."""
+    """What has to be installed before an environment can start; paths are absolute."""
 
     requirements: tuple[str, ...] = ()
     """Python requirements as PEP 508 writes them: ``mcp<2``, ``numpy``."""
@@ -281,6 +281,9 @@ class Dependencies:
 
     packages: tuple[str, ...] = ()
     """Npm packages that a script imports: ``zod@3``."""
+
+    contents: str = ""
+    """A digest of what the files had in them that these name, when the config was read: another is another spec."""
 
     pins: tuple[Pins, ...] = ()
     """What the lock beside the config says, a kind of packages each."""

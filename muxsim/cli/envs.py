@@ -142,7 +142,11 @@ def clean(
 
     loaded = _loaded_if_there(config)
     specs = [] if loaded is None else [*loaded.environments.values()]
-    kept = [one.place for one in _run(inventory.of_specs, specs)]
+    named = _run(inventory.of_specs, specs)
+    for one in named:
+        if one.state == "failed":  # it may be any of them
+            fail(MuxsimError(f"nothing is removed, for which is that of {one.name} cannot be told: {one.problem}"))
+    kept = [one.place for one in named]
     going = inventory.unused(inventory.of_store(), kept, older_than=older_than * _DAY)
     left = [] if dry_run else _run(screen.clean_up, going)
     screen.show_removed(going, left, dry_run=dry_run, as_json=as_json)

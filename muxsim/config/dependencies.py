@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,9 +13,11 @@ from typing import Any, Final
 from muxsim.config.commands import absolute, is_version, runs_own_python
 from muxsim.config.table import Table, shown
 from muxsim.provision.conda_records import channel_urls
-from muxsim.provision.inline import has_metadata
+from muxsim.provision.inline import block_of, has_metadata
 from muxsim.provision.npx import is_npx
+from muxsim.provision.requirements import read_file
 from muxsim.provision.uvx import is_uvx
+from muxsim.provision.wishes import PROJECT_FILES
 from muxsim.spec import Dependencies, fixed, has_placeholder
 
 _OF_PYTHON: Final = ("requirements", "pyproject")
@@ -27,6 +31,7 @@ def with_dependencies(
     if "python" not in values or is_version(values["python"]):
         wanted = replace(wanted, script=_script_that_says(values, args))
     _check_use(table, values, command, wanted)
+    wanted = replace(wanted, contents=_digest(wanted))
     if wanted.has_python and runs_own_python(values["command"]):
         return "python", wanted
     return command, wanted
@@ -88,6 +93,22 @@ def _script_that_says(values: Mapping[str, Any], args: tuple[str, ...]) -> str:
     if not runs_own_python(values["command"]) or not script.endswith(".py") or has_placeholder(script):
         return ""
     return fixed(script) if has_metadata(Path(fixed(script))) else ""
+
+
+def _digest(wanted: Dependencies) -> str:
+    """What the files that are named have in them; "" where there are none. What is wrong with one is told later."""
+    found: list[str] = []
+    with contextlib.suppress(OSError, ValueError):
+        if wanted.requirements_file:
+            found += read_file(Path(wanted.requirements_file)).texts
+        if wanted.script:
+            found.append(block_of(Path(wanted.script)))
+        files = [
+            wanted.conda_file,
+            *(os.path.join(wanted.pyproject, name) for name in PROJECT_FILES if wanted.pyproject),
+        ]
+        found += [Path(file).read_text(encoding="utf-8") for file in files if file and os.path.isfile(file)]
+    return hashlib.sha256("\0".join(found).encode()).hexdigest() if found else ""
 
 
 def _check_use(table: Table, values: Mapping[str, Any], command: str, wanted: Dependencies) -> None:

@@ -30,6 +30,11 @@ def has_metadata(script: Path) -> bool:
         return False  # its interpreter will tell
 
 
+def block_of(script: Path) -> str:
+    """The blocks as they stand there. Raises ValueError and OSError where they cannot be read."""
+    return "".join(match[0] for match in _BLOCK.finditer(_text_of(script)) if match["type"] == "script")
+
+
 def read_metadata(script: Path) -> Metadata:
     """What the script says. Raises ValueError, which says what is wrong with it, and OSError."""
     return parse_metadata(_text_of(script))

@@ -110,6 +110,9 @@ class Installer:
     log: Path | None = None
     """Where all is kept that they say."""
 
+    only_looks: bool = False
+    """Whether nothing is to be installed, since somebody only wants to know what there is."""
+
     def tool(self, name: str) -> str:
         """The path of a program that has to be there."""
         path = shutil.which(name, path=self.variables.get("PATH"))
@@ -146,6 +149,8 @@ class Installer:
 
         ``culprit`` is what of it has failed, from what was said.
         """
+        if self.only_looks:
+            raise PackageError(f"{what} is not installed: it will be when something is built or started")
         program = self.program
         argv, environ = (*(program.runs or (self.tool(program.name),)), *args), {**self.variables, **(folders or {})}
         done = await self._logged(argv, cwd, environ, lock)

@@ -77,7 +77,7 @@ async def of_specs(specs: Iterable[EnvSpec], environ: Mapping[str, str] = os.env
 async def of_spec(spec: EnvSpec, environ: Mapping[str, str] = os.environ) -> Environment:
     """The same for one."""
     try:
-        wanted = await packages.wanted_of(spec, environ)
+        wanted = await packages.wanted_of(spec, environ, only_look=True)
     except PackageError as error:
         return Environment(name=spec.name, state="failed", problem=str(error))
     if not wanted.parts:
@@ -122,7 +122,7 @@ async def verified(spec: EnvSpec, environ: Mapping[str, str] = os.environ) -> En
         return replace(about, problem=f"it is not installed: muxsim envs build {spec.name}")
     if about.state != "ready":
         return about
-    wanted = await packages.wanted_of(spec, environ)
+    wanted = await packages.wanted_of(spec, environ, only_look=True)
     if (manifest := wanted.home.manifest()) is None:
         return replace(about, state="missing")
     null = os.open(os.devnull, os.O_RDONLY)  # nothing is made, so nothing has to outlive this

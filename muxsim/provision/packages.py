@@ -201,11 +201,15 @@ async def wanted_of(
     *,
     run: Run = run_watched,
     tell: Listener = unheard,
+    only_look: bool = False,
 ) -> Wanted:
-    """What the spec wants, and where that is; nothing is installed into the store. Raises PackageError."""
+    """What the spec wants, and where that is; nothing is installed into the store. Raises PackageError.
+
+    With ``only_look`` not even a Python is, of which to tell: that is a PackageError.
+    """
     store = store_folder(environ)
     parts: list[tuple[Part, Provider]] = []
-    tools = Installer(PROVIDERS[0].program, spec, store, installer_variables(environ), run)
+    tools = Installer(PROVIDERS[0].program, spec, store, installer_variables(environ), run, only_looks=only_look)
     for provider in PROVIDERS:
         if provider.takes(spec):
             tools = replace(tools, program=provider.program)

@@ -14,8 +14,10 @@ from muxsim.provision.secrets import without_secrets
 from muxsim.provision.uvx import UvxCall, is_uvx, parse_uvx
 from muxsim.spec import EnvSpec
 
-# On these depends, beside its pyproject.toml, what a project asks for.
-_PROJECT_FILES = ("uv.lock", "uv.toml", "setup.py", "setup.cfg", "requirements.txt")
+_BESIDE_A_PROJECT = ("uv.lock", "uv.toml", "setup.py", "setup.cfg", "requirements.txt")
+
+PROJECT_FILES = ("pyproject.toml", *_BESIDE_A_PROJECT)
+"""On these depends what a project asks for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +135,7 @@ def _of_project(path: Path) -> Wishes:
     """What a project depends on, and the project itself where it is a package."""
     text = path.read_text(encoding="utf-8")
     project, folder = parse_pyproject(text), path.parent
-    more = [one.read_text(encoding="utf-8") for name in _PROJECT_FILES if (one := folder / name).is_file()]
+    more = [one.read_text(encoding="utf-8") for name in _BESIDE_A_PROJECT if (one := folder / name).is_file()]
     package, has_lock = bool(project.name), (folder / "uv.lock").is_file()
     return Wishes(
         asked=(*project.metadata.dependencies, *([project.name] if package else [])),

@@ -183,3 +183,16 @@ def test_what_earlier_versions_and_the_killed_have_left_goes_with_clean(house):
         (cache / left / "inner").mkdir(parents=True)
     assert house.envs("clean").status == 0
     assert [path for path in cache.glob("*/*") if path.is_dir()] == []
+
+
+def test_who_only_looks_installs_nothing_and_removes_nothing_while_it_cannot_tell_whose_it_is(house):
+    house.envs("build")
+    text = (house.folder / "muxsim.toml").read_text()
+    (house.folder / "muxsim.toml").write_text(text + "[environments.old]\ncommand = 'python'\npython = '3.7'\n")
+    rows = house.rows("list")
+    assert rows["old"]["state"] == "failed"
+    assert "Python 3.7 is not installed" in rows["old"]["problem"]
+    refused = house.envs("clean", "--older-than", "0")
+    assert refused.status == 2
+    assert "nothing is removed, for which is that of old cannot be told" in refused.complaint
+    assert house.states("list")["lake"] == "ready"

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -52,7 +53,7 @@ def test_a_table_says_what_its_environment_needs(folder, text, command, wanted):
     if wanted.get("python") == "py":
         wanted = {"python": str(folder / "py"), "requirements": (wanted["more"],)}
     spec = read(folder, text)
-    assert spec.dependencies == Dependencies(**wanted)
+    assert replace(spec.dependencies, contents="") == Dependencies(**wanted)
     assert spec.command == (str(folder / command) if command == "py" else command)
 
 
@@ -94,3 +95,31 @@ def test_a_block_for_muxsim_in_the_file_of_another_program_may_say_it_too(folder
     config = load(path)
     assert config.environments["a"].dependencies == Dependencies(requirements=("mcp",))
     assert "requirements" in config.notes[0]
+
+
+FILES = {
+    "requirements.txt": "requirements = 'requirements.txt'\ncommand = 'server.py'",
+    "more.txt": "requirements = 'requirements.txt'\ncommand = 'server.py'",
+    "project/pyproject.toml": "pyproject = 'project'\ncommand = 'server.py'",
+    "project/uv.lock": "pyproject = 'project'\ncommand = 'server.py'",
+    "inline.py": "command = 'inline.py'",
+    "environment.yml": "conda = 'environment.yml'\ncommand = 'python'",
+}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_config_that_is_read_again_has_another_spec_if_a_file_asks_for_something_else(tmp_path, file):
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "pyproject.toml").write_text("[project]\nname = 'mine'\nversion = '1'\n")
+    (tmp_path / "project" / "uv.lock").write_text("")
+    (tmp_path / "requirements.txt").write_text("-r more.txt\n")
+    (tmp_path / "more.txt").write_text("numpy\n")
+    (tmp_path / "environment.yml").write_text("channels: [conda-forge]\ndependencies: [python]\n")
+    (tmp_path / "inline.py").write_text("# /// script\n# dependencies = ['numpy']\n# ///\nprint(1)\n")
+    before = read(tmp_path, FILES[file])
+    assert read(tmp_path, FILES[file]) == before
+    path = tmp_path / file
+    path.write_text(path.read_text().replace("numpy", "scipy") + "\n# more\n")
+    again = read(tmp_path, FILES[file])
+    assert again != before
+    assert replace(again.dependencies, contents="") == replace(before.dependencies, contents="")
