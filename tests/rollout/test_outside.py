@@ -11,6 +11,7 @@ from muxsim.rollouts.play.outside import (
     Outside,
     Place,
     changed,
+    every_process,
     open_for_writing,
     places_of,
     stamps_of,
@@ -88,6 +89,12 @@ def test_a_process_is_seen_to_write_what_it_holds_open_for_that(tmp_path):
         mine = {path for path in open_for_writing([os.getpid(), 2**22 + 1]) if path.startswith(str(tmp_path))}
         assert mine == {str(tmp_path / "written"), str(tmp_path / "moved")}
     assert stat.S_ISREG((tmp_path / "read").stat().st_mode)
+
+
+def test_what_somebody_else_has_open_when_a_session_is_over_is_known_whoever_that_is(tmp_path):
+    with (tmp_path / "log").open("w"):
+        assert str(tmp_path / "log") in open_for_writing(every_process())
+    assert str(tmp_path / "log") not in open_for_writing(every_process())
 
 
 def test_it_looks_where_the_code_is_and_where_it_runs(tmp_path):

@@ -24,7 +24,17 @@ from muxsim.rollouts.data.trajectory import last_said
 from muxsim.rollouts.environments.environment import Environment, ToolResult
 from muxsim.rollouts.environments.pool import LocalPool, open_pool
 from muxsim.rollouts.play.differences import first_difference
-from muxsim.rollouts.play.outside import Outside, Place, Stamps, changed, open_for_writing, places_of, stamps_of, told
+from muxsim.rollouts.play.outside import (
+    Outside,
+    Place,
+    Stamps,
+    changed,
+    every_process,
+    open_for_writing,
+    places_of,
+    stamps_of,
+    told,
+)
 from muxsim.rollouts.policy.protocol import Policy, PolicyError
 
 DEFAULT_STEPS: Final = 10
@@ -169,7 +179,9 @@ class Checker:
         finally:
             if before:
                 self._longest = max(self._longest, time.perf_counter() - began)
-                self._outside.saw(changed(before, await self._stamps()))
+                # Its processes have ended: who has a file open now is somebody else.
+                others = await anyio.to_thread.run_sync(open_for_writing, every_process())
+                self._outside.saw(changed(before, await self._stamps()) - others)
             self._outside.session_over()
 
     async def _stamps(self) -> Stamps:

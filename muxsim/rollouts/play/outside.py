@@ -2,9 +2,9 @@
 
 Two ways of looking. *Before and after* a session the files of some folders are compared by time, size and inode: those
 where its server's code is and where it runs, and the top of the home and temporary folders. A file counts as a
-session's if two sessions have changed it and nobody has while none was there. And *while* it plays, the files that its
-processes hold open for writing are its own for certain, wherever they are; those in a view of its own are not, for they
-are other files than the ones of that name outside.
+session's if two sessions have changed it, nobody has it open when they are over, and it stays as it is while none is
+there. And *while* it plays, the files that its processes hold open for writing are its own for certain, wherever they
+are; those in a view of its own are not, for they are other files than the ones of that name outside.
 
 What is written and closed again elsewhere is not seen, nor what is written once and never again.
 """
@@ -77,6 +77,11 @@ def _files(folder: str, depth: int | None, skipped: set[str]) -> Iterator[os.Dir
 def changed(before: Stamps, after: Stamps) -> set[str]:
     """The files that are new, or others than they were."""
     return {path for path, stamp in after.items() if before.get(path) != stamp}
+
+
+def every_process() -> list[int]:
+    """All that run on this machine, as far as they can be seen."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def open_for_writing(pids: Iterable[int]) -> set[str]:
