@@ -32,10 +32,15 @@ def sessions(*windows, held=(), idle=()):
     return outside.written()
 
 
-def test_a_file_counts_if_two_sessions_changed_it_and_nobody_did_while_none_was_there():
-    assert sessions(["/a"], ["/a", "/b"], ["/a", "/own/c"], ["/own/c"]) == {"/a": 3}
+def test_a_file_counts_if_each_session_changed_it_and_nobody_did_while_none_was_there():
+    assert sessions(["/a"], ["/a", "/b"], ["/a", "/own/c"], ["/a", "/b", "/own/c"]) == {"/a": 4}
     assert sessions(["/a"], ["/a"], idle=["/a"]) == {}
-    assert sessions(["/a"], [], idle=[]) == {}
+    assert sessions(["/a"], ["/a"], [], idle=[]) == {}
+
+
+def test_one_session_alone_tells_nothing_but_of_what_it_holds_open():
+    assert sessions(["/a"]) == {}
+    assert sessions(["/a"], held=["/a"]) == {"/a": 1}
 
 
 def test_a_file_that_a_session_holds_open_is_its_own_whoever_else_writes():
@@ -44,11 +49,11 @@ def test_a_file_that_a_session_holds_open_is_its_own_whoever_else_writes():
 
 
 @given(st.lists(st.sets(st.sampled_from("abcdef")), max_size=6), st.sets(st.sampled_from("abcdef")))
-def test_nothing_counts_that_changed_in_one_session_or_in_none(windows, idle):
+def test_nothing_counts_but_what_changed_in_each(windows, idle):
     windows = [{f"/{name}" for name in window} for window in windows]
     written = sessions(*windows, idle={f"/{name}" for name in idle})
     for path, count in written.items():
-        assert count == sum(path in window for window in windows) > 1
+        assert count == len(windows) == sum(path in window for window in windows) > 1
         assert path[1:] not in idle
 
 

@@ -182,7 +182,7 @@ class Checker:
                 # Its processes have ended: who has a file open now is somebody else.
                 others = await anyio.to_thread.run_sync(open_for_writing, every_process())
                 self._outside.saw(changed(before, await self._stamps()) - others)
-            self._outside.session_over()
+            self._outside.session_over(watched=bool(before))
 
     async def _stamps(self) -> Stamps:
         passed_over = (*self._outside.passed_over, str(cache_folder(os.environ)))

@@ -2,9 +2,10 @@
 
 Two ways of looking. *Before and after* a session the files of some folders are compared by time, size and inode: those
 where its server's code is and where it runs, and the top of the home and temporary folders. A file counts as a
-session's if two sessions have changed it, nobody has it open when they are over, and it stays as it is while none is
-there. And *while* it plays, the files that its processes hold open for writing are its own for certain, wherever they
-are; those in a view of its own are not, for they are other files than the ones of that name outside.
+session's if each of several has changed it (others do something now and then, and not in each), nobody has it open when
+they are over, and it stays as it is while none is there. And *while* it plays, the files that its processes hold open
+for writing are its own for certain, wherever they are; those in a view of its own are not, for they are other files
+than the ones of that name outside.
 
 What is written and closed again elsewhere is not seen, nor what is written once and never again.
 """
@@ -114,6 +115,7 @@ class Outside:
     _sessions: Counter[str] = field(default_factory=Counter)
     _held: set[str] = field(default_factory=set)
     _now: set[str] = field(default_factory=set)
+    _watched: int = 0
 
     def saw(self, paths: Iterable[str], *, for_certain: bool = False) -> None:
         """The session that plays now has written these, or is likely to."""
@@ -122,14 +124,15 @@ class Outside:
         if for_certain:
             self._held |= mine
 
-    def session_over(self) -> None:
-        """The next thing that is seen is another session's."""
+    def session_over(self, *, watched: bool = True) -> None:
+        """The next thing that is seen is another session's; whether changes were looked for in the one before."""
         self._sessions.update(self._now)
+        self._watched += watched
         self._now = set()
 
     def suspects(self) -> set[str]:
         """The files that somebody else may have written, for all that is known."""
-        return {path for path, sessions in self._sessions.items() if sessions > 1} - self._held
+        return {path for path, sessions in self._sessions.items() if sessions >= max(2, self._watched)} - self._held
 
     def clear(self, paths: Iterable[str]) -> None:
         """These were changed while no session was there: by somebody else."""

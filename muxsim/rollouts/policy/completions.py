@@ -30,7 +30,7 @@ _GROWING: Final = frozenset(
 _WORDS_OF_ERRORS: Final = frozenset({"message", "detail", "errors"})
 _FAILED: Final = "error"
 # The second as it was before there were tools: what is called then is nowhere that a tool is looked for.
-_CALLED: Final = frozenset({"tool_calls", "function_call"})
+_CALLED: Final = ("tool_calls", "function_call")  # no set: an endpoint may say what has no hash
 
 
 def failure_in(answer: object) -> Failure | None:

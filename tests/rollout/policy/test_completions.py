@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from muxsim.rollouts.data.trajectory import Usage
@@ -288,6 +288,7 @@ CHUNKS = st.recursive(
 )
 
 
+@example([{"choices": [{"finish_reason": [None]}]}])
 @given(st.lists(st.dictionaries(st.sampled_from(["choices", "usage", "token_ids"]), CHUNKS), max_size=4))
 def test_whatever_a_stream_says_it_is_a_reply_or_a_failure(chunks):
     whole = StreamedCompletion()
