@@ -26,6 +26,7 @@ ROWS = [
     {"muxsim.session"},
     {"muxsim.serve", "muxsim.serve.auth"},
     {"muxsim.serve.http"},
+    {"muxsim.serve.watch"},
     {"muxsim.serve.routes"},
     {"muxsim.serve.operate"},
     {"muxsim.rollouts.data"},
@@ -70,6 +71,7 @@ PURE = {
     "muxsim.serve.auth.addresses",
     "muxsim.serve.auth.callers",
     "muxsim.serve.auth.failures",
+    "muxsim.serve.watch.feed",
     "muxsim.start.fork.shebang",
     "muxsim.start.slots.policy",
 }

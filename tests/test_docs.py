@@ -16,7 +16,7 @@ from muxsim.serve.routes.verdicts import JUDGED
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md")])
 # The tops of the layout: a word with one of these before its slash is a path.
-TOPS = {"transports", "muxsim", "tests", "scripts", "docs", "examples", "benchmarks", "js_servers", ".ci"}
+TOPS = {"transports", "muxsim", "tests", "scripts", "docs", "examples", "benchmarks", "js_servers", "dashboard", ".ci"}
 PARTS = {path.name for path in (ROOT / "muxsim").iterdir() if path.is_dir() and not path.name.startswith("_")}
 # A key of messages, not a path.
 KEYS = {"muxsim/control"}

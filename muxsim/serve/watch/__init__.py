@@ -1,0 +1,1 @@
+"""What a browser watches: the feeds of the dashboard, and its page."""
