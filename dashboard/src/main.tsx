@@ -1,0 +1,10 @@
+import { render } from "preact";
+import { App } from "./app.tsx";
+import { apply } from "./theme.ts";
+import "./styles/tokens.css";
+import "./styles/base.css";
+import "./styles/parts.css";
+
+apply();
+const root = document.getElementById("app");
+if (root) render(<App />, root);
