@@ -7,6 +7,9 @@ from dataclasses import dataclass
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Signatures that an issuer's public key can check; with a shared secret, whoever checks a token could make one."""
 
+UNIX_PEERS = "unix"
+"""What `trusted_proxies` calls whoever calls over a unix socket."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OAuthSettings:

@@ -91,3 +91,7 @@ class NotRunning(MuxsimError):
 
 class ListenError(MuxsimError):
     """The address to listen on cannot be had."""
+
+
+class InUse(ListenError):
+    """Somebody listens there already."""

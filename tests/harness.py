@@ -55,9 +55,10 @@ def muxsim_serve(
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir(exist_ok=True)
     log = folder / "muxsim.log"
+    where = () if "--unix" in options else ("--port", "0")
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [*MUXSIM, "serve", str(file), "--port", "0", "--log-format", "json", *options],
+            [*MUXSIM, "serve", str(file), *where, "--log-format", "json", *options],
             cwd=elsewhere,
             env={**os.environ, **(env or {})},
             stdout=subprocess.PIPE,
@@ -66,7 +67,7 @@ def muxsim_serve(
         )
     try:
         assert process.stdout is not None
-        found = re.search(r"https?://\S+", process.stdout.readline())
+        found = re.search(r"(https?://|unix:)\S+", process.stdout.readline())
         assert found is not None, f"muxsim did not start:\n{log.read_text()}"
         yield Running(found[0], process, log)
     finally:

@@ -51,6 +51,7 @@ PURE = {
     "transports.unread",
     "muxsim.observe.counters",
     "muxsim.observe.events",
+    "muxsim.access",
     "muxsim.limits",
     "muxsim.session.audience",
     "muxsim.session.correlation",
@@ -72,6 +73,7 @@ PURE = {
     "muxsim.serve.auth.callers",
     "muxsim.serve.auth.failures",
     "muxsim.serve.watch.feed",
+    "muxsim.serve.auth.proxies",
     "muxsim.start.fork.shebang",
     "muxsim.start.slots.policy",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 
 from muxsim import __version__
@@ -12,7 +13,9 @@ from muxsim.serve.operate.host import Serving
 def announce(serving: Serving) -> None:
     """Print the URLs and the environments, the address it listens on in the first line, for scripts to read."""
     config = serving.config
-    url = config.server.public_url or serving.url
+    socket = serving.url.removeprefix("unix:") if serving.url.startswith("unix:") else ""
+    local = f"{'https' if config.server.tls_cert else 'http'}://localhost"
+    url = config.server.public_url or (local if socket else serving.url)
     width = max(len(name) for name in config.environments)
     lines = [
         f"muxsim {__version__} is ready on {serving.url}",
@@ -26,6 +29,7 @@ def announce(serving: Serving) -> None:
         f"  streamable HTTP  {url}/mcp?env=<name>&seed=<n>",
         f"  SSE              {url}/sse?env=<name>&seed=<n>",
         f'  sessions         POST {url}/sessions  {{"env": …, "seed": …}}',
+        *([f"  over the socket  curl --unix-socket {shlex.quote(socket)} {local}/envs"] if socket else []),
         *(["  with a token     Authorization: Bearer <token>"] if config.auth else []),
         "",
         "  Ctrl-C stops.",

@@ -68,6 +68,9 @@ def serve(
     port: Annotated[
         int | None, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535, show_default="8000")
     ] = None,
+    unix: Annotated[
+        Path | None, typer.Option(help="Listen on this unix socket instead.", metavar="PATH", show_default=False)
+    ] = None,
     tokens_file: Annotated[
         Path | None, typer.Option(help="Bearer tokens, lines of NAME SCOPE TOKEN.", show_default=False)
     ] = None,
@@ -86,11 +89,17 @@ def serve(
 ) -> None:
     """Serve environments over streamable HTTP and SSE on one port."""
 
+    if unix is not None and (host, port) != (None, None):
+        fail(ListenError("--unix goes without --host and --port: it listens in one place"))
+    # Who names a port on the command line does not mean the socket of the config.
+    socket = None if (host, port, unix) == (None, None, None) else "" if unix is None else str(unix.absolute())
+
     def with_options(config: Config) -> Config:
         config = _with_settings(
             config,
             host=host,
             port=port,
+            unix=socket,
             tls_cert=tls_cert and str(tls_cert.absolute()),
             tls_key=tls_key and str(tls_key.absolute()),
             log_format=log_format,

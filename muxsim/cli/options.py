@@ -22,7 +22,8 @@ class Remote:
     """A muxsim that is serving already, in place of a config, and how strictly a config is taken."""
 
     url: Annotated[
-        str | None, typer.Option(help="A muxsim that is serving already, instead of a config.", show_default=False)
+        str | None,
+        typer.Option(help="A muxsim that is serving already, instead of a config; unix:PATH too.", show_default=False),
     ] = None
     token_env: Annotated[
         str | None,

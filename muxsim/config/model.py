@@ -21,6 +21,15 @@ class ServerSettings:
     port: int = 8000
     """The port to listen on; 0 takes a free one."""
 
+    unix: str = ""
+    """A unix socket to listen on, in place of ``host`` and ``port``."""
+
+    unix_mode: str = "0600"
+    """The mode of that socket's file: who may connect, such as ``"0660"`` for its group too."""
+
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks, or ``unix``, whose ``X-Forwarded-For`` is believed: bounds of an address go by that."""
+
     public_url: str = ""
     """Where clients find muxsim behind a proxy: scheme, host, and the path it is served under, if any."""
 

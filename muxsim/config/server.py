@@ -27,7 +27,7 @@ def read_server(table: Table) -> tuple[ServerSettings, Defaults, str | None]:
     """The server's settings, the limits that environments start from, and the default's name."""
     known: dict[str, AnyKind] = {**SERVER_KEYS, **LIMIT_KEYS, **CONFINEMENT_KEYS, "default": TEXT}
     table.know((*known, "auth"))
-    values = _with_paths(table.read(known, others=True), table.folder, "tls_cert", "tls_key")
+    values = _with_paths(table.read(known, others=True), table.folder, "tls_cert", "tls_key", "unix")
     settings = ServerSettings(**{key: value for key, value in values.items() if key in SERVER_KEYS})
     return settings, Defaults().changed(values, table.folder), values.get("default")
 

@@ -4,12 +4,13 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement
 
-from muxsim.access import ALGORITHMS
+from muxsim.access import ALGORITHMS, UNIX_PEERS
 
 T = TypeVar("T")
 
@@ -135,6 +136,12 @@ def _network(value: Any) -> bool | tuple[int, ...]:
     return _flag(value)
 
 
+def _proxy(value: Any) -> str:
+    if value != UNIX_PEERS:
+        ip_network(_text(value))  # its errors are ValueErrors
+    return str(value)
+
+
 def _matching(pattern: re.Pattern[str]) -> Callable[[Any], str]:
     def read(value: Any) -> str:
         if not pattern.fullmatch(_text(value)):
@@ -177,6 +184,12 @@ _REQUIREMENT = Kind("a requirement as PEP 508 writes it, such as mcp>=2,<3", _re
 SERVER_KEYS: dict[str, AnyKind] = {
     "host": TEXT,
     "port": Kind("a port from 0 to 65535, where 0 takes a free one", _whole(0, 65535)),
+    "unix": TEXT,
+    "unix_mode": Kind('a mode in quotes, such as "0660"', _matching(re.compile(r"0?[0-7]{3}"))),
+    "trusted_proxies": ListOf(
+        'a list of addresses, networks and "unix", such as ["127.0.0.1"]',
+        Kind('an address or a network, such as 10.0.0.0/8, or "unix"', _proxy),
+    ),
     "public_url": Kind("a URL without query, such as https://lab.example.org/muxsim", _base_url),
     "allowed_hosts": ListOf(
         'a list of hosts, such as ["lab.example.org"]',

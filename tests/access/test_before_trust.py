@@ -16,6 +16,7 @@ from muxsim.observe.events import Events
 from muxsim.serve.auth.authenticator import Authenticator
 from muxsim.serve.auth.callers import NamedToken, Scope
 from muxsim.serve.auth.failures import FailureLimit
+from muxsim.serve.auth.proxies import TrustedProxies
 from muxsim.serve.http.connection import Connection
 from muxsim.serve.http.connections import Bounds, Connections
 from muxsim.serve.http.ordinary import ToldWhenServed
@@ -68,7 +69,7 @@ class Transport(asyncio.Transport):
 
 
 def connections():
-    return Connections(BOUNDS, Events(), Unread(60.0, 2**20, 2**26, Events()))
+    return Connections(BOUNDS, Events(), Unread(60.0, 2**20, 2**26, Events()), TrustedProxies())
 
 
 def connection_to(app, newcomer=lambda *_: None, limits=None):

@@ -157,14 +157,15 @@ def request_bytes(host, method, path, headers=(), body=b""):
 
 @asynccontextmanager
 async def connect(url, *, receive_buffer=None):
-    """A connection to the server at ``url``."""
+    """A connection to the server at ``url``, which may be ``unix:PATH``."""
     address = urlsplit(url)
-    sock = trio.socket.socket()
+    over_unix = address.scheme == "unix"
+    sock = trio.socket.socket(socket.AF_UNIX if over_unix else socket.AF_INET)
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     try:
-        await sock.connect((address.hostname, address.port))
-        yield Connection(trio.SocketStream(sock), address.netloc)
+        await sock.connect(address.path if over_unix else (address.hostname, address.port))
+        yield Connection(trio.SocketStream(sock), "localhost" if over_unix else address.netloc)
     finally:
         sock.close()  # which wakes a reader in another task; leaving the socket's own block would not
 

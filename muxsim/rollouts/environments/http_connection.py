@@ -63,10 +63,11 @@ class Answer(Protocol):
 
 
 class HTTPConnections:
-    """Connections to one address, as many as there are exchanges under way at once."""
+    """Connections to one address, or to a unix ``socket``, as many as there are exchanges under way at once."""
 
-    def __init__(self, host: str, port: int, *, connect_timeout: float) -> None:
+    def __init__(self, host: str, port: int, *, connect_timeout: float, socket: str = "") -> None:
         self._address = (host, port)
+        self._socket = socket
         self._host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._connect_timeout = connect_timeout
         self._idle: list[_Connection] = []
@@ -109,6 +110,8 @@ class HTTPConnections:
         host, port = self._address
         try:
             with anyio.fail_after(self._connect_timeout):
+                if self._socket:
+                    return _Connection(await anyio.connect_unix(self._socket))
                 return _Connection(await anyio.connect_tcp(host, port))
         except TimeoutError:
             raise HTTPBroken(f"no connection within {self._connect_timeout:g} s") from None

@@ -39,13 +39,15 @@ class _NotTaken(Exception):
 class HTTPChannel:
     """One Mcp-Session-Id on a session's own URL."""
 
-    def __init__(self, http: httpx2.AsyncClient, tasks: anyio.abc.TaskGroup, url: str, session: SessionURL) -> None:
+    def __init__(
+        self, http: httpx2.AsyncClient, tasks: anyio.abc.TaskGroup, url: str, session: SessionURL, socket: str = ""
+    ) -> None:
         self._http = http
         self._tasks = tasks
         self._url = url
         self._session = session
         self._target = httpx2.URL(url).raw_path.decode("ascii")
-        self._exchanges = _exchanges(http, url)
+        self._exchanges = _exchanges(http, url, socket)
         # What the client sends with everything, a token for one, goes with each message too.
         self._headers = Headers({**http.headers, **HEADERS})
         self._numbers = itertools.count(1)
@@ -230,9 +232,11 @@ def _broken(error: httpx2.HTTPError) -> HTTPBroken:
     return HTTPBroken(why(error))
 
 
-def _exchanges(http: httpx2.AsyncClient, address: str) -> _ByClient | HTTPConnections:
+def _exchanges(http: httpx2.AsyncClient, address: str, socket: str) -> _ByClient | HTTPConnections:
     """How to exchange messages with an address: over connections of its own where nothing stands between."""
     url = httpx2.URL(address)
+    if socket:
+        return HTTPConnections(url.host, 80, connect_timeout=CONNECT_TIMEOUT, socket=socket)
     proxied = getproxies().keys() & {"http", "all"} and not proxy_bypass(url.host)
     if url.scheme != "http" or proxied:
         return _ByClient(http, url)

@@ -25,6 +25,9 @@ from muxsim.rollouts.environments.wires import CONNECT_TIMEOUT, REFUSALS, Sessio
 Wire = Literal["http", "sse"]
 
 _START_TIMEOUT: Final = 60.0
+_UNIX: Final = "unix:"
+# A host that every muxsim is served under; over a socket it leads nowhere else.
+_OVER_UNIX: Final = "http://localhost"
 # Of RFC 6750: nothing that could end a header.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
@@ -50,13 +53,28 @@ class _Served:
 _THERE: Final = Collect((), 0, 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a muxsim is: ``name`` for people, ``base`` before its paths, and the ``socket`` if it is not over TCP."""
+
+    name: str
+    base: str
+    socket: str = ""
+
+
 class RemotePool:
     """Opens sessions of a serving muxsim. Open it with `connect`."""
 
     def __init__(
-        self, url: str, http: httpx2.AsyncClient, tasks: anyio.abc.TaskGroup, wire: Wire, served: dict[str, _Served]
+        self,
+        address: Address,
+        http: httpx2.AsyncClient,
+        tasks: anyio.abc.TaskGroup,
+        wire: Wire,
+        served: dict[str, _Served],
     ) -> None:
-        self.url = url
+        self.url = address.name
+        self._address = address
         self._http = http
         self._tasks = tasks
         self._wire = wire
@@ -94,14 +112,14 @@ class RemotePool:
     async def parts(self, env: str) -> dict[str, str]:
         """What an environment consists of (`muxsim.provenance`); {} where the server does not tell."""
         try:
-            response = await self._http.get(f"{self.url}/envs/{quote(env, safe='')}")
+            response = await self._http.get(f"{self._address.base}/envs/{quote(env, safe='')}")
             return _environments.decode(response.content).parts if response.status_code == 200 else {}
         except (httpx2.HTTPError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return {}
 
     async def _make(self, env: str, seed: int) -> dict[str, Any]:
         try:
-            response = await self._http.post(f"{self.url}/sessions", json={"env": env, "seed": seed})
+            response = await self._http.post(f"{self._address.base}/sessions", json={"env": env, "seed": seed})
         except httpx2.HTTPError as error:
             raise StartError(f"{self.url} cannot be reached: {why(error)}") from None
         if response.status_code == 201:
@@ -114,12 +132,13 @@ class RemotePool:
         paths = {name: httpx2.URL(url).raw_path.decode("ascii") for name, url in made["urls"].items()}
         prefix, found, _ = paths["session"].rpartition(f"/sessions/{made['id']}")
         urls = {
-            name: f"{self.url}/{path.removeprefix(prefix if found else '').lstrip('/')}" for name, path in paths.items()
+            name: f"{self._address.base}/{path.removeprefix(prefix if found else '').lstrip('/')}"
+            for name, path in paths.items()
         }
         session = SessionURL(self._http, urls["session"], shared=shared)
         if self._wire == "sse":
             return SSEChannel(self._http, urls["sse"], session)
-        return HTTPChannel(self._http, self._tasks, urls["mcp"], session)
+        return HTTPChannel(self._http, self._tasks, urls["mcp"], session, self._address.socket)
 
 
 def _refusal(response: httpx2.Response) -> MuxsimError:
@@ -138,7 +157,7 @@ def _refusal(response: httpx2.Response) -> MuxsimError:
 async def connect(
     url: str, *, wire: Wire = "http", max_sessions: int = 256, token: str | None = None
 ) -> AsyncIterator[RemotePool]:
-    """A pool of the environments that a muxsim serves at ``url``, for the length of a block.
+    """A pool of the environments that a muxsim serves at ``url``, or ``unix:PATH``, for the length of a block.
 
     ``token`` is a bearer token with the scope ``trainer``, for a muxsim that asks for one; it goes to no other server.
     Sessions that are still open when it ends are the caller's to close; an SSE stream's ends with it. Raises
@@ -147,16 +166,28 @@ async def connect(
     if token is not None and not _TOKEN.fullmatch(token):
         raise StartError("the token has characters that no token has; is there a space or a line's end in it?")
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
-    base = _base(url)
+    address = _address(url)
     # A connection per session and one for its stream: httpx's pool is quadratic in what queues for it.
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=2 * max_sessions)
     timeout = httpx2.Timeout(None, connect=CONNECT_TIMEOUT)
-    async with httpx2.AsyncClient(limits=limits, timeout=timeout, headers=headers) as http:
-        served = await _served(http, base)
+    over = httpx2.AsyncHTTPTransport(uds=address.socket, limits=limits) if address.socket else None
+    async with httpx2.AsyncClient(transport=over, limits=limits, timeout=timeout, headers=headers) as http:
+        served = await _served(http, address)
         with raised_as_itself():
             async with anyio.create_task_group() as tasks:
-                yield RemotePool(base, http, tasks, wire, served)
+                yield RemotePool(address, http, tasks, wire, served)
                 tasks.cancel_scope.cancel()
+
+
+def _address(url: str) -> Address:
+    """Where a muxsim is. Raises `StartError`: that is nowhere."""
+    socket = url.strip().removeprefix(_UNIX)
+    if socket == url.strip():
+        base = _base(url)
+        return Address(base, base)
+    if not socket:
+        raise StartError(f"{_UNIX} needs the path of the socket that a muxsim listens on, as in unix:/run/muxsim.sock")
+    return Address(url.strip(), _OVER_UNIX, socket)
 
 
 def _base(url: str) -> str:
@@ -174,10 +205,11 @@ def _base(url: str) -> str:
     return str(parsed).rstrip("/")
 
 
-async def _served(http: httpx2.AsyncClient, base: str) -> dict[str, _Served]:
+async def _served(http: httpx2.AsyncClient, address: Address) -> dict[str, _Served]:
     """The environments that are served, by name."""
+    base = address.name
     try:
-        response = await http.get(f"{base}/envs")
+        response = await http.get(f"{address.base}/envs")
     except httpx2.HTTPError as error:
         raise StartError(f"no muxsim answers at {base}: {why(error)}") from None
     if response.status_code in REFUSALS:

@@ -14,7 +14,9 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from muxsim.observe.events import NoRequest
+from muxsim.runtime.peers import peer_user
 from muxsim.serve.auth.addresses import network_of
+from muxsim.serve.auth.proxies import unix_peer
 from muxsim.serve.http.connections import Connections
 from muxsim.serve.http.incoming import Incoming, Request
 from muxsim.serve.http.interfaces import Answer, Familiar, ShortCall, ShortWay, Usual
@@ -89,8 +91,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is none by name
-        address = transport.get_extra_info("peername")
-        self.peer = str(address[0]) if isinstance(address, tuple) else ""
+        self.peer = _peer_of(self.transport)
         self._state.connections.add(self)  # type: ignore[arg-type]
         full = self._limits.enter(self.peer)
         if full:
@@ -162,6 +163,8 @@ class Connection(asyncio.Protocol):
     # ---- from the parser (muxsim.serve.http.incoming.Listener)
 
     def begun(self, request: Request) -> None:
+        proxies = self._limits.proxies
+        request.peer = proxies.client_of(self.peer, request.headers) if proxies else self.peer
         self._idle_since, self._stray = None, False
         self._queue.append(request)
         self._advance()
@@ -235,7 +238,7 @@ class Connection(asyncio.Protocol):
 
     def _go_ordinary(self, request: Request, answer: Answer | None = None) -> None:
         if answer is None:
-            self.reader = Reader(network_of(self.peer))  # until somebody knows better
+            self.reader = Reader(network_of(request.peer))  # until somebody knows better
         if self._ordinary is None:
             self._ordinary = Ordinary(self, self._config, self._state, self.loop)
         self._current = request
@@ -427,3 +430,14 @@ class Connection(asyncio.Protocol):
         if not self._incoming.between and self._fault is None:
             self._limits.met("body_timeout")
         self.transport.abort()
+
+
+def _peer_of(transport: asyncio.Transport) -> str:
+    """The address at the other end; where that has none, its user."""
+    address = transport.get_extra_info("peername")
+    if isinstance(address, tuple):
+        return str(address[0])
+    try:
+        return unix_peer(peer_user(transport.get_extra_info("socket")))
+    except OSError:
+        return ""

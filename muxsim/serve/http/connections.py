@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from muxsim.observe.events import Events, HTTPLimit
 from muxsim.runtime.clock import STOOD_STILL
+from muxsim.serve.auth.proxies import TrustedProxies
 from muxsim.serve.http.unread import Unread, Written
 
 # How often connections are looked at that have not finished a request; that much later than it says is a deadline met.
@@ -51,8 +52,10 @@ class Watched(Written, Protocol):
 class Connections:
     """All connections of one server: how many there are, and which keep it waiting."""
 
-    def __init__(self, bounds: Bounds, events: Events, unread: Unread) -> None:
+    def __init__(self, bounds: Bounds, events: Events, unread: Unread, proxies: TrustedProxies) -> None:
         self.bounds = bounds
+        self.proxies = proxies or None
+        """Who is believed to call for others; None for nobody."""
         self.events = events
         self.unread = unread
         self.open = 0
@@ -81,7 +84,7 @@ class Connections:
         self._by_peer[peer] += 1
         if self.open > self.bounds.max_connections:
             return "max_connections"
-        if self._by_peer[peer] > self.bounds.max_connections_per_peer:
+        if self._by_peer[peer] > self.bounds.max_connections_per_peer and not (self.proxies and peer in self.proxies):
             return "max_connections_per_peer"
         return ""
 

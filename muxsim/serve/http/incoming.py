@@ -17,9 +17,11 @@ _UPGRADE: Final = b"upgrade"
 class Request:
     """One request: its head, and as much of its body as has come and nobody has taken."""
 
-    __slots__ = ("body", "chunked", "complete", "expects", "headers", "keep_alive", "method", "url", "version")
+    __slots__ = ("body", "chunked", "complete", "expects", "headers", "keep_alive", "method", "peer", "url", "version")
 
     def __init__(self) -> None:
+        self.peer = ""
+        """Whom it is from: the other end of its connection, or whom a trusted proxy there names."""
         self.method = b""
         self.url = b""
         self.version = "1.1"

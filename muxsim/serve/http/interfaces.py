@@ -46,10 +46,6 @@ class Asker(Protocol):
     familiar: Familiar | None
     """What takes a request that is like one of before, without a look at its head."""
 
-    @property
-    def peer(self) -> str:
-        """The address at the other end."""
-
     def expect(self, call: ShortCall | None) -> None:
         """A call is under way, which will be answered by `respond` or `lengthen`; None if it is not, after all."""
 

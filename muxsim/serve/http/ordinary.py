@@ -201,6 +201,8 @@ class ToldWhenServed:
         """Serve one request."""
         ordinary: Ordinary = scope["state"].pop(_CONNECTION)
         answer, request = ordinary.take_answer(), ordinary.request
+        if request is not None:
+            scope["client"] = request.peer, 0
         tell_reader_to(scope, ordinary.read_by)
 
         async def send_on(event: Message) -> None:

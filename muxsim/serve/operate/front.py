@@ -12,6 +12,7 @@ from muxsim.observe.counters import Counters
 from muxsim.observe.events import Events
 from muxsim.runtime.guest import Guest
 from muxsim.serve.auth.authenticator import Authenticator
+from muxsim.serve.auth.proxies import TrustedProxies
 from muxsim.serve.http.connection import Connection
 from muxsim.serve.http.connections import Bounds, Connections
 from muxsim.serve.http.ordinary import ToldWhenServed
@@ -50,7 +51,7 @@ class Front:
         self._clients = clients = Clients(_stream_times(settings), unread)
         self._openings = openings = Openings(sessions, bridge, config.default)
         self._bodies = bodies = Bodies(settings.max_body, settings.body_timeout)
-        self._connections = Connections(_bounds(settings), events, unread)
+        self._connections = Connections(_bounds(settings), events, unread, TrustedProxies(settings.trusted_proxies))
         lookup = Lookup(sessions, clients, settings.max_failures)
         mcp = MCPEndpoints(clients, lookup, openings, bodies)
         sse = SSEEndpoints(clients, lookup, openings, bodies, public)

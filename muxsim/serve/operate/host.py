@@ -32,12 +32,11 @@ from muxsim.observe.events import (
 from muxsim.runtime.clock import SteadyClock
 from muxsim.runtime.descriptors import raise_limit
 from muxsim.runtime.guest import Guest, trio_guest, watch_on_this_loop
-from muxsim.serve.auth.addresses import is_loopback
 from muxsim.serve.auth.authenticator import Authenticator
 from muxsim.serve.auth.tokens import open_auth, read_tokens_file
 from muxsim.serve.operate.front import Front
 from muxsim.serve.operate.inspection import refuse_reload
-from muxsim.serve.operate.listening import listening, server_url, tls_context
+from muxsim.serve.operate.listening import is_of_this_machine, listening, server_url, tls_context
 from muxsim.serve.operate.operations import Operations, same_sources
 from muxsim.serve.operate.operator_socket import operator_socket
 from muxsim.session.registry import Sessions, open_sessions
@@ -73,8 +72,8 @@ def serve(
     events = Events() if events is None else events
     auth = open_auth(config.auth, config.server.max_failures, os.environ, config.server.public_url, events.emit)
     tls = tls_context(config.server)
-    with listening(config.server, authenticated=auth is not None) as listener:
-        if tls is None and not is_loopback(listener.getsockname()[0]):
+    with listening(config.server, authenticated=auth is not None, environ=os.environ) as listener:
+        if tls is None and not is_of_this_machine(listener):
             events.emit(TokensInTheClear())
         _run_in_batches()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

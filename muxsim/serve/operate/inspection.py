@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 from muxsim.access import AuthSettings
 from muxsim.config import Config, ServerSettings
-from muxsim.errors import ConfigError, ListenError, NotRunning
+from muxsim.errors import ConfigError, InUse, ListenError, NotRunning
 from muxsim.provision.preflight import problems, refused_views, try_enclosures
 from muxsim.serve.auth.tokens import open_auth, read_tokens_file
 from muxsim.serve.operate import running
-from muxsim.serve.operate.listening import InUse, listening, tls_context
+from muxsim.serve.operate.listening import listening, tls_context
 
 
 async def faults(config: Config, environ: Mapping[str, str]) -> list[str]:
@@ -64,8 +64,10 @@ def _try_listening(settings: ServerSettings, *, authenticated: bool) -> None:
 
 
 def _is_served(settings: ServerSettings) -> bool:
-    """Whether a muxsim of this user's has the port."""
+    """Whether a muxsim of this user's has the port, or the socket."""
     with contextlib.suppress(OSError, NotRunning):
         urls = [one.ask("status").get("url", "") for one in running.find_running()]
+        if settings.unix:
+            return f"unix:{settings.unix}" in urls
         return any(url.rpartition(":")[2] == str(settings.port) for url in urls)
     return False

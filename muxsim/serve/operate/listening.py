@@ -3,28 +3,73 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from muxsim.config import ServerSettings
-from muxsim.errors import ConfigError, ListenError
+from muxsim.errors import ConfigError, InUse, ListenError
 from muxsim.serve.auth.addresses import is_loopback
 from muxsim.serve.auth.private_files import open_private
+from muxsim.serve.operate.unix_socket import listening_at
 
 _BACKLOG: Final = 2048
+# Where sd_listen_fds(3) has the descriptors of socket activation begin.
+_FIRST_GIVEN: Final = 3
 
 
-class InUse(ListenError):
-    """Somebody listens there already."""
+class GivenSocket(socket.socket):
+    """One that a service manager has opened, and whose address is not that of the settings."""
 
 
 @contextmanager
-def listening(settings: ServerSettings, *, authenticated: bool) -> Iterator[socket.socket]:
-    """A socket that listens as the settings want it. Raises `ListenError` if it cannot or must not be had."""
+def listening(
+    settings: ServerSettings, *, authenticated: bool, environ: MutableMapping[str, str] | None = None
+) -> Iterator[socket.socket]:
+    """A socket that listens as the settings want it, or the one that ``environ`` says a service manager has opened.
+
+    Raises `ListenError` if it cannot or must not be had.
+    """
+    if environ is not None and (given := _given(environ)) is not None:
+        with given:
+            if given.family != socket.AF_UNIX and not authenticated:
+                address = str(given.getsockname()[0])
+                refuse_open_door(address, address)
+            yield given
+    elif settings.unix:
+        # The file's mode says who may connect: at the most whoever could call on a loopback address as well.
+        with listening_at(settings.unix, int(settings.unix_mode, 8), _BACKLOG) as listener:
+            yield listener
+    else:
+        with _listening_at_port(settings, authenticated=authenticated) as listener:
+            yield listener
+
+
+def _given(environ: MutableMapping[str, str]) -> socket.socket | None:
+    """The socket of socket activation (sd_listen_fds(3)); None if there is none. Its variables are no child's."""
+    said = {name: environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")}
+    if said["LISTEN_PID"] != str(os.getpid()):
+        return None
+    if said["LISTEN_FDS"] != "1":
+        raise ListenError(f"muxsim serves one socket and was given {said['LISTEN_FDS']}: have one ListenStream= only")
+    try:
+        given = GivenSocket(fileno=_FIRST_GIVEN)
+        listens = given.type == socket.SOCK_STREAM and given.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise ListenError(f"the socket that muxsim was given is none: {error.strerror}") from None
+    if not listens:
+        given.close()
+        raise ListenError("the socket that muxsim was given does not listen: it must be a ListenStream= with Accept=no")
+    given.set_inheritable(False)
+    return given
+
+
+@contextmanager
+def _listening_at_port(settings: ServerSettings, *, authenticated: bool) -> Iterator[socket.socket]:
     where = f"{settings.host}:{settings.port}"
     try:
         family, *_, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
@@ -50,9 +95,18 @@ def refuse_open_door(host: str, address: str) -> None:
 
 
 def server_url(listener: socket.socket, settings: ServerSettings) -> str:
-    """Where clients find the server."""
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"{'https' if settings.tls_cert else 'http'}://{host}:{listener.getsockname()[1]}"
+    """Where clients find the server: a URL, or ``unix:PATH``."""
+    address = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{address}"
+    host = str(address[0]) if isinstance(listener, GivenSocket) else settings.host
+    host = f"[{host}]" if ":" in host else host
+    return f"{'https' if settings.tls_cert else 'http'}://{host}:{address[1]}"
+
+
+def is_of_this_machine(listener: socket.socket) -> bool:
+    """Whether nobody else can reach it."""
+    return listener.family == socket.AF_UNIX or is_loopback(listener.getsockname()[0])
 
 
 def tls_context(settings: ServerSettings) -> ssl.SSLContext | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from muxsim.observe.events import CommandFailed, Events, NoOperatorSocket
+from muxsim.runtime.peers import peer_user
 from muxsim.serve.operate import running
 
 _QUESTION_TIMEOUT: Final = 5.0
@@ -63,7 +64,7 @@ async def _serve(listener: socket.socket, answer: Callable[[str], bytes]) -> Non
 
 
 async def _answer_one(connection: socket.socket, answer: Callable[[str], bytes]) -> None:
-    if running.peer_user(connection) not in (0, os.getuid()):
+    if peer_user(connection) not in (0, os.getuid()):
         return
     loop = asyncio.get_running_loop()
     connection.setblocking(False)

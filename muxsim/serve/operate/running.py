@@ -11,7 +11,6 @@ import json
 import os
 import socket
 import stat
-import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,12 +19,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from muxsim.errors import NotRunning
+from muxsim.runtime.peers import peer_user
 
 COMMANDS: Final = ("status", "sessions", "reload", "drain", "resume", "stop")
 LINE_LIMIT: Final = 4096
 """Bytes of a question."""
 _ANSWER_TIMEOUT: Final = 10.0
-_CREDENTIALS: Final = struct.Struct("3i")
 
 
 @dataclass(frozen=True)
@@ -110,13 +109,6 @@ def _connected(folder: Path, pid: int) -> Iterator[socket.socket]:
         if peer_user(connection) not in (0, os.getuid()):
             raise PermissionError("somebody else listens there")
         yield connection
-
-
-def peer_user(connection: socket.socket) -> int:
-    """The user id at the other end, as the kernel knows it."""
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    user: int = _CREDENTIALS.unpack(credentials)[1]
-    return user
 
 
 def listen(folder: Path) -> socket.socket:

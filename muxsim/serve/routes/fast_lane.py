@@ -98,7 +98,7 @@ class FastLane:
             message = decode(body)
         except RemoteProtocolError:
             return False
-        newcomer = self.gateway.mcp.newcomer(request.url, verdict.caller, connection.peer, message)
+        newcomer = self.gateway.mcp.newcomer(request.url, verdict.caller, request.peer, message)
         if newcomer is None:
             return False
         if not newcomer.client.ready:
