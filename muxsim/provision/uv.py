@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import trio
+from packaging.utils import canonicalize_name, canonicalize_version
 
 from muxsim.errors import PackageError
 from muxsim.provision.conda_wishes import has_conda_python
@@ -174,7 +175,7 @@ class UvPart:
         """``name==version`` of each; what came from elsewhere than an index is asked for as it was."""
         elsewhere = set((await probe(place, Entry())).elsewhere)
         pinned = {name: version for name, version in found.packages.items() if name not in elsewhere}
-        return "".join(f"{name}=={version}\n" for name, version in sorted(pinned.items()))
+        return "".join(f"{canonicalize_name(name)}=={version}\n" for name, version in sorted(pinned.items()))
 
     async def locked(self, place: Place, pins: str) -> str:
         """The pins with the hashes that the index has for them, the one that what was asked for names."""
@@ -215,15 +216,31 @@ class UvPart:
 
 
 def _pinned_alone(text: str, pins: str) -> str:
-    """Of compiled requirements those that are pinned, with their hashes; what comes from elsewhere has an address."""
-    wanted, kept = set(pins.splitlines()), False
-    lines = []
+    """Of compiled requirements those that are pinned, with their hashes; what comes from elsewhere has an address.
+
+    Raises PackageError if one that is pinned is not among them.
+    """
+    missing = {_parsed(pin): pin for pin in _pins_in(pins)}
+    kept, lines = False, []
     for line in text.splitlines(keepends=True):
         if not line[0].isspace():
-            kept = line.rstrip("\\\n ") in wanted
+            kept = missing.pop(_parsed(line), "") != ""
         if kept:
             lines.append(line)
+    if missing:
+        raise PackageError(f"the package index has no hashes of {', '.join(missing.values())}, so it cannot be locked")
     return "".join(lines)
+
+
+def _pins_in(text: str) -> list[str]:
+    """The ``name==version`` of each, without its hashes."""
+    return [line.rstrip("\\ ") for line in text.splitlines() if line and not line[0].isspace()]
+
+
+def _parsed(line: str) -> tuple[str, str]:
+    """What is pinned, the same for all ways to write it: an index, an installer and a package's own words differ."""
+    name, _, version = line.rstrip("\\\n ").partition("==")
+    return canonicalize_name(name), canonicalize_version(version)
 
 
 async def _make(place: Place, python: str, how: str = "--allow-existing") -> None:

@@ -166,6 +166,20 @@ async def test_a_lock_makes_the_same_again_or_says_that_it_is_out_of_date(enviro
             await prepare(replace(locked, dependencies=drifted), environ)
 
 
+async def test_a_lock_has_packages_whose_names_are_written_in_several_ways(environ):
+    spec = requiring("Jaraco.Classes==3.4", "typing_extensions==4.12.2")
+    with trio.fail_after(120):
+        wanted = await wanted_of(spec, environ)
+        _, held = await taken(spec, environ)
+        pins = await lock_of(wanted, held)
+        held.close()
+        locked = replace(spec, dependencies=replace(spec.dependencies, pins=pins, locked=True))
+        ready = await prepare(locked, environ)
+        assert "more_itertools" in await said(
+            replace(ready, args=("-c", "import jaraco.classes, more_itertools as it; print(it)"))
+        )
+
+
 async def test_the_requirement_that_cannot_be_had_is_named_with_the_log(environ):
     with trio.fail_after(120), pytest.raises(PackageError, match="nosuch-package-of-anybody") as caught:
         await prepare(requiring(COW, "nosuch-package-of-anybody>=3"), environ)

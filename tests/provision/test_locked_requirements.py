@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from packaging.utils import canonicalize_name
 
 from muxsim.errors import PackageError
 from muxsim.provision.packages import prepare
 from muxsim.provision.requirements import as_arguments
+from muxsim.provision.uv import _pinned_alone
 from muxsim.spec import Dependencies, EnvSpec, Pins
 
 pytestmark = pytest.mark.children
@@ -37,6 +41,19 @@ def versions(spec):
 
 def pins_of(spec):
     return json.loads((Path(spec.installed[0]).parent / "manifest.json").read_text())["pins"]["uv"]
+
+
+@given(
+    names=st.sets(st.from_regex(r"[A-Za-z][A-Za-z0-9]{0,8}([._-]{1,2}[A-Za-z0-9]{1,4})?", fullmatch=True), min_size=1)
+)
+def test_every_installed_package_is_in_the_lock_however_it_writes_its_name_and_version(names):
+    by_name = {canonicalize_name(name): name for name in names}
+    pins = "".join(f"{name}==2026.09.1\n" for name in by_name.values())
+    compiled = "".join(f"{name}==2026.9.1 \\\n    --hash=sha256:12\n" for name in by_name)
+    elsewhere = "not-of-an-index @ file:///p/w.whl\n"
+    assert _pinned_alone(elsewhere + compiled, pins) == compiled
+    with pytest.raises(PackageError, match="9-lost-1==1"):
+        _pinned_alone(compiled, pins + "9-lost-1==1\n")
 
 
 async def test_a_lock_holds_versions_and_leaves_paths_and_options_to_the_requirements(tmp_path, monkeypatch):
