@@ -264,6 +264,12 @@ muxsim is stopped), a deadline of the table passes, its backend exits, or no oth
 4. When nobody holds the folder any longer, as a rollout does that keeps or scores its files, it is removed, and the
    lease is the next one's. Only then a `DELETE` is answered.
 
+For ten minutes, who comes to a session that has ended gets its cause with the 404, by whichever of its URLs and ids:
+`error.data` has the `cause` (`deleted`, `client_gone`, `backend_exited`, a setting of the table such as `idle_timeout`,
+`spare_idle` for want of memory, `reloaded`, …), `by` whom where somebody with a name has ended it, and the status and
+last stderr lines of a backend that exited. An agent is told the cause and no more; whoever could not see the session
+gets the 404 of one that never was. The newest 128 failures are remembered, and the newest 4,096 other ends.
+
 A bug of muxsim's in one session ends that session (`internal_error`) and no other.
 
 ## One backend after another

@@ -115,7 +115,8 @@ class SessionCrashed(SessionEvent, frozen=True):
 
 
 class SessionEnded(SessionEvent, frozen=True):
-    """Nothing is left of it, ``seconds`` after it was made. ``stderr``: what a backend said last whose end it was."""
+    """Nothing is left of it, ``seconds`` after it was made, ``by`` whom, where somebody with a name wanted that.
+    ``stderr``: what a backend said last whose end it was."""
 
     name: ClassVar[str] = "session.ended"
     cause: str
@@ -123,6 +124,7 @@ class SessionEnded(SessionEvent, frozen=True):
     exit_status: int | None
     stderr: tuple[str, ...] | None
     seconds: float
+    by: str | None = None
 
 
 # ---- the pool

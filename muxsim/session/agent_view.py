@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from muxsim.session import agent_answers, agent_requests
 from muxsim.session.attachment import Attachment
 from transports import messages
 from transports.errors import INTERNAL_ERROR, METHOD_NOT_FOUND
 from transports.messages import Kind, Message, RequestId, error_code, member, members_of
+
+BACKEND_ENDED: Final = "the backend has ended"
+"""All that an agent is told of a failure whose reason may quote what the backend said."""
 
 
 class AgentAttachment(Attachment):
@@ -43,11 +48,10 @@ class AgentAttachment(Attachment):
 
 
 def _bare(error: Message) -> Message:
-    """The error without what a backend left behind: its status, and its last lines on stderr."""
+    """The error without what a backend left behind, its status and its last lines on stderr, and who ended it."""
     data = members_of(member(error.members["error"], "data"))
     if data.keys() <= {"cause"}:
         return error
-    bare = messages.error(
-        error.id, error_code(error) or INTERNAL_ERROR, "the backend has ended", {"cause": data.get("cause")}
-    )
+    said = BACKEND_ENDED if "exit_status" in data else "the session has ended"
+    bare = messages.error(error.id, error_code(error) or INTERNAL_ERROR, said, {"cause": data.get("cause")})
     return bare if error.id is None else bare.with_id(error.id, error.raw_id)

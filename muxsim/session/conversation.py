@@ -329,9 +329,9 @@ class Conversation:
     def close(self, code: int, ending: Ending) -> None:
         """Answer every request in flight with an error, and let the clients go."""
         unmade = self._calls.close()
-        self._carry_out(self.router.fail_all(code, ending.text, ending.data()))
+        self._carry_out(self.router.fail_all(code, ending.said, ending.data()))
         for attachment, id in unmade:
-            attachment.tell(messages.error(id, code, ending.text, ending.data()), id)
+            attachment.tell(messages.error(id, code, ending.said, ending.data()), id)
         for attachment in list(self._attachments):
             attachment.transport.close()
         self.flow.end()

@@ -1,8 +1,9 @@
-"""How sessions have failed that are no more, for clients that come just too late to be answered by one."""
+"""How sessions have ended that are no more: for clients that come too late to be answered by one, and for operators."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -10,50 +11,79 @@ from muxsim.observe.events import FAILURES
 from muxsim.session.session import Session
 from muxsim.session.states import Ending
 
-# So many of the newest are remembered, each with so many characters of its last words: 512 KiB at most.
-_MOST: Final = 128
+KEPT: Final = 600.0
+"""Seconds for which an end is remembered."""
+
+# So many of the newest failures are remembered, each with so many characters of its last words: 512 KiB at most. The
+# others are apart, so that many sessions that end as they should do not have one forgotten that failed.
+_MOST_FAILURES: Final = 128
+_MOST_OTHERS: Final = 4096
 _MOST_WORDS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """A session that has ended: how it did, and whose it was."""
+    """A session that has ended, or is about to: what it was, whose, and how it ended, at ``ended`` by its clock."""
 
+    id: str
+    env: str
+    seed: int
     owner: str | None
     shared: bool
     ending: Ending
+    created: float
+    ended: float
 
 
 class Endings:
-    """The newest failures, by the session's id."""
+    """The newest ends, by the session's id."""
 
     def __init__(self) -> None:
-        self._past: OrderedDict[str, Past] = OrderedDict()
+        self._failures: OrderedDict[str, Past] = OrderedDict()
+        self._others: OrderedDict[str, Past] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._past)
+        return len(self._failures) + len(self._others)
 
-    def remember(self, session: Session) -> None:
-        """Keep how ``session`` has ended, if nobody wished for that."""
-        ending = session.ending
-        if ending is None or ending.cause not in FAILURES:
-            return
-        self._past[session.id] = Past(session.owner, session.shared, _short(ending))
-        while len(self._past) > _MOST:
-            self._past.popitem(last=False)
+    def remember(self, past: Past) -> None:
+        """Keep how a session has ended."""
+        self._failures.pop(past.id, None)
+        self._others.pop(past.id, None)
+        failed = past.ending.cause in FAILURES
+        kept, most = (self._failures, _MOST_FAILURES) if failed else (self._others, _MOST_OTHERS)
+        kept[past.id] = past
+        while len(kept) > most or next(iter(kept.values())).ended <= past.ended - KEPT:
+            kept.popitem(last=False)
 
-    def of(self, id: str) -> Past | None:
-        """How the session with this id ended, if it failed and not too long ago."""
-        return self._past.get(id)
+    def of(self, id: str, now: float) -> Past | None:
+        """How the session with this id ended, if that is not too long ago."""
+        past = self._failures.get(id) or self._others.get(id)
+        return past if past is not None and now < past.ended + KEPT else None
+
+    def all(self, now: float) -> Iterator[Past]:
+        """Those that ended not too long ago, the latest last."""
+        everything = [*self._failures.values(), *self._others.values()]
+        return (past for past in sorted(everything, key=lambda past: past.ended) if now < past.ended + KEPT)
+
+
+def past_of(session: Session, now: float) -> Past | None:
+    """What is to be remembered of a session; None of one that lives."""
+    ending = session.ending
+    if ending is None:
+        return None
+    return Past(
+        session.id, session.spec.name, session.seed, session.owner, session.shared, _short(ending), session.created, now
+    )
 
 
 def _short(ending: Ending) -> Ending:
+    text = ending.text[:_MOST_WORDS]
     if ending.exit is None:
-        return ending
+        return ending if text == ending.text else replace(ending, text=text)
     room, lines = _MOST_WORDS, list[str]()
     for line in reversed(ending.exit.stderr):
         room -= len(line)
         if room < 0:
             break
         lines.append(line)
-    return replace(ending, exit=replace(ending.exit, stderr=tuple(reversed(lines))))
+    return replace(ending, text=text, exit=replace(ending.exit, stderr=tuple(reversed(lines))))

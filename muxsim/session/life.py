@@ -181,11 +181,11 @@ class Life:
 
     # ---- its end
 
-    def end(self, cause: str, text: str, exit: BackendExit | None = None) -> None:
+    def end(self, cause: str, text: str, exit: BackendExit | None = None, *, by: str | None = None) -> None:
         """Begin the session's end: every request in flight gets an error now, the processes go in the background."""
         if self.ending is not None:
             return
-        self.ending = Ending(cause, text, exit)
+        self.ending = Ending(cause, text, exit, by)
         self._go(Happening.ENDS)
         self._living.cancel()  # first, so that the session ends even if something here fails
         self._restored.set()
@@ -284,10 +284,10 @@ class Life:
 
     def _emit_end(self, exit_status: int | None) -> None:
         assert self.ending is not None
-        cause, text, exit = self.ending.cause, self.ending.text, self.ending.exit
+        cause, text, exit, by = self.ending.cause, self.ending.text, self.ending.exit, self.ending.by
         status, said = (exit_status, None) if exit is None else (exit.returncode, exit.stderr)
         seconds = round(self._now() - self.created, 3)
-        self._reports.emit(SessionEnded(*self._reports.who(), cause, text, status, said, seconds))
+        self._reports.emit(SessionEnded(*self._reports.who(), cause, text, status, said, seconds, by))
 
     # ---- time
 

@@ -18,7 +18,7 @@ from muxsim.errors import Busy, SessionExists, UnknownEnvironment
 from muxsim.observe.events import Events, SessionOpenFailed, SessionOpening
 from muxsim.runtime.boundary import background
 from muxsim.runtime.soon import may_wait
-from muxsim.session.endings import Endings, Past
+from muxsim.session.endings import Endings, Past, past_of
 from muxsim.session.held_folder import HeldFolder
 from muxsim.session.session import Session
 from muxsim.spec import EnvSpec
@@ -63,6 +63,7 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
         self._folders: set[HeldFolder] = set()
         self._endings = Endings()
+        self._now = trio.lowlevel.current_clock().current_time
         self._reserved: set[str] = set()
         self._shared: dict[str, tuple[EnvSpec, Session]] = {}
         self._sharing: dict[str, trio.Lock] = {}
@@ -81,11 +82,13 @@ class Sessions:
         return self._sessions.get(id)
 
     def past(self, id: str) -> Past | None:
-        """How the session with this id has failed: of one that is ending, and of the newest that have ended."""
+        """How the session with this id ends, or ended some minutes ago; None if it lives, or nobody knows of it."""
         session = self._sessions.get(id)
-        if session is not None:
-            self._endings.remember(session)
-        return self._endings.of(id) if session is None or not session.live else None
+        return self._endings.of(id, self._now()) if session is None else past_of(session, self._now())
+
+    def ended(self) -> list[Past]:
+        """The newest sessions of which nothing is left, the latest last: some minutes' worth of them."""
+        return list(self._endings.all(self._now()))
 
     def all(self) -> list[Session]:
         """The live sessions, oldest first."""
@@ -219,7 +222,8 @@ class Sessions:
         try:
             await session.run()
         finally:
-            self._endings.remember(session)
+            if (past := past_of(session, self._now())) is not None:
+                self._endings.remember(past)
             del self._sessions[session.id]
             if not self._sessions:
                 self._populated = trio.Event()

@@ -160,9 +160,12 @@ class Session:
         """Go on for the clients that are there, but no longer than they are: another session takes this one's place."""
         self._life.let_go()
 
-    def end(self, cause: str, text: str, exit: BackendExit | None = None) -> None:
-        """Begin the session's end: every request in flight gets an error now, the processes go in the background."""
-        self._life.end(cause, text, exit)
+    def end(self, cause: str, text: str, exit: BackendExit | None = None, *, by: str | None = None) -> None:
+        """Begin the session's end: every request in flight gets an error now, the processes go in the background.
+
+        ``by`` is who wants it: the name of a principal, or what an operator is called.
+        """
+        self._life.end(cause, text, exit, by=by)
 
     async def run(self) -> None:
         """Carry the session until `end` is called, its backend ends or a time runs out; then end its processes."""

@@ -84,12 +84,19 @@ FAILED_STARTS: Final = frozenset({"backend_exited", "start_timeout"})
 
 @dataclass(frozen=True)
 class Ending:
-    """Why a session ended: one of a few words, a sentence, and what the backend said last."""
+    """Why a session ended: one of a few words, a sentence, what the backend said last, and who has ended it by name."""
 
     cause: str
     text: str
     exit: BackendExit | None = None
+    by: str | None = None
+
+    @property
+    def said(self) -> str:
+        """The sentence, with who it was."""
+        return self.text if self.by is None else f"{self.text} by {self.by}"
 
     def data(self) -> dict[str, Any]:
         """For the ``data`` of errors. Its cause is what tells muxsim's own from a server's of the same code."""
-        return {"cause": self.cause, **(self.exit.data() if self.exit else {})}
+        by = {} if self.by is None else {"by": self.by}
+        return {"cause": self.cause, **by, **(self.exit.data() if self.exit else {})}

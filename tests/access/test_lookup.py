@@ -9,6 +9,7 @@ from muxsim.observe.events import Events
 from muxsim.serve.auth.callers import Caller, Scope
 from muxsim.serve.routes.guard import _CALLER
 from muxsim.serve.routes.lookup import Lookup
+from muxsim.session.endings import past_of
 from muxsim.session.session import Session
 from muxsim.spec import EnvSpec
 from transports.asgi import Call
@@ -17,6 +18,20 @@ from transports.http_rules import HTTPRefusal
 # Calls of a function: whether the session lives, who asks, and whether that may see it.
 FEW = 5
 BOB = Caller("bob", Scope.TRAINER)
+
+
+class Sessions:
+    """Those that live, and no others that did."""
+
+    def __init__(self, *live):
+        self.live = {session.id: session for session in live}
+
+    def get(self, id):
+        return self.live.get(id)
+
+    def past(self, id):
+        session = self.live.get(id)
+        return None if session is None else past_of(session, 0.0)
 
 
 def refused(lookup, id):
@@ -36,7 +51,7 @@ def refused(lookup, id):
 async def test_somebody_elses_session_is_refused_as_one_that_never_was_and_for_hardly_more_work(tries):
     """L14, L16: what a clock could tell apart is what is done, and nothing waits in a function that is not async."""
     session = Session("a" * 32, EnvSpec(name="game", command="game"), 7, Events(), owner="ada")
-    lookup = Lookup({session.id: session}, SimpleNamespace(), max_failures=20)
+    lookup = Lookup(Sessions(session), SimpleNamespace(), max_failures=20)
     differences = []
     for _ in range(tries):
         (theirs, more), (never, work) = refused(lookup, session.id), refused(lookup, "f" * 32)

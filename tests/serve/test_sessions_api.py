@@ -240,21 +240,6 @@ async def test_deleting_a_session_answers_its_handshake_with_an_error(muxsim):
         await gone(session["pid"])
 
 
-@pytest.mark.fault("L14")
-async def test_what_never_was_and_what_has_ended_look_the_same(muxsim, client):
-    """L14."""
-    assert (await client.delete()).status == 204
-    for method, path in [("GET", "/sessions/{}"), ("DELETE", "/sessions/{}"), ("GET", "/s/{}/sse")]:
-        ended = await ask(muxsim.url, method, path.format(client.id))
-        never = await ask(muxsim.url, method, path.format("0" * 32))
-        assert ended.status == never.status == 404
-        assert ended.body == never.body
-    never = type(client)(client.url, client.path, "0" * 32)
-    ended, never = await client.post(rpc(1, "ping")), await never.post(rpc(1, "ping"))
-    assert ended.status == never.status == 404
-    assert ended.body == never.body
-
-
 async def test_all_clients_of_a_shared_environment_meet_in_one_session(muxsim):
     one, other = await shake_hands(muxsim.url, "/envs/common/mcp"), await shake_hands(muxsim.url, "/mcp?env=common")
     assert one.id != other.id

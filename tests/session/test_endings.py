@@ -1,34 +1,59 @@
-"""What is remembered of sessions that have failed."""
+"""What is remembered of sessions that have ended."""
 
-from types import SimpleNamespace
+from __future__ import annotations
 
 import pytest
 
+from muxsim.observe.events import Events
 from muxsim.placement.backend import BackendExit
-from muxsim.session.endings import Endings
+from muxsim.session.endings import KEPT, Endings, Past, past_of
+from muxsim.session.session import Session
 from muxsim.session.states import Ending
+from muxsim.spec import EnvSpec
 
 
-def over(id, cause="backend_exited", stderr=()):
-    ending = Ending(cause, f"{id} ended", BackendExit("it exited", 3, tuple(stderr)))
-    return SimpleNamespace(id=id, owner="ada", shared=False, ending=ending)
+def over(id, cause="backend_exited", at=0.0):
+    return Past(id, "game", 7, "ada", False, Ending(cause, f"{id} ended"), 0.0, at)
 
 
-def test_only_the_newest_failures_are_remembered_and_of_each_only_so_many_words():
-    endings = Endings()
-    for number in range(10_000):
-        endings.remember(over(str(number), stderr=[*"abc", "x" * 4000, *["y" * 100] * 20]))
-    assert len(endings) == 128
-    assert endings.of("0") is None
-    past = endings.of("9999")
-    assert (past.owner, past.ending.text) == ("ada", "9999 ended")
+async def test_of_a_session_that_has_ended_only_so_many_words_are_kept():
+    session = Session("a" * 32, EnvSpec(name="game", command="game"), 7, Events(), owner="ada")
+    assert past_of(session, 1.0) is None
+    session.end("backend_exited", "it exited", BackendExit("it exited", 3, (*"abc", "x" * 4000, *["y" * 100] * 20)))
+    past = past_of(session, 1.0)
+    assert (past.id, past.env, past.seed, past.owner, past.ended) == ("a" * 32, "game", 7, "ada", 1.0)
+    assert past.ending.text == "it exited"
     assert past.ending.exit.stderr == ("y" * 100,) * 20
 
 
-@pytest.mark.parametrize("cause", ["deleted", "client_gone", "ttl", "shutdown", None])
-def test_an_end_that_somebody_wished_for_is_not_remembered(cause):
-    endings, session = Endings(), over("one", cause)
-    if cause is None:
-        session.ending = None
-    endings.remember(session)
-    assert endings.of("one") is None
+@pytest.mark.parametrize("cause", ["backend_exited", "deleted", "client_gone", "idle_timeout", "spare_idle"])
+def test_every_end_is_remembered_for_some_minutes(cause):
+    endings = Endings()
+    endings.remember(over("one", cause))
+    assert endings.of("one", KEPT - 1).ending.cause == cause
+    assert [past.id for past in endings.all(KEPT - 1)] == ["one"]
+    assert endings.of("one", KEPT) is None
+    assert list(endings.all(KEPT)) == []
+
+
+def test_only_the_newest_are_remembered_and_no_failure_is_forgotten_for_ends_that_were_wished_for():
+    endings = Endings()
+    for number in range(200):
+        endings.remember(over(f"failed {number}", at=number / 100))
+    for number in range(10_000):
+        endings.remember(over(str(number), "deleted", at=3 + number / 1000))
+    assert len(endings) == 128 + 4096
+    assert endings.of("failed 0", 13.0) is None
+    assert endings.of("failed 199", 13.0).ending.text == "failed 199 ended"
+    assert endings.of("0", 13.0) is None
+    assert [past.id for past in endings.all(13.0)][-1] == "9999"
+
+
+def test_what_is_too_old_makes_room_and_an_id_that_was_used_again_is_the_newest():
+    endings = Endings()
+    for number in range(100):
+        endings.remember(over(str(number), at=number))
+    endings.remember(over("again", "deleted", at=KEPT))
+    endings.remember(over("again", at=KEPT + 50))
+    assert len(endings) == 50
+    assert endings.of("again", KEPT + 50).ending.cause == "backend_exited"

@@ -24,7 +24,7 @@ from muxsim.serve.routes.openings import Openings
 from muxsim.serve.routes.public_url import PublicURL
 from muxsim.serve.routes.refusals import refusing
 from muxsim.session.agent_view import AgentAttachment
-from muxsim.session.codes import BACKEND_GONE, SESSION_ENDED
+from muxsim.session.codes import BACKEND_GONE
 from muxsim.session.control.control import PARTS, ControlUnreadable
 from muxsim.session.registry import DRAINING, SEED_LIMIT, Sessions
 from muxsim.session.session import Session
@@ -90,7 +90,6 @@ class API:
 
     async def session(self, call: Call, id: str) -> Any:
         """``GET /sessions/<id>``."""
-        self._check_past(call, id)
         return self._describe(call, self._lookup.session(call, id))
 
     async def delete(self, call: Call, id: str) -> Answered:
@@ -98,16 +97,9 @@ class API:
         session = self._lookup.session(call, id)
         if not caller_of(call).may_end(session.owner):
             raise forbidden(Scope.ADMIN)
-        session.end("deleted", "the session was deleted")
+        session.end("deleted", "the session was deleted", by=caller_of(call).name)
         await self._bridge.call(session.folder.wait_removed)
         return NOTHING
-
-    def _check_past(self, call: Call, id: str) -> None:
-        """Refuse a session that has failed as one that is not there, but with how it did: an answer comes too late."""
-        past = self._sessions.past(id)
-        if past is not None and caller_of(call).sees(past.owner, shared=past.shared):
-            code = BACKEND_GONE if past.ending.exit else SESSION_ENDED
-            raise HTTPRefusal(404, past.ending.text, code=code, data=past.ending.data())
 
     async def control(self, call: Call, id: str) -> Any:
         """``GET /sessions/<id>/control``: every part of the control plane; null, and why, for one that is not there."""

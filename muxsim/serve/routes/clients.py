@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -17,6 +18,8 @@ from transports.sse import SSE
 from transports.streamable_http import StreamableHTTP, StreamTimes
 
 _ID_BYTES: Final = 16
+# So many of those that have gone are remembered, for some minutes' worth of them who ask what became of their session.
+_MOST_GONE: Final = 4096
 # The causes of an end after which nobody wants to read what the session has said.
 _UNWANTED: Final = frozenset({"deleted", "client_gone"})
 
@@ -51,6 +54,20 @@ class SSEClient(Client):
     transport: SSE
 
 
+@dataclass(frozen=True, slots=True)
+class GoneClient:
+    """What is remembered of a client's id: which session it was for, whose it was, and on which paths, if on some."""
+
+    session: str
+    name: str | None
+    is_agent: bool
+    paths: frozenset[str] | None
+
+    def admits(self, caller: Caller) -> bool:
+        """Whether ``caller`` could have gone on with it, as of a `Client`."""
+        return caller.sees(self.name) and (caller.controls or self.is_agent)
+
+
 def view_of(caller: Caller) -> type[Attachment]:
     """What this caller may see of a session."""
     return Attachment if caller.controls else AgentAttachment
@@ -69,6 +86,7 @@ class Clients:
         self._unread = unread
         self._http: dict[str, HTTPClient] = {}
         self._sse: dict[str, SSEClient] = {}
+        self._gone: OrderedDict[str, GoneClient] = OrderedDict()
         unread.ask(self.attachments_of)
 
     def http(self, id: str) -> HTTPClient | None:
@@ -77,9 +95,13 @@ class Clients:
         if client is None:
             return None
         if client.attachment.cut or not client.attachment.session.live:
-            del self._http[id]
+            self._forget(client)
             return None
         return client
+
+    def gone(self, id: str) -> GoneClient | None:
+        """The client that had this id until some minutes ago, for a session header or an event stream."""
+        return self._gone.get(id)
 
     def sse(self, id: str) -> SSEClient | None:
         """The client whose event stream has this id."""
@@ -118,13 +140,24 @@ class Clients:
 
     def drop(self, client: HTTPClient) -> None:
         """End a client, and its session if it has made that."""
-        self._http.pop(client.transport.id, None)
+        self._forget(client)
         client.transport.close()
         client.attachment.disconnected()
 
     def left(self, client: SSEClient) -> None:
         """Forget one whose stream is over."""
         del self._sse[client.transport.id]
+        self._keep(client.transport.id, client, None)
+
+    def _forget(self, client: HTTPClient) -> None:
+        self._http.pop(client.transport.id, None)
+        self._keep(client.transport.id, client, client.paths)
+
+    def _keep(self, id: str, client: Client, paths: frozenset[str] | None) -> None:
+        is_agent = isinstance(client.attachment, AgentAttachment)
+        self._gone[id] = GoneClient(client.attachment.session.id, client.caller.name, is_agent, paths)
+        if len(self._gone) > _MOST_GONE:
+            self._gone.popitem(last=False)
 
     def doubt(self) -> None:
         """Have each client's next request judged anew, by its token too."""
@@ -140,5 +173,5 @@ class Clients:
         """Drop the clients of a session that has ended; a listener for `muxsim.observe.events.Events`."""
         if isinstance(event, SessionEnded):
             self._unread.end_session(event.session, at_once=event.cause in _UNWANTED)
-            for id in [id for id, client in self._http.items() if client.attachment.session.id == event.session]:
-                del self._http[id]
+            for client in [one for one in self._http.values() if one.attachment.session.id == event.session]:
+                self._forget(client)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import Final
+from typing import Any, Final
 
+from muxsim.observe.events import FAILURES
 from muxsim.serve.auth.failures import FailureLimit
 from muxsim.serve.routes.clients import Clients, HTTPClient, SSEClient
 from muxsim.serve.routes.guard import caller_of
+from muxsim.session.agent_view import BACKEND_ENDED
+from muxsim.session.codes import BACKEND_GONE, SESSION_ENDED
 from muxsim.session.registry import Sessions
 from muxsim.session.session import Session
+from muxsim.session.states import Ending
 from transports.asgi import Call
 from transports.http_rules import SESSION_HEADER, HTTPRefusal, header
 
@@ -27,11 +31,11 @@ class Lookup:
         self._clients = clients
         self._misses = FailureLimit(max_failures)
 
-    def session(self, call: Call, id: str) -> Session:
-        """The live session with this id. Raises a 404."""
+    def session(self, call: Call, id: str, *, agent: bool = False) -> Session:
+        """The live session with this id. Raises a 404, which says how it ended; to an ``agent`` no more than that."""
         session = self._sessions.get(id)
         if session is None or not session.live or not caller_of(call).sees(session.owner, shared=session.shared):
-            raise self.missing(call, "there is no such session")
+            raise self._over(call, id, agent=agent) or self.missing(call, "there is no such session")
         return session
 
     def client(self, call: Call, *, elsewhere: bool = False) -> HTTPClient:
@@ -43,8 +47,13 @@ class Lookup:
             raise HTTPRefusal(400, "the Mcp-Session-Id header is missing")
         client = self.client_here(call, elsewhere=elsewhere)
         if client is None:
-            raise self.missing(call, NO_CLIENT)
+            raise self.no_client(call, elsewhere=elsewhere)
         return client
+
+    def no_client(self, call: Call, *, elsewhere: bool = False) -> HTTPRefusal:
+        """The refusal of a request whose session header names no client, or one whose session has ended."""
+        over = self._gone(call, header(call.headers, SESSION_HEADER) or "", elsewhere=elsewhere)
+        return over or self.missing(call, NO_CLIENT)
 
     def client_here(self, call: Call, *, elsewhere: bool = False) -> HTTPClient | None:
         """The same, or None."""
@@ -57,8 +66,25 @@ class Lookup:
         client = self._clients.sse(id)
         here = client is not None and session in (None, client.attachment.session.id)
         if client is None or not here or not client.admits(caller_of(call)):
-            raise self.missing(call, "no SSE stream has this sessionId; open one first")
+            raise self._gone(call, id) or self.missing(call, "no SSE stream has this sessionId; open one first")
         return client
+
+    def _over(self, call: Call, id: str, *, agent: bool) -> HTTPRefusal | None:
+        """The refusal of a session that has ended, with how it did; None for whoever could not see it."""
+        past, caller = self._sessions.past(id), caller_of(call)
+        if past is None or not caller.sees(past.owner, shared=past.shared):
+            return None
+        code = BACKEND_GONE if past.ending.exit else SESSION_ENDED
+        text, data = _told_of(past.ending, agent=agent or not caller.controls)
+        return HTTPRefusal(404, text, code=code, data=data)
+
+    def _gone(self, call: Call, id: str, *, elsewhere: bool = False) -> HTTPRefusal | None:
+        """Likewise, of the session of a client that is no more; None for whoever could not have gone on with it."""
+        client = self._clients.gone(id)
+        if client is None or not client.admits(caller_of(call)):
+            return None
+        here = elsewhere or client.paths is None or call.scope["path"] in client.paths
+        return self._over(call, client.session, agent=client.is_agent) if here else None
 
     def missing(self, call: Call, text: str) -> HTTPRefusal:
         """The refusal of what is not there for whoever asks."""
@@ -69,3 +95,10 @@ class Lookup:
             return HTTPRefusal(404, text, headers=[_CLOSE], limit="max_failures", delay=_GUESS_DELAY)
         self._misses.failed(peer, now)
         return HTTPRefusal(404, text)
+
+
+def _told_of(ending: Ending, *, agent: bool) -> tuple[str, dict[str, Any]]:
+    """Why a session ended, in words and as data; for an agent, nothing that a backend said, nor who it was."""
+    if not agent:
+        return ending.said, ending.data()
+    return BACKEND_ENDED if ending.cause in FAILURES else ending.text, {"cause": ending.cause}

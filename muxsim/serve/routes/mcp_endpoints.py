@@ -14,7 +14,7 @@ from muxsim.serve.http.unread import Reader, read_by
 from muxsim.serve.routes.bodies import Bodies
 from muxsim.serve.routes.clients import Clients, HTTPClient, view_of
 from muxsim.serve.routes.guard import caller_of
-from muxsim.serve.routes.lookup import NO_CLIENT, Lookup
+from muxsim.serve.routes.lookup import Lookup
 from muxsim.serve.routes.modern import ModernExchanges
 from muxsim.serve.routes.openings import Openings
 from muxsim.serve.routes.refusals import refusing
@@ -89,7 +89,7 @@ class MCPEndpoints:
         await self._of_session(call, id, AgentAttachment)
 
     async def _of_session(self, call: Call, id: str, view: type[Attachment]) -> None:
-        session = self._lookup.session(call, id)
+        session = self._lookup.session(call, id, agent=view is AgentAttachment)
 
         async def itself() -> Session:
             return session
@@ -155,7 +155,7 @@ class MCPEndpoints:
                 raise
             message = None
         if message is None or not _is_handshake(message):
-            raise self._lookup.missing(call, NO_CLIENT)
+            raise self._lookup.no_client(call)
         return message
 
     # ---- sessions made by a handshake
