@@ -159,8 +159,11 @@ class HostRules:
         object.__setattr__(self, "hosts", tuple(host.lower() for host in self.hosts))
         object.__setattr__(self, "origins", tuple(origin.lower() for origin in self.origins))
 
-    def check(self, headers: RawHeaders) -> None:
-        """Raise 400, 403 or 421 for a request that did not come from where it should."""
+    def check(self, headers: RawHeaders, *, linked: bool = False) -> None:
+        """Raise 400, 403 or 421 for a request that did not come from where it should.
+
+        ``linked``: it is for a page, to which pages of other sites may have links.
+        """
         hosts, origins, foreign = [], [], False
         for name, value in headers:
             if name == b"host":
@@ -177,7 +180,7 @@ class HostRules:
             if not self.allows_origin(origin, hosts[0]):
                 raise HTTPRefusal(403, f"origin {origin!r} is not allowed; name it in server.allowed_origins")
         # A page's <img>, <script> or link names no origin, but the browser says that it is of another site.
-        if foreign and not origins:
+        if foreign and not origins and not (linked and _opens_a_page(headers)):
             raise HTTPRefusal(403, "this came from a page of another site; ask with fetch or EventSource")
 
     def allows_host(self, host: str) -> bool:
@@ -199,6 +202,12 @@ class HostRules:
             or origin in self.origins
             or (port.isdecimal() and f"{scheme_and_host}:*" in self.origins)
         )
+
+
+def _opens_a_page(headers: RawHeaders) -> bool:
+    """Whether a browser says that it is to show the answer by itself, and in no frame of another page."""
+    told = dict(headers)
+    return (told.get(b"sec-fetch-mode"), told.get(b"sec-fetch-dest")) == (b"navigate", b"document")
 
 
 @functools.lru_cache(maxsize=_REMEMBERED_HOSTS)

@@ -36,6 +36,7 @@ ROUTES = [
     ("GET", "/health"),
     ("GET", "/ready"),
     ("GET", "/"),
+    ("GET", "/ui/x.js"),
     ("GET", "/no/such/thing"),
 ]
 STRANGERS = [

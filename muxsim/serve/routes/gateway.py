@@ -21,6 +21,7 @@ from muxsim.serve.routes.json_endpoint import answer_in_json
 from muxsim.serve.routes.mcp_endpoints import MCPEndpoints
 from muxsim.serve.routes.public_url import PublicURL
 from muxsim.serve.routes.sse_endpoints import SSEEndpoints
+from muxsim.serve.watch.page import PATH, Page
 from transports.asgi import Call, ClientGone, refusal_of, refuse
 from transports.http_rules import HostRules, HTTPRefusal, header
 
@@ -41,6 +42,7 @@ class Gateway:
         public: PublicURL,
     ) -> None:
         self._public = public
+        self._page = Page(prefix=public.prefix)
         self.mcp = mcp
         self.rules = rules
         self.auth = auth
@@ -70,8 +72,12 @@ class Gateway:
             self._events.emit(HTTPLimit(refused.limit))
 
     async def _serve(self, call: Call) -> None:
+        path = call.scope["path"] = self._public.route(call.scope["path"])
+        if (path == "/" or path.startswith(PATH)) and self._page.takes(call):
+            self.rules.check(call.headers, linked=True)
+            await self._page.answer(call)
+            return
         self.rules.check(call.headers)
-        call.scope["path"] = self._public.route(call.scope["path"])
         app = self._app if header(call.headers, b"origin") is None else self._cross_origin
         await app(call.scope, call.receive, call.send)
 
