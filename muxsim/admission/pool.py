@@ -16,7 +16,7 @@ from muxsim.admission.admission import Admission, Answer, Capacity, LeaseStatist
 from muxsim.admission.memory import MemoryMeter
 from muxsim.config import ServerSettings
 from muxsim.errors import Busy, PlaceError, StartError, TooMuch
-from muxsim.observe.events import Events, MachineExhausted
+from muxsim.observe.events import Events, MachineExhausted, OpenWaited
 from muxsim.placement.backend import Backend, BackendListener
 from muxsim.placement.local import open_local
 from muxsim.placement.placement import Placement, PlacementStatistics
@@ -158,12 +158,19 @@ class Pool:
         if verdict.refusal is not None:
             raise _busy(verdict.refusal)
         if verdict.answer is Answer.QUEUED:
-            await self._wait_in_queue(verdict.number)
+            await self._wait_in_queue(spec.name, verdict.number)
         return verdict.number
 
-    async def _wait_in_queue(self, number: int) -> None:
+    async def _wait_in_queue(self, env: str, number: int) -> None:
         waiter = self._waiting[number] = _Waiter()
-        deadline = trio.current_time() + self._admission.capacity.queue_timeout
+        began = trio.current_time()
+        try:
+            await self._wait_settled(number, waiter, began + self._admission.capacity.queue_timeout)
+        finally:
+            admitted = waiter.settled.is_set() and waiter.refusal is None
+            self.events.emit(OpenWaited(env, round(trio.current_time() - began, 3), admitted))
+
+    async def _wait_settled(self, number: int, waiter: _Waiter, deadline: float) -> None:
         try:
             await may_wait()
             while not waiter.settled.is_set() and trio.current_time() < deadline:

@@ -50,16 +50,20 @@ class SessionOpenFailed(SessionEvent, frozen=True):
 
 
 class SessionStarted(SessionEvent, frozen=True):
-    """It has a backend."""
+    """It has a backend, after ``seconds`` beside those in the queue: ``fresh``, a ``fork``, or from a ``slot``."""
 
     name: ClassVar[str] = "session.started"
+    way: str = "fresh"
+    seconds: float = 0.0
 
 
 class SessionReady(SessionEvent, frozen=True):
-    """Its backend has answered for the first time, ``seconds`` after the session was made."""
+    """Its backend has answered for the first time, after ``seconds``: ``start`` it took, the rest its client."""
 
     name: ClassVar[str] = "session.ready"
     seconds: float
+    way: str = "fresh"
+    start: float = 0.0
 
 
 class SessionRestored(SessionEvent, frozen=True):
@@ -144,6 +148,15 @@ class OpenQueued(Named, frozen=True):
     name: ClassVar[str] = "pool.queued"
     env: str
     limit: str
+
+
+class OpenWaited(Named, frozen=True):
+    """A session of ``env`` waits no more, after ``seconds`` in the queue; ``admitted``: it is its turn."""
+
+    name: ClassVar[str] = "pool.waited"
+    env: str
+    seconds: float
+    admitted: bool
 
 
 class BreakerOpened(Named, frozen=True):
@@ -602,6 +615,7 @@ Event: TypeAlias = (
     | SessionEnded
     | OpenRefused
     | OpenQueued
+    | OpenWaited
     | BreakerOpened
     | MachineExhausted
     | GuardianStarted

@@ -32,6 +32,7 @@ _LEVELS: Final[Mapping[type[Event], int]] = {
     events.SessionEnded: logging.INFO,
     events.OpenRefused: logging.DEBUG,
     events.OpenQueued: logging.DEBUG,
+    events.OpenWaited: logging.DEBUG,
     events.BreakerOpened: logging.WARNING,
     events.MachineExhausted: logging.DEBUG,
     events.GuardianStarted: logging.DEBUG,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from muxsim.processes.process import Way
 from transports.errors import RemoteProtocolError
 from transports.messages import Message
 
@@ -61,6 +62,10 @@ class Backend(Protocol):
     @property
     def pid(self) -> int:
         """Its process id, for people."""
+
+    @property
+    def way(self) -> Way:
+        """How its process was had."""
 
     @property
     def congested(self) -> bool:

@@ -13,7 +13,7 @@ import trio
 
 from muxsim.placement.backend import BackendExit, BackendListener
 from muxsim.processes.enclosure import Enclosure
-from muxsim.processes.process import EndTimes, Process
+from muxsim.processes.process import EndTimes, Process, Way
 from muxsim.spec import Limits
 from transports.errors import LineTooLong, LineTorn, RemoteProtocolError
 from transports.interfaces import Watch
@@ -66,6 +66,11 @@ class Child:
     def pid(self) -> int:
         """The child's process id."""
         return self._process.pid
+
+    @property
+    def way(self) -> Way:
+        """How its process was had."""
+        return self._process.way
 
     @property
     def congested(self) -> bool:

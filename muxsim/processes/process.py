@@ -19,6 +19,8 @@ DEATH_LIMIT = 1.0
 """Seconds for a process to be gone after SIGKILL before its exit is reported without having been seen."""
 
 Stream = Literal["stdin", "stdout", "stderr", "channel"]
+Way = Literal["fresh", "fork", "slot"]
+"""How a process was had: started when it was asked for, forked from a zygote then, or taken from those kept ready."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Process:
         self.session = session
         self.mark = mark
         self.returncode: int | None = None
+        self.way: Way = "fresh"
         self.stdin, self.stdout, self.stderr, self.channel = pipes
         self._guard = guard
         self._pidfd = pidfd

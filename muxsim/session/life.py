@@ -92,7 +92,9 @@ class Life:
         self._start: Start | None = None
         self._restored = trio.Event()
         self._progress: Progress | None = None
-        self._start_took = 0.0
+        self.start_took = 0.0
+        """Seconds until it had a process."""
+        self._asked_at = 0.0
         self._answered = False
         self._had_listeners = False
         self._let_go = False
@@ -111,8 +113,8 @@ class Life:
         """Have this backend to begin with."""
         self.backend = backend
         self._progress = progress
-        self._start_took = self._now() - self.created
-        self.deadlines.greeting += self._start_took  # before that, no client could have asked it anything
+        self.start_took = round(self._now() - self.created, 4)
+        self.deadlines.greeting += self.start_took  # before that, no client could have asked it anything
 
     @property
     def pid(self) -> int | None:
@@ -133,10 +135,12 @@ class Life:
         """The backend, which has not answered anything yet, is being asked."""
         times = self.deadlines
         times.greeting = math.inf
-        if self._progress is not None and times.first_answer == math.inf:
-            self._progress.asked()
+        if times.first_answer == math.inf:
+            self._asked_at = times.last_activity
+            if self._progress is not None:
+                self._progress.asked()
         # It is for all of the start, a part of which the process has had before it could be asked anything.
-        patience = max(0.0, times.limits.start_timeout - self._start_took)
+        patience = max(0.0, times.limits.start_timeout - self.start_took)
         times.first_answer = min(times.first_answer, times.last_activity + patience)
         self.wake_by(times.first_answer)
 
@@ -150,8 +154,14 @@ class Life:
         """Let others know of the first answer."""
         if self._progress is not None:
             self._progress.answered()
+        answered_at = self.deadlines.last_activity
         self._reports.emit(
-            SessionReady(*self._reports.who(), seconds=round(self.deadlines.last_activity - self.created, 3))
+            SessionReady(
+                *self._reports.who(),
+                seconds=round(answered_at - self.created, 3),
+                way=self.backend.way,
+                start=round(self.start_took + answered_at - self._asked_at, 4),
+            )
         )
 
     def touch(self) -> None:

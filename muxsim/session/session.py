@@ -144,7 +144,7 @@ class Session:
         """Have this backend to begin with; called once, before `run`."""
         self._life.use(backend, progress)
         self.seam.open(backend)
-        self._reports.emit(SessionStarted(*self._reports.who()))
+        self._reports.emit(SessionStarted(*self._reports.who(), backend.way, self._life.start_took))
 
     async def replace_backend(self) -> None:
         """Have another backend take the place of this one, under the conversation; returns when it has.

@@ -20,6 +20,7 @@ from serve.machine import eventually
 from muxsim.admission.admission import Capacity
 from muxsim.admission.pool import open_pool
 from muxsim.errors import Busy, PackageError, StartError
+from muxsim.observe.events import Events, OpenWaited
 from muxsim.provision import packages
 from muxsim.spec import EnvSpec, Limits
 
@@ -167,6 +168,28 @@ async def test_who_waits_too_long_is_refused_and_leaves_the_queue():
         assert pool.statistics().leases.waiting == 0
         await pool.release(first)
         await pool.release(await pool.acquire(teller()))
+
+
+async def test_how_long_somebody_waited_is_told_and_whether_it_was_worth_it():
+    told = []
+    async with some_pool(max_sessions=1, queue_timeout=0.1, events=Events(told.append)) as pool:
+        first = await pool.acquire(teller())
+        with pytest.raises(Busy, match="queue_timeout"):
+            await pool.acquire(teller())
+        pool.use(Capacity(max_sessions=1, max_pending=2, queue_timeout=600, max_starting=8))
+        async with trio.open_nursery() as nursery:
+            got = []
+
+            async def wait():
+                got.append(await pool.acquire(teller("another")))
+
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            await pool.release(first)
+        await pool.release(got[0])
+    waits = [event for event in told if isinstance(event, OpenWaited)]
+    assert [(one.env, one.admitted) for one in waits] == [("teller", False), ("another", True)]
+    assert waits[0].seconds > 0
 
 
 @pytest.mark.parametrize("already_granted", [False, True])

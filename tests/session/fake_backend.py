@@ -18,6 +18,7 @@ class FakeBackend:
     """Stands for `muxsim.placement.backend.Backend`; answers at once, or keeps requests for the test to answer."""
 
     pid = 4711
+    way = "fresh"
     congested = False
 
     def __init__(self, answers: dict[str, Answer]) -> None:

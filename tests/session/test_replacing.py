@@ -37,6 +37,7 @@ class Child:
 
     congested = False
     last_words = ()
+    way = "fresh"
 
     def __init__(self, pid, listener, held, version="2025-11-25"):
         self.pid = pid

@@ -30,6 +30,7 @@ class Backend:
 
     pid = 1
     congested = False
+    way = "fresh"
 
     def __init__(self):
         self.dead = trio.Event()

@@ -41,6 +41,7 @@ class FoldingBackend:
 
     pid = 4711
     congested = False
+    way = "fresh"
 
     def __init__(self, session, server):
         self.session = session

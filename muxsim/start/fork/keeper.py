@@ -137,6 +137,7 @@ class Keeper:
                 raise
             self._complain(str(error))
             return None
+        process.way = "fork"
         self._tell(events.Forked(self.env))
         if zygote.studies < MOST_STUDIES:
             study = partial(_study, zygote, process.pid, itertools.count(1))

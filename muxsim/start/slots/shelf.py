@@ -62,6 +62,7 @@ class _Slot:
         return spec != self.spec or made_of or fingerprint(self.files) != self.stamps
 
     def started(self) -> Started:
+        self.process.way = "slot"
         return Started(self.process, self.enclosure, self.folder)
 
     def end_times(self) -> EndTimes:
