@@ -15,7 +15,7 @@ from rich.text import Text
 
 from muxsim.cli.notes import tell_notes
 from muxsim.config import find_config, load
-from muxsim.errors import ConfigError, UnknownEnvironment
+from muxsim.errors import UnknownEnvironment
 from muxsim.rollouts.play.check import Finding, check
 from muxsim.rollouts.policy.random import RandomPolicy
 
@@ -24,7 +24,7 @@ _MARKS: Final = {True: "[green]yes[/green]", False: "[red]no[/red]", None: "[dim
 
 def run(env: str, config: Path | None, steps: int, as_json: bool, locked: bool) -> bool:
     """Check and print; whether nothing is amiss. Raises `MuxsimError` if there is no such environment."""
-    loaded = load(_own_config() if config is None else config, locked=locked)
+    loaded = load(config or find_config(Path.cwd(), "name a config with --config"), locked=locked)
     tell_notes(loaded)
     try:
         name = loaded.environment(env).name
@@ -40,13 +40,6 @@ def run(env: str, config: Path | None, steps: int, as_json: bool, locked: bool) 
     else:
         show(name, findings, fit)
     return fit
-
-
-def _own_config() -> Path:
-    try:
-        return find_config(Path.cwd())
-    except ConfigError:
-        raise ConfigError(f"there is no muxsim.toml in {Path.cwd()}: name a config with --config") from None
 
 
 def show(name: str, findings: list[Finding], fit: bool) -> None:

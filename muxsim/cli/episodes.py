@@ -28,12 +28,16 @@ def rollout(
     kept: Kept,
     config: Annotated[
         Path | None,
-        typer.Argument(metavar="CONFIG", help="muxsim.toml or an mcpServers JSON file.", show_default=False),
+        typer.Argument(
+            metavar="CONFIG",
+            help="muxsim.toml or an mcpServers JSON file; ./muxsim.toml if left out.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Run episodes and write their trajectories. Exit status 1 if some did not get on record, or none is valid."""
-    if (config is None) == (remote.url is None):
-        fail(MuxsimError("name a config, or a serving muxsim with --url"))
+    if config is not None and remote.url is not None:
+        fail(MuxsimError("name a config, or a serving muxsim with --url, not both"))
     from muxsim.cli import rollout as command  # noqa: PLC0415 - `stdio` must not pay for these imports
 
     metrics = or_fail(command.run, config, remote, rows, players, model, bounds, kept)

@@ -21,6 +21,7 @@ from muxsim.cli.installing import Installing
 from muxsim.cli.named_pool import NamedPool, named_pool
 from muxsim.cli.options import Bounds, Kept, Model, Players, Remote, Rows
 from muxsim.cli.progress import Progress, estimated
+from muxsim.config import find_config
 from muxsim.errors import raised_as_itself
 from muxsim.observe.events import BackendStderr, Event, SessionEnded, SessionOpenFailed
 from muxsim.rollouts.data.dataset import Dataset, generate_dataset, load_dataset
@@ -54,6 +55,8 @@ def run(
     config: Path | None, remote: Remote, rows: Rows, players: Players, model: Model, bounds: Bounds, kept: Kept
 ) -> Metrics:
     """Run what the command line asks for. Raises `MuxsimError` for anything that stops it before its first episode."""
+    if config is None and not remote.url:
+        config = find_config(Path.cwd(), "name a config, or a serving muxsim with --url")
     chosen = Chosen.read(players, model)
     plan = RolloutPlan(
         config=config,

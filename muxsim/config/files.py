@@ -23,16 +23,14 @@ from muxsim.errors import ConfigError
 CONFIG_NAME = "muxsim.toml"
 COMMAND_LINE = "the command line"
 _JSON = (".json", ".jsonc")
+_OTHERWISE = "name a config file, or a server's command after --, as in muxsim serve -- python server.py"
 
 
-def find_config(folder: Path) -> Path:
-    """The `muxsim.toml` of a folder. Raises ConfigError when there is none."""
+def find_config(folder: Path, otherwise: str = _OTHERWISE) -> Path:
+    """The `muxsim.toml` of a folder. Raises ConfigError when there is none, with what to do ``otherwise``."""
     path = folder / CONFIG_NAME
     if not path.is_file():
-        raise ConfigError(
-            f"there is no {CONFIG_NAME} in {folder}: name a config file, or a server's command after --, "
-            "as in muxsim serve -- python server.py"
-        )
+        raise ConfigError(f"there is no {CONFIG_NAME} in {folder}: {otherwise}")
     return path
 
 

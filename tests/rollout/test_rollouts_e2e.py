@@ -342,8 +342,7 @@ def test_a_run_is_shown_as_a_page_and_exported(folder):
 
 
 ERRORS = {
-    "no config": ((), "name a config, or a serving muxsim with --url"),
-    "both": (("muxsim.toml", "--url", "http://127.0.0.1:1"), "name a config, or a serving muxsim with --url"),
+    "both": (("muxsim.toml", "--url", "http://127.0.0.1:1"), "name a config, or a serving muxsim with --url, not both"),
     "no such file": (("nothing.toml",), "nothing.toml: does not exist"),
     "unknown environment": (("muxsim.toml", "--env", "treasure"), "did you mean treasure_grid?"),
     "nobody answers": (("--url", "http://127.0.0.1:1"), "no muxsim answers at http://127.0.0.1:1"),
@@ -357,6 +356,16 @@ ERRORS = {
     "no dataset": (("muxsim.toml", "--dataset", "rows.jsonl"), "rows.jsonl: cannot be read"),
     "existing output": (("muxsim.toml", "--output", "full"), "full is not empty"),
 }
+
+
+def test_the_config_beside_it_is_played_where_none_is_named(folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    nothing = rollout(tmp_path / "empty")
+    assert nothing.status == 2
+    assert "there is no muxsim.toml in" in nothing.complaint
+    assert "name a config, or a serving muxsim with --url" in nothing.complaint
+    finished = rollout(folder, "--max-steps", "1", "--output", "run")
+    assert finished.status == 0, finished.complaint
 
 
 @pytest.mark.parametrize("what", ERRORS)
