@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from muxsim.admission.breaker import Breaker
 from muxsim.admission.rates import TokenBuckets
 from muxsim.admission.wishes import Queue, Starts, Wish
-from muxsim.observe.events import BreakerOpened, Events, OpenQueued, OpenRefused
+from muxsim.observe.events import FIRST_START, BreakerOpened, Events, OpenQueued, OpenRefused
 
 UNASKED: Final = 1.0
 """Seconds for which a start counts while no client asks the backend anything; then it idles, as far as one can tell."""
@@ -158,7 +158,7 @@ class Admission:
             self._forget(last)
         mine = verdicts.pop(wish.number, None) or Verdict(wish.number, Answer.QUEUED)
         if mine.answer is Answer.QUEUED:
-            self.events.emit(OpenQueued(env, self._bottleneck(client)))
+            self.events.emit(OpenQueued(env, self._bottleneck(env, client)))
         return [mine, *verdicts.values()]
 
     def _is_too_long(self, held: int) -> bool:
@@ -202,7 +202,7 @@ class Admission:
         """Leave the queue after too long a wait; returns what to say."""
         wish = self._wishes[number]
         self.give_up(number)
-        why = self._why(wish.client)
+        why = self._why(wish.env, wish.client)
         text = f"no session could start within {self.capacity.queue_timeout:g} s (server.queue_timeout): {why}"
         refusal = Refusal("queue_timeout", text, _SOON)
         self._refuse(number, wish.env, refusal)
@@ -336,21 +336,24 @@ class Admission:
     def _has_turn(self, client: str | None) -> bool:
         return self._starting.for_client(client) < self.capacity.max_starting
 
-    def _bottleneck(self, client: str | None) -> str:
-        """The setting that keeps those waiting who wait."""
+    def _bottleneck(self, env: str, client: str | None) -> str:
+        """The setting that keeps those waiting who wait, or `FIRST_START`."""
         if self.short_of_memory:
             return "memory_limit"
         if self._held >= self.capacity.max_sessions:
             return "max_sessions"
-        return "max_failed_starts" if self._has_turn(client) else "max_starting"
+        if not self._has_turn(client):
+            return "max_starting"
+        return "max_failed_starts" if self._breakers[env].failing else FIRST_START
 
-    def _why(self, client: str | None) -> str:
+    def _why(self, env: str, client: str | None) -> str:
         return {
             "memory_limit": f"memory is short: {self._memory} (server.memory_limit)",
             "max_sessions": "all sessions are taken (server.max_sessions)",
             "max_starting": "as many are starting as may at once (server.max_starting)",
-            "max_failed_starts": "the starts before it have not succeeded yet (max_failed_starts)",
-        }[self._bottleneck(client)]
+            "max_failed_starts": "starts of this environment have failed (max_failed_starts)",
+            FIRST_START: "none of its starts has succeeded yet, and no more begin at once than max_failed_starts",
+        }[self._bottleneck(env, client)]
 
     def _refuse_by_breakers(self, now: float) -> list[Verdict]:
         verdicts = []

@@ -60,6 +60,11 @@ class Breaker:
         return self.limit - len(self._failures)
 
     @property
+    def failing(self) -> bool:
+        """Whether a start has failed since the last that succeeded."""
+        return bool(self._failures) or self.probing
+
+    @property
     def probing(self) -> bool:
         """Whether it has opened and nothing has succeeded since."""
         return self._open_until is not None

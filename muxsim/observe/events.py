@@ -14,6 +14,9 @@ import msgspec
 FAILURES: Final = frozenset({"backend_exited", "start_timeout", "restore_failed", "internal_error"})
 """The causes of a session's end that nobody wished for."""
 
+FIRST_START: Final = "first_start"
+"""In the place of a setting: a session waits until an environment that has not started yet turns out to do so."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -143,7 +146,7 @@ class OpenRefused(Named, frozen=True):
 
 
 class OpenQueued(Named, frozen=True):
-    """A session of ``env`` has to wait, because of a bound: the setting of this name."""
+    """A session of ``env`` has to wait, because of a bound: the setting of this name, or `FIRST_START`."""
 
     name: ClassVar[str] = "pool.queued"
     env: str

@@ -404,6 +404,27 @@ def test_of_an_environment_that_never_started_no_more_start_at_once_than_may_fai
     assert one.statistics(1).waiting == 0
 
 
+def test_a_herd_that_waits_for_the_first_start_of_a_new_environment_has_met_no_bound():
+    """Nothing has failed: a count of max_failed_starts would send an operator after a fault that is not there."""
+    one = admission(max_sessions=200, max_pending=200)
+    first, *others = (ask(one, **BREAKER)[0] for _ in range(160))
+    assert one.statistics(0).waiting == 157
+    assert reached(one) == {}
+    assert one.events.listeners[0].total("opens_queued", "game") == 157
+    assert "none of its starts has succeeded yet" in one.time_out(others[-1]).text
+    assert len(one.answered(first, 1)) == 156
+    assert reached(one) == {"queue_timeout": 1}
+
+
+def test_who_waits_since_starts_have_failed_has_met_their_bound():
+    one = admission()
+    fail(one, 2)
+    ask(one, **BREAKER)
+    waiting, answer = ask(one, **BREAKER)
+    assert (answer, reached(one)) == (QUEUED, {"max_failed_starts": 1})
+    assert "max_failed_starts" in one.time_out(waiting).text
+
+
 def test_once_one_start_has_succeeded_all_may_start_at_once():
     one = admission(max_sessions=30, max_pending=30)
     first, *_ = (ask(one, **BREAKER)[0] for _ in range(20))
