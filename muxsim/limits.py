@@ -56,6 +56,7 @@ SESSIONS: Final[Mapping[str, str]] = {
     "max_attachments": "503 for one more client of the session",
     "max_waiting": "503 for one more message",
     "idle_timeout": "the session ends",
+    "quiet_timeout": "the session ends, and its clients' streams",
     "ttl": "the session ends, and calls in flight get an error",
     "max_line": "the session ends, and calls in flight get an error that names the limit",
 }

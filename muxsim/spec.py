@@ -141,7 +141,10 @@ class Limits:
     """From a request to its answer. A call past it gets an error and the backend a cancellation."""
 
     idle_timeout: float | None = 3600.0
-    """How long a session lives with no request in flight and no message either way."""
+    """How long a session lives with no request in flight and no message either way, while no client has a stream open."""
+
+    quiet_timeout: float | None = None
+    """The same, even while a client has a stream open, or an endless request in flight (`subscriptions/listen`)."""
 
     ttl: float | None = None
     """How long a session lives at most, from its making."""

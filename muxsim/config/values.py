@@ -249,6 +249,7 @@ LIMIT_KEYS: dict[str, AnyKind] = {
     "handshake_timeout": _SECONDS_OR_NEVER,
     "call_timeout": _SECONDS_OR_NEVER,
     "idle_timeout": _SECONDS_OR_NEVER,
+    "quiet_timeout": _SECONDS_OR_NEVER,
     "ttl": _SECONDS_OR_NEVER,
     "eof_timeout": _SECONDS,
     "term_timeout": _SECONDS,

@@ -72,11 +72,11 @@ class Conversation:
 
     @property
     def listening(self) -> bool:
-        """Whether any client is there for certain although it says nothing: one that holds a stream open.
+        """Whether any client is there for certain although it says nothing: it holds a stream open, or subscribes.
 
         The stream's pings find out when it is not.
         """
-        return any(attachment.transport.listening for attachment in self._attachments)
+        return self.in_flight > 0 or any(attachment.transport.listening for attachment in self._attachments)
 
     @property
     def agreed_version(self) -> str:

@@ -23,6 +23,8 @@ class Deadlines:
         self.lasting = lasting
         """Whether it goes on although nothing happens."""
         self.last_activity = now
+        self.last_listened = now
+        """When a client was last found to be there although it said nothing."""
         self.calls: dict[Key, float] = {}
         """When each call has to be answered."""
         patience = None if lasting else limits.handshake_timeout
@@ -34,7 +36,12 @@ class Deadlines:
     def idle(self) -> float:
         """When it has been idle for too long, if nothing happens until then."""
         idle = self.limits.idle_timeout
-        return math.inf if idle is None or self.lasting else self.last_activity + idle
+        return math.inf if idle is None or self.lasting else max(self.last_activity, self.last_listened) + idle
+
+    def quiet(self) -> float:
+        """When it has been without a message for too long, whoever listens."""
+        quiet = self.limits.quiet_timeout
+        return math.inf if quiet is None or self.lasting else self.last_activity + quiet
 
     def next(self) -> float:
         """When the next of them runs out."""
@@ -76,8 +83,8 @@ class Deadline:
 
 IDLE: Final = Deadline(
     "idle_timeout",
-    "from the last message in either direction; a request in flight is activity, and so is a client that listens;"
-    " not on a shared session",
+    "from the last message in either direction; a request in flight is activity, and so is a client that listens:"
+    " one that holds a stream open, over streamable HTTP or SSE; not on a shared session",
     "the session ends, unless a client listened at this look or the last",
     lambda times: times.idle(),
     lambda times: times.limits.idle_timeout,
@@ -115,6 +122,15 @@ DEADLINES: Final = (
         lambda times: times.end_of_life,
         lambda times: times.ttl,
         "the session has lived its {seconds:g} s",
+    ),
+    Deadline(
+        "quiet_timeout",
+        "from the last message in either direction, even while a client listens; a call in flight is activity; not on a"
+        " shared session",
+        "the session ends, and its clients' streams",
+        lambda times: times.quiet(),
+        lambda times: times.limits.quiet_timeout,
+        "no message came or went for {seconds:g} s",
     ),
     IDLE,
 )

@@ -43,8 +43,8 @@ class Carried(Protocol):
     """What a life does with the conversation that goes on in it."""
 
     @property
-    def in_flight(self) -> int:
-        """How many requests somebody still wants an answer to."""
+    def busy(self) -> bool:
+        """Whether a call is waiting for its answer."""
 
     @property
     def listening(self) -> bool:
@@ -308,12 +308,12 @@ class Life:
             self._check_times(self._now())
 
     def _next_deadline(self) -> float:
-        if self._conversation.in_flight:  # is activity, also an endless call
+        if self._conversation.busy:  # is activity, however long it takes
             self.touch()
         return self.deadlines.next()
 
     def _check_times(self, now: float) -> None:
-        if self._conversation.in_flight:
+        if self._conversation.busy:
             self.touch()
         passed = self.deadlines.passed(now)
         if passed is None:
@@ -321,7 +321,7 @@ class Life:
                 self.touch()
                 self._conversation.expire(key)
         elif passed is IDLE and self._has_listeners():
-            self.touch()
+            self.deadlines.last_listened = now
         else:
             self.end(passed.setting, passed.says(self.deadlines))
 

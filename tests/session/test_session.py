@@ -194,8 +194,33 @@ async def test_a_client_that_listens_keeps_a_session_from_being_idle_until_it_go
         assert 60 <= trio.current_time() - begun <= 120
 
 
+@pytest.mark.parametrize("idle", [60, 5000, None])
+async def test_a_client_that_only_listens_keeps_a_session_no_longer_than_its_quiet_timeout(autojump_clock, idle):
+    """L4: a stream that is open, or an endless request, says nothing of somebody's wanting it still."""
+    async with life(Limits(idle_timeout=idle, quiet_timeout=1000)) as one:
+        client = Client(one.session, listening=True)
+        client.ask("subscriptions/listen")
+        await trio.sleep(900)
+        client.receive(messages.notification("notifications/x"))
+        begun = trio.current_time()
+        await one.ends(1000, begun=begun)
+        assert one.session.ending.cause == "quiet_timeout"
+        assert one.session.ending.text == "no message came or went for 1000 s (quiet_timeout)"
+
+
+async def test_a_call_under_way_is_not_quiet(autojump_clock):
+    async with life(Limits(quiet_timeout=60)) as one:
+        client = Client(one.session)
+        client.ask()
+        await trio.sleep(1000)
+        assert one.session.live
+        one.backend.answer(one.backend.sent[-1])
+        begun = trio.current_time()
+        await one.ends(60, begun=begun)
+
+
 async def test_a_lasting_session_is_never_idle(autojump_clock):
-    async with life(Limits(idle_timeout=60), lasting=True) as one:
+    async with life(Limits(idle_timeout=60, quiet_timeout=60), lasting=True) as one:
         await trio.sleep(6000)
         assert one.session.live
 
