@@ -12,8 +12,10 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
+import trio
 import uvicorn
 import uvloop
 
@@ -39,6 +41,7 @@ from muxsim.serve.operate.inspection import refuse_reload
 from muxsim.serve.operate.listening import is_of_this_machine, listening, server_url, tls_context
 from muxsim.serve.operate.operations import Operations, same_sources
 from muxsim.serve.operate.operator_socket import operator_socket
+from muxsim.serve.operate.service_manager import ServiceManager
 from muxsim.session.registry import Sessions, open_sessions
 from muxsim.session.relief import relieving
 
@@ -76,8 +79,9 @@ def serve(
         if tls is None and not is_of_this_machine(listener):
             events.emit(TokensInTheClear())
         _run_in_batches()
+        manager = ServiceManager.of(os.environ)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_Host(config, listener, announce, reread, events, auth, tls).run())
+            runner.run(_Host(config, listener, announce, reread, events, auth, tls, manager).run())
 
 
 def _run_in_batches() -> None:
@@ -103,7 +107,9 @@ class _Host:
         events: Events,
         auth: Authenticator | None,
         tls: ssl.SSLContext | None,
+        manager: ServiceManager,
     ) -> None:
+        self._manager = manager
         self._reread = reread
         self._begun_with = self._config = config
         self._auth = auth
@@ -165,6 +171,10 @@ class _Host:
         bridge.finished.add_done_callback(lambda _: setattr(server, "should_exit", True))
         url = server_url(self._listener, self._config.server)
 
+        def read_again() -> Config:
+            with self._manager.reloading():
+                return self._read_again()
+
         def apply(config: Config) -> tuple[str, ...]:
             self._config = config
             sessions.use(config.environments)
@@ -176,7 +186,7 @@ class _Host:
             self._config,
             url,
             sessions,
-            reread=None if self._reread is None else self._read_again,
+            reread=None if self._reread is None else read_again,
             apply=apply,
             stop=self._on_stop_signal,
             stopping=self._stop_wanted.is_set,
@@ -185,15 +195,26 @@ class _Host:
         )
         self._watch_signals(operations)
         stopping = asyncio.ensure_future(self._stop_when_told(server, sessions, pool, bridge))
+        # Both loops: one that stands still would leave every session as it is.
+        turn = partial(bridge.call, trio.lowlevel.checkpoint)
+        telling = asyncio.ensure_future(self._manager.keep_telling(partial(self._status_of, operations), turn))
         try:
             async with operator_socket(operations.answer, self._events):
                 self._announce(Serving(url, self._config))
                 # What is here by now stays: to go through all of it takes 50 ms, in which every session would wait.
                 gc.freeze()
+                self._manager.ready()
                 await server.serve(sockets=[self._listener])
         finally:
             self._clock.rest()
             stopping.cancel()
+            telling.cancel()
+
+    def _status_of(self, operations: Operations) -> str:
+        """For a service manager's eyes; "" if it fails, which is no reason to be taken for dead."""
+        with self._going_on("telling the service manager"):
+            return operations.summary()
+        return ""
 
     def _watch_signals(self, operations: Operations) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -223,6 +244,7 @@ class _Host:
         await self._stop_wanted.wait()
         hastening = asyncio.ensure_future(self._hasten_when_told(server, pool, bridge))
         try:
+            self._manager.stopping(self._config.server.drain_timeout)
             with self._going_on("turning away"):
                 self._events.emit(Stopping(len(sessions)))
                 sessions.draining = True

@@ -164,6 +164,12 @@ class Operations:
         self._events.emit(ReloadFailed(problem))
         return {"error": problem}
 
+    def summary(self) -> str:
+        """How it stands, in words."""
+        busy = sum(session.statistics().in_flight for session in self._sessions.all())
+        state = "draining" if self._sessions.draining else "serving"
+        return f"{state} on {self._url}: {len(self._sessions)} sessions, {busy} requests in flight"
+
     def _status(self) -> dict[str, Any]:
         return {
             "pid": os.getpid(),
