@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from muxsim.errors import Busy, PlaceError, StartError, TooMuch
 from muxsim.observe.events import Events, MachineExhausted, OpenWaited
 from muxsim.placement.backend import Backend, BackendListener
 from muxsim.placement.local import open_local
-from muxsim.placement.placement import Placement, PlacementStatistics
+from muxsim.placement.placement import Placement, PlacementStatistics, ProcessUsage, Usage
 from muxsim.runtime.bell import Bell
 from muxsim.runtime.soon import may_wait
 from muxsim.spec import CgroupMode, EnvSpec
@@ -214,6 +214,15 @@ class Pool:
         if reading is not None and reading.over:
             self._shortage.ring()
         return reading
+
+    async def usages(self, pids: Collection[int]) -> Mapping[int, Usage]:
+        """What backends with these pids use, of those whose turn it is to be looked at; asked once a second or so."""
+        now = trio.current_time()
+        return await trio.to_thread.run_sync(self.placement.usages, pids, now, abandon_on_cancel=False)
+
+    async def processes_of(self, pid: int) -> list[ProcessUsage]:
+        """The processes of the backend with this pid, itself first, with what each uses; none if it has gone."""
+        return await trio.to_thread.run_sync(self.placement.processes_of, pid, abandon_on_cancel=False)
 
     async def wait_short_of_memory(self) -> None:
         """Wait until a measurement finds too little."""

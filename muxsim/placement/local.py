@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from muxsim.processes.footprint import Footprint
 from muxsim.processes.launcher import Launcher
 from muxsim.processes.process import AT_ONCE
 from muxsim.processes.trial import fault_of
+from muxsim.processes.usage import ProcessUsage, Usage, Usages, tree_of
 from muxsim.processes.views import NotPrivateError
 from muxsim.provision.packages import Packages
 from muxsim.runtime.soon import may_wait
@@ -41,6 +42,7 @@ class LocalPlacement:
         self.folders = folders
         self._watch = watch
         self._footprint = Footprint()
+        self._usages = Usages()
 
     def __repr__(self) -> str:
         return f"<LocalPlacement {self.launcher.statistics().alive} processes>"
@@ -86,6 +88,14 @@ class LocalPlacement:
     def memory_in_use(self) -> int:
         """Bytes, pages that several processes share counted once."""
         return self._footprint.read()
+
+    def usages(self, pids: Collection[int], now: float) -> Mapping[int, Usage]:
+        """What backends with these pids use, of as many as can be looked at for little; runs in a thread."""
+        return self._usages.step(pids, now)
+
+    def processes_of(self, pid: int) -> list[ProcessUsage]:
+        """The processes of the backend with this pid, itself first; runs in a thread."""
+        return tree_of(pid)
 
     def hasten(self) -> None:
         """End every process at once."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from muxsim.placement.backend import Backend, BackendListener
 from muxsim.processes.launcher import LauncherStatistics
+from muxsim.processes.usage import ProcessUsage as ProcessUsage
+from muxsim.processes.usage import Usage as Usage
 from muxsim.spec import EnvSpec
 from muxsim.start.order import Order
 from muxsim.start.starter import StarterStatistics
@@ -55,6 +57,12 @@ class Placement(Protocol):
 
     def memory_in_use(self) -> int:
         """Bytes that this process and its backends take. It may take long, and runs in a thread."""
+
+    def usages(self, pids: Collection[int], now: float) -> Mapping[int, Usage]:
+        """What backends with these pids use, of as many as can be looked at for little; runs in a thread."""
+
+    def processes_of(self, pid: int) -> list[ProcessUsage]:
+        """The processes of the backend with this pid, itself first; runs in a thread."""
 
     def statistics(self) -> PlacementStatistics:
         """A snapshot."""

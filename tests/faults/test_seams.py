@@ -23,6 +23,7 @@ from muxsim.observe.events import Events
 from muxsim.observe.log import LibraryLog
 from muxsim.processes import client as guardians
 from muxsim.session import relief
+from muxsim.session.sampler import Sampler, open_sampler
 from muxsim.spec import EnvSpec, Limits
 from muxsim.start.fork import client, keeper, learning
 from muxsim.start.fork.client import Zygote
@@ -140,6 +141,7 @@ TASKS = {
     "Warm._hold": (Warm, "_hold", "python"),
     "_dispose": (warm, "_dispose", None),
     "relieve": (relief, "relieve", None),
+    "Sampler.sample": (Sampler, "sample", None),
     "_study": (keeper, "_study", "python"),
     "Learning._learner_answered": (Learning, "_learner_answered", "python"),
 }
@@ -238,6 +240,15 @@ async def test_a_bug_in_the_relief_of_memory_is_logged_and_no_session_ends(monke
     with trio.fail_after(LIMIT):
         async with relief.relieving(None, None, 1.0, Events(LibraryLog())):
             await eventually(lambda: "a bug of ours" in caplog.text, within=60)
+
+
+async def test_a_bug_in_the_sampler_is_logged_and_who_looks_is_told_nothing(monkeypatch, caplog):
+    inject(monkeypatch, Sampler, "sample")
+    with trio.fail_after(LIMIT):
+        async with open_sampler(None, None, Events(LibraryLog())) as sampler:
+            await eventually(lambda: "a bug of ours" in caplog.text, within=60)
+            sampler.look()
+            assert sampler.of(1) is None
 
 
 async def test_a_bug_as_a_zygote_is_retired_or_has_failed_is_its_own(monkeypatch, tmp_path, caplog):

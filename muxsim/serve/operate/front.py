@@ -28,6 +28,7 @@ from muxsim.serve.routes.openings import Openings
 from muxsim.serve.routes.public_url import PublicURL
 from muxsim.serve.routes.sse_endpoints import SSEEndpoints
 from muxsim.session.registry import Sessions
+from muxsim.session.sampler import Sampler
 from transports.http_rules import HostRules
 from transports.streamable_http import StreamTimes
 
@@ -40,6 +41,7 @@ class Front:
         config: Config,
         sessions: Sessions,
         pool: Pool,
+        sampler: Sampler,
         bridge: Guest[Any],
         auth: Authenticator | None,
         counters: Counters,
@@ -47,6 +49,7 @@ class Front:
     ) -> None:
         settings, public = config.server, PublicURL(config.server.public_url)
         unread = Unread(settings.stall_timeout, settings.max_buffered, settings.max_unread, events)
+        self.sampler = sampler
         self._auth = auth
         self._clients = clients = Clients(_stream_times(settings), unread)
         self._openings = openings = Openings(sessions, bridge, config.default)

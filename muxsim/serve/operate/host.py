@@ -44,6 +44,7 @@ from muxsim.serve.operate.operator_socket import operator_socket
 from muxsim.serve.operate.service_manager import ServiceManager
 from muxsim.session.registry import Sessions, open_sessions
 from muxsim.session.relief import relieving
+from muxsim.session.sampler import Sampler, open_sampler
 
 # For connections that are still open when every session has ended.
 _LAST_CONNECTIONS: Final = 1
@@ -141,11 +142,11 @@ class _Host:
         self._haste_wanted = asyncio.Event()
         self._watch = watch_on_this_loop()
         async with trio_guest(self._supervisor, self._clock) as guest:
-            sessions, pool = guest.value
-            await self._serve(sessions, pool, guest)
+            sessions, pool, sampler = guest.value
+            await self._serve(sessions, pool, sampler, guest)
 
     @asynccontextmanager
-    async def _supervisor(self) -> AsyncIterator[tuple[Sessions, Pool]]:
+    async def _supervisor(self) -> AsyncIterator[tuple[Sessions, Pool, Sampler]]:
         """What runs on trio."""
         settings = self._config.server
         async with (
@@ -160,13 +161,14 @@ class _Host:
             ) as pool,
             open_sessions(pool, self._config.environments, self._events) as sessions,
             relieving(sessions, pool, settings.spare_idle, self._events),
+            open_sampler(sessions, pool, self._events) as sampler,
         ):
             raise_limit()
             pool.keep_warm(self._config.environments.values())
-            yield sessions, pool
+            yield sessions, pool, sampler
 
-    async def _serve(self, sessions: Sessions, pool: Pool, bridge: Guest[Any]) -> None:
-        front = Front(self._config, sessions, pool, bridge, self._auth, self._counters, self._events)
+    async def _serve(self, sessions: Sessions, pool: Pool, sampler: Sampler, bridge: Guest[Any]) -> None:
+        front = Front(self._config, sessions, pool, sampler, bridge, self._auth, self._counters, self._events)
         server = _Server(_uvicorn_config(front, self._tls), self._clock)
         bridge.finished.add_done_callback(lambda _: setattr(server, "should_exit", True))
         url = server_url(self._listener, self._config.server)
