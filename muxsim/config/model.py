@@ -125,6 +125,9 @@ class ServerSettings:
     cgroup: Literal["auto", "required", "off"] = "auto"
     """Groups of cgroup v2: ``auto`` for environments bounded by what needs one, ``required`` for all or no start."""
 
+    operator_socket: Literal["auto", "required", "off"] = "auto"
+    """The socket of `muxsim ctl`: ``auto`` serves without where none can be had, ``required`` does not start then."""
+
     log_format: Literal["auto", "console", "json"] = "auto"
     """``console``, ``json``, or ``auto``: console on a terminal, JSON elsewhere."""
 

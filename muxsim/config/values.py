@@ -227,6 +227,7 @@ SERVER_KEYS: dict[str, AnyKind] = {
     "log_buffer": _SIZE_KIND,
     "drain_timeout": _SECONDS,
     "cgroup": _one_of("auto", "required", "off"),
+    "operator_socket": _one_of("auto", "required", "off"),
     "log_format": _one_of("auto", "console", "json"),
     "log_level": _one_of("debug", "info", "warning", "error"),
 }

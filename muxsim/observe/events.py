@@ -507,8 +507,15 @@ class NoOperatorSocket(Named, frozen=True):
     problem: str
 
 
+class OperatorSocketMoved(Named, frozen=True):
+    """Who had its folder removed, or could have no socket, can be reached again by `muxsim ctl`."""
+
+    name: ClassVar[str] = "muxsim.operator_socket"
+    path: str
+
+
 class ConfigReloaded(Named, frozen=True):
-    """Another config is in use: what it changes, environments and settings by name, and whose tokens."""
+    """Another config is in use: what it changes, environments and settings by name, whose tokens, and ``by`` whom."""
 
     name: ClassVar[str] = "muxsim.reloaded"
     added: tuple[str, ...] | None
@@ -517,6 +524,7 @@ class ConfigReloaded(Named, frozen=True):
     applied: tuple[str, ...] | None
     restart: tuple[str, ...] | None
     tokens: tuple[str, ...] | None = None
+    by: str | None = None
 
 
 class RestartNeeded(Named, frozen=True):
@@ -531,6 +539,7 @@ class ReloadFailed(Named, frozen=True):
 
     name: ClassVar[str] = "muxsim.reload_failed"
     problem: str
+    by: str | None = None
 
 
 class Draining(Named, frozen=True):
@@ -538,6 +547,7 @@ class Draining(Named, frozen=True):
 
     name: ClassVar[str] = "muxsim.draining"
     sessions: int
+    by: str | None = None
 
 
 class Resumed(Named, frozen=True):
@@ -545,6 +555,7 @@ class Resumed(Named, frozen=True):
 
     name: ClassVar[str] = "muxsim.resumed"
     sessions: int
+    by: str | None = None
 
 
 class Stopping(Named, frozen=True):
@@ -552,6 +563,7 @@ class Stopping(Named, frozen=True):
 
     name: ClassVar[str] = "muxsim.stopping"
     sessions: int
+    by: str | None = None
 
 
 class DrainTimeout(Named, frozen=True):
@@ -661,6 +673,7 @@ Event: TypeAlias = (
     | ConfigNote
     | TokensInTheClear
     | NoOperatorSocket
+    | OperatorSocketMoved
     | ConfigReloaded
     | RestartNeeded
     | ReloadFailed

@@ -75,6 +75,7 @@ _LEVELS: Final[Mapping[type[Event], int]] = {
     events.ConfigNote: logging.WARNING,
     events.TokensInTheClear: logging.WARNING,
     events.NoOperatorSocket: logging.WARNING,
+    events.OperatorSocketMoved: logging.INFO,
     events.ConfigReloaded: logging.INFO,
     events.RestartNeeded: logging.WARNING,
     events.ReloadFailed: logging.ERROR,

@@ -16,8 +16,13 @@ class HasOptions(Protocol):
         """See socket(7)."""
 
 
+def peer_of(connection: HasOptions) -> tuple[int, int]:
+    """The process and the user id at the other end of a unix socket."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, user, _ = _CREDENTIALS.unpack(credentials)
+    return pid, user
+
+
 def peer_user(connection: HasOptions) -> int:
     """The user id at the other end of a unix socket."""
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    user: int = _CREDENTIALS.unpack(credentials)[1]
-    return user
+    return peer_of(connection)[1]

@@ -35,7 +35,11 @@ class House:
         self.folder = folder
         self.lock = folder / "muxsim.lock"
         self.store = folder / "cache" / "environments"
-        self.env = {"MUXSIM_CACHE": str(folder / "cache"), "XDG_RUNTIME_DIR": str(folder / "runtime"), "COLUMNS": "80"}
+        self.env = {
+            "MUXSIM_CACHE": str(folder / "cache"),
+            "MUXSIM_RUNTIME_DIR": str(folder / "runtime"),
+            "COLUMNS": "80",
+        }
         (folder / "runtime").mkdir(mode=0o700)
         wheel(folder / "wheels", "mine", "1.0")
         wheel(folder / "wheels", "other", "1.0")

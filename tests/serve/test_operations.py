@@ -35,9 +35,8 @@ ALLOWED = 'allowed_origins = ["https://app.example"]\n'
 def runtime(tmp_path, monkeypatch):
     """A place of its own for the sockets, where no other muxsim of this machine is."""
     folder = tmp_path / "runtime"
-    folder.mkdir()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
-    return folder / "muxsim"
+    monkeypatch.setenv("MUXSIM_RUNTIME_DIR", str(folder))
+    return folder
 
 
 async def command(*args):

@@ -40,7 +40,7 @@ from muxsim.serve.operate.front import Front
 from muxsim.serve.operate.inspection import refuse_reload
 from muxsim.serve.operate.listening import is_of_this_machine, listening, server_url, tls_context
 from muxsim.serve.operate.operations import Operations, same_sources
-from muxsim.serve.operate.operator_socket import operator_socket
+from muxsim.serve.operate.operator_socket import operator_socket, refuse_unreachable
 from muxsim.serve.operate.service_manager import ServiceManager
 from muxsim.session.registry import Sessions, open_sessions
 from muxsim.session.relief import relieving
@@ -76,6 +76,8 @@ def serve(
     events = Events() if events is None else events
     auth = open_auth(config.auth, config.server.max_failures, os.environ, config.server.public_url, events.emit)
     tls = tls_context(config.server)
+    if config.server.operator_socket == "required":
+        refuse_unreachable()
     with listening(config.server, authenticated=auth is not None, environ=os.environ) as listener:
         if tls is None and not is_of_this_machine(listener):
             events.emit(TokensInTheClear())
@@ -121,6 +123,7 @@ class _Host:
         self._counters = Counters()
         events.subscribe(self._counters)
         self._stop_signals = 0
+        self._stopped_by: str | None = None
         self._clock = SteadyClock(lambda seconds: events.emit(StoodStill(round(seconds, 1))))
 
     def _read_again(self) -> Config:
@@ -190,7 +193,7 @@ class _Host:
             sessions,
             reread=None if self._reread is None else read_again,
             apply=apply,
-            stop=self._on_stop_signal,
+            stop=self._stop_for,
             stopping=self._stop_wanted.is_set,
             counters=self._counters,
             events=self._events,
@@ -201,7 +204,8 @@ class _Host:
         turn = partial(bridge.call, trio.lowlevel.checkpoint)
         telling = asyncio.ensure_future(self._manager.keep_telling(partial(self._status_of, operations), turn))
         try:
-            async with operator_socket(operations.answer, self._events):
+            wanted = self._config.server.operator_socket != "off"
+            async with operator_socket(operations.answer, self._events, wanted=wanted):
                 self._announce(Serving(url, self._config))
                 # What is here by now stays: to go through all of it takes 50 ms, in which every session would wait.
                 gc.freeze()
@@ -220,7 +224,7 @@ class _Host:
 
     def _watch_signals(self, operations: Operations) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._loop.add_signal_handler(number, self._on_stop_signal)
+            self._loop.add_signal_handler(number, self._stop_for, signal.Signals(number).name)
         if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
             return  # nohup means it
         had_terminal = _has_terminal()
@@ -228,14 +232,15 @@ class _Host:
         def on_hangup() -> None:
             # From a terminal that is closed it means the end; from a service manager or a person, the config.
             if had_terminal and not _has_terminal():
-                self._on_stop_signal()
+                self._stop_for("SIGHUP")
             else:
                 with self._going_on("reload"):
-                    operations.reload()
+                    operations.reload("SIGHUP")
 
         self._loop.add_signal_handler(signal.SIGHUP, on_hangup)
 
-    def _on_stop_signal(self) -> None:
+    def _stop_for(self, by: str) -> None:
+        self._stopped_by = self._stopped_by or by
         self._stop_signals += 1
         self._stop_wanted.set()
         if self._stop_signals > 1:
@@ -248,7 +253,7 @@ class _Host:
         try:
             self._manager.stopping(self._config.server.drain_timeout)
             with self._going_on("turning away"):
-                self._events.emit(Stopping(len(sessions)))
+                self._events.emit(Stopping(len(sessions), self._stopped_by))
                 sessions.draining = True
                 pool.turn_away("this muxsim is shutting down")
             with self._going_on("closing the listener"):

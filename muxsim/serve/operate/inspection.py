@@ -12,6 +12,7 @@ from muxsim.provision.preflight import problems, refused_views, try_enclosures
 from muxsim.serve.auth.tokens import open_auth, read_tokens_file
 from muxsim.serve.operate import running
 from muxsim.serve.operate.listening import listening, tls_context
+from muxsim.serve.operate.operator_socket import refuse_unreachable
 
 
 async def faults(config: Config, environ: Mapping[str, str]) -> list[str]:
@@ -24,6 +25,7 @@ async def faults(config: Config, environ: Mapping[str, str]) -> list[str]:
         lambda: tls_context(settings),
         lambda: _try_listening(settings, authenticated=config.auth is not None),
         lambda: try_enclosures(specs, settings.cgroup),
+        lambda: refuse_unreachable() if settings.operator_socket == "required" else None,
     ):
         try:
             step()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from muxsim import __version__
 from muxsim.access import AuthSettings
@@ -21,10 +21,12 @@ from muxsim.observe.events import (
     RestartNeeded,
     Resumed,
 )
-from muxsim.serve.operate import running
 from muxsim.serve.routes.api import outline
 from muxsim.session.registry import Sessions
 from muxsim.session.session import Session
+
+Command: TypeAlias = Callable[[Mapping[str, Any], str], dict[str, Any] | Awaitable[dict[str, Any]]]
+"""Does something with what came beside a command, for whom it is told, and returns the answer."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,8 @@ class Operations:
     """A serving muxsim as its operator sees it. Runs on asyncio.
 
     ``reread`` gives the config as it stands in its file now; None if muxsim was started without a file. ``apply`` puts
-    one to use for everything new, and returns whose tokens have changed; ``stop`` begins the shutdown, and ``stopping``
-    tells whether it has begun.
+    one to use for everything new, and returns whose tokens have changed; ``stop`` begins the shutdown for whom it is
+    told, and ``stopping`` tells whether it has begun.
     """
 
     def __init__(
@@ -104,7 +106,7 @@ class Operations:
         *,
         reread: Callable[[], Config] | None,
         apply: Callable[[Config], tuple[str, ...]],
-        stop: Callable[[], None],
+        stop: Callable[[str], None],
         stopping: Callable[[], bool],
         counters: Counters,
         events: Events,
@@ -119,49 +121,56 @@ class Operations:
         self._counters = counters
         self._events = events
         self._begun = asyncio.get_running_loop().time()
+        self._commands: dict[str, Command] = {
+            "status": lambda _, by: self._status(),
+            "sessions": lambda _, by: {"sessions": [_describe(session) for session in self._sessions.all()]},
+            "reload": lambda _, by: self.reload(by),
+            "drain": lambda _, by: self._drain(True, by),
+            "resume": lambda _, by: self._drain(False, by),
+            "stop": lambda _, by: self._stop_now(by),
+        }
 
-    def answer(self, command: str) -> dict[str, Any]:
-        """What `muxsim ctl` and `muxsim ps` get."""
-        if command == "status":
-            return self._status()
-        if command == "sessions":
-            return {"sessions": [_describe(session) for session in self._sessions.all()]}
-        if command == "reload":
-            return self.reload()
-        if command in ("drain", "resume"):
-            return self._drain(command == "drain")
-        if command == "stop":
-            self._stop()
-            return self._status()
-        return {"error": f"there is no command {command!r}: use one of {', '.join(running.COMMANDS)}"}
+    async def answer(self, command: str, arguments: Mapping[str, Any], by: str) -> dict[str, Any]:
+        """What whoever asks gets, ``by`` whom; with an ``"error"`` if it cannot be done."""
+        do = self._commands.get(command)
+        if do is None:
+            return {"error": f"there is no command {command!r}: use one of {', '.join(self._commands)}"}
+        answer = do(arguments, by)
+        return await answer if isinstance(answer, Awaitable) else answer
 
-    def _drain(self, wanted: bool) -> dict[str, Any]:
+    def _stop_now(self, by: str) -> dict[str, Any]:
+        self._stop(by)
+        return self._status()
+
+    def _drain(self, wanted: bool, by: str) -> dict[str, Any]:
         """Take no new sessions, or take them again, unless muxsim is stopping."""
         if self._stopping() and not wanted:
             return {"error": "muxsim is stopping, which cannot be undone"}
         self._sessions.draining = wanted
-        self._events.emit((Draining if wanted else Resumed)(len(self._sessions)))
+        self._events.emit((Draining if wanted else Resumed)(len(self._sessions), by))
         return self._status()
 
-    def reload(self) -> dict[str, Any]:
+    def reload(self, by: str) -> dict[str, Any]:
         """Read the config again. New sessions get what it says; those that run go on; a bad one changes nothing."""
         if self._reread is None:
-            return self._refused("muxsim was started with a command, not with a config: there is nothing to read again")
+            return self._refused(
+                "muxsim was started with a command, not with a config: there is nothing to read again", by
+            )
         try:
             new = self._reread()
         except ConfigError as error:
-            return self._refused(f"{error}; the config of before stays in use")
+            return self._refused(f"{error}; the config of before stays in use", by)
         changes = compare(self._begun_with, self.config, new)
         changes = replace(changes, tokens=self._apply(new))
         self.config = new
         told = {field.name: getattr(changes, field.name) for field in fields(changes)}
-        self._events.emit(ConfigReloaded(**{name: names or None for name, names in told.items()}))
+        self._events.emit(ConfigReloaded(**{name: names or None for name, names in told.items()}, by=by))
         if changes.restart:
             self._events.emit(RestartNeeded(changes.restart))
         return told
 
-    def _refused(self, problem: str) -> dict[str, Any]:
-        self._events.emit(ReloadFailed(problem))
+    def _refused(self, problem: str, by: str) -> dict[str, Any]:
+        self._events.emit(ReloadFailed(problem, by))
         return {"error": problem}
 
     def summary(self) -> str:

@@ -1,7 +1,7 @@
 """Where a running muxsim can be found by whoever started it, and how to talk to it: a unix socket named by its pid.
 
-One question and one answer per connection, each a line of JSON: ``{"command": "status"}``. An answer with ``"error"``
-is a refusal. Only the same user, and root, get one.
+One question and one answer per connection, each a line of JSON: ``{"command": "status"}``, with what else a command
+needs beside it. An answer with ``"error"`` is a refusal. Only the same user, and root, get one.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from typing import Any, Final
 from muxsim.errors import NotRunning
 from muxsim.runtime.peers import peer_user
 
-COMMANDS: Final = ("status", "sessions", "reload", "drain", "resume", "stop")
+FOLDER_VARIABLE: Final = "MUXSIM_RUNTIME_DIR"
+"""Names the one folder for the sockets, for a muxsim and for whoever asks it."""
+
 LINE_LIMIT: Final = 4096
 """Bytes of a question."""
-_ANSWER_TIMEOUT: Final = 10.0
+ANSWER_TIMEOUT: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,12 @@ class Running:
     pid: int
     folder: Path
 
-    def ask(self, command: str) -> dict[str, Any]:
-        """Its answer to one of `COMMANDS`. Raises `NotRunning` if it has gone or does not answer."""
+    def ask(self, command: str, *, timeout: float = ANSWER_TIMEOUT, **arguments: Any) -> dict[str, Any]:
+        """Its answer to a command. Raises `NotRunning` if it has gone or does not answer within ``timeout`` s."""
         try:
             with _connected(self.folder, self.pid) as connection, connection.makefile("rb") as answers:
-                connection.sendall(json.dumps({"command": command}).encode() + b"\n")
+                connection.settimeout(timeout)
+                connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
                 line = answers.readline()
             answer: dict[str, Any] = json.loads(line)
         except (OSError, ValueError) as error:
@@ -46,46 +49,88 @@ class Running:
         return answer
 
 
-def sockets_folder() -> Path:
-    """Where the sockets are, made on demand: only this user gets in. Raises OSError if that cannot be had."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    folder = Path(runtime, "muxsim") if runtime else Path(tempfile.gettempdir(), f".muxsim-{os.getuid()}")
+# ---- where they are
+
+
+def places() -> list[Path]:
+    """The folders in which a muxsim of this user may have its socket, the first choice first.
+
+    Those that no variable names come first, so that a muxsim is found wherever it and whoever asks were started: at a
+    login, by cron, in a batch job.
+    """
+    if chosen := os.environ.get(FOLDER_VARIABLE):
+        return [Path(chosen)]
+    user = os.getuid()
+    found = [Path(f"/run/user/{user}/muxsim"), Path(f"/tmp/.muxsim-{user}")]
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        found.append(Path(runtime, "muxsim"))
+    found.append(Path(tempfile.gettempdir(), f".muxsim-{user}"))
+    return list(dict.fromkeys(found))
+
+
+def make_folder(folder: Path) -> None:
+    """Have a folder there that only this user gets into. Raises OSError if that cannot be had."""
     folder.mkdir(mode=0o700, exist_ok=True)
+    _refuse_others(folder)
+    if folder.lstat().st_mode & 0o700 != 0o700:
+        folder.chmod(0o700)  # made under a umask that shut out its owner too
+
+
+def _refuse_others(folder: Path) -> None:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise PermissionError(f"{folder} must be a folder of this user's own, closed to others (chmod 700)")
-    return folder
 
 
 def find_running() -> list[Running]:
     """Every muxsim of this user that serves, by pid. Sockets that nobody listens on any more are removed."""
-    found = []
-    folder = sockets_folder()
-    for path in sorted(folder.glob("*.sock")):
-        if not path.stem.isdigit():
+    found: dict[int, Running] = {}
+    for folder in places():
+        with contextlib.suppress(OSError):
+            for one in _serving_in(folder):
+                found.setdefault(one.pid, one)
+    return sorted(found.values(), key=lambda one: one.pid)
+
+
+def _serving_in(folder: Path) -> Iterator[Running]:
+    _refuse_others(folder)
+    for path in folder.iterdir():
+        if path.suffix != ".sock" or not path.stem.isdigit():
             continue
         try:
             with _connected(folder, int(path.stem)):
-                found.append(Running(int(path.stem), folder))
+                yield Running(int(path.stem), folder)
         except ConnectionRefusedError:
             path.unlink(missing_ok=True)
         except OSError:  # it has gone meanwhile, or is not ours
             continue
-    return found
+
+
+def _looked_at() -> str:
+    """Every place, and why nobody can look there."""
+    told = []
+    for folder in places():
+        try:
+            _refuse_others(folder)
+            os.listdir(folder)
+        except FileNotFoundError:
+            told.append(str(folder))
+        except OSError as error:
+            told.append(str(error) if error.strerror is None else f"{folder} ({error.strerror})")
+        else:
+            told.append(str(folder))
+    return ", ".join(told)
 
 
 def choose_running(pid: int | None) -> Running:
     """The muxsim with this pid, or the only one. Raises `NotRunning`, which says which there are."""
-    try:
-        all_running = find_running()
-    except OSError as error:
-        raise NotRunning(f"cannot look for running muxsims: {error}") from None
+    all_running = find_running()
     chosen = [one for one in all_running if pid in (None, one.pid)]
     if len(chosen) == 1:
         return chosen[0]
     pids = ", ".join(str(one.pid) for one in all_running)
     if not all_running:
-        raise NotRunning(f"no muxsim is serving as this user (none in {sockets_folder()})")
+        raise NotRunning(f"no muxsim is serving as this user (none in {_looked_at()})")
     if pid is None:
         raise NotRunning(f"several muxsims are serving; choose one with --pid: {pids}")
     raise NotRunning(f"no muxsim with pid {pid} is serving as this user; there is {pids}")
@@ -104,24 +149,68 @@ def at(folder: Path, pid: int) -> Iterator[str]:
 @contextmanager
 def _connected(folder: Path, pid: int) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX) as connection, at(folder, pid) as address:
-        connection.settimeout(_ANSWER_TIMEOUT)
+        connection.settimeout(ANSWER_TIMEOUT)
         connection.connect(address)
         if peer_user(connection) not in (0, os.getuid()):
             raise PermissionError("somebody else listens there")
         yield connection
 
 
-def listen(folder: Path) -> socket.socket:
+# ---- being there
+
+
+@dataclass(frozen=True)
+class Reachable:
+    """This process's own socket, as long as nobody removes it."""
+
+    listener: socket.socket
+    path: Path
+    file: tuple[int, int]
+    """Device and inode."""
+
+    @property
+    def found(self) -> bool:
+        """Whether who looks for this process finds it still."""
+        try:
+            there = self.path.lstat()
+        except OSError:
+            return False
+        return (there.st_dev, there.st_ino) == self.file
+
+    def close(self) -> None:
+        """Be found no more."""
+        self.listener.close()
+        if self.found:
+            self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # others are in there
+            self.path.parent.rmdir()
+
+
+def be_reachable() -> Reachable:
+    """Listen in the first place where that can be. Raises OSError, which has the problem of each."""
+    problems = []
+    for folder in places():
+        try:
+            make_folder(folder)
+            return _listen(folder)
+        except OSError as error:
+            problems.append(str(error))
+    raise OSError("; ".join(problems))
+
+
+def _listen(folder: Path) -> Reachable:
     """Listen on this process's own socket. A socket of that name is of a process that has gone."""
     listener = socket.socket(socket.AF_UNIX)
     try:
-        with at(folder, os.getpid()) as address, contextlib.suppress(FileNotFoundError):
-            os.unlink(address)
         with at(folder, os.getpid()) as address:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(address)
             listener.bind(address)
             os.chmod(address, 0o600)
+            made = os.stat(address)
         listener.listen()
+        listener.setblocking(False)
     except BaseException:
         listener.close()
         raise
-    return listener
+    return Reachable(listener, folder / f"{os.getpid()}.sock", (made.st_dev, made.st_ino))
