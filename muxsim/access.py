@@ -35,7 +35,7 @@ class OAuthSettings:
     """The claim that tells whose sessions are whose."""
 
     scope_prefix: str = ""
-    """What stands before ``agent``, ``trainer`` and ``admin`` in the ``scope`` claim, such as ``muxsim:``."""
+    """What stands before ``agent``, ``trainer``, ``monitor`` and ``admin`` in the ``scope`` claim: ``muxsim:``, say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

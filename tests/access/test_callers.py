@@ -7,14 +7,16 @@ import pytest
 from muxsim.serve.auth.callers import (
     ANYONE,
     NOBODY,
+    SCOPES,
     Caller,
     NamedToken,
     Scope,
     TokenFault,
     bearer_token,
     forbidden,
-    needed_scope,
+    needed_scopes,
     parse_tokens,
+    scope_of,
     unauthorized,
 )
 from transports.http_rules import HTTPRefusal
@@ -79,7 +81,46 @@ def test_the_control_plane_is_for_trainers(caller, controls):
     ],
 )
 def test_what_a_path_needs_and_an_unknown_one_needs_most(scope, paths):
-    assert {path: needed_scope(path) for path in paths} == dict.fromkeys(paths, scope)
+    assert {path: needed_scopes("POST", path) for path in paths} == dict.fromkeys(paths, (scope,))
+    assert {path: needed_scopes("GET", path)[0] for path in paths if path != "/metrics"} == dict.fromkeys(
+        [path for path in paths if path != "/metrics"], scope
+    )
+
+
+def test_a_monitor_reads_lists_and_metrics_and_nothing_else():
+    def open_to_monitors(method, *paths):
+        return [path for path in paths if any(scope in Scope.MONITOR for scope in needed_scopes(method, path))]
+
+    lists = ["/", "/envs", "/sessions", "/watch", "/metrics", "/health", "/ready"]
+    assert open_to_monitors("GET", *lists) == open_to_monitors("HEAD", *lists) == lists
+    assert open_to_monitors("POST", *lists[:-2]) == open_to_monitors("DELETE", *lists[:-2]) == []
+    others = ["/mcp", "/sse", "/messages", "/s/x/mcp", "/s/x/agent/mcp", "/s/x/sse", "/envs/x/mcp", "/envs/x"]
+    others += ["/sessions/x", "/sessions/x/control", "/control/reward", "/operate/drain", "/sessions/", "/metrics/"]
+    for method in ("GET", "HEAD", "POST", "DELETE"):
+        assert open_to_monitors(method, *others) == []
+
+
+def test_a_scope_includes_others_but_a_monitors_neither_an_agents_nor_the_other_way_round():
+    assert [*map(includes, SCOPES.values())] == [
+        ["agent"],
+        ["agent", "trainer"],
+        ["monitor"],
+        ["agent", "trainer", "monitor", "admin"],
+    ]
+    assert includes(scope_of(["agent", "monitor", "stranger"])) == ["agent", "monitor"]
+    assert scope_of(["admin", "agent", "monitor"]) is Scope.ADMIN
+    assert scope_of([]) is Scope.NONE
+    with pytest.raises(TypeError):
+        _ = Scope.MONITOR >= Scope.TRAINER  # a monitor must not pass for a trainer by being further down a list
+
+
+def includes(scope):
+    return [name for name, one in SCOPES.items() if one in scope]
+
+
+@pytest.mark.parametrize("words", ["agent", "trainer", "monitor", "admin", "agent,monitor", "trainer,monitor"])
+def test_a_scope_is_told_as_it_is_written(words):
+    assert scope_of(words.split(",")).words == words
 
 
 def test_tokens_are_read_line_by_line():
@@ -167,3 +208,6 @@ def test_a_refusal_says_what_is_missing_in_its_header():
     )
     (less,) = forbidden(Scope.TRAINER).headers
     assert less[1] == b'Bearer realm="muxsim", error="insufficient_scope", scope="trainer"'
+    either = forbidden(Scope.TRAINER, Scope.MONITOR, prefix="x:")
+    assert "trainer or monitor" in str(either)
+    assert either.headers[0][1].endswith(b'scope="x:trainer"')

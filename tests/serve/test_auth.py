@@ -301,7 +301,7 @@ async def test_another_token_of_the_same_name_goes_on_with_a_session(url, guarde
         ("GET", "/control/reward", "trainer"),
         ("GET", "/control/status", "trainer"),
         ("GET", "/envs/naughty", "trainer"),
-        ("GET", "/metrics", "admin"),
+        ("GET", "/metrics", "monitor"),
         ("GET", "/no/such/thing", "admin"),
     ],
 )

@@ -189,4 +189,4 @@ def _changes(before: Sequence[tuple[bytes, Caller]], after: Sequence[tuple[bytes
 
 
 def _told(caller: Caller) -> str:
-    return f"{caller.name} ({caller.scope.name.lower()})"
+    return f"{caller.name} ({caller.scope.words})"

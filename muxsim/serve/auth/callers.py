@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Flag
 from typing import Final
 
 from muxsim.serve.auth.addresses import network_of
@@ -21,16 +23,30 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 _BEARER: Final = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([^ ]+) *")
 
 
-class Scope(IntEnum):
-    """What a token is good for; each includes those before it."""
+class Scope(Flag):
+    """What a token is good for: ``needed in scope`` tells. A trainer's includes an agent's, and an admin's all."""
 
+    # They have no order, for a monitor's is neither more nor less than an agent's: it looks, and touches nothing.
     NONE = 0
-    AGENT = 1
-    TRAINER = 2
-    ADMIN = 3
+    AGENT = 0b0001
+    TRAINER = 0b0011
+    MONITOR = 0b0100
+    ADMIN = 0b1111
+
+    @property
+    def words(self) -> str:
+        """As it is written in a tokens file."""
+        held = [scope for scope in SCOPES.values() if scope in self]
+        return ",".join(name for name, one in SCOPES.items() if [more for more in held if one in more] == [one])
 
 
-_SCOPES: Final = {scope.name.lower(): scope for scope in (Scope.AGENT, Scope.TRAINER, Scope.ADMIN)}
+SCOPES: Final = {
+    "agent": Scope.AGENT,
+    "trainer": Scope.TRAINER,
+    "monitor": Scope.MONITOR,
+    "admin": Scope.ADMIN,
+}
+"""Those that a token may have, by the word for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +63,7 @@ class Caller:
     @property
     def controls(self) -> bool:
         """Whether the caller may see the control plane."""
-        return self.scope >= Scope.TRAINER
+        return Scope.TRAINER in self.scope
 
     def share(self, peer: str) -> str:
         """Whose share of the pool its sessions count for: the principal's, or the address's where nobody has a name."""
@@ -78,8 +94,20 @@ _AGENTS: Final = re.compile(
 _TRAINERS: Final = re.compile(r"/sessions(/.*)?|/control/[^/]+|/envs/[^/]+")
 
 
-def needed_scope(path: str) -> Scope:
-    """The least scope that a path is open to; what nobody has thought of is the admin's."""
+# What a monitor may read; no path below one of these.
+_MONITORED: Final = frozenset({"/", "/envs", "/sessions", "/watch", "/metrics"})
+_READING: Final = frozenset({"GET", "HEAD"})
+
+
+def needed_scopes(method: str, path: str) -> tuple[Scope, ...]:
+    """The scopes of which any one is enough for a request; what nobody has thought of is the admin's."""
+    least = _least_scope(path)
+    if path not in _MONITORED or method not in _READING:
+        return (least,)
+    return (Scope.MONITOR,) if least is Scope.ADMIN else (least, Scope.MONITOR)
+
+
+def _least_scope(path: str) -> Scope:
     if path in _OPEN or path.startswith(_WELL_KNOWN):
         return Scope.NONE
     if _AGENTS.fullmatch(path):
@@ -105,7 +133,7 @@ class NamedToken:
     token: str
 
     def __repr__(self) -> str:
-        return f"<NamedToken {self.name} {self.scope.name.lower()}>"
+        return f"<NamedToken {self.name} {self.scope.words}>"
 
 
 def parse_tokens(text: str) -> list[NamedToken]:
@@ -129,19 +157,19 @@ def _parse_line(number: int, line: str) -> NamedToken:
     name, scopes, token = words
     if not _NAME.fullmatch(name):
         raise TokenFault(f"line {number}: the name must be 1 to 64 of A-Z, a-z, 0-9, '_', '.', '@' and '-'")
-    if not set(scopes.split(",")) <= _SCOPES.keys():
-        raise TokenFault(f"line {number}: the scope must be {', '.join(_SCOPES)}, or several with commas between")
+    if not set(scopes.split(",")) <= SCOPES.keys():
+        raise TokenFault(f"line {number}: the scope must be {', '.join(SCOPES)}, or several with commas between")
     if not _LEAST_TOKEN <= len(token) <= _MOST_TOKEN or not _TOKEN.fullmatch(token):
         raise TokenFault(
             f"line {number}: a token must be at least {_LEAST_TOKEN} characters of A-Z, a-z, 0-9, '.', '_', '~', '+', "
             "'/' and '-'; this makes one: openssl rand -hex 32"
         )
-    return NamedToken(name, highest(scopes.split(",")), token)
+    return NamedToken(name, scope_of(scopes.split(",")), token)
 
 
-def highest(names: Iterable[str]) -> Scope:
-    """The scope that includes all of these; words that are none of muxsim's scopes count for nothing."""
-    return max((_SCOPES[name] for name in names if name in _SCOPES), default=Scope.NONE)
+def scope_of(names: Iterable[str]) -> Scope:
+    """What all of these are good for together; words that are none of muxsim's scopes count for nothing."""
+    return functools.reduce(operator.or_, (SCOPES[name] for name in names if name in SCOPES), Scope.NONE)
 
 
 # ---- headers
@@ -168,11 +196,14 @@ def unauthorized(error: str, text: str, metadata_url: str = "") -> HTTPRefusal:
     return HTTPRefusal(401, text, headers=[_challenge(fields)])
 
 
-def forbidden(needed: Scope, prefix: str = "") -> HTTPRefusal:
-    """The 403 of a request whose token is good for less; ``prefix`` is what an issuer has before its scopes."""
-    name = needed.name.lower()
-    fields = ['realm="muxsim"', 'error="insufficient_scope"', f'scope="{prefix}{name}"']
-    return HTTPRefusal(403, f"this needs a token with the scope {name}", headers=[_challenge(fields)])
+def forbidden(*enough: Scope, prefix: str = "") -> HTTPRefusal:
+    """The 403 of a request whose token is good for none of what is ``enough``.
+
+    ``prefix`` is what an issuer has before its scopes.
+    """
+    names = [scope.words for scope in enough]
+    fields = ['realm="muxsim"', 'error="insufficient_scope"', f'scope="{prefix}{names[0]}"']
+    return HTTPRefusal(403, f"this needs a token with the scope {' or '.join(names)}", headers=[_challenge(fields)])
 
 
 def _challenge(fields: list[str]) -> tuple[bytes, bytes]:

@@ -28,7 +28,7 @@ from muxsim.access import OAuthSettings
 from muxsim.errors import ConfigError
 from muxsim.observe.events import KeysNotHad, KeysOutdated, Listener, TokenRefused, unheard
 from muxsim.serve.auth.addresses import is_loopback
-from muxsim.serve.auth.callers import Caller, Scope, highest
+from muxsim.serve.auth.callers import SCOPES, Caller, scope_of
 from transports.http_rules import HTTPRefusal
 
 _TABLE: Final = "server.auth.oauth"
@@ -67,7 +67,7 @@ class OAuth:
             *create_protected_resource_routes(
                 urls.resource_server_url,
                 [urls.issuer_url],
-                [settings.scope_prefix + scope.name.lower() for scope in Scope if scope is not Scope.NONE],
+                [settings.scope_prefix + name for name in SCOPES],
                 "muxsim",
             )
         ]
@@ -91,7 +91,7 @@ def _caller(user: AuthenticatedUser) -> Caller:
     assert token.claims is not None
     # No name of a tokens file has a space in it: the two kinds of principal cannot be mistaken for each other.
     name = f"{token.claims['iss']} {token.subject}"
-    return Caller(name, highest(token.scopes), float(token.expires_at or 0))
+    return Caller(name, scope_of(token.scopes), float(token.expires_at or 0))
 
 
 class _JWTVerifier:

@@ -16,7 +16,7 @@ from muxsim.admission.pool import Pool
 from muxsim.observe.counters import Counters
 from muxsim.provenance import parts_of
 from muxsim.runtime.guest import Guest
-from muxsim.serve.auth.callers import Scope, forbidden
+from muxsim.serve.auth.callers import Caller, Scope, forbidden
 from muxsim.serve.routes.guard import caller_of
 from muxsim.serve.routes.json_endpoint import NOTHING, Answered
 from muxsim.serve.routes.lookup import NO_CLIENT, Lookup
@@ -37,6 +37,8 @@ from transports.http_rules import HTTPRefusal, check_json_content
 _MAX_BODY: Final = 64 * 1024
 _BODY_TIMEOUT: Final = 10.0
 _CONTROL_TIMEOUT: Final = 10.0
+# Characters of a session's id that a monitor is shown at most, and no more than half of one that was chosen.
+_SHOWN: Final = 8
 # What `/health` tells of the slots of an environment since the start, and what counts it: the sessions that got one and
 # those that found none, and the slots that ended by themselves and those that were replaced.
 _SLOTS: Final = {"hits": "slots_used", "misses": "slots_missed", "dead": "slots_died", "stale": "slots_replaced"}
@@ -85,8 +87,15 @@ class API:
     async def sessions(self, call: Call) -> Any:
         """``GET /sessions``."""
         caller = caller_of(call)
-        seen = [one for one in self._sessions.all() if caller.sees(one.owner, shared=one.shared)]
-        return {"sessions": [self._describe(call, session) for session in seen]}
+        rows = (self._row(call, caller, session) for session in self._sessions.all())
+        return {"sessions": [row for row in rows if row is not None]}
+
+    def _row(self, call: Call, caller: Caller, session: Session) -> dict[str, Any] | None:
+        """What a list has of a session for this caller: all, or for a monitor nothing that opens it; None without."""
+        if Scope.TRAINER in caller.scope and caller.sees(session.owner, shared=session.shared):
+            return self._describe(call, session)
+        shown = session.id[: min(_SHOWN, len(session.id) // 2)]
+        return {"id": shown, **outline(session)} if Scope.MONITOR in caller.scope else None
 
     async def session(self, call: Call, id: str) -> Any:
         """``GET /sessions/<id>``."""
@@ -157,7 +166,7 @@ class API:
         """``GET /health``: the process answers, and whether it takes sessions; and what it holds, for who may know."""
         refusal = await self._refusing()
         state = {"status": "ok"} if refusal is None else {"status": "refusing", "reason": refusal.setting}
-        if caller_of(call).scope is not Scope.ADMIN:
+        if Scope.MONITOR not in caller_of(call).scope:
             return state
         statistics = self._pool.statistics()
         placement = statistics.placement

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as ASGIScope
 
 from muxsim.serve.auth.authenticator import Authenticator
-from muxsim.serve.auth.callers import ANYONE, Caller, Scope, bearer_token, forbidden, needed_scope
+from muxsim.serve.auth.callers import ANYONE, Caller, Scope, bearer_token, forbidden, needed_scopes
 from muxsim.serve.http.unread import Reader, read_by
 from transports.asgi import Call, refuse
 from transports.http_rules import HTTPRefusal, RawHeaders
@@ -36,12 +36,12 @@ class Guard:
 
 
 async def _admit(call: Call, auth: Authenticator) -> Caller:
-    needed = needed_scope(call.scope["path"])
-    if needed is Scope.NONE:
+    enough = needed_scopes(call.scope["method"], call.scope["path"])
+    if Scope.NONE in enough:
         return auth.glance(call)
     caller = await auth.authenticate(call)
-    if caller.scope < needed:
-        raise forbidden(needed, auth.scope_prefix)
+    if not any(scope in caller.scope for scope in enough):
+        raise forbidden(*enough, prefix=auth.scope_prefix)
     return caller
 
 

@@ -70,6 +70,6 @@ class Verdicts:
             caller, wanted = known_caller(self._gateway.auth, pairs), accepts(pairs)
         except HTTPRefusal:
             return None
-        if caller is None or caller.scope < Scope.AGENT or not wanted.json:
+        if caller is None or Scope.AGENT not in caller.scope or not wanted.json:
             return None
         return Verdict(wanted, caller)
