@@ -1,6 +1,12 @@
 import type { ComponentType } from "preact";
+import { signOut, token, wanted } from "./access.ts";
+import { server, watching } from "./live/server.ts";
+import { Overview } from "./overview/page.tsx";
 import { Empty, Panel } from "./parts/basics.tsx";
+import { Trouble } from "./parts/trouble.tsx";
 import { link, route } from "./route.ts";
+import { SessionPage } from "./session/page.tsx";
+import { SignIn } from "./signin.tsx";
 import { theme, toggle } from "./theme.ts";
 
 /** A page, by the first part of its route; in the order in which the top of the page names those with a title. */
@@ -11,11 +17,8 @@ interface Place {
 
 const PLACES: Readonly<Record<string, Place>> = {
   "": { title: "Overview", page: Overview },
+  session: { page: SessionPage },
 };
-
-function Overview() {
-  return <Panel title="Sessions"><Empty>No session yet.</Empty></Panel>;
-}
 
 function Nowhere() {
   return <Panel><Empty>There is no such page. <a href={link()}>Overview</a></Empty></Panel>;
@@ -31,21 +34,43 @@ function Top({ here }: { here: string }) {
           : null)}
       </nav>
       <span class="grow" />
+      <Who />
       <button type="button" class="button" onClick={toggle} aria-label="Dark" aria-pressed={theme.value === "dark"} title="Light or dark">◐</button>
     </header>
+  );
+}
+
+/** Who answers, and as whom the reader is here. */
+function Who() {
+  const hello = server.hello.value;
+  if (!hello) return null;
+  const live = watching.value?.connection.value.is === "open";
+  return (
+    <>
+      <span class="who"><span class={`pulse ${live ? "on" : ""}`} aria-hidden="true" />{live ? "live" : "not connected"}</span>
+      <span class="who">{hello.name} {hello.version}</span>
+      {hello.principal === null ? null : <span class="who">{hello.principal}, {hello.scope}</span>}
+      {token.value === null ? null : <button type="button" class="button" onClick={signOut}>Sign out</button>}
+    </>
   );
 }
 
 export function App() {
   const here = route.value[0] ?? "";
   const Page = PLACES[here]?.page ?? Nowhere;
+  const stream = watching.value;
   return (
     <div class="page">
       <a class="skip" href="#main" onClick={(event) => { event.preventDefault(); document.getElementById("main")?.focus(); }}>
         To the content
       </a>
       <Top here={here} />
-      <main id="main" tabIndex={-1}><Page key={here} /></main>
+      <main id="main" tabIndex={-1}>
+        {wanted.value !== null ? <SignIn /> : <>
+          {stream ? <Trouble stream={stream} what="the overview" /> : null}
+          <Page key={here} />
+        </>}
+      </main>
     </div>
   );
 }

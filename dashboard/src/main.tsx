@@ -1,10 +1,12 @@
 import { render } from "preact";
 import { App } from "./app.tsx";
+import { watch } from "./live/server.ts";
 import { apply } from "./theme.ts";
 import "./styles/tokens.css";
 import "./styles/base.css";
 import "./styles/parts.css";
 
 apply();
+watch();
 const root = document.getElementById("app");
 if (root) render(<App />, root);

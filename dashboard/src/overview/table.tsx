@@ -1,0 +1,45 @@
+import { useSignal } from "@preact/signals";
+import type { SessionRow } from "../feed.ts";
+import { count, words } from "../numbers.ts";
+import { Age } from "../parts/time.tsx";
+import { link } from "../route.ts";
+import { kindOf } from "./cells.ts";
+
+const AT_ONCE = 100;
+
+/** The sessions one a line, some at once. */
+export function SessionTable({ rows }: { rows: readonly SessionRow[] }) {
+  const most = useSignal(AT_ONCE);
+  const left = rows.length - most.value;
+  return (
+    <>
+      <div class="scroll" tabIndex={0} role="region" aria-label="Sessions">
+        <table>
+          <thead>
+            <tr>{["Session", "Environment", "Seed", "Owner", "State", "Calls", "Open for", "End"].map((name) => <th key={name} scope="col">{name}</th>)}</tr>
+          </thead>
+          <tbody>{rows.slice(0, most.value).map((row) => <Row key={row.id} row={row} />)}</tbody>
+        </table>
+      </div>
+      {left > 0
+        ? <p class="more"><button type="button" class="button" onClick={() => { most.value += AT_ONCE; }}>Show {Math.min(left, AT_ONCE)} more of {count(left)}</button></p>
+        : null}
+    </>
+  );
+}
+
+function Row({ row }: { row: SessionRow }) {
+  const kind = kindOf(row);
+  return (
+    <tr>
+      <th scope="row"><a class="mono" href={link("session", row.id)}>{row.id}</a></th>
+      <td>{row.env}</td>
+      <td class="number">{row.seed}</td>
+      <td>{row.owner ?? ""}</td>
+      <td><span class="state"><span class={`square ${kind}`} aria-hidden="true" />{kind}</span></td>
+      <td class="number">{count(row.calls)}</td>
+      <td class="number"><Age since={row.opened} /></td>
+      <td>{row.end ? words(row.end) : ""}</td>
+    </tr>
+  );
+}
