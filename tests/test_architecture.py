@@ -47,6 +47,7 @@ PURE = {
     "transports.mending",
     "transports.messages",
     "transports.modern_rules",
+    "transports.origin",
     "transports.sse_codec",
     "transports.unread",
     "muxsim.observe.counters",

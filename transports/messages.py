@@ -20,6 +20,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from transports import mending
 from transports.errors import INVALID_REQUEST, PARSE_ERROR, RemoteProtocolError
+from transports.origin import Origin
 
 RequestId = int | str
 ProgressToken = int | str
@@ -108,6 +109,8 @@ class Message(msgspec.Struct, eq=False, gc=False):
     _plain: bool = False
     _halves: bool = False
     _meta: dict[str, Raw] | None = None
+    # The HTTP request that it came with, if that said anything of itself.
+    origin: Origin | None = None
 
     def __repr__(self) -> str:
         name = f" {self.method}" if self.method else ""

@@ -137,11 +137,20 @@ class Admission:
 
     # ---- wishes
 
-    def ask(self, env: str, client: str | None, now: float, *, failures: int = 0, window: float = 0.0) -> list[Verdict]:
+    def ask(
+        self,
+        env: str,
+        client: str | None,
+        now: float,
+        *,
+        failures: int = 0,
+        window: float = 0.0,
+        session: str | None = None,
+    ) -> list[Verdict]:
         """Ask for a lease; the first verdict is the asker's, with the number that names it from now on.
 
         ``failures`` and ``window`` are the environment's max_failed_starts and failed_start_window. A ``client`` of
-        None is this program itself, on which there is no bound of its own.
+        None is this program itself, on which there is no bound of its own. ``session`` is told of if it has to wait.
         """
         self._last += 1
         if self._closed is not None:
@@ -158,7 +167,7 @@ class Admission:
             self._forget(last)
         mine = verdicts.pop(wish.number, None) or Verdict(wish.number, Answer.QUEUED)
         if mine.answer is Answer.QUEUED:
-            self.events.emit(OpenQueued(env, self._bottleneck(env, client)))
+            self.events.emit(OpenQueued(env, self._bottleneck(env, client), session))
         return [mine, *verdicts.values()]
 
     def _is_too_long(self, held: int) -> bool:

@@ -85,13 +85,15 @@ class Pool:
         """Keep processes ready for sessions of these environments, as many as each wants, and of no others."""
         self.placement.keep_ready(specs, has_room=lambda: self._admission.has_spare_start)
 
-    async def acquire(self, spec: EnvSpec, client: str | None = None) -> Lease:
+    async def acquire(self, spec: EnvSpec, client: str | None = None, session: str | None = None) -> Lease:
         """Wait for a lease. ``client`` is who asks, by which turns are taken; None is this program itself.
+
+        ``session`` is the id of the one that it is for, for those who are told that it has to wait.
 
         Raises `Busy` when there is none to be had now, `TooMuch` when the client has its share, and `StartError` when
         the environment's package cannot be installed.
         """
-        number = await self._wait_turn(spec, client)
+        number = await self._wait_turn(spec, client, session)
         try:
             return Lease(number, await self.placement.prepare(spec))
         except StartError:
@@ -151,24 +153,25 @@ class Pool:
             waiter.refusal = verdict.refusal
             waiter.settled.set()
 
-    async def _wait_turn(self, spec: EnvSpec, client: str | None) -> int:
+    async def _wait_turn(self, spec: EnvSpec, client: str | None, session: str | None) -> int:
         await self.measure()
-        verdict, *others = self._admission.ask(spec.name, client, trio.current_time(), **_breaks_of(spec))
+        now = trio.current_time()
+        verdict, *others = self._admission.ask(spec.name, client, now, session=session, **_breaks_of(spec))
         self._carry_out(others)
         if verdict.refusal is not None:
             raise _busy(verdict.refusal)
         if verdict.answer is Answer.QUEUED:
-            await self._wait_in_queue(spec.name, verdict.number)
+            await self._wait_in_queue(spec.name, verdict.number, session)
         return verdict.number
 
-    async def _wait_in_queue(self, env: str, number: int) -> None:
+    async def _wait_in_queue(self, env: str, number: int, session: str | None) -> None:
         waiter = self._waiting[number] = _Waiter()
         began = trio.current_time()
         try:
             await self._wait_settled(number, waiter, began + self._admission.capacity.queue_timeout)
         finally:
             admitted = waiter.settled.is_set() and waiter.refusal is None
-            self.events.emit(OpenWaited(env, round(trio.current_time() - began, 3), admitted))
+            self.events.emit(OpenWaited(env, round(trio.current_time() - began, 3), admitted, session))
 
     async def _wait_settled(self, number: int, waiter: _Waiter, deadline: float) -> None:
         try:

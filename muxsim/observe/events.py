@@ -38,11 +38,22 @@ class SessionEvent(Named, frozen=True):
     pid: int | None
 
 
-class SessionOpening(SessionEvent, frozen=True):
-    """Somebody wants it: ``owner``, where callers have names."""
+class Caused(SessionEvent, frozen=True, kw_only=True):
+    """Likewise, because of a client's request.
+
+    ``principal`` is the caller's name, ``request`` its X-Request-ID, ``traceparent`` as W3C Trace Context has it.
+    """
+
+    principal: str | None = None
+    request: str | None = None
+    traceparent: str | None = None
+
+
+class SessionOpening(Caused, frozen=True):
+    """Somebody wants it: the ``principal`` whose it will be, from the address ``peer``."""
 
     name: ClassVar[str] = "session.opening"
-    owner: str | None = None
+    peer: str | None = None
 
 
 class SessionOpenFailed(SessionEvent, frozen=True):
@@ -75,18 +86,37 @@ class SessionRestored(SessionEvent, frozen=True):
     name: ClassVar[str] = "session.restored"
 
 
-class ClientAttached(SessionEvent, frozen=True):
-    """A client takes part, over this transport."""
+class ClientAttached(Caused, frozen=True):
+    """A client takes part, over this transport: the ``attachment`` of this number."""
 
     name: ClassVar[str] = "session.attached"
     transport: str
+    attachment: int | None = None
 
 
-class ClientDetached(SessionEvent, frozen=True):
+class ClientDetached(Caused, frozen=True):
     """A client has gone for good."""
 
     name: ClassVar[str] = "session.detached"
     transport: str
+    attachment: int | None = None
+
+
+class CallEnded(Caused, frozen=True, kw_only=True):
+    """A client's request to it is over, ``seconds`` after it came; only who follows calls is told."""
+
+    # The target is the tool or prompt that it names; received and sent are bytes of request and answer, 0 without one.
+    # The error is a JSON-RPC code, "tool_error" where a tool says that it has failed, or the cause where the answer is
+    # muxsim's own, or there is none; None for a success.
+    name: ClassVar[str] = "session.call"
+    method: str
+    target: str | None = None
+    id: int | str
+    seconds: float
+    received: int
+    sent: int
+    error: str | None = None
+    attachment: int | None = None
 
 
 class BackendStderr(SessionEvent, frozen=True):
@@ -151,6 +181,7 @@ class OpenQueued(Named, frozen=True):
     name: ClassVar[str] = "pool.queued"
     env: str
     limit: str
+    session: str | None = None
 
 
 class OpenWaited(Named, frozen=True):
@@ -160,6 +191,7 @@ class OpenWaited(Named, frozen=True):
     env: str
     seconds: float
     admitted: bool
+    session: str | None = None
 
 
 class BreakerOpened(Named, frozen=True):
@@ -623,6 +655,7 @@ Event: TypeAlias = (
     | SessionRestored
     | ClientAttached
     | ClientDetached
+    | CallEnded
     | BackendStderr
     | BackendRejected
     | SessionLimit
@@ -704,6 +737,8 @@ class Events:
 
     def __init__(self, *listeners: Listener) -> None:
         self.listeners = listeners
+        self.call_listeners: tuple[Listener, ...] = ()
+        """Who is told of calls, each of which costs something as soon as there is anybody."""
 
     def __repr__(self) -> str:
         return f"<Events for {len(self.listeners)} listeners>"
@@ -712,15 +747,32 @@ class Events:
         """Call ``listener`` with every event from now on."""
         self.listeners = (*self.listeners, listener)
 
+    def follow_calls(self, listener: Listener, wanted: bool = True) -> None:
+        """Call ``listener`` with each `CallEnded` too, or no more."""
+        others = tuple(one for one in self.call_listeners if one is not listener)
+        self.call_listeners = (*others, listener) if wanted else others
+
     def emit(self, event: Event) -> None:
         """Tell every listener."""
         for listener in self.listeners:
             try:
                 listener(event)
             except Exception:  # it may be the user's own, and is told of everything
-                self.listeners = tuple(one for one in self.listeners if one is not listener)
-                # By the standard library, whose words reach the log too: what failed may be who writes it.
-                _log.exception("a listener failed at %s, and is switched off: %.200r", event.name, listener)
+                self._switch_off(listener, event)
+
+    def tell_call(self, call: CallEnded) -> None:
+        """Tell who follows calls."""
+        for listener in self.call_listeners:
+            try:
+                listener(call)
+            except Exception:  # as above
+                self._switch_off(listener, call)
+
+    def _switch_off(self, listener: Listener, event: Event) -> None:
+        self.listeners = tuple(one for one in self.listeners if one is not listener)
+        self.follow_calls(listener, wanted=False)
+        # By the standard library, whose words reach the log too: what failed may be who writes it.
+        _log.exception("a listener failed at %s, and is switched off: %.200r", event.name, listener)
 
     def part_failed(self, name: str, error: BaseException) -> None:
         """Tell what `muxsim.runtime.boundary` has switched off."""

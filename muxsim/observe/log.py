@@ -18,21 +18,22 @@ from muxsim.observe.status_line import StatusLine
 _SILENT: Final = 0
 _library: Final = logging.getLogger("muxsim")
 _LEVELS: Final[Mapping[type[Event], int]] = {
-    events.SessionOpening: logging.DEBUG,
+    events.SessionOpening: logging.INFO,
     events.SessionOpenFailed: logging.WARNING,
     events.SessionStarted: logging.INFO,
     events.SessionReady: logging.INFO,
     events.SessionRestored: logging.INFO,
     events.ClientAttached: logging.INFO,
     events.ClientDetached: logging.INFO,
+    events.CallEnded: logging.DEBUG,
     events.BackendStderr: logging.INFO,
     events.BackendRejected: logging.WARNING,
     events.SessionLimit: logging.WARNING,
     events.SessionCrashed: logging.ERROR,
     events.SessionEnded: logging.INFO,
     events.OpenRefused: logging.DEBUG,
-    events.OpenQueued: logging.DEBUG,
-    events.OpenWaited: logging.DEBUG,
+    events.OpenQueued: logging.INFO,
+    events.OpenWaited: logging.INFO,
     events.BreakerOpened: logging.WARNING,
     events.MachineExhausted: logging.DEBUG,
     events.GuardianStarted: logging.DEBUG,
@@ -128,7 +129,9 @@ def configure(log_format: str, level: str, buffer: int, stream: Events) -> None:
     )
     # uvicorn and asyncio report with the standard library's logging: their words are lines of this log too.
     logging.basicConfig(handlers=[_IntoThisLog()], level=logging.WARNING, force=True)
-    stream.subscribe(EventLog(level))
+    log = EventLog(level)
+    stream.subscribe(log)
+    stream.follow_calls(log, wanted=level == "debug")
 
 
 class _IntoThisLog(logging.Handler):

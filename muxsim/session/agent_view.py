@@ -27,6 +27,7 @@ class AgentAttachment(Attachment):
             elif message.is_answer and message.id is not None:
                 super().receive(messages.error(message.id, refusal.code, str(refusal)))
         else:
+            admitted.origin = message.origin
             super().receive(admitted)
 
     def deliver(self, message: Message, about: RequestId | None = None) -> None:

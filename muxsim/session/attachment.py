@@ -10,6 +10,7 @@ from transports import messages
 from transports.errors import LineTooLong, RemoteProtocolError
 from transports.interfaces import Transport
 from transports.messages import Message, RequestId
+from transports.origin import Origin
 
 
 class ForClients(Protocol):
@@ -90,6 +91,8 @@ class Attachment:
     ``last_heard``: when it attached, or sent its last message, by the session's clock.
     ``patience``: seconds for each of its requests, instead of the spec's ``call_timeout``.
     ``principal``: the name of whoever speaks through it; None where nobody has to have one.
+    ``origin``: the request that it came with, where that says something of itself.
+    ``number``: which of its session's clients it is, counted from 1; None for one that is there for a single request.
     ``cut``: it is heard no more, for it did not read.
     ``aside``: what it asks is muxsim's own reading: no request of the server's is for it, nor is any log line.
     """
@@ -113,11 +116,19 @@ class Attachment:
         self.patience = session.spec.limits.call_timeout if patience is None else patience
         self.aside = aside
         self.principal: str | None = None
+        self.origin: Origin | None = None
+        self.number: int | None = None
         self.cut = False
         self.transport: Transport
 
     def __repr__(self) -> str:
         return f"<Attachment over {self.kind} to {self.session!r}>"
+
+    def named(self) -> dict[str, Any]:
+        """Who it is, for events."""
+        request, traceparent = (None, None) if self.origin is None else self.origin[:2]
+        principal = self.principal
+        return {"attachment": self.number, "principal": principal, "request": request, "traceparent": traceparent}
 
     def connect(self, transport: Transport) -> None:
         """Use ``transport`` for what goes to the client."""

@@ -6,6 +6,7 @@ It knows ids, exchanges and the handshake (`router`), calls that are scored (`co
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, Final
 
 import trio
@@ -15,6 +16,7 @@ from muxsim.observe.events import BackendRejected, BackendStderr, ClientAttached
 from muxsim.placement.backend import Backend
 from muxsim.session.attachment import Attachment, Host
 from muxsim.session.audience import Audience
+from muxsim.session.call_watch import CallWatch
 from muxsim.session.codes import BACKEND_GONE, BUSY, CALL_TIMEOUT, SESSION_ENDED
 from muxsim.session.control.control import ControlReader, asks_for_control
 from muxsim.session.control.tool_calls import ToolCalls
@@ -44,6 +46,8 @@ class Conversation:
     def __init__(self, session: Host, life: Life, reports: Reports) -> None:
         self._life = life
         self._reports = reports
+        self._events = reports.events
+        self._watch: CallWatch | None = None
         self._limits = session.spec.limits
         self._shared = session.shared
         self._now = trio.lowlevel.current_clock().current_time
@@ -56,6 +60,7 @@ class Conversation:
         self._news = ToolNews()
         self._calls = ToolCalls(self.router, self.control, session.spec.control, self._carry_out, self._hand_over)
         self._attachments: set[Attachment] = set()
+        self._numbers = itertools.count(1)
 
     def __repr__(self) -> str:
         return f"<Conversation {self.router!r}>"
@@ -99,10 +104,11 @@ class Conversation:
         if full:
             self._make_room()
         self._attachments.add(attachment)
+        attachment.number = next(self._numbers)
         self.router.attach(attachment)
         self._life.touch()
         attachment.last_heard = self._times.last_activity
-        self._reports.emit(ClientAttached(*self._reports.who(), transport=attachment.kind))
+        self._reports.emit(ClientAttached(*self._reports.who(), transport=attachment.kind, **attachment.named()))
         return full
 
     def _make_room(self) -> None:
@@ -129,9 +135,11 @@ class Conversation:
         self._times.forget_calls_of(attachment)
         self._calls.give_up_all(attachment)
         self._news.left(attachment)
+        if self._watch is not None:
+            self._watch.left(attachment)
         if attachment in self._attachments:
             self._attachments.discard(attachment)
-            self._reports.emit(ClientDetached(*self._reports.who(), transport=attachment.kind))
+            self._reports.emit(ClientDetached(*self._reports.who(), transport=attachment.kind, **attachment.named()))
         if attachment.ends_session:
             self._life.end("client_gone", "the client has gone")
         self._life.left()
@@ -151,6 +159,8 @@ class Conversation:
         elif (untaken := self._calls.taken_back(attachment, message)) is not None:
             self._times.calls.pop((attachment, untaken), None)
             self._news.given_up(attachment, untaken)
+            if self._watch is not None:
+                self._watch.ended((attachment, untaken), None, "cancelled")
             attachment.transport.withdraw(untaken)
         else:
             self._carry_out(self.router.from_client(attachment, message))
@@ -179,6 +189,8 @@ class Conversation:
         elif self._awaits(attachment, message.id):
             self.refuse(attachment, message, INVALID_REQUEST, f"request id {message.id!r} is in flight already")
         else:
+            if self._events.call_listeners and not attachment.aside:
+                message = self._watched(attachment, message)
             if attachment.patience is not None or self._life.state is State.STARTED:
                 self._expect_answer(attachment, message)
             if message.method == "tools/call":
@@ -190,6 +202,11 @@ class Conversation:
                 if message.method == "tools/list":
                     self._news.listed(attachment)
                 self._carry_out(self.router.from_client(attachment, message, aside=attachment.aside))
+
+    def _watched(self, attachment: Attachment, request: Message) -> Message:
+        if self._watch is None:
+            self._watch = CallWatch(self._events, self._reports.who, self._now)
+        return self._watch.began(attachment, request, self._times.last_activity)
 
     def _expect_answer(self, attachment: Attachment, message: Message) -> None:
         if self._life.state is State.STARTED:
@@ -206,6 +223,8 @@ class Conversation:
             self._give_up(attachment, request_id)
 
     def _give_up(self, attachment: Attachment, request_id: messages.RequestId) -> None:
+        if self._watch is not None:
+            self._watch.ended((attachment, request_id), None, "cancelled")
         self._calls.give_up((attachment, request_id))
         self._news.given_up(attachment, request_id)
 
@@ -307,6 +326,8 @@ class Conversation:
         self._reports.meet("call_timeout")
         text = f"no answer within {attachment.patience:g} s (call_timeout)"
         self._carry_out(self.router.cancel(attachment, request_id))
+        if self._watch is not None:
+            self._watch.ended(key, None, "call_timeout")
         attachment.tell(messages.error(request_id, CALL_TIMEOUT, text, {"cause": "call_timeout"}), request_id)
         self._give_up(attachment, request_id)
 
@@ -331,6 +352,8 @@ class Conversation:
         unmade = self._calls.close()
         self._carry_out(self.router.fail_all(code, ending.said, ending.data()))
         for attachment, id in unmade:
+            if self._watch is not None:
+                self._watch.ended((attachment, id), None, ending.cause)
             attachment.tell(messages.error(id, code, ending.said, ending.data()), id)
         for attachment in list(self._attachments):
             attachment.transport.close()
@@ -365,6 +388,8 @@ class Conversation:
     def _hand_over(self, delivery: Delivery) -> None:
         attachment = delivery.attachment
         assert isinstance(attachment, Attachment)
+        if self._watch is not None and delivery.about is not None and delivery.message.is_answer:
+            self._watch.ended((attachment, delivery.about), delivery.message)
         if self._shared and self.flow.is_too_slow(attachment, delivery.message):
             self._cut(attachment)
         if attachment.cut:

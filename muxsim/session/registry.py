@@ -22,6 +22,7 @@ from muxsim.session.endings import Endings, Past, past_of
 from muxsim.session.held_folder import HeldFolder
 from muxsim.session.session import Session
 from muxsim.spec import EnvSpec
+from transports.origin import Origin
 
 # 128 bits that nobody guesses; hexadecimal, so that an id can stand in a URL, a header and a file name.
 _ID_BYTES: Final = 16
@@ -50,6 +51,12 @@ class Wanted(TypedDict, total=False):
 
     owner: str | None
     """The principal whose session it is."""
+
+    asked_from: str | None
+    """The address that the wish has come from."""
+
+    origin: Origin | None
+    """The request that asks for it."""
 
 
 class Sessions:
@@ -174,7 +181,8 @@ class Sessions:
         seed = wanted.get("seed")
         seed = secrets.randbelow(SEED_LIMIT) if seed is None else seed
         id, ttl = self._new_id(wanted.get("id")), wanted.get("ttl")
-        return _Wish(spec, id, seed, ttl, wanted.get("client"), wanted.get("owner"), lasting)
+        asked_by = wanted.get("client"), wanted.get("owner"), lasting, wanted.get("asked_from"), wanted.get("origin")
+        return _Wish(spec, id, seed, ttl, *asked_by)
 
     async def _open(self, wish: _Wish) -> Session:
         if self.draining:
@@ -182,7 +190,7 @@ class Sessions:
         self._reserved.add(wish.id)
         try:
             self._tell_opening(wish)
-            lease = await self._pool.acquire(wish.spec, wish.client)
+            lease = await self._pool.acquire(wish.spec, wish.client, wish.id)
             try:
                 session = self._new_session(wish, lease)
                 backend = await self._pool.start(lease, seed=wish.seed, session=wish.id, listener=session.seam)
@@ -213,7 +221,19 @@ class Sessions:
         return session
 
     def _tell_opening(self, wish: _Wish) -> None:
-        self._events.emit(SessionOpening(wish.id, wish.spec.name, wish.seed, None, wish.owner or None))
+        origin = wish.origin or Origin()
+        self._events.emit(
+            SessionOpening(
+                wish.id,
+                wish.spec.name,
+                wish.seed,
+                None,
+                wish.peer or None,
+                principal=wish.owner or None,
+                request=origin.request,
+                traceparent=origin.traceparent,
+            )
+        )
 
     def _tell_failed(self, wish: _Wish, error: Exception) -> None:
         self._events.emit(SessionOpenFailed(wish.id, wish.spec.name, wish.seed, None, str(error)))
@@ -248,6 +268,8 @@ class _Wish:
     client: str | None = None
     owner: str | None = None
     lasting: bool = False
+    peer: str | None = None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)

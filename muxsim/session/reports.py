@@ -13,7 +13,7 @@ class Reports:
     """Emits the events of one session. ``pid`` gives its backend's process id at the time."""
 
     def __init__(self, events: Events, session: str, env: str, seed: int, pid: Callable[[], int | None]) -> None:
-        self._events = events
+        self.events = events
         self._session = session
         self._env = env
         self._seed = seed
@@ -26,7 +26,7 @@ class Reports:
 
     def emit(self, event: Event) -> None:
         """Tell of something that happened to the session."""
-        self._events.emit(event)
+        self.events.emit(event)
 
     def meet(self, limit: str, text: str | None = None) -> None:
         """Tell of a bound that was met. It may be met with every message, so all but the first are for counters."""

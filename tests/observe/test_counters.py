@@ -84,4 +84,4 @@ def test_what_is_counted_of_an_event_is_among_its_fields():
 
 def test_each_kind_that_the_module_has_is_one_of_the_union():
     kinds = {one for one in vars(all_events).values() if isinstance(one, type) and issubclass(one, all_events.Named)}
-    assert kinds - {all_events.Named, all_events.SessionEvent} == set(get_args(Event))
+    assert kinds - {all_events.Named, all_events.SessionEvent, all_events.Caused} == set(get_args(Event))

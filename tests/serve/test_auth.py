@@ -283,7 +283,7 @@ async def test_another_token_of_the_same_name_goes_on_with_a_session(url, guarde
     agent = await shake_hands(url, f"/s/{made['id']}/agent/mcp", headers=[bearer(HELPER)])
     assert await agent.text("say", text="hello") == "hello"
     (line,) = log_lines(guarded, event="session.opening", session=made["id"])
-    assert line["owner"] == "ada"
+    assert line["principal"] == "ada"
 
 
 # ---- what an agent's token is good for

@@ -34,7 +34,10 @@ async def test_each_event_of_a_sessions_life_is_one_line_with_session_env_seed_a
         "session.opening",
         "session.started",
         "session.attached",
+        "session.call",
         "session.ready",
+        "session.call",
+        "session.call",
         "session.detached",
         "session.ended",
     ]
@@ -42,6 +45,15 @@ async def test_each_event_of_a_sessions_life_is_one_line_with_session_env_seed_a
         assert (line["env"], line["seed"]) == ("naughty", 42)
         assert line.get("pid") == (None if line["event"] == "session.opening" else pid)
         assert {"timestamp", "level"} <= line.keys()
+    started = next(line for line in lines if line["event"] == "session.started")
+    assert started["way"] in ("fork", "fresh")
+    assert started["seconds"] > 0
+    calls = [line for line in lines if line["event"] == "session.call"]
+    assert [(call["method"], call.get("target"), call["attachment"]) for call in calls] == [
+        ("initialize", None, 1),
+        ("tools/call", "who", 1),
+        ("tools/call", "not_json", 1),
+    ]
     assert (ended["cause"], ended["text"]) == ("client_gone", "the client has gone")
     assert ended["seconds"] >= 0
     rejected = [line for line in lines if line["event"] == "backend.rejected"]

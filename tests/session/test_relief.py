@@ -46,7 +46,7 @@ class Pool(UnlimitedPool):
         self.shortage = Bell()
         self.measurements = 0
 
-    async def acquire(self, spec, client=None):
+    async def acquire(self, spec, client=None, session=None):
         if (await self.measure()).over:
             raise Busy("memory is short", 1)
         return await super().acquire(spec, client)

@@ -62,7 +62,7 @@ class Pool:
         self.failures = []
         self.failed_starts = []
 
-    async def acquire(self, spec, client=None):
+    async def acquire(self, spec, client=None, session=None):
         if self.refusals:
             raise self.refusals.pop()
         if not self.waiting:

@@ -9,6 +9,7 @@ import httptools
 
 from muxsim.serve.http.connections import Bounds
 from transports.http_rules import HTTPRefusal
+from transports.origin import Origin
 
 # Asks for another protocol on this connection; there is none, so it says nothing to whoever serves the request.
 _UPGRADE: Final = b"upgrade"
@@ -17,7 +18,10 @@ _UPGRADE: Final = b"upgrade"
 class Request:
     """One request: its head, and as much of its body as has come and nobody has taken."""
 
-    __slots__ = ("body", "chunked", "complete", "expects", "headers", "keep_alive", "method", "peer", "url", "version")
+    __slots__ = (
+        *("body", "chunked", "complete", "expects", "headers", "keep_alive", "method", "origin", "peer", "url"),
+        "version",
+    )
 
     def __init__(self) -> None:
         self.peer = ""
@@ -32,6 +36,8 @@ class Request:
         """Whether the client waits to be asked for the body."""
         self.body: list[bytes] = []
         self.complete = False
+        self.origin: Origin | None = None
+        """Where it says that it comes from, once somebody has looked."""
 
     def __repr__(self) -> str:
         return f"<Request {self.method.decode()} {self.url.decode('latin-1')}>"

@@ -7,6 +7,7 @@ from transports.asgi import Call, read_body
 from transports.errors import RemoteProtocolError
 from transports.http_rules import HTTPRefusal, check_json_content
 from transports.messages import Message, decode
+from transports.origin import origin_of
 from transports.unread import request_id
 
 
@@ -25,7 +26,7 @@ class Bodies:
         check_json_content(call.headers)
         body = await read_body(call, min(self.longest, longest or self.longest), self.timeout)
         try:
-            return decode(body)
+            message = decode(body)
         except RemoteProtocolError as error:
             if attachment is None:
                 id = request_id(body)
@@ -33,3 +34,5 @@ class Bodies:
                 ids = attachment.session.conversation.client_unreadable(attachment, body, error)
                 id = ids[0] if len(ids) == 1 else None
             raise HTTPRefusal(400, error.message, code=error.code, id=id) from None
+        message.origin = origin_of(call.headers)
+        return message

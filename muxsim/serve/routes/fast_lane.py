@@ -32,6 +32,7 @@ from transports.errors import RemoteProtocolError
 from transports.event_stream import EventStream
 from transports.http_rules import Accepts, HTTPRefusal
 from transports.messages import Kind, Message, RequestId, decode
+from transports.origin import PARENT, REQUEST_ID, origin_of
 
 # How often calls are looked at that may have been silent for too long; a timer for each would cost more than they.
 _TICK: Final = 0.1
@@ -64,6 +65,8 @@ class FastLane:
         length = headers.get(b"content-length", b"")
         if not length.isdigit() or not self._is_small(int(length)) or b"upgrade" in headers:
             return None
+        if PARENT in headers or REQUEST_ID in headers:
+            request.origin = origin_of(request.headers)
         verdict = self._verdicts.of(request.headers, headers)
         return None if verdict is None else UsualRequest(self, request, verdict, headers.get(b"mcp-session-id"))
 
@@ -98,6 +101,7 @@ class FastLane:
             message = decode(body)
         except RemoteProtocolError:
             return False
+        message.origin = request.origin
         newcomer = self.gateway.mcp.newcomer(request.url, verdict.caller, request.peer, message)
         if newcomer is None:
             return False
@@ -122,6 +126,7 @@ class FastLane:
             message = decode(body)
         except RemoteProtocolError:
             return False
+        message.origin = request.origin
         if message.kind is not Kind.REQUEST:
             # The client is told before the backend is, and need not wait while that wakes up.
             connection.respond(ACCEPTED % (b"" if request.keep_alive else CLOSE), b"", request.keep_alive)

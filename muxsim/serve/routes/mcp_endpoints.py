@@ -95,7 +95,9 @@ class MCPEndpoints:
             return session
 
         async def attach(message: Message) -> None:
-            await self._attach(call, view(session, "streamable-http"), message)
+            attachment = view(session, "streamable-http")
+            attachment.origin = message.origin
+            await self._attach(call, attachment, message)
 
         await self._mcp(call, itself, attach, view)
 
@@ -185,8 +187,9 @@ class MCPEndpoints:
         spec, seed = self._openings.asked_for(env, query_string, message.id)
         # A client shows a JSON-RPC error, but not an HTTP body.
         with refusing(caller, message.id, 200):
-            session = await self._openings.session_for(caller, peer, spec, seed=seed)
+            session = await self._openings.session_for(caller, peer, spec, seed=seed, origin=message.origin)
         attachment = view_of(caller)(session, "streamable-http", ends_session=not spec.shared)
+        attachment.origin = message.origin
         return self.clients.join_by_http(attachment, caller, path, peer)
 
     async def welcome(self, newcomer: Newcomer, call: Call) -> None:

@@ -17,6 +17,7 @@ from muxsim.spec import EnvSpec
 from transports.asgi import Call, while_waited_for
 from transports.http_rules import HTTPRefusal
 from transports.messages import RequestId
+from transports.origin import origin_of
 
 T = TypeVar("T")
 
@@ -54,14 +55,15 @@ class Openings:
         self, call: Call, spec: EnvSpec, seed: int | None, *, id: str | None = None, ttl: float | None = None
     ) -> Session:
         """A session for whoever asks, or the one for all. Raises as `Sessions.open` does, and `ClientGone`."""
-        session = self.session_for(caller_of(call), call.peer, spec, seed=seed, id=id, ttl=ttl)
+        origin = origin_of(call.headers)
+        session = self.session_for(caller_of(call), call.peer, spec, seed=seed, id=id, ttl=ttl, origin=origin)
         return await self.when_there(begin(session), call)
 
     async def session_for(self, caller: Caller, peer: str, spec: EnvSpec, **wanted: Unpack[Wanted]) -> Session:
         """Likewise, on trio, as far as it is not there at once. Raises as `Sessions.open` does."""
         if spec.shared:
             return await self._sessions.shared(spec.name)
-        wanted["client"], wanted["owner"] = caller.share(peer), caller.name
+        wanted["client"], wanted["owner"], wanted["asked_from"] = caller.share(peer), caller.name, peer
         return await self._sessions.open(spec.name, **wanted)
 
     async def when_there(self, soon: Soon[T], call: Call) -> T:

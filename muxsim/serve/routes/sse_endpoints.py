@@ -13,6 +13,7 @@ from muxsim.serve.routes.refusals import refusing
 from muxsim.session.session import Session
 from transports.asgi import Call
 from transports.http_rules import check_event_stream
+from transports.origin import origin_of
 
 
 class SSEEndpoints:
@@ -41,6 +42,7 @@ class SSEEndpoints:
     async def _serve(self, call: Call, session: Session, *, ends_session: bool) -> None:
         caller = caller_of(call)
         attachment = view_of(caller)(session, "sse", ends_session=ends_session)
+        attachment.origin = origin_of(call.headers)
         endpoint = f"{self._public.messages_beside(call)}?sessionId="
         client = self._clients.join_by_sse(attachment, caller, endpoint, call.peer)
         read_by(call, client.reader)

@@ -1,0 +1,113 @@
+"""What becomes of the requests of one session's clients, for whoever has asked to be told of calls."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from muxsim.observe.events import CallEnded, Events
+from muxsim.session.attachment import Attachment
+from muxsim.session.control.turns import Key
+from transports.messages import Kind, Message, RequestId, error_code, member, text_of
+from transports.origin import traceparent_in
+
+# As long as a name of a tool or a method, or an id, may stand in a log.
+_LONGEST_NAME: Final = 128
+_TARGETED: Final = frozenset({"tools/call", "prompts/get"})
+_IS_ERROR: Final = re.compile(rb'"isError"\s*:\s*true')
+
+
+class _Watched(msgspec.Struct, eq=False):
+    """One request under way; ``began`` by the session's clock. Its payload is not kept."""
+
+    attachment: Attachment
+    id: RequestId
+    method: str
+    target: str | None
+    began: float
+    received: int
+    request: str | None
+    traceparent: str | None
+    span: Any
+
+
+class CallWatch:
+    """Made once there is somebody to tell. ``who`` says whom events are about; ``now`` is the session's clock."""
+
+    __slots__ = ("_calls", "_events", "_now", "_who")
+
+    def __init__(
+        self, events: Events, who: Callable[[], tuple[str, str, int, int | None]], now: Callable[[], float]
+    ) -> None:
+        self._events = events
+        self._who = who
+        self._now = now
+        self._calls: dict[Key, _Watched] = {}
+
+    def __repr__(self) -> str:
+        return f"<CallWatch of {len(self._calls)}>"
+
+    def began(self, attachment: Attachment, request: Message, now: float) -> Message:
+        """A request has been taken; returns it as it is to go on."""
+        assert request.id is not None
+        target, origin = None, request.origin
+        if request.method in _TARGETED:
+            target = text_of(member(request.params, "name"))[:_LONGEST_NAME] or None
+        parent = traceparent_in(text_of(request.meta.get("traceparent")))
+        if parent is None and origin is not None:
+            parent = origin.traceparent
+        call = _Watched(
+            attachment,
+            request.id,
+            request.method[:_LONGEST_NAME],
+            target,
+            now,
+            len(request.encode()),
+            None if origin is None else origin.request,
+            parent,
+            None,
+        )
+        self._calls[attachment, request.id] = call
+        return request
+
+    def ended(self, key: Key, answer: Message | None, error: str | None = None) -> None:
+        """A request is over: answered, or given up because of this ``error``."""
+        call = self._calls.pop(key, None)
+        if call is None:
+            return
+        now, id = self._now(), call.id
+        self._events.tell_call(
+            CallEnded(
+                *self._who(),
+                method=call.method,
+                target=call.target,
+                id=id if isinstance(id, int) else id[:_LONGEST_NAME],
+                seconds=now - call.began,
+                received=call.received,
+                sent=0 if answer is None else len(answer.encode()),
+                error=error if answer is None else _error_in(answer),
+                attachment=call.attachment.number,
+                principal=call.attachment.principal,
+                request=call.request,
+                traceparent=call.traceparent,
+            )
+        )
+
+    def left(self, attachment: Attachment) -> None:
+        """A client has gone, and waits for nothing any more."""
+        for key in [key for key in self._calls if key[0] is attachment]:
+            self.ended(key, None, "client_gone")
+
+
+def _error_in(answer: Message) -> str | None:
+    """What an answer says went wrong: ``tool_error``, muxsim's own cause, or the code; None for a success."""
+    if answer.kind is Kind.ERROR:
+        cause = text_of(member(answer.members["error"], "data", "cause"))
+        return cause[:_LONGEST_NAME] or str(error_code(answer))
+    if _IS_ERROR.search(answer.encode()) is None:
+        return None
+    failed = member(answer.members["result"], "isError")
+    return "tool_error" if failed is not None and bytes(failed) == b"true" else None
