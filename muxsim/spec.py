@@ -141,7 +141,7 @@ class Limits:
     """From a request to its answer. A call past it gets an error and the backend a cancellation."""
 
     idle_timeout: float | None = 3600.0
-    """How long a session lives with no request in flight and no message either way, while no client has a stream open."""
+    """How long a session lives with no request in flight, no message and no open stream of a client."""
 
     quiet_timeout: float | None = None
     """The same, even while a client has a stream open, or an endless request in flight (`subscriptions/listen`)."""

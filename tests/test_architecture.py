@@ -54,6 +54,7 @@ PURE = {
     "muxsim.observe.events",
     "muxsim.access",
     "muxsim.limits",
+    "muxsim.placement.last_words",
     "muxsim.session.audience",
     "muxsim.session.correlation",
     "muxsim.session.exchange",

@@ -10,6 +10,7 @@ import trio
 from muxsim.errors import Busy, StartError
 from muxsim.observe.events import SessionEnded, SessionReady, SessionRestored
 from muxsim.placement.backend import Backend, BackendExit, BackendListener
+from muxsim.placement.last_words import with_last_said
 from muxsim.session.codes import BACKEND_GONE, SESSION_ENDED
 from muxsim.session.control.turns import Key
 from muxsim.session.deadlines import IDLE, Deadlines
@@ -239,7 +240,9 @@ class Life:
     def _exited(self, exit: BackendExit) -> None:
         if exit.limit:
             self._reports.meet(exit.limit, text=exit.reason)
-        self.end("backend_exited", exit.reason, exit)
+        # Whoever shakes hands has seen nothing of it yet; later, its log and the error's data have all that it said.
+        text = exit.reason if self._answered else with_last_said(exit.reason, exit.stderr)
+        self.end("backend_exited", text, exit)
 
     async def replace_backend(self, start: Start) -> None:
         """Have another backend take the place of this one. Raises `Busy`, or `StartError` if the session ends."""

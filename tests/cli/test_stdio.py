@@ -95,6 +95,7 @@ def test_a_backend_that_exits_at_its_start_is_an_error_for_the_handshake_and_an_
     finished = play(tmp_path, "--", *NAUGHTY_COMMAND, "--exit", "7")
     assert finished.status == 1
     assert finished.answer(0)["error"]["data"]["exit_status"] == 7
+    assert finished.answer(0)["error"]["message"].endswith("its last line on stderr: it cannot start today")
 
 
 @pytest.mark.fault("C5")

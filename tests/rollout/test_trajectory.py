@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from muxsim.rollouts.data.trajectory import first_and_last, last_said
+from muxsim.rollouts.data.trajectory import first_and_last
 
 OF_NODE = """\
 file:///game/server.js:13
@@ -20,20 +18,7 @@ Node.js v20.20.2
 """
 
 
-@pytest.mark.parametrize(
-    ("lines", "said"),
-    [
-        ([], ""),
-        (["", " "], ""),
-        (["Traceback:", "  File x", "KeyError: 'a'", ""], "KeyError: 'a'"),
-        (OF_NODE.splitlines(), "Error: the map is missing"),
-        (["Node.js v20.20.2"], "Node.js v20.20.2"),
-    ],
-)
-def test_the_last_line_that_says_something_is_what_an_environment_said_last(lines, said):
-    assert last_said(lines) == said
-
-
 def test_an_error_in_one_line_has_what_happened_and_what_was_said_last():
     assert first_and_last("it exited") == "it exited"
+    assert first_and_last("it exited; it said: no map\nTraceback\nno map") == "it exited; it said: no map"
     assert first_and_last(f"it exited\n{OF_NODE}") == "it exited … Error: the map is missing"

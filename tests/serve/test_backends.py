@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from .machine import eventually, forget_peak, gone, logged, memory, peak_memory, processes_with
-from .wire import EventReader, ask, initialize, live_sessions, rpc, shake_hands, text_of, tool_call
+from .wire import EventReader, ask, connect, initialize, live_sessions, rpc, shake_hands, text_of, tool_call
 
 pytestmark = pytest.mark.children
 
@@ -149,7 +149,23 @@ async def test_a_backend_that_exits_at_its_start_fails_the_handshake_with_status
     assert message["id"] == 5
     assert message["error"]["data"]["exit_status"] == 7
     assert message["error"]["data"]["stderr"] == ["naughty starts", "it cannot start today"]
+    assert message["error"]["message"].endswith("exited with status 7; its last line on stderr: it cannot start today")
     assert await live_sessions(muxsim) == []
+
+
+@pytest.mark.fault("C3")
+async def test_a_client_over_sse_is_told_too_why_the_backend_of_its_handshake_has_gone(muxsim):
+    """C3."""
+    async with connect(muxsim.url) as connection:
+        await connection.send("GET", "/sse?env=leaving", [("Accept", "text/event-stream")])
+        await connection.head()
+        events = EventReader(connection)
+        posted = await ask(muxsim.url, "POST", (await events.next()).data, body=initialize(5))
+        if posted.status == 404:  # it has gone already
+            error = posted.error
+        else:
+            error = (await events.until(lambda message: message.get("id") == 5)).json()["error"]
+    assert error["message"].endswith("exited with status 7; its last line on stderr: it cannot start today")
 
 
 @pytest.mark.fault("C5")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
 
+from muxsim.placement.last_words import last_said, plain
 from muxsim.rollouts.data.kept_files import KeptFile
 
 # The key of an MCP `_meta` member, and of a tool message's metadata, under which the control plane travels.
@@ -16,8 +15,6 @@ CONTROL_META_KEY: Final = "muxsim/control"
 CONTROL_METADATA_KEY: Final = "control_plane"
 # Beside it in the result of a call that has asked for it: the list of tools is another than it was.
 TOOLS_CHANGED_META_KEY: Final = "muxsim/tools_changed"
-
-_NODES_LAST: Final = re.compile(r"Node\.js v\S+")
 
 
 class EndReason(StrEnum):
@@ -197,12 +194,5 @@ def shown_to_agent(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def first_and_last(error: str) -> str:
     """An error in one line: what happened, and what the environment said last."""
     lines = [line for line in error.splitlines() if line.strip()] or [""]
-    return lines[0].strip() if len(lines) == 1 else f"{lines[0].strip()} … {last_said(lines[1:])}"
-
-
-def last_said(lines: Sequence[str]) -> str:
-    """The last line that says something; "" if none does. Node's ends with its version, behind the error's trace."""
-    said = [line for line in lines if line.strip()]
-    if said and _NODES_LAST.fullmatch(said[-1]):
-        said = [line for line in said if line[0] not in " }"][:-1] or said
-    return said[-1].strip() if said else ""
+    first, last = lines[0].strip(), last_said(lines[1:])
+    return first if plain(last) in first else f"{first} … {last}"

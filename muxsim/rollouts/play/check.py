@@ -19,8 +19,8 @@ from muxsim.config import Config
 from muxsim.errors import MuxsimError
 from muxsim.inside.proc import families
 from muxsim.observe.events import BackendRejected, Event, SessionEnded, SessionReady, SessionStarted
+from muxsim.placement.last_words import with_last_said
 from muxsim.provision.cache import cache_folder
-from muxsim.rollouts.data.trajectory import last_said
 from muxsim.rollouts.environments.environment import Environment, ToolResult
 from muxsim.rollouts.environments.pool import LocalPool, open_pool
 from muxsim.rollouts.play.differences import first_difference
@@ -367,9 +367,8 @@ def _begun(environment: Environment) -> Play:
 
 
 def _last_words(play: Play, tool: str, error: MuxsimError) -> str:
-    said = last_said(getattr(error, "stderr", ()))
-    last = f"; its last line on stderr: {said}" if said else ""
-    return f"died at step {len(play.results)} of seed {play.seed}, in {tool}: {error}{last}"
+    last = with_last_said(str(error), getattr(error, "stderr", ()))
+    return f"died at step {len(play.results)} of seed {play.seed}, in {tool}: {last}"
 
 
 def _listed(seeds: Sequence[int]) -> str:
