@@ -1,4 +1,4 @@
-"""The settings that say who may call: the `[server.auth]` table of the config."""
+"""The settings that say who may call, and how much: the `[server.auth]` and `[server.clients]` tables of the config."""
 
 from __future__ import annotations
 
@@ -36,6 +36,23 @@ class OAuthSettings:
 
     scope_prefix: str = ""
     """What stands before ``agent``, ``trainer``, ``monitor`` and ``admin`` in the ``scope`` claim: ``muxsim:``, say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientBounds:
+    """What one client may have that others may not: a `[server.clients.NAME]` table. None is as in `[server]`."""
+
+    max_sessions_per_client: int | None = None
+    """How many sessions it may have open or asked for; 0 sets no bound."""
+
+    opens_per_second: float | None = None
+    """How many sessions it may ask for per second in the long run; 0 sets no bound."""
+
+    opens_burst: int | None = None
+    """How many of those may come at once."""
+
+    max_unread: int | None = None
+    """How many bytes of answers it may leave unread, on all connections."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

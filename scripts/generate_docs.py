@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from muxsim import limits
-from muxsim.access import AuthSettings, OAuthSettings
+from muxsim.access import AuthSettings, ClientBounds, OAuthSettings
 from muxsim.config import ServerSettings
 from muxsim.session.deadlines import DEADLINES
 from muxsim.session.states import FIRST, MEANINGS, TRANSITIONS, State
@@ -195,6 +195,12 @@ def table(settings: type[Any], none: str = "never") -> str:
     return "\n".join(["| key | default | |", "|---|---|---|", *rows])
 
 
+def keys(settings: type) -> str:
+    """The keys of a table that has no defaults of its own."""
+    docs = docs_of(settings)
+    return rows("| key | |", *((f"`{field.name}`", docs[field.name]) for field in dataclasses.fields(settings)))
+
+
 def page() -> str:
     """The whole page."""
     return (
@@ -204,6 +210,9 @@ def page() -> str:
         f" machine.\n\n"
         f"{table(AuthSettings)}\n\n`[server.auth.oauth]`, which needs the extra `mcp-muxsim[oauth]`.\n\n"
         f"{table(OAuthSettings)}\n"
+        f'\n## Single clients\n\n`[server.clients.NAME]`, where NAME is that of a token (for OAuth `"ISSUER SUBJECT"`),'
+        f' or an address where there are\nno tokens (of IPv6 its network: `"2001:db8::/64"`). What is left out is as in'
+        f" `[server]`; a reload changes all of it.\n\n{keys(ClientBounds)}\n"
         f"\n## Limits\n\nOf each session and its backend, per environment.\n\n{table(Limits)}\n"
         f"\n{PROCESSES}\n{table(Confinement, 'unlimited')}\n"
     )

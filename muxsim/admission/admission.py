@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, NamedTuple
@@ -49,6 +50,8 @@ class Capacity:
     max_sessions_per_client: int = 0
     opens_per_second: float = 0.0
     opens_burst: int = 1
+    clients: Mapping[str, Capacity] = field(default_factory=dict)
+    """For whom the last three are others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,7 @@ class Admission:
     _last: int = 0
 
     def __post_init__(self) -> None:
-        self._opens = TokenBuckets(self.capacity.opens_per_second, self.capacity.opens_burst)
+        self._opens = _buckets(self.capacity)
 
     def statistics(self, now: float) -> LeaseStatistics:
         """A snapshot."""
@@ -275,8 +278,8 @@ class Admission:
     def use(self, capacity: Capacity, now: float) -> list[Verdict]:
         """Have these bounds from now on. Leases that are held already are kept, also those that are too many."""
         before, self.capacity = self.capacity, capacity
-        if (before.opens_per_second, before.opens_burst) != (capacity.opens_per_second, capacity.opens_burst):
-            self._opens = TokenBuckets(capacity.opens_per_second, capacity.opens_burst)
+        if _rates(before) != _rates(capacity):
+            self._opens = _buckets(capacity)
         return self.advance(now)
 
     def measured(self, memory: MemoryReading | None) -> None:
@@ -299,21 +302,25 @@ class Admission:
 
     def _refusal(self, env: str, client: str | None, breaker: Breaker, now: float) -> Refusal | None:
         """Why this one is refused at once. The cheapest question is first, so that a flood of opens costs little."""
-        bounds = self.capacity
         if client is not None:
+            bounds = self.capacity.clients.get(client, self.capacity)
             if wait := self._opens.take(client, now):
                 text = f"this client opens more than {bounds.opens_per_second:g} sessions per second"
-                settings = "server.opens_per_second, server.opens_burst"
+                table = self._table_of(client)
+                settings = f"{table}.opens_per_second, {table}.opens_burst"
                 return Refusal("opens_per_second", f"{text} ({settings})", wait, excessive=True)
             if 0 < bounds.max_sessions_per_client <= self._of_client[client]:
                 text = f"this client has {self._of_client[client]} sessions open or asked for, as many as it may"
-                text += " (server.max_sessions_per_client): end one first"
+                text += f" ({self._table_of(client)}.max_sessions_per_client): end one first"
                 return Refusal("max_sessions_per_client", text, _LATER, excessive=True)
         if refusal := self._breakers_refusal(env, client, breaker, now):
             return refusal
         if self.short_of_memory:
             return self._out_of_memory()
         return None
+
+    def _table_of(self, client: str) -> str:
+        return f"server.clients.{client}" if client in self.capacity.clients else "server"
 
     def _breakers_refusal(self, env: str, client: str | None, breaker: Breaker, now: float) -> Refusal | None:
         failing = f"environment {env!r} fails to start"
@@ -409,3 +416,12 @@ class Admission:
             self._of_client[wish.client] -= 1
             if not self._of_client[wish.client]:
                 del self._of_client[wish.client]
+
+
+def _rates(capacity: Capacity) -> dict[str, tuple[float, int]]:
+    """How often clients may open, by their names; "" for all who are not named."""
+    return {name: (one.opens_per_second, one.opens_burst) for name, one in {**capacity.clients, "": capacity}.items()}
+
+
+def _buckets(capacity: Capacity) -> TokenBuckets:
+    return TokenBuckets(capacity.opens_per_second, capacity.opens_burst, _rates(capacity))

@@ -6,12 +6,14 @@ import math
 import os
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import trio
 
+from muxsim.access import ClientBounds
 from muxsim.admission.admission import Admission, Answer, Capacity, LeaseStatistics, MemoryReading, Refusal, Verdict
 from muxsim.admission.memory import MemoryMeter
 from muxsim.config import ServerSettings
@@ -249,9 +251,14 @@ def _busy(refusal: Refusal) -> Busy:
     return (TooMuch if refusal.excessive else Busy)(refusal.text, refusal.retry_after)
 
 
-def capacity_of(settings: ServerSettings, *, max_sessions: int | None = None) -> Capacity:
-    """The bounds in these settings."""
-    return Capacity(
+def capacity_of(
+    settings: ServerSettings,
+    clients: Mapping[str, ClientBounds] = MappingProxyType({}),
+    *,
+    max_sessions: int | None = None,
+) -> Capacity:
+    """The bounds in these settings, and what is otherwise for some clients."""
+    capacity = Capacity(
         max_sessions=settings.max_sessions if max_sessions is None else max_sessions,
         max_pending=settings.max_pending,
         queue_timeout=settings.queue_timeout,
@@ -260,6 +267,13 @@ def capacity_of(settings: ServerSettings, *, max_sessions: int | None = None) ->
         opens_per_second=settings.opens_per_second,
         opens_burst=settings.opens_burst,
     )
+    return replace(capacity, clients={name: _with(capacity, bounds) for name, bounds in clients.items()})
+
+
+def _with(capacity: Capacity, bounds: ClientBounds) -> Capacity:
+    names = ("max_sessions_per_client", "opens_per_second", "opens_burst")
+    own = {name: getattr(bounds, name) for name in names}
+    return replace(capacity, **{name: value for name, value in own.items() if value is not None})
 
 
 @asynccontextmanager

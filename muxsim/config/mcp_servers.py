@@ -17,7 +17,7 @@ from typing import Any
 from muxsim.config.environments import Defaults, read_environment
 from muxsim.config.jsonc import Written
 from muxsim.config.model import Config
-from muxsim.config.server import read_auth, read_default, read_server
+from muxsim.config.server import read_auth, read_clients, read_default, read_server
 from muxsim.config.table import NAME, Table, closest, in_one_line
 from muxsim.config.values import DESKTOP_KEYS, ENVIRONMENT_KEYS
 from muxsim.config.variables import ClientVariables, OwnVariables, defaults_of
@@ -69,6 +69,7 @@ def from_json(root: Table, path: Path) -> Config:
         environments=specs,
         server=settings,
         auth=read_auth(server),
+        clients=read_clients(server),
         default=read_default(server, default if default is None else served.get(default, default), specs),
         file=path,
         notes=tuple(f"{root.file}: {note}" for note in notes),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from muxsim.access import AuthSettings
+from muxsim.access import AuthSettings, ClientBounds
 from muxsim.config.table import shown
 from muxsim.errors import UnknownEnvironment
 from muxsim.spec import EnvSpec
@@ -146,6 +146,9 @@ class Config:
 
     auth: AuthSettings | None = None
     """Who may call; None for everybody on this machine."""
+
+    clients: Mapping[str, ClientBounds] = field(default_factory=dict)
+    """Bounds of single clients, by the name of a principal, or an address."""
 
     default: str | None = None
     """The environment for those who name none; None when there are several and the config chooses none."""

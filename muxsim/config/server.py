@@ -5,13 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from muxsim.access import AuthSettings, OAuthSettings
+from muxsim.access import AuthSettings, ClientBounds, OAuthSettings
 from muxsim.config.commands import absolute
 from muxsim.config.environments import Defaults
 from muxsim.config.model import ServerSettings
 from muxsim.config.table import Table, advise
 from muxsim.config.values import (
     AUTH_KEYS,
+    CLIENT_KEYS,
     CONFINEMENT_KEYS,
     LIMIT_KEYS,
     OAUTH_KEYS,
@@ -26,10 +27,16 @@ from muxsim.spec import EnvSpec
 def read_server(table: Table) -> tuple[ServerSettings, Defaults, str | None]:
     """The server's settings, the limits that environments start from, and the default's name."""
     known: dict[str, AnyKind] = {**SERVER_KEYS, **LIMIT_KEYS, **CONFINEMENT_KEYS, "default": TEXT}
-    table.know((*known, "auth"))
+    table.know((*known, "auth", "clients"))
     values = _with_paths(table.read(known, others=True), table.folder, "tls_cert", "tls_key", "unix")
     settings = ServerSettings(**{key: value for key, value in values.items() if key in SERVER_KEYS})
     return settings, Defaults().changed(values, table.folder), values.get("default")
+
+
+def read_clients(server: Table) -> dict[str, ClientBounds]:
+    """What single clients may have, by a principal's name or an address."""
+    table = server.table("clients")
+    return {name: ClientBounds(**table.table(name).read(CLIENT_KEYS)) for name in table.values}
 
 
 def read_auth(server: Table) -> AuthSettings | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from muxsim.config.environments import read_environment
 from muxsim.config.model import Config
-from muxsim.config.server import read_auth, read_default, read_server
+from muxsim.config.server import read_auth, read_clients, read_default, read_server
 from muxsim.config.table import Table
 from muxsim.config.values import ENVIRONMENT_KEYS
 
@@ -23,6 +23,7 @@ def from_toml(root: Table, path: Path) -> Config:
         environments=specs,
         server=settings,
         auth=read_auth(server),
+        clients=read_clients(server),
         default=read_default(server, default, specs),
         file=path,
     )

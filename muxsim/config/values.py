@@ -231,6 +231,9 @@ SERVER_KEYS: dict[str, AnyKind] = {
     "log_format": _one_of("auto", "console", "json"),
     "log_level": _one_of("debug", "info", "warning", "error"),
 }
+CLIENT_KEYS: dict[str, AnyKind] = {
+    key: SERVER_KEYS[key] for key in ("max_sessions_per_client", "opens_per_second", "opens_burst", "max_unread")
+}
 AUTH_KEYS: dict[str, AnyKind] = {
     "tokens_file": TEXT,
     "tokens_env": Kind("the name of a variable", _matching(re.compile(r"[A-Za-z_][A-Za-z0-9_]*"))),

@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from muxsim.access import ALGORITHMS, AuthSettings, OAuthSettings
+from muxsim.admission.pool import capacity_of
 from muxsim.config import ServerSettings, load
 from muxsim.errors import ConfigError, ListenError
 from muxsim.serve.auth.addresses import is_loopback
@@ -55,6 +56,21 @@ def test_keys_may_be_a_file_beside_the_config(read, tmp_path):
 def test_a_desktops_file_has_the_same_table(read, tmp_path):
     text = '{"mcpServers": {"x": {"command": "x.py"}}, "muxsim": {"auth": {"tokens_file": "tokens"}}}'
     assert read(text, name="claude.json").auth == AuthSettings(tokens_file=str(tmp_path / "tokens"))
+
+
+def test_bounds_may_differ_by_name(read):
+    config = read(
+        f"[server]\nopens_burst = 9\nmax_sessions_per_client = 2\n{ENVIRONMENT}"
+        '[server.clients.lab]\nmax_sessions_per_client = 0\nopens_per_second = 500\nmax_unread = "1 MiB"\n'
+        '[server.clients."https://login.example.org 1234"]\nopens_burst = 1\n'
+    )
+    capacity = capacity_of(config.server, config.clients)
+    lab, other = capacity.clients["lab"], capacity.clients["https://login.example.org 1234"]
+    assert (lab.max_sessions_per_client, lab.opens_per_second, lab.opens_burst) == (0, 500, 9)
+    assert (other.max_sessions_per_client, other.opens_per_second, other.opens_burst) == (2, 200, 1)
+    assert config.clients["lab"].max_unread == 2**20
+    with pytest.raises(ConfigError, match=r"\[server.clients.lab\] open_burst = 1: is not a known key"):
+        read(f"{ENVIRONMENT}[server.clients.lab]\nopen_burst = 1\n")
 
 
 def test_a_path_may_come_from_a_variable(read):

@@ -1,6 +1,7 @@
 """Who may start what, and when, as a table of cases: nothing here waits, times are numbers."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import strategies as st
@@ -39,6 +40,23 @@ def refusal_of(one, env="game", client=None, now=0.0, **breaker):
 
 def names(verdicts):
     return [(verdict.number, verdict.answer) for verdict in verdicts]
+
+
+def test_bounds_of_clients_may_differ_by_name_and_be_changed():
+    one = admission(max_sessions=MANY, max_sessions_per_client=1, opens_per_second=1, opens_burst=100)
+    others = one.capacity
+    lab = replace(others, max_sessions_per_client=3)
+    guest = replace(others, opens_burst=1, max_sessions_per_client=0)
+    one.use(replace(others, clients={"lab": lab, "guest": guest}), 0.0)
+    assert [ask(one, client="lab")[1] for _ in range(4)] == [GRANTED] * 3 + [REFUSED]
+    assert [ask(one, client="guest")[1] for _ in range(2)] == [GRANTED, REFUSED]
+    assert [ask(one, client="other")[1] for _ in range(2)] == [GRANTED, REFUSED]
+    assert "(server.clients.lab.max_sessions_per_client)" in refusal_of(one, client="lab").text
+    assert "server.clients.guest.opens_per_second" in refusal_of(one, client="guest").text
+    assert "(server.max_sessions_per_client)" in refusal_of(one, client="other").text
+    one.use(others, 0.0)
+    assert "(server.max_sessions_per_client)" in refusal_of(one, client="lab").text
+    assert ask(one, client="guest")[1] is REFUSED
 
 
 # ---- places and the queue

@@ -35,3 +35,10 @@ def test_names_that_come_once_take_no_memory_for_ever_and_do_not_free_who_floods
             buckets.take("flood", second / 1000)
     assert len(buckets._buckets) <= 4096
     assert buckets.take("flood", 19.95) > 0
+
+
+def test_a_name_may_have_a_rate_of_its_own():
+    buckets = TokenBuckets(rate=1, burst=1, own={"fast": (4, 2), "free": (0, 1)})
+    assert [buckets.take("fast", 0) for _ in range(3)] == [0, 0, 0.25]
+    assert {buckets.take("free", 0) for _ in range(100)} == {0}
+    assert [buckets.take("other", 0) for _ in range(2)] == [0, 1]

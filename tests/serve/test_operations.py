@@ -373,6 +373,19 @@ async def test_the_bounds_on_sessions_can_be_changed_while_some_are_open_and_oth
         assert await first.text("say", text="still here") == "still here"
 
 
+async def test_what_single_clients_may_have_can_be_changed(tmp_path):
+    less = "[server]\nmax_sessions_per_client = 1\n" + environment("naughty")
+    async with serving(tmp_path, less) as muxsim:
+        await open_session(muxsim.url)
+        assert (await ask(muxsim.url, "POST", "/sessions", body={"env": "naughty"})).status == 429
+        config_of(tmp_path).write_text(less + '[server.clients."127.0.0.1"]\nmax_sessions_per_client = 2\n')
+        assert (await command("ctl", "reload"))[1] == "settings in use now: clients\n"
+        await open_session(muxsim.url)
+        refused = await ask(muxsim.url, "POST", "/sessions", body={"env": "naughty"})
+        assert refused.status == 429
+        assert "server.clients.127.0.0.1.max_sessions_per_client" in refused.error["message"]
+
+
 async def waiting(url, count):
     return (await ask(url, "GET", "/health")).json()["waiting"] == count
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, MutableMapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -69,6 +69,7 @@ class Unread:
         self._stall = stall
         self._buffered = buffered
         self._most = most
+        self._most_of: Mapping[str, int] = {}
         self._events = events
         self._waiting: dict[Written, _Waiting] = {}
         self._of_share: Counter[str] = Counter()
@@ -89,6 +90,10 @@ class Unread:
     def ask(self, attachments_of: Callable[[str], Iterable[Attachment]]) -> None:
         """Ask this for the clients whose backends are to wait for a share."""
         self._attachments_of = attachments_of
+
+    def use(self, most: int, most_of: Mapping[str, int]) -> None:
+        """Have this bound for each share from now on, and these for some."""
+        self._most, self._most_of = most, most_of
 
     def begin(self, connection: Written) -> None:
         """Something waits in a connection's buffer."""
@@ -140,12 +145,13 @@ class Unread:
             del counts[key]
 
     def _judge_share(self, share: str) -> None:
-        if share not in self._over and self._of_share[share] > self._most:
+        most = self._most_of.get(share, self._most)
+        if share not in self._over and self._of_share[share] > most:
             self._over.add(share)
             self._events.emit(HTTPLimit("max_unread"))
             for attachment in self._attachments_of(share):
                 self._hold(attachment)
-        elif share in self._over and self._of_share[share] <= self._most // 4:
+        elif share in self._over and self._of_share[share] <= most // 4:
             self._over.discard(share)
             for attachment in self._attachments_of(share):
                 self._release(attachment)

@@ -48,7 +48,8 @@ class Front:
         events: Events,
     ) -> None:
         settings, public = config.server, PublicURL(config.server.public_url)
-        unread = Unread(settings.stall_timeout, settings.max_buffered, settings.max_unread, events)
+        self._unread = unread = Unread(settings.stall_timeout, settings.max_buffered, settings.max_unread, events)
+        unread.use(settings.max_unread, _most_unread(config))
         self.sampler = sampler
         self._auth = auth
         self._clients = clients = Clients(_stream_times(settings), unread)
@@ -70,6 +71,7 @@ class Front:
         self._openings.default_env = config.default
         self._bodies.use(config.server.max_body, config.server.body_timeout)
         self._connections.use(_bounds(config.server))
+        self._unread.use(config.server.max_unread, _most_unread(config))
         changes = () if self._auth is None else self._auth.use_staged()
         if changes:
             self._clients.doubt()
@@ -83,6 +85,11 @@ def _stream_times(settings: ServerSettings) -> StreamTimes:
         stall=settings.stall_timeout,
         buffered=settings.max_buffered,
     )
+
+
+def _most_unread(config: Config) -> dict[str, int]:
+    """The bytes that may be unread for single clients, for whom that is said."""
+    return {name: one.max_unread for name, one in config.clients.items() if one.max_unread is not None}
 
 
 def _bounds(settings: ServerSettings) -> Bounds:

@@ -154,7 +154,7 @@ class _Host:
         settings = self._config.server
         async with (
             open_pool(
-                capacity_of(settings),
+                capacity_of(settings, self._config.clients),
                 memory_limit=settings.memory_limit,
                 watch=self._watch,
                 specs=self._config.environments.values(),
@@ -183,7 +183,7 @@ class _Host:
         def apply(config: Config) -> tuple[str, ...]:
             self._config = config
             sessions.use(config.environments)
-            pool.use(capacity_of(config.server))
+            pool.use(capacity_of(config.server, config.clients))
             pool.keep_warm(config.environments.values())
             return front.use(config)
 

@@ -49,7 +49,7 @@ LIVE_SETTINGS: Final = frozenset(
     {
         "drain_timeout",
         *("max_body", "body_timeout", "header_timeout", "max_header_bytes", "max_headers", "max_url"),
-        *("max_connections", "max_connections_per_peer"),
+        *("max_connections", "max_connections_per_peer", "max_unread"),
         *("max_sessions", "max_pending", "queue_timeout", "max_starting"),
         *("max_sessions_per_client", "opens_per_second", "opens_burst"),
     }
@@ -60,12 +60,13 @@ def compare(begun_with: Config, old: Config, new: Config) -> Changes:
     """What becomes different when ``new`` takes the place of ``old``, in a muxsim that began with yet another."""
     before, after = old.environments, new.environments
     default = () if old.default == new.default else ("default",)
+    clients = () if old.clients == new.clients else ("clients",)
     auth = () if same_sources(begun_with.auth, new.auth) else ("auth",)
     return Changes(
         added=tuple(name for name in after if name not in before),
         changed=tuple(name for name in after if name in before and after[name] != before[name]),
         removed=tuple(name for name in before if name not in after),
-        applied=(*default, *(name for name in _different(old, new) if name in LIVE_SETTINGS)),
+        applied=(*default, *clients, *(name for name in _different(old, new) if name in LIVE_SETTINGS)),
         restart=(*auth, *(name for name in _different(begun_with, new) if name not in LIVE_SETTINGS)),
     )
 
