@@ -29,6 +29,7 @@ ROWS = [
     {"muxsim.serve.watch"},
     {"muxsim.serve.routes"},
     {"muxsim.serve.operate"},
+    {"muxsim.doctor"},
     {"muxsim.rollouts.data"},
     {"muxsim.rollouts.view"},
     {"muxsim.rollouts.environments"},
@@ -53,6 +54,7 @@ PURE = {
     "muxsim.observe.counters",
     "muxsim.observe.events",
     "muxsim.access",
+    "muxsim.doctor.findings",
     "muxsim.limits",
     "muxsim.placement.last_words",
     "muxsim.session.audience",
@@ -594,11 +596,12 @@ def test_a_starter_is_asked_only_by_a_place():
     assert {name for name in asking if not within(name, "muxsim.placement")} == set()
 
 
-def test_above_placement_nobody_knows_processes():
+def test_above_placement_nobody_knows_processes_but_who_looks_at_the_machine_itself():
     knowing = {
         name
         for name in above("muxsim.placement")
-        if any(within(imported, "muxsim.processes", "muxsim.inside") for imported in imports(name))
+        if not within(name, "muxsim.doctor")
+        and any(within(imported, "muxsim.processes", "muxsim.inside") for imported in imports(name))
     }
     assert knowing == LOOK_FOR_WHAT_IS_LEFT
 

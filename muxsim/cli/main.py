@@ -12,7 +12,7 @@ import typer
 
 from muxsim import __version__
 from muxsim.access import AuthSettings
-from muxsim.cli import envs, operate
+from muxsim.cli import doctor, envs, operate
 from muxsim.cli.episodes import add_to
 from muxsim.cli.notes import tell_notes
 from muxsim.cli.options import LockedOption
@@ -181,6 +181,7 @@ def _check_starts(config: Config) -> None:
 
 add_to(app)
 operate.add_to(app)
+doctor.add_to(app)
 app.add_typer(envs.app)
 
 _command_line: list[str] = []

@@ -8,10 +8,11 @@ from typing import Final
 
 from muxsim.inside.descriptors import close
 
-# Of each session: three pipes and the handle of its process. Of its clients: a connection or two.
-_OF_A_SESSION: Final = 6
-# What stays free for connections, so that who is refused a session can be told so; with few to share, an eighth.
-_SPARE: Final = 64
+OF_A_SESSION: Final = 6
+"""Of each session: three pipes and the handle of its process. Of its clients: a connection or two."""
+
+SPARE: Final = 64
+"""What stays free for connections, so that who is refused a session can be told so; with few to share, an eighth."""
 
 
 def raise_limit() -> None:
@@ -32,4 +33,4 @@ def has_room() -> bool:
         return False
     close(lowest)
     # A new one gets the lowest number that is free.
-    return lowest + _OF_A_SESSION <= limit - min(_SPARE, limit // 8)
+    return lowest + OF_A_SESSION <= limit - min(SPARE, limit // 8)
