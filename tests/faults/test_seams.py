@@ -297,7 +297,11 @@ FROM_ZYGOTES = {
     "goes on in a copy": ("    os.fork()\n", False),
     "goes on in a copy only": ("    if os.fork(): os._exit(0)\n", False),
     "leaves a copy that writes for ever": (
-        SAY + "    if not os.fork():\n        while True: channel.send(b'junk')\n",
+        # It waits for the first word of its copy: what is left open is noticed too, and might be first.
+        SAY + "    begun, told = os.pipe()\n    if not os.fork():\n"
+        "        channel.send(b'junk'), os.write(told, b'.')\n"
+        "        while True: channel.send(b'junk')\n"
+        "    os.read(begun, 1)\n",
         True,
     ),
     "exits": ("    os._exit(0)\n", False),
