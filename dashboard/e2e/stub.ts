@@ -16,6 +16,8 @@ export class Stub {
   url = "";
   /** What a reader has to have, if anything. */
   token: string | null = null;
+  /** Whether it answers as a proxy does whose server is away. */
+  down = false;
   /** Each request so far: method and path. */
   readonly asked: string[] = [];
   /** What every new reader of a feed hears first, by the path. */
@@ -58,12 +60,20 @@ export class Stub {
   #answer(request: IncomingMessage, response: ServerResponse): void {
     const path = (request.url ?? "/").split("?")[0] ?? "/";
     this.asked.push(`${request.method ?? ""} ${path}`);
-    if (path === "/") return this.#file(response, "index.html", "text/html");
-    if (path.startsWith("/ui/") && existsSync(join(DIST, path))) return this.#file(response, path, TYPES[extname(path)] ?? "");
-    if (this.token !== null && request.headers.authorization !== `Bearer ${this.token}`) return refuse(response, 401, "a token is needed");
-    if (request.method === "DELETE") return void response.writeHead(204).end();
+    if (path === "/") this.#file(response, "index.html", "text/html");
+    else if (path.startsWith("/ui/") && existsSync(join(DIST, path))) this.#file(response, path, TYPES[extname(path)] ?? "");
+    else if (this.down) refuse(response, 502, "there is nobody behind this");
+    else if (this.token !== null && request.headers.authorization !== `Bearer ${this.token}`) refuse(response, 401, "this token is not known");
+    else if (request.method === "DELETE") response.writeHead(204).end();
+    else this.#follow(response, path);
+  }
+
+  #follow(response: ServerResponse, path: string): void {
     const first = this.first.get(path);
-    if (!first) return refuse(response, 404, "there is no such session");
+    if (!first) {
+      refuse(response, 404, "there is no such session");
+      return;
+    }
     response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-store" });
     for (const [name, data] of first) response.write(event(name, data));
     const streams = this.#open.get(path) ?? new Set();

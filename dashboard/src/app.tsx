@@ -48,7 +48,7 @@ function Who() {
   return (
     <>
       <span class="who"><span class={`pulse ${live ? "on" : ""}`} aria-hidden="true" />{live ? "live" : "not connected"}</span>
-      <span class="who">{hello.name} {hello.version}</span>
+      <span class="who wide">{hello.name} {hello.version}</span>
       {hello.principal === null ? null : <span class="who">{hello.principal}, {hello.scope}</span>}
       {token.value === null ? null : <button type="button" class="button" onClick={signOut}>Sign out</button>}
     </>

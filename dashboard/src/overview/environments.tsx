@@ -33,7 +33,7 @@ function Card({ env, place }: { env: Environment; place: number }) {
   const [mood, state] = STATES[env.state];
   const ways = (["slot", "fork", "fresh"] as const).filter((way) => env.starts[way] !== null);
   return (
-    <li class="panel card">
+    <li class={`panel card ${env.error && env.state !== "ok" ? "trouble" : ""}`}>
       <h3><Dot place={place} /><span class="name">{env.name}</span><span class="soft">{env.kind}{env.shared ? ", shared" : ""}{env.default ? ", default" : ""}</span>
         <span class="grow" /><Chip mood={mood}>{state}</Chip></h3>
       <dl class="figures">

@@ -29,7 +29,7 @@ interface Props {
 }
 
 /** Lines over time or steps. It is a picture: what it shows is also said beside it, in words. */
-export function Chart({ xs, lines, label, height = 84, timed = false, write, grounded = true, onPoint }: Props) {
+export function Chart({ xs, lines, label, height = 68, timed = false, write, grounded = true, onPoint }: Props) {
   const box = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
   const shown = theme.value;

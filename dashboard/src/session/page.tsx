@@ -41,14 +41,16 @@ function Watched({ id }: { id: string }) {
       <Title session={session} />
       {ended ? <End ended={ended} /> : null}
       <div class="session">
-        <div class="side">
+        <div class="side first">
           <Screen session={session} />
           {told.controls ? <ControlPlane session={session} /> : null}
+        </div>
+        <Story session={session} />
+        <div class="side rest">
           <Addresses session={session} />
           <Attachments session={session} />
           {told.controls ? <><ProcessList session={session} /><StderrLines session={session} /></> : null}
         </div>
-        <Story session={session} />
       </div>
     </>
   );
@@ -94,7 +96,7 @@ function EndButton({ id }: { id: string }) {
   return (
     <>
       <button type="button" class="button danger" onClick={() => { asking.value = true; }}>End session</button>
-      <span role="alert" class="failures">{problem.value}</span>
+      {problem.value ? <span role="alert" class="failures">{problem.value}</span> : null}
       {asking.value ? (
         <Question title="End this session?" yes="End it" onYes={() => void end()} onNo={() => { asking.value = false; }}>
           <p>Its processes are ended, and its clients get an error for what is in flight. This cannot be undone.</p>

@@ -1,5 +1,6 @@
 import { useSignal } from "@preact/signals";
-import type { Session } from "../live/session.ts";
+import { useEffect, useRef } from "preact/hooks";
+import type { Picture, Session } from "../live/session.ts";
 import { many } from "../numbers.ts";
 import { Panel } from "../parts/basics.tsx";
 
@@ -16,7 +17,6 @@ export function Screen({ session }: { session: Session }) {
     const wish = pictures[Math.max(0, next)];
     held.value = wish && next < pictures.length - 1 ? wish.number : null;
   };
-  const strip = pictures.slice(-STRIP);
   return (
     <Panel
       title="Screen" class="player"
@@ -40,14 +40,30 @@ export function Screen({ session }: { session: Session }) {
       >
         <img src={shown.url} alt={`frame ${place + 1}, of message ${shown.n}`} class={small(shown.url) ? "pixels" : ""} />
       </div>
-      <div class="strip" aria-hidden="true">
-        {strip.map((one) => (
-          <button key={one.number} type="button" tabIndex={-1} class={one === shown ? "current" : ""} onClick={() => { held.value = one.number; }}>
-            <img src={one.url} alt="" loading="lazy" />
-          </button>
-        ))}
-      </div>
+      <Strip pictures={pictures.slice(-STRIP)} shown={shown} following={held.value === null} onHold={(number) => { held.value = number; }} />
     </Panel>
+  );
+}
+
+/** The last frames, small; for those who point. */
+function Strip({ pictures, shown, following, onHold }: {
+  pictures: readonly Picture[];
+  shown: Picture;
+  following: boolean;
+  onHold: (number: number) => void;
+}) {
+  const box = useRef<HTMLDivElement>(null);
+  useEffect(() => {
+    if (box.current && following) box.current.scrollLeft = box.current.scrollWidth;
+  }, [pictures.at(-1), following]);
+  return (
+    <div ref={box} class="strip" aria-hidden="true">
+      {pictures.map((one) => (
+        <button key={one.number} type="button" tabIndex={-1} class={one === shown ? "current" : ""} onClick={() => onHold(one.number)}>
+          <img src={one.url} alt="" />
+        </button>
+      ))}
+    </div>
   );
 }
 
