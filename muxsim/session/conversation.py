@@ -167,7 +167,7 @@ class Conversation:
 
     def _answer_too_late(self, attachment: Attachment, message: Message, ending: Ending) -> None:
         if message.kind is Kind.REQUEST:
-            text = f"the session has ended: {ending.text}"
+            text = f"the session has ended: {ending.said}"
             attachment.tell(messages.error(message.id, SESSION_ENDED, text, ending.data()), message.id)
 
     def refuse(self, attachment: Attachment, request: Message, code: int, text: str, data: Any = None) -> None:

@@ -9,7 +9,7 @@ from muxsim.observe.events import FAILURES
 from muxsim.serve.auth.failures import FailureLimit
 from muxsim.serve.routes.clients import Clients, HTTPClient, SSEClient
 from muxsim.serve.routes.guard import caller_of
-from muxsim.session.agent_view import BACKEND_ENDED
+from muxsim.session.agent_view import BACKEND_ENDED, AgentAttachment
 from muxsim.session.codes import BACKEND_GONE, SESSION_ENDED
 from muxsim.session.registry import Sessions
 from muxsim.session.session import Session
@@ -18,6 +18,7 @@ from transports.asgi import Call
 from transports.http_rules import SESSION_HEADER, HTTPRefusal, header
 
 NO_CLIENT: Final = "no session has this Mcp-Session-Id; initialize again"
+NO_STREAM: Final = "no SSE stream has this sessionId; open one first"
 # Seconds for which whoever has asked for too many unknown sessions waits for each further answer.
 _GUESS_DELAY: Final = 1.0
 _CLOSE: Final = (b"connection", b"close")
@@ -66,7 +67,11 @@ class Lookup:
         client = self._clients.sse(id)
         here = client is not None and session in (None, client.attachment.session.id)
         if client is None or not here or not client.admits(caller_of(call)):
-            raise self._gone(call, id) or self.missing(call, "no SSE stream has this sessionId; open one first")
+            raise self._gone(call, id) or self.missing(call, NO_STREAM)
+        attachment = client.attachment
+        if not attachment.session.live:  # its last event is being written, and no answer comes after that
+            agent = isinstance(attachment, AgentAttachment)
+            raise self._over(call, attachment.session.id, agent=agent) or self.missing(call, NO_STREAM)
         return client
 
     def _over(self, call: Call, id: str, *, agent: bool) -> HTTPRefusal | None:
