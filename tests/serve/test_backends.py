@@ -160,7 +160,7 @@ async def test_a_client_over_sse_is_told_too_why_the_backend_of_its_handshake_ha
         await connection.send("GET", "/sse?env=leaving", [("Accept", "text/event-stream")])
         await connection.head()
         events = EventReader(connection)
-        posted = await ask(muxsim.url, "POST", (await events.next()).data, body=initialize(5))
+        posted = await ask(muxsim.url, "POST", f"/{(await events.next()).data}", body=initialize(5))
         if posted.status == 404:  # it has gone already
             error = posted.error
         else:
