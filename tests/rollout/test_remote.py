@@ -12,6 +12,7 @@ import trio
 import muxsim
 from muxsim.errors import Busy, StartError, UnknownEnvironment
 from muxsim.rollouts.environments.environment import CallTimeout, EnvironmentGone, MachineryFailed
+from muxsim.rollouts.environments.remote import Address
 
 from .scripted_http import answer, scripted_http
 
@@ -123,7 +124,7 @@ async def test_a_muxsim_that_cannot_be_reached_is_a_failed_start():
     async with pool_of(muxsim_says()) as (pool, _):
         async with scripted_http(muxsim_says()) as gone:
             pass
-        pool.url = gone.url
+        pool.url, pool._address = gone.url, Address(gone.url, gone.url)
         with pytest.raises(StartError) as caught:
             await pool.open("lake", 4)
     assert str(caught.value).startswith(f"{gone.url} cannot be reached: ")

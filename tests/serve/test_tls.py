@@ -113,6 +113,19 @@ async def test_rollouts_play_over_tls(tmp_path, options):
 
 
 @pytest.mark.parametrize(
+    ("scheme", "said"), [("http", b"it speaks TLS: write https://"), ("https", b"set SSL_CERT_FILE=FILE")]
+)
+async def test_a_rollout_that_cannot_speak_to_it_says_what_to_do(tmp_path, scheme, said):
+    certificate, key = make_certificate(tmp_path)
+    async with serving(tmp_path, f'[server]\ntls_cert = "{certificate}"\ntls_key = "{key}"\n' + SCORED) as running:
+        url = running.url.replace("https", scheme)
+        command = [*MUXSIM, "rollout", "--url", url, "--output", "run"]
+        tried = await trio.run_process(command, cwd=tmp_path, capture_stderr=True, check=False)
+    assert tried.returncode != 0
+    assert said in tried.stderr, tried.stderr
+
+
+@pytest.mark.parametrize(
     ("spoil", "complaint"),
     [
         (lambda cert, key: ("--tls-cert", "none.pem", "--tls-key", str(key)), "none.pem: is no certificate"),

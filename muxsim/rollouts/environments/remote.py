@@ -20,6 +20,7 @@ from muxsim.rollouts.data.kept_files import Collect
 from muxsim.rollouts.environments.mcp_environment import Channel, MCPEnvironment, closed_on_failure, shake_hands
 from muxsim.rollouts.environments.over_http import HTTPChannel
 from muxsim.rollouts.environments.over_sse import SSEChannel
+from muxsim.rollouts.environments.unreachable import why_unreachable
 from muxsim.rollouts.environments.wires import CONNECT_TIMEOUT, REFUSALS, SessionURL, why
 
 Wire = Literal["http", "sse"]
@@ -121,7 +122,7 @@ class RemotePool:
         try:
             response = await self._http.post(f"{self._address.base}/sessions", json={"env": env, "seed": seed})
         except httpx2.HTTPError as error:
-            raise StartError(f"{self.url} cannot be reached: {why(error)}") from None
+            raise StartError(f"{self.url} cannot be reached: {await _why(self._address, error)}") from None
         if response.status_code == 201:
             made: dict[str, Any] = response.json()
             return made
@@ -205,13 +206,17 @@ def _base(url: str) -> str:
     return str(parsed).rstrip("/")
 
 
+async def _why(address: Address, error: httpx2.HTTPError) -> str:
+    return why(error) if address.socket else await why_unreachable(address.base, error)
+
+
 async def _served(http: httpx2.AsyncClient, address: Address) -> dict[str, _Served]:
     """The environments that are served, by name."""
     base = address.name
     try:
         response = await http.get(f"{address.base}/envs")
     except httpx2.HTTPError as error:
-        raise StartError(f"no muxsim answers at {base}: {why(error)}") from None
+        raise StartError(f"no muxsim answers at {base}: {await _why(address, error)}") from None
     if response.status_code in REFUSALS:
         raise StartError(f"{base} wants another token: {_refusal(response)}")
     try:
