@@ -69,7 +69,7 @@ async def until(page, expression):
 
 async def heading(page, text):
     """Wait for the page with this heading."""
-    await until(page, f"document.querySelector('h1').textContent === {json.dumps(text)}")
+    await until(page, f"document.querySelector('h1')?.textContent === {json.dumps(text)}")
 
 
 async def go(page, id):

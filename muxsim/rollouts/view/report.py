@@ -14,7 +14,6 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -23,20 +22,33 @@ import msgspec
 from muxsim.errors import MuxsimError
 from muxsim.rollouts.data.images import is_reference, media_type, reference, with_references
 from muxsim.rollouts.data.run_folder import RunFolder
-from muxsim.rollouts.data.trajectory import Trajectory
+from muxsim.rollouts.view.assets import SCRIPT, STYLE, asset
+from muxsim.rollouts.view.shown import Json, details, shortened, summary
 
 REPORT_NAME: Final = "report.html"
 # Past this a page gets slow to open. Episodes whose images go over it are shown without them, and say so.
 DEFAULT_IMAGE_BYTES: Final = 64 * 2**20
 
-_PAGE: Final = "report_page"
-_LONGEST_TEXT: Final = 20_000
-_MOST_POINTS: Final = 60
 # Bytes of JSON in a pack before it is compressed: enough for episodes to share what they have in common, and unpacked
 # in an instant. An episode that is larger has a pack of its own.
 _PACK: Final = 2**20
 
-Json = dict[str, Any]
+_HEAD: Final = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title} · muxsim run</title>
+<link rel="icon" href="data:,">
+<style>{style}</style>
+</head>
+<body>
+<noscript>This report draws itself with JavaScript, which is switched off here.</noscript>
+<div id="app"></div>
+"""
 
 
 class ReportError(MuxsimError):
@@ -65,10 +77,8 @@ def _place(run: RunFolder, page: Path) -> str:
 
 
 def _parts(run: RunFolder, image_bytes: int, place: str = ".") -> Iterator[str]:
-    style, script = _page("report.css"), _page("report.js")
-    yield _page("head.html").format(
-        title=escape(run.path.resolve().name), policy=escape(_policy(style, script)), style=style
-    )
+    style, script = asset(STYLE), asset(SCRIPT)
+    yield _HEAD.format(title=escape(run.path.resolve().name), policy=escape(_policy(style, script)), style=style)
     images = _Images(run, image_bytes)
     tools = _Shared()
     # The index is complete only after the last episode, and stands before the first: the packs wait in a file.
@@ -76,8 +86,10 @@ def _parts(run: RunFolder, image_bytes: int, place: str = ".") -> Iterator[str]:
         packs = _Packs(packed)
         episodes = []
         for trajectory in run.trajectories():
-            details, left_out = images.referred(_details(trajectory, tools))
-            episodes.append(_summary(trajectory, left_out) | {"pack": packs.add(_shortened(details))})
+            whole = details(trajectory)
+            whole["tools"] = tools.index(trajectory.tools)
+            shown, left_out = images.referred(whole)
+            episodes.append(summary(trajectory, left_out) | {"pack": packs.add(shortened(shown))})
         packs.close()
         yield _data("run", _run(run, episodes, tools.values) | {"place": place})
         yield f"<script>{script}</script>\n"
@@ -86,10 +98,6 @@ def _parts(run: RunFolder, image_bytes: int, place: str = ".") -> Iterator[str]:
     for name, content in images.embedded():
         yield f'<script type="text/plain" id="{name}">{content}</script>\n'
     yield "</body>\n</html>\n"
-
-
-def _page(name: str) -> str:
-    return (files("muxsim.rollouts.view") / _PAGE / name).read_text(encoding="utf-8")
 
 
 def _policy(style: str, script: str) -> str:
@@ -117,72 +125,6 @@ def _run(run: RunFolder, episodes: list[Json], tools: list[Any]) -> Json:
         "tools": tools,
         "episodes": episodes,
     }
-
-
-def _summary(trajectory: Trajectory, left_out: int) -> Json:
-    """What the table and the curve show of an episode."""
-    return {
-        "id": trajectory.id,
-        "row": trajectory.row,
-        "env": trajectory.env,
-        "seed": trajectory.seed,
-        "end": trajectory.end_reason.value,
-        "valid": trajectory.valid,
-        "reward": trajectory.total_reward,
-        "steps": len(trajectory.steps),
-        "seconds": trajectory.seconds,
-        "tokens": trajectory.usage.total_tokens,
-        "curve": _curve(trajectory),
-        "images_left_out": left_out,
-    }
-
-
-def _curve(trajectory: Trajectory) -> list[float]:
-    """The sum of rewards after each step, thinned to what a small picture can show."""
-    sums, total = [0.0], 0.0
-    for step in trajectory.steps:
-        total += (step.control.reward or 0.0) if step.control else 0.0
-        sums.append(round(total, 6))
-    stride = -(-len(sums) // _MOST_POINTS)
-    return sums[:: max(1, stride)] if len(sums) <= _MOST_POINTS else [*sums[:-1:stride], sums[-1]]
-
-
-def _details(trajectory: Trajectory, tools: _Shared) -> Json:
-    value: Json = msgspec.to_builtins(trajectory)
-    value["messages"] = _messages(trajectory)
-    value["tools"] = tools.index(trajectory.tools)
-    del value["tokens"]  # ids of tokens tell a reader nothing, and can be most of a row
-    return value
-
-
-def _messages(trajectory: Trajectory) -> list[Json]:
-    """The conversation with each result replaced by the number of its step, which has it already."""
-    results = [index for index, message in enumerate(trajectory.messages) if message.get("role") == "tool"]
-    of_steps = results[len(results) - len(trajectory.steps) :] if len(results) >= len(trajectory.steps) else []
-    step_at = dict(zip(of_steps, trajectory.steps, strict=False))
-    return [
-        {"role": "tool", "step": step_at[index].index}
-        if index in step_at and step_at[index].call_id == message.get("tool_call_id")
-        else _shown(message)
-        for index, message in enumerate(trajectory.messages)
-    ]
-
-
-def _shown(message: Json) -> Json:
-    """A message without metadata, but for why a reply ended."""
-    reason = (message.get("metadata") or {}).get("finish_reason")
-    shown = {key: value for key, value in message.items() if key != "metadata"}
-    return shown if reason is None else {**shown, "finish_reason": reason}
-
-
-def _shortened(value: Any) -> Any:
-    if isinstance(value, str) and len(value) > _LONGEST_TEXT:
-        return f"{value[:_LONGEST_TEXT]}\n… {len(value) - _LONGEST_TEXT} more characters in rollouts.jsonl"
-    if isinstance(value, list):
-        return [_shortened(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _shortened(item) for key, item in value.items()}
-    return value
 
 
 class _Packs:
