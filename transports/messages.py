@@ -55,6 +55,8 @@ _VERSION: Final = b'"2.0"'
 _NULL: Final = b"null"
 _NOTIFICATION: Final = b'"notifications/'
 _ID_NAME: Final = b'"id"'
+# Two quotes, a colon, and a comma or a brace.
+_AROUND_A_MEMBER: Final = 4
 _NEWLINES_TO_SPACES: Final = bytes.maketrans(b"\r\n", b"  ")
 
 
@@ -132,6 +134,13 @@ class Message(msgspec.Struct, eq=False, gc=False):
             none = self._large and self._data is not None and not _may_name_meta(self._data)
             self._meta = {} if none else _meta_of(self.params)
         return self._meta
+
+    @property
+    def size(self) -> int:
+        """How many bytes the line of `encode` has, without making it: of odd names about as many."""
+        if self._data is not None:
+            return len(self._data)
+        return sum(len(name) + len(raw) + _AROUND_A_MEMBER for name, raw in self.members.items()) + 1
 
     def pieces(self) -> list[bytes | memoryview]:
         """The line that `encode` gives, in pieces that need no copy of a large payload."""

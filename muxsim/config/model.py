@@ -128,6 +128,9 @@ class ServerSettings:
     operator_socket: Literal["auto", "required", "off"] = "auto"
     """The socket of `muxsim ctl`: ``auto`` serves without where none can be had, ``required`` does not start then."""
 
+    metrics: bool = True
+    """Whether `GET /metrics` answers Prometheus, and calls are counted for it."""
+
     log_format: Literal["auto", "console", "json"] = "auto"
     """``console``, ``json``, or ``auto``: console on a terminal, JSON elsewhere."""
 

@@ -228,6 +228,7 @@ SERVER_KEYS: dict[str, AnyKind] = {
     "drain_timeout": _SECONDS,
     "cgroup": _one_of("auto", "required", "off"),
     "operator_socket": _one_of("auto", "required", "off"),
+    "metrics": _FLAG,
     "log_format": _one_of("auto", "console", "json"),
     "log_level": _one_of("debug", "info", "warning", "error"),
 }

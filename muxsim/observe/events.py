@@ -11,6 +11,8 @@ from typing import ClassVar, Final, TypeAlias
 
 import msgspec
 
+from muxsim.observe.traffic import Traffics
+
 FAILURES: Final = frozenset({"backend_exited", "start_timeout", "restore_failed", "internal_error"})
 """The causes of a session's end that nobody wished for."""
 
@@ -133,6 +135,13 @@ class BackendRejected(SessionEvent, frozen=True):
     line: str
     error: str
     again: bool | None = None
+
+
+class BackendExited(SessionEvent, frozen=True):
+    """Its backend has ended by itself: status 0, another ``status``, a signal, ``pipe closed``, a bound it went past."""
+
+    name: ClassVar[str] = "backend.exited"
+    cause: str
 
 
 class SessionLimit(SessionEvent, frozen=True):
@@ -658,6 +667,7 @@ Event: TypeAlias = (
     | CallEnded
     | BackendStderr
     | BackendRejected
+    | BackendExited
     | SessionLimit
     | SessionCrashed
     | SessionEnded
@@ -739,6 +749,8 @@ class Events:
         self.listeners = listeners
         self.call_listeners: tuple[Listener, ...] = ()
         """Who is told of calls, each of which costs something as soon as there is anybody."""
+        self.traffics: Traffics | None = None
+        """Where sessions count what happens too often for an event, if anybody wants to know; set before the first."""
 
     def __repr__(self) -> str:
         return f"<Events for {len(self.listeners)} listeners>"

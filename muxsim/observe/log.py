@@ -28,6 +28,7 @@ _LEVELS: Final[Mapping[type[Event], int]] = {
     events.CallEnded: logging.DEBUG,
     events.BackendStderr: logging.INFO,
     events.BackendRejected: logging.WARNING,
+    events.BackendExited: logging.DEBUG,
     events.SessionLimit: logging.WARNING,
     events.SessionCrashed: logging.ERROR,
     events.SessionEnded: logging.INFO,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from muxsim.observe.traffic import Traffic
 from muxsim.processes.process import Way
 from transports.errors import RemoteProtocolError
 from transports.messages import Message
@@ -20,6 +21,9 @@ class BackendExit:
     stderr: tuple[str, ...]
     limit: str = ""
     """The setting whose bound it went past, if that was why."""
+
+    cause: str = "status"
+    """One word of a few for the same: see `muxsim.observe.events.BackendExited`."""
 
     def data(self) -> dict[str, object]:
         """For the ``data`` member of the errors that go to clients."""
@@ -41,6 +45,10 @@ class BackendEar(Protocol):
 
 class BackendListener(BackendEar, Protocol):
     """Who is told what a backend does, and keeps it waiting."""
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """Where what it writes on stderr is counted; None where nobody wants to know."""
 
     def backend_drained(self) -> None:
         """The backend has caught up with what it is sent."""

@@ -133,6 +133,8 @@ class Child:
                 if not data:
                     break
                 self._stderr.receive_data(data, trio.current_time())
+                if self._listener.traffic is not None:
+                    self._listener.traffic.stderr_bytes += len(data)
         except (OSError, ValueError, trio.ClosedResourceError):
             # The descriptor is -1 once the process has ended.
             pass
@@ -140,19 +142,20 @@ class Child:
 
     def _describe(self) -> BackendExit:
         code, limit = self._process.returncode, ""
+        cause = "status 0" if code == 0 else "status"
         if self._violation is not None:
             reason, limit = f"the backend wrote {self._violation.message}", "max_line"
         elif code is None and self._process.has_exited():
             reason = "the backend exited"
         elif code is None:
-            reason = "the backend closed its stdin or stdout while it was running"
+            reason, cause = "the backend closed its stdin or stdout while it was running", "pipe closed"
         elif met := self._enclosure.verdict(self._process.pid, code):
             reason, limit = f"the backend was killed: {met.text} ({met.setting})", met.setting
         elif code < 0:
-            reason = f"the backend was killed by {signal_name(-code)}"
+            reason, cause = f"the backend was killed by {signal_name(-code)}", signal_name(-code)
         else:
             reason = f"the backend exited with status {code}"
-        return BackendExit(reason, code, self._stderr.lines(), limit)
+        return BackendExit(reason, code, self._stderr.lines(), limit, limit or cause)
 
     # ---- what the pipe tells (transports.pipe.LineReceiver)
 

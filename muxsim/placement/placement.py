@@ -9,11 +9,14 @@ from typing import Protocol
 
 from muxsim.placement.backend import Backend, BackendListener
 from muxsim.processes.launcher import LauncherStatistics
-from muxsim.processes.usage import ProcessUsage as ProcessUsage
-from muxsim.processes.usage import Usage as Usage
+from muxsim.processes.usage import ProcessUsage, Usage
 from muxsim.spec import EnvSpec
 from muxsim.start.order import Order
 from muxsim.start.starter import StarterStatistics
+
+
+# What is told of backends; above this row nobody knows processes.
+__all__ = ["Placement", "PlacementStatistics", "ProcessUsage", "Usage"]
 
 
 @dataclass(frozen=True)

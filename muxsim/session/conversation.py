@@ -13,11 +13,12 @@ import trio
 
 from muxsim.errors import Busy
 from muxsim.observe.events import BackendRejected, BackendStderr, ClientAttached, ClientDetached
+from muxsim.observe.traffic import OTHER, Traffic
 from muxsim.placement.backend import Backend
 from muxsim.session.attachment import Attachment, Host
 from muxsim.session.audience import Audience
 from muxsim.session.call_watch import CallWatch
-from muxsim.session.codes import BACKEND_GONE, BUSY, CALL_TIMEOUT, SESSION_ENDED
+from muxsim.session.codes import BACKEND_GONE, BUSY, CALL_TIMEOUT, KINDS, SESSION_ENDED
 from muxsim.session.control.control import ControlReader, asks_for_control
 from muxsim.session.control.tool_calls import ToolCalls
 from muxsim.session.control.tool_news import ToolNews
@@ -52,7 +53,7 @@ class Conversation:
         self._shared = session.shared
         self._now = trio.lowlevel.current_clock().current_time
         self._times = life.deadlines
-        self.router = Router(audience=Audience() if session.shared else None)
+        self.router = Router(audience=Audience() if session.shared else None, traffic=reports.traffic)
         self.control = ControlReader(session, lambda: self.router.initialize_result)
         self.flow = Flow(shared=session.shared, max_waiting=self._limits.max_waiting)
         self.seam = Seam(self)
@@ -92,6 +93,11 @@ class Conversation:
     def deserted(self) -> bool:
         """Whether no client is there, nor anything under way for one."""
         return not (self._attachments or self.router.in_flight)
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """Where what is said is counted, if it is."""
+        return self._reports.traffic
 
     # ---- clients come and go
 
@@ -153,7 +159,7 @@ class Conversation:
         if self._life.ending is not None:
             self._answer_too_late(attachment, message, self._life.ending)
             return
-        self._times.last_activity = attachment.last_heard = self._now()
+        self.router.now = self._times.last_activity = attachment.last_heard = self._now()
         if message.kind is Kind.REQUEST:
             self._take_request(attachment, message)
         elif (untaken := self._calls.taken_back(attachment, message)) is not None:
@@ -168,13 +174,13 @@ class Conversation:
     def _answer_too_late(self, attachment: Attachment, message: Message, ending: Ending) -> None:
         if message.kind is Kind.REQUEST:
             text = f"the session has ended: {ending.said}"
-            attachment.tell(messages.error(message.id, SESSION_ENDED, text, ending.data()), message.id)
+            self._tell(attachment, messages.error(message.id, SESSION_ENDED, text, ending.data()), message.id)
 
     def refuse(self, attachment: Attachment, request: Message, code: int, text: str, data: Any = None) -> None:
         """Answer a request of a client with an error."""
         # About nothing if its id is another's, which is still waiting for its own answer.
         about = None if self._awaits(attachment, request.id) else request.id
-        attachment.tell(messages.error(request.id, code, text, data), about)
+        self._tell(attachment, messages.error(request.id, code, text, data), about)
 
     def _awaits(self, attachment: Attachment, id: messages.RequestId | None) -> bool:
         return self.router.awaits(attachment, id) or self._calls.holds((attachment, id))
@@ -251,7 +257,7 @@ class Conversation:
 
     def from_backend(self, message: Message) -> None:
         """Take one message from the backend."""
-        self._times.last_activity = self._now()
+        self.router.now = self._times.last_activity = self._now()
         if message.kind is Kind.REQUEST and self.router.asked >= self._limits.max_in_flight:
             self._refuse_backend(message)
             return
@@ -328,7 +334,7 @@ class Conversation:
         self._carry_out(self.router.cancel(attachment, request_id))
         if self._watch is not None:
             self._watch.ended(key, None, "call_timeout")
-        attachment.tell(messages.error(request_id, CALL_TIMEOUT, text, {"cause": "call_timeout"}), request_id)
+        self._tell(attachment, messages.error(request_id, CALL_TIMEOUT, text, {"cause": "call_timeout"}), request_id)
         self._give_up(attachment, request_id)
 
     def part(self, text: str) -> None:
@@ -354,7 +360,7 @@ class Conversation:
         for attachment, id in unmade:
             if self._watch is not None:
                 self._watch.ended((attachment, id), None, ending.cause)
-            attachment.tell(messages.error(id, code, ending.said, ending.data()), id)
+            self._tell(attachment, messages.error(id, code, ending.said, ending.data()), id)
         for attachment in list(self._attachments):
             attachment.transport.close()
         self.flow.end()
@@ -394,9 +400,18 @@ class Conversation:
             self._cut(attachment)
         if attachment.cut:
             return
-        (attachment.tell if delivery.own else attachment.deliver)(delivery.message, delivery.about)
+        if delivery.own:
+            self._tell(attachment, delivery.message, delivery.about)
+        else:
+            attachment.deliver(delivery.message, delivery.about)
         if attachment.transport.congested and self.flow.sent(attachment) and not self._shared:
             self._reports.meet("max_buffered")
+
+    def _tell(self, attachment: Attachment, answer: Message, about: messages.RequestId | None) -> None:
+        """Send a client an answer of muxsim's own."""
+        if self._reports.traffic is not None and answer.kind is Kind.ERROR and not attachment.aside:
+            self._reports.traffic.errors[KINDS.get(messages.error_code(answer), OTHER)] += 1
+        attachment.tell(answer, about)
 
     def _cut(self, attachment: Attachment) -> None:
         """Go on without a client, so that nobody else has to wait for it; it may initialise again."""

@@ -20,7 +20,7 @@ class Exchange(msgspec.Struct, eq=False):
     The payload is not kept, a call may last: a Raw that is not a copy keeps the whole message. ``envelope`` is what a
     2026-07-28 request has in its ``_meta``, else {}. ``aside``: nothing but the answer can be meant for its client.
     ``again``, of a request that has no end, is what another backend is asked that takes this one's place; ``silent``
-    until that has acknowledged it.
+    until that has acknowledged it. ``began`` and ``size`` are when it was sent on and its bytes, where that is counted.
     """
 
     attachment: Attachment
@@ -33,6 +33,8 @@ class Exchange(msgspec.Struct, eq=False):
     abandoned: bool = False
     again: Message | None = None
     silent: bool = False
+    began: float = 0.0
+    size: int = 0
 
 
 class Delivery(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 import trio
 
 from muxsim.errors import Busy, StartError
-from muxsim.observe.events import SessionEnded, SessionReady, SessionRestored
+from muxsim.observe.events import BackendExited, SessionEnded, SessionReady, SessionRestored
 from muxsim.placement.backend import Backend, BackendExit, BackendListener
 from muxsim.placement.last_words import with_last_said
 from muxsim.session.codes import BACKEND_GONE, SESSION_ENDED
@@ -238,6 +238,8 @@ class Life:
                 await self._start_another(self._start, nursery)
 
     def _exited(self, exit: BackendExit) -> None:
+        if self.ending is None:
+            self._reports.emit(BackendExited(*self._reports.who(), exit.cause))
         if exit.limit:
             self._reports.meet(exit.limit, text=exit.reason)
         # Whoever shakes hands has seen nothing of it yet; later, its log and the error's data have all that it said.

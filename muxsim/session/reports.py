@@ -19,6 +19,8 @@ class Reports:
         self._seed = seed
         self._pid = pid
         self._met: frozenset[str] = frozenset()
+        self.traffic = None if events.traffics is None else events.traffics.of(env)
+        """Where its calls are counted; None where nobody wants to know."""
 
     def who(self) -> tuple[str, str, int, int | None]:
         """Whom an event is about."""

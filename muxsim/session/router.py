@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from msgspec import Raw
 
+from muxsim.observe.traffic import BACKEND, Traffic
 from muxsim.session.audience import Audience
 from muxsim.session.correlation import (
     LOG_LEVEL_KEY,
@@ -68,6 +69,10 @@ class Router:
     """How many tool calls have been answered that nobody waited for any more."""
     audience: Audience | None = None
     """Of a session that several principals share; None where all clients are one's."""
+    traffic: Traffic | None = None
+    """Where answered requests are counted, if they are."""
+    now: float = 0.0
+    """The time of the message that is being routed, in seconds: only for that."""
 
     def __repr__(self) -> str:
         return f"<Router {len(self._attachments)} attachments, {len(self._exchanges)} in flight>"
@@ -172,6 +177,8 @@ class Router:
             envelope = envelope_of(message)
         assert message.raw_id is not None
         exchange = Exchange(attachment, message.id, message.raw_id, message.method, token, envelope, aside)
+        if self.traffic is not None:
+            exchange.began, exchange.size = self.now, message.size
         self._exchanges[self._last_id] = exchange
         self._by_client[key] = self._last_id
         sent = outgoing.with_id(self._last_id)
@@ -231,6 +238,10 @@ class Router:
             self.late_calls += exchange.method == "tools/call"
             return self._and_forward(more)
         del self._by_client[attachment, id]
+        if self.traffic is not None and not exchange.aside:
+            self.traffic.answered(exchange.method, self.now - exchange.began, exchange.size, message.size)
+            if message.kind is Kind.ERROR and not own:
+                self.traffic.errors[BACKEND] += 1
         if exchange.method == LISTEN:
             message = with_subscription_id(message, "result", exchange.raw_id)
         answer = Delivery(attachment, message.with_id(id, exchange.raw_id), id, own)

@@ -11,8 +11,8 @@ from typing import Final
 
 import trio
 
-from muxsim.observe.events import Events
 from muxsim.admission.pool import Pool
+from muxsim.observe.events import Events
 from muxsim.placement.placement import Usage
 from muxsim.runtime.bell import Bell
 from muxsim.runtime.boundary import open_boundary

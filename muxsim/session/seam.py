@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from muxsim.observe.traffic import Traffic
 from muxsim.placement.backend import Backend, BackendEar
 from muxsim.session.flow import Flow
 from muxsim.session.rehearsal import Rehearsal
@@ -20,6 +21,10 @@ class Ear(BackendEar, Protocol):
     """Who hears what a backend says, and who waits for whom there."""
 
     flow: Flow
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """Where what is said is counted, if it is."""
 
 
 class Seam:
@@ -78,6 +83,11 @@ class Seam:
     def backend_drained(self) -> None:
         """The backend has caught up with its stdin."""
         self._flow.reader_drained()
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """Where what the backend writes on stderr is counted, if it is."""
+        return self._ear.traffic
 
     @property
     def clients_ready(self) -> bool:

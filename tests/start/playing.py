@@ -70,6 +70,7 @@ sys.stdin.read()
 
 class Listener:
     clients_ready = True
+    traffic = None
 
     def __init__(self):
         self.told = []

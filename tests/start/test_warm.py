@@ -80,6 +80,7 @@ class Listener:
     """Keeps what a backend says."""
 
     clients_ready = True
+    traffic = None
 
     def __init__(self):
         self.messages = []
