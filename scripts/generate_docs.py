@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from metrics_page import metrics_page
+
 from muxsim import limits
 from muxsim.access import AuthSettings, ClientBounds, OAuthSettings
 from muxsim.config import ServerSettings
@@ -326,7 +328,12 @@ def life_page() -> str:
     )
 
 
-PAGES = {"configuration.md": page, "limits.md": limits_page, "life-of-a-session.md": life_page}
+PAGES = {
+    "configuration.md": page,
+    "limits.md": limits_page,
+    "life-of-a-session.md": life_page,
+    "metrics.md": metrics_page,
+}
 
 
 def main() -> int:

@@ -113,11 +113,17 @@ class ClientGone(Exception):
     """The client closed its connection before its request was complete: there is nobody to answer."""
 
 
-async def respond(call: Call, status: int, body: bytes = b"", headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
-    """Send a whole response; a body is JSON."""
+async def respond(
+    call: Call,
+    status: int,
+    body: bytes = b"",
+    headers: Iterable[tuple[bytes, bytes]] = (),
+    content_type: bytes = JSON_TYPE[1],
+) -> None:
+    """Send a whole response; a body is JSON, or what its ``content_type`` says."""
     fields = [(b"content-length", b"%d" % len(body)), *headers]
     if body:
-        fields.append(JSON_TYPE)
+        fields.append((JSON_TYPE[0], content_type))
     call.answered = True
     await call.send({"type": "http.response.start", "status": status, "headers": fields})
     await call.send({"type": "http.response.body", "body": body})

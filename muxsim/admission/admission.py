@@ -94,12 +94,13 @@ class MemoryReading:
 
 @dataclass(frozen=True)
 class LeaseStatistics:
-    """What is now: leases held, those that are starting, who waits, and the environments that are left alone."""
+    """What is now: leases held of the most there may be, those starting, who waits, and environments left alone."""
 
     held: int
     starting: int
     waiting: int
     breakers_open: tuple[str, ...]
+    most: int = 0
 
 
 @dataclass(slots=True)
@@ -136,6 +137,7 @@ class Admission:
             len(self._starting),
             len(self._queue),
             tuple(env for env, breaker in self._breakers.items() if breaker.closed_in(now)),
+            self.capacity.max_sessions,
         )
 
     # ---- wishes

@@ -138,7 +138,7 @@ class BackendRejected(SessionEvent, frozen=True):
 
 
 class BackendExited(SessionEvent, frozen=True):
-    """Its backend has ended by itself: status 0, another ``status``, a signal, ``pipe closed``, a bound it went past."""
+    """Its backend has ended by itself: ``status 0``, another ``status``, a signal, ``pipe closed`` or a bound."""
 
     name: ClassVar[str] = "backend.exited"
     cause: str

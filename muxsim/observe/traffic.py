@@ -79,6 +79,14 @@ class Traffic:
         calls.requests += request
         calls.answers += answer
 
+    def failed(self, kind: str) -> None:
+        """A client was answered an error of this kind."""
+        self.errors[kind] += 1
+
+    def wrote(self, size: int) -> None:
+        """A backend has written so many bytes on stderr."""
+        self.stderr_bytes += size
+
     def _calls_of(self, method: str) -> Calls:
         return self.calls.setdefault(method if method in METHODS else OTHER, Calls())
 

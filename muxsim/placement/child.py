@@ -134,7 +134,7 @@ class Child:
                     break
                 self._stderr.receive_data(data, trio.current_time())
                 if self._listener.traffic is not None:
-                    self._listener.traffic.stderr_bytes += len(data)
+                    self._listener.traffic.wrote(len(data))
         except (OSError, ValueError, trio.ClosedResourceError):
             # The descriptor is -1 once the process has ended.
             pass

@@ -14,7 +14,6 @@ from muxsim.spec import EnvSpec
 from muxsim.start.order import Order
 from muxsim.start.starter import StarterStatistics
 
-
 # What is told of backends; above this row nobody knows processes.
 __all__ = ["Placement", "PlacementStatistics", "ProcessUsage", "Usage"]
 

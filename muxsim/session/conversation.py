@@ -410,7 +410,7 @@ class Conversation:
     def _tell(self, attachment: Attachment, answer: Message, about: messages.RequestId | None) -> None:
         """Send a client an answer of muxsim's own."""
         if self._reports.traffic is not None and answer.kind is Kind.ERROR and not attachment.aside:
-            self._reports.traffic.errors[KINDS.get(messages.error_code(answer), OTHER)] += 1
+            self._reports.traffic.failed(KINDS.get(messages.error_code(answer), OTHER))
         attachment.tell(answer, about)
 
     def _cut(self, attachment: Attachment) -> None:

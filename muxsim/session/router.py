@@ -241,7 +241,7 @@ class Router:
         if self.traffic is not None and not exchange.aside:
             self.traffic.answered(exchange.method, self.now - exchange.began, exchange.size, message.size)
             if message.kind is Kind.ERROR and not own:
-                self.traffic.errors[BACKEND] += 1
+                self.traffic.failed(BACKEND)
         if exchange.method == LISTEN:
             message = with_subscription_id(message, "result", exchange.raw_id)
         answer = Delivery(attachment, message.with_id(id, exchange.raw_id), id, own)

@@ -5,7 +5,7 @@ The counts are those of `muxsim.observe`; what is so now is looked up here. docs
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
@@ -148,8 +148,11 @@ def _all_values(sources: Sources, envs: list[str]) -> Iterator[tuple[Family, _Va
 def _counted(sources: Sources, envs: list[str]) -> Iterator[tuple[Family, _Values]]:
     for name, family in _COUNTED.items():
         # From the beginning, so that the first of each is seen as one more.
-        zero = {(): 0} if not family.labels else {(env,): 0 for env in envs} if family.labels == (ENV,) else {}
-        yield family, {**zero, **sources.counters.by_kind(name)}.items()
+        values: dict[Labels, float] = {} if family.labels else {(): 0}
+        if family.labels == (ENV,):
+            values = {(env,): 0 for env in envs}
+        values.update(sources.counters.by_kind(name))
+        yield family, values.items()
     yield _LIMITS, (((limit,), met) for limit, met in sources.counters.limits().items())
 
 
@@ -171,7 +174,7 @@ def _said(traffics: Traffics) -> Iterator[tuple[Family, _Values]]:
 def _live(sources: Sources, envs: list[str]) -> Iterator[tuple[Family, _Values]]:
     states = [state for state in State if state is not State.ENDED]
     live: Counter[Labels] = Counter({(env, state.value): 0 for env in envs for state in states})
-    in_flight: defaultdict[Labels, int] = defaultdict(int, {(env,): 0 for env in envs})
+    in_flight: Counter[Labels] = Counter({(env,): 0 for env in envs})
     for session in sources.sessions.all():
         live[session.spec.name, session.state.value] += 1
         in_flight[(session.spec.name,)] += session.conversation.in_flight
@@ -189,7 +192,10 @@ def _pooled(sources: Sources, envs: list[str]) -> Iterator[tuple[Family, _Values
     place = now.placement
     yield _PROCESSES, [(("backend",), place.backends), (("zygote",), place.zygotes.alive)]
     slots = place.warm.items()
-    yield _SLOTS, [((env, state), getattr(one, state)) for env, one in slots for state in ("wanted", "starting", "ready")]
+    yield (
+        _SLOTS,
+        [((env, state), getattr(one, state)) for env, one in slots for state in ("wanted", "starting", "ready")],
+    )
 
 
 def _sampled(sampler: Sampler) -> Iterator[tuple[Family, _Values]]:

@@ -24,6 +24,7 @@ from muxsim.serve.routes.fast_lane import FastLane
 from muxsim.serve.routes.gateway import Gateway
 from muxsim.serve.routes.lookup import Lookup
 from muxsim.serve.routes.mcp_endpoints import MCPEndpoints
+from muxsim.serve.routes.metrics import Metrics
 from muxsim.serve.routes.openings import Openings
 from muxsim.serve.routes.public_url import PublicURL
 from muxsim.serve.routes.sse_endpoints import SSEEndpoints
@@ -45,6 +46,7 @@ class Front:
         bridge: Guest[Any],
         auth: Authenticator | None,
         counters: Counters,
+        metrics: Metrics,
         events: Events,
     ) -> None:
         settings, public = config.server, PublicURL(config.server.public_url)
@@ -61,7 +63,7 @@ class Front:
         sse = SSEEndpoints(clients, lookup, openings, bodies, public)
         api = API(sessions, pool, bridge, lookup, openings, counters, public)
         rules = HostRules((*settings.allowed_hosts, *public.hosts), (*settings.allowed_origins, *public.origins))
-        gateway = Gateway(mcp, sse, api, rules, auth, events, public)
+        gateway = Gateway(mcp, sse, api, metrics, rules, auth, events, public)
         self.application = ToldWhenServed(gateway)
         self.connection = partial(Connection, FastLane(gateway), self._connections)
         events.subscribe(clients.on_event)

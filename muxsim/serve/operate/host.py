@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import math
 import os
 import signal
 import socket
@@ -22,6 +23,8 @@ import uvloop
 from muxsim.admission.pool import Pool, capacity_of, open_pool
 from muxsim.config import Config
 from muxsim.observe.counters import Counters
+from muxsim.observe.distribution import Distribution
+from muxsim.observe.durations import Durations
 from muxsim.observe.events import (
     ConfigNote,
     DrainTimeout,
@@ -31,23 +34,28 @@ from muxsim.observe.events import (
     Stopping,
     TokensInTheClear,
 )
+from muxsim.observe.traffic import Traffics
 from muxsim.runtime.clock import SteadyClock
 from muxsim.runtime.descriptors import raise_limit
 from muxsim.runtime.guest import Guest, trio_guest, watch_on_this_loop
 from muxsim.serve.auth.authenticator import Authenticator
 from muxsim.serve.auth.tokens import open_auth, read_tokens_file
+from muxsim.serve.metrics.families import LAG_SECONDS, Sources
 from muxsim.serve.operate.front import Front
 from muxsim.serve.operate.inspection import refuse_reload
 from muxsim.serve.operate.listening import is_of_this_machine, listening, server_url, tls_context
 from muxsim.serve.operate.operations import Operations, same_sources
 from muxsim.serve.operate.operator_socket import operator_socket, refuse_unreachable
 from muxsim.serve.operate.service_manager import ServiceManager
+from muxsim.serve.routes.metrics import Metrics
 from muxsim.session.registry import Sessions, open_sessions
 from muxsim.session.relief import relieving
 from muxsim.session.sampler import Sampler, open_sampler
 
 # For connections that are still open when every session has ended.
 _LAST_CONNECTIONS: Final = 1
+# Seconds after which uvicorn looks around again.
+_TICK: Final = 0.1
 # Seconds between two looks at whether the last calls are over, at shutdown.
 _LOOK_AGAIN: Final = 0.02
 # Seconds. A step of a policy may take a while, and a new connection costs more than one that waits.
@@ -122,6 +130,11 @@ class _Host:
         self._events = events
         self._counters = Counters()
         events.subscribe(self._counters)
+        self._durations = Durations()
+        self._lag = Distribution(LAG_SECONDS)
+        if config.server.metrics:
+            events.subscribe(self._durations)
+            events.traffics = Traffics()
         self._stop_signals = 0
         self._stopped_by: str | None = None
         self._clock = SteadyClock(lambda seconds: events.emit(StoodStill(round(seconds, 1))))
@@ -171,8 +184,9 @@ class _Host:
             yield sessions, pool, sampler
 
     async def _serve(self, sessions: Sessions, pool: Pool, sampler: Sampler, bridge: Guest[Any]) -> None:
-        front = Front(self._config, sessions, pool, sampler, bridge, self._auth, self._counters, self._events)
-        server = _Server(_uvicorn_config(front, self._tls), self._clock)
+        metrics = Metrics(self._sources(sessions, pool, sampler))
+        front = Front(self._config, sessions, pool, sampler, bridge, self._auth, self._counters, metrics, self._events)
+        server = _Server(_uvicorn_config(front, self._tls), self._clock, self._lag)
         bridge.finished.add_done_callback(lambda _: setattr(server, "should_exit", True))
         url = server_url(self._listener, self._config.server)
 
@@ -221,6 +235,12 @@ class _Host:
         with self._going_on("telling the service manager"):
             return operations.summary()
         return ""
+
+    def _sources(self, sessions: Sessions, pool: Pool, sampler: Sampler) -> Sources | None:
+        traffics = self._events.traffics
+        if traffics is None:
+            return None
+        return Sources(sessions, pool, sampler, self._counters, self._durations, traffics, self._lag)
 
     def _watch_signals(self, operations: Operations) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -293,13 +313,19 @@ class _Host:
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: ours end the sessions too. It looks around ten times a second anyway."""
 
-    def __init__(self, config: uvicorn.Config, clock: SteadyClock) -> None:
+    def __init__(self, config: uvicorn.Config, clock: SteadyClock, lag: Distribution) -> None:
         super().__init__(config)
         self._clock = clock
+        self._lag = lag
+        self._expected = math.inf
 
     async def on_tick(self, counter: int) -> bool:
         """Keep the clock from taking silence for a standstill, and find out about one at once."""
         self._clock.beat()
+        now = asyncio.get_running_loop().time()
+        if self._expected < math.inf:
+            self._lag.add(max(0.0, now - self._expected))
+        self._expected = now + _TICK
         return await super().on_tick(counter)
 
     def stop_accepting(self) -> None:

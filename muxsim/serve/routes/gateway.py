@@ -19,6 +19,7 @@ from muxsim.serve.routes.api import API
 from muxsim.serve.routes.guard import Guard
 from muxsim.serve.routes.json_endpoint import answer_in_json
 from muxsim.serve.routes.mcp_endpoints import MCPEndpoints
+from muxsim.serve.routes.metrics import Metrics
 from muxsim.serve.routes.public_url import PublicURL
 from muxsim.serve.routes.sse_endpoints import SSEEndpoints
 from muxsim.serve.watch.page import PATH, Page
@@ -36,6 +37,7 @@ class Gateway:
         mcp: MCPEndpoints,
         sse: SSEEndpoints,
         api: API,
+        metrics: Metrics,
         rules: HostRules,
         auth: Authenticator | None,
         events: Events,
@@ -47,7 +49,7 @@ class Gateway:
         self.rules = rules
         self.auth = auth
         self._events = events
-        self._router = Guard(_router(mcp, sse, api, auth), auth)
+        self._router = Guard(_router(mcp, sse, api, metrics, auth), auth)
         self._app = JSONRefusals(self._router)
         self._cross_origin = JSONRefusals(_with_cors(self._router, rules))
 
@@ -82,7 +84,7 @@ class Gateway:
         await app(call.scope, call.receive, call.send)
 
 
-def _router(mcp: MCPEndpoints, sse: SSEEndpoints, api: API, auth: Authenticator | None) -> ASGIApp:
+def _router(mcp: MCPEndpoints, sse: SSEEndpoints, api: API, metrics: Metrics, auth: Authenticator | None) -> ASGIApp:
     return Router(
         [
             *([] if auth is None else auth.routes),
@@ -104,6 +106,7 @@ def _router(mcp: MCPEndpoints, sse: SSEEndpoints, api: API, auth: Authenticator 
             _json_route("/envs/{env}", GET=api.env),
             _json_route("/health", GET=api.health),
             _json_route("/ready", GET=api.readiness),
+            _route("/metrics", metrics.answer, ["GET"]),
             _json_route("/", GET=api.index),
         ],
         redirect_slashes=False,  # a client that posts follows none

@@ -28,14 +28,14 @@ class Metrics:
         if self._sources is None:
             raise HTTPRefusal(404, _OFF)
         self._sources.sampler.look()
-        accept = (header(call.headers, b"accept") or b"").decode("latin-1")
-        compressed = b"gzip" in (header(call.headers, b"accept-encoding") or b"")
+        accept = header(call.headers, b"accept") or ""
+        compressed = "gzip" in (header(call.headers, b"accept-encoding") or "")
         async with self._writing:
             # Here, where nothing changes meanwhile; what takes longer is done where nobody has to wait for it.
             measured = measure(self._sources)
             body, content_type = await asyncio.to_thread(self._write, measured, accept, compressed=compressed)
-        headers = [(b"content-type", content_type.encode()), (b"vary", b"accept, accept-encoding")]
-        await respond(call, 200, body, [*headers, *([(b"content-encoding", b"gzip")] if compressed else [])])
+        encoding = [(b"content-encoding", b"gzip")] if compressed else []
+        await respond(call, 200, body, [(b"vary", b"accept, accept-encoding"), *encoding], content_type.encode())
 
     def _write(self, measured: list[Measured], accept: str, *, compressed: bool) -> tuple[bytes, str]:
         if self._exposition is None:
