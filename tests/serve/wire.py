@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -156,16 +157,22 @@ def request_bytes(host, method, path, headers=(), body=b""):
 
 
 @asynccontextmanager
-async def connect(url, *, receive_buffer=None):
-    """A connection to the server at ``url``, which may be ``unix:PATH``."""
+async def connect(url, *, receive_buffer=None, source=None):
+    """A connection to the server at ``url``, which may be ``unix:PATH``; with TLS as $SSL_CERT_FILE has it."""
     address = urlsplit(url)
     over_unix = address.scheme == "unix"
     sock = trio.socket.socket(socket.AF_UNIX if over_unix else socket.AF_INET)
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     try:
+        if source is not None:
+            await sock.bind((source, 0))
         await sock.connect(address.path if over_unix else (address.hostname, address.port))
-        yield Connection(trio.SocketStream(sock), "localhost" if over_unix else address.netloc)
+        stream = trio.SocketStream(sock)
+        if address.scheme == "https":
+            context = ssl.create_default_context()
+            stream = trio.SSLStream(stream, context, server_hostname=address.hostname, https_compatible=True)
+        yield Connection(stream, "localhost" if over_unix else address.netloc)
     finally:
         sock.close()  # which wakes a reader in another task; leaving the socket's own block would not
 
