@@ -8,6 +8,7 @@ from collections.abc import Callable
 from muxsim.observe.counters import Counters
 from muxsim.observe.events import Events, HTTPLimit, SessionReady
 from muxsim.observe.log import EventLog
+from muxsim.observe.recent import RecentLines
 
 ROUNDS, TIMES = 200, 1_000
 
@@ -26,7 +27,8 @@ def measured(call: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    silent, counted, quiet = Events(), Events(Counters()), Events(EventLog("error"))
+    silent, counted, quiet = Events(), Events(Counters()), Events()
+    quiet.subscribe(EventLog("error", quiet, RecentLines(1)))
     rows: dict[str, Callable[[], object]] = {
         "a call of a function": lambda: nothing(None),
         "making an event": ready,

@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,6 +21,9 @@ from muxsim.cli.streams import settle_standard_streams
 from muxsim.config import Config, find_config, load, load_command
 from muxsim.errors import ConfigError, ListenError, StartError, UnknownEnvironment
 from muxsim.observe.events import ConfigNote, Events
+
+if TYPE_CHECKING:
+    from muxsim.observe.log import EventLog
 
 _SEPARATOR = "--"
 
@@ -120,7 +123,7 @@ def serve(
     from muxsim.serve.operate import host as server  # noqa: PLC0415
 
     try:
-        server.serve(loaded, announce, reread, _logged(loaded))
+        server.serve(loaded, announce, reread, *_logged(loaded))
     except (ListenError, ConfigError) as error:
         fail(error)
 
@@ -143,7 +146,7 @@ def stdio(
     from muxsim.serve.operate.stdio_front import serve_stdio  # noqa: PLC0415
 
     try:
-        finished = serve_stdio(loaded, loaded.environment(env).name, seed, _logged(loaded))
+        finished = serve_stdio(loaded, loaded.environment(env).name, seed, _logged(loaded)[0])
     except (UnknownEnvironment, ConfigError) as error:
         fail(error)
     except StartError as error:
@@ -153,15 +156,15 @@ def stdio(
         raise typer.Exit(1)
 
 
-def _logged(config: Config) -> Events:
-    """A stream of events that is written to stderr, as the config has it, its own notes first."""
+def _logged(config: Config) -> tuple[Events, EventLog]:
+    """A stream of events that is written to stderr, as the config has it, its own notes first; and who writes it."""
     from muxsim.observe.log import configure  # noqa: PLC0415 - see the module's first line
 
     events, settings = Events(), config.server
-    configure(settings.log_format, settings.log_level, settings.log_buffer, events)
+    log = configure(settings.log_format, settings.log_level, settings.log_buffer, settings.log_kept, events)
     for note in config.notes:
         events.emit(ConfigNote(note))
-    return events
+    return events, log
 
 
 def _check_starts(config: Config) -> None:

@@ -17,18 +17,25 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (ctl, ps, reap):
+    for command in (ctl, logs, ps, reap):
         app.command()(command)
 
 
 def ctl(
     command: Annotated[
-        Literal["status", "reload", "drain", "resume", "stop"],
+        Literal["status", "reload", "drain", "resume", "loglevel", "stop"],
         typer.Argument(
-            help="status, reload (the config), drain (no new sessions), resume (undo drain), or stop.",
+            help="status, reload (the config), drain (no new sessions), resume (undo it), loglevel [LEVEL], or stop.",
             metavar="COMMAND",
         ),
     ],
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None,
+        typer.Argument(help="With loglevel: the least level that is logged from now on.", metavar="LEVEL"),
+    ] = None,
+    env: Annotated[
+        str | None, typer.Option(help="With loglevel: of this environment alone.", show_default=False)
+    ] = None,
     pid: PidOption = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="With drain: until every session has ended, but shared ones.")
@@ -42,8 +49,13 @@ def ctl(
     try:
         if wait and command != "drain":
             raise MuxsimError(f"--wait goes with drain, not with {command}")
+        if (level or env) and command != "loglevel":
+            raise MuxsimError(f"a level and --env go with loglevel, not with {command}")
+        if env and not level:
+            raise MuxsimError("name a level with --env")
         muxsim = choose_running(pid)
-        answer = muxsim.ask(command)
+        wanted: dict[str, Any] = {name: value for name, value in {"level": level, "env": env}.items() if value}
+        answer = muxsim.ask(command, **wanted)
         if "error" in answer:
             raise MuxsimError(answer["error"])
         if wait:
@@ -53,6 +65,25 @@ def ctl(
     except MuxsimError as error:
         fail(error)
     screen.show_answer(command, answer, as_json=as_json)
+
+
+def logs(
+    session: Annotated[
+        str | None, typer.Argument(help="Its id, or what that begins with; of all if left out.", metavar="SESSION")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the session has ended.")] = False,
+    pid: PidOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a running muxsim has logged lately of a session. Exit status 2 if it knows nothing of one."""
+    from muxsim.cli.log_lines import show_logs  # noqa: PLC0415 - `stdio` must not pay for these imports
+    from muxsim.serve.operate.running import choose_running, find_running  # noqa: PLC0415
+
+    try:
+        several = find_running() if pid is None and session is not None else []
+        show_logs(several or [choose_running(pid)], session, follow=follow, as_json=as_json)
+    except (MuxsimError, OSError) as error:
+        fail(error)
 
 
 def ps(pid: PidOption = None, as_json: JsonOption = False) -> None:

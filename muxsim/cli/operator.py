@@ -80,6 +80,8 @@ def show_answer(command: str, answer: dict[str, Any], *, as_json: bool) -> None:
         _print_json(answer)
     elif command == "reload":
         _show_changes(answer)
+    elif command == "loglevel":
+        print(", ".join([answer["level"], *(f"{env}: {level}" for env, level in answer["environments"].items())]))
     elif command == "stop":
         print(f"muxsim {answer['pid']} has stopped")
     else:

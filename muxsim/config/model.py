@@ -119,6 +119,9 @@ class ServerSettings:
     log_buffer: int = 2**20
     """How many bytes of log may wait for a reader of stderr that does not keep up."""
 
+    log_kept: int = 2 * 2**20
+    """How many bytes of the newest lines are kept for `muxsim logs`."""
+
     drain_timeout: float = 0.3
     """How long calls may still take to finish at shutdown, before their sessions are ended."""
 

@@ -621,6 +621,15 @@ class StoodStill(Named, frozen=True):
     seconds: float
 
 
+class LogLevelSet(Named, frozen=True):
+    """What is of this level at least is logged from now on, of one environment or of all."""
+
+    name: ClassVar[str] = "log.level_set"
+    least: str
+    env: str | None
+    by: str
+
+
 class LogLinesLeftOut(Named, frozen=True):
     """The reader of the log does not keep up."""
 
@@ -725,6 +734,7 @@ Event: TypeAlias = (
     | Stopping
     | DrainTimeout
     | StoodStill
+    | LogLevelSet
     | LogLinesLeftOut
     | PartFailed
     | SignalFailed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, TextIO, cast
 
 import msgspec
@@ -13,9 +13,20 @@ import structlog
 from muxsim.observe import events
 from muxsim.observe.events import Event, Events
 from muxsim.observe.log_sink import LogSink
+from muxsim.observe.recent import RecentLines
 from muxsim.observe.status_line import StatusLine
 
 _SILENT: Final = 0
+_LAST: Final = (events.SessionEnded, events.SessionOpenFailed)
+_LAST_NAMES: Final = frozenset(one.name for one in _LAST)
+_OF_AN_OPENING: Final = frozenset(
+    {
+        *(events.OpenQueued, events.OpenWaited, events.SessionOpenFailed, events.SessionStarted, events.SessionReady),
+    }
+)
+LEVELS: Final = ("debug", "info", "warning", "error")
+"""What can be logged at least, by name."""
+_to_json: Final = structlog.processors.JSONRenderer()
 _library: Final = logging.getLogger("muxsim")
 _LEVELS: Final[Mapping[type[Event], int]] = {
     events.SessionOpening: logging.INFO,
@@ -86,6 +97,7 @@ _LEVELS: Final[Mapping[type[Event], int]] = {
     events.Stopping: logging.INFO,
     events.DrainTimeout: logging.WARNING,
     events.StoodStill: logging.WARNING,
+    events.LogLevelSet: logging.INFO,
     events.LogLinesLeftOut: _SILENT,  # the sink writes it itself, as soon as it can
     events.PartFailed: logging.ERROR,
     events.SignalFailed: logging.ERROR,
@@ -93,21 +105,24 @@ _LEVELS: Final[Mapping[type[Event], int]] = {
 }
 
 
-def configure(log_format: str, level: str, buffer: int, stream: Events) -> None:
+def configure(log_format: str, level: str, buffer: int, kept: int, stream: Events) -> EventLog:
     """Write JSON lines, or lines for people where stderr is a terminal or "console" was asked for.
 
     What ``stream`` tells is written from now on, and what is said with the standard library's logging. ``buffer`` bytes
-    may wait for whoever reads them; past that, lines are left out, which the stream is told.
+    may wait for whoever reads them; past that, lines are left out, which the stream is told. The last lines of ``kept``
+    bytes in all can be had from what this returns.
     """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if console else structlog.processors.JSONRenderer()
-    )
+    log = EventLog(level, stream, RecentLines(kept))
     processors: list[Any] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
-        renderer,
+        *(
+            [log.keep, _printable, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+            if console
+            else [log.render]
+        ),
     ]
 
     def notice(lines: int) -> str:
@@ -124,37 +139,127 @@ def configure(log_format: str, level: str, buffer: int, stream: Events) -> None:
         stream.subscribe(file)
     structlog.configure(
         processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),  # `EventLog` knows the levels
         logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", file)),
         cache_logger_on_first_use=True,
     )
     # uvicorn and asyncio report with the standard library's logging: their words are lines of this log too.
-    logging.basicConfig(handlers=[_IntoThisLog()], level=logging.WARNING, force=True)
-    log = EventLog(level)
+    logging.basicConfig(handlers=[_IntoThisLog(log)], level=logging.WARNING, force=True)
     stream.subscribe(log)
-    stream.follow_calls(log, wanted=level == "debug")
+    return log
+
+
+def for_people(line: dict[str, Any], *, colors: bool) -> str:
+    """A line of the log, as it is on a terminal."""
+    return str(structlog.dev.ConsoleRenderer(colors=colors)(None, "", _printable(None, "", line)))
+
+
+def _printable(logger: object, name: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Have nothing that a client or a child has said move the cursor of whoever reads the log, or hide in it."""
+    for key, value in line.items():
+        if isinstance(value, str) and key != "exception" and not value.isprintable():
+            line[key] = "".join(one if one.isprintable() else repr(one)[1:-1] for one in value)
+    return line
 
 
 class _IntoThisLog(logging.Handler):
+    def __init__(self, log: EventLog) -> None:
+        super().__init__()
+        self._log = log
+
     def emit(self, record: logging.LogRecord) -> None:
-        structlog.get_logger().log(
-            record.levelno, record.getMessage().strip(), logger=record.name, exc_info=record.exc_info
-        )
+        if record.levelno >= self._log.least:
+            structlog.get_logger().log(
+                record.levelno, record.getMessage().strip(), logger=record.name, exc_info=record.exc_info
+            )
 
 
 class EventLog:
-    """A listener for `muxsim.observe.events.Events`, which logs what is of this level at least."""
+    """A listener for `muxsim.observe.events.Events`, which logs what is of the level at least that was set last."""
 
-    def __init__(self, level: str) -> None:
-        self._least = logging.getLevelNamesMapping()[level.upper()]
+    def __init__(self, level: str, stream: Events, recent: RecentLines) -> None:
+        self.least = _number(level)
+        """Of what is of no environment with a level of its own."""
+        self.recent = recent
+        """The last lines."""
+        self._of_env: dict[str, int] = {}
+        self._stream = stream
         self._logger = structlog.get_logger()
+        self._causes: dict[str, tuple[str | None, dict[str, str]]] = {}
+        self._follow_calls()
+
+    def set_level(self, level: str, env: str | None, by: str) -> None:
+        """Log what is of this level at least from now on: of one environment, or of all, none of which differs then."""
+        told = events.LogLevelSet(level, env, by)
+        was_silent = self.least > logging.INFO
+        if not was_silent:  # the change is a line itself, while one is written
+            self._stream.emit(told)
+        if env is None:
+            self._of_env.clear()
+            self.least = _number(level)
+        else:
+            self._of_env[env] = _number(level)
+        self._follow_calls()
+        if was_silent:
+            self._stream.emit(told)
+
+    def levels(self) -> dict[str, Any]:
+        """The least level that is logged, and that of each environment with one of its own."""
+        of_env = {env: logging.getLevelName(level).lower() for env, level in self._of_env.items()}
+        return {"level": logging.getLevelName(self.least).lower(), "environments": of_env}
+
+    def _follow_calls(self) -> None:
+        # They cost something from when somebody wants to know of them.
+        least = min(self.least, *self._of_env.values()) if self._of_env else self.least
+        self._stream.follow_calls(self, wanted=least <= logging.DEBUG)
 
     def __call__(self, event: Event) -> None:
         """Log it."""
-        level = level_of(event)
+        kind, level, least = type(event), level_of(event), self.least
+        if kind is events.SessionOpening:
+            self._remember(event)
+        if self._of_env:
+            least = self._of_env.get(getattr(event, "env", ""), least)
         # Before anything is made for it: sessions are opened by the hundred.
-        if level >= self._least and level is not _SILENT:
-            self._logger.log(level, event.name, **fields_of(event))
+        if level >= least and level is not _SILENT:
+            fields = fields_of(event)
+            if self._causes:
+                self._name_causes(kind, fields)
+            self._logger.log(level, event.name, **fields)
+        if self._causes and kind in _LAST:
+            self._causes.pop(getattr(event, "session", ""), None)
+
+    def _remember(self, event: Any) -> None:
+        """Whose a session is, and which request has asked for it."""
+        of_request = {"request": event.request, "traceparent": event.traceparent}
+        if event.principal is not None or any(of_request.values()):
+            self._causes[event.session] = event.principal, {name: text for name, text in of_request.items() if text}
+
+    def _name_causes(self, kind: type, fields: dict[str, Any]) -> None:
+        """Add whose the session is to each of its lines, and to those of its opening the request that asks for it."""
+        principal, of_request = self._causes.get(fields.get("session", ""), (None, {}))
+        if principal is not None:
+            fields.setdefault("principal", principal)
+        if kind in _OF_AN_OPENING:
+            fields.update(of_request)
+
+    # ---- processors of structlog's
+
+    def render(self, logger: object, name: str, line: MutableMapping[str, Any]) -> str:
+        """The line as JSON, which is kept."""
+        session = line.get("session")
+        text = str(_to_json(logger, name, line))
+        self.recent.keep(session, text, is_last=line.get("event") in _LAST_NAMES)
+        return text
+
+    def keep(self, logger: object, name: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        """Keep the line as JSON, whatever becomes of it."""
+        self.render(logger, name, dict(line))
+        return line
+
+
+def _number(level: str) -> int:
+    return logging.getLevelNamesMapping()[level.upper()]
 
 
 class LibraryLog:

@@ -85,7 +85,7 @@ class CallWatch:
                 method=call.method,
                 target=call.target,
                 id=id if isinstance(id, int) else id[:_LONGEST_NAME],
-                seconds=now - call.began,
+                seconds=round(now - call.began, 6),
                 received=call.received,
                 sent=0 if answer is None else len(answer.encode()),
                 error=error if answer is None else _error_in(answer),

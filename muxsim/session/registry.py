@@ -88,6 +88,10 @@ class Sessions:
         """The live session with this id."""
         return self._sessions.get(id)
 
+    def knows(self, id: str) -> bool:
+        """Whether a session with this id lives, or is being opened."""
+        return id in self._sessions or id in self._reserved
+
     def past(self, id: str) -> Past | None:
         """How the session with this id ends, or ended some minutes ago; None if it lives, or nobody knows of it."""
         session = self._sessions.get(id)
@@ -199,7 +203,10 @@ class Sessions:
                 await self._pool.release(lease)
                 raise
         except Exception as error:
-            self._tell_failed(wish, error)
+            self._tell_failed(wish, str(error))
+            raise
+        except trio.Cancelled:
+            self._tell_failed(wish, "nobody waits for it any more")
             raise
         finally:
             self._reserved.discard(wish.id)
@@ -235,8 +242,8 @@ class Sessions:
             )
         )
 
-    def _tell_failed(self, wish: _Wish, error: Exception) -> None:
-        self._events.emit(SessionOpenFailed(wish.id, wish.spec.name, wish.seed, None, str(error)))
+    def _tell_failed(self, wish: _Wish, error: str) -> None:
+        self._events.emit(SessionOpenFailed(wish.id, wish.spec.name, wish.seed, None, error))
 
     async def _carry(self, session: Session, lease: Lease) -> None:
         try:

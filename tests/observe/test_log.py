@@ -11,11 +11,17 @@ from muxsim.observe import log
 from muxsim.observe.events import BackendRejected, CommandFailed, Event, SessionEnded, SessionLimit, SessionOpening
 from muxsim.observe.log import fields_of, level_of
 
+# What structlog and its processors put into a line, or take as arguments.
+NOT_FOR_FIELDS = {"level", "event", "timestamp", "exc_info", "stack_info"}
 WHO = ("s" * 32, "env", 1, 7)
 
 
 def test_every_kind_of_event_has_a_level():
     assert log._LEVELS.keys() == set(get_args(Event))
+
+
+def test_no_field_of_an_event_has_a_name_that_a_line_needs_for_something_else():
+    assert not [kind for kind in get_args(Event) if NOT_FOR_FIELDS & set(kind.__struct_fields__)]
 
 
 @pytest.mark.parametrize(

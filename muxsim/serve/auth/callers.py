@@ -91,6 +91,7 @@ _WELL_KNOWN: Final = "/.well-known/"
 _AGENTS: Final = re.compile(
     r"/|/mcp|/sse|/messages|/envs|/envs/[^/]+/(mcp|sse|messages)|/s/[^/]+/((agent/)?mcp|sse|messages)"
 )
+_ADMINS: Final = re.compile(r"/sessions/[^/]+/logs")
 _TRAINERS: Final = re.compile(r"/sessions(/.*)?|/control/[^/]+|/envs/[^/]+")
 
 
@@ -112,7 +113,7 @@ def _least_scope(path: str) -> Scope:
         return Scope.NONE
     if _AGENTS.fullmatch(path):
         return Scope.AGENT
-    if _TRAINERS.fullmatch(path):
+    if _TRAINERS.fullmatch(path) and not _ADMINS.fullmatch(path):
         return Scope.TRAINER
     return Scope.ADMIN
 

@@ -22,6 +22,7 @@ from muxsim.serve.routes.bodies import Bodies
 from muxsim.serve.routes.clients import Clients
 from muxsim.serve.routes.fast_lane import FastLane
 from muxsim.serve.routes.gateway import Gateway
+from muxsim.serve.routes.log_view import LogView
 from muxsim.serve.routes.lookup import Lookup
 from muxsim.serve.routes.mcp_endpoints import MCPEndpoints
 from muxsim.serve.routes.metrics import Metrics
@@ -48,6 +49,7 @@ class Front:
         counters: Counters,
         metrics: Metrics,
         events: Events,
+        logs: LogView,
     ) -> None:
         settings, public = config.server, PublicURL(config.server.public_url)
         self._unread = unread = Unread(settings.stall_timeout, settings.max_buffered, settings.max_unread, events)
@@ -63,7 +65,7 @@ class Front:
         sse = SSEEndpoints(clients, lookup, openings, bodies, public)
         api = API(sessions, pool, bridge, lookup, openings, counters, public)
         rules = HostRules((*settings.allowed_hosts, *public.hosts), (*settings.allowed_origins, *public.origins))
-        gateway = Gateway(mcp, sse, api, metrics, rules, auth, events, public)
+        gateway = Gateway(mcp, sse, api, metrics, logs, rules, auth, events, public)
         self.application = ToldWhenServed(gateway)
         self.connection = partial(Connection, FastLane(gateway), self._connections)
         events.subscribe(clients.on_event)

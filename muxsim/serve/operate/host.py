@@ -34,6 +34,7 @@ from muxsim.observe.events import (
     Stopping,
     TokensInTheClear,
 )
+from muxsim.observe.log import EventLog
 from muxsim.observe.traffic import Traffics
 from muxsim.runtime.clock import SteadyClock
 from muxsim.runtime.descriptors import raise_limit
@@ -47,6 +48,7 @@ from muxsim.serve.operate.listening import is_of_this_machine, listening, server
 from muxsim.serve.operate.operations import Operations, same_sources
 from muxsim.serve.operate.operator_socket import operator_socket, refuse_unreachable
 from muxsim.serve.operate.service_manager import ServiceManager
+from muxsim.serve.routes.log_view import LogView
 from muxsim.serve.routes.metrics import Metrics
 from muxsim.session.registry import Sessions, open_sessions
 from muxsim.session.relief import relieving
@@ -75,6 +77,7 @@ def serve(
     announce: Callable[[Serving], None],
     reread: Callable[[], Config] | None = None,
     events: Events | None = None,
+    log: EventLog | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; a second one ends it at once. SIGHUP puts to use what ``reread`` returns then.
 
@@ -92,7 +95,7 @@ def serve(
         _run_in_batches()
         manager = ServiceManager.of(os.environ)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_Host(config, listener, announce, reread, events, auth, tls, manager).run())
+            runner.run(_Host(config, listener, announce, reread, events, auth, tls, manager, log).run())
 
 
 def _run_in_batches() -> None:
@@ -119,7 +122,9 @@ class _Host:
         auth: Authenticator | None,
         tls: ssl.SSLContext | None,
         manager: ServiceManager,
+        log: EventLog | None,
     ) -> None:
+        self._log = log
         self._manager = manager
         self._reread = reread
         self._begun_with = self._config = config
@@ -185,7 +190,10 @@ class _Host:
 
     async def _serve(self, sessions: Sessions, pool: Pool, sampler: Sampler, bridge: Guest[Any]) -> None:
         metrics = Metrics(self._sources(sessions, pool, sampler))
-        front = Front(self._config, sessions, pool, sampler, bridge, self._auth, self._counters, metrics, self._events)
+        logs = LogView(self._log, sessions)
+        front = Front(
+            self._config, sessions, pool, sampler, bridge, self._auth, self._counters, metrics, self._events, logs
+        )
         server = _Server(_uvicorn_config(front, self._tls), self._clock, self._lag)
         bridge.finished.add_done_callback(lambda _: setattr(server, "should_exit", True))
         url = server_url(self._listener, self._config.server)
@@ -211,6 +219,7 @@ class _Host:
             stopping=self._stop_wanted.is_set,
             counters=self._counters,
             events=self._events,
+            more={"logs": logs.logs, "loglevel": logs.loglevel},
         )
         self._watch_signals(operations)
         stopping = asyncio.ensure_future(self._stop_when_told(server, sessions, pool, bridge))

@@ -96,7 +96,7 @@ class Operations:
 
     ``reread`` gives the config as it stands in its file now; None if muxsim was started without a file. ``apply`` puts
     one to use for everything new, and returns whose tokens have changed; ``stop`` begins the shutdown for whom it is
-    told, and ``stopping`` tells whether it has begun.
+    told, and ``stopping`` tells whether it has begun. ``more`` are commands that others answer.
     """
 
     def __init__(
@@ -111,6 +111,7 @@ class Operations:
         stopping: Callable[[], bool],
         counters: Counters,
         events: Events,
+        more: Mapping[str, Command],
     ) -> None:
         self.config = self._begun_with = config
         self._url = url
@@ -129,6 +130,7 @@ class Operations:
             "drain": lambda _, by: self._drain(True, by),
             "resume": lambda _, by: self._drain(False, by),
             "stop": lambda _, by: self._stop_now(by),
+            **more,
         }
 
     async def answer(self, command: str, arguments: Mapping[str, Any], by: str) -> dict[str, Any]:

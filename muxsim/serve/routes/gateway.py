@@ -18,6 +18,7 @@ from muxsim.serve.http.json_refusals import JSONRefusals
 from muxsim.serve.routes.api import API
 from muxsim.serve.routes.guard import Guard
 from muxsim.serve.routes.json_endpoint import answer_in_json
+from muxsim.serve.routes.log_view import LogView
 from muxsim.serve.routes.mcp_endpoints import MCPEndpoints
 from muxsim.serve.routes.metrics import Metrics
 from muxsim.serve.routes.public_url import PublicURL
@@ -38,6 +39,7 @@ class Gateway:
         sse: SSEEndpoints,
         api: API,
         metrics: Metrics,
+        logs: LogView,
         rules: HostRules,
         auth: Authenticator | None,
         events: Events,
@@ -49,7 +51,7 @@ class Gateway:
         self.rules = rules
         self.auth = auth
         self._events = events
-        self._router = Guard(_router(mcp, sse, api, metrics, auth), auth)
+        self._router = Guard(_router(mcp, sse, api, metrics, logs, auth), auth)
         self._app = JSONRefusals(self._router)
         self._cross_origin = JSONRefusals(_with_cors(self._router, rules))
 
@@ -84,7 +86,9 @@ class Gateway:
         await app(call.scope, call.receive, call.send)
 
 
-def _router(mcp: MCPEndpoints, sse: SSEEndpoints, api: API, metrics: Metrics, auth: Authenticator | None) -> ASGIApp:
+def _router(
+    mcp: MCPEndpoints, sse: SSEEndpoints, api: API, metrics: Metrics, logs: LogView, auth: Authenticator | None
+) -> ASGIApp:
     return Router(
         [
             *([] if auth is None else auth.routes),
@@ -101,6 +105,8 @@ def _router(mcp: MCPEndpoints, sse: SSEEndpoints, api: API, metrics: Metrics, au
             _json_route("/sessions", GET=api.sessions, POST=api.open),
             _json_route("/sessions/{id}", GET=api.session, DELETE=api.delete),
             _json_route("/sessions/{id}/control", GET=api.control),
+            _route("/sessions/{id}/logs", logs.of_session, ["GET"]),
+            _json_route("/loglevel", GET=logs.level, PUT=logs.level),
             _json_route("/control/{part}", GET=api.control_part),
             _json_route("/envs", GET=api.envs),
             _json_route("/envs/{env}", GET=api.env),
