@@ -93,7 +93,8 @@ _SESSIONS: Final = _family("sessions", "gauge", "Sessions there are.", ENV, "sta
 _IN_FLIGHT: Final = _family("calls_in_flight", "gauge", "Requests that wait for their answer.", ENV)
 _STARTING: Final = _family("sessions_starting", "gauge", "Sessions whose backend has not answered anything yet.")
 _QUEUE: Final = _family("queue_length", "gauge", "Opens that wait for their turn.")
-_MOST: Final = _family("sessions_max", "gauge", "As many sessions may be open: max_sessions.")
+_HELD: Final = _family("leases", "gauge", "Places taken: of sessions, of those that start, and of those just over.")
+_MOST: Final = _family("sessions_max", "gauge", "As many there may be: max_sessions.")
 _BREAKERS: Final = _family("breaker_open", "gauge", "1: starts of the environment fail, and none is tried now.", ENV)
 _DRAINING: Final = _family("draining", "gauge", "1: no new session is taken.")
 _PROCESSES: Final = _family("processes", "gauge", "Processes that muxsim has started and that live.", "kind")
@@ -105,7 +106,7 @@ _TREES: Final = _family("backend_processes", "gauge", "Processes of sessions, as
 _INFO: Final = _family("build_info", "gauge", "1, with the version.", "version")
 
 FAMILIES: Final = (
-    *(_SESSIONS, _STARTING, _MOST, *(_COUNTED[name] for name in COUNTERS), _LIMITS, _QUEUE, _WAITS, _STARTS),
+    *(_SESSIONS, _HELD, _MOST, _STARTING, *(_COUNTED[name] for name in COUNTERS), _LIMITS, _QUEUE, _WAITS, _STARTS),
     *(_IN_FLIGHT, _CALLS, _BYTES, _ERRORS, _STDERR, _MEMORY, _CPU, _TREES, _SLOTS, _BREAKERS, _INSTALLS),
     *(_PROCESSES, _DRAINING, _LAG, _INFO),
 )
@@ -186,6 +187,7 @@ def _live(sources: Sources, envs: list[str]) -> Iterator[tuple[Family, _Values]]
 def _pooled(sources: Sources, envs: list[str]) -> Iterator[tuple[Family, _Values]]:
     now = sources.pool.statistics()
     yield _STARTING, [((), now.leases.starting)]
+    yield _HELD, [((), now.leases.held)]
     yield _QUEUE, [((), now.leases.waiting)]
     yield _MOST, [((), now.leases.most)]
     yield _BREAKERS, [((env,), int(env in now.leases.breakers_open)) for env in envs]
