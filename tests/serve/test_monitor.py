@@ -75,3 +75,9 @@ async def test_a_monitor_reads_health_and_environments(url):
     environments = (await ask(url, "GET", "/envs", [bearer(MONITOR)])).json()["environments"]
     assert [one["name"] for one in environments] == ["scored", "common"]
     assert (await ask(url, "GET", "/ready", [bearer(MONITOR)])).json()["ready"]
+
+
+async def test_metrics_are_for_monitors_and_admins(url):
+    for token, status in ((MONITOR, 200), (ROOT, 200), (ADA, 403)):
+        assert (await ask(url, "GET", "/metrics", [bearer(token)])).status == status
+    assert (await ask(url, "GET", "/metrics")).status == 401

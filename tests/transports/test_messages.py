@@ -512,3 +512,18 @@ def test_what_is_no_object_has_no_members(raw):
 )
 def test_the_code_of_an_error_is_an_integer_or_nothing(body, code):
     assert error_code(decode(body.encode())) == code
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        messages.error(7, -32000, "no", {"cause": "x"}),
+        messages.result("a", {"content": [1, 2, "☃"]}),
+        messages.notification("notifications/progress", {"progressToken": 3}),
+        messages.decode(b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {}}'),
+        messages.decode(b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call"}').with_params({"name": "say"}),
+    ],
+    ids=repr,
+)
+def test_the_size_of_a_message_is_that_of_its_line_whether_that_has_been_made_or_not(message):
+    assert message.size == len(message.encode()) == message.size
