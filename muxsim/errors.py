@@ -89,6 +89,14 @@ class NotRunning(MuxsimError):
     """No muxsim is there to be asked, or not the one that was meant."""
 
 
+class NotDone(MuxsimError):
+    """What an operator wished cannot be done; the message says why."""
+
+
+class NotThere(NotDone):
+    """For there is no such session, or no such command."""
+
+
 class ListenError(MuxsimError):
     """The address to listen on cannot be had."""
 

@@ -451,7 +451,8 @@ DECIDED_BY = {
     "muxsim.serve.http.connection": {"total_requests"},  # uvicorn's own, which may stop it
     "muxsim.serve.operate.host": {"_stop_signals"},  # how hastily it stops
     "muxsim.session.control.tool_news": {"_changes"},  # whether a list is that of now
-    "muxsim.session.conversation": {"_lines_reported"},  # whether one more line is told
+    # Whether one more line is told; and what a list tells of a session: an event with each call would cost too much.
+    "muxsim.session.conversation": {"_lines_reported", "calls_made"},
     "muxsim.session.router": {"answered", "late_calls"},  # whether the backend has, and a call may have made steps
     "muxsim.start.fork.client": {"forks", "studies"},  # whether a zygote is sound, and may be studied
     "muxsim.start.fork.keeper": {"_cold", "_failures"},  # how long to wait
@@ -461,6 +462,7 @@ NUMBERS = {
     "muxsim.admission.admission": {"_last"},
     "muxsim.session.control.control": {"_backend"},
     "muxsim.session.questions": {"_renamed", "_backend"},
+    "muxsim.session.registry": {"_last_number"},
     "muxsim.session.router": {"_last_id"},
     "muxsim.start.fork.client": {"_next_ref"},
     "muxsim.start.fork.fleet": {"_files"},

@@ -18,8 +18,9 @@ from rich.text import Text
 
 from muxsim.cli.installing import shown_bytes, shown_installs
 from muxsim.cli.operator import duration
+from muxsim.cli.sessions_shown import rows_of
 from muxsim.config import Config
-from muxsim.errors import MuxsimError, NotRunning, PackageError
+from muxsim.errors import MuxsimError, PackageError
 from muxsim.observe.events import InstallFailed, InstallFinished, Listener
 from muxsim.provision import inventory, packages
 from muxsim.provision.inventory import Environment
@@ -124,9 +125,9 @@ def sessions_by_environment(config: Config | None) -> dict[str, list[str]]:
     for muxsim in find_running():
         try:
             if _same_file(muxsim.ask("status").get("config"), config.file):
-                for session in muxsim.ask("sessions")["sessions"]:
+                for session in rows_of(muxsim, {}):
                     found.setdefault(session["env"], []).append(session["id"])
-        except (NotRunning, KeyError):  # it has gone meanwhile, or is of another version
+        except (MuxsimError, KeyError):  # it has gone meanwhile, or is of another version
             continue
     return found
 

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from muxsim.cli.operator import Asked
 from muxsim.errors import NotRunning
 from muxsim.observe.log import for_people
-from muxsim.serve.operate.running import Running
 
 
-def show_logs(all_running: Sequence[Running], session: str | None, *, follow: bool, as_json: bool) -> None:
+def show_logs(all_running: Sequence[Asked], session: str | None, *, follow: bool, as_json: bool) -> None:
     """Print the lines of a session, or of all, from the first of these that knows it. Raises `NotRunning`."""
     muxsim, answer = _who_knows(all_running, session)
     colors = sys.stdout.isatty()
@@ -23,7 +23,7 @@ def show_logs(all_running: Sequence[Running], session: str | None, *, follow: bo
         pass  # the way to leave it
 
 
-def _who_knows(all_running: Sequence[Running], session: str | None) -> tuple[Running, dict[str, Any]]:
+def _who_knows(all_running: Sequence[Asked], session: str | None) -> tuple[Asked, dict[str, Any]]:
     for muxsim in all_running:
         answer = muxsim.ask("logs", session=session)
         if "error" not in answer:
@@ -31,7 +31,7 @@ def _who_knows(all_running: Sequence[Running], session: str | None) -> tuple[Run
     raise NotRunning(answer["error"])
 
 
-def _lines(muxsim: Running, page: dict[str, Any], *, follow: bool) -> Iterator[str]:
+def _lines(muxsim: Asked, page: dict[str, Any], *, follow: bool) -> Iterator[str]:
     while True:
         yield from page["lines"]
         if page["over"] or not (follow or page["more"]):

@@ -2,41 +2,105 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from muxsim.cli.grouped import grouped
+from muxsim.cli.options import TokenOption, take_token
 from muxsim.cli.refusing import fail
 from muxsim.errors import MuxsimError
 
-PidOption = Annotated[
-    int | None, typer.Option(help="Which muxsim, if several serve.", metavar="PID", show_default="the only one")
-]
+if TYPE_CHECKING:
+    from muxsim.cli.operator import Asked
+
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+# The commands that are about one session.
+_OF_SESSIONS = ("end", "inspect")
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Which:
+    """The muxsim that is asked: one of this user's on this machine, or one at a URL, for a token of the admin's."""
+
+    pid: Annotated[
+        int | None, typer.Option(help="Which muxsim, if several serve.", metavar="PID", show_default="the only one")
+    ] = None
+    url: Annotated[
+        str | None, typer.Option(help="One that serves elsewhere, for an admin's token.", show_default=False)
+    ] = None
+    token_env: TokenOption = None
+
+    def all(self) -> list[Asked]:
+        """Those that are meant. Raises `MuxsimError`."""
+        from muxsim.serve.operate.running import choose_running, find_running  # noqa: PLC0415 - see _operator
+
+        if self.url is None:
+            return [*find_running()] if self.pid is None else [choose_running(self.pid)]
+        if self.pid is not None:
+            raise MuxsimError("give either --pid or --url")
+        from muxsim.cli.over_http import OverHTTP  # noqa: PLC0415
+
+        return [OverHTTP(self.url, take_token(self.token_env))]
+
+    def one(self) -> Asked:
+        """The one that is meant. Raises `NotRunning`, which says which there are."""
+        from muxsim.serve.operate.running import choose_running  # noqa: PLC0415 - see _operator
+
+        return choose_running(self.pid) if self.url is None else self.all()[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """Which sessions are looked for."""
+
+    env: Annotated[str | None, typer.Option(help="Only of this environment.", show_default=False)] = None
+    state: Annotated[
+        str | None, typer.Option(help="Only in this state; ended: those of the last minutes.", show_default=False)
+    ] = None
+    owner: Annotated[str | None, typer.Option(help="Only of this principal.", show_default=False)] = None
+    seed: Annotated[int | None, typer.Option(help="Only with this seed.", show_default=False)] = None
+    cause: Annotated[
+        str | None, typer.Option(help="Only those that ended so: deleted, idle_timeout, …", show_default=False)
+    ] = None
+
+    def given(self) -> dict[str, Any]:
+        """Those that are given."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (ctl, logs, ps, reap):
-        app.command()(command)
+    for command in (ctl, logs, ps):
+        app.command()(grouped(command))
+    app.command()(reap)
 
 
 def ctl(
     command: Annotated[
-        Literal["status", "reload", "drain", "resume", "loglevel", "stop"],
+        Literal["status", "end", "inspect", "reload", "drain", "resume", "loglevel", "stop"],
         typer.Argument(
-            help="status, reload (the config), drain (no new sessions), resume (undo it), loglevel [LEVEL], or stop.",
+            help="status; end SESSION; inspect SESSION; reload (the config); drain (no new sessions); resume (undo "
+            "that); loglevel [LEVEL]; or stop.",
             metavar="COMMAND",
         ),
     ],
-    level: Annotated[
-        Literal["debug", "info", "warning", "error"] | None,
-        typer.Argument(help="With loglevel: the least level that is logged from now on.", metavar="LEVEL"),
+    which: Which,
+    subject: Annotated[
+        str | None,
+        typer.Argument(
+            help="A session's id, or as much of its beginning as no other's has; or debug, info, warning or error, the "
+            "least level that is logged from now on.",
+            metavar="[SESSION|LEVEL]",
+        ),
     ] = None,
     env: Annotated[
         str | None, typer.Option(help="With loglevel: of this environment alone.", show_default=False)
     ] = None,
-    pid: PidOption = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="With drain: until every session has ended, but shared ones.")
     ] = False,
@@ -44,59 +108,75 @@ def ctl(
 ) -> None:
     """Ask something of a running muxsim. Exit status 2 if it refuses, or if there is none."""
     from muxsim.cli import operator as screen  # noqa: PLC0415 - `stdio` must not pay for these imports
-    from muxsim.serve.operate.running import choose_running  # noqa: PLC0415
 
     try:
         if wait and command != "drain":
             raise MuxsimError(f"--wait goes with drain, not with {command}")
-        if (level or env) and command != "loglevel":
-            raise MuxsimError(f"a level and --env go with loglevel, not with {command}")
-        if env and not level:
-            raise MuxsimError("name a level with --env")
-        muxsim = choose_running(pid)
-        wanted: dict[str, Any] = {name: value for name, value in {"level": level, "env": env}.items() if value}
-        answer = muxsim.ask(command, **wanted)
-        if "error" in answer:
-            raise MuxsimError(answer["error"])
-        if wait:
-            answer = screen.wait_until_empty(muxsim, answer)
-        if command == "stop":
-            screen.wait_for_end(muxsim.pid)
+        arguments = _arguments(command, subject, env)
+        answer = screen.do(which.one(), command, wait=wait, **arguments)
     except MuxsimError as error:
         fail(error)
     screen.show_answer(command, answer, as_json=as_json)
 
 
+def _arguments(command: str, subject: str | None, env: str | None) -> dict[str, Any]:
+    """What goes with a command. Raises `MuxsimError` for what does not."""
+    if command in _OF_SESSIONS:
+        if subject is None:
+            raise MuxsimError(f"{command} wants a SESSION: its id, or what no other's begins with")
+        given = {"session": subject}
+    elif command == "loglevel":
+        if subject not in (None, *_LEVELS):
+            raise MuxsimError(f"{subject!r} is no level: use one of {', '.join(_LEVELS)}")
+        if env and not subject:
+            raise MuxsimError("name a level with --env")
+        return {name: value for name, value in {"level": subject, "env": env}.items() if value}
+    elif subject is not None:
+        raise MuxsimError(f"{command} is about all of muxsim: it goes without {subject!r}")
+    else:
+        given = {}
+    if env:
+        raise MuxsimError(f"--env goes with loglevel, not with {command}")
+    return given
+
+
 def logs(
+    which: Which,
     session: Annotated[
         str | None, typer.Argument(help="Its id, or what that begins with; of all if left out.", metavar="SESSION")
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the session has ended.")] = False,
-    pid: PidOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a running muxsim has logged lately of a session. Exit status 2 if it knows nothing of one."""
-    from muxsim.cli.log_lines import show_logs  # noqa: PLC0415 - `stdio` must not pay for these imports
-    from muxsim.serve.operate.running import choose_running, find_running  # noqa: PLC0415
+    from muxsim.cli.log_lines import show_logs  # noqa: PLC0415 - see ctl
 
     try:
-        several = find_running() if pid is None and session is not None else []
-        show_logs(several or [choose_running(pid)], session, follow=follow, as_json=as_json)
+        several = which.all() if session is not None else []
+        show_logs(several or [which.one()], session, follow=follow, as_json=as_json)
     except (MuxsimError, OSError) as error:
         fail(error)
 
 
-def ps(pid: PidOption = None, as_json: JsonOption = False) -> None:
+def ps(
+    which: Which,
+    filters: Filters,
+    watch: Annotated[bool, typer.Option("--watch", help="Again every second, until Ctrl-C.")] = False,
+    as_json: JsonOption = False,
+) -> None:
     """List the sessions of every muxsim that is running. The memory is that of a session's whole tree."""
-    from muxsim.cli import operator as screen  # noqa: PLC0415
-    from muxsim.serve.operate.running import choose_running, find_running  # noqa: PLC0415
+    from muxsim.cli import sessions_shown as screen  # noqa: PLC0415 - see ctl
+
+    def look() -> screen.Seen:
+        return screen.look(which.all(), filters.given())
 
     try:
-        chosen = find_running() if pid is None else [choose_running(pid)]
-        rows: list[dict[str, Any]] = [row for muxsim in chosen for row in screen.sessions_of(muxsim)]
+        if watch:
+            screen.watch(look, as_json=as_json)
+        else:
+            screen.show(look(), as_json=as_json)
     except (MuxsimError, OSError) as error:
         fail(error)
-    screen.show_sessions([muxsim.pid for muxsim in chosen], rows, as_json=as_json)
 
 
 def reap(
@@ -107,7 +187,7 @@ def reap(
     as_json: JsonOption = False,
 ) -> None:
     """End and remove what a killed muxsim has left. Exit status 1 if something stays."""
-    from muxsim.cli import operator as screen  # noqa: PLC0415
+    from muxsim.cli import operator as screen  # noqa: PLC0415 - see ctl
     from muxsim.processes.folders import find_folders, remove_folders  # noqa: PLC0415
     from muxsim.processes.strays import end_strays, find_strays  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""What ``muxsim ctl`` and ``muxsim ps`` show, and what they find out themselves."""
+"""What ``muxsim ctl`` and ``muxsim reap`` do and show."""
 
 from __future__ import annotations
 
@@ -9,39 +9,58 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from muxsim.errors import NotRunning
+from muxsim.errors import MuxsimError, NotRunning
 from muxsim.inside.proc import families
 from muxsim.processes.strays import Stray
-from muxsim.serve.operate.running import Running
+from muxsim.serve.operate.running import ANSWER_TIMEOUT, Running
 
 # Beyond the drain_timeout that it may have been given, which is not known here.
 _STOP_LIMIT = 600.0
 _PIPED_WIDTH = 160
+# Seconds for a session's end, with all the patience that its processes may have been given.
+_END_LIMIT = 600.0
 # Seconds between two looks at whether the sessions have ended.
 _LOOK_AGAIN = 0.2
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
-def sessions_of(muxsim: Running) -> list[dict[str, Any]]:
-    """The sessions of a muxsim, with the memory of each one's processes in bytes; none if it has just gone."""
-    try:
-        sessions: list[dict[str, Any]] = muxsim.ask("sessions")["sessions"]
-    except NotRunning:
-        return []
-    for session in sessions:
-        session["muxsim"] = muxsim.pid
-        session["memory"] = None if session["pid"] is None else sum(map(memory_of, families([session["pid"]])))
-    return sessions
+class Asked(Protocol):
+    """A running muxsim that answers."""
+
+    @property
+    def name(self) -> int | str:
+        """What to call it: its pid, or its URL."""
+
+    def ask(self, command: str, *, timeout: float = ..., **arguments: Any) -> dict[str, Any]:
+        """Its answer to a command; with an ``"error"`` if it refuses. Raises `NotRunning` if it does not answer."""
 
 
-def memory_of(pid: int) -> int:
-    """The proportional set size of a process in bytes: what it shares with others counts by its share of it."""
+def do(muxsim: Asked, command: str, *, wait: bool = False, **arguments: Any) -> dict[str, Any]:
+    """Have it do something, and wait until that is done. Raises `MuxsimError` if it refuses."""
+    answer = muxsim.ask(command, timeout=_END_LIMIT if command == "end" else ANSWER_TIMEOUT, **arguments)
+    if "error" in answer:
+        raise MuxsimError(answer["error"])
+    if wait:
+        answer = wait_until_empty(muxsim, answer)
+    if command == "stop" and isinstance(muxsim, Running):
+        wait_for_end(muxsim.pid)
+        answer["state"] = "stopped"
+    return answer
+
+
+def memory_of_tree(pid: int) -> int:
+    """The proportional set size of a process and all below it in bytes: what is shared counts by each one's share."""
+    return sum(map(_memory_of, families([pid])))
+
+
+def _memory_of(pid: int) -> int:
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
@@ -64,11 +83,11 @@ def wait_for_end(pid: int) -> None:
         os.close(pidfd)
 
 
-def wait_until_empty(muxsim: Running, status: dict[str, Any]) -> dict[str, Any]:
+def wait_until_empty(muxsim: Asked, status: dict[str, Any]) -> dict[str, Any]:
     """Wait until a muxsim that is drained has no session but shared ones; its status then. Raises `NotRunning`."""
     while status["left"]:
         if status["state"] != "draining":
-            raise NotRunning(f"muxsim {muxsim.pid} was told meanwhile to take sessions again (ctl resume)")
+            raise NotRunning(f"muxsim {status['pid']} was told meanwhile to take sessions again (ctl resume)")
         time.sleep(_LOOK_AGAIN)
         status = muxsim.ask("status")
     return status
@@ -77,13 +96,17 @@ def wait_until_empty(muxsim: Running, status: dict[str, Any]) -> dict[str, Any]:
 def show_answer(command: str, answer: dict[str, Any], *, as_json: bool) -> None:
     """Print what a muxsim said."""
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     elif command == "reload":
         _show_changes(answer)
     elif command == "loglevel":
         print(", ".join([answer["level"], *(f"{env}: {level}" for env, level in answer["environments"].items())]))
     elif command == "stop":
-        print(f"muxsim {answer['pid']} has stopped")
+        print(f"muxsim {answer['pid']} {'has stopped' if answer['state'] == 'stopped' else 'is stopping'}")
+    elif command == "end":
+        print(f"session {answer['id']} has ended")
+    elif command == "inspect":
+        _show_session(answer)
     else:
         _show_status(answer)
 
@@ -104,6 +127,40 @@ def _show_changes(changes: dict[str, Any]) -> None:
         print("nothing has changed")
 
 
+def _show_session(session: dict[str, Any]) -> None:
+    """All that is known of one, and last what it has written on stderr."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, value in facts_of(session):
+        table.add_row(name, Text(value, overflow="fold"))
+    _console().print(table)
+    for line in session.get("stderr", ()):
+        print(f"  {printable(line)}")
+
+
+def facts_of(session: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is known of a session, but for its stderr, in words that move nobody's cursor."""
+    facts = [
+        (key.replace("_", " "), printable(_shown(key, value)))
+        for key, value in session.items()
+        if key not in ("stderr", "clients") and value is not None
+    ]
+    for client in session.get("clients", ()):
+        who = " ".join(filter(None, (client["principal"], client["peer"])))
+        facts.append(("client", printable(f"{client['transport']} {who}, silent for {duration(client['silent'])}")))
+    return facts
+
+
+def _shown(key: str, value: Any) -> str:
+    if key in ("age", "idle", "ended"):
+        return duration(value)
+    return f"{value / 2**20:.1f} MiB" if key == "memory" else str(value)
+
+
+def printable(text: str) -> str:
+    """What a program has written, which may be anything, so that it moves nobody's cursor."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
+
+
 def _show_status(status: dict[str, Any]) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for key in ("pid", "version", "url", "config", "state", "sessions", "in_flight"):
@@ -112,29 +169,6 @@ def _show_status(status: dict[str, Any]) -> None:
     for name, count in status["limits"].items():
         table.add_row(f"past {name}", str(count))
     _console().print(table)
-
-
-def show_sessions(pids: list[int], sessions: list[dict[str, Any]], *, as_json: bool) -> None:
-    """Print sessions, those of all muxsims in one table."""
-    if as_json:
-        _print_json({"muxsims": pids, "sessions": sessions})
-        return
-    if not pids:
-        print("no muxsim is serving as this user")
-        return
-    columns = ("session", "env", "seed", "state", "pid", "age", "memory", "clients", "calls")
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in (*(["muxsim"] if len(pids) > 1 else []), *columns):
-        table.add_column(column, justify="left" if column in ("session", "env", "state") else "right", no_wrap=True)
-    for one in sessions:
-        memory = "-" if one["memory"] is None else f"{one['memory'] / 2**20:.1f} MiB"
-        pid = "-" if one["pid"] is None else str(one["pid"])
-        cells = (one["id"], one["env"], str(one["seed"]), one["state"], pid, duration(one["age"]), memory)
-        numbers = (str(one["attachments"]), str(one["in_flight"]))
-        table.add_row(*([str(one["muxsim"])] if len(pids) > 1 else []), *cells, *numbers)
-    _console().print(table)
-    total = sum(one["memory"] or 0 for one in sessions)
-    print(f"{len(sessions)} sessions, {total / 2**20:.1f} MiB")
 
 
 def _console() -> Console:
@@ -152,7 +186,7 @@ def show_reaped(
     for one, row in rows:
         row["state"] = "left" if one in left else done
     if as_json:
-        _print_json([row for _, row in rows])
+        print_json([row for _, row in rows])
         return
     if not rows:
         print("nothing of a dead muxsim is left")
@@ -189,5 +223,6 @@ def duration(seconds: float) -> str:
     return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
+    """Print a value as JSON."""
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")

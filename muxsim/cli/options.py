@@ -15,6 +15,25 @@ _TOKEN_VARIABLE = "MUXSIM_TOKEN"
 
 LockedOption = Annotated[bool, typer.Option("--locked", help="Install nothing but what muxsim.lock says.")]
 ConcurrentOption = Annotated[int, typer.Option(help="Episodes at the same time.", min=1)]
+TokenOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The variable that holds the token for --url.",
+        show_default=f"{_TOKEN_VARIABLE}, if set",
+    ),
+]
+
+
+def take_token(variable: str | None) -> str | None:
+    """The token that a variable holds, taken out of the environment, where sessions could see it.
+
+    An option would stand in every list of processes. Raises `MuxsimError`: the variable is not set.
+    """
+    token = os.environ.pop(variable or _TOKEN_VARIABLE, "").strip()
+    if variable is not None and not token:
+        raise MuxsimError(f"the variable {variable} (--token-env) is not set")
+    return token or None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,26 +44,13 @@ class Remote:
         str | None,
         typer.Option(help="A muxsim that is serving already, instead of a config; unix:PATH too.", show_default=False),
     ] = None
-    token_env: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="The variable that holds the token for --url.",
-            show_default=f"{_TOKEN_VARIABLE}, if set",
-        ),
-    ] = None
+    token_env: TokenOption = None
     transport: Annotated[Literal["http", "sse"], typer.Option(help="How to talk to --url.")] = "http"
     locked: LockedOption = False
 
     def take_token(self) -> str | None:
-        """The token, taken out of the environment, where sessions could see it.
-
-        An option would stand in every list of processes. Raises `MuxsimError`: the variable is not set.
-        """
-        token = os.environ.pop(self.token_env or _TOKEN_VARIABLE, "").strip()
-        if self.token_env is not None and not token:
-            raise MuxsimError(f"the variable {self.token_env} (--token-env) is not set")
-        return token or None
+        """The token, as of `take_token`."""
+        return take_token(self.token_env)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,6 +91,7 @@ class Attachment:
     ``last_heard``: when it attached, or sent its last message, by the session's clock.
     ``patience``: seconds for each of its requests, instead of the spec's ``call_timeout``.
     ``principal``: the name of whoever speaks through it; None where nobody has to have one.
+    ``peer``: the address that it has come from; None of one that came by no network.
     ``origin``: the request that it came with, where that says something of itself.
     ``number``: which of its session's clients it is, counted from 1; None for one that is there for a single request.
     ``cut``: it is heard no more, for it did not read.
@@ -116,6 +117,7 @@ class Attachment:
         self.patience = session.spec.limits.call_timeout if patience is None else patience
         self.aside = aside
         self.principal: str | None = None
+        self.peer: str | None = None
         self.origin: Origin | None = None
         self.number: int | None = None
         self.cut = False

@@ -61,10 +61,17 @@ class Conversation:
         self._news = ToolNews()
         self._calls = ToolCalls(self.router, self.control, session.spec.control, self._carry_out, self._hand_over)
         self._attachments: set[Attachment] = set()
+        self.calls_made = 0
+        """How many calls of tools clients have asked for."""
         self._numbers = itertools.count(1)
 
     def __repr__(self) -> str:
         return f"<Conversation {self.router!r}>"
+
+    @property
+    def clients(self) -> list[Attachment]:
+        """Who takes part, in no order."""
+        return list(self._attachments)
 
     @property
     def busy(self) -> bool:
@@ -200,6 +207,7 @@ class Conversation:
             if attachment.patience is not None or self._life.state is State.STARTED:
                 self._expect_answer(attachment, message)
             if message.method == "tools/call":
+                self.calls_made += 1
                 asked = asks_for_control(message)
                 if asked:
                     self._news.wanted(attachment, message.id)

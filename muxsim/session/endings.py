@@ -26,9 +26,11 @@ class Past:
     """A session that has ended, or is about to: what it was, whose, and how it ended, at ``ended`` by its clock."""
 
     id: str
+    number: int
     env: str
     seed: int
     owner: str | None
+    peer: str | None
     shared: bool
     ending: Ending
     created: float
@@ -71,9 +73,9 @@ def past_of(session: Session, now: float) -> Past | None:
     ending = session.ending
     if ending is None:
         return None
-    return Past(
-        session.id, session.spec.name, session.seed, session.owner, session.shared, _short(ending), session.created, now
-    )
+    spec, whose = session.spec, (session.owner, session.peer)
+    made = session.id, session.number, spec.name, session.seed
+    return Past(*made, *whose, session.shared, _short(ending), session.created, now)
 
 
 def _short(ending: Ending) -> Ending:

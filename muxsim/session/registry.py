@@ -72,6 +72,7 @@ class Sessions:
         self._endings = Endings()
         self._now = trio.lowlevel.current_clock().current_time
         self._reserved: set[str] = set()
+        self._last_number = 0
         self._shared: dict[str, tuple[EnvSpec, Session]] = {}
         self._sharing: dict[str, trio.Lock] = {}
         self._populated = trio.Event()
@@ -215,13 +216,14 @@ class Sessions:
     def _new_session(self, wish: _Wish, lease: Lease) -> Session:
         spec, events = lease.spec, self._events
         start = partial(self._pool.start, lease, seed=wish.seed, session=wish.id)
-        return Session(
-            wish.id, spec, wish.seed, events, ttl=wish.ttl, lasting=wish.lasting, owner=wish.owner, start=start
-        )
+        whose = {"owner": wish.owner, "peer": wish.peer}
+        return Session(wish.id, spec, wish.seed, events, ttl=wish.ttl, lasting=wish.lasting, start=start, **whose)
 
     def _begun(self, session: Session, lease: Lease) -> Session:
         session.folder.path = lease.workspace
         self._folders.add(session.folder)
+        self._last_number += 1
+        session.number = self._last_number
         self._sessions[session.id] = session
         self._populated.set()
         self._nursery.start_soon(self._carry, session, lease)

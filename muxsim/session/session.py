@@ -20,16 +20,18 @@ from muxsim.spec import EnvSpec
 
 @dataclass(frozen=True)
 class SessionStatistics:
-    """What is so now."""
+    """What is so now, and how many calls of tools there have been."""
 
     in_flight: int
     attachments: int
+    calls: int
 
 
 class Session:
     """One running session. `run` carries it to its end; every other method is a plain call, from either loop.
 
     ``owner`` is the name of the principal who made it; None for a ``shared`` one, and where nobody has to have a name.
+    ``peer`` is the address that it was asked for from; ``number`` is which it is of its registry's, from 1 on.
     ``start`` starts another backend for it, where that can be.
     """
 
@@ -43,6 +45,7 @@ class Session:
         ttl: float | None = None,
         lasting: bool = False,
         owner: str | None = None,
+        peer: str | None = None,
         start: Start | None = None,
     ) -> None:
         self.id = id
@@ -50,6 +53,8 @@ class Session:
         self.seed = seed
         self.shared = lasting
         self.owner = owner
+        self.peer = peer
+        self.number = 0
         self.folder = HeldFolder()
         """Its workspace, which is removed when the session has ended and nobody holds it."""
         self._start = start
@@ -87,7 +92,7 @@ class Session:
     def statistics(self) -> SessionStatistics:
         """A snapshot."""
         router = self.conversation.router
-        return SessionStatistics(router.in_flight, router.attachments)
+        return SessionStatistics(router.in_flight, router.attachments, self.conversation.calls_made)
 
     def attach(self, attachment: Attachment) -> bool:
         """Let a client take part; returns whether another had to make way. Raises `Busy` past ``max_attachments``."""

@@ -27,6 +27,7 @@ from muxsim.serve.routes.lookup import Lookup
 from muxsim.serve.routes.mcp_endpoints import MCPEndpoints
 from muxsim.serve.routes.metrics import Metrics
 from muxsim.serve.routes.openings import Openings
+from muxsim.serve.routes.operating import Answering
 from muxsim.serve.routes.public_url import PublicURL
 from muxsim.serve.routes.sse_endpoints import SSEEndpoints
 from muxsim.session.registry import Sessions
@@ -63,12 +64,16 @@ class Front:
         lookup = Lookup(sessions, clients, settings.max_failures)
         mcp = MCPEndpoints(clients, lookup, openings, bodies)
         sse = SSEEndpoints(clients, lookup, openings, bodies, public)
-        api = API(sessions, pool, bridge, lookup, openings, counters, public)
+        self._api = api = API(sessions, pool, bridge, lookup, openings, counters, public)
         rules = HostRules((*settings.allowed_hosts, *public.hosts), (*settings.allowed_origins, *public.origins))
         gateway = Gateway(mcp, sse, api, metrics, logs, rules, auth, events, public)
         self.application = ToldWhenServed(gateway)
         self.connection = partial(Connection, FastLane(gateway), self._connections)
         events.subscribe(clients.on_event)
+
+    def operate(self, answer: Answering) -> None:
+        """Have whoever runs muxsim get these answers from now on."""
+        self._api.operating.answer = answer
 
     def use(self, config: Config) -> tuple[str, ...]:
         """Serve new requests and connections by this config, and by the tokens that were staged; whose have changed."""

@@ -22,6 +22,7 @@ import uvloop
 
 from muxsim.admission.pool import Pool, capacity_of, open_pool
 from muxsim.config import Config
+from muxsim.errors import NotDone
 from muxsim.observe.counters import Counters
 from muxsim.observe.distribution import Distribution
 from muxsim.observe.durations import Durations
@@ -213,6 +214,8 @@ class _Host:
             self._config,
             url,
             sessions,
+            sampler,
+            bridge,
             reread=None if self._reread is None else read_again,
             apply=apply,
             stop=self._stop_for,
@@ -221,6 +224,7 @@ class _Host:
             events=self._events,
             more={"logs": logs.logs, "loglevel": logs.loglevel},
         )
+        front.operate(operations.answer)
         self._watch_signals(operations)
         stopping = asyncio.ensure_future(self._stop_when_told(server, sessions, pool, bridge))
         # Both loops: one that stands still would leave every session as it is.
@@ -263,7 +267,7 @@ class _Host:
             if had_terminal and not _has_terminal():
                 self._stop_for("SIGHUP")
             else:
-                with self._going_on("reload"):
+                with self._going_on("reload"), contextlib.suppress(NotDone):  # which has been told
                     operations.reload("SIGHUP")
 
         self._loop.add_signal_handler(signal.SIGHUP, on_hangup)

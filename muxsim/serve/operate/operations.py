@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, TypeAlias
 
 from muxsim import __version__
 from muxsim.access import AuthSettings
 from muxsim.config import Config, ServerSettings
-from muxsim.errors import ConfigError
+from muxsim.errors import ConfigError, NotDone, NotThere
 from muxsim.observe.counters import Counters
 from muxsim.observe.events import (
     ConfigReloaded,
@@ -21,9 +21,15 @@ from muxsim.observe.events import (
     RestartNeeded,
     Resumed,
 )
-from muxsim.serve.routes.api import outline
+from muxsim.runtime.guest import Guest
+from muxsim.serve.routes.listing import inside, look_for, page_of, told
+from muxsim.session.endings import Past
 from muxsim.session.registry import Sessions
+from muxsim.session.sampler import Sampler
 from muxsim.session.session import Session
+
+# So many ids are named to whoever has given the beginning of several.
+_MOST_NAMED: Final = 5
 
 Command: TypeAlias = Callable[[Mapping[str, Any], str], dict[str, Any] | Awaitable[dict[str, Any]]]
 """Does something with what came beside a command, for whom it is told, and returns the answer."""
@@ -104,6 +110,8 @@ class Operations:
         config: Config,
         url: str,
         sessions: Sessions,
+        sampler: Sampler,
+        bridge: Guest[Any],
         *,
         reread: Callable[[], Config] | None,
         apply: Callable[[Config], tuple[str, ...]],
@@ -116,6 +124,8 @@ class Operations:
         self.config = self._begun_with = config
         self._url = url
         self._sessions = sessions
+        self._sampler = sampler
+        self._bridge = bridge
         self._reread = reread
         self._apply = apply
         self._stop = stop
@@ -125,7 +135,9 @@ class Operations:
         self._begun = asyncio.get_running_loop().time()
         self._commands: dict[str, Command] = {
             "status": lambda _, by: self._status(),
-            "sessions": lambda _, by: {"sessions": [_describe(session) for session in self._sessions.all()]},
+            "sessions": lambda asked, by: self._list(asked),
+            "inspect": lambda asked, by: self._inspect(asked),
+            "end": self._end,
             "reload": lambda _, by: self.reload(by),
             "drain": lambda _, by: self._drain(True, by),
             "resume": lambda _, by: self._drain(False, by),
@@ -134,12 +146,60 @@ class Operations:
         }
 
     async def answer(self, command: str, arguments: Mapping[str, Any], by: str) -> dict[str, Any]:
-        """What whoever asks gets, ``by`` whom; with an ``"error"`` if it cannot be done."""
+        """What whoever asks gets, ``by`` whom, in words. Raises `NotDone`."""
         do = self._commands.get(command)
         if do is None:
-            return {"error": f"there is no command {command!r}: use one of {', '.join(self._commands)}"}
+            raise NotThere(f"there is no command {command!r}: use one of {', '.join(self._commands)}")
         answer = do(arguments, by)
         return await answer if isinstance(answer, Awaitable) else answer
+
+    # ---- sessions
+
+    def _list(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        self._sampler.look()
+        try:
+            return page_of(self._sessions, look_for(asked), self._told)
+        except ValueError as error:
+            raise NotDone(str(error)) from None
+
+    def _told(self, one: Session | Past) -> dict[str, Any]:
+        usage = None if isinstance(one, Past) else self._sampler.of(one.pid)
+        return {**told(one), "memory": None if usage is None else usage.memory}
+
+    def _inspect(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        self._sampler.look()
+        one = self._find(asked, ended=True)
+        if isinstance(one, Past):
+            return {**self._told(one), **one.ending.data()}
+        return {**self._told(one), **inside(one)}
+
+    async def _end(self, asked: Mapping[str, Any], by: str) -> dict[str, Any]:
+        session = self._find(asked)
+        assert isinstance(session, Session)
+        name, came_by_http, _ = by.rpartition(" from ")  # a client hears the name, and not from where
+        session.end("deleted", "the session was ended", by=name if came_by_http else "the operator")
+        await self._bridge.call(session.folder.wait_removed)
+        past = self._sessions.past(session.id)
+        return {"id": session.id} if past is None else told(past)
+
+    def _find(self, asked: Mapping[str, Any], *, ended: bool = False) -> Session | Past:
+        """The one session whose id this is, or begins with this; of those that have ended if none lives."""
+        wanted = str(asked.get("session") or "")
+        if not wanted:
+            raise NotDone("name a session: its id, or what no other's begins with")
+        groups: list[Sequence[Session | Past]] = [self._sessions.all()]
+        if ended:
+            groups.append(self._sessions.ended())
+        for group in groups:
+            found = [one for one in group if one.id == wanted] or [one for one in group if one.id.startswith(wanted)]
+            if len(found) > 1:
+                ids = ", ".join(one.id for one in found[:_MOST_NAMED])
+                raise NotDone(f"the ids of {len(found)} sessions begin with {wanted!r}: {ids}")
+            if found:
+                return found[0]
+        raise NotThere(f"no session has an id that is {wanted!r}, or begins with it")
+
+    # ---- muxsim
 
     def _stop_now(self, by: str) -> dict[str, Any]:
         self._stop(by)
@@ -148,33 +208,34 @@ class Operations:
     def _drain(self, wanted: bool, by: str) -> dict[str, Any]:
         """Take no new sessions, or take them again, unless muxsim is stopping."""
         if self._stopping() and not wanted:
-            return {"error": "muxsim is stopping, which cannot be undone"}
+            raise NotDone("muxsim is stopping, which cannot be undone")
         self._sessions.draining = wanted
         self._events.emit((Draining if wanted else Resumed)(len(self._sessions), by))
         return self._status()
 
     def reload(self, by: str) -> dict[str, Any]:
-        """Read the config again. New sessions get what it says; those that run go on; a bad one changes nothing."""
+        """Read the config again. New sessions get what it says; those that run go on.
+
+        Raises `NotDone` for a bad one, which changes nothing.
+        """
         if self._reread is None:
-            return self._refused(
-                "muxsim was started with a command, not with a config: there is nothing to read again", by
-            )
+            raise self._refused("muxsim was started with a command, not a config: there is nothing to read again", by)
         try:
             new = self._reread()
         except ConfigError as error:
-            return self._refused(f"{error}; the config of before stays in use", by)
+            raise self._refused(f"{error}; the config of before stays in use", by) from None
         changes = compare(self._begun_with, self.config, new)
         changes = replace(changes, tokens=self._apply(new))
         self.config = new
-        told = {field.name: getattr(changes, field.name) for field in fields(changes)}
-        self._events.emit(ConfigReloaded(**{name: names or None for name, names in told.items()}, by=by))
+        named = {field.name: getattr(changes, field.name) for field in fields(changes)}
+        self._events.emit(ConfigReloaded(**{name: names or None for name, names in named.items()}, by=by))
         if changes.restart:
             self._events.emit(RestartNeeded(changes.restart))
-        return told
+        return named
 
-    def _refused(self, problem: str, by: str) -> dict[str, Any]:
+    def _refused(self, problem: str, by: str) -> NotDone:
         self._events.emit(ReloadFailed(problem, by))
-        return {"error": problem}
+        return NotDone(problem)
 
     def summary(self) -> str:
         """How it stands, in words."""
@@ -196,8 +257,3 @@ class Operations:
             "environments": list(self.config.environments),
             "limits": {name: count for name, count in self._counters.limits().items() if count},
         }
-
-
-def _describe(session: Session) -> dict[str, Any]:
-    # The rest of the id would open the session's URLs, and this is printed where others may look.
-    return {"id": session.id[:8], **outline(session)}

@@ -7,18 +7,16 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from muxsim.errors import ListenError
+from muxsim.errors import ListenError, NotDone
 from muxsim.observe.events import CommandFailed, Events, NoOperatorSocket, OperatorSocketMoved
 from muxsim.runtime.peers import peer_of
 from muxsim.serve.operate import running
 from muxsim.serve.operate.running import Reachable
-
-Answering: TypeAlias = Callable[[str, Mapping[str, Any], str], Awaitable[dict[str, Any]]]
-"""Gives the answer to a command, what came with it, and who asks, in words."""
+from muxsim.serve.routes.operating import Answering
 
 _QUESTION_TIMEOUT: Final = 5.0
 # Whoever has asked may take so long to read.
@@ -132,6 +130,8 @@ class _OperatorSocket:
         command = str(question.pop("command", None))
         try:
             return json.dumps(await self._answer(command, question, by)).encode()
+        except NotDone as refusal:
+            return json.dumps({"error": str(refusal)}).encode()
         except Exception as error:  # whatever it is, it is ours: the operator is told, and may ask something else
             self._events.emit(CommandFailed(command, error))
             return json.dumps({"error": f"muxsim failed at {command!r}, see its log: {error!r}"}).encode()

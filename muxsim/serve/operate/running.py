@@ -36,6 +36,11 @@ class Running:
     pid: int
     folder: Path
 
+    @property
+    def name(self) -> int:
+        """What to call it."""
+        return self.pid
+
     def ask(self, command: str, *, timeout: float = ANSWER_TIMEOUT, **arguments: Any) -> dict[str, Any]:
         """Its answer to a command. Raises `NotRunning` if it has gone or does not answer within ``timeout`` s."""
         try:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Final
 
 import msgspec
-import trio
 
 from muxsim import __version__
 from muxsim.admission.admission import Refusal
@@ -19,13 +19,16 @@ from muxsim.runtime.guest import Guest
 from muxsim.serve.auth.callers import Caller, Scope, forbidden
 from muxsim.serve.routes.guard import caller_of
 from muxsim.serve.routes.json_endpoint import NOTHING, Answered
+from muxsim.serve.routes.listing import look_for, page_of, told
 from muxsim.serve.routes.lookup import NO_CLIENT, Lookup
-from muxsim.serve.routes.openings import Openings
+from muxsim.serve.routes.openings import Openings, query_of
+from muxsim.serve.routes.operating import Operating
 from muxsim.serve.routes.public_url import PublicURL
 from muxsim.serve.routes.refusals import refusing
 from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.codes import BACKEND_GONE
 from muxsim.session.control.control import PARTS, ControlUnreadable
+from muxsim.session.endings import Past
 from muxsim.session.registry import DRAINING, SEED_LIMIT, Sessions
 from muxsim.session.session import Session
 from muxsim.session.states import State
@@ -69,6 +72,7 @@ class API:
         counters: Counters,
         public: PublicURL,
     ) -> None:
+        self.operating = Operating()
         self._public = public
         self._sessions = sessions
         self._pool = pool
@@ -85,17 +89,23 @@ class API:
         return Answered(self._describe(call, session), 201, [(b"location", location)])
 
     async def sessions(self, call: Call) -> Any:
-        """``GET /sessions``."""
-        caller = caller_of(call)
-        rows = (self._row(call, caller, session) for session in self._sessions.all())
-        return {"sessions": [row for row in rows if row is not None]}
+        """``GET /sessions``: all that live, or with parameters a page of those that are looked for."""
+        tell = partial(self._row, call, caller_of(call))
+        asked = query_of(call.scope["query_string"], None)
+        if not asked:
+            return {"sessions": [row for session in self._sessions.all() if (row := tell(session)) is not None]}
+        try:
+            return page_of(self._sessions, look_for(asked), tell)
+        except ValueError as error:
+            raise HTTPRefusal(400, str(error)) from None
 
-    def _row(self, call: Call, caller: Caller, session: Session) -> dict[str, Any] | None:
+    def _row(self, call: Call, caller: Caller, one: Session | Past) -> dict[str, Any] | None:
         """What a list has of a session for this caller: all, or for a monitor nothing that opens it; None without."""
-        if Scope.TRAINER in caller.scope and caller.sees(session.owner, shared=session.shared):
-            return self._describe(call, session)
-        shown = session.id[: min(_SHOWN, len(session.id) // 2)]
-        return {"id": shown, **outline(session)} if Scope.MONITOR in caller.scope else None
+        if Scope.TRAINER in caller.scope and caller.sees(one.owner, shared=one.shared):
+            return told(one) if isinstance(one, Past) else self._describe(call, one)
+        if Scope.MONITOR not in caller.scope:
+            return None
+        return {**told(one), "id": one.id[: min(_SHOWN, len(one.id) // 2)]}
 
     async def session(self, call: Call, id: str) -> Any:
         """``GET /sessions/<id>``."""
@@ -218,21 +228,7 @@ class API:
             "control": f"{base}/sessions/{session.id}/control",
             "session": f"{base}/sessions/{session.id}",
         }
-        return {"id": session.id, **outline(session), "urls": urls}
-
-
-def outline(session: Session) -> dict[str, Any]:
-    """What can be told of a session without its id, which opens it."""
-    statistics = session.statistics()
-    return {
-        "env": session.spec.name,
-        "seed": session.seed,
-        "state": session.state.value,
-        "pid": session.pid,
-        "age": round(trio.current_time() - session.created, 3),
-        "attachments": statistics.attachments,
-        "in_flight": statistics.in_flight,
-    }
+        return {**told(session), "urls": urls}
 
 
 async def _wish(call: Call) -> OpenRequest:

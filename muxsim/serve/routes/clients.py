@@ -113,7 +113,7 @@ class Clients:
         id = session.id if attachment.ends_session else new_id()
         transport = StreamableHTTP(id, attachment, self.times, lambda: session.agreed_version)
         attachment.connect(transport)
-        attachment.principal = caller.name
+        attachment.principal, attachment.peer = caller.name, peer
         self._attach(attachment)
         paths = {path, f"/s/{session.id}/mcp"} if attachment.ends_session else {path}
         reader = Reader(caller.share(peer), attachment)
@@ -126,7 +126,7 @@ class Clients:
         id = new_id()
         transport = SSE(id, endpoint + id, attachment, self.times)
         attachment.connect(transport)
-        attachment.principal = caller.name
+        attachment.principal, attachment.peer = caller.name, peer
         self._attach(attachment)
         client = self._sse[id] = SSEClient(attachment, caller, Reader(caller.share(peer), attachment), transport)
         self._unread.joined(client.reader)

@@ -110,6 +110,7 @@ def _router(
             _json_route("/control/{part}", GET=api.control_part),
             _json_route("/envs", GET=api.envs),
             _json_route("/envs/{env}", GET=api.env),
+            _json_route("/operate/{command}", POST=api.operating.do),
             _json_route("/health", GET=api.health),
             _json_route("/ready", GET=api.readiness),
             _route("/metrics", metrics.answer, ["GET"]),

@@ -1,0 +1,144 @@
+"""The sessions of running muxsims as `muxsim ps` shows them, once or again and again."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from rich.console import Console, Group
+from rich.live import Live
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from muxsim.cli.operator import Asked, duration, memory_of_tree, print_json
+from muxsim.errors import MuxsimError, NotRunning
+from muxsim.serve.operate.running import Running
+
+_PAGE: Final = 1000
+# Seconds between two looks.
+_AGAIN: Final = 1.0
+_TEXTS: Final = frozenset({"session", "env", "state", "owner", "peer"})
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Which muxsims there are, by pid or URL, and their sessions."""
+
+    muxsims: Sequence[int | str]
+    sessions: Sequence[dict[str, Any]]
+
+
+def look(asked: Sequence[Asked], filters: Mapping[str, Any]) -> Seen:
+    """All sessions that are looked for. Raises `MuxsimError` for a muxsim that refuses, or that is not to be had."""
+    rows = [row for muxsim in asked for row in sessions_of(muxsim, filters)]
+    return Seen([muxsim.name for muxsim in asked], rows)
+
+
+def sessions_of(muxsim: Asked, filters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The sessions of a muxsim, with the memory of each one's processes in bytes; none if it has just gone."""
+    rows = rows_of(muxsim, filters)
+    if isinstance(muxsim, Running):  # its processes are here
+        for row in rows:
+            row["memory"] = None if row["pid"] is None else memory_of_tree(row["pid"])
+    return rows
+
+
+def rows_of(muxsim: Asked, filters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The same, but for what has to be found out here."""
+    rows: list[dict[str, Any]] = []
+    after: str | None = "0"
+    while after is not None:
+        try:
+            answer = muxsim.ask("sessions", limit=_PAGE, after=after, **filters)
+        except NotRunning:
+            if isinstance(muxsim, Running):
+                return rows
+            raise
+        if "error" in answer:
+            raise MuxsimError(answer["error"])
+        rows += answer["sessions"]
+        after = answer["next"]
+    for row in rows:
+        row["muxsim"] = muxsim.name
+    return rows
+
+
+def show(seen: Seen, *, as_json: bool) -> None:
+    """Print sessions, those of all muxsims in one table."""
+    if as_json:
+        print_json({"muxsims": seen.muxsims, "sessions": seen.sessions})
+    elif not seen.muxsims:
+        print("no muxsim is serving as this user")
+    else:
+        _wide_console(table_of(seen)).print(table_of(seen))
+        print(_sum(seen))
+
+
+def watch(look: Callable[[], Seen], *, as_json: bool) -> None:
+    """Show them again and again, or print a line of JSON each time, until Ctrl-C."""
+    with contextlib.suppress(KeyboardInterrupt):
+        if as_json:
+            while True:
+                seen = look()
+                sys.stdout.write(
+                    msgspec.json.encode({"muxsims": seen.muxsims, "sessions": seen.sessions}).decode() + "\n"
+                )
+                sys.stdout.flush()
+                time.sleep(_AGAIN)
+        seen = look()
+        with Live(_screen(seen), auto_refresh=False, screen=Console().is_terminal) as live:
+            while True:
+                time.sleep(_AGAIN)
+                live.update(_screen(look()), refresh=True)
+
+
+def _screen(seen: Seen) -> Group:
+    none = "no muxsim is serving as this user"
+    return Group(_sum(seen) if seen.muxsims else none, "", table_of(seen))
+
+
+def _sum(seen: Seen) -> str:
+    total = sum(one["memory"] or 0 for one in seen.sessions)
+    return f"{len(seen.sessions)} sessions, {shown_memory(total)}"
+
+
+def table_of(seen: Seen) -> Table:
+    """A row for each session."""
+    several = len(seen.muxsims) > 1
+    columns = ["session", "env", "seed", "state", "owner", "peer", "pid", "age", "memory", "clients", "calls", "now"]
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in (*(["muxsim"] if several else []), *columns):
+        table.add_column(column, justify="left" if column in _TEXTS else "right", no_wrap=True)
+    for one in seen.sessions:
+        cells = [*([str(one["muxsim"])] if several else []), *cells_of(one)]
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def cells_of(one: Mapping[str, Any]) -> list[str]:
+    """What stands in a session's row: its whole id, since whoever asks may do what it opens."""
+    state = f"{one['state']}: {one['cause']}" if one.get("cause") else one["state"]
+    counts = [str(one.get(name, "-")) for name in ("attachments", "calls", "in_flight")]
+    return [
+        *(one["id"], one["env"], str(one["seed"]), state, one["owner"] or "-", one["peer"] or "-"),
+        *("-" if one["pid"] is None else str(one["pid"]), duration(one["age"]), shown_memory(one["memory"])),
+        *counts,
+    ]
+
+
+def shown_memory(size: int | None) -> str:
+    """For people."""
+    return "-" if size is None else f"{size / 2**20:.1f} MiB"
+
+
+def _wide_console(table: Table) -> Console:
+    """As wide as the table at least: a terminal that is not goes on in the next line, and nothing is left out."""
+    console = Console()
+    needed = Measurement.get(Console(width=10_000), console.options.update(max_width=10_000), table).maximum
+    return Console(width=max(console.width, needed))
