@@ -108,6 +108,8 @@ STARTS_PROCESSES = {
 WALL_CLOCK = {
     *("muxsim.serve.auth.authenticator", "muxsim.rollouts.policy.endpoint"),
     *("muxsim.rollouts.data.run_config", "muxsim.rollouts.play.player"),
+    # Spans begin and end by it, on every machine of a trace.
+    "muxsim.observe.spans",
     # Ages in days of files on the disk; a day more or less removes nothing that is in use.
     *("muxsim.provision.inventory", "muxsim.cli.envs_screen"),
 }

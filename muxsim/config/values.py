@@ -225,6 +225,7 @@ SERVER_KEYS: dict[str, AnyKind] = {
     "max_buffered": _SIZE_KIND,
     "max_unread": _SIZE_KIND,
     "log_buffer": _SIZE_KIND,
+    "tracing": _FLAG,
     "log_kept": _SIZE_KIND,
     "drain_timeout": _SECONDS,
     "cgroup": _one_of("auto", "required", "off"),

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
 from muxsim.observe.traffic import Traffics
+from transports.messages import Message
 
 FAILURES: Final = frozenset({"backend_exited", "start_timeout", "restore_failed", "internal_error"})
 """The causes of a session's end that nobody wished for."""
@@ -56,6 +57,7 @@ class SessionOpening(Caused, frozen=True):
 
     name: ClassVar[str] = "session.opening"
     peer: str | None = None
+    tracestate: str | None = None
 
 
 class SessionOpenFailed(SessionEvent, frozen=True):
@@ -162,7 +164,7 @@ class SessionCrashed(SessionEvent, frozen=True):
 
 class SessionEnded(SessionEvent, frozen=True):
     """Nothing is left of it, ``seconds`` after it was made, ``by`` whom, where somebody with a name wanted that.
-    ``stderr``: what a backend said last whose end it was."""
+    ``stderr``: what a backend said last whose end it was. Its processes took ``closing`` seconds of those to end."""
 
     name: ClassVar[str] = "session.ended"
     cause: str
@@ -171,6 +173,7 @@ class SessionEnded(SessionEvent, frozen=True):
     stderr: tuple[str, ...] | None
     seconds: float
     by: str | None = None
+    closing: float | None = None
 
 
 # ---- the pool
@@ -745,6 +748,31 @@ Event: TypeAlias = (
 Listener: TypeAlias = Callable[[Event], None]
 
 
+class CallBegan(NamedTuple):
+    """A client's request as it comes, for `CallTracer`; ``version`` is the agreed revision, "" if there is none yet."""
+
+    session: str
+    env: str
+    seed: int
+    method: str
+    target: str | None
+    id: int | str
+    transport: str
+    version: str
+    attachment: int | None
+    principal: str | None
+
+
+class CallTracer(Protocol):
+    """Who sees each call from its beginning to its end. It must not raise."""
+
+    def call_began(self, call: CallBegan, request: Message) -> tuple[Message, Any]:
+        """Returns the request as it is to go on, and what is to be given back at the call's end; None for nothing."""
+
+    def call_ended(self, span: Any, call: CallEnded, message: str | None) -> None:
+        """The call is over; ``message`` is what its answer says of an error."""
+
+
 def unheard(event: Event) -> None:
     """Where nobody listens."""
 
@@ -759,6 +787,8 @@ class Events:
         self.listeners = listeners
         self.call_listeners: tuple[Listener, ...] = ()
         """Who is told of calls, each of which costs something as soon as there is anybody."""
+        self.tracer: CallTracer | None = None
+        """Who is asked at each call's beginning, too."""
         self.traffics: Traffics | None = None
         """Where sessions count what happens too often for an event, if anybody wants to know; set before the first."""
 

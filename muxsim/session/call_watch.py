@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from muxsim.observe.events import CallEnded, Events
+from muxsim.observe.events import CallBegan, CallEnded, CallTracer, Events
 from muxsim.session.attachment import Attachment
 from muxsim.session.control.turns import Key
 from transports.messages import Kind, Message, RequestId, error_code, member, text_of
@@ -16,6 +16,7 @@ from transports.origin import traceparent_in
 
 # As long as a name of a tool or a method, or an id, may stand in a log.
 _LONGEST_NAME: Final = 128
+_LONGEST_TEXT: Final = 1024
 _TARGETED: Final = frozenset({"tools/call", "prompts/get"})
 _IS_ERROR: Final = re.compile(rb'"isError"\s*:\s*true')
 
@@ -71,6 +72,23 @@ class CallWatch:
             None,
         )
         self._calls[attachment, request.id] = call
+        return request if self._events.tracer is None else self._traced(self._events.tracer, call, request)
+
+    def _traced(self, tracer: CallTracer, call: _Watched, request: Message) -> Message:
+        client, (session, env, seed, _) = call.attachment, self._who()
+        began = CallBegan(
+            session,
+            env,
+            seed,
+            call.method,
+            call.target,
+            _short(call.id),
+            client.kind,
+            client.session.agreed_version,
+            client.number,
+            client.principal,
+        )
+        request, call.span = tracer.call_began(began, request)
         return request
 
     def ended(self, key: Key, answer: Message | None, error: str | None = None) -> None:
@@ -78,28 +96,34 @@ class CallWatch:
         call = self._calls.pop(key, None)
         if call is None:
             return
-        now, id = self._now(), call.id
-        self._events.tell_call(
-            CallEnded(
-                *self._who(),
-                method=call.method,
-                target=call.target,
-                id=id if isinstance(id, int) else id[:_LONGEST_NAME],
-                seconds=round(now - call.began, 6),
-                received=call.received,
-                sent=0 if answer is None else len(answer.encode()),
-                error=error if answer is None else _error_in(answer),
-                attachment=call.attachment.number,
-                principal=call.attachment.principal,
-                request=call.request,
-                traceparent=call.traceparent,
-            )
+        told = CallEnded(
+            *self._who(),
+            method=call.method,
+            target=call.target,
+            id=_short(call.id),
+            seconds=round(self._now() - call.began, 6),
+            received=call.received,
+            sent=0 if answer is None else len(answer.encode()),
+            error=error if answer is None else _error_in(answer),
+            attachment=call.attachment.number,
+            principal=call.attachment.principal,
+            request=call.request,
+            traceparent=call.traceparent,
         )
+        self._events.tell_call(told)
+        if call.span is not None and self._events.tracer is not None:
+            failed = answer is not None and answer.kind is Kind.ERROR
+            message = text_of(member(answer.members["error"], "message")) if answer is not None and failed else None
+            self._events.tracer.call_ended(call.span, told, message and message[:_LONGEST_TEXT])
 
     def left(self, attachment: Attachment) -> None:
         """A client has gone, and waits for nothing any more."""
         for key in [key for key in self._calls if key[0] is attachment]:
             self.ended(key, None, "client_gone")
+
+
+def _short(id: RequestId) -> RequestId:
+    return id if isinstance(id, int) else id[:_LONGEST_NAME]
 
 
 def _error_in(answer: Message) -> str | None:

@@ -202,7 +202,7 @@ class Conversation:
         elif self._awaits(attachment, message.id):
             self.refuse(attachment, message, INVALID_REQUEST, f"request id {message.id!r} is in flight already")
         else:
-            if self._events.call_listeners and not attachment.aside:
+            if (self._events.call_listeners or self._events.tracer is not None) and not attachment.aside:
                 message = self._watched(attachment, message)
             if attachment.patience is not None or self._life.state is State.STARTED:
                 self._expect_answer(attachment, message)

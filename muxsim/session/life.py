@@ -83,6 +83,7 @@ class Life:
         self.created = self._now()
         self.state = FIRST
         self.ending: Ending | None = None
+        self._ends_since = 0.0
         self.deadlines = Deadlines(spec.limits, self.created, ttl, lasting=lasting)
         self._reports = reports
         self._conversation: Carried
@@ -197,6 +198,7 @@ class Life:
         if self.ending is not None:
             return
         self.ending = Ending(cause, text, exit, by)
+        self._ends_since = self._now()
         self._go(Happening.ENDS)
         self._living.cancel()  # first, so that the session ends even if something here fails
         self._restored.set()
@@ -301,8 +303,8 @@ class Life:
         assert self.ending is not None
         cause, text, exit, by = self.ending.cause, self.ending.text, self.ending.exit, self.ending.by
         status, said = (exit_status, None) if exit is None else (exit.returncode, exit.stderr)
-        seconds = round(self._now() - self.created, 3)
-        self._reports.emit(SessionEnded(*self._reports.who(), cause, text, status, said, seconds, by))
+        seconds, closing = round(self._now() - self.created, 3), round(self._now() - self._ends_since, 3)
+        self._reports.emit(SessionEnded(*self._reports.who(), cause, text, status, said, seconds, by, closing))
 
     # ---- time
 

@@ -238,6 +238,7 @@ class Sessions:
                 wish.seed,
                 None,
                 wish.peer or None,
+                origin.tracestate,
                 principal=wish.owner or None,
                 request=origin.request,
                 traceparent=origin.traceparent,

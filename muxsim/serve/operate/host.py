@@ -36,6 +36,7 @@ from muxsim.observe.events import (
     TokensInTheClear,
 )
 from muxsim.observe.log import EventLog
+from muxsim.observe.tracing import tracing
 from muxsim.observe.traffic import Traffics
 from muxsim.runtime.clock import SteadyClock
 from muxsim.runtime.descriptors import raise_limit
@@ -95,7 +96,10 @@ def serve(
             events.emit(TokensInTheClear())
         _run_in_batches()
         manager = ServiceManager.of(os.environ)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with (
+            tracing(config.server.tracing, events),
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
             runner.run(_Host(config, listener, announce, reread, events, auth, tls, manager, log).run())
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from muxsim.access import AuthSettings
 from muxsim.config import Config, ServerSettings
 from muxsim.errors import ConfigError, InUse, ListenError, NotRunning
+from muxsim.observe.tracing import check_tracing
 from muxsim.provision.preflight import problems, refused_views, try_enclosures
 from muxsim.serve.auth.tokens import open_auth, read_tokens_file
 from muxsim.serve.operate import running
@@ -23,6 +24,7 @@ async def faults(config: Config, environ: Mapping[str, str]) -> list[str]:
         # With a copy: the variable of the tokens is taken out of it.
         lambda: open_auth(config.auth, settings.max_failures, dict(environ), settings.public_url),
         lambda: tls_context(settings),
+        lambda: check_tracing(settings.tracing),
         lambda: _try_listening(settings, authenticated=config.auth is not None),
         lambda: try_enclosures(specs, settings.cgroup),
         lambda: refuse_unreachable() if settings.operator_socket == "required" else None,
@@ -45,6 +47,7 @@ def refuse_reload(config: Config, begun_with: Config, now: Config, environ: Mapp
     if found := problems(changed, environ):
         raise ConfigError("; ".join(found))
     tls_context(config.server)
+    check_tracing(config.server.tracing)
     if config.auth is not None:
         read_tokens_file(config.auth)
         if before is None or config.auth.oauth != before.oauth:

@@ -11,6 +11,7 @@ from muxsim.admission.admission import Capacity
 from muxsim.admission.pool import open_pool
 from muxsim.config import Config
 from muxsim.observe.events import FAILURES, Events
+from muxsim.observe.tracing import tracing
 from muxsim.session.attachment import Attachment
 from muxsim.session.registry import open_sessions
 from muxsim.session.session import Session
@@ -26,7 +27,8 @@ def serve_stdio(config: Config, env: str, seed: int | None, events: Events) -> b
 
     Raises `StartError` if the backend cannot be started.
     """
-    return trio.run(_serve, config, env, seed, events)
+    with tracing(config.server.tracing, events):
+        return trio.run(_serve, config, env, seed, events)
 
 
 async def _serve(config: Config, env: str, seed: int | None, events: Events) -> bool:
