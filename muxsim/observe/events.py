@@ -14,7 +14,7 @@ import msgspec
 from muxsim.observe.traffic import Traffics
 from transports.messages import Message
 
-FAILURES: Final = frozenset({"backend_exited", "start_timeout", "restore_failed", "internal_error"})
+FAILURES: Final = frozenset({"backend_exited", "guardian_died", "start_timeout", "restore_failed", "internal_error"})
 """The causes of a session's end that nobody wished for."""
 
 FIRST_START: Final = "first_start"
@@ -140,7 +140,8 @@ class BackendRejected(SessionEvent, frozen=True):
 
 
 class BackendExited(SessionEvent, frozen=True):
-    """Its backend has ended by itself: ``status 0``, another ``status``, a signal, ``pipe closed`` or a bound."""
+    """Its backend has ended by itself: ``status 0``, another ``status``, a signal, ``pipe closed``, a bound,
+    or ``guardian_died``."""
 
     name: ClassVar[str] = "backend.exited"
     cause: str
@@ -230,6 +231,15 @@ class GuardianStarted(Named, frozen=True):
 
     name: ClassVar[str] = "process.guardian_started"
     pid: int
+
+
+class GuardianDied(Named, frozen=True):
+    """It has ended unasked, and so many processes of sessions with it."""
+
+    name: ClassVar[str] = "process.guardian_died"
+    pid: int
+    exit_status: int | None
+    processes: int
 
 
 class GuardianConfused(Named, frozen=True):
@@ -462,6 +472,15 @@ class InstallFailed(Named, frozen=True):
     error: str
 
 
+class CacheNotWritten(Named, frozen=True):
+    """What was to be kept in muxsim's own cache could not be: it is read-only, say, or the disk is full."""
+
+    name: ClassVar[str] = "cache.not_written"
+    folder: str
+    error: str
+    again: bool | None = None
+
+
 class InstallRemoved(Named, frozen=True):
     """What was installed for an environment has been removed, to the last file."""
 
@@ -506,11 +525,22 @@ class KeysOutdated(Named, frozen=True):
     error: str
 
 
+class TokenUnverified(Named, frozen=True):
+    """An issuer's token was no good, for a reason that nobody else is told."""
+
+    name: ClassVar[str] = "auth.unverified"
+    reason: str
+
+
 class TokenRefused(Named, frozen=True):
-    """A token was no good, for a reason that nobody else is told."""
+    """A request was refused for its token: it is not known here, or good for less than was asked, then it has a
+    ``principal``. ``again``: others were told of a moment ago, from the same address or many."""
 
     name: ClassVar[str] = "auth.refused"
     reason: str
+    peer: str
+    principal: str | None = None
+    again: bool | None = None
 
 
 class HTTPLimit(Named, frozen=True):
@@ -633,6 +663,14 @@ class LogLevelSet(Named, frozen=True):
     by: str
 
 
+class DescriptorsShort(Named, frozen=True):
+    """So few of the files that it may open are left that no session starts; told once until there are enough again."""
+
+    name: ClassVar[str] = "muxsim.descriptors_short"
+    connections: int
+    advice: str = "raise the limit (ulimit -n), or lower server.max_connections and max_sessions"
+
+
 class LogLinesLeftOut(Named, frozen=True):
     """The reader of the log does not keep up."""
 
@@ -689,6 +727,7 @@ Event: TypeAlias = (
     | BreakerOpened
     | MachineExhausted
     | GuardianStarted
+    | GuardianDied
     | GuardianConfused
     | ProcessStarted
     | ProcessNotStarted
@@ -714,6 +753,7 @@ Event: TypeAlias = (
     | SlotsNotHad
     | SlotsLeaveOut
     | InstallStarted
+    | CacheNotWritten
     | InstallRemoved
     | LockOutdated
     | InstallFinished
@@ -722,6 +762,7 @@ Event: TypeAlias = (
     | RunsAsItStands
     | KeysNotHad
     | KeysOutdated
+    | TokenUnverified
     | TokenRefused
     | HTTPLimit
     | NoRequest
@@ -738,6 +779,7 @@ Event: TypeAlias = (
     | DrainTimeout
     | StoodStill
     | LogLevelSet
+    | DescriptorsShort
     | LogLinesLeftOut
     | PartFailed
     | SignalFailed

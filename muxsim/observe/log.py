@@ -49,6 +49,7 @@ _LEVELS: Final[Mapping[type[Event], int]] = {
     events.BreakerOpened: logging.WARNING,
     events.MachineExhausted: logging.DEBUG,
     events.GuardianStarted: logging.DEBUG,
+    events.GuardianDied: logging.ERROR,
     events.GuardianConfused: logging.ERROR,
     events.ProcessStarted: logging.DEBUG,
     events.ProcessNotStarted: logging.DEBUG,
@@ -63,7 +64,7 @@ _LEVELS: Final[Mapping[type[Event], int]] = {
     events.NotForkable: logging.INFO,
     events.StartsAfresh: logging.WARNING,
     events.ZygoteStarted: logging.DEBUG,
-    events.ZygoteFailed: logging.DEBUG,
+    events.ZygoteFailed: logging.WARNING,
     events.ZygoteOutdated: logging.INFO,
     events.ZygoteLeavesOut: logging.WARNING,
     events.SlotUsed: logging.DEBUG,
@@ -77,12 +78,14 @@ _LEVELS: Final[Mapping[type[Event], int]] = {
     events.InstallFinished: logging.INFO,
     events.InstallVerified: logging.DEBUG,
     events.InstallFailed: logging.DEBUG,
+    events.CacheNotWritten: logging.WARNING,
     events.InstallRemoved: logging.INFO,
     events.LockOutdated: logging.WARNING,
     events.RunsAsItStands: logging.WARNING,
     events.KeysNotHad: logging.WARNING,
     events.KeysOutdated: logging.WARNING,
-    events.TokenRefused: logging.DEBUG,
+    events.TokenUnverified: logging.DEBUG,
+    events.TokenRefused: logging.WARNING,
     events.HTTPLimit: logging.DEBUG,
     events.NoRequest: logging.WARNING,
     events.ConfigNote: logging.WARNING,
@@ -98,6 +101,7 @@ _LEVELS: Final[Mapping[type[Event], int]] = {
     events.DrainTimeout: logging.WARNING,
     events.StoodStill: logging.WARNING,
     events.LogLevelSet: logging.INFO,
+    events.DescriptorsShort: logging.WARNING,
     events.LogLinesLeftOut: _SILENT,  # the sink writes it itself, as soon as it can
     events.PartFailed: logging.ERROR,
     events.SignalFailed: logging.ERROR,
@@ -285,6 +289,8 @@ def level_of(event: Event) -> int:
         case events.SessionEnded(cause=cause) if cause in events.FAILURES:
             return logging.WARNING
         case events.SessionLimit(again=True) | events.BackendRejected(again=True):
+            return logging.DEBUG
+        case events.TokenRefused(again=True) | events.CacheNotWritten(again=True):
             return logging.DEBUG
     return _LEVELS[type(event)]
 

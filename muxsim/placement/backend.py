@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from muxsim.observe.traffic import Traffic
 from muxsim.processes.process import Way
 from transports.errors import RemoteProtocolError
 from transports.messages import Message
+
+
+GUARDIAN_DIED: Final = "guardian_died"
+"""The cause of an exit, and of its session's end, that is muxsim's own fault."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,6 @@ class BackendExit:
     stderr: tuple[str, ...]
     limit: str = ""
     """The setting whose bound it went past, if that was why."""
-
     cause: str = "status"
     """One word of a few for the same: see `muxsim.observe.events.BackendExited`."""
 

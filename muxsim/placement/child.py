@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from muxsim.placement.backend import BackendExit, BackendListener
+from muxsim.placement.backend import GUARDIAN_DIED, BackendExit, BackendListener
 from muxsim.processes.enclosure import Enclosure
 from muxsim.processes.process import EndTimes, Process, Way
 from muxsim.spec import Limits
@@ -143,6 +143,9 @@ class Child:
     def _describe(self) -> BackendExit:
         code, limit = self._process.returncode, ""
         cause = "status 0" if code == 0 else "status"
+        if self._process.unguarded:
+            reason = "the backend was killed, since muxsim's helper process (the guardian) has died"
+            return BackendExit(reason, code, self._stderr.lines(), cause=GUARDIAN_DIED)
         if self._violation is not None:
             reason, limit = f"the backend wrote {self._violation.message}", "max_line"
         elif code is None and self._process.has_exited():

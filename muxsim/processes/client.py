@@ -18,6 +18,7 @@ from muxsim.inside.descriptors import close
 from muxsim.inside.estate import Estate
 from muxsim.observe.events import (
     GuardianConfused,
+    GuardianDied,
     GuardianStarted,
     LeftoversKilled,
     Listener,
@@ -93,6 +94,7 @@ class Client:
         self._nursery = nursery
         self._reading = trio.CancelScope()
         self._nonsense = 0
+        self._shut_down = False
         self._answers: dict[str, Callable[[wire.Message, list[int]], None]] = {
             "spawned": self._on_spawned,
             "failed": self._on_failed,
@@ -190,6 +192,7 @@ class Client:
 
     def shut_down(self) -> None:
         """The last that is asked of it: to end what is left, and exit."""
+        self._shut_down = True
         with contextlib.suppress(OSError):
             self._channel.shutdown(socket.SHUT_WR)
         self._reading.deadline = trio.current_time() + GUARDIAN_EXIT_LIMIT
@@ -206,6 +209,8 @@ class Client:
                     await self._read()
                 writing.cancel_scope.cancel()
             await self._bury()
+            if not self._shut_down:
+                self._emit(GuardianDied(self.pid, self._child.returncode, len(self.processes)))
             await self._lose_everything(replace)
             self.finished.set()
 

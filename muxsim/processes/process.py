@@ -78,6 +78,8 @@ class Process:
         self.mark = mark
         self.returncode: int | None = None
         self.way: Way = "fresh"
+        self.unguarded = False
+        """Whether it was running when its guardian died, and so has been killed."""
         self.stdin, self.stdout, self.stderr, self.channel = pipes
         self._guard = guard
         self._pidfd = pidfd
@@ -230,6 +232,7 @@ class Process:
     async def die_unguarded(self) -> None:
         """Its guardian is gone, so it got SIGKILL from the kernel; see to it, and report it."""
         if self._pidfd >= 0 and self.returncode is None:
+            self.unguarded = True
             self.send_signal(signal.SIGKILL)
             with trio.move_on_after(DEATH_LIMIT), contextlib.suppress(trio.ClosedResourceError):
                 await trio.lowlevel.wait_readable(self._pidfd)

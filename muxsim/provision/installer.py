@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import os
 import re
@@ -203,7 +204,9 @@ class Installer:
             message = f"environment {name}: its {its} took more than {limit:g} s to install: {advice}"
             raise PackageError(message) from error
         except OSError as error:
-            advice = f"make room in {self.cache}, or name another place with MUXSIM_CACHE"
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            mended = f"make room in {self.cache}" if full else f"see that {self.cache} can be written"
+            advice = f"{mended}, or name another place with MUXSIM_CACHE"
             message = f"environment {name}: its {its} could not be installed ({error}): {advice}"
             raise PackageError(message) from error
 

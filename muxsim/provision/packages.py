@@ -12,6 +12,7 @@ import trio
 
 from muxsim.errors import PackageError
 from muxsim.observe.events import (
+    CacheNotWritten,
     Events,
     InstallFailed,
     InstallFinished,
@@ -310,6 +311,8 @@ class Packages:
             ready, held = await taken(spec, run=self._run, tell=tell)
         except PackageError as error:
             tell(InstallFailed(spec.name, str(error)))
+            if isinstance(fault := error.__cause__, OSError):
+                tell(CacheNotWritten(str(store_folder(os.environ)), str(fault)))
             raise
         if held is not None and held.made_anew:
             manifest, seconds = held.manifest, round(trio.current_time() - began, 3)

@@ -9,7 +9,7 @@ import trio
 
 from muxsim.errors import Busy, StartError
 from muxsim.observe.events import BackendExited, SessionEnded, SessionReady, SessionRestored
-from muxsim.placement.backend import Backend, BackendExit, BackendListener
+from muxsim.placement.backend import GUARDIAN_DIED, Backend, BackendExit, BackendListener
 from muxsim.placement.last_words import with_last_said
 from muxsim.session.codes import BACKEND_GONE, SESSION_ENDED
 from muxsim.session.control.turns import Key
@@ -246,7 +246,7 @@ class Life:
             self._reports.meet(exit.limit, text=exit.reason)
         # Whoever shakes hands has seen nothing of it yet; later, its log and the error's data have all that it said.
         text = exit.reason if self._answered else with_last_said(exit.reason, exit.stderr)
-        self.end("backend_exited", text, exit)
+        self.end(exit.cause if exit.cause == GUARDIAN_DIED else "backend_exited", text, exit)
 
     async def replace_backend(self, start: Start) -> None:
         """Have another backend take the place of this one. Raises `Busy`, or `StartError` if the session ends."""

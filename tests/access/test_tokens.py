@@ -252,3 +252,46 @@ async def test_verified_tokens_take_bounded_memory():
 async def test_a_refusal_tells_where_tokens_are_given_out():
     refusal = await refusal_of(authenticator(verifier=Verifier(1)), "Bearer forged")
     assert b'resource_metadata="https://x/.well-known/oauth-protected-resource"' in refusal.headers[0][1]
+
+
+# ---- what is told of refused tokens
+
+
+def told_by(auth):
+    auth._tell = (told := []).append
+    return told
+
+
+async def test_of_refused_tokens_one_is_told_of_for_each_address_in_a_minute_and_all_are_counted():
+    auth = authenticator(limit=1000)
+    told = told_by(auth)
+    for _ in range(3):
+        await refusal_of(auth, "Bearer nobodys")
+        await refusal_of(auth, "Bearer nobodys", peer="10.0.0.2")
+    auth.glance(call("Bearer nobodys"))
+    await refusal_of(auth)  # none at all is no refused token
+    assert [(one.peer, one.again) for one in told if not one.again] == [("10.0.0.1", None), ("10.0.0.2", None)]
+    assert [(one.reason, one.principal) for one in told] == [("unknown", None)] * 7
+    assert "nobodys" not in str(told)
+
+
+async def test_however_many_addresses_send_wrong_tokens_a_minute_has_no_more_lines_than_so_many():
+    auth = authenticator()
+    told = told_by(auth)
+    for number in range(500):
+        await refusal_of(auth, "Bearer nobodys", peer=f"10.0.{number // 250}.{number % 250}")
+    assert [one.again for one in told] == [None] * 60 + [True] * 440
+
+
+async def test_a_token_that_is_good_for_less_is_told_of_with_its_name_and_is_no_guess():
+    auth = authenticator(limit=1)
+    told = told_by(auth)
+    caller = await auth.authenticate(call(f"Bearer {ADA}"))
+    for _ in range(3):
+        auth.fell_short(caller, call(f"Bearer {ADA}"))
+    assert [(one.reason, one.principal, one.again) for one in told] == [
+        ("scope", "ada", None),
+        ("scope", "ada", True),
+        ("scope", "ada", True),
+    ]
+    assert await auth.authenticate(call(f"Bearer {BOB}")) is not None

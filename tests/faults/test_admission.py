@@ -15,7 +15,7 @@ import pytest
 import trio
 from harness import SERVERS, given_time, serving
 from serve.conftest import environment
-from serve.machine import descriptors, eventually
+from serve.machine import descriptors, eventually, logged
 from serve.wire import BOTH, Connection, ask, connect, initialize, shake_hands
 
 from muxsim import inside
@@ -263,6 +263,7 @@ async def test_connections_that_take_every_descriptor_keep_others_out_only_while
             for _ in range(FEW):
                 await stack.enter_async_context(connect(muxsim.url))
             await eventually(lambda: len(descriptors(muxsim.process.pid)) >= FEW - 2, within=60)
+            await logged(muxsim, event="muxsim.descriptors_short", level="warning", within=60)
         # The loop closes at once what it has no descriptor for, so a client in that moment is not served.
         await eventually(lambda: len(descriptors(muxsim.process.pid)) < FEW // 2, within=60)
         assert await client.text("say", text="back") == "back"

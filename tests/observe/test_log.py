@@ -8,7 +8,16 @@ from typing import get_args
 import pytest
 
 from muxsim.observe import log
-from muxsim.observe.events import BackendRejected, CommandFailed, Event, SessionEnded, SessionLimit, SessionOpening
+from muxsim.observe.events import (
+    BackendRejected,
+    CacheNotWritten,
+    CommandFailed,
+    Event,
+    SessionEnded,
+    SessionLimit,
+    SessionOpening,
+    TokenRefused,
+)
 from muxsim.observe.log import fields_of, level_of
 
 # What structlog and its processors put into a line, or take as arguments.
@@ -31,6 +40,9 @@ def test_no_field_of_an_event_has_a_name_that_a_line_needs_for_something_else():
         (SessionEnded(*WHO, "backend_exited", "text", 0, None, 1.0), logging.WARNING),
         (SessionLimit(*WHO, limit="max_buffered"), logging.WARNING),
         (SessionLimit(*WHO, limit="max_buffered", again=True), logging.DEBUG),
+        (TokenRefused("unknown", "10.0.0.1"), logging.WARNING),
+        (TokenRefused("unknown", "10.0.0.1", again=True), logging.DEBUG),
+        (CacheNotWritten("/cache", "it is read-only", again=True), logging.DEBUG),
         (BackendRejected(*WHO, line="noise", error="not JSON"), logging.WARNING),
         (BackendRejected(*WHO, line="noise", error="not JSON", again=True), logging.DEBUG),
     ],

@@ -104,12 +104,13 @@ async def test_after_the_death_of_the_guardian_processes_can_be_started_again(la
             await trio.lowlevel.checkpoint()
     assert await outcome(launcher, TRUE) is None
     assert counted(launcher, "guardians_started") == 2
+    assert counted(launcher, "guardians_died") == 1
+    assert counted(launcher, "processes_lost") == 0
 
 
 async def test_a_process_of_the_next_guardian_is_not_taken_for_what_the_dead_one_left(launcher):
     """It may start as soon as the death is known, while the dead one's children are still being ended."""
-    for _ in range(5):
-        await launcher.spawn(CAT, session="lost")
+    lost = [await launcher.spawn(CAT, session="lost") for _ in range(5)]
     os.kill(launcher.statistics().guardian_pid, signal.SIGKILL)
     with trio.fail_after(60):
         while launcher.statistics().guardian_pid is not None:
@@ -121,6 +122,8 @@ async def test_a_process_of_the_next_guardian_is_not_taken_for_what_the_dead_one
     os.write(new.stdin, b"still here\n")
     with trio.fail_after(60):
         assert await read_line(new) == "still here"
+    assert counted(launcher, "processes_lost") == 5
+    assert [process.unguarded for process in (*lost, new)] == [True] * 5 + [False]
 
 
 async def test_a_start_in_flight_fails_when_the_guardian_dies(launcher):

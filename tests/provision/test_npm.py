@@ -448,7 +448,7 @@ async def test_a_cache_that_cannot_be_written_is_an_error_that_names_the_way_out
     assert place.startswith(str(cache))
     assert str(caught.value) == (
         f"environment grid: its npm package could not be installed ([Errno 20] Not a directory: '{place}'): "
-        f"make room in {cache}, or name another place with MUXSIM_CACHE"
+        f"see that {cache} can be written, or name another place with MUXSIM_CACHE"
     )
 
 

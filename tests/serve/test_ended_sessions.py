@@ -64,7 +64,7 @@ ENDS = [
     (delete_by_root, {"cause": "deleted", "by": "root"}, "the session was deleted by root", "the session was deleted"),
     (leave, {"cause": "client_gone"}, "the client has gone", "the client has gone"),
     (exit_by_itself, {"cause": "backend_exited"}, "the backend exited with status 3", "the backend has ended"),
-    (kill_the_guardian, {"cause": "backend_exited"}, "the backend", "the backend has ended"),
+    (kill_the_guardian, {"cause": "guardian_died"}, "the backend was killed, since muxsim's", "the backend has ended"),
     (nothing, {"cause": "idle_timeout"}, IDLE, IDLE),
 ]
 

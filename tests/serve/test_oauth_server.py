@@ -63,7 +63,7 @@ async def test_a_signed_token_is_as_good_as_one_of_the_file_and_its_sessions_are
     assert (await ask(running.url, "GET", "/sessions", [bearer("ada", "trainer")])).status == 403
     assert (await ask(running.url, "GET", "/sessions", [bearer("ada", seconds=-60)])).status == 401
     text = running.log.read_text()
-    assert log_lines(running, event="auth.refused", reason="ExpiredSignatureError")
+    assert log_lines(running, event="auth.unverified", reason="ExpiredSignatureError")
     assert ada.extra[0][1].rpartition(".")[2] not in text
 
 

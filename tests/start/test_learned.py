@@ -70,9 +70,15 @@ def test_a_file_that_is_no_use_counts_as_none(tmp_path, content):
 
 def test_a_folder_that_cannot_be_written_is_done_without(tmp_path):
     (tmp_path / "file").write_text("")
-    store = LearnedModules(tmp_path / "file")
-    store.save("k", Learned(("json",)))
+    told = []
+    store = LearnedModules(tmp_path / "file", told.append)
+    for _ in range(3):
+        store.save("k", Learned(("json",)))
     assert store.load("k") is None
+    assert [(one.folder, one.again) for one in told] == [
+        (str(tmp_path / "file"), again) for again in (None, True, True)
+    ]
+    assert "File exists" in told[0].error
 
 
 def test_the_oldest_go_when_there_are_many(tmp_path, monkeypatch):

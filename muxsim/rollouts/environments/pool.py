@@ -17,6 +17,7 @@ from muxsim.config import Config, load
 from muxsim.errors import raised_as_itself
 from muxsim.observe.events import Events, Listener
 from muxsim.observe.log import LibraryLog
+from muxsim.placement.backend import GUARDIAN_DIED
 from muxsim.provenance import parts_of
 from muxsim.rollouts.data.kept_files import Collect
 from muxsim.rollouts.environments.environment import EnvironmentGone, MachineryFailed
@@ -120,7 +121,7 @@ def _collected(spec: EnvSpec) -> Collect | None:
 
 def _gone(session: Session) -> EnvironmentGone | MachineryFailed:
     ending = session.ending
-    if ending is None or ending.exit is None:
+    if ending is None or ending.exit is None or ending.cause == GUARDIAN_DIED:  # that is not the environment's fault
         return MachineryFailed("the session has ended" if ending is None else ending.text)
     return EnvironmentGone(ending.text, stderr=ending.exit.stderr)
 

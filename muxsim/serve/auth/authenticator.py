@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from starlette.routing import BaseRoute
 
 from muxsim.errors import ConfigError
+from muxsim.observe.events import Listener, TokenRefused, unheard
 from muxsim.serve.auth.callers import NOBODY, Caller, NamedToken, bearer_token, unauthorized
 from muxsim.serve.auth.failures import FailureLimit, too_many_failures
 from transports.asgi import Call
@@ -23,6 +24,8 @@ from transports.http_rules import HTTPRefusal
 
 IN_BOTH: Final = "a token stands in the file and in the variable: make a new one"
 
+# Refusals that are told of in a minute, each of another address; the others are for counters.
+_MOST_TOLD: Final = 60
 # Verified tokens that are remembered, so that a signature is checked once and not with each call.
 _MOST_VERIFIED: Final = 1024
 
@@ -53,8 +56,12 @@ class Authenticator:
         verifier: Verifier | None = None,
         *,
         variable: Sequence[NamedToken] = (),
+        tell: Listener = unheard,
     ) -> None:
+        self._tell = tell
         self._failures = failures
+        self._shortfalls = FailureLimit(1)
+        self._told = FailureLimit(_MOST_TOLD)
         self._verifier = verifier
         self._key = secrets.token_bytes(32)
         self._lasting = self._kept(variable)
@@ -114,8 +121,20 @@ class Authenticator:
             return await self._caller_of(token, wait)
         except HTTPRefusal as refusal:
             if refusal.status == 401 and any(name == b"authorization" for name, _ in call.headers):
-                self._failures.failed(peer, now)
+                self._refused("unknown", peer, now)
             raise
+
+    def fell_short(self, caller: Caller, call: Call) -> None:
+        """A token of this caller's is good for less than was asked."""
+        first = self._shortfalls.failed(call.peer, time.monotonic()) == 1
+        self._tell_refused("scope", call.peer, first, caller.name)
+
+    def _refused(self, reason: str, peer: str, now: float) -> None:
+        self._tell_refused(reason, peer, self._failures.failed(peer, now) == 1)
+
+    def _tell_refused(self, reason: str, peer: str, first: bool, principal: str | None = None) -> None:
+        told = first and self._told.failed("", time.monotonic()) <= _MOST_TOLD
+        self._tell(TokenRefused(reason, peer, principal, None if told else True))
 
     def glance(self, call: Call) -> Caller:
         """Who sent a request to a path that is open to everybody."""
@@ -126,7 +145,7 @@ class Authenticator:
             return NOBODY
         caller = None if token is None else self.known(token)
         if token is not None and caller is None:
-            self._failures.failed(peer, now)
+            self._refused("unknown", peer, now)
         if caller is None or (caller not in self._used and self._failures.wait_of(peer, now)):
             return NOBODY
         return caller

@@ -32,8 +32,8 @@ class FailureLimit:
     def __repr__(self) -> str:
         return f"<FailureLimit {self.limit} failures, {len(self._windows)} peers>"
 
-    def failed(self, peer: str, now: float) -> None:
-        """Note a failure."""
+    def failed(self, peer: str, now: float) -> int:
+        """Note a failure; which one of its window it is."""
         name = network_of(peer)
         window = self._windows.get(name)
         if window is None or now >= window.began + WINDOW:
@@ -42,6 +42,7 @@ class FailureLimit:
                 del self._windows[next(iter(self._windows))]
             window = self._windows[name] = _Window(now)
         window.failures += 1
+        return window.failures
 
     def wait_of(self, peer: str, now: float) -> float:
         """The seconds until this peer may fail again; 0 if it still may."""

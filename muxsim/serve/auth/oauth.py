@@ -26,7 +26,7 @@ from starlette.routing import BaseRoute
 
 from muxsim.access import OAuthSettings
 from muxsim.errors import ConfigError
-from muxsim.observe.events import KeysNotHad, KeysOutdated, Listener, TokenRefused, unheard
+from muxsim.observe.events import KeysNotHad, KeysOutdated, Listener, TokenUnverified, unheard
 from muxsim.serve.auth.addresses import is_loopback
 from muxsim.serve.auth.callers import SCOPES, Caller, scope_of
 from transports.http_rules import HTTPRefusal
@@ -110,7 +110,7 @@ class _JWTVerifier:
             return self._access(token, self._claims(token, key))
         except (jwt.PyJWTError, ValueError, TypeError) as error:
             # For who looks for it; the client is told nothing, and the token stands nowhere.
-            self._tell(TokenRefused(type(error).__name__))
+            self._tell(TokenUnverified(type(error).__name__))
             return None
 
     def _claims(self, token: str, key: jwt.PyJWK) -> dict[str, Any]:

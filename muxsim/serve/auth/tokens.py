@@ -37,7 +37,7 @@ def open_auth(
     file, variable = read_tokens_file(settings), _read_variable(settings, environ)
     if {one.token for one in file} & {one.token for one in variable}:
         raise ConfigError(IN_BOTH, table="server.auth")
-    return Authenticator(file, FailureLimit(limit), verifier, variable=variable)
+    return Authenticator(file, FailureLimit(limit), verifier, variable=variable, tell=tell)
 
 
 def _verifier(settings: OAuthSettings, public_url: str, tell: Listener) -> Verifier:

@@ -11,7 +11,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from muxsim.observe.events import Events, HTTPLimit
+from muxsim.observe.events import DescriptorsShort, Events, HTTPLimit
+from muxsim.runtime import descriptors
 from muxsim.runtime.clock import STOOD_STILL
 from muxsim.serve.auth.proxies import TrustedProxies
 from muxsim.serve.http.unread import Unread, Written
@@ -64,6 +65,7 @@ class Connections:
         self._rests = _Waiting(min(_LINGER, bounds.body_timeout))
         self._ticking = False
         self._due = 0.0
+        self._short = False
 
     def __repr__(self) -> str:
         return f"<Connections {self.open} open, {len(self._heads) + len(self._rests)} awaited>"
@@ -108,6 +110,12 @@ class Connections:
         self._rests.begin(connection, connection.loop.time())
         self._tick_soon(connection.loop)
 
+    def _look_at_descriptors(self) -> None:
+        """Tell when they run out. For what there are none, the loop closes at once, and nobody hears of it."""
+        short, self._short = self._short, not descriptors.has_room()
+        if self._short and not short:
+            self.events.emit(DescriptorsShort(self.open))
+
     def _tick_soon(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._ticking:
             self._ticking = True
@@ -127,6 +135,7 @@ class Connections:
             connection.head_is_late(request)
         for connection, _ in self._rests.late(now):
             connection.rest_is_late()
+        self._look_at_descriptors()
         self._ticking = bool(self._heads or self._rests)
         if self._ticking:
             self._tick_later(loop)

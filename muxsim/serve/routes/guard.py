@@ -41,6 +41,7 @@ async def _admit(call: Call, auth: Authenticator) -> Caller:
         return auth.glance(call)
     caller = await auth.authenticate(call)
     if not any(scope in caller.scope for scope in enough):
+        auth.fell_short(caller, call)
         raise forbidden(*enough, prefix=auth.scope_prefix)
     return caller
 

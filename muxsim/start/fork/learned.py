@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -14,6 +13,7 @@ from stat import S_ISREG
 
 import msgspec
 
+from muxsim.observe.events import CacheNotWritten, Listener, unheard
 from muxsim.start.fork.content import Content
 
 # Scripts are edited, and each version has its file: so many of the latest are kept.
@@ -40,8 +40,10 @@ class LearnedModules:
     A file that is no use counts as none.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tell: Listener = unheard) -> None:
         self._folder = folder
+        self._tell = tell
+        self._fails: bool | None = None
 
     def load(self, key: str) -> Learned | None:
         """What is known; None if nothing is."""
@@ -52,12 +54,15 @@ class LearnedModules:
 
     def save(self, key: str, learned: Learned) -> None:
         """Keep it, if there is room: the next run learns anew if there is not."""
-        with contextlib.suppress(OSError):
+        try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
                 file.write(msgspec.json.encode(learned))
             os.replace(file.name, self._folder / f"{key}.json")
             self._prune()
+        except OSError as error:
+            self._tell(CacheNotWritten(str(self._folder), str(error), self._fails))
+            self._fails = True
 
     def _prune(self) -> None:
         files = sorted(self._folder.iterdir(), key=lambda file: file.stat().st_mtime)

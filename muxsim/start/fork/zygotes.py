@@ -34,7 +34,7 @@ class Zygotes:
         self.part = boundary.part("all zygotes")
         self.enabled = enabled
         self._environ = dict(os.environ)
-        store = LearnedModules(cache_folder(self._environ) / "python")
+        store = LearnedModules(cache_folder(self._environ) / "python", events.emit)
         self.fleet = Fleet(launcher, self.part, store, folder, events)
         self._keepers: dict[str, Keeper | None] = {}
         self._specs: dict[str, EnvSpec] = {}
