@@ -11,7 +11,6 @@ from muxsim.processes.process import Way
 from transports.errors import RemoteProtocolError
 from transports.messages import Message
 
-
 GUARDIAN_DIED: Final = "guardian_died"
 """The cause of an exit, and of its session's end, that is muxsim's own fault."""
 

@@ -24,6 +24,7 @@ class Closed:
     """A process whose pipes are closed on its side, and of which word that it has exited comes so much later."""
 
     pid = 1
+    unguarded = False
 
     def __init__(self, *, exited, told_after):
         self.exited = exited
