@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from muxsim.cli.grouped import grouped
-from muxsim.cli.options import Bounds, ConcurrentOption, Kept, LockedOption, Model, Players, Remote, Rows
+from muxsim.cli.options import Bounds, ConcurrentOption, Kept, LockedOption, Model, Players, Remote, Rows, Watch
 from muxsim.cli.refusing import fail, or_fail
 from muxsim.errors import MuxsimError
 
@@ -26,6 +26,7 @@ def rollout(
     model: Model,
     bounds: Bounds,
     kept: Kept,
+    watch: Watch,
     config: Annotated[
         Path | None,
         typer.Argument(
@@ -40,7 +41,7 @@ def rollout(
         fail(MuxsimError("name a config, or a serving muxsim with --url, not both"))
     from muxsim.cli import rollout as command  # noqa: PLC0415 - `stdio` must not pay for these imports
 
-    metrics = or_fail(command.run, config, remote, rows, players, model, bounds, kept)
+    metrics = or_fail(command.run, config, remote, rows, players, model, bounds, kept, watch)
     output = kept.output
     typer.echo(f"{output}: {metrics.episodes} episodes, {metrics.valid} valid; look at them with: muxsim view {output}")
     if not metrics.complete or not metrics.valid:
@@ -72,16 +73,29 @@ def replay(
 
 
 def view(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders of runs.")],
     output: Annotated[
-        Path | None, typer.Option(help="Where to write the page.", show_default="RUN/report.html")
+        Path | None, typer.Option(help="Where to write the page of one run.", show_default="RUN/report.html")
     ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Show them in a browser, side by side and while they play, until Ctrl-C.")
+    ] = False,
+    port: Annotated[
+        int, typer.Option(help="With --serve: the port, on 127.0.0.1.", min=0, max=65535, show_default="a free one")
+    ] = 0,
 ) -> None:
-    """Write a run as one HTML page. It has the run's rewards, episodes, steps and images."""
+    """Write each run as one HTML page, or show them with --serve: rewards, episodes, steps and images."""
+    from muxsim.cli.watching import serve_runs  # noqa: PLC0415
     from muxsim.rollouts.data.run_folder import RunFolder  # noqa: PLC0415
     from muxsim.rollouts.view.report import write_report  # noqa: PLC0415
 
-    typer.echo(or_fail(lambda: write_report(RunFolder(run), output)))
+    if output is not None and (serve or len(runs) > 1):
+        fail(MuxsimError("--output is for the page of one run: leave it out"))
+    if serve:
+        or_fail(serve_runs, runs, port)
+        return
+    for run in runs:
+        typer.echo(or_fail(lambda folder: write_report(RunFolder(folder), output), run))
 
 
 def export(

@@ -148,3 +148,16 @@ class Kept:
 
     output: Annotated[Path, typer.Option(help="The run's folder.")] = Path("runs/rollout")
     resume: Annotated[bool, typer.Option("--resume", help="Play only what the run lacks.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """Whether the run is shown while it plays."""
+
+    watch: Annotated[bool, typer.Option("--watch", help="Show the run in a browser while it plays.")] = False
+    watch_port: Annotated[
+        int, typer.Option(help="With --watch: the port, on 127.0.0.1.", min=0, max=65535, show_default="a free one")
+    ] = 0
+    stay: Annotated[bool, typer.Option("--stay", help="With --watch: show it until Ctrl-C, also when it is over.")] = (
+        False
+    )

@@ -19,8 +19,9 @@ from rich.console import Console
 from muxsim.cli.chosen import Chosen
 from muxsim.cli.installing import Installing
 from muxsim.cli.named_pool import NamedPool, named_pool
-from muxsim.cli.options import Bounds, Kept, Model, Players, Remote, Rows
+from muxsim.cli.options import Bounds, Kept, Model, Players, Remote, Rows, Watch
 from muxsim.cli.progress import Progress, estimated
+from muxsim.cli.watching import Shown, watching
 from muxsim.config import find_config
 from muxsim.errors import raised_as_itself
 from muxsim.observe.events import BackendStderr, Event, SessionEnded, SessionOpenFailed
@@ -52,7 +53,14 @@ class RolloutPlan:
 
 
 def run(
-    config: Path | None, remote: Remote, rows: Rows, players: Players, model: Model, bounds: Bounds, kept: Kept
+    config: Path | None,
+    remote: Remote,
+    rows: Rows,
+    players: Players,
+    model: Model,
+    bounds: Bounds,
+    kept: Kept,
+    watch: Watch,
 ) -> Metrics:
     """Run what the command line asks for. Raises `MuxsimError` for anything that stops it before its first episode."""
     if config is None and not remote.url:
@@ -67,10 +75,11 @@ def run(
         options=RolloutOptions(**asdict(bounds), reward=chosen.reward_function),
         kept=kept,
     )
-    return trio.run(_run, plan)
+    with watching(watch) as shown:
+        return trio.run(_run, plan, shown)
 
 
-async def _run(plan: RolloutPlan) -> Metrics:
+async def _run(plan: RolloutPlan, shown: Shown) -> Metrics:
     logs = _SessionLogs()
     kept = [plan.kept.output] if plan.kept.output else []
     console = Console(stderr=True)
@@ -87,10 +96,11 @@ async def _run(plan: RolloutPlan) -> Metrics:
         wanted = {episode.id for episode in dataset.episodes(plan.rows.rollouts_per_row)}
         with _writer(plan, config, wanted) as writer:
             stopped: str | None = None
+            shown.begin(plan.kept.output)
             with Progress(len(wanted - writer.done), console, policy=policy, installing=installing) as progress:
                 logs.writer = writer
                 try:
-                    await _play(plan, pool, dataset, policy, [writer, logs, progress])
+                    await _play(plan, pool, dataset, policy, [writer, logs, progress, *shown.watchers])
                 except PolicyError as error:
                     stopped = str(error)
                 finally:

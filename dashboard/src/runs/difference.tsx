@@ -70,7 +70,7 @@ function Bars({ comparison: { pairs } }: { comparison: Comparison }) {
         <line class="grid" x1={0} x2={WIDTH} y1={y(0)} y2={y(0)} />
         {known.map(({ key, row, difference }, index) => (
           <rect
-            key={key} class={difference < 0 ? "less" : "more"} x={index * width + width * 0.08} width={Math.max(0.8, width * 0.84)}
+            key={key} class={difference < 0 ? "less" : difference > 0 ? "more" : "same"} x={index * width + width * 0.08} width={Math.max(0.8, width * 0.84)}
             y={Math.min(y(0), y(difference))} height={Math.max(1, Math.abs(y(difference) - y(0)))} {...tip(`${row}\n${signed(difference)}`)}
           />
         ))}
@@ -106,7 +106,9 @@ function Rows({ one, other, comparison: { pairs } }: { one: Run; other: Run; com
             <thead>
               <tr>
                 {["Row", "Environment"].map((name) => <th key={name} scope="col"><span class="plain">{name}</span></th>)}
-                {["Seed", "Reward", "", "Difference"].map((name) => <th key={name} scope="col" class="number"><span class="plain">{name}</span></th>)}
+                <th scope="col" class="number"><span class="plain">Seed</span></th>
+                {[one, other].map((run) => <th key={run.key} scope="col" class="number"><span class="plain of-run" title={`Reward in ${run.name}`}>{run.name}</span></th>)}
+                <th scope="col" class="number"><span class="plain">Difference</span></th>
                 {["End", "Steps", "Tokens", "Time"].map((name) => <th key={name} scope="col"><span class="plain">{name}</span></th>)}
               </tr>
             </thead>
@@ -157,5 +159,5 @@ function Ended({ run, half }: { run: Run; half: Half | null }) {
 }
 
 function Change({ from, to }: { from: string | null; to: string | null }) {
-  return <>{from === to ? from : `${from ?? "–"} → ${to ?? "–"}`}</>;
+  return <>{(from ?? "–") === (to ?? "–") ? from ?? "–" : `${from ?? "–"} → ${to ?? "–"}`}</>;
 }

@@ -70,7 +70,7 @@ export function merged(runs: readonly Run[], news: readonly News[]): readonly Ru
 function changed(before: Run | undefined, { key, name, config, from, state, ...one }: News): Run {
   const metrics = one.metrics ?? before?.metrics;
   if (!metrics) throw new Error(`nothing is known of run ${key}`);
-  if (before && !one.metrics && !one.playing.length && !before.playing.length) return before;
+  if (before && !one.metrics && !one.episodes.length && !one.playing.length && !before.playing.length) return before;
   const numbered = (episodes: readonly Told[], first: number): Episode[] => episodes.map((episode, index) => ({ ...episode, index: first + index }));
   const kept = before?.episodes.length === from ? before.episodes : before?.episodes.slice(0, from) ?? [];
   const episodes = one.episodes.length ? [...kept, ...numbered(one.episodes, from)] : kept;

@@ -117,7 +117,9 @@ const MIDDLE = 10;
 function MeanReward({ run: { metrics }, runs }: { run: Run; runs: readonly Run[] }) {
   const { mean_reward: mean, mean_interval: interval } = metrics;
   if (mean === null) return <>–</>;
-  const [low, high] = extent(runs.flatMap((run) => [run.metrics.mean_reward, ...(run.metrics.mean_interval ?? [])]).filter((value) => value !== null));
+  // Rewards of different environments have nothing in common but the name.
+  const played = Object.keys(metrics.environments).join();
+  const [low, high] = extent(runs.filter((run) => Object.keys(run.metrics.environments).join() === played).flatMap((run) => [run.metrics.mean_reward, ...(run.metrics.mean_interval ?? [])]).filter((value) => value !== null));
   const x = scale(low, high, 6, WIDTH - 6);
   return (
     <>
@@ -134,6 +136,8 @@ function MeanReward({ run: { metrics }, runs }: { run: Run; runs: readonly Run[]
 }
 
 const OF_EACH = new Set(["started_at"]);
+const HASH = /^[0-9a-f]{32,}$/;
+const SHORT = 12;
 
 /** What differs in how the runs were played: the name of each setting, and its value in each run. */
 export function settings(runs: readonly Run[]): [string, string[]][] {
@@ -148,5 +152,10 @@ function flattened(value: Readonly<Record<string, Json>>, before = ""): [string,
   return Object.entries(value).flatMap(([name, item]): [string, string][] => (
     typeof item === "object" && item !== null && !Array.isArray(item)
       ? flattened(item as Readonly<Record<string, Json>>, `${before}${name}.`)
-      : [[`${before}${name}`, typeof item === "string" ? item : JSON.stringify(item)]]));
+      : [[`${before}${name}`, written(item)]]));
+}
+
+function written(value: Json): string {
+  if (typeof value === "string") return HASH.test(value) ? value.slice(0, SHORT) : value;
+  return Array.isArray(value) ? (value as readonly Json[]).map(written).join(", ") : JSON.stringify(value);
 }

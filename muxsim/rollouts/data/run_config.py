@@ -40,6 +40,12 @@ class RunConfig(msgspec.Struct, kw_only=True, frozen=True):
         value = self.notes.get("success_reward")
         return float(value) if isinstance(value, int | float) else None
 
+    @property
+    def planned(self) -> int | None:
+        """How many episodes there are to be, of the notes; None where that is not noted."""
+        rows = self.notes.get("rollouts")
+        return rows * self.rollouts_per_row if isinstance(rows, int) else None
+
     def differences(self, other: RunConfig) -> list[str]:
         """Where another run differs in what its episodes are, a line for each: ``options.max_steps was 50, is 100``."""
         ours, theirs = _comparable(self), _comparable(other)

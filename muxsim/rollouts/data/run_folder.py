@@ -22,6 +22,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import time
 from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from itertools import count
@@ -38,13 +39,16 @@ from muxsim.rollouts.data.row_file import RowFile, RunError, read_rows, repair
 from muxsim.rollouts.data.run_config import RunConfig
 from muxsim.rollouts.data.trajectory import EndReason, Trajectory, first_and_last
 
+ROLLOUTS: Final = "rollouts.jsonl"
+FILES: Final = "files"
 _CONFIG: Final = "config.json"
-_ROLLOUTS: Final = "rollouts.jsonl"
 _FAILURES: Final = "failures.jsonl"
 _METRICS: Final = "metrics.json"
 _LOGS: Final = "env_logs"
-_FILES: Final = "files"
 _LONGEST_NAME: Final = 100
+# Whoever looks whether a run is being written holds its lock for an instant.
+_LOOKS: Final = 5
+_LOOK_S: Final = 0.02
 _NOT_IN_A_FILE_NAME: Final = re.compile(r"[^A-Za-z0-9_.-]")
 _MOST_DIFFERENCES_SHOWN: Final = 5
 
@@ -101,7 +105,7 @@ class RunFolder:
 
     def trajectories(self) -> Iterator[Trajectory]:
         """The episodes in the order in which they ended. Raises `RunError`: a row other than a torn last is broken."""
-        return (trajectory for _, trajectory in read_rows(self.path / _ROLLOUTS))
+        return (trajectory for _, trajectory in read_rows(self.path / ROLLOUTS))
 
     def failures(self) -> Iterator[Trajectory]:
         """The failed episodes of every attempt, in the order in which they ended. Raises `RunError`."""
@@ -118,15 +122,39 @@ class RunFolder:
         for failure in self.failures():
             if (failure.id, failure.started_at) not in failed:
                 builder.spend(failure.usage)
-        metrics = builder.metrics()
+        return self.finished(builder.metrics())
+
+    def finished(self, counted: Metrics) -> Metrics:
+        """Numbers of the run's rows, completed by what its writer has said when it came to its end, if it did."""
         try:
             written = msgspec.json.decode((self.path / _METRICS).read_bytes(), type=Metrics)
         except (OSError, msgspec.DecodeError):
-            metrics.complete = False
-            return metrics
-        metrics.planned, metrics.lost, metrics.problem = written.planned, written.lost, written.problem
-        metrics.complete = written.complete and metrics.episodes == written.episodes
-        return metrics
+            counted.complete = False
+            return counted
+        counted.planned, counted.lost, counted.problem = written.planned, written.lost, written.problem
+        counted.complete = written.complete and counted.episodes == written.episodes
+        return counted
+
+    def finished_at(self) -> int:
+        """When the writer came to its end, in ns of the file system's clock; 0 while it has not."""
+        try:
+            return (self.path / _METRICS).stat().st_mtime_ns
+        except OSError:
+            return 0
+
+    def is_being_written(self) -> bool:
+        """Whether a process is at it, on any machine whose locks this file system knows."""
+        try:
+            fd = os.open(self.path / _CONFIG, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(fd)
+        return False
 
     def with_images(self, value: Any) -> Any:
         """Messages or content blocks of a row with their images in them again: base64 data, or ``data:`` URLs."""
@@ -158,9 +186,9 @@ class RunWriter:
         lock = _locked(folder.path)
         try:
             repair(folder.path / _FAILURES, keep=self._count_failure)
-            repair(folder.path / _ROLLOUTS, keep=self._is_done)
+            repair(folder.path / ROLLOUTS, keep=self._is_done)
             (folder.path / _METRICS).unlink(missing_ok=True)
-            self._rollouts = RowFile(folder.path / _ROLLOUTS, fsync=fsync)
+            self._rollouts = RowFile(folder.path / ROLLOUTS, fsync=fsync)
             self._failures = RowFile(folder.path / _FAILURES, fsync=fsync)
         except BaseException:
             os.close(lock)
@@ -247,7 +275,7 @@ class RunWriter:
     def keep_files(self, trajectory: Trajectory, workspace: Path, collect: Collect) -> None:
         """Keep files of an episode's workspace. What cannot be kept is told in the trajectory."""
         try:
-            target = _new_folder(self.folder.path / _FILES, trajectory.id)
+            target = _new_folder(self.folder.path / FILES, trajectory.id)
         except OSError as error:
             trajectory.files_problem = f"nothing could be kept: {error}"
             return
@@ -306,12 +334,13 @@ def _read_config(path: Path) -> RunConfig:
 def _locked(path: Path) -> int:
     """A descriptor that holds the run's lock; closing it lets go, and so does the end of the process."""
     fd = os.open(path / _CONFIG, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
-        raise RunError(f"{path} is being written by another process: wait for its end") from None
-    return fd
+    for _ in range(_LOOKS):
+        with suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+        time.sleep(_LOOK_S)
+    os.close(fd)
+    raise RunError(f"{path} is being written by another process: wait for its end")
 
 
 def _new_folder(parent: Path, id: str) -> Path:

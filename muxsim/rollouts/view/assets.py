@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 from typing import Final
 
-import muxsim
 from muxsim.errors import MuxsimError
 from muxsim.serve.watch.page import BUILT
 
@@ -14,7 +14,7 @@ STYLE: Final = "runs.css"
 
 _FOLDER: Final = "runs"
 # Beside the package in a copy of the source, where `scripts/setup` builds it.
-_IN_SOURCE: Final = Path(muxsim.__file__).parent.parent / "dashboard" / "dist"
+_IN_SOURCE: Final = Path(str(resources.files("muxsim"))).parent / "dashboard" / "dist"
 
 
 class NotBuilt(MuxsimError):
