@@ -80,6 +80,7 @@ PURE = {
     "muxsim.serve.auth.callers",
     "muxsim.serve.auth.failures",
     "muxsim.serve.watch.feed",
+    "muxsim.serve.watch.pictures",
     "muxsim.serve.auth.proxies",
     "muxsim.start.fork.shebang",
     "muxsim.start.slots.policy",
@@ -112,6 +113,8 @@ WALL_CLOCK = {
     "muxsim.observe.spans",
     # Ages in days of files on the disk; a day more or less removes nothing that is in use.
     *("muxsim.provision.inventory", "muxsim.cli.envs_screen"),
+    # A browser is told when something was.
+    "muxsim.serve.watch.dashboard",
 }
 
 
@@ -328,12 +331,14 @@ def test_every_message_passes_the_seam_in_both_directions():
         one for one in uses_of("to_backend") if one[0] not in {"muxsim.session.exchange", "muxsim.session.router"}
     } == {
         (SEAM, "self.to_backend"),
+        (SEAM, "witness.to_backend"),
         ("muxsim.session.conversation", "self.seam.to_backend"),
         ("muxsim.session.conversation", "routed.to_backend"),
     }
     assert uses_of("from_backend") == {
         ("muxsim.placement.child", "self._listener.from_backend"),
         (SEAM, "self.from_backend"),
+        (SEAM, "witness.from_backend"),
         (SEAM, "ear.from_backend"),
         (SEAM, "self._ear.from_backend"),
         ("muxsim.session.conversation", "self.router.from_backend"),
@@ -462,6 +467,11 @@ DECIDED_BY = {
 }
 NUMBERS = {
     "muxsim.admission.admission": {"_last"},
+    "muxsim.serve.watch.board": {"_looks"},
+    "muxsim.serve.watch.history": {"taken"},
+    "muxsim.serve.watch.record": {"_last_image", "_said", "end"},
+    "muxsim.serve.watch.server_feed": {"_era"},
+    "muxsim.serve.watch.session_feed": {"_era"},
     "muxsim.session.control.control": {"_backend"},
     "muxsim.session.questions": {"_renamed", "_backend"},
     "muxsim.session.registry": {"_last_number"},

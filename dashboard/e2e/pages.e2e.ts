@@ -29,7 +29,7 @@ function conversation(id: string, text: string, controls = true): void {
   const result = { content: [{ type: "text", text }, { type: text }, { type: "image" }], structuredContent: { [text]: text } };
   const image = { number: 1, mime: "image/png", bytes: 90, block: 2 };
   stub.first.set(`/watch/sessions/${id}`, [
-    ["session", session(id, { env: text, owner: text, controls, attachments: [{ number: 1, transport: text, name: text }], urls: { mcp: text, [text]: text } })],
+    ["session", session(id, { env: text, owner: text, controls, attachments: [{ number: 1, transport: text, name: text, is_agent: false }], urls: { mcp: text, [text]: text } })],
     ["message", { ...seen, n: 1, from: "client", kind: "request", method: "tools/call", id: "1", body: JSON.stringify({ name: text, arguments: { [text]: text } }) }],
     ["message", { ...seen, n: 2, from: "server", kind: "notification", method: "notifications/progress", id: null, body: JSON.stringify({ progress: 1, total: 4, message: text }) }],
     ["message", { ...seen, n: 3, from: "server", kind: "notification", method: "notifications/message", id: null, body: JSON.stringify({ level: text, logger: text, data: text }) }],
@@ -49,7 +49,7 @@ function conversation(id: string, text: string, controls = true): void {
 
 function troubled(text: string): Parameters<typeof snapshot>[0] {
   return {
-    environments: [environment(text, { state: "failed", error: { time: 1, text } }), environment("lake", { waiting: 2, starts: { fork: 0.009, fresh: 0.6, slot: null } })],
+    environments: [environment(text, { state: "failed", error: { time: 1, text, stderr: [text] } }), environment("lake", { waiting: 2, starts: { fork: 0.009, fresh: 0.6, slot: null } })],
     sessions: [row("a", { env: text, owner: text, end: text, state: "ended", failed: true }), row("b", { in_flight: 1 }), row("c", { state: "opening" })],
     bounds: [{ setting: text, met: 2, last: 1 }],
     history: [1, 2, 3].map((place) => sample({ time: Date.now() / 1000 - 40 + place * 10, sessions: place, call_p50: 0.001, call_p99: 0.004 })),

@@ -121,9 +121,9 @@ export const snapshot = (more: Partial<ServerEvents["snapshot"]> = {}): ServerEv
 });
 
 export const session = (id: string, more: Partial<Session> = {}): Session => ({
-  id, env: "frozen_lake", seed: 7, owner: null, state: "ready", since: now(), opened: now() - 60,
+  id, env: "frozen_lake", seed: 7, owner: null, state: "ready", opened: now() - 60,
   urls: { mcp: `http://127.0.0.1:8000/s/${id}/mcp`, sse: `http://127.0.0.1:8000/s/${id}/sse`, agent_mcp: `http://127.0.0.1:8000/s/${id}/agent/mcp` },
-  pid: 4242, calls: 3, in_flight: 0, attachments: [], controls: true, may_end: true, ended: null, ...more,
+  pid: 4242, calls: 3, in_flight: 0, attachments: [], controls: true, may_end: true, history: 0, ended: null, ...more,
 });
 
 export const change = (more: Partial<ServerEvents["change"]> = {}): ServerEvents["change"] => ({

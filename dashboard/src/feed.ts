@@ -13,7 +13,8 @@ export const MOST_ROWS = 5000;
 export interface Hello {
   name: string;
   version: string;
-  scope: "admin" | "agent" | "monitor" | "none" | "trainer";
+  /** `agent`, `trainer`, `monitor` or `admin`, or several with commas between. */
+  scope: string;
   /** The caller's name; null where no tokens are asked for. */
   principal: string | null;
   /** Whether the caller may see rewards and ends of episodes. */
@@ -26,10 +27,12 @@ export interface Hello {
   now: number;
 }
 
-/** A text, and when it was said. */
-export interface Told {
+/** What went wrong, and when. */
+export interface Failure {
   time: number;
   text: string;
+  /** What the backend had said last; only for those who may see all sessions. */
+  stderr: string[];
 }
 
 /** The median seconds of the last starts by each way; null for a way that none has come. */
@@ -61,11 +64,12 @@ export interface Environment {
   starts: Starts;
   memory: number | null;
   /** The last failure, in full. */
-  error: Told | null;
+  error: Failure | null;
 }
 
 /** One session as it is now. */
 export interface SessionRow {
+  /** Whole for those who may open the session; else one that opens nothing. */
   id: string;
   env: string;
   seed: number;
@@ -105,15 +109,15 @@ export interface Sample {
   queue: number;
   /** Sessions opened a second. */
   opens: number;
-  /** Calls answered a second. */
-  calls: number;
+  /** Tool calls answered a second; null with `metrics = false`, which counts none. */
+  calls: number | null;
   /** Failed opens, sessions that ended as nobody wished, and refusals, a second. */
   errors: number;
   start_p50: number | null;
   start_p99: number | null;
   call_p50: number | null;
   call_p99: number | null;
-  /** Of all processes of environments. */
+  /** Of all sessions' processes; null while nobody looks. */
   memory: number | null;
 }
 
@@ -140,11 +144,14 @@ export interface Change {
   bounds: Bound[];
 }
 
-/** A client that takes part; `name` is what it calls itself. */
+/** A client that takes part: the how manieth it is, and over which transport. */
 export interface Attached {
-  number: number;
+  number: number | null;
   transport: string;
+  /** The principal who speaks through it, for those who may know. */
   name: string | null;
+  /** Whether it is kept from the control plane. */
+  is_agent: boolean;
 }
 
 /** The session is over, and so is the feed. */
@@ -162,10 +169,10 @@ export interface Ended {
 export interface Session {
   id: string;
   env: string;
-  seed: number;
+  /** An agent is not told. */
+  seed: number | null;
   owner: string | null;
   state: "ended" | "ending" | "opening" | "ready" | "restoring" | "started";
-  since: number;
   opened: number;
   /** `mcp`, `sse`, `agent_mcp`, `control` and `session`, whole; an agent has only `agent_mcp`. */
   urls: Record<string, string>;
@@ -176,6 +183,8 @@ export interface Session {
   /** Whether `Control`, `Stderr` and `Processes` are told to this caller. */
   controls: boolean;
   may_end: boolean;
+  /** So many calls are kept while nobody looks; 0: what is told of the conversation begins with this feed. */
+  history: number;
   ended: Ended | null;
 }
 
@@ -190,7 +199,7 @@ export interface Image {
 
 /** A message that has passed between the clients and the backend. */
 export interface Seen {
-  /** Counts up from 1; what is missing between two has been left out, as `Lost` says. */
+  /** Counts up from 1; what is missing between two is not for this reader, or has been left out, as `Lost` says. */
   n: number;
   time: number;
   from: "client" | "server";
@@ -248,7 +257,7 @@ export interface Process {
   pid: number;
   parent: number;
   command: string;
-  memory: number;
+  memory: number | null;
   cpu: number | null;
 }
 

@@ -140,6 +140,11 @@ class Admission:
             self.capacity.max_sessions,
         )
 
+    def under_way(self) -> tuple[Counter[str], Counter[str]]:
+        """Of each environment: how many wait, and how many are starting."""
+        waiting = Counter({env: len(self._queue.all_of(env)) for env in self._queue.environments()})
+        return waiting, Counter(wish.env for wish in self._starting)
+
     # ---- wishes
 
     def ask(

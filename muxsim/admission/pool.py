@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -69,6 +70,10 @@ class Pool:
         """A snapshot."""
         leases = self._admission.statistics(trio.current_time())
         return PoolStatistics(leases, self.placement.statistics())
+
+    def under_way(self) -> tuple[Counter[str], Counter[str]]:
+        """Of each environment: how many sessions wait for a lease, and how many have none but a start."""
+        return self._admission.under_way()
 
     def use(self, capacity: Capacity) -> None:
         """Have these bounds from now on. Sessions that are open stay open."""

@@ -125,6 +125,9 @@ class ServerSettings:
     log_kept: int = 2 * 2**20
     """How many bytes of the newest lines are kept for `muxsim logs`."""
 
+    history: int = 0
+    """How many of its last calls are kept of each session for the dashboard, of ended ones too; up to 1 MiB each."""
+
     drain_timeout: float = 0.3
     """How long calls may still take to finish at shutdown, before their sessions are ended."""
 

@@ -227,6 +227,7 @@ SERVER_KEYS: dict[str, AnyKind] = {
     "log_buffer": _SIZE_KIND,
     "tracing": _FLAG,
     "log_kept": _SIZE_KIND,
+    "history": Kind("a whole number from 0", _whole(0)),
     "drain_timeout": _SECONDS,
     "cgroup": _one_of("auto", "required", "off"),
     "operator_socket": _one_of("auto", "required", "off"),

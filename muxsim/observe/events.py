@@ -61,10 +61,11 @@ class SessionOpening(Caused, frozen=True):
 
 
 class SessionOpenFailed(SessionEvent, frozen=True):
-    """It will not be."""
+    """It will not be. ``refused``: there was no room for it, which is no fault of its environment's."""
 
     name: ClassVar[str] = "session.open_failed"
     error: str
+    refused: bool | None = None
 
 
 class SessionStarted(SessionEvent, frozen=True):

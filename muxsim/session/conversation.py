@@ -92,6 +92,11 @@ class Conversation:
         return self.in_flight > 0 or any(attachment.transport.listening for attachment in self._attachments)
 
     @property
+    def attachments(self) -> list[Attachment]:
+        """The clients that are there, in the order in which they came."""
+        return sorted(self._attachments, key=lambda one: one.number or 0)
+
+    @property
     def agreed_version(self) -> str:
         """The revision that the handshake has settled on; "" before that."""
         return text_of(member(self.router.initialize_result, "protocolVersion"))
@@ -347,8 +352,10 @@ class Conversation:
 
     def part(self, text: str) -> None:
         """Give the backend up for another: what it was to answer gets an error, what comes from now on waits."""
+        witness = self.seam.witness
         self.seam.cut()
         self.seam = Seam(self)
+        self.seam.overhear(witness)
         self.flow.reader = Absent()
         with self._calls.between_backends():
             self._carry_out(self.router.change_backend(BACKEND_GONE, text, {"cause": "backend_replaced"}))

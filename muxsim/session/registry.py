@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -76,6 +76,8 @@ class Sessions:
         self._shared: dict[str, tuple[EnvSpec, Session]] = {}
         self._sharing: dict[str, trio.Lock] = {}
         self._populated = trio.Event()
+        self.on_begun: Callable[[Session], None] | None = None
+        """Told of each session that is there from now on; it may not raise."""
         self.draining = False
         """Whether no new session is made any more; those that run go on."""
 
@@ -204,10 +206,10 @@ class Sessions:
                 await self._pool.release(lease)
                 raise
         except Exception as error:
-            self._tell_failed(wish, str(error))
+            self._tell_failed(wish, str(error), refused=isinstance(error, Busy))
             raise
         except trio.Cancelled:
-            self._tell_failed(wish, "nobody waits for it any more")
+            self._tell_failed(wish, "nobody waits for it any more", refused=True)
             raise
         finally:
             self._reserved.discard(wish.id)
@@ -227,6 +229,8 @@ class Sessions:
         self._sessions[session.id] = session
         self._populated.set()
         self._nursery.start_soon(self._carry, session, lease)
+        if self.on_begun is not None:
+            self.on_begun(session)
         return session
 
     def _tell_opening(self, wish: _Wish) -> None:
@@ -245,8 +249,8 @@ class Sessions:
             )
         )
 
-    def _tell_failed(self, wish: _Wish, error: str) -> None:
-        self._events.emit(SessionOpenFailed(wish.id, wish.spec.name, wish.seed, None, error))
+    def _tell_failed(self, wish: _Wish, error: str, *, refused: bool = False) -> None:
+        self._events.emit(SessionOpenFailed(wish.id, wish.spec.name, wish.seed, None, error, refused or None))
 
     async def _carry(self, session: Session, lease: Lease) -> None:
         try:

@@ -131,6 +131,11 @@ class Router:
         to_backend += self._questions.left(attachment)
         return Routed(tuple(to_backend))
 
+    def exchange(self, backend_id: RequestId | None) -> Exchange | None:
+        """The client's request that the backend has under this id, until it is answered."""
+        number = backend_id if type(backend_id) is int else as_number(backend_id)
+        return None if number is None else self._exchanges.get(number)
+
     # ---- from a client
 
     def awaits(self, attachment: Attachment, id: RequestId | None) -> bool:

@@ -10,19 +10,26 @@ import ast
 import os
 import shutil
 import socket
+import sys
+import time
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from harness import ROOT
+from harness import ROOT, SERVERS
 from serve.machine import eventually
 from start.playing import Played, counted, own_cache, script, slots_counted, some_pool  # noqa: F401 - a fixture
 
 from muxsim.inside import wire
-from muxsim.observe.events import Events
+from muxsim.observe.events import BackendStderr, Events
 from muxsim.observe.log import LibraryLog
 from muxsim.processes import client as guardians
+from muxsim.runtime.boundary import open_boundary
+from muxsim.serve.watch.record import Record
+from muxsim.serve.watch.records import Records
 from muxsim.session import relief
+from muxsim.session.control.own_client import OwnClient
+from muxsim.session.registry import open_sessions
 from muxsim.session.sampler import Sampler, open_sampler
 from muxsim.spec import EnvSpec, Limits
 from muxsim.start.fork import client, keeper, learning
@@ -128,6 +135,10 @@ CALLS = {
     "Zygotes.rehearse": (Zygotes, "python"),
     "Zygotes.next_try": (Zygotes, None),
     "Zygotes.hook_of": (Zygotes, "python"),
+    "Record.to_backend": (Record, None),
+    "Record.from_backend": (Record, None),
+    "Record.scored": (Record, None),
+    "Record.stderr": (Record, None),
     "Keeper.spawn": (Keeper, "python"),
     "Keeper.prepare": (Keeper, "python"),
 }
@@ -240,6 +251,37 @@ async def test_a_bug_in_the_relief_of_memory_is_logged_and_no_session_ends(monke
     with trio.fail_after(LIMIT):
         async with relief.relieving(None, None, 1.0, Events(LibraryLog())):
             await eventually(lambda: "a bug of ours" in caplog.text, within=60)
+
+
+@pytest.mark.parametrize("seam", [seam for seam in CALLS if seam.startswith("Record.")])
+async def test_a_bug_in_what_overhears_a_session_is_logged_once_and_its_client_notices_nothing(
+    seam, monkeypatch, tmp_path, caplog
+):
+    inject(monkeypatch, Record, seam.rpartition(".")[2])
+    command, args = sys.executable, ("-I", "-S", str(SERVERS / "scored.py"))
+    spec = EnvSpec(name="scored", command=command, args=args, limits=LIMITS, control=True)
+    events = Events(LibraryLog())
+    with trio.fail_after(LIMIT):
+        async with (
+            some_pool() as pool,
+            open_sessions(pool, {"scored": spec}, events) as sessions,
+            open_boundary(events.part_failed) as boundary,
+        ):
+            records = Records(sessions, 10, time.time)
+            part = boundary.part("dashboard", records.let_all_go)
+            records.use(part)
+            events.subscribe(records)
+            session = await sessions.open("scored")
+            events.emit(BackendStderr(session.id, "scored", 1, None, "a line"))
+            client = OwnClient(session)
+            await client.ask("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {}})
+            for _ in range(2):
+                answer = await client.ask("tools/call", {"name": "step", "arguments": {}})
+                assert b"stepped" in answer.encode()
+            assert part.is_off
+            assert records.of(session.id) is None
+            assert session.seam.witness is None
+    assert len([record for record in caplog.records if "a bug of ours" in (record.exc_text or "")]) == 1
 
 
 async def test_a_bug_in_the_sampler_is_logged_and_who_looks_is_told_nothing(monkeypatch, caplog):

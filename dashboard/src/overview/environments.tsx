@@ -51,7 +51,7 @@ function Card({ env, place }: { env: Environment; place: number }) {
         : null}
       {env.retry_after === null ? null : <p class="failures">tries again in {seconds(Math.ceil(env.retry_after))}</p>}
       {env.error
-        ? <details open={env.state !== "ok"}><summary>last error, {stamp(env.error.time)}</summary><pre class="error" tabIndex={0} role="region" aria-label={`last error of ${env.name}`}>{env.error.text}</pre></details>
+        ? <details open={env.state !== "ok"}><summary>last error, {stamp(env.error.time)}</summary><pre class="error" tabIndex={0} role="region" aria-label={`last error of ${env.name}`}>{[env.error.text, ...env.error.stderr].join("\n")}</pre></details>
         : null}
     </li>
   );

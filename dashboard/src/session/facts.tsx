@@ -46,7 +46,7 @@ export function ProcessList({ session }: { session: Session }) {
           <table>
             <thead><tr><th scope="col">pid</th><th scope="col">command</th><th scope="col">memory</th><th scope="col">CPU</th></tr></thead>
             <tbody>{processes.map(({ pid, command, memory, cpu }) => (
-              <tr key={pid}><td>{pid}</td><td class="command" title={command}><code>{command}</code></td><td>{bytes(memory)}</td><td>{cpu === null ? "–" : percent(cpu)}</td></tr>
+              <tr key={pid}><td>{pid}</td><td class="command" title={command}><code>{command}</code></td><td>{memory === null ? "–" : bytes(memory)}</td><td>{cpu === null ? "–" : percent(cpu)}</td></tr>
             ))}</tbody>
           </table>
         </div>

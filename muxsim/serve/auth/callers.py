@@ -90,9 +90,10 @@ _OPEN: Final = frozenset({"/health", "/ready"})
 _WELL_KNOWN: Final = "/.well-known/"
 _AGENTS: Final = re.compile(
     r"/|/mcp|/sse|/messages|/envs|/envs/[^/]+/(mcp|sse|messages)|/s/[^/]+/((agent/)?mcp|sse|messages)"
+    r"|/watch/sessions/[^/]+(/images/[^/]+)?"
 )
 _ADMINS: Final = re.compile(r"/sessions/[^/]+/logs")
-_TRAINERS: Final = re.compile(r"/sessions(/.*)?|/control/[^/]+|/envs/[^/]+")
+_TRAINERS: Final = re.compile(r"/sessions(/.*)?|/control/[^/]+|/envs/[^/]+|/watch")
 
 
 # What a monitor may read; no path below one of these.

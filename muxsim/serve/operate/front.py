@@ -10,6 +10,7 @@ from muxsim.admission.pool import Pool
 from muxsim.config import Config, ServerSettings
 from muxsim.observe.counters import Counters
 from muxsim.observe.events import Events
+from muxsim.runtime.boundary import Boundary
 from muxsim.runtime.guest import Guest
 from muxsim.serve.auth.authenticator import Authenticator
 from muxsim.serve.auth.proxies import TrustedProxies
@@ -30,6 +31,8 @@ from muxsim.serve.routes.openings import Openings
 from muxsim.serve.routes.operating import Answering
 from muxsim.serve.routes.public_url import PublicURL
 from muxsim.serve.routes.sse_endpoints import SSEEndpoints
+from muxsim.serve.routes.watch_endpoints import WatchEndpoints
+from muxsim.serve.watch.dashboard import Dashboard
 from muxsim.session.registry import Sessions
 from muxsim.session.sampler import Sampler
 from transports.http_rules import HostRules
@@ -51,6 +54,7 @@ class Front:
         metrics: Metrics,
         events: Events,
         logs: LogView,
+        boundary: Boundary,
     ) -> None:
         settings, public = config.server, PublicURL(config.server.public_url)
         self._unread = unread = Unread(settings.stall_timeout, settings.max_buffered, settings.max_unread, events)
@@ -66,7 +70,11 @@ class Front:
         sse = SSEEndpoints(clients, lookup, openings, bodies, public)
         self._api = api = API(sessions, pool, bridge, lookup, openings, counters, public)
         rules = HostRules((*settings.allowed_hosts, *public.hosts), (*settings.allowed_origins, *public.origins))
-        gateway = Gateway(mcp, sse, api, metrics, logs, rules, auth, events, public)
+        self.dashboard = dashboard = Dashboard(
+            sessions, pool, sampler, counters, events, boundary, lambda: openings.default_env, history=settings.history
+        )
+        watch = WatchEndpoints(dashboard, lookup, public, _stream_times(settings))
+        gateway = Gateway(mcp, sse, api, metrics, logs, watch, rules, auth, events, public)
         self.application = ToldWhenServed(gateway)
         self.connection = partial(Connection, FastLane(gateway), self._connections)
         events.subscribe(clients.on_event)
@@ -84,6 +92,7 @@ class Front:
         changes = () if self._auth is None else self._auth.use_staged()
         if changes:
             self._clients.doubt()
+            self.dashboard.doubt()
         return changes
 
 

@@ -38,6 +38,7 @@ from muxsim.observe.events import (
 from muxsim.observe.log import EventLog
 from muxsim.observe.tracing import tracing
 from muxsim.observe.traffic import Traffics
+from muxsim.runtime.boundary import Boundary, open_boundary
 from muxsim.runtime.clock import SteadyClock
 from muxsim.runtime.descriptors import raise_limit
 from muxsim.runtime.guest import Guest, trio_guest, watch_on_this_loop
@@ -168,11 +169,11 @@ class _Host:
         self._haste_wanted = asyncio.Event()
         self._watch = watch_on_this_loop()
         async with trio_guest(self._supervisor, self._clock) as guest:
-            sessions, pool, sampler = guest.value
-            await self._serve(sessions, pool, sampler, guest)
+            sessions, pool, sampler, boundary = guest.value
+            await self._serve(sessions, pool, sampler, guest, boundary)
 
     @asynccontextmanager
-    async def _supervisor(self) -> AsyncIterator[tuple[Sessions, Pool, Sampler]]:
+    async def _supervisor(self) -> AsyncIterator[tuple[Sessions, Pool, Sampler, Boundary]]:
         """What runs on trio."""
         settings = self._config.server
         async with (
@@ -188,16 +189,29 @@ class _Host:
             open_sessions(pool, self._config.environments, self._events) as sessions,
             relieving(sessions, pool, settings.spare_idle, self._events),
             open_sampler(sessions, pool, self._events) as sampler,
+            open_boundary(self._events.part_failed) as boundary,
         ):
             raise_limit()
             pool.keep_warm(self._config.environments.values())
-            yield sessions, pool, sampler
+            yield sessions, pool, sampler, boundary
 
-    async def _serve(self, sessions: Sessions, pool: Pool, sampler: Sampler, bridge: Guest[Any]) -> None:
+    async def _serve(
+        self, sessions: Sessions, pool: Pool, sampler: Sampler, bridge: Guest[Any], boundary: Boundary
+    ) -> None:
         metrics = Metrics(self._sources(sessions, pool, sampler))
         logs = LogView(self._log, sessions)
         front = Front(
-            self._config, sessions, pool, sampler, bridge, self._auth, self._counters, metrics, self._events, logs
+            self._config,
+            sessions,
+            pool,
+            sampler,
+            bridge,
+            self._auth,
+            self._counters,
+            metrics,
+            self._events,
+            logs,
+            boundary,
         )
         server = _Server(_uvicorn_config(front, self._tls), self._clock, self._lag)
         bridge.finished.add_done_callback(lambda _: setattr(server, "should_exit", True))
@@ -234,6 +248,7 @@ class _Host:
         # Both loops: one that stands still would leave every session as it is.
         turn = partial(bridge.call, trio.lowlevel.checkpoint)
         telling = asyncio.ensure_future(self._manager.keep_telling(partial(self._status_of, operations), turn))
+        keeping = asyncio.ensure_future(front.dashboard.keep_history())
         try:
             wanted = self._config.server.operator_socket != "off"
             async with operator_socket(operations.answer, self._events, wanted=wanted):
@@ -245,6 +260,7 @@ class _Host:
         finally:
             self._clock.rest()
             stopping.cancel()
+            keeping.cancel()
             telling.cancel()
 
     def _status_of(self, operations: Operations) -> str:

@@ -220,15 +220,7 @@ class API:
             raise HTTPRefusal(400, str(error)) from None
 
     def _describe(self, call: Call, session: Session) -> dict[str, Any]:
-        base = self._public.base(call)
-        urls = {
-            "mcp": f"{base}/s/{session.id}/mcp",
-            "sse": f"{base}/s/{session.id}/sse",
-            "agent_mcp": f"{base}/s/{session.id}/agent/mcp",
-            "control": f"{base}/sessions/{session.id}/control",
-            "session": f"{base}/sessions/{session.id}",
-        }
-        return {**told(session), "urls": urls}
+        return {**told(session), "urls": self._public.urls_of(call, session.id)}
 
 
 async def _wish(call: Call) -> OpenRequest:

@@ -23,6 +23,7 @@ from muxsim.serve.routes.mcp_endpoints import MCPEndpoints
 from muxsim.serve.routes.metrics import Metrics
 from muxsim.serve.routes.public_url import PublicURL
 from muxsim.serve.routes.sse_endpoints import SSEEndpoints
+from muxsim.serve.routes.watch_endpoints import WatchEndpoints
 from muxsim.serve.watch.page import PATH, Page
 from transports.asgi import Call, ClientGone, refusal_of, refuse
 from transports.http_rules import HostRules, HTTPRefusal, header
@@ -40,6 +41,7 @@ class Gateway:
         api: API,
         metrics: Metrics,
         logs: LogView,
+        watch: WatchEndpoints,
         rules: HostRules,
         auth: Authenticator | None,
         events: Events,
@@ -51,7 +53,7 @@ class Gateway:
         self.rules = rules
         self.auth = auth
         self._events = events
-        self._router = Guard(_router(mcp, sse, api, metrics, logs, auth), auth)
+        self._router = Guard(_router(mcp, sse, api, metrics, logs, watch, auth), auth)
         self._app = JSONRefusals(self._router)
         self._cross_origin = JSONRefusals(_with_cors(self._router, rules))
 
@@ -87,7 +89,13 @@ class Gateway:
 
 
 def _router(
-    mcp: MCPEndpoints, sse: SSEEndpoints, api: API, metrics: Metrics, logs: LogView, auth: Authenticator | None
+    mcp: MCPEndpoints,
+    sse: SSEEndpoints,
+    api: API,
+    metrics: Metrics,
+    logs: LogView,
+    watch: WatchEndpoints,
+    auth: Authenticator | None,
 ) -> ASGIApp:
     return Router(
         [
@@ -102,6 +110,9 @@ def _router(
             _route("/messages", sse.messages, ["POST"]),
             _route("/envs/{env}/messages", sse.messages, ["POST"]),
             _route("/s/{id}/messages", sse.messages, ["POST"]),
+            _stream_route("/watch", watch.server),
+            _stream_route("/watch/sessions/{id}", watch.session),
+            _route("/watch/sessions/{id}/images/{number}", watch.image, ["GET"]),
             _json_route("/sessions", GET=api.sessions, POST=api.open),
             _json_route("/sessions/{id}", GET=api.session, DELETE=api.delete),
             _json_route("/sessions/{id}/control", GET=api.control),

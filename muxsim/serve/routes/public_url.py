@@ -44,6 +44,17 @@ class PublicURL:
         """What stands before a path, for whoever sent this request."""
         return self.url or f"{call.scope['scheme']}://{header(call.headers, b'host')}"
 
+    def urls_of(self, call: Call, session: str) -> dict[str, str]:
+        """Where the session of this id is found, for whoever sent this request."""
+        base = self.base(call)
+        return {
+            "mcp": f"{base}/s/{session}/mcp",
+            "sse": f"{base}/s/{session}/sse",
+            "agent_mcp": f"{base}/s/{session}/agent/mcp",
+            "control": f"{base}/sessions/{session}/control",
+            "session": f"{base}/sessions/{session}",
+        }
+
     def route(self, path: str) -> str:
         """Which path of muxsim's a request's path means.
 

@@ -21,7 +21,10 @@ MOST_ROWS: Final = 5_000
 """With more sessions than this they are counted, and not listed."""
 
 SessionState: TypeAlias = Literal["opening", "started", "ready", "restoring", "ending", "ended"]
-"""``opening`` is one that waits for its turn or for its process; the rest as in docs/life.md."""
+"""``opening`` is one that waits for its turn or for its process; the rest as in docs/life-of-a-session.md."""
+
+Source: TypeAlias = Literal["client", "server"]
+"""Where a message comes from."""
 
 EnvironmentState: TypeAlias = Literal["ok", "broken", "failed", "installing"]
 """``broken``: starts keep failing, and none is tried for ``retry_after`` seconds; ``failed``: the last one did."""
@@ -39,7 +42,8 @@ class Hello(Fact, frozen=True):
 
     name: str
     version: str
-    scope: Literal["none", "agent", "monitor", "trainer", "admin"]
+    scope: str
+    """``agent``, ``trainer``, ``monitor`` or ``admin``, or several with commas between."""
     principal: str | None
     """The caller's name; null where no tokens are asked for."""
     controls: bool
@@ -52,11 +56,13 @@ class Hello(Fact, frozen=True):
     """The server's time, for ages on a machine whose clock goes wrong."""
 
 
-class Told(Fact, frozen=True):
-    """A text, and when it was said."""
+class Failure(Fact, frozen=True):
+    """What went wrong, and when."""
 
     time: float
     text: str
+    stderr: list[str]
+    """What the backend had said last; only for those who may see all sessions."""
 
 
 class Starts(Fact, frozen=True):
@@ -89,7 +95,7 @@ class Environment(Fact, frozen=True):
     failures: int
     starts: Starts
     memory: int | None
-    error: Told | None
+    error: Failure | None
     """The last failure, in full."""
 
 
@@ -97,6 +103,7 @@ class SessionRow(Fact, frozen=True):
     """One session as it is now."""
 
     id: str
+    """Whole for those who may open the session; else one that opens nothing."""
     env: str
     seed: int
     owner: str | None
@@ -138,8 +145,8 @@ class Sample(Fact, frozen=True):
     queue: int
     opens: float
     """Sessions opened a second."""
-    calls: float
-    """Calls answered a second."""
+    calls: float | None
+    """Tool calls answered a second; null with ``metrics = false``, which counts none."""
     errors: float
     """Failed opens, sessions that ended as nobody wished, and refusals, a second."""
     start_p50: float | None
@@ -147,7 +154,7 @@ class Sample(Fact, frozen=True):
     call_p50: float | None
     call_p99: float | None
     memory: int | None
-    """Of all processes of environments."""
+    """Of all sessions' processes; null while nobody looks."""
 
 
 class Snapshot(Fact, frozen=True):
@@ -179,11 +186,14 @@ class Change(Fact, frozen=True):
 
 
 class Attached(Fact, frozen=True):
-    """A client that takes part; ``name`` is what it calls itself."""
+    """A client that takes part: the how manieth it is, and over which transport."""
 
-    number: int
+    number: int | None
     transport: str
     name: str | None
+    """The principal who speaks through it, for those who may know."""
+    is_agent: bool
+    """Whether it is kept from the control plane."""
 
 
 class Ended(Fact, frozen=True):
@@ -203,10 +213,10 @@ class Session(Fact, frozen=True):
 
     id: str
     env: str
-    seed: int
+    seed: int | None
+    """An agent is not told."""
     owner: str | None
     state: SessionState
-    since: float
     opened: float
     urls: dict[str, str]
     """``mcp``, ``sse``, ``agent_mcp``, ``control`` and ``session``, whole; an agent has only ``agent_mcp``."""
@@ -217,6 +227,8 @@ class Session(Fact, frozen=True):
     controls: bool
     """Whether `Control`, `Stderr` and `Processes` are told to this caller."""
     may_end: bool
+    history: int
+    """So many calls are kept while nobody looks; 0: what is told of the conversation begins with this feed."""
     ended: Ended | None
 
 
@@ -234,9 +246,9 @@ class Seen(Fact, frozen=True):
     """A message that has passed between the clients and the backend."""
 
     n: int
-    """Counts up from 1; what is missing between two has been left out, as `Lost` says."""
+    """Counts up from 1; what is missing between two is not for this reader, or has been left out, as `Lost` says."""
     time: float
-    source: Literal["client", "server"] = msgspec.field(name="from")
+    source: Source = msgspec.field(name="from")
     attachment: int | None
     """Whose it is; null for one to all, or of muxsim itself."""
     kind: Literal["request", "result", "error", "notification"]
@@ -295,7 +307,7 @@ class Process(Fact, frozen=True):
     pid: int
     parent: int
     command: str
-    memory: int
+    memory: int | None
     cpu: float | None
 
 

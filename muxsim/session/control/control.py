@@ -127,6 +127,8 @@ class ControlReader:
         self._backend = 0
         self.absent = False
         """Whether it is established that the server has no control plane."""
+        self.on_scored: Callable[[Mapping[str, Any]], None] | None = None
+        """Told what has been read for a call, before its client is; it may not raise."""
 
     @functools.cached_property
     def _client(self) -> OwnClient:
@@ -285,7 +287,10 @@ class ControlReader:
         self._seen |= values.keys() - problems.keys()
         if "info" not in self._seen and is_not_there(answers["info"]):
             problems.pop("info")  # an environment need not have any
-        return with_meta(result, META_KEY, self._control(result, values, problems, crowded=crowded))
+        control = self._control(result, values, problems, crowded=crowded)
+        if self.on_scored is not None:
+            self.on_scored(control)
+        return with_meta(result, META_KEY, control)
 
     def _control(self, result: Message, values: Parts, problems: dict[str, str], *, crowded: bool) -> dict[str, Any]:
         status, info = values["status"], values["info"]

@@ -1,0 +1,124 @@
+"""The records of all sessions: there while somebody looks at one, or always with ``[server] history``."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from muxsim.observe.events import BackendStderr, Event, SessionEnded
+from muxsim.runtime.boundary import Part
+from muxsim.serve.watch.record import Record
+from muxsim.session.registry import Sessions
+from muxsim.session.session import Session
+
+# Of sessions that have ended, with ``history``.
+_MOST_PAST: Final = 256
+_MOST_PAST_BYTES: Final = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A session, and what is known of its conversation."""
+
+    session: Session
+    record: Record
+    opened: float
+    """When the session was made, in seconds since 1970."""
+
+
+class Records:
+    """Has sessions overheard. A listener for `muxsim.observe.events.Events`.
+
+    ``history`` is of how many calls each session's record knows while nobody looks; 0 has no such record.
+    """
+
+    def __init__(self, sessions: Sessions, history: int, now: Callable[[], float]) -> None:
+        self._sessions = sessions
+        self.history = history
+        self._now = now
+        self._live: dict[str, Watched] = {}
+        self._past: OrderedDict[str, Watched] = OrderedDict()
+        self._past_bytes = 0
+        self._part: Part
+
+    def __repr__(self) -> str:
+        return f"<Records of {len(self._live)} live sessions, {len(self._past)} past ones>"
+
+    def use(self, part: Part) -> None:
+        """Be this part; called once, before anything else."""
+        self._part = part
+        if self.history:
+            self._sessions.on_begun = self._begun
+
+    def _begun(self, session: Session) -> None:
+        self._part.attempt(self._attach, session)
+
+    def __call__(self, event: Event) -> None:
+        """Take note of stderr, and of ends."""
+        if isinstance(event, BackendStderr):
+            watched = self._live.get(event.session)
+            if watched is not None:
+                watched.record.stderr(event.line)
+        elif isinstance(event, SessionEnded):
+            watched = self._live.pop(event.session, None)
+            if watched is not None and self.history:
+                self._keep(watched)
+
+    def past(self, id: str) -> Watched | None:
+        """A session that has ended, if it is remembered."""
+        return None if self._sessions.get(id) is not None else self._past.get(id)
+
+    def of(self, id: str) -> Watched | None:
+        """A session that is being recorded, or was."""
+        return self._live.get(id) or self.past(id)
+
+    def watch(self, session: Session) -> Watched:
+        """Begin to look at a session; `leave` it again."""
+        watched = self._live.get(session.id)
+        if watched is None:
+            watched = self._attach(session)
+        watched.record.readers += 1
+        return watched
+
+    def leave(self, watched: Watched) -> None:
+        """Look no more. The last one that does has it recorded no longer than it is anyway."""
+        watched.record.readers -= 1
+        if watched.record.readers:
+            return
+        if self.history:
+            watched.record.quieten()
+        elif self._live.pop(watched.session.id, None) is not None:
+            _detach(watched)
+
+    def let_all_go(self) -> None:
+        """Overhear nobody any more."""
+        self._sessions.on_begun = None
+        for watched in self._live.values():
+            _detach(watched)
+        self._live.clear()
+        self._past.clear()
+
+    def _attach(self, session: Session) -> Watched:
+        record = Record(session.conversation.router, self._part, self._now, self.history)
+        opened = round(self._now() - (trio.current_time() - session.created), 3)
+        watched = self._live[session.id] = Watched(session, record, opened)
+        session.seam.overhear(record)
+        session.control.on_scored = record.scored
+        return watched
+
+    def _keep(self, watched: Watched) -> None:
+        watched.record.quieten()
+        self._past[watched.session.id] = watched
+        self._past_bytes += watched.record.size
+        while len(self._past) > _MOST_PAST or self._past_bytes > _MOST_PAST_BYTES:
+            _, oldest = self._past.popitem(last=False)
+            self._past_bytes -= oldest.record.size
+
+
+def _detach(watched: Watched) -> None:
+    watched.session.seam.overhear(None)
+    watched.session.control.on_scored = None

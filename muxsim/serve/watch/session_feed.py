@@ -1,0 +1,202 @@
+"""The feed of one session: its conversation as it goes on, beside it the control plane, stderr and processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from muxsim.observe.events import FAILURES
+from muxsim.placement.placement import ProcessUsage
+from muxsim.runtime.boundary import Part
+from muxsim.serve.auth.callers import Caller
+from muxsim.serve.watch import feed
+from muxsim.serve.watch.record import Record
+from muxsim.serve.watch.records import Records, Watched
+from muxsim.serve.watch.told import told
+from muxsim.session.agent_view import BACKEND_ENDED, AgentAttachment
+from muxsim.session.attachment import Attachment
+from muxsim.session.session import Session
+from muxsim.session.states import State
+from transports.http_rules import HTTPRefusal
+
+# Seconds between two looks at what nobody tells of, and the least between two writes to one reader.
+_LOOK: Final = 0.25
+_PAUSE: Final = 0.03
+_PROCESSES: Final = 2.0
+_MOST_READERS: Final = 256
+
+
+ProcessesOf: TypeAlias = Callable[[int], list[ProcessUsage]]
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Who looks: an agent sees nothing of the control plane, of stderr and of processes."""
+
+    caller: Caller
+    urls: Mapping[str, str]
+
+    @property
+    def controls(self) -> bool:
+        """Whether it is no agent."""
+        return self.caller.controls
+
+
+class SessionFeeds:
+    """The feeds of all sessions that somebody looks at. Runs on asyncio; ``now`` gives the seconds since 1970."""
+
+    def __init__(self, records: Records, processes_of: ProcessesOf, part: Part, now: Callable[[], float]) -> None:
+        """``processes_of`` reads what there is below a pid."""
+        self._processes_of = processes_of
+        self._records = records
+        self._part = part
+        self._now = now
+        self._era = 0
+        self._readers = 0
+
+    def doubt(self) -> None:
+        """End all readers' streams: with their next request they show who they are now."""
+        self._era += 1
+
+    def check_room(self) -> None:
+        """Raise a 503 where one reader more cannot be had."""
+        if self._part.is_off:
+            raise HTTPRefusal(503, "the dashboard has failed and is switched off; see muxsim's log")
+        if self._readers >= _MOST_READERS:
+            text = f"{_MOST_READERS} feeds of sessions are open, as many as may"
+            raise HTTPRefusal(503, text, headers=[(b"retry-after", b"10")])
+
+    async def events(self, viewer: Viewer, session: Session) -> AsyncGenerator[bytes, None]:
+        """Encoded events for one reader of a session that is live, or is remembered."""
+        past = self._records.past(session.id)
+        if past is not None:
+            yield b"".join(self._all_of(viewer, past))
+            return
+        watched = self._records.watch(session)
+        self._readers += 1
+        try:
+            async for piece in self._follow(viewer, watched):
+                yield piece
+        finally:
+            self._readers -= 1
+            self._records.leave(watched)
+
+    def _all_of(self, viewer: Viewer, watched: Watched) -> list[bytes]:
+        items = watched.record.since(0)
+        seen = [item.data for item in items if item.for_agents or viewer.controls]
+        session = watched.session
+        return [told("session", self._fact(viewer, watched)), *seen, told("ended", self._ended(viewer, session))]
+
+    async def _follow(self, viewer: Viewer, watched: Watched) -> AsyncGenerator[bytes, None]:
+        session, record, era = watched.session, watched.record, self._era
+        loop = asyncio.get_running_loop()
+        position, fact = record.first, None
+        next_look = next_processes = loop.time()
+        processes = _Processes(self._processes_of, self._now)
+        while era == self._era and not self._part.is_off and self._now() < viewer.caller.expires:
+            is_over = session.state is State.ENDED
+            pieces, position = _news(viewer, record, position)
+            if is_over or loop.time() >= next_look:
+                next_look = loop.time() + _LOOK
+                before, fact = fact, self._fact(viewer, watched)
+                pieces = [*pieces, told("session", fact)] if fact != before else pieces
+            if viewer.controls and loop.time() >= next_processes and session.pid is not None:
+                next_processes = loop.time() + _PROCESSES
+                pieces.append(told("processes", await processes.read(session.pid)))
+            if is_over:
+                pieces.append(told("ended", self._ended(viewer, session)))
+            if pieces:
+                yield b"".join(pieces)
+            if is_over:
+                return
+            await _more(record, _LOOK)
+            await asyncio.sleep(_PAUSE)
+
+    def _fact(self, viewer: Viewer, watched: Watched) -> feed.Session:
+        session, controls = watched.session, viewer.controls
+        router = session.conversation.router
+        return feed.Session(
+            id=session.id,
+            env=session.spec.name,
+            seed=session.seed if controls else None,
+            owner=session.owner,
+            state=session.state.value,
+            opened=watched.opened,
+            urls=dict(viewer.urls),
+            pid=session.pid if controls else None,
+            calls=router.answered,
+            in_flight=router.in_flight,
+            attachments=[_attached(viewer, one) for one in session.conversation.attachments],
+            controls=controls,
+            may_end=controls and viewer.caller.may_end(session.owner),
+            history=self._records.history,
+            ended=self._ended(viewer, session) if session.state is State.ENDED else None,
+        )
+
+    def _ended(self, viewer: Viewer, session: Session) -> feed.Ended:
+        ending = session.ending
+        cause, text = ("", "") if ending is None else (ending.cause, ending.text)
+        exit = None if ending is None or not viewer.controls else ending.exit
+        failed = cause in FAILURES
+        return feed.Ended(
+            time=round(self._now(), 3),
+            cause=cause,
+            text=text if viewer.controls or not failed else BACKEND_ENDED,
+            exit_status=None if exit is None else exit.returncode,
+            stderr=[] if exit is None else list(exit.stderr),
+            failed=failed,
+        )
+
+
+def _attached(viewer: Viewer, attachment: Attachment) -> feed.Attached:
+    principal = attachment.principal
+    return feed.Attached(
+        number=attachment.number,
+        transport=attachment.kind,
+        name=principal if viewer.controls or principal == viewer.caller.name else None,
+        is_agent=isinstance(attachment, AgentAttachment),
+    )
+
+
+def _news(viewer: Viewer, record: Record, position: int) -> tuple[list[bytes], int]:
+    """What has come since a position, with a mark for what is not there any more; and the next position."""
+    lost = record.first - position
+    marks = [told("lost", feed.Lost(events=lost))] if lost > 0 else []
+    items = record.since(position)
+    return [*marks, *(item.data for item in items if item.for_agents or viewer.controls)], record.end
+
+
+async def _more(record: Record, patience: float) -> None:
+    """Wait for another event, or so many seconds."""
+    came = asyncio.Event()
+    record.on_more(came.set)
+    try:
+        async with asyncio.timeout(patience):
+            await came.wait()
+    except TimeoutError:
+        record.leave(came.set)
+
+
+class _Processes:
+    """Reads the processes of a session again and again, for the CPU between two looks."""
+
+    def __init__(self, processes_of: ProcessesOf, now: Callable[[], float]) -> None:
+        self._processes_of = processes_of
+        self._now = now
+        self._before: dict[int, float] = {}
+        self._read_at = 0.0
+
+    async def read(self, pid: int) -> feed.Processes:
+        members = await asyncio.to_thread(self._processes_of, pid)
+        now = self._now()
+        passed = now - self._read_at
+        told = [self._process(member, passed) for member in members]
+        self._before, self._read_at = {member.pid: member.cpu for member in members}, now
+        return feed.Processes(time=round(now, 3), processes=told)
+
+    def _process(self, member: ProcessUsage, passed: float) -> feed.Process:
+        before = self._before.get(member.pid)
+        cpu = None if before is None or passed <= 0 else round((member.cpu - before) / passed, 3)
+        return feed.Process(pid=member.pid, parent=member.parent, command=member.name, memory=member.memory, cpu=cpu)
