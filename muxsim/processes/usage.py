@@ -16,8 +16,8 @@ PERIOD: Final = 10.0
 
 # Processes that one step looks at, and of how many of them it reads the memory, for which the kernel walks its pages:
 # 35 and 200 µs each, so a step a second is under 1 % of a core however many there are. With more, looks are rarer.
-_SEEN_AT_ONCE: Final = 100
-_WEIGHED_AT_ONCE: Final = 20
+_SEEN_AT_ONCE: Final = 80
+_WEIGHED_AT_ONCE: Final = 15
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 

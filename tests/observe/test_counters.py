@@ -6,13 +6,14 @@ from typing import get_args
 
 from muxsim import limits
 from muxsim.observe import events as all_events
-from muxsim.observe.counters import TALLIES, Counters
+from muxsim.observe.counters import COUNTERS, TALLIES, Counters
 from muxsim.observe.events import (
     DrainTimeout,
     Event,
     Events,
     HTTPLimit,
     LogLinesLeftOut,
+    NoRequest,
     OpenQueued,
     OpenRefused,
     SessionEnded,
@@ -85,3 +86,24 @@ def test_what_is_counted_of_an_event_is_among_its_fields():
 def test_each_kind_that_the_module_has_is_one_of_the_union():
     kinds = {one for one in vars(all_events).values() if isinstance(one, type) and issubclass(one, all_events.Named)}
     assert kinds - {all_events.Named, all_events.SessionEvent, all_events.Caused} == set(get_args(Event))
+
+
+def test_every_counter_says_what_it_is_and_by_what_it_is_counted():
+    told = {}
+    for tallies in TALLIES.values():
+        for tally in tallies:
+            if tally.counter != "limits":
+                told.setdefault(tally.counter, set()).add(tuple(tally.by.split()) or (("?",) if tally.kind else ()))
+    assert {name: {one.labels} for name, one in COUNTERS.items() if name != "starts"} == {
+        name: labels for name, labels in told.items() if name != "starts"
+    }
+    assert COUNTERS["starts"].labels == ("way",)
+    assert all(one.help.endswith(".") for one in COUNTERS.values())
+
+
+def test_a_counter_with_several_labels_is_told_by_all_of_them_and_by_any():
+    counters = counted(OpenRefused("a", "max_pending"), OpenRefused("b", "max_pending"), OpenRefused("b", "ttl"))
+    assert counters.by_kind("opens_refused") == {("a", "max_pending"): 1, ("b", "max_pending"): 1, ("b", "ttl"): 1}
+    assert (counters.total("opens_refused", "b"), counters.total("opens_refused", "max_pending")) == (2, 2)
+    assert counters.by_kind("no_requests") == {}
+    assert counted(NoRequest()).by_kind("no_requests") == {(): 1}
