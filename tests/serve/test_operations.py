@@ -23,7 +23,7 @@ from muxsim.serve.operate.running import at
 from .conftest import NAUGHTY, environment
 from .machine import descendants, eventually, gone, log_lines, logged
 from .test_lifetimes import Tree, terminal_program
-from .wire import ask, connect, open_session, shake_hands, text_of, tool_call
+from .wire import ask, connect, initialize, open_session, shake_hands, text_of, tool_call
 
 pytestmark = pytest.mark.children
 
@@ -234,6 +234,29 @@ async def test_while_memory_is_short_it_is_neither_ready_nor_well_and_says_so_be
         assert ready.headers["retry-after"] == "5"
         health = await ask(muxsim.url, "GET", "/health")
         assert (health.status, health.json()["status"], health.json()["reason"]) == (200, "refusing", "memory_limit")
+
+
+async def test_without_room_for_one_more_to_wait_it_is_not_ready_until_a_place_comes_back(tmp_path):
+    async with serving(tmp_path, "[server]\nmax_sessions = 1\nmax_pending = 0\n" + environment("naughty")) as muxsim:
+        session = await open_session(muxsim.url)
+        ready = await ask(muxsim.url, "GET", "/ready")
+        assert (ready.status, ready.json()) == (503, {"ready": False, "reason": "max_pending"})
+        assert (await ask(muxsim.url, "GET", "/health")).json()["reason"] == "max_pending"
+        assert (await ask(muxsim.url, "DELETE", f"/sessions/{session['id']}")).status == 204
+        assert (await ask(muxsim.url, "GET", "/ready")).status == 200
+
+
+async def test_it_is_not_ready_while_the_default_environment_is_left_alone_and_another_ones_fault_is_its_own(tmp_path):
+    limits = "max_failed_starts = 1\nfailed_start_window = 600"
+    failing = [environment(name, "--exit", "7", extra=limits) for name in ("leaving", "other")]
+    async with serving(tmp_path, '[server]\ndefault = "leaving"\n' + "\n".join(failing)) as muxsim:
+        for env, status in (("other", 200), ("leaving", 503)):
+            await ask(muxsim.url, "POST", f"/mcp?env={env}", body=initialize())
+            await logged(muxsim, event="pool.breaker_opened", env=env, within=60)
+            ready = await ask(muxsim.url, "GET", "/ready")
+            assert ready.status == status
+        assert ready.json() == {"ready": False, "reason": "max_failed_starts"}
+        assert 500 < int(ready.headers["retry-after"]) <= 600
 
 
 # ---- reloading
