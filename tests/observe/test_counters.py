@@ -75,6 +75,10 @@ def test_a_counter_is_told_as_a_whole_and_by_kind():
     assert counters.total("sessions_ended", "never") == counters.total("nothing") == 0
 
 
+def test_every_counter_says_what_it_counts():
+    assert {tally.counter for tallies in TALLIES.values() for tally in tallies} - {"limits"} == COUNTERS.keys()
+
+
 def test_what_is_counted_of_an_event_is_among_its_fields():
     assert TALLIES.keys() <= set(get_args(Event))
     for kind, tallies in TALLIES.items():
