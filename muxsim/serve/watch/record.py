@@ -287,11 +287,16 @@ class Record:
         for wake in wakers:
             wake()
 
+    @property
+    def _has_more_calls(self) -> bool:
+        """Whether something is kept of more calls than are wanted, be it what came before the first that is."""
+        return self._calls > self._keeps or (self._calls == self._keeps and not self._items[0].is_call)
+
     def _trim(self) -> None:
         quiet = not self.readers
         most = _MOST_QUIET_BYTES if quiet else _MOST_BYTES
         while self._items and (
-            self._bytes > most or len(self._items) > _MOST_EVENTS or (quiet and self._calls > self._keeps)
+            self._bytes > most or len(self._items) > _MOST_EVENTS or (quiet and self._has_more_calls)
         ):
             oldest = self._items.popleft()
             self._bytes -= len(oldest.data)

@@ -1,0 +1,184 @@
+"""What is overheard of a session: only while somebody looks, within bounds, and without the session's noticing."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+from session.fake_backend import fake_session
+
+from muxsim.observe.events import SessionEnded
+from muxsim.runtime.boundary import open_boundary
+from muxsim.serve.auth.callers import ANYONE, Caller, Scope
+from muxsim.serve.watch.records import Records
+from muxsim.serve.watch.session_feed import Viewer, _news
+from muxsim.session.agent_view import AgentAttachment
+from muxsim.session.attachment import Attachment
+from transports import messages
+from transports.memory import MemoryTransport
+
+AGENT = Viewer(Caller("ada", Scope.AGENT), {})
+TRAINER = Viewer(ANYONE, {})
+CALL = {"name": "look", "arguments": {}}
+
+
+class Sessions:
+    """Those that a test has."""
+
+    on_begun = None
+
+    def __init__(self):
+        self.live = {}
+        self.get = self.live.get
+
+
+class House:
+    def __init__(self, records, sessions):
+        self.records = records
+        self.sessions = sessions
+
+    def session(self, answer=lambda request: messages.result(request.id, {"content": []}), view=Attachment):
+        """A session that has answered once, and a client of it."""
+        session, _ = fake_session({"tools/call": answer})
+        client = view(session, "test")
+        client.connect(MemoryTransport())
+        session.attach(client)
+        client.receive(messages.request(0, "initialize", {}))
+        self.sessions.live[session.id] = session
+        if self.sessions.on_begun is not None:
+            self.sessions.on_begun(session)
+        return session, client
+
+
+@asynccontextmanager
+async def house(history=0):
+    told = []
+    sessions = Sessions()
+    async with open_boundary(lambda name, error: told.append(error)) as boundary:
+        records = Records(sessions, history, time.time)
+        records.use(boundary.part("dashboard", records.let_all_go))
+        yield House(records, sessions)
+    assert told == []
+
+
+def events(pieces):
+    """Names and data of encoded events."""
+    blocks = b"".join(pieces).replace(b"\r\n", b"\n").split(b"\n\n")[:-1]
+    fields = [dict(line.split(b": ", 1) for line in block.split(b"\n")) for block in blocks]
+    return [(one[b"event"].decode(), json.loads(one[b"data"])) for one in fields]
+
+
+def seen(record, viewer=TRAINER, position=0):
+    return events(_news(viewer, record, position)[0])
+
+
+async def test_the_seam_has_the_very_functions_of_who_stands_behind_it_but_while_somebody_looks():
+    async with house() as here:
+        session, client = here.session()
+        before = session.seam.to_backend, session.seam.from_backend
+        watched = here.records.watch(session)
+        assert session.seam.to_backend != before[0]
+        client.receive(messages.request(1, "tools/call", CALL))
+        assert [name for name, _ in seen(watched.record)] == ["message", "message"]
+        here.records.leave(watched)
+        assert (session.seam.to_backend, session.seam.from_backend) == before
+        assert session.control.on_scored is None
+        assert here.records.of(session.id) is None
+
+
+async def test_one_that_goes_leaves_the_others_looking():
+    async with house() as here:
+        session, client = here.session()
+        first, second = here.records.watch(session), here.records.watch(session)
+        here.records.leave(first)
+        client.receive(messages.request(1, "tools/call", CALL))
+        assert len(seen(second.record)) == 2
+
+
+async def test_a_reader_who_is_too_slow_is_told_how_much_it_has_missed():
+    async with house() as here:
+        session, client = here.session()
+        record = here.records.watch(session).record
+        for number in range(1500):
+            client.receive(messages.request(number + 1, "tools/call", CALL))
+        (name, lost), *rest = seen(record)
+        assert (name, lost["events"] + len(rest)) == ("lost", 3000)
+        assert rest[-1][1]["n"] == 3000
+        assert seen(record, position=record.end) == []
+
+
+async def test_what_is_kept_has_a_bound_in_bytes_too():
+    big = "x" * 10_000
+    async with house() as here:
+        session, client = here.session(lambda request: messages.result(request.id, {"content": big}))
+        record = here.records.watch(session).record
+        for number in range(1000):
+            client.receive(messages.request(number + 1, "tools/call", CALL))
+        assert record.size <= 8 * 2**20
+        assert record.first > 0
+
+
+async def test_the_last_calls_are_kept_while_nobody_looks_where_that_is_wanted():
+    async with house(history=3) as here:
+        session, client = here.session()
+        for number in range(10):
+            client.receive(messages.request(number + 1, "tools/call", CALL))
+        record = here.records.of(session.id).record
+        told = seen(record, position=record.first)
+        assert [data["kind"] for _, data in told] == ["request", "result"] * 3
+        session.end("deleted", "it was deleted")
+        here.records(SessionEnded(session.id, "fake", 7, None, "deleted", "it was deleted", None, None, 1.0))
+        here.sessions.live.clear()
+        assert here.records.past(session.id).session is session
+
+
+async def test_an_answer_of_which_nobody_knows_who_asked_is_kept_from_agents():
+    asked = []
+    async with house() as here:
+        session, client = here.session(asked.append)
+        client.receive(messages.request(1, "tools/call", CALL))
+        record = here.records.watch(session).record
+        session.seam.from_backend(messages.result(asked[0].id, {"content": ["s3cret"]}))
+        (answer,) = seen(record)
+        assert answer[1]["method"] == "tools/call"
+        assert seen(record, AGENT) == []
+
+
+async def test_an_agents_own_call_is_shown_to_agents_whenever_they_begin_to_look():
+    asked = []
+    async with house() as here:
+        session, client = here.session(asked.append, AgentAttachment)
+        client.receive(messages.request(1, "tools/call", CALL))
+        record = here.records.watch(session).record
+        session.seam.from_backend(messages.result(asked[0].id, {"content": []}))
+        assert len(seen(record, AGENT)) == 1
+
+
+@pytest.mark.parametrize("control", [{"reward": 1.5}, {"reward": "much"}, [], "none", None, {"info": {"a": "b"}}])
+async def test_what_stands_in_the_place_of_the_control_plane_may_be_anything(control):
+    result = {"content": [], "_meta": {"muxsim/control": control}}
+    async with house() as here:
+        session, client = here.session(lambda request: messages.result(request.id, result))
+        record = here.records.watch(session).record
+        client.receive(messages.request(1, "tools/call", CALL))
+        told = dict(seen(record))
+        assert told["control"]["reward"] == (1.5 if control == {"reward": 1.5} else None)
+        assert "muxsim/control" not in told["message"]["body"]
+        assert [name for name, _ in seen(record, AGENT)] == ["message", "message"]
+
+
+async def test_hostile_text_passes_as_json_text():
+    text = "</script><img src=x onerror=alert(1)>\n\rdata: x\u2028\ud800"
+    answer = lambda request: messages.decode(  # noqa: E731 - shorter than a function of its own
+        b'{"jsonrpc":"2.0","id":%d,"result":{"content":%b}}' % (request.id, json.dumps(text).encode())
+    )
+    async with house() as here:
+        session, client = here.session(answer)
+        record = here.records.watch(session).record
+        client.receive(messages.request(1, "tools/call", CALL))
+        record.stderr(text)
+        told = seen(record)
+        assert [name for name, _ in told] == ["message", "message", "stderr"]
+        assert json.loads(told[1][1]["body"]) == {"content": text.replace("\ud800", "\ufffd")}
