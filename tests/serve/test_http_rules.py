@@ -37,6 +37,9 @@ ROUTES = [
     ("GET", "/ready"),
     ("GET", "/"),
     ("GET", "/ui/x.js"),
+    ("GET", "/watch"),
+    ("GET", "/watch/sessions/x"),
+    ("GET", "/watch/sessions/x/images/1"),
     ("GET", "/no/such/thing"),
 ]
 STRANGERS = [

@@ -103,3 +103,16 @@ async def test_a_link_on_another_site_leads_to_the_page_but_no_frame_and_no_scri
         other = [pair for pair in link if pair[0] != changed[0]] + [changed]
         assert (await ask(muxsim.url, "GET", "/", other)).status == 403
     assert (await ask(muxsim.url, "GET", "/", [*link, ("Host", "evil.example")])).status == 421
+
+
+@pytest.mark.children
+async def test_the_page_can_act_where_no_token_is_needed_and_a_page_from_elsewhere_cannot(muxsim):
+    own = [("Origin", muxsim.url), ("Sec-Fetch-Site", "same-origin"), ("Sec-Fetch-Mode", "cors")]
+    foreign = [("Origin", "https://evil.example"), ("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "cors")]
+    wish = {"env": "naughty", "id": "by-a-page"}
+    assert (await ask(muxsim.url, "POST", "/sessions", foreign, wish)).status == 403
+    assert (await ask(muxsim.url, "POST", "/sessions", own, wish)).status == 201
+    for path in ("/watch", "/watch/sessions/by-a-page"):
+        assert (await ask(muxsim.url, "GET", path, [*foreign, ("Accept", "text/event-stream")])).status == 403
+    assert (await ask(muxsim.url, "DELETE", "/sessions/by-a-page", foreign)).status == 403
+    assert (await ask(muxsim.url, "DELETE", "/sessions/by-a-page", own)).status == 204
