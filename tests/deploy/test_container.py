@@ -82,5 +82,5 @@ def test_compose_builds_what_there_is_and_gives_it_no_more_than_it_needs():
     assert set(service["secrets"]) == set(told["secrets"]) == {"tokens"}
     # Where it writes: the store is kept, the rest is not.
     places = [one.partition(":")[0] for one in service["tmpfs"]]
-    assert places == ["/tmp", "/run/muxsim", "/home/muxsim"]
-    assert "store:/var/cache/muxsim" in service["volumes"]
+    assert places == ["/tmp"]
+    assert "state:/var/lib/muxsim" in service["volumes"]
