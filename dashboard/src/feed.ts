@@ -78,7 +78,9 @@ export interface SessionRow {
   /** When it came into this state. */
   since: number;
   opened: number;
+  /** Of tools, since it was opened. */
   calls: number;
+  /** Requests of any kind that are not answered. */
   in_flight: number;
   /** The cause of its end; null for one that goes on. */
   end: string | null;

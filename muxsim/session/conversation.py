@@ -92,11 +92,6 @@ class Conversation:
         return self.in_flight > 0 or any(attachment.transport.listening for attachment in self._attachments)
 
     @property
-    def attachments(self) -> list[Attachment]:
-        """The clients that are there, in the order in which they came."""
-        return sorted(self._attachments, key=lambda one: one.number or 0)
-
-    @property
     def agreed_version(self) -> str:
         """The revision that the handshake has settled on; "" before that."""
         return text_of(member(self.router.initialize_result, "protocolVersion"))

@@ -53,10 +53,10 @@ class House:
             self.events.subscribe(listener)
 
     def session(self, id, owner=None, **fields):
-        router = SimpleNamespace(answered=0, in_flight=0)
+        conversation = SimpleNamespace(calls_made=0, in_flight=0, router=SimpleNamespace(in_flight=0))
         session = SimpleNamespace(
             id=id, owner=owner, shared=False, seed=1, created=0.0, state=State.READY, spec=SimpleNamespace(name="lake"),
-            conversation=SimpleNamespace(router=router), **fields,
+            conversation=conversation, **fields,
         )  # fmt: skip
         self.live[id] = session
         return session
@@ -79,7 +79,7 @@ async def test_a_reader_is_told_what_has_changed_since_and_nothing_twice(house):
     version = house.board.version
     assert {row.id for row in house.board.snapshot(ANYONE, []).sessions} == {"a", "b"}
     assert house.board.changes(ANYONE, version) is None
-    session.conversation.router.answered = 5
+    session.conversation.calls_made = 5
     house.looks()
     change = house.board.changes(ANYONE, version)
     assert [(row.id, row.calls) for row in change.sessions] == [("a", 5)]

@@ -22,6 +22,10 @@ CONFIG = f"""
 [environments.pictures]
 command = "{sys.executable}"
 args = ["-I", "-S", "{PICTURES}"]
+[environments.common]
+command = "{sys.executable}"
+args = ["-I", "-S", "{PICTURES}"]
+shared = true
 [environments.telling]
 command = "{sys.executable}"
 args = ["-I", "-S", "{SERVERS / "scored.py"}"]
@@ -138,6 +142,17 @@ async def test_what_a_step_has_earned_comes_beside_the_conversation_and_not_in_i
         await feed.until(lambda type, data: type == "control" and data["n"] is None and data)
 
 
+async def test_what_many_say_in_a_shared_session_only_the_admin_sees(url):
+    await shake_hands(url, "/envs/common/mcp", headers=[bearer(ADA)])
+    listed = (await ask(url, "GET", "/sessions", [bearer(ROOT)])).json()["sessions"]
+    (id,) = [one["id"] for one in listed if one["env"] == "common"]
+    for token in (ADA, BOB, HELPER):
+        for path in (FEED.format(id), f"{FEED.format(id)}/images/1"):
+            assert (await ask(url, "GET", path, [STREAM, bearer(token)])).status == 403
+    async with watching(url, FEED.format(id), ROOT) as feed:
+        assert (await feed.event("session"))["env"] == "common"
+
+
 @pytest.mark.parametrize("env", ["folding", "first", "telling"])
 async def test_an_agent_is_told_nothing_of_control_plane_stderr_and_processes_in_any_feed(url, env):
     id, trainer = await played(url, env)
@@ -171,7 +186,7 @@ async def test_a_session_is_shown_to_whom_it_is_there_for_and_the_whole_server_t
     assert (await ask(url, "GET", "/watch", [STREAM, bearer(HELPER)])).status == 403
     async with watching(url, "/watch", BOB) as feed, watching(url, "/watch", ROOT) as whole:
         snapshot = await feed.event("snapshot")
-        assert snapshot["sessions"] == []
+        assert [row for row in snapshot["sessions"] if row["owner"] is not None] == []
         assert (await whole.row(id))["owner"] == "ada"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Final
 
+from muxsim.serve.auth.callers import Scope, forbidden
 from muxsim.serve.routes.guard import caller_of
 from muxsim.serve.routes.lookup import Lookup
 from muxsim.serve.routes.public_url import PublicURL
@@ -68,11 +69,18 @@ class WatchEndpoints:
         await call.send({"type": "http.response.body", "body": body})
 
     def _session(self, call: Call, id: str) -> Session:
-        """The session of this id, live or remembered, if whoever asks may see it. Raises a 404."""
-        past = self._dashboard.records.past(id)
-        if past is not None and caller_of(call).sees(past.session.owner, shared=past.session.shared):
-            return past.session
-        return self._lookup.session(call, id)
+        """The session of this id, live or remembered, if whoever asks may see what is said in it.
+
+        Raises a 404, and a 403 for a shared one: in that others speak too, and only the admin may see them all.
+        """
+        past, caller = self._dashboard.records.past(id), caller_of(call)
+        if past is not None and caller.sees(past.session.owner, shared=past.session.shared):
+            session = past.session
+        else:
+            session = self._lookup.session(call, id)
+        if session.shared and caller.scope != Scope.ADMIN:
+            raise forbidden(Scope.ADMIN)
+        return session
 
     async def _stream(self, call: Call, events: AsyncGenerator[bytes, None]) -> None:
         try:

@@ -191,8 +191,8 @@ class Board:
         offset = now - trio.current_time()
         there = {session.id for session in live}
         for session in live:
-            router = session.conversation.router
-            told = (session.state, router.answered, router.in_flight)
+            conversation = session.conversation
+            told = (session.state, conversation.calls_made, conversation.router.in_flight)
             line = lines.get(session.id)
             if line is None or line.told != told:
                 opened = session.created + offset
@@ -336,7 +336,6 @@ def _unopened(id: str) -> str:
 def _row(
     session: Session, state: feed.SessionState, since: float, opened: float, *, end: str | None = None
 ) -> feed.SessionRow:
-    router = session.conversation.router
     return feed.SessionRow(
         id=session.id,
         env=session.spec.name,
@@ -345,8 +344,8 @@ def _row(
         state=state,
         since=round(since, 3),
         opened=round(opened, 3),
-        calls=router.answered,
-        in_flight=router.in_flight,
+        calls=session.conversation.calls_made,
+        in_flight=session.conversation.in_flight,
         end=end,
         failed=end in FAILURES,
     )

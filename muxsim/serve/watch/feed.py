@@ -112,7 +112,9 @@ class SessionRow(Fact, frozen=True):
     """When it came into this state."""
     opened: float
     calls: int
+    """Of tools, since it was opened."""
     in_flight: int
+    """Requests of any kind that are not answered."""
     end: str | None
     """The cause of its end; null for one that goes on."""
     failed: bool

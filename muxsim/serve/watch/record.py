@@ -81,6 +81,8 @@ class Record:
         self.end = 0
         """The number of the next event; that of the first one is 0."""
         self.readers = 0
+        self.ended: float | None = None
+        """When its session was over."""
         self._images: OrderedDict[int, tuple[Picture, bool]] = OrderedDict()
         self._image_bytes = 0
         self._last_image = 0

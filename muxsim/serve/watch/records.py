@@ -65,8 +65,10 @@ class Records:
                 watched.record.stderr(event.line)
         elif isinstance(event, SessionEnded):
             watched = self._live.pop(event.session, None)
-            if watched is not None and self.history:
-                self._keep(watched)
+            if watched is not None:
+                watched.record.ended = round(self._now(), 3)
+                if self.history:
+                    self._keep(watched)
 
     def past(self, id: str) -> Watched | None:
         """A session that has ended, if it is remembered."""

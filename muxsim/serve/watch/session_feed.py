@@ -86,8 +86,7 @@ class SessionFeeds:
     def _all_of(self, viewer: Viewer, watched: Watched) -> list[bytes]:
         items = watched.record.since(0)
         seen = [item.data for item in items if item.for_agents or viewer.controls]
-        session = watched.session
-        return [told("session", self._fact(viewer, watched)), *seen, told("ended", self._ended(viewer, session))]
+        return [told("session", self._fact(viewer, watched)), *seen, told("ended", self._ended(viewer, watched))]
 
     async def _follow(self, viewer: Viewer, watched: Watched) -> AsyncGenerator[bytes, None]:
         session, record, era = watched.session, watched.record, self._era
@@ -106,7 +105,7 @@ class SessionFeeds:
                 next_processes = loop.time() + _PROCESSES
                 pieces.append(told("processes", await processes.read(session.pid)))
             if is_over:
-                pieces.append(told("ended", self._ended(viewer, session)))
+                pieces.append(told("ended", self._ended(viewer, watched)))
             if pieces:
                 yield b"".join(pieces)
             if is_over:
@@ -116,7 +115,7 @@ class SessionFeeds:
 
     def _fact(self, viewer: Viewer, watched: Watched) -> feed.Session:
         session, controls = watched.session, viewer.controls
-        router = session.conversation.router
+        conversation = session.conversation
         return feed.Session(
             id=session.id,
             env=session.spec.name,
@@ -126,22 +125,24 @@ class SessionFeeds:
             opened=watched.opened,
             urls=dict(viewer.urls),
             pid=session.pid if controls else None,
-            calls=router.answered,
-            in_flight=router.in_flight,
-            attachments=[_attached(viewer, one) for one in session.conversation.attachments],
+            calls=conversation.calls_made,
+            in_flight=conversation.in_flight,
+            attachments=[
+                _attached(viewer, one) for one in sorted(conversation.clients, key=lambda one: one.number or 0)
+            ],
             controls=controls,
             may_end=controls and viewer.caller.may_end(session.owner),
             history=self._records.history,
-            ended=self._ended(viewer, session) if session.state is State.ENDED else None,
+            ended=self._ended(viewer, watched) if session.state is State.ENDED else None,
         )
 
-    def _ended(self, viewer: Viewer, session: Session) -> feed.Ended:
-        ending = session.ending
+    def _ended(self, viewer: Viewer, watched: Watched) -> feed.Ended:
+        ending, ended = watched.session.ending, watched.record.ended
         cause, text = ("", "") if ending is None else (ending.cause, ending.text)
         exit = None if ending is None or not viewer.controls else ending.exit
         failed = cause in FAILURES
         return feed.Ended(
-            time=round(self._now(), 3),
+            time=round(self._now(), 3) if ended is None else ended,
             cause=cause,
             text=text if viewer.controls or not failed else BACKEND_ENDED,
             exit_status=None if exit is None else exit.returncode,
