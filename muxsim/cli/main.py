@@ -85,6 +85,9 @@ def serve(
         LogFormat | None, typer.Option(help="Form of the log on stderr.", show_default="auto")
     ] = None,
     log_level: Annotated[LogLevel | None, typer.Option(help="Least level logged.", show_default="info")] = None,
+    access_log: Annotated[
+        bool | None, typer.Option("--access-log", help="Log a line for each HTTP request.", show_default=False)
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Look for all that would keep it from starting, and exit.")
     ] = False,
@@ -107,6 +110,7 @@ def serve(
             tls_key=tls_key and str(tls_key.absolute()),
             log_format=log_format,
             log_level=log_level,
+            access_log=access_log,
         )
         if tokens_file is None:
             return config

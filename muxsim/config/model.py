@@ -119,6 +119,9 @@ class ServerSettings:
     log_buffer: int = 2**20
     """How many bytes of log may wait for a reader of stderr that does not keep up."""
 
+    access_log: bool = False
+    """Whether the log has a line for each HTTP request."""
+
     tracing: bool = False
     """Whether spans go to OpenTelemetry, as the `OTEL_…` variables say; needs the extra `otel`."""
 

@@ -225,6 +225,7 @@ SERVER_KEYS: dict[str, AnyKind] = {
     "max_buffered": _SIZE_KIND,
     "max_unread": _SIZE_KIND,
     "log_buffer": _SIZE_KIND,
+    "access_log": _FLAG,
     "tracing": _FLAG,
     "log_kept": _SIZE_KIND,
     "history": Kind("a whole number from 0", _whole(0)),

@@ -551,6 +551,20 @@ class HTTPLimit(Named, frozen=True):
     limit: str
 
 
+class HTTPRequest(Named, frozen=True):
+    """A request is over, with so many bytes written, after ``seconds``; no ``status``: its client had gone before."""
+
+    name: ClassVar[str] = "http.request"
+    method: str
+    path: str
+    status: int | None
+    bytes: int
+    seconds: float
+    peer: str | None
+    principal: str | None
+    request: str | None
+
+
 class NoRequest(Named, frozen=True):
     """What has come over a connection is no HTTP request. Name and logger are those of uvicorn's own such line."""
 
@@ -766,6 +780,7 @@ Event: TypeAlias = (
     | TokenUnverified
     | TokenRefused
     | HTTPLimit
+    | HTTPRequest
     | NoRequest
     | ConfigNote
     | TokensInTheClear

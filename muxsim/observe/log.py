@@ -87,6 +87,7 @@ _LEVELS: Final[Mapping[type[Event], int]] = {
     events.TokenUnverified: logging.DEBUG,
     events.TokenRefused: logging.WARNING,
     events.HTTPLimit: logging.DEBUG,
+    events.HTTPRequest: logging.INFO,
     events.NoRequest: logging.WARNING,
     events.ConfigNote: logging.WARNING,
     events.TokensInTheClear: logging.WARNING,

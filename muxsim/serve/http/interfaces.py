@@ -59,12 +59,24 @@ class Asker(Protocol):
 class Familiar(Protocol):
     """What was found out about a request's head, for others that repeat it."""
 
+    @property
+    def request(self) -> Request:
+        """The first that had this head."""
+
+    @property
+    def principal(self) -> str | None:
+        """The name of whoever sends it."""
+
     def take(self, asker: Asker, data: bytes) -> bool:
         """Take a whole request that has this head; False if ``data`` is anything else."""
 
 
 class Usual(Protocol):
     """A request whose head passes every check."""
+
+    @property
+    def principal(self) -> str | None:
+        """The name of whoever has sent it."""
 
     def take(self, asker: Asker, body: bytes, raw: bytes) -> bool:
         """Take it, unless the application has to look at it. ``raw`` is what was read with its end."""

@@ -14,6 +14,7 @@ from muxsim.runtime.boundary import Boundary
 from muxsim.runtime.guest import Guest
 from muxsim.serve.auth.authenticator import Authenticator
 from muxsim.serve.auth.proxies import TrustedProxies
+from muxsim.serve.http.access_log import LoggedConnection
 from muxsim.serve.http.connection import Connection
 from muxsim.serve.http.connections import Bounds, Connections
 from muxsim.serve.http.ordinary import ToldWhenServed
@@ -76,7 +77,8 @@ class Front:
         watch = WatchEndpoints(dashboard, lookup, public, _stream_times(settings))
         gateway = Gateway(mcp, sse, api, metrics, logs, watch, rules, auth, events, public)
         self.application = ToldWhenServed(gateway)
-        self.connection = partial(Connection, FastLane(gateway), self._connections)
+        kind = LoggedConnection if settings.access_log else Connection
+        self.connection = partial(kind, FastLane(gateway), self._connections)
         events.subscribe(clients.on_event)
 
     def operate(self, answer: Answering) -> None:

@@ -172,6 +172,11 @@ class UsualRequest:
     verdict: Verdict
     session_id: bytes | None
 
+    @property
+    def principal(self) -> str | None:
+        """The name of whoever has sent it."""
+        return self.verdict.caller.name
+
     def take(self, asker: Asker, body: bytes, raw: bytes) -> bool:
         """Take it, unless the application has to look at it."""
         return self.lane.take(asker, self, body, raw)
@@ -191,6 +196,11 @@ class FamiliarHead:
     client: HTTPClient
     wanted: Accepts
     request: Request
+
+    @property
+    def principal(self) -> str | None:
+        """The name of whoever sends it."""
+        return self.client.caller.name
 
     @classmethod
     def of(
