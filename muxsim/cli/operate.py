@@ -75,7 +75,7 @@ class Filters:
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (ctl, logs, ps):
+    for command in (ctl, logs, ps, top):
         app.command()(grouped(command))
     app.command()(reap)
 
@@ -177,6 +177,22 @@ def ps(
             screen.show(look(), as_json=as_json)
     except (MuxsimError, OSError) as error:
         fail(error)
+
+
+def top(which: Which) -> None:
+    """Sessions and environments of a running muxsim, live: sort, filter, look into one, end one."""
+    from muxsim.cli import operator as screen  # noqa: PLC0415 - see ctl
+
+    try:
+        from muxsim.cli.top import Top  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        fail(MuxsimError(f"top needs what is not installed ({error.name}): pip install 'mcp-muxsim[top]'"))
+    try:
+        muxsim = which.one()
+        screen.do(muxsim, "status")  # or it could only show that it sees nothing
+    except MuxsimError as error:
+        fail(error)
+    Top(muxsim).run()
 
 
 def reap(

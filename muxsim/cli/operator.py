@@ -142,7 +142,7 @@ def facts_of(session: dict[str, Any]) -> list[tuple[str, str]]:
     facts = [
         (key.replace("_", " "), printable(_shown(key, value)))
         for key, value in session.items()
-        if key not in ("stderr", "clients") and value is not None
+        if key not in ("stderr", "clients") and value not in (None, "", False)
     ]
     for client in session.get("clients", ()):
         who = " ".join(filter(None, (client["principal"], client["peer"])))
@@ -152,8 +152,10 @@ def facts_of(session: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _shown(key: str, value: Any) -> str:
     if key in ("age", "idle", "ended"):
-        return duration(value)
-    return f"{value / 2**20:.1f} MiB" if key == "memory" else str(value)
+        return f"{duration(value)} ago" if key == "ended" else duration(value)
+    if key == "memory":
+        return f"{value / 2**20:.1f} MiB"
+    return "yes" if value is True else str(value)
 
 
 def printable(text: str) -> str:

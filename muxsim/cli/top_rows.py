@@ -1,0 +1,111 @@
+"""What `muxsim top` shows of sessions: sorted, filtered, and summed up by environment. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+Row: TypeAlias = Mapping[str, Any]
+
+COLUMNS: Final = {
+    "id": "session",
+    "env": "env",
+    "seed": "seed",
+    "state": "state",
+    "owner": "owner",
+    "peer": "peer",
+    "pid": "pid",
+    "age": "age",
+    "memory": "memory",
+    "attachments": "clients",
+    "calls": "calls",
+    "in_flight": "now",
+}
+"""What a session's row has, under which head, in the order of `muxsim.cli.sessions_shown.cells_of`."""
+
+# What one looks for the most of: the largest comes first.
+_LARGEST_FIRST: Final = frozenset({"age", "memory", "attachments", "calls", "in_flight"})
+_SEARCHED: Final = ("id", "env", "seed", "state", "owner", "peer", "pid", "cause")
+
+
+@dataclass(frozen=True)
+class Order:
+    """By which of `COLUMNS`, and whether the other way round."""
+
+    column: str = "age"
+    reverse: bool = False
+
+    def next(self) -> Order:
+        """The order by the column that follows."""
+        names = list(COLUMNS)
+        return Order(names[(names.index(self.column) + 1) % len(names)])
+
+    def chosen(self, column: str) -> Order:
+        """The order by this column; the other way round if it is that already."""
+        return Order(column, not self.reverse if column == self.column else False)
+
+    def sort(self, rows: Iterable[Row]) -> list[Row]:
+        """The rows in this order; those that have nothing there are last, whichever way round."""
+        rows = list(rows)
+        known = [row for row in rows if row.get(self.column) is not None]
+        unknown = [row for row in rows if row.get(self.column) is None]
+        backwards = self.reverse is not (self.column in _LARGEST_FIRST)
+        return sorted(known, key=lambda row: row[self.column], reverse=backwards) + unknown
+
+
+def matching(rows: Iterable[Row], text: str) -> list[Row]:
+    """Those in which each of the words stands somewhere."""
+    words = text.lower().split()
+    return [row for row in rows if all(word in _text_of(row) for word in words)]
+
+
+def _text_of(row: Row) -> str:
+    return " ".join(str(row[name]) for name in _SEARCHED if row.get(name) is not None).lower()
+
+
+@dataclass(frozen=True)
+class EnvironmentSum:
+    """What the sessions of one environment are together; those that have ended are counted by how."""
+
+    name: str
+    live: int
+    ready: int
+    busy: int
+    calls: int
+    memory: int | None
+    ended: Mapping[str, int]
+
+
+def summed(names: Sequence[str], rows: Iterable[Row]) -> list[EnvironmentSum]:
+    """One for each environment that is served, or that sessions have."""
+    by_name: dict[str, list[Row]] = {name: [] for name in names}
+    for row in rows:
+        by_name.setdefault(row["env"], []).append(row)
+    return [_sum(name, of_it) for name, of_it in by_name.items()]
+
+
+def _sum(name: str, rows: Sequence[Row]) -> EnvironmentSum:
+    live = [row for row in rows if row["state"] != "ended"]
+    known = [row["memory"] for row in live if row.get("memory") is not None]
+    ended: dict[str, int] = {}
+    for row in rows:
+        if row["state"] == "ended":
+            ended[row["cause"]] = ended.get(row["cause"], 0) + 1
+    return EnvironmentSum(
+        name,
+        len(live),
+        sum(row["state"] == "ready" for row in live),
+        sum(row["in_flight"] > 0 for row in live),
+        sum(row["calls"] for row in live),
+        sum(known) if known else None,
+        ended,
+    )
+
+
+def news(before: Sequence[str], now: Sequence[str]) -> list[str]:
+    """The lines that have come since, of a ring of which both are all that there was."""
+    for common in range(min(len(before), len(now)), 0, -1):
+        if list(before[-common:]) == list(now[:common]):
+            return list(now[common:])
+    return list(now)
