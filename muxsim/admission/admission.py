@@ -67,6 +67,9 @@ class Refusal:
     excessive: bool = False
 
 
+_TOO_LONG: Final = Refusal("max_pending", _FULL, _SOON)
+
+
 class Verdict(NamedTuple):
     """What has become of the wish of that number."""
 
@@ -167,13 +170,13 @@ class Admission:
             return [Verdict(self._last, Answer.REFUSED, self._closed)]
         breaker = self._breaker(env, failures, window)
         if refusal := self._refusal(env, client, breaker, now):
-            return [self._refuse(self._last, env, refusal)]
+            return [self._refuse(self._last, env, client, refusal)]
         wish = self._new_wish(env, client)
         self._queue.add(wish)
         verdicts = {verdict.number: verdict for verdict in self.advance(now)}
         if self._is_too_long(self._held):
             last = self._queue.last_of_longest()
-            verdicts[last.number] = self._refuse(last.number, last.env, Refusal("max_pending", _FULL, _SOON))
+            verdicts[last.number] = self._refuse(last.number, last.env, last.client, _TOO_LONG)
             self._forget(last)
         mine = verdicts.pop(wish.number, None) or Verdict(wish.number, Answer.QUEUED)
         if mine.answer is Answer.QUEUED:
@@ -198,7 +201,7 @@ class Admission:
             return self._out_of_memory()
         bounds = self.capacity
         full = len(self._queue) >= bounds.max_pending + max(0, bounds.max_sessions - self._held)
-        return Refusal("max_pending", _FULL, _SOON) if full else None
+        return _TOO_LONG if full else None
 
     def _out_of_memory(self) -> Refusal:
         return Refusal("memory_limit", f"memory is short: {self._memory} (server.memory_limit)", _LATER)
@@ -224,7 +227,7 @@ class Admission:
         why = self._why(wish.env, wish.client)
         text = f"no session could start within {self.capacity.queue_timeout:g} s (server.queue_timeout): {why}"
         refusal = Refusal("queue_timeout", text, _SOON)
-        self._refuse(number, wish.env, refusal)
+        self._refuse(number, wish.env, wish.client, refusal)
         return refusal
 
     def advance(self, now: float) -> list[Verdict]:
@@ -385,14 +388,14 @@ class Admission:
                 for wish in self._queue.all_of(env):
                     refusal = self._breakers_refusal(env, wish.client, self._breakers[env], now)
                     assert refusal is not None
-                    verdicts.append(self._refuse(wish.number, env, refusal))
+                    verdicts.append(self._refuse(wish.number, env, wish.client, refusal))
                     self._forget(wish)
         return verdicts
 
     # ---- bookkeeping
 
-    def _refuse(self, number: int, env: str, refusal: Refusal) -> Verdict:
-        self.events.emit(OpenRefused(env, refusal.setting))
+    def _refuse(self, number: int, env: str, client: str | None, refusal: Refusal) -> Verdict:
+        self.events.emit(OpenRefused(env, refusal.setting, client))
         return Verdict(number, Answer.REFUSED, refusal)
 
     def _new_wish(self, env: str, client: str | None) -> Wish:

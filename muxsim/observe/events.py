@@ -44,10 +44,12 @@ class SessionEvent(Named, frozen=True):
 class Caused(SessionEvent, frozen=True, kw_only=True):
     """Likewise, because of a client's request.
 
-    ``principal`` is the caller's name, ``request`` its X-Request-ID, ``traceparent`` as W3C Trace Context has it.
+    ``principal`` is the caller's name, ``peer`` the address, ``request`` its X-Request-ID, ``traceparent`` as W3C Trace
+    Context has it.
     """
 
     principal: str | None = None
+    peer: str | None = None
     request: str | None = None
     traceparent: str | None = None
 
@@ -56,7 +58,6 @@ class SessionOpening(Caused, frozen=True):
     """Somebody wants it: the ``principal`` whose it will be, from the address ``peer``."""
 
     name: ClassVar[str] = "session.opening"
-    peer: str | None = None
     tracestate: str | None = None
 
 
@@ -182,11 +183,13 @@ class SessionEnded(SessionEvent, frozen=True):
 
 
 class OpenRefused(Named, frozen=True):
-    """A session of ``env`` was refused, or waited in vain, because of a bound: the setting of this name."""
+    """A session of ``env`` was refused, or waited in vain, because of a bound: the setting of this name. ``client`` is
+    whose it would have been: a principal's name, or an address."""
 
     name: ClassVar[str] = "pool.refused"
     env: str
     limit: str
+    client: str | None = None
 
 
 class OpenQueued(Named, frozen=True):

@@ -129,8 +129,8 @@ class Attachment:
     def named(self) -> dict[str, Any]:
         """Who it is, for events."""
         request, traceparent = (None, None) if self.origin is None else self.origin[:2]
-        principal = self.principal
-        return {"attachment": self.number, "principal": principal, "request": request, "traceparent": traceparent}
+        who = {"attachment": self.number, "principal": self.principal, "peer": self.peer}
+        return {**who, "request": request, "traceparent": traceparent}
 
     def connect(self, transport: Transport) -> None:
         """Use ``transport`` for what goes to the client."""

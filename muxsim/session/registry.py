@@ -241,9 +241,9 @@ class Sessions:
                 wish.spec.name,
                 wish.seed,
                 None,
-                wish.peer or None,
                 origin.tracestate,
                 principal=wish.owner or None,
+                peer=wish.peer or None,
                 request=origin.request,
                 traceparent=origin.traceparent,
             )

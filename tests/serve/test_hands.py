@@ -170,3 +170,4 @@ async def test_another_name_sees_none_of_them_in_a_page_and_a_monitor_no_whole_i
         for token, count in ((ADA, 1), (BOB, 0), (MONITOR, 1), (ROOT, 1)):
             page = (await ask(muxsim.url, "GET", "/sessions?cause=deleted", [bearer(token)])).json()
             assert len(page["sessions"]) == count
+            assert all(("why" in row) is (token != MONITOR) for row in page["sessions"])

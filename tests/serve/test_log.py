@@ -170,6 +170,7 @@ async def test_sessions_on_their_own_url_and_by_handshake_are_the_same_to_the_lo
     assert (await client.post(rpc(1, "ping"))).json()["result"] == {}
     attached = await logged(muxsim, event="session.attached", session=session["id"])
     assert (attached["transport"], attached["seed"], attached["pid"]) == ("streamable-http", 9, session["pid"])
+    assert attached["peer"] == "127.0.0.1"
     assert client.id not in json.dumps(log_lines(muxsim)), "a client's own id opens its session"
 
 

@@ -105,7 +105,9 @@ class API:
             return told(one) if isinstance(one, Past) else self._describe(call, one)
         if Scope.MONITOR not in caller.scope:
             return None
-        return {**told(one), "id": one.id[: min(_SHOWN, len(one.id) // 2)]}
+        # Nor what an environment said last, which stands in why it ended.
+        row = {name: value for name, value in told(one).items() if name != "why"}
+        return {**row, "id": one.id[: min(_SHOWN, len(one.id) // 2)]}
 
     async def session(self, call: Call, id: str) -> Any:
         """``GET /sessions/<id>``."""
