@@ -25,8 +25,8 @@ scrape_configs:
 rule_files: [alerts.yml]
 ```
 
-`deploy/alerts.yml` has rules for alerts, and `deploy/grafana.json` a dashboard to import. Both are checked in
-muxsim's tests: they ask for nothing that is not in the tables below.
+`deploy/alerts.yml` has rules for alerts, for a job of this name, and `deploy/grafana.json` a dashboard to import. Both
+are checked in muxsim's tests: they ask for nothing that is not in the tables below.
 
 * Counters count since muxsim's start. An environment that a reload has removed is told of until its last session is
   over.

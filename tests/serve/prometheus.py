@@ -40,7 +40,10 @@ def program(name):
 def _unpack():
     _UNPACKED.mkdir(parents=True, exist_ok=True)
     # Not installed: that would make it a service of this machine.
-    subprocess.run(["apt-get", "download", "-qq", "prometheus"], cwd=_UNPACKED, check=True, timeout=600)
+    fetch = ["apt-get", "download", "-qq", "prometheus"]
+    if subprocess.run(fetch, cwd=_UNPACKED, check=False, timeout=600).returncode:
+        subprocess.run(["apt-get", "update", "-qq"], check=True, timeout=600)
+        subprocess.run(fetch, cwd=_UNPACKED, check=True, timeout=600)
     (package,) = _UNPACKED.glob("prometheus_*.deb")
     subprocess.run(["dpkg-deb", "-x", package.name, "."], cwd=_UNPACKED, check=True, timeout=600)
     package.unlink()

@@ -47,6 +47,26 @@ async def test_memory_and_cpu_are_there_soon_after_the_first_look(muxsim):
     await client.delete()
 
 
+async def test_starts_are_timed_by_the_way_in_which_the_process_was_had(tmp_path):
+    warm = environment("naughty").replace("warm = 0", "warm = 1")
+    async with serving(tmp_path, warm) as server:
+        await (await shake_hands(server.url)).delete()
+        await eventually(partial(has_one_ready, server))
+        await (await shake_hands(server.url)).delete()
+        families = read_text((await ask(server.url, "GET", "/metrics")).body.decode())
+        starts = {one.labels["way"]: one.value for family in families for one in family.samples if is_start(one)}
+        assert starts["slot"] >= 1
+        assert sum(starts.values()) == 2
+
+
+async def has_one_ready(server):
+    return (await ask(server.url, "GET", "/health")).json()["warm"]["naughty"]["ready"] == 1
+
+
+def is_start(sample):
+    return sample.name == "muxsim_session_start_seconds_count"
+
+
 def is_memory(sample):
     return sample.name == "muxsim_backend_memory_bytes"
 

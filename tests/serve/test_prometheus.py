@@ -76,14 +76,14 @@ class Played:
     async def call(self, client, tool, **arguments):
         await self.ask(client, "tools/call", {"name": tool, "arguments": arguments})
 
-    async def lose(self, client, tool, kind):
+    async def lose(self, client, tool, kind, **arguments):
         """A call that the backend does not answer."""
-        assert "error" in await client.call(tool)
+        assert "error" in await client.call(tool, **arguments)
         self.count("muxsim_call_errors_total", env=client.path.split("/")[2], kind=kind)
 
-    async def die(self, client, tool, cause):
+    async def die(self, client, tool, cause, **arguments):
         env = client.path.split("/")[2]
-        await self.lose(client, tool, "backend_gone")
+        await self.lose(client, tool, "backend_gone", **arguments)
         self.clients.remove(client)
         self.count("muxsim_backend_exits_total", env=env, cause=cause)
         self.count("muxsim_sessions_ended_total", env=env, cause="backend_exited")
@@ -111,6 +111,11 @@ class Played:
             case 5:
                 await self.die(client, "kill_itself", "SIGKILL")
                 self.count("muxsim_backend_stderr_bytes_total", len(b"killing myself\n"), env=env)
+            case 7:
+                await self.die(client, "close_stdout", "pipe closed")
+                self.count("muxsim_backend_stderr_bytes_total", len(b"closing stdout\n"), env=env)
+            case 8:
+                await self.die(client, "exit", "status 0", code=0, say=[])
             case 6:
                 await self.call(client, "bad_utf8")
                 self.count("muxsim_lines_rejected_total", env=env)

@@ -91,8 +91,8 @@ _LAG: Final = _family(
 )
 _SESSIONS: Final = _family("sessions", "gauge", "Sessions there are.", ENV, "state")
 _IN_FLIGHT: Final = _family("calls_in_flight", "gauge", "Requests that wait for their answer.", ENV)
-_STARTING: Final = _family("sessions_starting", "gauge", "Sessions whose backend has not answered anything yet.")
-_QUEUE: Final = _family("queue_length", "gauge", "Opens that wait for their turn.")
+_STARTING: Final = _family("sessions_starting", "gauge", "Sessions whose backend has not answered anything yet.", ENV)
+_QUEUE: Final = _family("queue_length", "gauge", "Opens that wait for their turn.", ENV)
 _HELD: Final = _family("leases", "gauge", "Places taken: of sessions, of those that start, and of those just over.")
 _MOST: Final = _family("sessions_max", "gauge", "As many there may be: max_sessions.")
 _BREAKERS: Final = _family("breaker_open", "gauge", "1: starts of the environment fail, and none is tried now.", ENV)
@@ -186,9 +186,10 @@ def _live(sources: Sources, envs: list[str]) -> Iterator[tuple[Family, _Values]]
 
 def _pooled(sources: Sources, envs: list[str]) -> Iterator[tuple[Family, _Values]]:
     now = sources.pool.statistics()
-    yield _STARTING, [((), now.leases.starting)]
+    waiting, starting = sources.pool.under_way()
+    yield _STARTING, [((env,), starting[env]) for env in envs]
     yield _HELD, [((), now.leases.held)]
-    yield _QUEUE, [((), now.leases.waiting)]
+    yield _QUEUE, [((env,), waiting[env]) for env in envs]
     yield _MOST, [((), now.leases.most)]
     yield _BREAKERS, [((env,), int(env in now.leases.breakers_open)) for env in envs]
     place = now.placement
