@@ -4,6 +4,7 @@ import { server, watching } from "./live/server.ts";
 import { Overview } from "./overview/page.tsx";
 import { Empty, Panel } from "./parts/basics.tsx";
 import { Trouble } from "./parts/trouble.tsx";
+import { Playground } from "./playground/lazy.tsx";
 import { link, route } from "./route.ts";
 import { SessionPage } from "./session/page.tsx";
 import { SignIn } from "./signin.tsx";
@@ -17,6 +18,7 @@ interface Place {
 
 const PLACES: Readonly<Record<string, Place>> = {
   "": { title: "Overview", page: Overview },
+  playground: { title: "Playground", page: Playground },
   session: { page: SessionPage },
 };
 

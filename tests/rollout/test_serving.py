@@ -110,6 +110,5 @@ def test_a_port_that_is_taken_is_named():
 
 def test_a_muxsim_without_pages_says_how_to_get_them(tmp_path, monkeypatch):
     monkeypatch.setattr(assets, "BUILT", tmp_path)
-    monkeypatch.setattr(assets, "_IN_SOURCE", tmp_path)
-    with pytest.raises(NotBuilt, match="npm run build"):
+    with pytest.raises(NotBuilt, match="scripts/setup"):
         RunsServer()

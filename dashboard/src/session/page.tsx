@@ -24,7 +24,8 @@ export function SessionPage() {
   return <Watched key={id} id={id} />;
 }
 
-function Watched({ id }: { id: string }) {
+/** A session by its id, as it goes on. */
+export function Watched({ id }: { id: string }) {
   const { session, stream } = useMemo(() => attend(id), [id]);
   useEffect(() => () => stream.stop(), [stream]);
   const connection = stream.connection.value;
