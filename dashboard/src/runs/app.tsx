@@ -36,7 +36,7 @@ function Page({ source, place }: { source: Source; place: Place | null }) {
   return (
     <RunContext.Provider value={{ source, run }}>
       {place.is === "run"
-        ? <><Top>{source.runs.value.length > 1 ? <a class="button" href={link()}>← All runs</a> : <span>run report</span>}</Top><Overview key={run.key} run={run} /></>
+        ? <><Top>{source.runs.value.length > 1 ? <a class="button" href={link()}>← All runs</a> : <span>run</span>}</Top><Overview key={run.key} run={run} /></>
         : <EpisodePage id={place.id} />}
     </RunContext.Provider>
   );

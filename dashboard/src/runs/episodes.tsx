@@ -88,7 +88,7 @@ export function Episodes({ run, choice, search }: { run: Run; choice: Signal<Cho
             <button type="button" class="button" onClick={() => put({ shown: choice.value.shown + ROWS_AT_ONCE })}>
               Show {Math.min(rest, ROWS_AT_ONCE)} more of {rest}
             </button>
-          ) : "No episode is like that."}
+          ) : run.state === "running" && !all.length ? "No episode has ended yet." : "No episode is like that."}
         </div>
       ) : null}
     </section>

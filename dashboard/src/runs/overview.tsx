@@ -36,7 +36,7 @@ export function Overview({ run }: { run: Run }) {
       <Missing run={run} />
       <Playing run={run} />
       <Tiles run={run} />
-      <section class="charts">
+      {run.episodes.length || run.state !== "running" ? <section class="charts">
         <RewardFigure run={run} />
         <div class="panel chart bars">
           <Endings run={run} onChoose={(end) => show({ end })} />
@@ -49,7 +49,7 @@ export function Overview({ run }: { run: Run }) {
             />
           </section>
         </div>
-      </section>
+      </section> : null}
       <Groups run={run} onChoose={(group) => show({ group })} />
       <Episodes run={run} choice={choice} search={search} />
       <details class="panel facts"><summary>What was run</summary><pre>{pretty(run.config)}</pre></details>

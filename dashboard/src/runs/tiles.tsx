@@ -51,8 +51,8 @@ export function Tiles({ run }: { run: Run }) {
   return (
     <section class="tiles" aria-label="Figures">
       <Tile name="Episodes" value={count(metrics.episodes)}>
-        {failed ? <span class="negative">{failed} failed, {metrics.valid} valid</span> : "all valid"}
-        {run.state === "running" && metrics.planned ? <div>of {count(metrics.planned)} so far</div> : null}
+        {failed ? <span class="negative">{failed} failed, {metrics.valid} valid</span> : metrics.episodes ? "all valid" : ""}
+        {run.state === "running" && metrics.planned ? <div>so far, of {count(metrics.planned)}</div> : null}
       </Tile>
       {environmentsOf(run).length > 1 ? <MeanRewards run={run} /> : <MeanReward metrics={metrics} />}
       {metrics.success_rate === null ? null : (
