@@ -91,6 +91,8 @@ def view(
 
     if output is not None and (serve or len(runs) > 1):
         fail(MuxsimError("--output is for the page of one run: leave it out"))
+    if port and not serve:
+        fail(MuxsimError("--port goes with --serve"))
     if serve:
         or_fail(serve_runs, runs, port)
         return

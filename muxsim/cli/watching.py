@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from muxsim.cli.options import Watch
+from muxsim.errors import MuxsimError
 from muxsim.rollouts.view.following import FollowedRun
 from muxsim.rollouts.view.playing import Playing
 
@@ -54,6 +55,8 @@ class Shown:
 def watching(watch: Watch) -> Iterator[Shown]:
     """Show the run of a block, if that is asked for; behind it until Ctrl-C if that is too. Raises `MuxsimError`."""
     if not watch.watch:
+        if watch.stay or watch.watch_port:
+            raise MuxsimError("--stay and --watch-port go with --watch")
         yield Shown(None)
         return
     from muxsim.rollouts.view.serving import RunsServer  # noqa: PLC0415
