@@ -62,7 +62,7 @@ def driven(*rows, size=(150, 30)):
         @functools.wraps(function)
         def test(monkeypatch):
             for module in (top, top_session):
-                monkeypatch.setattr(module, "_AGAIN", 0.01)
+                monkeypatch.setattr(module, "_AGAIN", 0.1)
             asyncio.run(asyncio.wait_for(run(), 120))
 
         async def run():
@@ -81,7 +81,7 @@ def driven(*rows, size=(150, 30)):
 async def until(pilot, condition):
     """Wait until this is so, of which nobody tells."""
     while not condition():
-        await pilot.pause(0.01)
+        await pilot.pause(0.02)
 
 
 def sessions(app):
