@@ -114,7 +114,7 @@ WALL_CLOCK = {
     # Ages in days of files on the disk; a day more or less removes nothing that is in use.
     *("muxsim.provision.inventory", "muxsim.cli.envs_screen"),
     # A browser is told when something was.
-    "muxsim.serve.watch.dashboard",
+    *("muxsim.serve.watch.dashboard", "muxsim.serve.operate.front"),
 }
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from muxsim.observe import events
 from muxsim.observe.events import FAILURES, Event
 
-_STARTS_KEPT: Final = 64
-"""Of each way, those that the median is of."""
+STARTS_KEPT: Final = 256
+"""Of each way, those that the median is of, and the 99th percentile."""
+
+EnvironmentState: TypeAlias = Literal["ok", "broken", "failed", "installing"]
+"""``broken``: starts keep failing, and none is tried for a while; ``failed``: the last one did."""
 
 _MOST_STARTS: Final = 4096
 """Of those since somebody has asked last."""
@@ -45,6 +49,19 @@ class EnvironmentNews:
         """Of the seconds of the last starts in this way; None if there was none."""
         kept = self.starts.get(way)
         return statistics.median(kept) if kept else None
+
+    def quantile(self, way: str, share: float) -> float:
+        """What so large a share of these took at most; there has to be one."""
+        kept = sorted(self.starts[way])
+        return kept[max(0, math.ceil(share * len(kept)) - 1)]
+
+    def state(self, *, broken: bool) -> EnvironmentState:
+        """How it fares; ``broken`` is whether its breaker is open."""
+        if broken:
+            return "broken"
+        if self.installing:
+            return "installing"
+        return "failed" if self.failing else "ok"
 
 
 class News:
@@ -93,7 +110,7 @@ class News:
         news.failing = False
 
     def _ready(self, event: events.SessionReady) -> None:
-        kept = self.of(event.env).starts.setdefault(event.way, deque(maxlen=_STARTS_KEPT))
+        kept = self.of(event.env).starts.setdefault(event.way, deque(maxlen=STARTS_KEPT))
         kept.append(event.start)
         self._starts.append(event.start)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ from muxsim.admission.pool import Pool
 from muxsim.config import Config, ServerSettings
 from muxsim.observe.counters import Counters
 from muxsim.observe.events import Events
+from muxsim.observe.news import News
 from muxsim.runtime.boundary import Boundary
 from muxsim.runtime.guest import Guest
 from muxsim.serve.auth.authenticator import Authenticator
@@ -22,6 +24,7 @@ from muxsim.serve.http.unread import Unread
 from muxsim.serve.routes.api import API
 from muxsim.serve.routes.bodies import Bodies
 from muxsim.serve.routes.clients import Clients
+from muxsim.serve.routes.environment_list import EnvironmentList
 from muxsim.serve.routes.fast_lane import FastLane
 from muxsim.serve.routes.gateway import Gateway
 from muxsim.serve.routes.log_view import LogView
@@ -69,10 +72,20 @@ class Front:
         lookup = Lookup(sessions, clients, settings.max_failures)
         mcp = MCPEndpoints(clients, lookup, openings, bodies)
         sse = SSEEndpoints(clients, lookup, openings, bodies, public)
-        self._api = api = API(sessions, pool, bridge, lookup, openings, counters, public)
+        events.subscribe(recent := News(time.time))
+        environments = EnvironmentList(sessions, pool, recent, time.time)
+        self._api = api = API(sessions, pool, bridge, lookup, openings, counters, public, environments)
         rules = HostRules((*settings.allowed_hosts, *public.hosts), (*settings.allowed_origins, *public.origins))
         self.dashboard = dashboard = Dashboard(
-            sessions, pool, sampler, counters, events, boundary, lambda: openings.default_env, history=settings.history
+            sessions,
+            pool,
+            sampler,
+            counters,
+            events,
+            recent,
+            boundary,
+            lambda: openings.default_env,
+            history=settings.history,
         )
         watch = WatchEndpoints(dashboard, lookup, public, _stream_times(settings))
         gateway = Gateway(mcp, sse, api, metrics, logs, watch, rules, auth, events, public)

@@ -17,6 +17,7 @@ from muxsim.observe.counters import Counters
 from muxsim.provenance import parts_of
 from muxsim.runtime.guest import Guest
 from muxsim.serve.auth.callers import Caller, Scope, forbidden
+from muxsim.serve.routes.environment_list import EnvironmentList
 from muxsim.serve.routes.guard import caller_of
 from muxsim.serve.routes.json_endpoint import NOTHING, Answered
 from muxsim.serve.routes.listing import look_for, page_of, told
@@ -71,7 +72,9 @@ class API:
         openings: Openings,
         counters: Counters,
         public: PublicURL,
+        environments: EnvironmentList,
     ) -> None:
+        self._environments = environments
         self.operating = Operating()
         self._public = public
         self._sessions = sessions
@@ -150,12 +153,7 @@ class API:
 
     async def envs(self, call: Call) -> Any:
         """``GET /envs``."""
-        base = self._public.base(call)
-        environments = [
-            {"name": spec.name, "shared": spec.shared, "mcp": f"{base}/envs/{spec.name}/mcp"}
-            | ({"collect": spec.collect} if spec.collect else {})
-            for spec in self._sessions.specs()
-        ]
+        environments = self._environments.rows(caller_of(call), self._public.base(call))
         return {"environments": environments, "default": self._openings.default_env}
 
     async def env(self, call: Call, env: str) -> Any:

@@ -247,7 +247,7 @@ class Board:
                 kind=kind_of(spec),
                 shared=spec.shared,
                 default=name == default,
-                state=_state_of(news, broken=name in broken),
+                state=news.state(broken=name in broken),
                 retry_after=round(max(0.0, news.broken_until - now), 1) if name in broken else None,
                 live=alive[name],
                 warm=0 if warm is None else warm.ready,
@@ -349,14 +349,6 @@ def _row(
         end=end,
         failed=end in FAILURES,
     )
-
-
-def _state_of(news: EnvironmentNews, *, broken: bool) -> feed.EnvironmentState:
-    if broken:
-        return "broken"
-    if news.installing:
-        return "installing"
-    return "failed" if news.failing else "ok"
 
 
 def _told(news: EnvironmentNews) -> feed.Failure:

@@ -29,13 +29,14 @@ class Dashboard:
         sampler: Sampler,
         counters: Counters,
         events: Events,
+        recent: News,
         boundary: Boundary,
         default_env: Callable[[], str | None],
         *,
         history: int,
     ) -> None:
         """``history`` is of how many calls each session's record knows while nobody looks."""
-        recent, now = News(time.time), time.time
+        now = time.time
         board = Board(sessions, pool, sampler, recent, counters, default_env, now)
         self.records = Records(sessions, history, now)
         part = boundary.part("dashboard", self.records.let_all_go)
@@ -44,7 +45,7 @@ class Dashboard:
         self._part = part
         self.server = ServerFeed(board, self._history, part, now)
         self.sessions = SessionFeeds(self.records, pool.placement.processes_of, part, now)
-        for listener in (recent, board, self.records):
+        for listener in (board, self.records):
             events.subscribe(listener)
 
     async def keep_history(self) -> None:
