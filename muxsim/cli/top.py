@@ -25,7 +25,10 @@ from muxsim.errors import MuxsimError
 _AGAIN: Final = 1.0
 # Rows that are drawn: more nobody reads, and each costs time with every look. A filter finds the others.
 _MOST: Final = 1000
-_ENVIRONMENTS: Final = ("environment", "live", "ready", "busy", "calls", "memory", "ended lately (a)")
+_ENVIRONMENTS: Final = (
+    *("environment", "state", "live", "starting", "waiting", "busy", "calls", "memory", "opens", "failed"),
+    "last failure",
+)
 _NUMBERS: Final = frozenset({"seed", "pid", "age", "memory", "attachments", "calls", "in_flight"})
 _COLOURS: Final = {"ready": "green", "started": "yellow", "restoring": "yellow", "ending": "red", "ended": "dim"}
 
@@ -82,6 +85,7 @@ class Sessions(Screen[None]):
         self._words = ""
         self._rows: list[Row] = []
         self._status: dict[str, Any] = {}
+        self._environments: list[Row] = []
         self._problem = ""
 
     def compose(self) -> ComposeResult:
@@ -118,27 +122,28 @@ class Sessions(Screen[None]):
         with contextlib.suppress(NoMatches):  # the program has ended meanwhile
             while True:
                 try:
-                    self._status, self._rows = await asyncio.to_thread(self._look)
+                    self._status, self._environments, self._rows = await asyncio.to_thread(self._look)
                     self._problem = ""
                 except MuxsimError as error:
                     self._problem = str(error)
                 self._show()
                 await asyncio.sleep(_AGAIN)
 
-    def _look(self) -> tuple[dict[str, Any], list[Row]]:
+    def _look(self) -> tuple[dict[str, Any], list[Row], list[Row]]:
         """In a thread: it waits for the muxsim, and reads much of /proc."""
         status = do(self._muxsim, "status")
+        environments: list[Row] = do(self._muxsim, "environments")["environments"]
         rows: list[Row] = [*sessions_of(self._muxsim, {})]
         if self._with_ended:
             rows += sessions_of(self._muxsim, {"state": "ended"})
-        return status, rows
+        return status, environments, rows
 
     # ---- showing
 
     def _show(self) -> None:
         chosen = self._order.sort(matching(self._rows, self._words))
         self.query_one("#server", Static).update(self._server_line(len(chosen)))
-        self._show_environments(summed(self._status.get("environments", ()), self._rows))
+        self._show_environments(summed(self._environments, self._rows))
         self._show_sessions(chosen[:_MOST])
 
     def _server_line(self, chosen: int) -> Text:
@@ -164,13 +169,12 @@ class Sessions(Screen[None]):
         table = self.query_one("#environments", DataTable)
         table.clear()
         for one in sums:
-            ended = ", ".join(f"{count} {cause}" for cause, count in one.ended.items()) if self._with_ended else "-"
-            numbers = [str(number) for number in (one.live, one.ready, one.busy, one.calls)]
-            table.add_row(
-                Text(one.name),
-                *(Text(cell, justify="right") for cell in [*numbers, shown_memory(one.memory)]),
-                Text(ended),
-            )
+            counts = (one.live, one.told.get("starting"), one.told.get("waiting"), one.busy, one.calls)
+            numbers = [*map(_number, counts), shown_memory(one.memory)]
+            numbers += [_number(one.told.get("opens")), _number(one.told.get("failures"))]
+            style = "red" if one.told.get("retry_after") is not None else ""
+            cells = [Text(cell, justify="right") for cell in numbers]
+            table.add_row(Text(one.name), Text(one.state, style=style), *cells, Text(printable(one.error)))
 
     def _show_sessions(self, rows: Sequence[Row]) -> None:
         """Change what has changed; who is under the cursor stays there, wherever they are now."""
@@ -271,3 +275,7 @@ def _cells(row: Row) -> list[Text]:
         style = _COLOURS.get(row["state"], "") if column == "state" else ""
         cells.append(Text(printable(cell), style=style, justify="right" if column in _NUMBERS else "left"))
     return cells
+
+
+def _number(count: int | None) -> str:
+    return "-" if count is None else str(count)

@@ -66,41 +66,42 @@ def _text_of(row: Row) -> str:
 
 @dataclass(frozen=True)
 class EnvironmentSum:
-    """What the sessions of one environment are together; those that have ended are counted by how."""
+    """How an environment fares, and what its sessions are together; of one that is not served any more only that."""
 
     name: str
+    told: Row
+    """What muxsim tells of it: ``state``, ``waiting``, ``starting``, ``opens``, ``failures``, ``error``."""
     live: int
-    ready: int
     busy: int
     calls: int
     memory: int | None
-    ended: Mapping[str, int]
+
+    @property
+    def state(self) -> str:
+        """In a word."""
+        return str(self.told.get("state", "not served"))
+
+    @property
+    def error(self) -> str:
+        """What has failed last, in a line."""
+        error = self.told.get("error")
+        return "" if error is None else " ".join(error["text"].split())
 
 
-def summed(names: Sequence[str], rows: Iterable[Row]) -> list[EnvironmentSum]:
+def summed(environments: Sequence[Row], rows: Iterable[Row]) -> list[EnvironmentSum]:
     """One for each environment that is served, or that sessions have."""
-    by_name: dict[str, list[Row]] = {name: [] for name in names}
+    told = {one["name"]: one for one in environments}
+    by_name: dict[str, list[Row]] = {name: [] for name in told}
     for row in rows:
-        by_name.setdefault(row["env"], []).append(row)
-    return [_sum(name, of_it) for name, of_it in by_name.items()]
+        if row["state"] != "ended":
+            by_name.setdefault(row["env"], []).append(row)
+    return [_sum(name, told.get(name, {}), of_it) for name, of_it in by_name.items()]
 
 
-def _sum(name: str, rows: Sequence[Row]) -> EnvironmentSum:
-    live = [row for row in rows if row["state"] != "ended"]
-    known = [row["memory"] for row in live if row.get("memory") is not None]
-    ended: dict[str, int] = {}
-    for row in rows:
-        if row["state"] == "ended":
-            ended[row["cause"]] = ended.get(row["cause"], 0) + 1
-    return EnvironmentSum(
-        name,
-        len(live),
-        sum(row["state"] == "ready" for row in live),
-        sum(row["in_flight"] > 0 for row in live),
-        sum(row["calls"] for row in live),
-        sum(known) if known else None,
-        ended,
-    )
+def _sum(name: str, told: Row, rows: Sequence[Row]) -> EnvironmentSum:
+    known = [row["memory"] for row in rows if row.get("memory") is not None]
+    busy, calls = sum(row["in_flight"] > 0 for row in rows), sum(row["calls"] for row in rows)
+    return EnvironmentSum(name, told, len(rows), busy, calls, sum(known) if known else None)
 
 
 def news(before: Sequence[str], now: Sequence[str]) -> list[str]:

@@ -35,6 +35,10 @@ class Played:
         if command == "sessions":
             rows = self.ended if arguments.get("state") == "ended" else self.rows
             return {"sessions": [dict(one) for one in rows.values()], "next": None}
+        if command == "environments":
+            failing = {"retry_after": 3.0, "error": {"text": "[bold]it\x1b broke"}}
+            usual = {"state": "ready", "starting": 0, "waiting": 2, "opens": 5, "failures": 1}
+            return {"environments": [{"name": "lake", **usual, "error": None}, {"name": "maze", **usual, **failing}]}
         if command == "status":
             return {
                 "pid": 7,
@@ -110,6 +114,7 @@ async def test_it_shows_the_server_its_environments_and_its_sessions_and_what_be
     assert "max_url 3" in text_of(app, "#server")
     environments = app.screen.query_one("#environments", DataTable)
     assert [str(environments.get_row_at(at)[0]) for at in range(2)] == ["lake", "maze"]
+    assert str(environments.get_row_at(1)[-1]) == "[bold]it\N{REPLACEMENT CHARACTER} broke"
     muxsim.rows["dd4"] = row("dd4", age=9.0)
     await until(pilot, lambda: ids_of(app) == ["dd4", "aa1", "bb2", "cc3"])
     assert under_cursor(app) == "aa1", "who was under the cursor stays there"

@@ -46,13 +46,17 @@ def test_environments_are_summed_also_those_without_a_session():
         row("a", memory=10, calls=2, in_flight=1),
         row("b", memory=None, state="started"),
         row("c", state="ended", cause="deleted", calls=9),
-        row("d", state="ended", cause="deleted", calls=9),
         row("e", env="gone"),
     ]
-    lake, maze, gone = summed(["lake", "maze"], rows)
-    assert (lake.live, lake.ready, lake.busy, lake.calls, lake.memory, lake.ended) == (2, 1, 1, 2, 10, {"deleted": 2})
-    assert (maze.live, maze.memory, maze.ended) == (0, None, {})
-    assert (gone.name, gone.live) == ("gone", 1)
+    told = [
+        {"name": "lake", "state": "failing", "error": {"text": "no\nluck"}},
+        {"name": "maze", "state": "idle", "error": None},
+    ]
+    lake, maze, gone = summed(told, rows)
+    assert (lake.live, lake.busy, lake.calls, lake.memory) == (2, 1, 2, 10)
+    assert (lake.state, lake.error) == ("failing", "no luck")
+    assert (maze.live, maze.memory, maze.state, maze.error) == (0, None, "idle", "")
+    assert (gone.name, gone.live, gone.state) == ("gone", 1, "not served")
 
 
 def test_of_a_ring_of_lines_those_are_new_that_follow_what_was_there():

@@ -125,6 +125,8 @@ async def test_the_admin_does_the_same_over_http_and_nobody_else(tmp_path, monke
         (row,) = (await answer("ps", *at))["sessions"]
         assert (row["id"], row["owner"], row["peer"]) == (made["id"], "ada", "127.0.0.1")
         assert (await answer("ctl", "status", *at))["sessions"] == 1
+        told = (await ask(muxsim.url, "POST", "/operate/environments", [bearer(ROOT)], {})).json()["environments"]
+        assert [(one["name"], one["live"]) for one in told] == [("naughty", 1)]
         assert (await answer("ctl", "inspect", made["id"][:5], *at))["seed"] == 3
         assert (await answer("ctl", "drain", *at))["state"] == "draining"
         assert (await logged(muxsim, event="muxsim.draining"))["by"] == "root from 127.0.0.1"

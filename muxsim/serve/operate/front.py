@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from muxsim.observe.news import News
 from muxsim.runtime.boundary import Boundary
 from muxsim.runtime.guest import Guest
 from muxsim.serve.auth.authenticator import Authenticator
+from muxsim.serve.auth.callers import ANYONE
 from muxsim.serve.auth.proxies import TrustedProxies
 from muxsim.serve.http.access_log import LoggedConnection
 from muxsim.serve.http.connection import Connection
@@ -73,7 +75,7 @@ class Front:
         mcp = MCPEndpoints(clients, lookup, openings, bodies)
         sse = SSEEndpoints(clients, lookup, openings, bodies, public)
         events.subscribe(recent := News(time.time))
-        environments = EnvironmentList(sessions, pool, recent, time.time)
+        self._environments = environments = EnvironmentList(sessions, pool, recent, time.time)
         self._api = api = API(sessions, pool, bridge, lookup, openings, counters, public, environments)
         rules = HostRules((*settings.allowed_hosts, *public.hosts), (*settings.allowed_origins, *public.origins))
         self.dashboard = dashboard = Dashboard(
@@ -93,6 +95,10 @@ class Front:
         kind = LoggedConnection if settings.access_log else Connection
         self.connection = partial(kind, FastLane(gateway), self._connections)
         events.subscribe(clients.on_event)
+
+    def environments(self, asked: Mapping[str, Any], by: str) -> dict[str, Any]:
+        """How each environment fares, for whoever runs muxsim."""
+        return {"environments": self._environments.rows(ANYONE, "")}
 
     def operate(self, answer: Answering) -> None:
         """Have whoever runs muxsim get these answers from now on."""

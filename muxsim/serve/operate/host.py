@@ -240,7 +240,7 @@ class _Host:
             stopping=self._stop_wanted.is_set,
             counters=self._counters,
             events=self._events,
-            more={"logs": logs.logs, "loglevel": logs.loglevel},
+            more={"logs": logs.logs, "loglevel": logs.loglevel, "environments": front.environments},
         )
         front.operate(operations.answer)
         self._watch_signals(operations)
