@@ -119,6 +119,8 @@ Cursor, Windsurf, Cline, Gemini CLI and most others), `servers` (VS Code's `mcp.
 or `context_servers` (Zed), with comments and last commas, in UTF-8 or UTF-16. A `"muxsim"` block in a server may hold
 an environment's keys, and one at the top those of `[server]`; these are as strict as `muxsim.toml`. Otherwise:
 
+* `muxsim init` makes a `muxsim.toml` of such a file: the one that it is given, or one of Claude, Cursor or VS Code, in
+  the folder or the user's own. Variables stay references, so that no secret is copied from where muxsim runs.
 * Keys that muxsim does not know are passed over, with one note for each server that names them, in the log or on
   stderr.
 * Taken are `command` (also as a list), `args`, `env`, `cwd` and `envFile`. Numbers and booleans in `args` and `env` are

@@ -12,7 +12,7 @@ import typer
 
 from muxsim import __version__
 from muxsim.access import AuthSettings
-from muxsim.cli import doctor, envs, operate
+from muxsim.cli import beginning, doctor, envs, operate
 from muxsim.cli.episodes import add_to
 from muxsim.cli.notes import tell_notes
 from muxsim.cli.options import LockedOption
@@ -189,6 +189,7 @@ def _check_starts(config: Config) -> None:
 add_to(app)
 operate.add_to(app)
 doctor.add_to(app)
+beginning.add_to(app)
 app.add_typer(envs.app)
 
 _command_line: list[str] = []
@@ -213,6 +214,10 @@ def _with_settings(config: Config, **settings: Any) -> Config:
 def main() -> None:
     """The entry point. What stands behind ``--`` is a server's command line, whatever it looks like."""
     settle_standard_streams()
+    if "_MUXSIM_COMPLETE" in os.environ:
+        from typer.completion import get_completion_inspect_parameters  # noqa: PLC0415 - for shells that ask
+
+        get_completion_inspect_parameters()  # which has Typer know shells; the options themselves are ours
     arguments = sys.argv[1:]
     if _SEPARATOR in arguments:
         cut = arguments.index(_SEPARATOR)

@@ -1,0 +1,103 @@
+"""`muxsim init`: a muxsim.toml of the servers that another program's file has."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from muxsim.config import Config, load
+from muxsim.config.files import CONFIG_NAME
+from muxsim.errors import ConfigError, MuxsimError
+from muxsim.spec import EnvSpec
+
+# Of a project first, then of the user: Claude Code and desktop, Cursor, VS Code.
+_OF_PROJECTS: Final = (".mcp.json", ".cursor/mcp.json", ".vscode/mcp.json")
+_OF_USERS: Final = (".cursor/mcp.json", ".config/Claude/claude_desktop_config.json", ".config/Code/User/mcp.json")
+_OF_USERS_AFTER: Final = (".claude.json",)
+
+_OPENED: Final = re.compile(r"\$\{(?![A-Za-z_][A-Za-z0-9_]*:-\})")
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def find_files(folder: Path, home: Path) -> list[Path]:
+    """The files of other programs that may have servers, the nearest first."""
+    named = [*(folder / name for name in _OF_PROJECTS), *(home / name for name in (*_OF_USERS, *_OF_USERS_AFTER))]
+    return [path for path in dict.fromkeys(named) if path.is_file()]
+
+
+def adopted(path: Path) -> Config:
+    """What a file has, with the names of variables for their values: no secret is copied. Raises `ConfigError`."""
+    return load(path, _Names())
+
+
+def adopt(folder: Path, home: Path, file: Path | None) -> tuple[Path, Config]:
+    """Write the config of a folder from this file, or the first that has servers. Raises `MuxsimError`."""
+    target = folder / CONFIG_NAME
+    if target.exists():
+        raise MuxsimError(f"{target} is there already, and is not written over")
+    problems = []
+    for path in [file] if file is not None else find_files(folder, home):
+        try:
+            found = adopted(path)
+        except ConfigError as error:
+            problems.append(str(error))
+            continue
+        try:
+            target.write_text(as_toml(found, path), encoding="utf-8")
+        except OSError as error:
+            raise MuxsimError(f"{target} cannot be written: {error.strerror}") from None
+        return target, found
+    if problems:
+        raise MuxsimError("; ".join(problems))
+    looked = ", ".join((*_OF_PROJECTS, *(f"~/{name}" for name in (*_OF_USERS, *_OF_USERS_AFTER))))
+    raise MuxsimError(f"no file with servers was found ({looked}): name one, or begin with muxsim new NAME")
+
+
+class _Names(Mapping[str, str]):
+    """Variables whose values are references to them, which are nothing where they are not set: as editors have it."""
+
+    def __getitem__(self, name: str) -> str:
+        return f"${{{name}:-}}"
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def as_toml(config: Config, source: Path) -> str:
+    """The text of a muxsim.toml with these environments."""
+    head = f"# Made by muxsim init from {source.absolute()}. docs/configuration.md has all that may stand here.\n"
+    return "\n".join([head, *(_table(spec) for spec in config.environments.values())])
+
+
+def _table(spec: EnvSpec) -> str:
+    name = spec.name if _BARE.fullmatch(spec.name) else _quoted(spec.name)
+    command = "python" if spec.command == sys.executable else spec.command
+    lines = [f"[environments.{name}]", f"command = {_text(command)}"]
+    if spec.args:
+        lines.append(f"args = [{', '.join(map(_text, spec.args))}]")
+    if os.path.isdir(spec.cwd):
+        lines.append(f"cwd = {_text(spec.cwd)}")
+    if spec.env:
+        pairs = ", ".join(f"{_quoted(key)} = {_text(value)}" for key, value in spec.env.items())
+        lines.append(f"env = {{ {pairs} }}")
+    return "\n".join([*lines, ""])
+
+
+def _text(value: str) -> str:
+    return _quoted(_OPENED.sub("$${", value))
+
+
+def _quoted(value: str) -> str:
+    # JSON's strings are TOML's too, but for one character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
