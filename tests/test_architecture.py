@@ -37,6 +37,7 @@ ROWS = [
     {"muxsim.rollouts.play"},
     {"muxsim.rollouts"},
     {"muxsim.mcpgym"},
+    {"muxsim.adapters"},
     {"muxsim.cli", "muxsim.__main__"},
 ]
 

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from muxsim.mcpgym.errors import EnvironmentFailed, EpisodeEnded
+from muxsim.mcpgym.exact import to_exact
 from muxsim.mcpgym.jsonable import to_json, to_text
 
-# The key in `_meta`: `true` in the params of a `tools/call` asks, an object in the result answers.
+# The key in `_meta`: `true` in the params of a `tools/call` asks, an object in the result answers. With
+# `{"exact": true}` the answer has what the environment itself gave too, as `exact` writes it; so has the initial state.
 CONTROL_META_KEY = "muxsim/control"
 
 _OUTCOME_LENGTH = 5
@@ -35,8 +37,13 @@ class ControlPlane:
     `step` counts the steps that the environment has taken: calls that failed or only looked do not change it.
     """
 
-    def __init__(self, *, seed: int, observation: Any, info: Any) -> None:
-        """`observation` is JSON, in the form that the agent gets the later ones in; `info` is reset's."""
+    def __init__(
+        self, *, seed: int, observation: Any, info: Any, first: Any = None, spaces: Callable[[], Any] = dict
+    ) -> None:
+        """`observation` is JSON, in the form that the agent gets the later ones in; `info` is reset's.
+
+        `first` is the observation as the environment gave it, and `spaces` tells of its spaces.
+        """
         self.seed = seed
         self.step = 0
         self.reward = 0.0
@@ -49,6 +56,8 @@ class ControlPlane:
         self._broken: str | None = None
         self._failed: str | None = None
         self._rewards_of_call: list[float] = []
+        self._given: tuple[Any, Any, Any] = (first, None, info)
+        self._spaces = spaces
 
     def __repr__(self) -> str:
         ends = {
@@ -104,18 +113,20 @@ class ControlPlane:
         self.reward, self.info = outcome.reward, outcome.info
         self.terminated, self.truncated = outcome.terminated, outcome.truncated
         self._rewards_of_call.append(outcome.reward)
+        self._given = (returned[0], returned[1], returned[4])
         return outcome
 
     def begin_call(self) -> None:
         """From here on, rewards belong to a new tool call."""
         self._rewards_of_call.clear()
 
-    def of_call(self, *, failed: bool) -> dict[str, Any]:
+    def of_call(self, *, failed: bool, exact: bool = False) -> dict[str, Any]:
         """The object for `_meta` of the call that began last.
 
         `reward` is the sum over the steps which that call made, so that the rewards of all calls add up to
         the total: 0.0 for a call that only looked, `null` for one that failed before it made a step, and once
-        the environment itself has failed: then `failed` says how.
+        the environment itself has failed: then `failed` says how. With `exact` there is also what the last step or
+        reset gave, as the environment gave it.
         """
         unknown = self._failed is not None or (failed and not self._rewards_of_call)
         return {
@@ -125,7 +136,15 @@ class ControlPlane:
             "step": self.step,
             "info": self.info,
             **self._failure(),
+            **(self._exact() if exact and not unknown else {}),
         }
+
+    def _exact(self) -> dict[str, Any]:
+        observation, reward, info = self._given
+        own = {"observation": observation, "info": info}
+        if len(self._rewards_of_call) == 1:  # the reward of a call that made several steps is nobody's own number
+            own["reward"] = reward
+        return {"exact": {name: to_exact(value, lenient=True) for name, value in own.items()}}
 
     def read_reward(self) -> dict[str, Any]:
         return {"reward": self.reward, "step": self.step}
@@ -148,6 +167,13 @@ class ControlPlane:
     def read_initial_state(self) -> dict[str, Any]:
         return self._initial_state
 
+    def read_exact_initial_state(self) -> dict[str, Any]:
+        """The same with what `reset` gave, as long as no step has been made: environments use arrays again."""
+        return {**self._initial_state, **({} if self.step else self._exact())}
+
+    def read_spaces(self) -> dict[str, Any]:
+        return dict(self._spaces())
+
 
 @dataclass(frozen=True, slots=True)
 class ControlResource:
@@ -156,6 +182,7 @@ class ControlResource:
     name: str
     description: str
     read: Callable[[ControlPlane], dict[str, Any]]
+    read_exact: Callable[[ControlPlane], dict[str, Any]] | None = None
 
 
 CONTROL_RESOURCES = {
@@ -163,8 +190,12 @@ CONTROL_RESOURCES = {
     "control://status": ControlResource("status", "How far the episode is", ControlPlane.read_status),
     "control://info": ControlResource("info", "Info of the last step", ControlPlane.read_info),
     "control://initial_state": ControlResource(
-        "initial_state", "Seed, first observation and its info", ControlPlane.read_initial_state
+        "initial_state",
+        "Seed, first observation and its info",
+        ControlPlane.read_initial_state,
+        ControlPlane.read_exact_initial_state,
     ),
+    "control://spaces": ControlResource("spaces", "Gymnasium's spaces, and how to act", ControlPlane.read_spaces),
 }
 
 

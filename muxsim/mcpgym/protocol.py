@@ -75,9 +75,10 @@ class _Handlers:
         async with self._one_call_at_a_time:
             self.control.begin_call()
             result = await _call(tool, params.arguments or {}, self.control)
-            if not _asks_for_control(params):
+            wish = (params.meta or {}).get(CONTROL_META_KEY)
+            if wish is not True and not isinstance(wish, Mapping):
                 return result
-            control = self.control.of_call(failed=result.is_error)
+            control = self.control.of_call(failed=result.is_error, exact=_is_exact(wish))
             # A copy: the author may return the same result again, to a call that does not ask.
             return result.model_copy(update={"meta": {**(result.meta or {}), CONTROL_META_KEY: control}})
 
@@ -93,7 +94,8 @@ class _Handlers:
         resource = CONTROL_RESOURCES.get(params.uri)
         if resource is None:
             raise MCPError(code=INVALID_PARAMS, message="Resource not found", data={"uri": params.uri})
-        text = json.dumps(resource.read(self.control), ensure_ascii=False, allow_nan=False)
+        exactly = _is_exact((params.meta or {}).get(CONTROL_META_KEY)) and resource.read_exact
+        text = json.dumps((exactly or resource.read)(self.control), ensure_ascii=False, allow_nan=False)
         contents = TextResourceContents(uri=params.uri, mime_type=_JSON, text=text)
         return ReadResourceResult(contents=[contents])
 
@@ -122,5 +124,5 @@ def _error(text: str) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
 
 
-def _asks_for_control(params: CallToolRequestParams) -> bool:
-    return (params.meta or {}).get(CONTROL_META_KEY) is True
+def _is_exact(wish: Any) -> bool:
+    return isinstance(wish, Mapping) and wish.get("exact") is True

@@ -13,8 +13,10 @@ from mcp.server.lowlevel import Server
 from mcp_types import ToolAnnotations
 
 from muxsim.mcpgym.control import ControlPlane
+from muxsim.mcpgym.errors import UnsupportedSpace
 from muxsim.mcpgym.observation import Content, Describe, Env, Form, FrameSize, Observer
 from muxsim.mcpgym.protocol import Endpoint
+from muxsim.mcpgym.space_json import space_to_json
 from muxsim.mcpgym.tools import Tool, function_tool, step_tool
 from muxsim.mcpgym.wire import Connection
 
@@ -28,6 +30,7 @@ _RANDOM_SEEDS = 2**31
 _NUMPY_SEEDS = 2**32
 
 _FIRST_OBSERVATION = "{observation}"
+_STEP = "step"
 
 # Pixels on a side. Above it a typing error would take minutes and gigabytes for each step.
 _LARGEST_FRAME = 4096
@@ -209,7 +212,8 @@ class GymServer:
         _seed_spaces(env, seed)  # reset may sample from them
         observation, info = env.reset(seed=seed)
         _seed_spaces(env, seed)  # and may have put others in their place
-        control = ControlPlane(seed=seed, observation=observer.plain(observation, env), info=info)
+        plain = observer.plain(observation, env)
+        control = ControlPlane(seed=seed, observation=plain, info=info, first=observation, spaces=self._spaces)
         self._episode = _Episode(env, control, observer, observation)
         endpoint.begin(self._tools or self._default_tools(env), control, self._first_instructions())
 
@@ -236,9 +240,19 @@ class GymServer:
     def _chosen_observer(self) -> Observer:
         return self._observer.resized(self.options.frame_size) if self._observer.shows_images else self._observer
 
+    def _spaces(self) -> dict[str, Any]:
+        """For trainers: the spaces, null for one that JSON cannot write down, and the tool `step`, if that is one."""
+        env, told = self._started().env, dict[str, Any]()
+        for name, space in (("action", env.action_space), ("observation", env.observation_space)):
+            try:
+                told[name] = space_to_json(space)
+            except UnsupportedSpace:
+                told[name] = None
+        return {**told, "step": None if self._tools else {"tool": _STEP, "names": self._actions and [*self._actions]}}
+
     def _default_tools(self, env: Env) -> dict[str, Tool]:
         description = "Take one step in the environment. Returns what you observe then."
-        tool = step_tool(env.action_space, self.step, name="step", description=description, actions=self._actions)
+        tool = step_tool(env.action_space, self.step, name=_STEP, description=description, actions=self._actions)
         return {tool.definition.name: tool}
 
     def _first_instructions(self) -> str | None:

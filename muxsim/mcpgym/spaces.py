@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from muxsim.mcpgym.errors import InvalidAction, UnsupportedSpace
+from muxsim.mcpgym.jsonable import to_json
 
 Schema: TypeAlias = dict[str, Any]
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -37,6 +38,21 @@ def to_action(space: object, value: Any, path: str = "action") -> Any:
         InvalidAction: there is none. The message names the part by its path and says what belongs there.
     """
     raise UnsupportedSpace(f"no actions from JSON in {space!r:.80}")
+
+
+def from_action(space: object, element: Any) -> Any:
+    """The JSON value of which `to_action` makes this element of `space`."""
+    match space:
+        case spaces.Dict():
+            return {key: from_action(part, element[key]) for key, part in space.spaces.items()}
+        case spaces.Tuple():
+            return [from_action(part, item) for part, item in zip(space.spaces, element, strict=True)]
+        case spaces.OneOf():
+            option, value = element
+            return {"option": int(option), "value": from_action(space.spaces[int(option)], value)}
+        case spaces.Sequence():
+            return [from_action(space.feature_space, item) for item in element]
+    return to_json(element)
 
 
 # Discrete, MultiDiscrete, MultiBinary, Box: arrays of bounded numbers

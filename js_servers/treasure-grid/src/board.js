@@ -16,6 +16,11 @@ export const FLOOR = '.';
 export const TRAP = '^';
 export const TREASURE = 'T';
 
+/** Tiles by the number that stands for them in what a trainer reads, the player's last. */
+export const TILES = [FLOOR, WALL, TRAP, TREASURE, '@'];
+export const HEIGHT = 9;
+export const WIDTH = 13;
+
 /** @type {Record<Direction, Cell>} */
 export const OFFSETS = {
   up: { row: -1, column: 0 },
@@ -24,8 +29,6 @@ export const OFFSETS = {
   right: { row: 0, column: 1 },
 };
 
-const HEIGHT = 9;
-const WIDTH = 13;
 const WALL_PERCENT = 25; // more, and most sketches fall apart into islands
 const TRAP_PERCENT = 8;
 const LEAST_DISTANCE = 8; // nearer, and a random walk would do

@@ -1,6 +1,6 @@
 // The rules: one episode on one board. Knows no MCP and no input or output.
 
-import { makeBoard, neighbour, tileAt, TRAP, TREASURE, WALL, withTile } from './board.js';
+import { makeBoard, neighbour, tileAt, TILES, TRAP, TREASURE, WALL, withTile } from './board.js';
 
 /** @typedef {import('./board.js').Direction} Direction */
 /** @typedef {{position: [number, number], outcome: 'treasure' | 'trap' | null}} Info */
@@ -55,6 +55,11 @@ export class Episode {
   /** What the agent sees. @returns {string} the map, a blank line, and one sentence */
   get observation() {
     return `${withTile(this.#rows, this.#player, PLAYER).join('\n')}\n\n${this.#said}`;
+  }
+
+  /** The board as numbers, a row each: which tile, by its place among TILES. @returns {number[][]} */
+  get tiles() {
+    return withTile(this.#rows, this.#player, PLAYER).map((row) => [...row].map((tile) => TILES.indexOf(tile)));
   }
 
   /** @returns {Info} */

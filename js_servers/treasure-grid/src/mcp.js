@@ -1,21 +1,31 @@
-// What MCP clients see of an episode: two tools (the data plane) and four resources (the control plane).
+// What MCP clients see of an episode: two tools (the data plane) and five resources (the control plane).
 
 import { McpServer } from '@modelcontextprotocol/server';
 import { z } from 'zod';
 
 import { EpisodeEnded, EpisodeFailed, PLAYER } from './episode.js';
-import { TRAP, TREASURE, WALL } from './board.js';
+import { HEIGHT, TILES, TRAP, TREASURE, WALL, WIDTH } from './board.js';
 
 /** @typedef {import('./episode.js').Episode} Episode */
 /** @typedef {import('@modelcontextprotocol/server').ServerContext} ServerContext */
 /** @typedef {import('@modelcontextprotocol/server').CallToolResult} CallToolResult */
 
-/** A request asks with this `_meta` key for the control plane, and the result answers under it. */
+/**
+ * A request asks with this `_meta` key for the control plane, and the result answers under it: with `true`, or with
+ * `{ exact: true }` for the observation as numbers too.
+ */
 export const CONTROL_META = 'muxsim/control';
 
 /** Rewards of calls that are no steps. */
 const NO_STEP = 0;
 const FAILED = null;
+
+/** Gymnasium's space of the observation as numbers. Of actions there is one for each call of a tool. */
+const SPACES = {
+  action: null,
+  observation: { space: 'Box', shape: [HEIGHT, WIDTH], dtype: '|u1', low: 0, high: TILES.length - 1 },
+  step: null,
+};
 
 const INSTRUCTIONS = `Find the treasure. On the map ${PLAYER} is you, ${TREASURE} the treasure, \
 ${TRAP} a trap and ${WALL} a wall; rows run from north (up) to south (down).`;
@@ -70,9 +80,22 @@ function addTools(server, episode) {
 function answer(episode, context, text, reward) {
   /** @type {CallToolResult} */
   const result = { content: [{ type: 'text', text }] };
-  const isAsked = context.mcpReq._meta?.[CONTROL_META] === true;
-  if (isAsked) result._meta = { [CONTROL_META]: { reward, ...episode.control } };
+  const wish = context.mcpReq._meta?.[CONTROL_META];
+  const isAsked = wish === true || (typeof wish === 'object' && wish !== null);
+  const exact = isExact(context) ? exactly(episode) : {};
+  if (isAsked) result._meta = { [CONTROL_META]: { reward, ...episode.control, ...exact } };
   return result;
+}
+
+/** @param {ServerContext} context */
+function isExact(context) {
+  const wish = /** @type {{ exact?: unknown } | undefined} */ (context.mcpReq._meta?.[CONTROL_META]);
+  return wish?.exact === true;
+}
+
+/** @param {Episode} episode */
+function exactly(episode) {
+  return { exact: { observation: episode.tiles, info: episode.info } };
 }
 
 /**
@@ -80,18 +103,23 @@ function answer(episode, context, text, reward) {
  * @param {Episode} episode
  */
 function addControlPlane(server, episode) {
-  /** @type {[string, string, () => object][]} */
+  /** @type {[string, string, (context: ServerContext) => object][]} */
   const resources = [
     ['reward', 'Reward of the last step', () => episode.reward],
     ['status', 'Whether the episode has ended, and its return so far', () => episode.status],
     ['info', 'Info of the last step', () => episode.info],
-    ['initial_state', 'First observation, first info and seed', () => episode.initialState],
+    ['initial_state', 'First observation, first info and seed', (context) => ({
+      ...episode.initialState,
+      // Of the start nothing is kept but what anybody reads: later it would be another board.
+      ...(isExact(context) && episode.status.step === 0 ? exactly(episode) : {}),
+    })],
+    ['spaces', "Gymnasium's space of the observation as numbers", () => SPACES],
   ];
   for (const [name, description, read] of resources) {
     const uri = `control://${name}`;
     const mimeType = 'application/json';
-    server.registerResource(name, uri, { description, mimeType }, () => ({
-      contents: [{ uri, mimeType, text: JSON.stringify(read()) }],
+    server.registerResource(name, uri, { description, mimeType }, (_uri, context) => ({
+      contents: [{ uri, mimeType, text: JSON.stringify(read(context)) }],
     }));
   }
 }

@@ -52,7 +52,8 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     """The control plane after one tool call: what the trainer sees and the agent does not.
 
     ``reward`` is what the call earned; None where nothing could be read, and ``problem`` then says why. ``step`` is the
-    environment's own count of steps; ``failed`` says why it can go on no more.
+    environment's own count of steps; ``failed`` says why it can go on no more. ``exact`` is what the author kit tells
+    those who ask for it (`muxsim.mcpgym.exact`).
     """
 
     reward: float | None
@@ -62,11 +63,12 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     info: dict[str, Any] = {}
     problem: str | None = None
     failed: str | None = None
+    exact: dict[str, Any] | None = None
 
     def as_metadata(self) -> dict[str, Any]:
-        """For a tool message's metadata: ``problem`` and ``failed`` only where there is one."""
+        """For a tool message's metadata: what is seldom there only where it is."""
         members: dict[str, Any] = msgspec.to_builtins(self)
-        for name in ("problem", "failed"):
+        for name in ("problem", "failed", "exact"):
             if members[name] is None:
                 del members[name]
         return members

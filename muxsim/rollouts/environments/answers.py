@@ -68,6 +68,7 @@ class _Control(msgspec.Struct):
     info: dict[str, Any] = {}
     problem: str | None = None
     failed: str | None = None
+    exact: dict[str, Any] | None = None
 
 
 class _Tool(msgspec.Struct, rename="camel"):
@@ -172,6 +173,7 @@ def _read_control(raw: Raw) -> Control:
         info=control.info,
         problem=problem,
         failed=control.failed,
+        exact=control.exact,
     )
 
 

@@ -57,6 +57,8 @@ _INITIALIZE: Final = {
     "capabilities": {},
     "clientInfo": {"name": "muxsim-rollout", "version": __version__},
 }
+_SCORED: Final = {CONTROL_META_KEY: True}
+_EXACTLY: Final = {CONTROL_META_KEY: {"exact": True}}
 # What muxsim itself answers with, in the place of a backend: then the error's data names a cause.
 _CALL_TIMEOUT: Final = -32001
 _OWN_CODES: Final = frozenset({-32000, _CALL_TIMEOUT, -32002, -32003, PARSE_ERROR, INVALID_REQUEST})
@@ -113,13 +115,15 @@ class MCPEnvironment:
     def __repr__(self) -> str:
         return f"<MCPEnvironment {self.env} seed {self.seed} session {self.id[:8]}>"
 
-    async def call(self, tool: str, arguments: dict[str, Any], *, timeout: float | None = None) -> ToolResult:
-        """Call a tool, with the control plane in the same trip.
+    async def call(
+        self, tool: str, arguments: dict[str, Any], *, timeout: float | None = None, exact: bool = False
+    ) -> ToolResult:
+        """Call a tool, with the control plane in the same trip; ``exact`` as far as the environment has such values.
 
         A tool's own error is a result, and so is a call that the server refused. Raises `EnvironmentGone`,
         `EnvironmentFailed`, `MachineryFailed` or `CallTimeout`.
         """
-        params = {"name": tool, "arguments": arguments, "_meta": {CONTROL_META_KEY: True}}
+        params = {"name": tool, "arguments": arguments, "_meta": _EXACTLY if exact else _SCORED}
         began = time.perf_counter()
         answer = await self._ask("tools/call", params, timeout, tool)
         seconds = time.perf_counter() - began
@@ -152,6 +156,20 @@ class MCPEnvironment:
         except Malformed as fault:
             raise await self._failed(str(fault)) from None
         return None if status is None else await self._total(status)
+
+    async def read(self, part: str, *, timeout: float | None = None) -> Any:
+        """A part of the control plane, exact where the environment can; None for one that is not there.
+
+        Raises as `call` does.
+        """
+        uri = f"control://{part}"
+        answer = await self._ask("resources/read", {"uri": uri, "_meta": _EXACTLY}, timeout, uri)
+        if answer.kind is Kind.ERROR:
+            return None
+        try:
+            return msgspec.json.decode(read_resource(answer.members["result"], uri))
+        except (Malformed, msgspec.DecodeError, RecursionError) as fault:
+            raise await self._failed(f"{uri} cannot be read: {fault}") from None
 
     async def finish(self) -> None:
         """End the session's processes: what is in its workspace is final then, and stays there until `close`."""

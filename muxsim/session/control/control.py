@@ -57,7 +57,8 @@ def asks_for_control(message: Message) -> bool:
     if message.method != "tools/call":
         return False
     wish = message.meta.get(META_KEY)
-    return wish is not None and bytes(wish) == b"true"
+    # An object has wishes of its own, which the author kit knows and other servers pass over.
+    return wish is not None and (bytes(wish) == b"true" or bytes(wish)[:1] == b"{")
 
 
 def asking_for_control(message: Message) -> Message:

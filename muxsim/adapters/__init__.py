@@ -1,0 +1,1 @@
+"""muxsim in the words of trainers and evaluators: a module each, which needs what it adapts to, imported when used."""

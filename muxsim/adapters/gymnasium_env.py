@@ -1,0 +1,398 @@
+"""Environments of muxsim for Gymnasium: `make` an `Env`, or `make_vec` a `VectorEnv` of many at once.
+
+    from muxsim.adapters.gymnasium_env import make, make_vec
+    env = make("muxsim.toml", "frozen_lake")
+    observation, info = env.reset(seed=7)
+
+An environment of the author kit has the spaces, observations, rewards, ends and infos of the `gymnasium.Env` that it
+wraps. For others docs/adapters/gymnasium.md says what becomes of their tools.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, cast
+
+import anyio
+import gymnasium
+import numpy as np
+from gymnasium import Space
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
+
+from muxsim.adapters.actions import Call
+from muxsim.adapters.episodes import EpisodeError, Looks, Outcome, Play, Score, Wishes
+from muxsim.adapters.running import NotHere, Running, Source, running
+from muxsim.config import find_config, load
+from muxsim.errors import ConfigError
+from muxsim.rollouts.environments.environment import EnvironmentPool
+
+NAMESPACE: Final = "muxsim"
+_SEEDS: Final = 2**31
+_DEFAULT_WINDOW: Final = 60.0
+
+
+class MuxsimEnv(gymnasium.Env[Any, Any]):
+    """One environment of a source, a session for each episode; made by `make`."""
+
+    def __init__(
+        self, source: Source, env: str, wishes: Wishes, *, render_mode: str | None = None, token: str | None = None
+    ) -> None:
+        self._held = _Held(source, env, wishes, token, None)
+        looks = self._held.looks
+        self.metadata = {"render_modes": ["rgb_array"] if looks.renders else [], "render_fps": 30}
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            self._held.close()
+            raise ValueError(f"{env} has no render_mode {render_mode!r}")
+        self.render_mode = render_mode
+        self.action_space, self.observation_space = looks.actions.space, looks.reader.space
+        self._play = self._held.play()
+        self._frame: Any = None
+
+    def __repr__(self) -> str:
+        return f"<MuxsimEnv {self._held.env}>"
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode: with ``seed`` that of the session, and without one of this environment's own generator.
+
+        Raises what opening a session does: `StartError`, `Busy`.
+        """
+        super().reset(seed=seed)
+        outcome = self._held.call(self._play.reset, _drawn(self.np_random) if seed is None else int(seed))
+        self._frame = outcome.frame
+        return outcome.observation, outcome.info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Make one step. Raises `EpisodeError`: there is none after an episode's end, or its reward is not known."""
+        outcome = self._held.call(self._play.step, self._held.looks.actions.call_for(action))
+        self._frame = outcome.frame if outcome.frame is not None else self._frame
+        return outcome.observation, outcome.reward, outcome.terminated, outcome.truncated, outcome.info
+
+    def render(self) -> Any:
+        """The last image that the environment showed, height x width x 3 of uint8, in the mode ``rgb_array``."""
+        return None if self.render_mode is None or self._frame is None else self._frame.copy()
+
+    def close(self) -> None:
+        """End the session. Calling it again is harmless."""
+        self._held.close()
+
+
+class MuxsimVectorEnv(VectorEnv[Any, Any, Any]):
+    """Many sessions of one environment, all of which go a step at once; made by `make_vec`.
+
+    `send` and `recv` go on with those that are ready instead.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        env: str,
+        wishes: Wishes,
+        num_envs: int,
+        *,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        token: str | None = None,
+    ) -> None:
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be 1 or more, not {num_envs}")
+        self.num_envs = num_envs
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.render_mode = None
+        self.metadata = {"autoreset_mode": self.autoreset_mode, "render_modes": []}
+        self._held = _Held(source, env, wishes, token, num_envs)
+        looks = self._held.looks
+        self.single_action_space, self.single_observation_space = looks.actions.space, looks.reader.space
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self._plays = [self._held.play() for _ in range(num_envs)]
+        self._generators = [seeding.np_random()[0] for _ in range(num_envs)]
+        self._seen: list[Any] = [None] * num_envs
+        self._ended = np.zeros(num_envs, dtype=np.bool_)
+        self._under_way: dict[Future[_Step], int] = {}
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin episodes everywhere, or where ``options["reset_mask"]`` is true. A number is the first one's seed."""
+        seeds = _seeds(seed, self.num_envs)
+        mask = _mask(options, self.num_envs)
+        chosen = [index for index in range(self.num_envs) if mask[index]]
+        works = [(self._plays[index].reset, (self._seed_of(index, seeds[index]), self._held.looks)) for index in chosen]
+        infos: dict[str, Any] = {}
+        for index, outcome in zip(chosen, self._held.running.call(_all, works), strict=True):
+            self._seen[index], self._ended[index] = outcome.observation, False
+            infos = self._add_info(infos, outcome.info, index)
+        return self._batch(self._seen), infos
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """A step of each at once; what has ended is reset as ``autoreset_mode`` says."""
+        if self.autoreset_mode is AutoresetMode.DISABLED and self._ended.any():
+            raise EpisodeError(f"these have ended, reset them first: {np.flatnonzero(self._ended).tolist()}")
+        chosen = list(iterate(self.action_space, actions))
+        works = [(self._advance, (index, self._work(index, action))) for index, action in enumerate(chosen)]
+        return self._stepped(self._held.running.call(_all, works))
+
+    def send(self, actions: Any, env_ids: Sequence[int] | None = None) -> None:
+        """Begin a step of some, or of all: of none that is under way. ``actions`` has one for each."""
+        ids = range(self.num_envs) if env_ids is None else [int(index) for index in env_ids]
+        space = batch_space(self.single_action_space, len(ids))
+        busy = set(self._under_way.values()) & set(ids)
+        if busy:
+            raise EpisodeError(f"these are under way, receive them first: {sorted(busy)}")
+        for index, action in zip(ids, iterate(space, actions), strict=True):
+            self._under_way[self._held.running.start(self._advance, index, self._work(index, action))] = index
+
+    def recv(self, least: int = 1) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """What has finished, ``least`` at least, first finished first: ``info["env_id"]`` tells whose it is.
+
+        Raises `EpisodeError` where fewer are under way.
+        """
+        if not 0 < least <= len(self._under_way):
+            raise EpisodeError(f"{len(self._under_way)} are under way, and {least} cannot be received")
+        done: list[Future[_Step]] = []
+        while len(done) < least:
+            finished, _ = wait(self._under_way, return_when=FIRST_COMPLETED)
+            for future in finished:
+                del self._under_way[future]
+            done += finished
+        steps = [future.result() for future in done]
+        observations, rewards, terminated, truncated, infos = self._stepped(steps)
+        return observations, rewards, terminated, truncated, {**infos, "env_id": np.array([one.index for one in steps])}
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """End all sessions."""
+        self._held.close()
+
+    def _work(self, index: int, action: Any) -> Call | int:
+        """What a step is for one: a call, or the seed of the episode that takes the place of one that has ended."""
+        if self._ended[index] and self.autoreset_mode is AutoresetMode.NEXT_STEP:
+            return self._seed_of(index, None)
+        return self._held.looks.actions.call_for(action)
+
+    async def _advance(self, pool: EnvironmentPool, index: int, work: Call | int) -> _Step:
+        play, looks = self._plays[index], self._held.looks
+        if isinstance(work, int):
+            return _Step(index, await play.reset(pool, work, looks))
+        outcome = await play.step(pool, work, looks)
+        if self.autoreset_mode is AutoresetMode.SAME_STEP and (outcome.terminated or outcome.truncated):
+            return _Step(index, outcome, await play.reset(pool, self._seed_of(index, None), looks))
+        return _Step(index, outcome)
+
+    def _stepped(self, steps: list[_Step]) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        infos: dict[str, Any] = {}
+        for place, one in enumerate(steps):
+            outcome, after = one.outcome, one.after
+            if after is not None:
+                infos = self._add_info(infos, {"final_obs": outcome.observation, "final_info": outcome.info}, place)
+            self._seen[one.index] = (after or outcome).observation
+            infos = self._add_info(infos, (after or outcome).info, place)
+            self._ended[one.index] = outcome.terminated or outcome.truncated
+        rewards = np.array([one.outcome.reward for one in steps], dtype=np.float64)
+        terminated = np.array([one.outcome.terminated for one in steps], dtype=np.bool_)
+        truncated = np.array([one.outcome.truncated for one in steps], dtype=np.bool_)
+        return self._batch([self._seen[one.index] for one in steps]), rewards, terminated, truncated, infos
+
+    def _batch(self, observations: list[Any]) -> Any:
+        space: Space[Any] = self.single_observation_space
+        empty: Any = create_empty_array(space, len(observations))
+        return concatenate(space, observations, empty)
+
+    def _seed_of(self, index: int, seed: int | None) -> int:
+        if seed is None:
+            return _drawn(self._generators[index])
+        self._generators[index] = seeding.np_random(seed)[0]
+        return seed
+
+
+class _Step:
+    """What one of many has done: with ``after``, the beginning of the next episode."""
+
+    __slots__ = ("after", "index", "outcome")
+
+    def __init__(self, index: int, outcome: Outcome, after: Outcome | None = None) -> None:
+        self.index, self.outcome, self.after = index, outcome, after
+
+
+class _Held:
+    """A source in use, and what one of its environments looks like."""
+
+    def __init__(self, source: Source, env: str, wishes: Wishes, token: str | None, sessions: int | None) -> None:
+        self.env = env
+        self.running = running(source, token=token)
+        self._wishes = wishes
+        self._plays: list[Play] = []
+        self._end = weakref.finalize(self, _end, self.running, self._plays)
+        try:
+            self.looks = self._looked()
+        except BaseException:
+            self.close()
+            raise
+
+    def _looked(self) -> Looks:
+        """What it looks like, for which one session of the environment is enough for all who wish the same of it."""
+        for wishes, looks in self.running.known.setdefault(self.env, []):
+            if wishes == self._wishes:
+                return cast("Looks", looks)
+        looks = self.running.call(Play(self.env, self._wishes).look)
+        self.running.known[self.env].append((self._wishes, looks))
+        return looks
+
+    def play(self) -> Play:
+        self._plays.append(Play(self.env, self._wishes))
+        return self._plays[-1]
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        return self.running.call(function, *args, self.looks)
+
+    def close(self) -> None:
+        self._end()
+
+
+def _end(held: Running, plays: list[Play]) -> None:
+    with suppress(NotHere):  # in a fork: they are the parent's
+        try:
+            held.call(_all, [(play.close, ()) for play in plays])
+        finally:
+            held.release()
+
+
+async def _all(pool: EnvironmentPool, works: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:
+    """Do all of this at once. The first failure is raised when all are over, so that no answer is lost on the way."""
+    results: list[Any] = [None] * len(works)
+    failures: list[BaseException] = []
+
+    async def do(place: int, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        try:
+            results[place] = await function(pool, *args)
+        except Exception as error:
+            failures.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for place, (function, args) in enumerate(works):
+            tasks.start_soon(do, place, function, args)
+    if failures:
+        raise failures[0]
+    return results
+
+
+def make(
+    source: Source,
+    env: str,
+    *,
+    actions: Sequence[Any] | None = None,
+    observe: Callable[[str], Any] | None = None,
+    observation_space: Space[Any] | None = None,
+    score: Score | None = None,
+    start_timeout: float | None = None,
+    call_timeout: float | None = _DEFAULT_WINDOW,
+    render_mode: str | None = None,
+    token: str | None = None,
+) -> MuxsimEnv:
+    """An environment of a config file, of a muxsim's URL or of an open pool as a `gymnasium.Env`.
+
+    ``actions`` are calls, ``(tool, arguments)`` or a tool's name, that make the action space `Discrete`; without them
+    it is the environment's own, or made of its tools. ``observe`` makes an element of ``observation_space`` of a text.
+    ``score`` tells reward, terminated and truncated of a tool's result, for a server without a control plane. Times are
+    in seconds. ``render_mode`` is None or ``rgb_array``; ``token`` is for a URL.
+
+    Raises `ConfigError`, `StartError`, `UnknownEnvironment`, `ActionError` or `EpisodeError`.
+    """
+    wishes = _wishes(actions, observe, observation_space, score, start_timeout, call_timeout)
+    return MuxsimEnv(source, env, wishes, render_mode=render_mode, token=token)
+
+
+def make_vec(
+    source: Source,
+    env: str,
+    *,
+    num_envs: int = 1,
+    autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+    actions: Sequence[Any] | None = None,
+    observe: Callable[[str], Any] | None = None,
+    observation_space: Space[Any] | None = None,
+    score: Score | None = None,
+    start_timeout: float | None = None,
+    call_timeout: float | None = _DEFAULT_WINDOW,
+    token: str | None = None,
+) -> MuxsimVectorEnv:
+    """So many sessions as a `gymnasium.vector.VectorEnv`; the rest as for `make`."""
+    wishes = _wishes(actions, observe, observation_space, score, start_timeout, call_timeout)
+    return MuxsimVectorEnv(source, env, wishes, num_envs, autoreset_mode=autoreset_mode, token=token)
+
+
+def _wishes(
+    actions: Sequence[Any] | None,
+    observe: Callable[[str], Any] | None,
+    observation_space: Space[Any] | None,
+    score: Score | None,
+    start_timeout: float | None,
+    call_timeout: float | None,
+) -> Wishes:
+    if observe is not None and observation_space is None:
+        raise ValueError("observe needs observation_space, the space of what it returns")
+    return Wishes(
+        actions=None if actions is None else tuple(actions),
+        observe=observe,
+        observation_space=observation_space,
+        score=score,
+        start_timeout=start_timeout,
+        call_timeout=call_timeout,
+    )
+
+
+def register(source: str | Path, *, namespace: str = NAMESPACE) -> tuple[str, ...]:
+    """Give each environment of a config an id, ``muxsim/NAME``, for `gymnasium.make` and `gymnasium.make_vec`.
+
+    Returns the ids. Raises `ConfigError`.
+    """
+    ids = []
+    for env in load(source).environments:
+        id = f"{namespace}/{env}"
+        # Gymnasium says of a second one with this id that it takes the place of the first.
+        if id in gymnasium.registry:
+            del gymnasium.registry[id]
+        with suppress(gymnasium.error.Error):  # a name that Gymnasium has no id for
+            one: Any = partial(make, str(source), env)
+            many: Any = partial(make_vec, str(source), env)
+            gymnasium.register(id, one, vector_entry_point=many)
+            ids.append(id)
+    return tuple(ids)
+
+
+def _drawn(generator: np.random.Generator) -> int:
+    return int(generator.integers(_SEEDS))
+
+
+def _seeds(seed: Any, number: int) -> list[int | None]:
+    if seed is None:
+        return [None] * number
+    if isinstance(seed, int | np.integer):
+        return [int(seed) + index for index in range(number)]
+    if len(seed) != number:
+        raise ValueError(f"seeds as a list are one for each of {number} environments, not {len(seed)}")
+    return [None if one is None else int(one) for one in seed]
+
+
+def _mask(options: dict[str, Any] | None, number: int) -> Any:
+    mask = (options or {}).get("reset_mask")
+    if mask is None:
+        return np.ones(number, dtype=np.bool_)
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+        raise TypeError(f"reset_mask is a numpy array of bool, not {mask!r:.80}")
+    if mask.shape != (number,) or not mask.any():
+        raise ValueError(f"reset_mask has {number} elements, one of them true, not {mask!r:.80}")
+    return mask
+
+
+def _register_own() -> None:
+    """What ``gymnasium.make("muxsim.adapters.gymnasium_env:muxsim/NAME")`` finds: $MUXSIM_CONFIG, or ./muxsim.toml."""
+    with suppress(ConfigError):
+        register(os.environ.get("MUXSIM_CONFIG") or find_config(Path.cwd()))
+
+
+_register_own()

@@ -1,0 +1,174 @@
+"""Pools for programs that are not asynchronous: each runs on trio in a thread of its own, and ends with its last user.
+
+A thread does not survive a fork, so nothing that was made before one is used after it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+import anyio
+from anyio.from_thread import BlockingPortal
+
+from muxsim.errors import MuxsimError
+from muxsim.rollouts.environments.environment import EnvironmentPool
+from muxsim.rollouts.environments.pool import open_pool
+from muxsim.rollouts.environments.remote import connect
+
+T = TypeVar("T")
+Source = str | Path | EnvironmentPool
+"""The path of a config, the URL of a muxsim that serves, or a pool that is open."""
+
+_URLS: Final = ("http://", "https://", "unix:")
+
+
+class NotHere(MuxsimError):
+    """Something was used in another process than the one that made it, or from where its pool cannot be waited for."""
+
+
+class Running:
+    """A pool with the loop that it lives on. Made by `running`; `release` it once for each time."""
+
+    def __init__(self, open: Callable[[], AbstractAsyncContextManager[EnvironmentPool]], name: str) -> None:
+        self.name = name
+        self.known: dict[str, list[Any]] = {}
+        """What its users have found out about its environments, for each other."""
+        self._pid = os.getpid()
+        self._users = 0
+        self._ready: Future[tuple[BlockingPortal, EnvironmentPool]] = Future()
+        self._thread = threading.Thread(target=self._run, args=(open,), name=f"muxsim {name}", daemon=True)
+
+    def __repr__(self) -> str:
+        return f"<Running {self.name} for {self._users}>"
+
+    def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Run a coroutine function with the pool before its arguments, and wait for what it returns."""
+        portal, pool = self._here()
+        return portal.call(partial(function, pool, *args))
+
+    def start(self, function: Callable[..., Awaitable[T]], *args: Any) -> Future[T]:
+        """The same without waiting."""
+        portal, pool = self._here()
+        return portal.start_task_soon(partial(function, pool, *args))
+
+    def use(self) -> Running:
+        """One more user. Raises what opening the pool raises."""
+        if not self._users:
+            self._thread.start()
+        self._users += 1
+        try:
+            self._here()
+        except BaseException:
+            self.release()
+            raise
+        return self
+
+    def release(self) -> None:
+        """One user less. With the last one all sessions end, and their processes."""
+        self._users -= 1
+        if self._users <= 0:
+            self.stop()
+
+    def stop(self) -> None:
+        """End it, whoever uses it."""
+        _all.pop((self._pid, self.name), None)
+        if self._pid == os.getpid() and self._ready.done() and self._ready.exception() is None:
+            portal, _ = self._ready.result()
+            if self._thread.is_alive():
+                portal.start_task_soon(portal.stop)
+            if threading.current_thread() is not self._thread:
+                self._thread.join()
+
+    def _here(self) -> tuple[BlockingPortal, EnvironmentPool]:
+        if self._pid != os.getpid():
+            raise NotHere(f"{self.name} was opened before this process was forked: make environments after the fork")
+        if threading.current_thread() is self._thread:
+            raise NotHere(f"{self.name} cannot wait for itself")
+        return self._ready.result()
+
+    def _run(self, open: Callable[[], AbstractAsyncContextManager[EnvironmentPool]]) -> None:
+        async def serve() -> None:
+            async with open() as pool, BlockingPortal() as portal:
+                self._ready.set_result((portal, pool))
+                await portal.sleep_until_stopped()
+
+        try:
+            anyio.run(serve, backend="trio")
+        except BaseException as error:  # whoever waits for it is told
+            if self._ready.done():
+                raise
+            self._ready.set_exception(error)
+
+
+class _Open(Running):
+    """A pool that somebody has opened: only from a worker thread of its own loop can it be waited for."""
+
+    def __init__(self, pool: EnvironmentPool) -> None:
+        super().__init__(_nothing, repr(pool))
+        self._pool = pool
+
+    def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+        run: Any = anyio.from_thread.run
+        try:
+            return cast("T", run(function, self._pool, *args))
+        except RuntimeError as error:
+            if "worker thread" not in str(error):
+                raise
+            raise NotHere(
+                f"{self.name} is open on a loop: use this inside anyio.to_thread.run_sync, or give the config's path"
+            ) from None
+
+    def start(self, function: Callable[..., Awaitable[T]], *args: Any) -> Future[T]:
+        done: Future[T] = Future()
+        try:
+            done.set_result(self.call(function, *args))
+        except BaseException as error:
+            done.set_exception(error)
+        return done
+
+    def use(self) -> Running:
+        return self
+
+    def release(self) -> None:
+        """It is not ours to end."""
+
+
+def _nothing() -> Any:
+    raise AssertionError("it is open")
+
+
+def running(source: Source, *, token: str | None = None) -> Running:
+    """The pool of a source, opened if nobody of this process has it open; the caller has to `release` it.
+
+    Raises `ConfigError` or `StartError`: it cannot be opened.
+    """
+    if not isinstance(source, str | Path):
+        return _Open(source)
+    text = str(source)
+    served = text.startswith(_URLS)
+    name = text if served else os.path.abspath(text)
+    open: Any = partial(connect, text, token=token) if served else partial(open_pool, text)
+    with _lock:
+        key = os.getpid(), name
+        found = _all.get(key)
+        if found is None:
+            found = _all[key] = Running(open, name)
+        return found.use()
+
+
+_all: Final[dict[tuple[int, str], Running]] = {}
+_lock: Final = threading.RLock()
+
+
+@atexit.register
+def _stop_all() -> None:
+    for one in list(_all.values()):
+        one.stop()
