@@ -13,7 +13,7 @@ from muxsim.spec import EnvSpec
 
 
 def over(id, cause="backend_exited", at=0.0):
-    return Past(id, "game", 7, "ada", False, Ending(cause, f"{id} ended"), 0.0, at)
+    return Past(id, 1, "game", 7, "ada", None, False, Ending(cause, f"{id} ended"), 0.0, at)
 
 
 async def test_of_a_session_that_has_ended_only_so_many_words_are_kept():
