@@ -165,7 +165,7 @@ class SessionCrashed(SessionEvent, frozen=True):
     traceback: str
 
 
-class SessionEnded(SessionEvent, frozen=True):
+class SessionEnded(Caused, frozen=True):
     """Nothing is left of it, ``seconds`` after it was made, ``by`` whom, where somebody with a name wanted that.
     ``stderr``: what a backend said last whose end it was. Its processes took ``closing`` seconds of those to end."""
 

@@ -18,6 +18,7 @@ from muxsim.session.rehearsal import NotRestored
 from muxsim.session.reports import Reports
 from muxsim.session.states import FAILED_STARTS, FIRST, Ending, Happening, State, after
 from muxsim.spec import EnvSpec
+from transports.origin import Origin
 
 # Seconds after which another backend may be asked for again.
 _REPLACE_RETRY: Final = 1.0
@@ -193,11 +194,19 @@ class Life:
 
     # ---- its end
 
-    def end(self, cause: str, text: str, exit: BackendExit | None = None, *, by: str | None = None) -> None:
+    def end(
+        self,
+        cause: str,
+        text: str,
+        exit: BackendExit | None = None,
+        *,
+        by: str | None = None,
+        origin: Origin | None = None,
+    ) -> None:
         """Begin the session's end: every request in flight gets an error now, the processes go in the background."""
         if self.ending is not None:
             return
-        self.ending = Ending(cause, text, exit, by)
+        self.ending = Ending(cause, text, exit, by, origin)
         self._ends_since = self._now()
         self._go(Happening.ENDS)
         self._living.cancel()  # first, so that the session ends even if something here fails
@@ -304,7 +313,11 @@ class Life:
         cause, text, exit, by = self.ending.cause, self.ending.text, self.ending.exit, self.ending.by
         status, said = (exit_status, None) if exit is None else (exit.returncode, exit.stderr)
         seconds, closing = round(self._now() - self.created, 3), round(self._now() - self._ends_since, 3)
-        self._reports.emit(SessionEnded(*self._reports.who(), cause, text, status, said, seconds, by, closing))
+        origin, who = self.ending.origin or Origin(), self._reports.who()
+        request, parent = origin.request, origin.traceparent
+        self._reports.emit(
+            SessionEnded(*who, cause, text, status, said, seconds, by, closing, request=request, traceparent=parent)
+        )
 
     # ---- time
 

@@ -16,6 +16,7 @@ from muxsim.session.reports import Reports
 from muxsim.session.seam import Seam
 from muxsim.session.states import Ending, State
 from muxsim.spec import EnvSpec
+from transports.origin import Origin
 
 
 @dataclass(frozen=True)
@@ -165,12 +166,20 @@ class Session:
         """Go on for the clients that are there, but no longer than they are: another session takes this one's place."""
         self._life.let_go()
 
-    def end(self, cause: str, text: str, exit: BackendExit | None = None, *, by: str | None = None) -> None:
+    def end(
+        self,
+        cause: str,
+        text: str,
+        exit: BackendExit | None = None,
+        *,
+        by: str | None = None,
+        origin: Origin | None = None,
+    ) -> None:
         """Begin the session's end: every request in flight gets an error now, the processes go in the background.
 
-        ``by`` is who wants it: the name of a principal, or what an operator is called.
+        ``by`` is who wants it: the name of a principal, or what an operator is called; ``origin`` by which request.
         """
-        self._life.end(cause, text, exit, by=by)
+        self._life.end(cause, text, exit, by=by, origin=origin)
 
     async def run(self) -> None:
         """Carry the session until `end` is called, its backend ends or a time runs out; then end its processes."""

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any, Final
 
 from muxsim.placement.backend import BackendExit
+from transports.origin import Origin
 
 
 class State(Enum):
@@ -90,6 +91,8 @@ class Ending:
     text: str
     exit: BackendExit | None = None
     by: str | None = None
+    origin: Origin | None = None
+    """The request that has ended it."""
 
     @property
     def said(self) -> str:

@@ -34,7 +34,8 @@ async def test_the_lines_of_a_session_tell_its_story_in_order_with_who_asked_and
         await ask(muxsim.url, "POST", "/sessions", opening, {"id": "story", "seed": 5})
         client = await shake_hands(muxsim.url, "/s/story/mcp", headers=[bearer(ADA), ("X-Request-ID", "lab-2")])
         assert await client.text("say", text="hello") == "hello"
-        assert (await ask(muxsim.url, "DELETE", "/sessions/story", [bearer(ADA)])).status == 204
+        ending = [bearer(ADA), ("X-Request-ID", "lab-3")]
+        assert (await ask(muxsim.url, "DELETE", "/sessions/story", ending)).status == 204
         _, shown, _ = await command("logs", "--json", "--follow", "stor")
         lines = [json.loads(line) for line in shown.splitlines()]
         assert {(line["session"], line["env"], line["seed"]) for line in lines} == {("story", "naughty", 5)}
@@ -56,7 +57,8 @@ async def test_the_lines_of_a_session_tell_its_story_in_order_with_who_asked_and
             assert (line["request"], line["traceparent"]) == ("lab-1", TRACE)
         for line in (attached, shaken, called):
             assert (line["request"], line["attachment"]) == ("lab-2", 1)
-        assert "request" not in ended
+        assert (ended["request"], ended["by"]) == ("lab-3", "ada")
+        assert "traceparent" not in ended
         assert (called["method"], called["target"]) == ("tools/call", "say")
         assert lines == log_lines(muxsim, session="story"), "nothing else is shown than what is in the log"
         assert not {ADA, AGENT, ROOT} & set(muxsim.log.read_text().split('"')), "no token stands in it"
@@ -145,3 +147,13 @@ async def test_the_level_can_be_changed_while_it_runs_for_one_environment_too(tm
             assert (await ask(muxsim.url, "PUT", "/loglevel", body=wrong)).status == 400
         for args in (("loglevel", "debug", "--env", "none"), ("status", "debug"), ("loglevel", "--env", "naughty")):
             assert (await command("ctl", *args))[0] == 2
+
+
+async def test_a_level_in_the_config_is_in_use_after_a_reload(tmp_path):
+    async with serving(tmp_path, environment("naughty")) as muxsim:
+        file = tmp_path / "config" / "muxsim.toml"
+        file.write_text(DEBUG + environment("naughty"))
+        assert (await answer("ctl", "reload"))["applied"] == ["log_level"]
+        assert (await answer("ctl", "loglevel"))["level"] == "debug"
+        (line,) = log_lines(muxsim, event="log.level_set")
+        assert (line["least"], line["by"]) == ("debug", "the config")

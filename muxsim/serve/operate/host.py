@@ -222,6 +222,9 @@ class _Host:
                 return self._read_again()
 
         def apply(config: Config) -> tuple[str, ...]:
+            level = config.server.log_level
+            if self._log is not None and level != self._config.server.log_level:
+                self._log.set_level(level, None, "the config")
             self._config = config
             sessions.use(config.environments)
             pool.use(capacity_of(config.server, config.clients))

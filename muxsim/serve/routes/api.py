@@ -36,6 +36,7 @@ from muxsim.session.states import State
 from muxsim.spec import EnvSpec
 from transports.asgi import Call, read_body
 from transports.http_rules import HTTPRefusal, check_json_content
+from transports.origin import origin_of
 
 # A wish for a session is a few names and numbers.
 _MAX_BODY: Final = 64 * 1024
@@ -121,7 +122,8 @@ class API:
         session = self._lookup.session(call, id)
         if not caller_of(call).may_end(session.owner):
             raise forbidden(Scope.ADMIN)
-        session.end("deleted", "the session was deleted", by=caller_of(call).name)
+        origin = origin_of(call.headers)
+        session.end("deleted", "the session was deleted", by=caller_of(call).name, origin=origin)
         await self._bridge.call(session.folder.wait_removed)
         return NOTHING
 
