@@ -49,7 +49,6 @@ async def test_how_starts_went_is_told_by_way(running):
     others = [await shake_hands(running.url, headers=[bearer(ADA)]) for _ in range(3)]
     now = (await listed(running, ADA))["naughty"]
     assert (now["state"], now["live"], now["opens"], now["failures"], now["waiting"]) == ("ok", 4, 4, 0, 0)
-    assert now["starts"]["fresh"]["count"] >= 1
     assert sum(way["count"] for way in now["starts"].values()) == 4
     assert now["starts"].keys() <= {"fresh", "fork", "slot"}
     assert all(0 < way["median"] <= way["p99"] for way in now["starts"].values())
