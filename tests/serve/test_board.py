@@ -161,6 +161,14 @@ async def test_an_environment_has_its_numbers_and_its_last_failure_with_stderr_f
         assert (lake.error.text, lake.error.stderr) == ("it died", [])
 
 
+async def test_who_begins_to_look_again_gets_everything_at_once(house):
+    house.session("a")
+    for _ in range(3):
+        house.looks(2)
+        assert [one.name for one in house.board.snapshot(ANYONE, []).environments] == ["lake"]
+        house.board.rest()
+
+
 async def test_bounds_that_were_met_are_told_with_how_often(house):
     house.looks()
     assert house.board.snapshot(ANYONE, []).bounds == []

@@ -70,7 +70,8 @@ class Board:
         self._counters = counters
         self._default_env = default_env
         self._now = now
-        self._opening: dict[str, _Line] = {}
+        # Noted of every opening, also while nobody looks: what it looks like is for whoever does.
+        self._opening: dict[str, tuple[float, SessionOpening]] = {}
         self._ended: OrderedDict[str, _Line] = OrderedDict()
         self._lines: OrderedDict[str, _Line] = OrderedDict()
         self._gone: deque[tuple[int, _Line]] = deque(maxlen=_GONE_KEPT)
@@ -98,30 +99,13 @@ class Board:
         kind = type(event)
         if kind is SessionOpening:
             assert isinstance(event, SessionOpening)
-            self._opening[event.session] = self._opening_line(event)
+            self._opening[event.session] = self._now(), event
         elif kind is SessionStarted or kind is SessionOpenFailed:
             assert isinstance(event, SessionStarted | SessionOpenFailed)
             self._opening.pop(event.session, None)
         elif kind is SessionEnded:
             assert isinstance(event, SessionEnded)
             self._end(event)
-
-    def _opening_line(self, event: SessionOpening) -> _Line:
-        now = self._now()
-        row = feed.SessionRow(
-            id=event.session,
-            env=event.env,
-            seed=event.seed,
-            owner=event.principal,
-            state="opening",
-            since=now,
-            opened=now,
-            calls=0,
-            in_flight=0,
-            end=None,
-            failed=False,
-        )
-        return _Line(0, row, event.principal, False, ("opening",))
 
     def _end(self, event: SessionEnded) -> None:
         session = self._sessions.get(event.session)
@@ -148,7 +132,7 @@ class Board:
             self._start_over(version)
         if not counting:
             self._look_at_each(live, version)
-        elif seldom:
+        elif seldom or not self._counts:
             self._count(live, version)
         if seldom:
             self._look_at_environments(live, version)
@@ -159,6 +143,7 @@ class Board:
     def rest(self) -> None:
         """Forget what is only for readers: there are none."""
         self._start_over(self.version + 1)
+        self._looks = 0
         self._environments.clear()
         self._bounds.clear()
         self._knows_bounds = False
@@ -200,12 +185,11 @@ class Board:
                 since = line.row.since if line is not None and same else opened if line is None else now
                 row = _row(session, session.state.value, since, opened)
                 self._put(_Line(version, row, session.owner, session.shared, told))
-        for others in (self._opening, self._ended):
-            for id, line in others.items():
-                known = lines.get(id)
-                if id not in there and (known is None or known.told != line.told):
-                    line.version = version
-                    self._put(line)
+        for line in self._others(there):
+            known = lines.get(line.row.id)
+            if known is None or known.told != line.told:
+                line.version = version
+                self._put(line)
         if len(lines) > len(there):
             kept = there | self._opening.keys() | self._ended.keys()
             for id in [id for id in lines if id not in kept]:
@@ -213,6 +197,15 @@ class Board:
                 if len(self._gone) == _GONE_KEPT:
                     self.since = self._gone[0][0]
                 self._gone.append((version, line))
+
+    def _others(self, there: set[str]) -> Iterator[_Line]:
+        """Those that open, or have ended, unless they are ``there``: an id may be used again."""
+        for time, event in self._opening.values():
+            if event.session not in there:
+                yield _opening(event, time)
+        for id, line in self._ended.items():
+            if id not in there and id not in self._opening:
+                yield line
 
     def _put(self, line: _Line) -> None:
         self._lines[line.row.id] = line
@@ -222,12 +215,8 @@ class Board:
         counts: Counter[tuple[str, feed.SessionState, str | None, str | None, bool]] = Counter(
             (session.spec.name, session.state.value, None, session.owner, session.shared) for session in live
         )
-        there = {session.id for session in live} if self._ended else set()
-        for others in (self._opening, self._ended):
-            for id, line in others.items():
-                if id not in there:
-                    row = line.row
-                    counts[row.env, row.state, row.end, line.owner, line.shared] += 1
+        for line in self._others({session.id for session in live}):
+            counts[line.row.env, line.row.state, line.row.end, line.owner, line.shared] += 1
         if counts != self._counts:
             self._counts, self._counts_version = counts, version
 
@@ -314,6 +303,23 @@ class Board:
             if _is_whole(caller, owner, shared=shared) or Scope.MONITOR in caller.scope:
                 seen[env, state, end] += sessions
         return [feed.Count(env=env, state=state, end=end, sessions=count) for (env, state, end), count in seen.items()]
+
+
+def _opening(event: SessionOpening, time: float) -> _Line:
+    row = feed.SessionRow(
+        id=event.session,
+        env=event.env,
+        seed=event.seed,
+        owner=event.principal,
+        state="opening",
+        since=time,
+        opened=time,
+        calls=0,
+        in_flight=0,
+        end=None,
+        failed=False,
+    )
+    return _Line(0, row, event.principal, False, ("opening", time))
 
 
 def _is_whole(caller: Caller, owner: str | None, *, shared: bool) -> bool:
