@@ -32,11 +32,13 @@ args = ["-I", "-S", "{SERVERS / "scored.py"}"]
 control = true
 """
 FEED = "/watch/sessions/{}"
+EVE = "e" * 40
+WITH_EVE = {variable: f"{tokens}\neve monitor {EVE}" for variable, tokens in ENVIRON.items()}
 
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory):
-    with muxsim_serve(with_tokens(tmp_path_factory.mktemp("watched")), CONFIG, env=ENVIRON) as running:
+    with muxsim_serve(with_tokens(tmp_path_factory.mktemp("watched")), CONFIG, env=WITH_EVE) as running:
         yield running
 
 
@@ -188,6 +190,22 @@ async def test_a_session_is_shown_to_whom_it_is_there_for_and_the_whole_server_t
         snapshot = await feed.event("snapshot")
         assert [row for row in snapshot["sessions"] if row["owner"] is not None] == []
         assert (await whole.row(id))["owner"] == "ada"
+
+
+async def test_a_monitor_sees_all_sessions_and_nothing_that_is_said_in_one(url):
+    id, _ = await played(url, "telling")
+    assert (await ask(url, "GET", FEED.format(id), [STREAM, bearer(EVE)])).status == 403
+    async with watching(url, "/watch", EVE) as feed:
+        hello = await feed.event("hello")
+        assert (hello["scope"], hello["controls"], hello["opens"], hello["ends_all"]) == (
+            "monitor",
+            False,
+            False,
+            False,
+        )
+        snapshot = await feed.event("snapshot")
+        assert "ada" in [row["owner"] for row in snapshot["sessions"]]
+        assert id not in [row["id"] for row in snapshot["sessions"]]
 
 
 async def test_the_last_calls_of_each_session_are_kept_where_that_is_wanted_also_when_it_is_over(tmp_path):
