@@ -8,6 +8,7 @@ else that a backend says belongs.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -135,6 +136,10 @@ class Router:
         """The client's request that the backend has under this id, until it is answered."""
         number = backend_id if type(backend_id) is int else as_number(backend_id)
         return None if number is None else self._exchanges.get(number)
+
+    def exchanges(self) -> Iterable[Exchange]:
+        """All that the backend has not answered."""
+        return self._exchanges.values()
 
     # ---- from a client
 

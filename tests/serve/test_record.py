@@ -156,11 +156,26 @@ async def test_an_agents_own_call_is_shown_to_agents_whenever_they_begin_to_look
         assert len(seen(record, AGENT)) == 1
 
 
+async def test_what_another_client_asks_is_no_agents_business_nor_what_is_said_of_it():
+    asked = []
+    async with house() as here:
+        session, client = here.session(asked.append)
+        record = here.records.watch(session).record
+        client.receive(messages.request(1, "tools/call", CALL))
+        session.seam.from_backend(messages.notification("notifications/message", {"level": "info", "data": "s3cret"}))
+        session.seam.from_backend(messages.request(1, "sampling/createMessage", {}))
+        session.seam.from_backend(messages.result(asked[0].id, {"content": []}))
+        assert len(seen(record)) == 4
+        assert seen(record, AGENT) == []
+        session.seam.from_backend(messages.notification("notifications/tools/list_changed"))
+        assert len(seen(record, AGENT)) == 1
+
+
 @pytest.mark.parametrize("control", [{"reward": 1.5}, {"reward": "much"}, [], "none", None, {"info": {"a": "b"}}])
 async def test_what_stands_in_the_place_of_the_control_plane_may_be_anything(control):
     result = {"content": [], "_meta": {"muxsim/control": control}}
     async with house() as here:
-        session, client = here.session(lambda request: messages.result(request.id, result))
+        session, client = here.session(lambda request: messages.result(request.id, result), AgentAttachment)
         record = here.records.watch(session).record
         client.receive(messages.request(1, "tools/call", CALL))
         told = dict(seen(record))

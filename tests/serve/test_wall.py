@@ -15,7 +15,7 @@ from session.agents import lines
 
 from .test_auth import ADA as TRAINER
 from .test_auth import ENVIRON, HELPER, bearer, with_tokens
-from .wire import BOTH, MODERN, ask, initialize, open_session, shake_hands, sse_client, tool_call
+from .wire import BOTH, MODERN, ask, connect, initialize, open_session, shake_hands, sse_client, tool_call
 
 sys.path.insert(0, str(SERVERS))
 
@@ -131,6 +131,27 @@ async def test_no_conversation_of_revision_2026_07_28_yields_the_secret(url, con
         said.append((await ask(url, "POST", path, [*headers, *AGENT], line)).body)
     await ask(url, "DELETE", f"/sessions/{session['id']}", LAB)
     no_secret(b"\n".join(said))
+
+
+@FEW
+@given(CONVERSATION, ENVIRONMENTS)
+async def test_no_feed_of_a_session_yields_the_secret_whatever_a_trainer_says_in_it(url, conversation, env):
+    session = await open_session(url, LAB, env=env)
+    trainer = await shake_hands(url, f"/s/{session['id']}/mcp", headers=LAB)
+    said = b""
+    with trio.fail_after(60):
+        async with connect(url) as connection:
+            await connection.send("GET", f"/watch/sessions/{session['id']}", [("Accept", "text/event-stream"), *AGENT])
+            assert (await connection.head())[0] == 200
+            agent = await shake_hands(url, f"/s/{session['id']}/mcp", headers=AGENT)
+            for line in conversation:
+                await trainer.post(line)
+                await agent.post(line)
+            await ask(url, "DELETE", f"/sessions/{session['id']}", LAB)
+            async for piece in connection.body():
+                said += piece
+    assert b"event: ended" in said
+    no_secret(said)
 
 
 @pytest.mark.parametrize("env", ["folding", "first"])

@@ -20,6 +20,7 @@ from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.attachment import Attachment
 from muxsim.session.control.control import ControlUnreadable, resource_value
 from muxsim.session.control.ledger import TOTAL, count_in, number_in
+from muxsim.session.exchange import Exchange
 from muxsim.session.router import Router
 from transports.messages import Kind, Message, RequestId, member, text_of
 
@@ -59,8 +60,8 @@ class _Pending:
     own: bool
     part: str | None = None
     """Which part of the control plane it reads."""
-    for_agents: bool = True
-    """Whether an agent could have made it, and so may see what comes of it."""
+    for_agents: bool = False
+    """Whether it was an agent's, and so an agent may see what comes of it."""
 
 
 class Record:
@@ -146,9 +147,10 @@ class Record:
         if message.is_answer:
             self._answer(message, self._from_clients, "server")
             return
+        for_agents = self._see(message, "server", None)
         if message.kind is Kind.REQUEST and message.id is not None:
-            _wait(self._from_backend, message.id, _Pending(message.method, self._now(), None, False))
-        self._see(message, "server", None)
+            pending = _Pending(message.method, self._now(), None, False, for_agents=for_agents)
+            _wait(self._from_backend, message.id, pending)
 
     @optional(lambda: None)
     def scored(self, control: Mapping[str, Any]) -> None:
@@ -162,19 +164,16 @@ class Record:
 
     def _request_of_client(self, message: Message) -> None:
         assert message.id is not None
-        exchange = self._router.exchange(message.id)
-        own = exchange is not None and exchange.aside
-        attachment = exchange.attachment.number if exchange and isinstance(exchange.attachment, Attachment) else None
-        part = _part_read(message)
-        pending = _Pending(message.method, self._now(), attachment, own, part)
+        pending = self._asked_by(self._router.exchange(message.id)) or _Pending(message.method, None, None, False)
+        pending.began, pending.part = self._now(), _part_read(message)
         _wait(self._from_clients, message.id, pending)
-        if not own and part is None:
-            pending.for_agents = self._see(message, "client", pending)
+        if not pending.own and pending.part is None:
+            self._see(message, "client", pending)
 
     def _answer(self, message: Message, waiting: OrderedDict[RequestId, _Pending], source: feed.Source) -> None:
         pending = None if message.id is None else waiting.pop(message.id, None)
         if pending is None and source == "server":
-            pending = self._asked_before(message.id)
+            pending = self._asked_by(self._router.exchange(message.id))
         if pending is not None and pending.part is not None:
             # What muxsim reads for a call becomes known as a whole, by `scored`.
             if not pending.own:
@@ -188,9 +187,8 @@ class Record:
             if raw is not None:
                 self._tell_control(_object(raw), self._said)
 
-    def _asked_before(self, id: RequestId | None) -> _Pending | None:
-        """What is known of a request that was made before anybody looked."""
-        exchange = self._router.exchange(id)
+    def _asked_by(self, exchange: Exchange | None) -> _Pending | None:
+        """What the router knows of a request, also of one that was made before anybody looked."""
         if exchange is None:
             return None
         attachment = exchange.attachment
@@ -207,8 +205,10 @@ class Record:
         if size <= _READABLE:
             shown, for_agents = _without_control(message, source)
             payload, pictures = taken_out(_payload(shown))
-        if message.is_answer:
-            for_agents = for_agents and pending is not None and pending.for_agents
+        if pending is not None:
+            for_agents = for_agents and pending.for_agents
+        elif source == "server":
+            for_agents = for_agents and not message.is_answer and self._only_agents_ask()
         body = payload.decode("utf-8", "replace")
         images = [self._keep_image(picture, for_agents) for picture in pictures]
         seen = feed.Seen(
@@ -230,6 +230,10 @@ class Record:
                 frame = feed.Frame(n=self._said, image=image, data=picture.data)
                 self._keep(told("frame", frame), for_agents=for_agents)
         return for_agents
+
+    def _only_agents_ask(self) -> bool:
+        """Whether what the server says by itself can be about no request that an agent could not have made."""
+        return all(isinstance(one.attachment, AgentAttachment) for one in self._router.exchanges())
 
     def _keep_image(self, picture: Picture, for_agents: bool) -> feed.Image:
         self._last_image += 1
