@@ -29,7 +29,7 @@ function conversation(id: string, text: string, controls = true): void {
   const result = { content: [{ type: "text", text }, { type: text }, { type: "image" }], structuredContent: { [text]: text } };
   const image = { number: 1, mime: "image/png", bytes: 90, block: 2 };
   stub.first.set(`/watch/sessions/${id}`, [
-    ["session", session(id, { env: text, owner: text, controls, attachments: [{ number: 1, transport: text, name: text, is_agent: false }], urls: { mcp: text, [text]: text } })],
+    ["session", session(id, { env: text, owner: text, controls, attachments: [{ number: 1, transport: text, name: text, is_agent: true }], urls: { mcp: text, [text]: text } })],
     ["message", { ...seen, n: 1, from: "client", kind: "request", method: "tools/call", id: "1", body: JSON.stringify({ name: text, arguments: { [text]: text } }) }],
     ["message", { ...seen, n: 2, from: "server", kind: "notification", method: "notifications/progress", id: null, body: JSON.stringify({ progress: 1, total: 4, message: text }) }],
     ["message", { ...seen, n: 3, from: "server", kind: "notification", method: "notifications/message", id: null, body: JSON.stringify({ level: text, logger: text, data: text }) }],

@@ -3,7 +3,6 @@ import { signOut, token, wanted } from "./access.ts";
 import { server, watching } from "./live/server.ts";
 import { Overview } from "./overview/page.tsx";
 import { Empty, Panel } from "./parts/basics.tsx";
-import { Trouble } from "./parts/trouble.tsx";
 import { Playground } from "./playground/lazy.tsx";
 import { link, route } from "./route.ts";
 import { SessionPage } from "./session/page.tsx";
@@ -45,13 +44,14 @@ function Top({ here }: { here: string }) {
 /** Who answers, and as whom the reader is here. */
 function Who() {
   const hello = server.hello.value;
-  if (!hello) return null;
   const live = watching.value?.connection.value.is === "open";
   return (
     <>
-      <span class="who"><span class={`pulse ${live ? "on" : ""}`} aria-hidden="true" />{live ? "live" : "not connected"}</span>
-      <span class="who wide">{hello.name} {hello.version}</span>
-      {hello.principal === null ? null : <span class="who">{hello.principal}, {hello.scope}</span>}
+      {hello ? <>
+        <span class="who"><span class={`pulse ${live ? "on" : ""}`} aria-hidden="true" />{live ? "live" : "not connected"}</span>
+        <span class="who wide">{hello.name} {hello.version}</span>
+        {hello.principal === null ? null : <span class="who">{hello.principal}, {hello.scope.replaceAll(",", ", ")}</span>}
+      </> : null}
       {token.value === null ? null : <button type="button" class="button" onClick={signOut}>Sign out</button>}
     </>
   );
@@ -60,7 +60,6 @@ function Who() {
 export function App() {
   const here = route.value[0] ?? "";
   const Page = PLACES[here]?.page ?? Nowhere;
-  const stream = watching.value;
   return (
     <div class="page">
       <a class="skip" href="#main" onClick={(event) => { event.preventDefault(); document.getElementById("main")?.focus(); }}>
@@ -68,10 +67,7 @@ export function App() {
       </a>
       <Top here={here} />
       <main id="main" tabIndex={-1}>
-        {wanted.value !== null ? <SignIn /> : <>
-          {stream ? <Trouble stream={stream} what="the overview" /> : null}
-          <Page key={here} />
-        </>}
+        {wanted.value !== null ? <SignIn /> : <Page key={here} />}
       </main>
     </div>
   );

@@ -1,10 +1,13 @@
 import { useSignal } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
 import { signIn, wanted } from "./access.ts";
 import { watch } from "./live/server.ts";
 
 /** Asks for a token. */
 export function SignIn() {
   const given = useSignal("");
+  const field = useRef<HTMLInputElement>(null);
+  useEffect(() => field.current?.focus(), []);
   return (
     <form
       class="panel sign-in"
@@ -20,7 +23,7 @@ export function SignIn() {
       <input
         id="token" class="field mono" type="password" autocomplete="off" spellcheck={false} required
         value={given.value} onInput={(event) => { given.value = event.currentTarget.value; }}
-        aria-describedby="refused" ref={(field) => field?.focus()}
+        aria-describedby="refused" ref={field}
       />
       <p id="refused" class="refused" role="alert">{wanted.value}</p>
       <button type="submit" class="button main">Sign in</button>

@@ -49,10 +49,12 @@ test("only pixels become pictures", () => {
 
 test("an end is the end of the feed, and one that is told late counts as well", () => {
   const ended = { time: 1, cause: "deleted", text: "it was deleted", exit_status: null, stderr: [], failed: false };
-  expect(new Session().apply("ended", ended)).toBe("over");
   const session = new Session();
-  session.apply("session", told("a", { ended, state: "ended" }));
+  expect(session.apply("ended", ended)).toBe("over");
   expect(session.ended.value).toEqual(ended);
+  const late = new Session();
+  late.apply("session", told("a", { ended, state: "ended" }));
+  expect(late.ended.value).toEqual(ended);
 });
 
 test("what is left out is counted", () => {

@@ -28,12 +28,25 @@ export class Server {
     return this.#turn.value < 0 ? [] : [...this.#sessions.values()];
   }
 
+  /** Whether the reader may open sessions that are listed: who only monitors knows no whole id. */
+  looksInto(): boolean {
+    return this.hello.value?.opens !== false;
+  }
+
   apply(name: string, data: unknown): undefined {
     batch(() => {
       if (name === "hello") this.#greet(data as ServerEvents["hello"]);
       else if (name === "snapshot") this.#begin(data as ServerEvents["snapshot"]);
       else if (name === "change") this.#change(data as ServerEvents["change"]);
       else if (name === "sample") this.history.value = [...this.history.value, data as Sample].slice(-SAMPLES);
+    });
+  }
+
+  forget(): void {
+    batch(() => {
+      this.#begin({ environments: [], sessions: [], counts: null, bounds: [], history: [] });
+      this.hello.value = null;
+      this.known.value = false;
     });
   }
 
@@ -80,8 +93,9 @@ export const server = new Server();
 /** The stream that tells of the server; null before the first one. */
 export const watching = signal<Stream | null>(null);
 
-/** Follow the server from now on, instead of as before. */
+/** Follow the server from now on as whoever the reader is now; what somebody else has seen is forgotten. */
 export function watch(): void {
   watching.value?.stop();
+  server.forget();
   watching.value = follow("./watch", (name, data) => server.apply(name, data));
 }

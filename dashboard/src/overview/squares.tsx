@@ -1,6 +1,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useMemo, useRef } from "preact/hooks";
 import type { SessionRow } from "../feed.ts";
+import { server } from "../live/server.ts";
 import { colorOf } from "../parts/chart.tsx";
 import { go } from "../route.ts";
 import { theme } from "../theme.ts";
@@ -42,7 +43,7 @@ export function Squares({ rows }: { rows: readonly SessionRow[] }) {
     return () => cancelAnimationFrame(frame);
   }, [rows, plan, width.value, theme.value, marked]);
 
-  const open = (place: number) => { const row = rows[place]; if (row) go("session", row.id); };
+  const open = (place: number) => { const row = rows[place]; if (row && server.looksInto()) go("session", row.id); };
   const over = (event: PointerEvent | MouseEvent) => at(plan, rows.length, event.offsetX, event.offsetY);
   const place = hovered.value >= 0 ? hovered.value : marked;
   const pointed = rows[place];

@@ -1,5 +1,6 @@
 import { useSignal } from "@preact/signals";
 import type { SessionRow } from "../feed.ts";
+import { server } from "../live/server.ts";
 import { count, words } from "../numbers.ts";
 import { Age } from "../parts/time.tsx";
 import { link } from "../route.ts";
@@ -32,7 +33,7 @@ function Row({ row }: { row: SessionRow }) {
   const kind = kindOf(row);
   return (
     <tr>
-      <th scope="row"><a class="mono" href={link("session", row.id)}>{row.id}</a></th>
+      <th scope="row">{server.looksInto() ? <a class="mono" href={link("session", row.id)}>{row.id}</a> : <code>{row.id}</code>}</th>
       <td>{row.env}</td>
       <td class="number">{row.seed}</td>
       <td>{row.owner ?? ""}</td>

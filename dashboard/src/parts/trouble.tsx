@@ -5,7 +5,7 @@ import { Until } from "./time.tsx";
 /** Says so while a stream is lost, that what is shown is what came last, and when it is tried again. */
 export function Trouble({ stream, what }: { stream: Stream; what: string }) {
   const connection = stream.connection.value;
-  if (connection.is === "refused") return <Alert title={`muxsim does not tell of ${what} any more`} mild><p>{connection.why}</p></Alert>;
+  if (connection.is === "refused") return <Alert title={`There is no more to be told of ${what}`} mild><p>{connection.why}</p></Alert>;
   if (connection.is !== "lost") return null;
   return (
     <Alert title={`The connection for ${what} is lost`} mild>

@@ -1,6 +1,6 @@
 import type { Session } from "../live/session.ts";
 import { bytes, percent } from "../numbers.ts";
-import { Empty, Panel } from "../parts/basics.tsx";
+import { Chip, Empty, Panel } from "../parts/basics.tsx";
 import { Copy } from "../parts/copy.tsx";
 import { clock } from "../parts/time.tsx";
 import { useEffect, useRef } from "preact/hooks";
@@ -28,8 +28,11 @@ export function Attachments({ session }: { session: Session }) {
     <Panel title="Attached">
       {attached.length === 0 ? <Empty>Nobody.</Empty> : (
         <ul class="lines">
-          {attached.map(({ number, transport, name }) => (
-            <li key={number}><span class="soft">#{number}</span><span class="grow">{name ?? "a client without a name"}</span><code class="soft">{transport}</code></li>
+          {attached.map(({ number, transport, name, is_agent: isAgent }, place) => (
+            <li key={number ?? place}>
+              <span class="soft">{number === null ? "" : `#${number}`}</span><span>{transport}</span><span class="grow">{name ?? ""}</span>
+              {isAgent ? <Chip>agent</Chip> : null}
+            </li>
           ))}
         </ul>
       )}

@@ -66,7 +66,7 @@ function Title({ session }: { session: Session }) {
     <header class="title">
       <p class="crumb"><a href={link()}>Overview</a> <span class="soft" aria-hidden="true">/</span> <code>{told.id}</code> <Copy text={told.id} label="Copy the session's id" /></p>
       <div class="name">
-        <h1>{told.env} <span class="soft">seed {told.seed}</span></h1>
+        <h1>{told.env}{told.seed === null ? null : <span class="soft"> seed {told.seed}</span>}</h1>
         <Chip mood={state === "ready" ? "good" : state === "ended" ? "" : "warn"}>{state}</Chip>
         {told.in_flight ? <Chip mood="plain">{told.in_flight} in flight</Chip> : null}
         <span class="soft">open for <Age since={told.opened} />{told.owner === null ? "" : `, by ${told.owner}`}{told.pid === null ? "" : `, pid ${told.pid}`}, {told.calls} calls</span>

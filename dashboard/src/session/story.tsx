@@ -29,7 +29,7 @@ export function Story({ session }: { session: Session }) {
         {session.lost.value ? <span class="failures">{many(session.lost.value, "event")} left out</span> : null}
         <button type="button" class="button" aria-pressed={following.value} onClick={() => { following.value = !following.value; }}>Follow</button></>}
     >
-      {entries.value.length === 0 ? <Empty>{session.ended.value ? "Nothing of it is kept." : "Nothing has been said since somebody looks."}</Empty> : (
+      {entries.value.length === 0 ? <Empty>{session.ended.value ? "Nothing of it is kept." : session.told.value?.history ? "Nothing has been said yet." : "Nothing has been said since this page is open. The setting history has calls kept before that."}</Empty> : (
         <div
           ref={box} class="talk" tabIndex={0} role="log" aria-live="off" aria-label="Conversation"
           onScroll={({ currentTarget: one }) => { following.value = one.scrollHeight - one.scrollTop - one.clientHeight < 40; }}
