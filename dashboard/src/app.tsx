@@ -36,7 +36,7 @@ function Top({ here }: { here: string }) {
       </nav>
       <span class="grow" />
       <Who />
-      <button type="button" class="button" onClick={toggle} aria-label="Dark" aria-pressed={theme.value === "dark"} title="Light or dark">◐</button>
+      <button type="button" class="button" onClick={toggle} aria-label={theme.value === "dark" ? "Light theme" : "Dark theme"} title="Light or dark">◐</button>
     </header>
   );
 }
@@ -52,7 +52,7 @@ function Who() {
         <span class="who wide">{hello.name} {hello.version}</span>
         {hello.principal === null ? null : <span class="who">{hello.principal}, {hello.scope.replaceAll(",", ", ")}</span>}
       </> : null}
-      {token.value === null ? null : <button type="button" class="button" onClick={signOut}>Sign out</button>}
+      {token.value === null || wanted.value !== null ? null : <button type="button" class="button" onClick={signOut}>Sign out</button>}
     </>
   );
 }

@@ -15,7 +15,7 @@ test("kinds tell a failure from an end, and work from waiting", () => {
   expect(kindOf(row("a", { state: "ended", failed: true }))).toBe("failed");
   expect(kindOf(row("a", { state: "ended" }))).toBe("ended");
   expect(kindOf(row("a", { in_flight: 2 }))).toBe("busy");
-  expect(kindOf(row("a", { state: "started", in_flight: 1 }))).toBe("starting");
+  expect(kindOf(row("a", { state: "started", in_flight: 1 }))).toBe("started");
 });
 
 test("every square is at its place, in any number of them", () => {

@@ -2,12 +2,12 @@
 import type { Count, SessionRow } from "../feed.ts";
 import { words } from "../numbers.ts";
 
-export const KINDS = ["opening", "starting", "idle", "busy", "restoring", "ending", "ended", "failed"] as const;
+export const KINDS = ["opening", "started", "idle", "busy", "restoring", "ending", "ended", "failed"] as const;
 export type Kind = (typeof KINDS)[number];
 
 export const MEANINGS: Readonly<Record<Kind, string>> = {
   opening: "waits for its turn or its process",
-  starting: "has a process that has not answered yet",
+  started: "has a process that has not answered yet",
   idle: "is ready, with no call in flight",
   busy: "has a call in flight",
   restoring: "is getting another process",
@@ -17,7 +17,7 @@ export const MEANINGS: Readonly<Record<Kind, string>> = {
 };
 
 const BY_STATE: Readonly<Record<SessionRow["state"], Kind>> = {
-  opening: "opening", started: "starting", ready: "idle", restoring: "restoring", ending: "ending", ended: "ended",
+  opening: "opening", started: "started", ready: "idle", restoring: "restoring", ending: "ending", ended: "ended",
 };
 
 export function kindOf(row: Pick<SessionRow, "state" | "in_flight" | "failed">): Kind {

@@ -14,6 +14,7 @@ export function Pool() {
   const listed = useSignal(false);
   const rows = useComputed(() => server.rows());
   const shown = useComputed(() => rows.value.filter((row) => matches(row, filter.value)));
+  const live = useComputed(() => rows.value.filter(({ state }) => state !== "ended").length);
   const { text, env, kind } = filter.value;
   const counted = server.counts.value;
   const change = (more: Partial<Filter>) => { filter.value = { ...filter.value, ...more }; };
@@ -21,7 +22,7 @@ export function Pool() {
   if (counted) return <Panel title="Sessions" class="pool"><Summary counts={counted} /></Panel>;
   return (
     <Panel
-      title={<>Sessions <span class="soft count">{filtered ? `${count(shown.value.length)} of ` : ""}{count(rows.value.length)}</span></>}
+      title={<>Sessions <span class="soft count">{filtered ? `${count(shown.value.length)} of ${count(rows.value.length)}` : count(live.value)}</span></>}
       class="pool"
       beside={
         <>

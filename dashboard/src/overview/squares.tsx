@@ -10,7 +10,7 @@ import { at, type Kind, KINDS, kindOf, type Layout, layout, moved, told } from "
 type Palette = Readonly<Record<Kind, string>> & { readonly mark: string };
 
 const COLORS: Readonly<Record<Kind, string>> = {
-  opening: "--warn", starting: "--warn", idle: "--idle", busy: "--accent", restoring: "--c5", ending: "--edge", ended: "--edge", failed: "--bad",
+  opening: "--warn", started: "--c2", idle: "--idle", busy: "--accent", restoring: "--c5", ending: "--edge", ended: "--edge", failed: "--bad",
 };
 
 /**

@@ -1,4 +1,5 @@
 import { useSignal } from "@preact/signals";
+import { useMemo } from "preact/hooks";
 import type { SessionRow } from "../feed.ts";
 import { server } from "../live/server.ts";
 import { count, words } from "../numbers.ts";
@@ -11,6 +12,7 @@ const AT_ONCE = 100;
 /** The sessions one a line, some at once. */
 export function SessionTable({ rows }: { rows: readonly SessionRow[] }) {
   const most = useSignal(AT_ONCE);
+  const ordered = useMemo(() => [...rows].sort(inTable), [rows]);
   const left = rows.length - most.value;
   return (
     <>
@@ -19,7 +21,7 @@ export function SessionTable({ rows }: { rows: readonly SessionRow[] }) {
           <thead>
             <tr>{["Session", "Environment", "Seed", "Owner", "State", "Calls", "Open for", "End"].map((name) => <th key={name} scope="col">{name}</th>)}</tr>
           </thead>
-          <tbody>{rows.slice(0, most.value).map((row) => <Row key={row.id} row={row} />)}</tbody>
+          <tbody>{ordered.slice(0, most.value).map((row) => <Row key={row.id} row={row} />)}</tbody>
         </table>
       </div>
       {left > 0
@@ -27,6 +29,11 @@ export function SessionTable({ rows }: { rows: readonly SessionRow[] }) {
         : null}
     </>
   );
+}
+
+/** Those that go on before those that are over, and of each the newest first. */
+function inTable(one: SessionRow, other: SessionRow): number {
+  return Number(one.state === "ended") - Number(other.state === "ended") || other.opened - one.opened;
 }
 
 function Row({ row }: { row: SessionRow }) {

@@ -10,8 +10,6 @@ export interface Line {
   readonly color: string;
   /** Whether the ground under it is tinted. */
   readonly filled?: boolean;
-  /** Whether it goes from value to value by steps. */
-  readonly stepped?: boolean;
 }
 
 interface Props {
@@ -62,13 +60,12 @@ function options({ lines, height, timed, write, grounded, onPoint }: Omit<Props,
     padding: [6, 6, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { size: 6 }, drag: { setScale: false, x: false } },
-    scales: { x: { time: timed ?? false }, y: { range: (_, low, high) => ranged(low, high, grounded ?? true) } },
-    series: [{}, ...lines.map(({ label, color, filled, stepped }) => {
+    scales: { x: { time: timed ?? false, ...(timed ? { range: (_: uPlot, from: number, to: number): [number, number] => [Math.min(from, to - SHORTEST), to] } : {}) }, y: { range: (_, low, high) => ranged(low, high, grounded ?? true) } },
+    series: [{}, ...lines.map(({ label, color, filled }) => {
       const stroke = colorOf(color, element);
       return {
-        label, stroke, width: 1.5, spanGaps: false, points: { show: false },
+        label, stroke, width: 1.5, spanGaps: false, points: { show: (plot: uPlot) => (plot.data[0].length < FEW), size: 4, fill: stroke },
         ...(filled ? { fill: faded(stroke) } : {}),
-        ...(stepped && uPlot.paths.stepped ? { paths: uPlot.paths.stepped({ align: 1 }) } : {}),
       };
     })],
     axes: [
@@ -80,6 +77,9 @@ function options({ lines, height, timed, write, grounded, onPoint }: Omit<Props,
   };
 }
 
+// Of so few points one sees none but as points; and so many seconds are always on the way from left to right.
+const FEW = 3;
+const SHORTEST = 900;
 const FONT = "11px system-ui, sans-serif";
 
 function hour(time: number): string {

@@ -33,7 +33,7 @@ export function ControlPlane({ session }: { session: Session }) {
   const control = session.control.value;
   const scored = useMemo(() => control.filter(({ total }) => total !== null), [control]);
   const lines = useMemo(() => [
-    { label: "reward so far", color: "--hidden-ink", values: scored.map(({ total }) => total), filled: true, stepped: true },
+    { label: "reward so far", color: "--hidden-ink", values: scored.map(({ total }) => total), filled: true },
   ], [scored]);
   const xs = useMemo(() => scored.map((_, place) => place + 1), [scored]);
   const last = control.at(-1);

@@ -4,7 +4,7 @@ import { ask, reason, token } from "../access.ts";
 import type { Ended } from "../feed.ts";
 import { server } from "../live/server.ts";
 import { attend, type Session } from "../live/session.ts";
-import { words } from "../numbers.ts";
+import { seconds, words } from "../numbers.ts";
 import { Alert, Chip } from "../parts/basics.tsx";
 import { Copy } from "../parts/copy.tsx";
 import { Question } from "../parts/question.tsx";
@@ -69,7 +69,7 @@ function Title({ session }: { session: Session }) {
         <h1>{told.env}{told.seed === null ? null : <span class="soft"> seed {told.seed}</span>}</h1>
         <Chip mood={state === "ready" ? "good" : state === "ended" ? "" : "warn"}>{state}</Chip>
         {told.in_flight ? <Chip mood="plain">{told.in_flight} in flight</Chip> : null}
-        <span class="soft">open for <Age since={told.opened} />{told.owner === null ? "" : `, by ${told.owner}`}{told.pid === null ? "" : `, pid ${told.pid}`}, {told.calls} calls</span>
+        <span class="soft">{session.ended.value ? `was open for ${seconds(session.ended.value.time - told.opened)}` : <>open for <Age since={told.opened} /></>}{told.owner === null ? "" : `, by ${told.owner}`}{told.pid === null ? "" : `, pid ${told.pid}`}, {told.calls} calls</span>
         <span class="grow" />
         {url && !session.ended.value ? <>
           <Copy text={curl(url, token.value !== null)} label="Copy as curl">curl</Copy>
