@@ -48,7 +48,7 @@ function Small({ wish, history }: { wish: Wish; history: readonly Sample[] }) {
           <span key={name}><Key name={name} color={of[place]?.[2] ?? ""} />{value === null ? "–" : write(value)}<small>{value === null ? "" : unit}</small></span>
         ))}</span>
       </figcaption>
-      {history.length === 0 ? <p class="soft wait">The first comes within 10 s.</p> : (
+      {now.every(([, value]) => value === null) ? <p class="soft wait">{history.length === 0 ? "The first comes within 10 s." : "Nothing yet."}</p> : (
         <Chart
           xs={history.map(({ time }) => time)} timed write={write} label={`${title} of the last hour; now ${spoken}`}
           lines={of.map(([figure, name, color]): Line => ({ label: name || title, color, filled: of.length === 1, values: history.map((one) => one[figure]) }))}

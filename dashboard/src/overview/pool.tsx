@@ -13,7 +13,9 @@ export function Pool() {
   const filter = useSignal<Filter>(ALL);
   const listed = useSignal(false);
   const rows = useComputed(() => server.rows());
-  const shown = useComputed(() => rows.value.filter((row) => matches(row, filter.value)));
+  // Those that go on stay together, wherever those that are over had been.
+  const shown = useComputed(() => rows.value.filter((row) => matches(row, filter.value))
+    .sort((one, other) => Number(one.state === "ended") - Number(other.state === "ended")));
   const live = useComputed(() => rows.value.filter(({ state }) => state !== "ended").length);
   const { text, env, kind } = filter.value;
   const counted = server.counts.value;
