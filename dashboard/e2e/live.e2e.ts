@@ -23,7 +23,7 @@ let folder: string;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "muxsim-dashboard-"));
   const environments = ["frozen_lake", "lunar_lander"].map((name) => `[environments.${name}]\ncommand = ${JSON.stringify(join(ROOT, "examples", name, "server.py"))}\nargs = ["--seed", "{seed}"]\n`);
-  const hostile = `[environments.hostile]\ncommand = ${JSON.stringify(join(import.meta.dirname, "hostile.py"))}\n`;
+  const hostile = `[environments.hostile]\ncommand = ${JSON.stringify(join(ROOT, "tests", "servers", "markup.py"))}\n`;
   await writeFile(join(folder, "muxsim.toml"), ["[server]\nhistory = 50\n", ...environments, hostile].join("\n"));
   await writeFile(join(folder, "tokens"), `lab trainer ${TRAINER}\nlab agent ${AGENT}\nboard monitor ${MONITOR}\n`);
   await chmod(join(folder, "tokens"), 0o600);

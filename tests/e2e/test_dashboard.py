@@ -1,4 +1,4 @@
-"""The dashboard's pages in Chromium. What is tested stands in `dashboard/e2e`; Vitest runs it, and Playwright the pages."""
+"""The dashboard in Chromium. What is tested stands in `dashboard/e2e`; Vitest runs it, and Playwright the pages."""
 
 import subprocess
 from pathlib import Path
