@@ -219,7 +219,7 @@ class Operations:
         Raises `NotDone` for a bad one, which changes nothing.
         """
         if self._reread is None:
-            raise self._refused("muxsim was started with a command, not a config: there is nothing to read again", by)
+            raise self._refused("muxsim was started with a command, not with a config: there is nothing to read", by)
         try:
             new = self._reread()
         except ConfigError as error:
