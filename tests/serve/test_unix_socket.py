@@ -24,7 +24,7 @@ SCORED = f'[environments.scored]\ncommand = "python3"\nargs = ["-I", "-S", "{SER
 @pytest.fixture
 def path(tmp_path, monkeypatch):
     """Where it is to listen; and where its operator's socket is."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("MUXSIM_RUNTIME_DIR", str(tmp_path / "operator"))
     return tmp_path / "muxsim.sock"
 
 
