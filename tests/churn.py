@@ -41,6 +41,9 @@ from muxsim.observe.events import Events
 from muxsim.placement import local
 from muxsim.processes.bounds import cpu_seconds
 from muxsim.processes.launcher import Launcher
+from muxsim.serve.routes import clients
+from muxsim.serve.watch import board
+from muxsim.session import endings
 from muxsim.session.control.own_client import OwnClient
 from muxsim.session.registry import open_sessions
 from muxsim.spec import EnvSpec
@@ -64,6 +67,13 @@ PASSING = ("muxsim.admission.pool.Lease", "muxsim.serve.http.connection.Connecti
 """What is the last to go of a session, and of a client."""
 
 PASSING_OBJECTS = 8
+# What is kept for some minutes of sessions that are over, with the most that there may be of it.
+_ENDS, _ROWS = endings._MOST_OTHERS + endings._MOST_FAILURES, 2 * board._MOST_ENDED + board._GONE_KEPT
+REMEMBERED = {
+    **dict.fromkeys(("muxsim.session.endings.Past", "muxsim.session.states.Ending"), _ENDS + 100),
+    "muxsim.serve.routes.clients.GoneClient": clients._MOST_GONE,
+    **dict.fromkeys(("muxsim.serve.watch.board._Line", "muxsim.serve.watch.feed.SessionRow"), _ROWS),
+}
 """Of one type, what there may be more at one look than at another because something else goes on just then."""
 
 MINIMAL = SERVERS / "minimal.sh"
@@ -104,7 +114,11 @@ class Report:
             if last.counts[name] > count + VARIES.get(name, 0)
         ]
         more = last.objects - first.objects
-        found += [f"{name}: {number} more" for name, number in more.items() if number > PASSING_OBJECTS]
+        found += [
+            f"{name}: {number} more"
+            for name, number in more.items()
+            if number > PASSING_OBJECTS and last.objects[name] > REMEMBERED.get(name, 0)
+        ]
         if self.slope * sessions > ALLOWED_PER_SESSION * sessions + ALLOWED_NOISE * (sessions < 5000):
             found.append(f"memory: {self.slope:.0f} bytes per session")
         return found
@@ -151,6 +165,7 @@ class FakeProcess:
     def __init__(self, pid):
         self.pid = pid
         self.returncode = None
+        self.way = "fresh"
         self._in, self.stdin = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.stdout, self._out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.stderr, self._err = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

@@ -45,7 +45,7 @@ def children():
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            head, _, tail = (folder / "stat").read_text().rpartition(")")
+            head, _, tail = (folder / "stat").read_text(errors="replace").rpartition(")")
             state, parent = tail.split()[:2]
             if int(parent) == os.getpid():
                 # Not the state itself: a muxsim that several tests share runs and sleeps as it likes.

@@ -101,7 +101,8 @@ test("an agent's token sees no reward, in the page or in what the page is sent",
   const { page } = await signedIn(AGENT, id);
   const player = await Player.join(urls.mcp ?? "", TRAINER);
   for (const action of WAY) expect(JSON.stringify(await player.call("lake_move", { action }, true))).toContain("reward");
-  await Player.join(urls.agent_mcp ?? "", AGENT);
+  const agent = await Player.join(urls.agent_mcp ?? "", AGENT);
+  await agent.call("lake_move", { action: "LEFT" });
   await page.getByText("lake_move").first().waitFor({ timeout: DEADLINE });
   const heard = await page.evaluate<string>("window.heard.join('')");
   expect(heard).toContain("event: session");

@@ -33,7 +33,7 @@ class CgroupFiles:
 
     def read(self, path: str) -> str:
         """What a control file says."""
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:  # names are bytes
             return file.read()
 
     def write(self, path: str, text: str) -> None:

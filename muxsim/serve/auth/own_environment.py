@@ -28,7 +28,7 @@ def take_variable(name: str, environ: MutableMapping[str, str]) -> str | None:
 
 def _wipe(name: bytes) -> None:
     block = Path("/proc/self/environ").read_bytes()
-    start = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[_ENV_START])
+    start = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[_ENV_START])
     at = 0
     for entry in block.split(b"\0"):
         if entry.startswith(name + b"=") and start:
