@@ -33,7 +33,7 @@ test("whole numbers are sent as they are written, however large", () => {
   }
   expect(faultsOf(schema, words("1.5"))).toEqual(["a whole number"]);
   expect(faultsOf({ type: "integer", maximum: 9007199254740992 }, words("9007199254740993"))).toEqual(["at most 9007199254740992"]);
-  expect(written(valueOf(fieldOf({ type: "object" }), words('{"n": 9007199254740993}')).value)).toBe('{"n": 9007199254740993}');
+  expect(written(valueOf(fieldOf({}), words('{"n": 9007199254740993}')).value)).toBe('{"n": 9007199254740993}');
 });
 
 test("numbers keep their bounds, of every draft's kind", () => {

@@ -28,6 +28,7 @@ def announce(serving: Serving) -> None:
         "",
         f"  streamable HTTP  {url}/mcp?env=<name>&seed=<n>",
         f"  SSE              {url}/sse?env=<name>&seed=<n>",
+        f"  dashboard        {url}/ in a browser",
         f'  sessions         POST {url}/sessions  {{"env": …, "seed": …}}',
         *([f"  over the socket  curl --unix-socket {shlex.quote(socket)} {local}/envs"] if socket else []),
         *(["  with a token     Authorization: Bearer <token>"] if config.auth else []),

@@ -27,7 +27,10 @@ def new(
         bool, typer.Option("--javascript/--python", help="In which language.", show_default="--python")
     ] = False,
 ) -> None:
-    """Write a whole environment into a folder: game, config, test and README, to be made your own."""
+    """Write a new environment into a folder, with its test.
+
+    A game, a config, a test and a README, to be made your own.
+    """
     from muxsim.cli.scaffold import write_environment  # noqa: PLC0415 - `stdio` must not pay for these imports
 
     written = or_fail(write_environment, name, "javascript" if javascript else "python")
@@ -44,7 +47,10 @@ def init(
         ),
     ] = None,
 ) -> None:
-    """Make a muxsim.toml here of the servers that another program's file has. Variables keep their names."""
+    """Make a muxsim.toml of another program's servers.
+
+    Of the file that is found or named; variables keep their names.
+    """
     from muxsim.cli.adopt import adopt  # noqa: PLC0415
     from muxsim.cli.notes import tell_notes  # noqa: PLC0415
 

@@ -31,7 +31,10 @@ def doctor(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what of this machine muxsim can use, what will not work, and what to do. Exit status 1 for an error."""
+    """Say what muxsim can use of this machine.
+
+    With what will not work, and what to do. Exit status 1 for an error.
+    """
     import trio  # noqa: PLC0415 - `stdio` must not pay for these imports
 
     from muxsim.cli import doctor_screen as screen  # noqa: PLC0415

@@ -84,7 +84,10 @@ def view(
         int, typer.Option(help="With --serve: the port, on 127.0.0.1.", min=0, max=65535, show_default="a free one")
     ] = 0,
 ) -> None:
-    """Write each run as one HTML page, or show them with --serve: rewards, episodes, steps and images."""
+    """Write each run as a page, or show them with --serve.
+
+    Rewards, episodes, steps and images.
+    """
     from muxsim.cli.watching import serve_runs  # noqa: PLC0415
     from muxsim.rollouts.data.run_folder import RunFolder  # noqa: PLC0415
     from muxsim.rollouts.view.report import write_report  # noqa: PLC0415
@@ -118,7 +121,7 @@ def export(
     inline_images: Annotated[bool, typer.Option("--inline-images", help="In chat, as data URLs.")] = False,
     fps: Annotated[float, typer.Option(help="Frames of a GIF in a second.", min=0.1, max=50.0)] = 4.0,
 ) -> None:
-    """Write a run's episodes in a format that other tools read."""
+    """Write a run's episodes in a format of other tools."""
     from muxsim.rollouts.data.run_folder import RunFolder  # noqa: PLC0415
     from muxsim.rollouts.view import export as exports  # noqa: PLC0415
 
@@ -146,7 +149,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
     locked: LockedOption = False,
 ) -> None:
-    """Is an environment fit for rollouts? Exit status 1 if not."""
+    """Is an environment fit for rollouts? Status 1 if not."""
     from muxsim.cli import check as command  # noqa: PLC0415
 
     if not or_fail(command.run, env, config, steps, as_json, locked):

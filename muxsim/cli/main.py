@@ -93,7 +93,7 @@ def serve(
     ] = False,
     locked: LockedOption = False,
 ) -> None:
-    """Serve environments over streamable HTTP and SSE on one port."""
+    """Serve environments over streamable HTTP and SSE."""
 
     if unix is not None and (host, port) != (None, None):
         fail(ListenError("--unix goes without --host and --port: it listens in one place"))

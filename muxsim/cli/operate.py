@@ -148,7 +148,10 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the session has ended.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a running muxsim has logged lately of a session. Exit status 2 if it knows nothing of one."""
+    """Show what a running muxsim has logged of a session.
+
+    Exit status 2 if it knows nothing of one.
+    """
     from muxsim.cli.log_lines import show_logs  # noqa: PLC0415 - see ctl
 
     try:
@@ -180,7 +183,10 @@ def ps(
 
 
 def top(which: Which) -> None:
-    """Sessions and environments of a running muxsim, live: sort, filter, look into one, end one."""
+    """Show sessions and environments of a muxsim, live.
+
+    Sort them, filter them, look into one, end one.
+    """
     from muxsim.cli import operator as screen  # noqa: PLC0415 - see ctl
 
     try:

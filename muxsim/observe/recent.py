@@ -79,6 +79,6 @@ class RecentLines:
             at += 1
         more = at < self._dropped + len(self._lines)
         lost = self._dropped > after
-        return Page(
-            [one.text for one in found], at, more, lost, session is not None and any(one.is_last for one in found)
-        )
+        # The last thing said of a session is followed by more where its id has been used again.
+        over = session is not None and bool(found) and found[-1].is_last and not more
+        return Page([one.text for one in found], at, more, lost, over)

@@ -191,7 +191,7 @@ async def test_options_go_before_the_config(tmp_path):
             assert url.startswith("http://127.0.0.2:")
             answer = await ask(url, "POST", "/mcp", [("Host", "localhost")], initialize())
             assert answer.status == 200
-            assert json.loads(await trio.to_thread.run_sync(process.stderr.readline))["event"] == "session.started"
+            assert json.loads(await trio.to_thread.run_sync(process.stderr.readline))["event"] == "session.opening"
     finally:
         process.terminate()
         process.communicate()

@@ -206,7 +206,8 @@ def test_a_terminal_gets_colours_and_its_own_width(tmp_path, bare):
 def in_terminal(folder, env, columns):
     script = f"stty cols {columns}; {' '.join(MUXSIM)} doctor"
     env = {**os.environ, **env, "PATH": env["PATH"] + ":/usr/bin:/bin", "TERM": "xterm-256color"}
-    env.pop("NO_COLOR")
+    for name in ("NO_COLOR", "COLUMNS", "LINES"):
+        env.pop(name, None)
     done = subprocess.run(
         [shutil.which("script"), "-qec", script, os.devnull],
         cwd=folder,

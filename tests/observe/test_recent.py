@@ -30,6 +30,16 @@ def test_the_lines_of_a_session_come_in_their_order_and_go_on_where_the_last_pag
     assert lines.sessions_like("") == {"a", "b"}
 
 
+def test_an_id_that_is_used_again_has_not_ended():
+    lines = kept(("a", "a1"))
+    lines.keep("a", "the end", is_last=True)
+    lines.keep("a", "begun again")
+    page = lines.page("a")
+    assert (page.lines, page.over) == (["a1", "the end", "begun again"], False)
+    lines.keep("a", "the end again", is_last=True)
+    assert lines.page("a", page.after).over
+
+
 def test_past_the_bounds_the_oldest_go_and_a_page_says_that_they_did():
     lines = kept(*((str(n), "x" * 10) for n in range(100)), most=55)
     assert lines.page(None).lines == ["x" * 10] * 5

@@ -12,6 +12,7 @@ from session.fake_backend import fake_session
 from muxsim.observe.events import SessionEnded
 from muxsim.runtime.boundary import open_boundary
 from muxsim.serve.auth.callers import ANYONE, Caller, Scope
+from muxsim.serve.watch import pictures
 from muxsim.serve.watch.records import Records
 from muxsim.serve.watch.session_feed import Viewer, _news
 from muxsim.session.agent_view import AgentAttachment
@@ -197,3 +198,48 @@ async def test_hostile_text_passes_as_json_text():
         told = seen(record)
         assert [name for name, _ in told] == ["message", "message", "stderr"]
         assert json.loads(told[1][1]["body"]) == {"content": text.replace("\ud800", "\ufffd")}
+
+
+async def test_what_calls_before_it_have_earned_nobody_knows_so_there_is_no_total():
+    result = {"content": [], "_meta": {"muxsim/control": {"reward": 2, "terminated": False, "truncated": False}}}
+    async with house() as here:
+        session, client = here.session(lambda request: messages.result(request.id, result))
+        first = here.records.watch(session)
+        client.receive(messages.request(1, "tools/call", CALL))
+        assert dict(seen(first.record))["control"]["total"] == 2
+        here.records.leave(first)
+        again = here.records.watch(session)
+        client.receive(messages.request(2, "tools/call", CALL))
+        told = dict(seen(again.record))["control"]
+        assert (told["reward"], told["total"]) == (2, None)
+
+
+async def test_images_that_are_next_to_nothing_are_bounded_by_what_they_take_here():
+    images = [{"type": "image", "mimeType": "image/a", "data": "A"}] * 10_000
+    async with house() as here:
+        session, client = here.session(lambda request: messages.result(request.id, {"content": images}))
+        record = here.records.watch(session).record
+        for number in range(50):
+            client.receive(messages.request(number + 1, "tools/call", CALL))
+        assert len(record._images) <= 50 * pictures.MOST_PICTURES
+        assert record._image_bytes >= len(record._images) * 1000
+
+
+async def test_sessions_that_were_looked_at_until_their_end_leave_room_for_others():
+    big = "x" * 10_000
+    async with house(history=5) as here:
+        looked_at = []
+        for _ in range(20):
+            session, client = here.session(lambda request: messages.result(request.id, {"content": big}))
+            looked_at.append(here.records.watch(session))
+            for number in range(500):
+                client.receive(messages.request(number + 1, "tools/call", CALL))
+            here.records(SessionEnded(session.id, "fake", 7, None, "deleted", "deleted", None, None, 1.0))
+            del here.sessions.live[session.id]
+        for watched in looked_at:
+            here.records.leave(watched)
+        session, _ = here.session()
+        here.records(SessionEnded(session.id, "fake", 7, None, "deleted", "deleted", None, None, 1.0))
+        here.sessions.live.clear()
+        assert here.records.past(session.id) is not None
+        assert here.records.past(looked_at[-1].session.id) is not None

@@ -2,7 +2,7 @@ import { useSignal } from "@preact/signals";
 import { useMemo } from "preact/hooks";
 import type { SessionRow } from "../feed.ts";
 import { server } from "../live/server.ts";
-import { count, words } from "../numbers.ts";
+import { count, seconds, words } from "../numbers.ts";
 import { Age } from "../parts/time.tsx";
 import { link } from "../route.ts";
 import { kindOf } from "./cells.ts";
@@ -46,7 +46,7 @@ function Row({ row }: { row: SessionRow }) {
       <td>{row.owner ?? ""}</td>
       <td><span class="state"><span class={`square ${kind}`} aria-hidden="true" />{kind}</span></td>
       <td class="number">{count(row.calls)}</td>
-      <td class="number"><Age since={row.opened} /></td>
+      <td class="number">{row.state === "ended" ? seconds(row.since - row.opened) : <Age since={row.opened} />}</td>
       <td>{row.end ? words(row.end) : ""}</td>
     </tr>
   );

@@ -1,6 +1,6 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useState } from "preact/hooks";
-import { server } from "../live/server.ts";
+import { server, watching } from "../live/server.ts";
 import { many } from "../numbers.ts";
 import { Alert, Empty, Panel } from "../parts/basics.tsx";
 import { link } from "../route.ts";
@@ -22,6 +22,7 @@ export default function Playground() {
     };
   }, []);
   const hello = server.hello.value;
+  if (watching.value?.connection.value.is === "refused") return <Panel><Empty>This token cannot open sessions. <a href={link()}>Overview</a></Empty></Panel>;
   if (!hello) return <p class="soft" role="status">Waiting for the server …</p>;
   if (!hello.opens) return <Panel><Empty>Who may only look cannot open sessions. <a href={link()}>Overview</a></Empty></Panel>;
   return (

@@ -101,7 +101,8 @@ class Reader {
     if (properties.length > this.#left) return { is: "json", hint: hintOf(schema) };
     const required = new Set(Array.isArray(schema.required) ? schema.required : []);
     const open = schema.additionalProperties === true || isRecord(schema.additionalProperties);
-    if (!properties.length && schema.additionalProperties !== false) return { is: "json", hint: "an object" };
+    // Of a tool that says no more than this, no argument is the usual one.
+    if (!properties.length && schema.additionalProperties !== false && depth > 0) return { is: "json", hint: "an object" };
     const members = properties.map(([name, given]) => ({ name, required: required.has(name), field: this.field(given, depth + 1) }));
     return { is: "object", members, open };
   }

@@ -37,11 +37,14 @@ export function ControlPlane({ session }: { session: Session }) {
   ], [scored]);
   const xs = useMemo(() => scored.map((_, place) => place + 1), [scored]);
   const last = control.at(-1);
+  const earned = last?.total ?? null;
+  const seen = useMemo(() => control.reduce((sum, { reward }) => sum + (reward ?? 0), 0), [control]);
   return (
     <Panel title="Control plane" class="plane" beside={<span class="hint">the agent does not see this</span>}>
       {last === undefined ? <p class="soft pad">Nothing has been said yet.</p> : (
         <div class="pad">
-          <p class="score"><b>{last.total === null ? "–" : number(last.total)}</b> <span class="soft">reward so far</span>
+          <p class="score"><b>{earned === null && last.reward === null ? "–" : number(earned ?? seen)}</b>{" "}
+            <span class="soft">{earned === null && last.reward !== null ? "reward since this was looked at" : "reward so far"}</span>
             {last.reward === null ? null : <span class={sign(last.reward)}>{signed(last.reward)} last</span>} <Flags {...last} /></p>
           {scored.length > 1
             ? <Chart xs={xs} lines={lines} label={`Reward so far over ${scored.length} steps, ${number(last.total ?? 0)} now`} height={110} write={number} grounded={false} />

@@ -49,7 +49,7 @@ function Asked({ exchange: { from, request, answer }, session }: { exchange: Exc
         <Head seen={first} seconds={answer?.seconds ?? null} />
       </div>
       {request && !call ? <Folded seen={request} name="params" /> : null}
-      {answer ? <Answer answer={answer} session={session} /> : request ? <p class="waits">in flight …</p> : null}
+      {answer ? <Answer answer={answer} session={session} /> : request ? <p class="waits">{session.ended.value ? "No answer has come: the session has ended." : "in flight …"}</p> : null}
     </>
   );
 }

@@ -67,6 +67,7 @@ class Front:
         unread.use(settings.max_unread, _most_unread(config))
         self.sampler = sampler
         self._auth = auth
+        self._logs = logs
         self._clients = clients = Clients(_stream_times(settings), unread)
         self._openings = openings = Openings(sessions, bridge, config.default)
         self._bodies = bodies = Bodies(settings.max_body, settings.body_timeout)
@@ -114,6 +115,7 @@ class Front:
         if changes:
             self._clients.doubt()
             self.dashboard.doubt()
+            self._logs.doubt()
         return changes
 
 

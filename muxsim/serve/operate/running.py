@@ -187,8 +187,9 @@ class Reachable:
         self.listener.close()
         if self.found:
             self.path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # others are in there
-            self.path.parent.rmdir()
+        if FOLDER_VARIABLE not in os.environ:  # one that somebody has chosen is theirs
+            with contextlib.suppress(OSError):  # others are in there
+                self.path.parent.rmdir()
 
 
 def be_reachable() -> Reachable:

@@ -18,6 +18,8 @@ from muxsim.runtime.guest import GuestEnded
 
 # Seconds between two tellings of how it stands, where no watchdog wants to hear sooner.
 _STATUS_INTERVAL: Final = 10.0
+# Of microseconds: three centuries.
+_MOST_DIGITS: Final = 16
 # systemd has no other limit for the end than its own, and each session's processes have their time too.
 _END_LIMIT: Final = 60.0
 
@@ -41,7 +43,8 @@ class ServiceManager:
         """The one that ``environ`` names, out of which it is taken: it is not for children to speak to."""
         address = environ.pop("NOTIFY_SOCKET", "")
         microseconds, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
-        watched = microseconds.isdecimal() and int(microseconds) > 0 and pid in ("", str(os.getpid()))
+        sensible = microseconds.isdecimal() and len(microseconds) <= _MOST_DIGITS
+        watched = sensible and int(microseconds) > 0 and pid in ("", str(os.getpid()))
         return cls(address, int(microseconds) / 1e6 if watched else None)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from starlette.responses import StreamingResponse
 
 from muxsim.observe.log import LEVELS, EventLog
 from muxsim.observe.recent import Page
+from muxsim.serve.auth.callers import Caller
 from muxsim.serve.routes.guard import caller_of
 from muxsim.serve.routes.openings import query_of
 from muxsim.session.registry import Sessions
@@ -40,6 +42,11 @@ class LogView:
     def __init__(self, log: EventLog | None, sessions: Sessions) -> None:
         self._log = log
         self._sessions = sessions
+        self._era = 0
+
+    def doubt(self) -> None:
+        """End the answers that go on: other tokens are good from now on."""
+        self._era += 1
 
     # ---- for `muxsim logs` and `muxsim ctl`
 
@@ -118,13 +125,17 @@ class LogView:
         except Unanswerable as error:
             raise HTTPRefusal(404, str(error)) from None
         call.answered = True
-        response = StreamingResponse(self._lines(found, follow=follow), media_type="application/x-ndjson")
+        response = StreamingResponse(
+            self._lines(found, caller_of(call), follow=follow), media_type="application/x-ndjson"
+        )
         await response(call.scope, call.receive, call.send)
 
-    async def _lines(self, id: str, *, follow: bool) -> AsyncIterator[str]:
-        after, over = 0, False
+    async def _lines(self, id: str, caller: Caller, *, follow: bool) -> AsyncIterator[str]:
+        after, over, era = 0, False, self._era
         while not over:
             page = await self._page(id, after, wait=follow)
+            if era != self._era or time.time() > caller.expires:
+                return
             if page.lines:
                 yield "".join(f"{line}\n" for line in page.lines)
             after = page.after

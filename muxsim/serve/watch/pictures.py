@@ -12,6 +12,8 @@ import msgspec
 
 # What a browser shows and cannot be made to run anything by; whatever else calls itself an image is sent as bytes.
 SHOWN: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "image/avif", "image/bmp"})
+MOST_PICTURES: Final = 16
+"""Of one message. More than these nobody looks at; they stay in what it says."""
 _SIGN: Final = b"image"
 # How deep a result is looked into: content, block, resource.
 _DEEPEST: Final = 6
@@ -53,7 +55,7 @@ def taken_out(payload: bytes) -> tuple[bytes, list[Picture]]:
 
 
 def _look(value: Any, block: int, depth: int, found: list[Picture]) -> None:
-    if depth > _DEEPEST:
+    if depth > _DEEPEST or len(found) >= MOST_PICTURES:
         return
     if isinstance(value, list):
         for index, one in enumerate(value):

@@ -35,7 +35,9 @@ _MOST_IMAGE_BYTES: Final = 16 * 2**20
 _BODY: Final = 16 * 1024
 _INFO: Final = 4 * 1024
 # A longer message is not looked into.
-_READABLE: Final = 16 * 2**20
+_READABLE: Final = 4 * 2**20
+# Bytes of the objects that an image is, beside its own.
+_OBJECTS: Final = 1024
 # Characters of base64 that are sent at once, and not only when they are asked for.
 _FRAME: Final = 512 * 1024
 # Requests whose answers are waited for; a backend may never answer.
@@ -67,10 +69,11 @@ class _Pending:
 class Record:
     """One session's. Its methods are called in the midst of what it records: what fails in them fails alone.
 
-    ``keeps`` is of how many calls it is to know while nobody looks. ``now`` gives the seconds since 1970.
+    ``keeps`` is of how many calls it is to know while nobody looks. ``now`` gives the seconds since 1970. ``whole`` is
+    whether no call was made before it: else nobody here knows what those have earned.
     """
 
-    def __init__(self, router: Router, part: Part, now: Callable[[], float], keeps: int) -> None:
+    def __init__(self, router: Router, part: Part, now: Callable[[], float], keeps: int, *, whole: bool = True) -> None:
         self.part = part
         self._router = router
         self._now = now
@@ -90,6 +93,7 @@ class Record:
         self._from_clients: OrderedDict[RequestId, _Pending] = OrderedDict()
         self._from_backend: OrderedDict[RequestId, _Pending] = OrderedDict()
         self._total: float | None = None
+        self._whole = whole
         self._wakers: set[Callable[[], None]] = set()
 
     def __repr__(self) -> str:
@@ -238,15 +242,15 @@ class Record:
     def _keep_image(self, picture: Picture, for_agents: bool) -> feed.Image:
         self._last_image += 1
         self._images[self._last_image] = picture, for_agents
-        self._image_bytes += len(picture.data)
+        self._image_bytes += _weight(picture)
         return feed.Image(number=self._last_image, mime=picture.mime, bytes=picture.size, block=picture.block)
 
     # ---- the control plane
 
     def _tell_control(self, control: Mapping[str, Any], n: int | None) -> None:
         reward = number_in(control.get("reward"))
-        if reward is not None:
-            self._total = reward if self._total is None else self._total + reward
+        if reward is not None and (self._whole or self._total is not None):
+            self._total = reward + (self._total or 0.0)
         self._keep_control(control, n, reward)
 
     def _tell_part(self, part: str, answer: Message) -> None:
@@ -310,7 +314,11 @@ class Record:
         most = _MOST_QUIET_BYTES if quiet else _MOST_IMAGE_BYTES
         while self._image_bytes > most:
             _, (picture, _) = self._images.popitem(last=False)
-            self._image_bytes -= len(picture.data)
+            self._image_bytes -= _weight(picture)
+
+
+def _weight(picture: Picture) -> int:
+    return len(picture.data) + _OBJECTS
 
 
 def _wait(waiting: OrderedDict[RequestId, _Pending], id: RequestId, pending: _Pending) -> None:

@@ -42,7 +42,6 @@ class Records:
         self._now = now
         self._live: dict[str, Watched] = {}
         self._past: OrderedDict[str, Watched] = OrderedDict()
-        self._past_bytes = 0
         self._part: Part
 
     def __repr__(self) -> str:
@@ -105,7 +104,8 @@ class Records:
         self._past.clear()
 
     def _attach(self, session: Session) -> Watched:
-        record = Record(session.conversation.router, self._part, self._now, self.history)
+        conversation = session.conversation
+        record = Record(conversation.router, self._part, self._now, self.history, whole=not conversation.calls_made)
         opened = round(self._now() - (trio.current_time() - session.created), 3)
         watched = self._live[session.id] = Watched(session, record, opened)
         session.seam.overhear(record)
@@ -115,10 +115,9 @@ class Records:
     def _keep(self, watched: Watched) -> None:
         watched.record.quieten()
         self._past[watched.session.id] = watched
-        self._past_bytes += watched.record.size
-        while len(self._past) > _MOST_PAST or self._past_bytes > _MOST_PAST_BYTES:
-            _, oldest = self._past.popitem(last=False)
-            self._past_bytes -= oldest.record.size
+        # Counted anew each time: a record gets smaller when the last one that reads it leaves.
+        while len(self._past) > _MOST_PAST or sum(one.record.size for one in self._past.values()) > _MOST_PAST_BYTES:
+            self._past.popitem(last=False)
 
 
 def _detach(watched: Watched) -> None:
