@@ -11,7 +11,7 @@ from muxsim.spec import Confinement, Limits
 BOUNDS = {*CONNECTIONS, *OPENS, *SERVER, *SESSIONS, *PROCESSES}
 # Numbers that say how, or are a part of another bound; and what the kernel refuses to a process, which no one counts.
 NO_BOUNDS = {
-    *("port", "stream_silence", "ping_interval", "opens_burst", "failed_start_window", "history"),
+    *("port", "stream_silence", "ping_interval", "opens_burst", "failed_start_window", "history", "log_kept"),
     *("install_timeout", "eof_timeout", "term_timeout", "stderr_lines", "nice"),
     *("network", "max_cpus", "max_processes", "max_address_space", "max_open_files"),
 }

@@ -59,7 +59,10 @@ async def churn(url, number):
 
 @pytest.mark.fault("H11")
 async def test_h11_after_hundreds_of_real_sessions_muxsim_has_no_more_than_before(muxsim):
-    """1 KiB for each at most: pages that malloc happens to keep count too, so half a megabyte is nothing."""
+    """3 KiB for each at most, which is what is remembered for some minutes of the last thousands of ends.
+
+    Pages that malloc happens to keep count too, so half a megabyte is nothing.
+    """
 
     async def come_and_go(number):
         for _ in range(0, number, BETWEEN_COLLECTIONS):
@@ -70,7 +73,7 @@ async def test_h11_after_hundreds_of_real_sessions_muxsim_has_no_more_than_befor
     before = memory(muxsim.pid), threads(muxsim.pid)
     await come_and_go(ROUNDS)
     after = memory(muxsim.pid), threads(muxsim.pid)
-    assert after[0] - before[0] <= ROUNDS * KIB + 512 * KIB
+    assert after[0] - before[0] <= 3 * ROUNDS * KIB + 512 * KIB
     assert after[1] <= before[1] + 1
     await eventually(lambda: not muxsim.leftovers())
     client = await shake_hands(muxsim.url, "/mcp?env=naughty")
@@ -98,7 +101,9 @@ async def test_h11_ten_thousand_sessions_without_processes_leave_no_object_behin
     async with open_sessions(QuickPool(), specs, Events()) as sessions:
         tracemalloc.start()
         try:
-            await open_and_end(sessions, 2000)  # by then trio's heap of deadlines has begun to drop what is over
+            await open_and_end(
+                sessions, 6000
+            )  # by then trio drops deadlines that are over, and no more ends are remembered
             gc.collect()
             before = tracemalloc.get_traced_memory()[0]
             await open_and_end(sessions, 8000)

@@ -57,7 +57,7 @@ async def whole_control(client):
     return {name: await control(client, name) for name in ("reward", "status", "info", "initial_state")}
 
 
-async def test_an_environment_is_one_tool_and_four_control_resources(era):
+async def test_an_environment_is_one_tool_and_five_control_resources(era):
     async with connected(counting(), era) as client:
         assert [tool.name for tool in (await client.list_tools()).tools] == ["step"]
         resources = (await client.list_resources()).resources
@@ -66,6 +66,7 @@ async def test_an_environment_is_one_tool_and_four_control_resources(era):
             ("control://status", "application/json"),
             ("control://info", "application/json"),
             ("control://initial_state", "application/json"),
+            ("control://spaces", "application/json"),
         }
 
 
