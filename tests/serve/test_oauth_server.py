@@ -90,7 +90,7 @@ async def test_who_has_no_token_is_told_where_they_are_given_out(running):
     assert told.status == 200
     assert told.json()["resource"] == AUDIENCE
     assert told.json()["authorization_servers"] == [ISSUER]
-    assert told.json()["scopes_supported"] == ["muxsim:agent", "muxsim:trainer", "muxsim:admin"]
+    assert told.json()["scopes_supported"] == ["muxsim:agent", "muxsim:trainer", "muxsim:monitor", "muxsim:admin"]
     assert (await ask(running.url, "GET", "/.well-known/openid-configuration")).status == 404
 
 
