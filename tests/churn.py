@@ -173,7 +173,16 @@ class FakeProcess:
         self._exited = trio.Event()
 
     async def live(self):
-        """Answer every line that has an id, until stdin ends."""
+        """Answer every line that has an id, until stdin ends: a process does not end because a test is given up."""
+        with trio.CancelScope(shield=True):
+            await self._answer()
+        for fd in (self._in, self._out, self._err):
+            trio.lowlevel.notify_closing(fd)
+            os.close(fd)
+        self.returncode = 0
+        self._exited.set()
+
+    async def _answer(self):
         while True:
             await trio.lowlevel.wait_readable(self._in)
             data = os.read(self._in, 65536)
@@ -183,11 +192,6 @@ class FakeProcess:
                 if "id" in (message := json.loads(line)):
                     answer = {"jsonrpc": "2.0", "id": message["id"], "result": {}}
                     os.write(self._out, json.dumps(answer).encode() + b"\n")
-        for fd in (self._in, self._out, self._err):
-            trio.lowlevel.notify_closing(fd)
-            os.close(fd)
-        self.returncode = 0
-        self._exited.set()
 
     def hand_over(self, *streams, close_stdin=None):
         for stream in streams:

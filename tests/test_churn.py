@@ -15,7 +15,7 @@ pytestmark = pytest.mark.children
 @pytest.mark.fault("H11")
 async def test_ten_thousand_sessions_that_come_and_go_leave_nothing_behind():
     """H11: with children in this process."""
-    with trio.fail_after(120):
+    with trio.fail_after(600):
         report = await churn_fakes(10_000)
     assert report.faults() == [], report
 
@@ -24,7 +24,7 @@ async def test_ten_thousand_sessions_that_come_and_go_leave_nothing_behind():
 @pytest.mark.parametrize("env", ["minimal", "python"])
 async def test_hundreds_of_sessions_with_real_children_leave_nothing_behind(tmp_path, env):
     """H11: over HTTP."""
-    with trio.fail_after(240):
+    with trio.fail_after(600):
         with closing(Collector(tmp_path)) as collector:
             async with serving(tmp_path, CONFIG, env=collector.env) as server:
                 report = await churn_real(320, server, collector, env)
@@ -32,7 +32,7 @@ async def test_hundreds_of_sessions_with_real_children_leave_nothing_behind(tmp_
 
 
 async def test_an_idle_session_costs_little_besides_its_process(tmp_path):
-    with trio.fail_after(60):
+    with trio.fail_after(240):
         async with serving(tmp_path, CONFIG) as server:
             found = await idle(100, server, seconds=3)
     assert found.memory < 50 * 1024, found
