@@ -114,6 +114,8 @@ WALL_CLOCK = {
     "muxsim.observe.spans",
     # Ages in days of files on the disk; a day more or less removes nothing that is in use.
     *("muxsim.provision.inventory", "muxsim.cli.envs_screen"),
+    # A token says itself when it is over.
+    "muxsim.serve.routes.log_view",
     # A browser is told when something was.
     *("muxsim.serve.watch.dashboard", "muxsim.serve.operate.front"),
 }
@@ -471,6 +473,7 @@ NUMBERS = {
     "muxsim.serve.watch.board": {"_looks"},
     "muxsim.serve.watch.history": {"taken"},
     "muxsim.serve.watch.record": {"_last_image", "_said", "end"},
+    "muxsim.serve.routes.log_view": {"_era"},
     "muxsim.serve.watch.server_feed": {"_era"},
     "muxsim.serve.watch.session_feed": {"_era"},
     "muxsim.session.control.control": {"_backend"},
