@@ -45,7 +45,7 @@ class MuxsimEnv(gymnasium.Env[Any, Any]):
     def __init__(
         self, source: Source, env: str, wishes: Wishes, *, render_mode: str | None = None, token: str | None = None
     ) -> None:
-        self._held = _Held(source, env, wishes, token, None)
+        self._held = _Held(source, env, wishes, token)
         looks = self._held.looks
         self.metadata = {"render_modes": ["rgb_array"] if looks.renders else [], "render_fps": 30}
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
@@ -106,7 +106,7 @@ class MuxsimVectorEnv(VectorEnv[Any, Any, Any]):
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.render_mode = None
         self.metadata = {"autoreset_mode": self.autoreset_mode, "render_modes": []}
-        self._held = _Held(source, env, wishes, token, num_envs)
+        self._held = _Held(source, env, wishes, token)
         looks = self._held.looks
         self.single_action_space, self.single_observation_space = looks.actions.space, looks.reader.space
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -221,7 +221,7 @@ class _Step:
 class _Held:
     """A source in use, and what one of its environments looks like."""
 
-    def __init__(self, source: Source, env: str, wishes: Wishes, token: str | None, sessions: int | None) -> None:
+    def __init__(self, source: Source, env: str, wishes: Wishes, token: str | None) -> None:
         self.env = env
         self.running = running(source, token=token)
         self._wishes = wishes
