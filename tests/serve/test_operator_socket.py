@@ -97,6 +97,10 @@ async def test_one_whose_folder_was_removed_binds_again(tmp_path, monkeypatch):
             assert moved(muxsim)[-1]["path"] == str(folder / f"{muxsim.process.pid}.sock")
             assert (await answer("ctl", "status"))["pid"] == muxsim.process.pid
     assert not folder.exists()
+    folder.mkdir(mode=0o700)
+    async with serving(tmp_path, environment("naughty")):
+        pass
+    assert folder.exists(), "it was there before"
 
 
 def moved(muxsim):

@@ -172,6 +172,8 @@ class Reachable:
     path: Path
     file: tuple[int, int]
     """Device and inode."""
+    ours: bool
+    """Whether the folder goes with it: one that somebody else has chosen and made is theirs."""
 
     @property
     def found(self) -> bool:
@@ -187,7 +189,7 @@ class Reachable:
         self.listener.close()
         if self.found:
             self.path.unlink(missing_ok=True)
-        if FOLDER_VARIABLE not in os.environ:  # one that somebody has chosen is theirs
+        if self.ours:
             with contextlib.suppress(OSError):  # others are in there
                 self.path.parent.rmdir()
 
@@ -197,14 +199,15 @@ def be_reachable() -> Reachable:
     problems = []
     for folder in places():
         try:
+            ours = FOLDER_VARIABLE not in os.environ or not folder.exists()
             make_folder(folder)
-            return _listen(folder)
+            return _listen(folder, ours=ours)
         except OSError as error:
             problems.append(str(error))
     raise OSError("; ".join(problems))
 
 
-def _listen(folder: Path) -> Reachable:
+def _listen(folder: Path, *, ours: bool) -> Reachable:
     """Listen on this process's own socket. A socket of that name is of a process that has gone."""
     listener = socket.socket(socket.AF_UNIX)
     try:
@@ -219,4 +222,4 @@ def _listen(folder: Path) -> Reachable:
     except BaseException:
         listener.close()
         raise
-    return Reachable(listener, folder / f"{os.getpid()}.sock", (made.st_dev, made.st_ino))
+    return Reachable(listener, folder / f"{os.getpid()}.sock", (made.st_dev, made.st_ino), ours)
