@@ -20,11 +20,12 @@ LACKS = re.compile(
 )
 _ROW = "fault"
 _PARTIAL = ("keyword", "markexpr", "deselect", "ignore", "ignore_glob", "lf", "stepwise", "collectonly", "maxfail")
+_WHOLE = "not large"  # what scripts/test leaves to scripts/test_large proves no row
 
 
 def is_whole(config):
     """Whether the run is one of everything that there is; a worker of it sees but its part."""
-    chosen = [name for name in _PARTIAL if config.getoption(name, None)]
+    chosen = [name for name in _PARTIAL if config.getoption(name, None) and config.getoption(name) != _WHOLE]
     is_worker = hasattr(config, "workerinput")
     return not is_worker and config.args_source == pytest.Config.ArgsSource.TESTPATHS and not chosen
 

@@ -59,6 +59,7 @@ def test_every_mark_is_of_a_row():
         ("not today", "", ("-k", "one"), ""),
         ("not today", "", ("suite/test_some.py",), ""),
         ("not today", "", ("-m", "fault"), ""),
+        ("there is one core only", "", ("-m", "not large"), "C3 was not proved: none of its tests was run"),
     ],
 )
 def test_a_row_whose_tests_all_were_left_out_fails_the_whole_run_and_no_part_of_it(
