@@ -20,7 +20,8 @@ export function apply(): void {
 
 /** Choose the other of the two. */
 export function toggle(): void {
-  chosen.value = theme.value === "dark" ? "light" : "dark";
+  // What is seen, which the style sheet may know before an event tells of it.
+  chosen.value = shown() === "dark" ? "light" : "dark";
   try {
     localStorage.setItem(KEPT, chosen.value);
   } catch {

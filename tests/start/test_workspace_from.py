@@ -194,3 +194,18 @@ async def test_a_config_with_a_folder_that_is_missing_is_found_before_any_start(
     assert found(f"{tmp_path}/none/{{seed}}") == [
         f"environment 'a': workspace_from: {tmp_path}/none: No such file or directory"
     ]
+
+
+@pytest.mark.parametrize("begun_as", ["a folder", "nothing"])
+async def test_what_is_run_before_there_is_a_session_leaves_nothing_in_the_folder_of_one(tmp_path, prepared, begun_as):
+    """A script is rehearsed for whoever keeps some ready, with all that it writes."""
+    spec = looks(tmp_path, prepared, warm=1)
+    there = {"task.txt": "as it was"}
+    if begun_as == "nothing":
+        spec, there = replace(spec, workspace_from=""), {}
+    async with some_pool() as pool:
+        pool.keep_warm([spec])
+        await eventually(lambda: waits(pool, spec), within=60)
+        assert starts(pool, "learner") == 1
+        assert (await found(pool, spec))["FOUND"] == there
+        assert slots_counted(pool, spec, "used") == 1

@@ -106,13 +106,15 @@ class Keeper:
             await learning.wait()
         return await self._fork(command, session)
 
-    async def rehearse(self, command: Command, session: str) -> None:
-        """Learn without a session, if nothing was learned yet."""
-        if self._unfit is None and not self._learning.has_begun:
-            try:
-                await self._learning.rehearse(command, session)
-            except CannotLearn as error:
-                self._give_up(error)
+    async def rehearse(self, command: Command, session: str) -> bool:
+        """Learn without a session, if nothing was learned yet; whether the script was run."""
+        if self._unfit is not None or self._learning.has_begun:
+            return False
+        try:
+            await self._learning.rehearse(command, session)
+        except CannotLearn as error:
+            self._give_up(error)
+        return True
 
     def retire(self) -> None:
         """There will be no more sessions of this program."""

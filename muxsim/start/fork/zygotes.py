@@ -72,12 +72,14 @@ class Zygotes:
             return None
         return await keeper.prepare(command, session, early=True)
 
-    @optional(NoneType, passing=(ProcessStartError,))
-    async def rehearse(self, spec: EnvSpec, command: Command, *, session: str) -> None:
-        """Have `prepare` work before a first session was played: runs ``command`` once, if nobody has so far."""
+    @optional(bool, passing=(ProcessStartError,))
+    async def rehearse(self, spec: EnvSpec, command: Command, *, session: str) -> bool:
+        """Have `prepare` work before a first session was played: runs ``command`` once, if nobody has so far.
+
+        Whether it did: no session may have what it has left in its folder and its views.
+        """
         keeper = self._keeper(spec)
-        if keeper is not None and _applies(keeper.program, command):
-            await keeper.rehearse(command, session)
+        return keeper is not None and _applies(keeper.program, command) and await keeper.rehearse(command, session)
 
     @optional(lambda: math.inf)
     def next_try(self, name: str) -> float:

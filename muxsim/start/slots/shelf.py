@@ -79,6 +79,10 @@ class _NoFork(_NotYet):
     """It is the zygote."""
 
 
+class _Rehearsed(Exception):
+    """The script has run where a slot was to be, which therefore is no place for one any more."""
+
+
 class Warm:
     """Keeps slots for the environments that want them; none of them outlives the boundary."""
 
@@ -355,11 +359,14 @@ class Warm:
         limit = spec.limits.start_timeout
         try:
             with trio.fail_after(limit):
-                return await self._start(spec, number)
+                try:
+                    return await self._start(spec, number)
+                except _Rehearsed:
+                    return await self._start(spec, number, rehearsed=True)
         except trio.TooSlowError:
             raise StartError(f"not ready within {limit:g} s (start_timeout)") from None
 
-    async def _start(self, spec: EnvSpec, number: int) -> _Slot:
+    async def _start(self, spec: EnvSpec, number: int, *, rehearsed: bool = False) -> _Slot:
         if not descriptors.has_room():
             raise _NotYet
         folder = self._folders.make(spec.name)
@@ -371,7 +378,7 @@ class Warm:
             # What one session leaves in a cache, the next would run.
             cache = "" if spec.confinement.sandbox == "landlock" else self._compile_cache
             launch = start.command_line(skip=skip, compile_cache=cache)
-            making = _Making(self._launcher, self._zygotes, spec, start)
+            making = _Making(self._launcher, self._zygotes, spec, start, rehearsed)
             session = spec.launch(seed=0, session_id="", workspace=str(folder), environ=self._environ)
             process, enclosure = await self._enclosures.start(spec, launch, str(folder), making.spawn, session=session)
         except BaseException as error:
@@ -400,6 +407,7 @@ class _Making:
     zygotes: Zygotes
     spec: EnvSpec
     start: WarmStart
+    rehearsed: bool
     prepared: Prepared | None = None
     """What waits for an order."""
     tag: str = field(default_factory=lambda: secrets.token_hex(TAG_BYTES))
@@ -417,8 +425,10 @@ class _Making:
                     os.write(process.stdin, self.tag.encode())
             case Kind.FORK:
                 # Whoever says so has it run before there is a session, where its workspace can be had without one.
-                if self.spec.warm is not None and not has_placeholder(self.spec.workspace_from):
-                    await self.zygotes.rehearse(self.spec, command, session=session)
+                may = self.spec.warm is not None and not has_placeholder(self.spec.workspace_from)
+                may = may and not self.rehearsed
+                if may and await self.zygotes.rehearse(self.spec, command, session=session):
+                    raise _Rehearsed
                 self.prepared = await self.zygotes.prepare(self.spec, command, session=session)
                 if self.prepared is None:
                     raise _NoFork
