@@ -115,7 +115,7 @@ class Front:
         if changes:
             self._clients.doubt()
             self.dashboard.doubt()
-            self._logs.doubt()
+            self._logs.readers.doubt()
         return changes
 
 

@@ -12,15 +12,17 @@ from starlette.responses import StreamingResponse
 
 from muxsim.observe.log import LEVELS, EventLog
 from muxsim.observe.recent import Page
-from muxsim.serve.auth.callers import Caller
 from muxsim.serve.routes.guard import caller_of
 from muxsim.serve.routes.openings import query_of
+from muxsim.serve.watch.readers import Readers, Reading
 from muxsim.session.registry import Sessions
 from transports.asgi import Call, read_body
 from transports.http_rules import HTTPRefusal, check_json_content
 
 # Seconds for which whoever follows is not answered, while nothing happens; then they ask again.
 _PATIENCE: Final = 5.0
+# Each may hold a connection for as long as its session lives.
+_MOST_READERS: Final = 64
 _MOST_BODY: Final = 4096
 _BODY_TIMEOUT: Final = 10.0
 
@@ -42,11 +44,7 @@ class LogView:
     def __init__(self, log: EventLog | None, sessions: Sessions) -> None:
         self._log = log
         self._sessions = sessions
-        self._era = 0
-
-    def doubt(self) -> None:
-        """End the answers that go on: other tokens are good from now on."""
-        self._era += 1
+        self.readers = Readers("logs", _MOST_READERS, time.time)
 
     # ---- for `muxsim logs` and `muxsim ctl`
 
@@ -124,17 +122,17 @@ class LogView:
             found = self._find(id)
         except Unanswerable as error:
             raise HTTPRefusal(404, str(error)) from None
-        call.answered = True
-        response = StreamingResponse(
-            self._lines(found, caller_of(call), follow=follow), media_type="application/x-ndjson"
-        )
-        await response(call.scope, call.receive, call.send)
+        with self.readers.admit(caller_of(call), call.peer) as reading:
+            call.answered = True
+            lines = self._lines(found, reading, follow=follow)
+            response = StreamingResponse(lines, media_type="application/x-ndjson")
+            await response(call.scope, call.receive, call.send)
 
-    async def _lines(self, id: str, caller: Caller, *, follow: bool) -> AsyncIterator[str]:
-        after, over, era = 0, False, self._era
+    async def _lines(self, id: str, reading: Reading, *, follow: bool) -> AsyncIterator[str]:
+        after, over = 0, False
         while not over:
             page = await self._page(id, after, wait=follow)
-            if era != self._era or time.time() > caller.expires:
+            if not reading.goes_on:
                 return
             if page.lines:
                 yield "".join(f"{line}\n" for line in page.lines)

@@ -40,17 +40,19 @@ class WatchEndpoints:
     async def server(self, call: Call) -> None:
         """``GET /watch``: what goes on in all of the server."""
         check_event_stream(call.headers)
-        self._dashboard.server.check_room()
-        await self._stream(call, self._dashboard.server.events(caller_of(call)))
+        self._dashboard.check()
+        with self._dashboard.server.readers.admit(caller_of(call), call.peer) as reading:
+            await self._stream(call, self._dashboard.server.events(reading))
 
     async def session(self, call: Call, id: str) -> None:
         """``GET /watch/sessions/<id>``: what goes on in one session, for who may see it."""
         check_event_stream(call.headers)
-        self._dashboard.sessions.check_room()
+        self._dashboard.check()
         session, caller = self._session(call, id), caller_of(call)
         urls = self._public.urls_of(call, id)
         seen = urls if caller.controls else {name: urls[name] for name in _OF_AGENTS}
-        await self._stream(call, self._dashboard.sessions.events(Viewer(caller, seen), session))
+        with self._dashboard.sessions.readers.admit(caller, call.peer) as reading:
+            await self._stream(call, self._dashboard.sessions.events(Viewer(reading, seen), session))
 
     async def image(self, call: Call, id: str, number: str) -> None:
         """``GET /watch/sessions/<id>/images/<number>``: an image that a message of that feed had, while it is kept."""

@@ -17,6 +17,7 @@ from muxsim.serve.watch.server_feed import ServerFeed
 from muxsim.serve.watch.session_feed import SessionFeeds
 from muxsim.session.registry import Sessions
 from muxsim.session.sampler import Sampler
+from transports.http_rules import HTTPRefusal
 
 
 class Dashboard:
@@ -48,6 +49,11 @@ class Dashboard:
         for listener in (board, self.records):
             events.subscribe(listener)
 
+    def check(self) -> None:
+        """Raise a 503 where there is no more to be had from it."""
+        if self._part.is_off:
+            raise HTTPRefusal(503, "the dashboard has failed and is switched off; see muxsim's log")
+
     async def keep_history(self) -> None:
         """Go on until cancelled."""
         with self._part.alone():
@@ -56,4 +62,4 @@ class Dashboard:
     def doubt(self) -> None:
         """End all feeds: with their next request their readers show who they are now."""
         self.server.doubt()
-        self.sessions.doubt()
+        self.sessions.readers.doubt()

@@ -13,8 +13,8 @@ from muxsim.serve.auth.callers import Caller, Scope
 from muxsim.serve.watch import feed
 from muxsim.serve.watch.board import Board
 from muxsim.serve.watch.history import History
+from muxsim.serve.watch.readers import Readers, Reading
 from muxsim.serve.watch.told import told
-from transports.http_rules import HTTPRefusal
 
 # Seconds between two looks.
 _TICK: Final = 0.25
@@ -30,31 +30,23 @@ class ServerFeed:
         self.history = history
         self._part = part
         self._now = now
-        self._readers = 0
+        self.readers = Readers("feeds of the server", _MOST_READERS, now)
         self._looking: asyncio.Task[None] | None = None
         self._looked = asyncio.Event()
-        self._era = 0
+        self._reading = 0
 
     def __repr__(self) -> str:
-        return f"<ServerFeed of {self._board!r}, {self._readers} readers>"
+        return f"<ServerFeed of {self._board!r}, {self._reading} readers>"
 
     def doubt(self) -> None:
         """End all readers' streams: with their next request they show who they are now."""
-        self._era += 1
+        self.readers.doubt()
         self._wake()
 
-    def check_room(self) -> None:
-        """Raise a 503 where one reader more cannot be had."""
-        if self._part.is_off:
-            raise HTTPRefusal(503, "the dashboard has failed and is switched off; see muxsim's log")
-        if self._readers >= _MOST_READERS:
-            text = f"{_MOST_READERS} dashboards are open, as many as may"
-            raise HTTPRefusal(503, text, headers=[(b"retry-after", b"10")])
-
-    async def events(self, caller: Caller) -> AsyncGenerator[bytes, None]:
-        """Encoded events for one reader."""
-        self._readers += 1
-        era, board = self._era, self._board
+    async def events(self, reading: Reading) -> AsyncGenerator[bytes, None]:
+        """Encoded events for one of the readers."""
+        self._reading += 1
+        caller, board = reading.caller, self._board
         try:
             if self._looking is None:
                 self._board.look()
@@ -62,7 +54,7 @@ class ServerFeed:
             version, taken = board.version, self.history.taken
             yield self._hello(caller)
             yield told("snapshot", board.snapshot(caller, list(self.history.samples)))
-            while await self._next_look(caller) and era == self._era and not self._part.is_off:
+            while await self._next_look(reading) and reading.goes_on and not self._part.is_off:
                 if board.since > version:
                     version = board.version
                     yield told("snapshot", board.snapshot(caller, list(self.history.samples)))
@@ -74,8 +66,8 @@ class ServerFeed:
                     yield told("sample", sample)
                 taken = self.history.taken
         finally:
-            self._readers -= 1
-            if not self._readers:
+            self._reading -= 1
+            if not self._reading:
                 self._rest()
 
     def _hello(self, caller: Caller) -> bytes:
@@ -92,9 +84,9 @@ class ServerFeed:
         )
         return told("hello", hello)
 
-    async def _next_look(self, caller: Caller) -> bool:
-        """Wait for something new; False once the caller's token has expired."""
-        left = caller.expires - self._now()
+    async def _next_look(self, reading: Reading) -> bool:
+        """Wait for something new; False once the reader's token has expired."""
+        left = reading.left
         try:
             async with asyncio.timeout(None if left == math.inf else max(0.0, left)):
                 await self._looked.wait()

@@ -12,6 +12,7 @@ from muxsim.placement.placement import ProcessUsage
 from muxsim.runtime.boundary import Part
 from muxsim.serve.auth.callers import Caller
 from muxsim.serve.watch import feed
+from muxsim.serve.watch.readers import Readers, Reading
 from muxsim.serve.watch.record import Record
 from muxsim.serve.watch.records import Records, Watched
 from muxsim.serve.watch.told import told
@@ -19,7 +20,6 @@ from muxsim.session.agent_view import BACKEND_ENDED, AgentAttachment
 from muxsim.session.attachment import Attachment
 from muxsim.session.session import Session
 from muxsim.session.states import State
-from transports.http_rules import HTTPRefusal
 
 # Seconds between two looks at what nobody tells of, and the least between two writes to one reader.
 _LOOK: Final = 0.25
@@ -35,8 +35,13 @@ ProcessesOf: TypeAlias = Callable[[int], list[ProcessUsage]]
 class Viewer:
     """Who looks: an agent sees nothing of the control plane, of stderr and of processes."""
 
-    caller: Caller
+    reading: Reading
     urls: Mapping[str, str]
+
+    @property
+    def caller(self) -> Caller:
+        """By whose token."""
+        return self.reading.caller
 
     @property
     def controls(self) -> bool:
@@ -53,20 +58,7 @@ class SessionFeeds:
         self._records = records
         self._part = part
         self._now = now
-        self._era = 0
-        self._readers = 0
-
-    def doubt(self) -> None:
-        """End all readers' streams: with their next request they show who they are now."""
-        self._era += 1
-
-    def check_room(self) -> None:
-        """Raise a 503 where one reader more cannot be had."""
-        if self._part.is_off:
-            raise HTTPRefusal(503, "the dashboard has failed and is switched off; see muxsim's log")
-        if self._readers >= _MOST_READERS:
-            text = f"{_MOST_READERS} feeds of sessions are open, as many as may"
-            raise HTTPRefusal(503, text, headers=[(b"retry-after", b"10")])
+        self.readers = Readers("feeds of sessions", _MOST_READERS, now)
 
     async def events(self, viewer: Viewer, session: Session) -> AsyncGenerator[bytes, None]:
         """Encoded events for one reader of a session that is live, or is remembered."""
@@ -75,12 +67,10 @@ class SessionFeeds:
             yield b"".join(self._all_of(viewer, past))
             return
         watched = self._records.watch(session)
-        self._readers += 1
         try:
             async for piece in self._follow(viewer, watched):
                 yield piece
         finally:
-            self._readers -= 1
             self._records.leave(watched)
 
     def _all_of(self, viewer: Viewer, watched: Watched) -> list[bytes]:
@@ -89,12 +79,12 @@ class SessionFeeds:
         return [told("session", self._fact(viewer, watched)), *seen, told("ended", self._ended(viewer, watched))]
 
     async def _follow(self, viewer: Viewer, watched: Watched) -> AsyncGenerator[bytes, None]:
-        session, record, era = watched.session, watched.record, self._era
+        session, record = watched.session, watched.record
         loop = asyncio.get_running_loop()
         position, fact = record.first, None
         next_look = next_processes = loop.time()
         processes = _Processes(self._processes_of, self._now)
-        while era == self._era and not self._part.is_off and self._now() < viewer.caller.expires:
+        while viewer.reading.goes_on and not self._part.is_off:
             is_over = session.state is State.ENDED
             pieces, position = _news(viewer, record, position)
             if is_over or loop.time() >= next_look:
