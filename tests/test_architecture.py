@@ -61,6 +61,7 @@ PURE = {
     "muxsim.doctor.findings",
     "muxsim.limits",
     "muxsim.placement.last_words",
+    "muxsim.rollouts.data.tokens",
     "muxsim.session.audience",
     "muxsim.session.correlation",
     "muxsim.session.exchange",

@@ -105,11 +105,15 @@ def view(
 
 def export(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
-    output: Annotated[Path, typer.Argument(help="A file for chat, else a folder.")],
+    output: Annotated[Path, typer.Argument(help="A file for rows and parquet, else a folder.")],
     form: Annotated[
-        Literal["chat", "atif", "gif"],
-        typer.Option("--format", help="OpenAI chat JSONL, ATIF or a GIF of the frames (one file per episode)."),
+        Literal["chat", "tokens", "trl", "sft", "verl", "verifiers", "atif", "gif", "parquet", "datasets"],
+        typer.Option("--format", help="JSONL of chat or of tokens, or what other tools read: see docs/rollouts.md."),
     ] = "chat",
+    rows: Annotated[
+        Literal["chat", "tokens", "trl", "sft", "verl"] | None,
+        typer.Option(help="In parquet and datasets: what a row is.", show_default="chat"),
+    ] = None,
     invalid: Annotated[
         bool, typer.Option("--invalid/--valid", help="Also episodes that the machinery broke, or not.")
     ] = False,
@@ -117,29 +121,23 @@ def export(
         float | None, typer.Option(help="Only episodes with this reward or more.", show_default=False)
     ] = None,
     best_of_group: Annotated[bool, typer.Option("--best-of-group", help="Only the best episode of each row.")] = False,
-    bare: Annotated[bool, typer.Option("--bare", help="In chat, only messages and tools.")] = False,
-    inline_images: Annotated[bool, typer.Option("--inline-images", help="In chat, as data URLs.")] = False,
+    bare: Annotated[bool, typer.Option("--bare", help="In rows, only what a trainer reads.")] = False,
+    inline_images: Annotated[
+        bool, typer.Option("--inline-images", help="In chat and verifiers, as data URLs.")
+    ] = False,
     fps: Annotated[float, typer.Option(help="Frames of a GIF in a second.", min=0.1, max=50.0)] = 4.0,
 ) -> None:
     """Write a run's episodes in a format of other tools."""
-    from muxsim.rollouts.data.run_folder import RunFolder  # noqa: PLC0415
-    from muxsim.rollouts.view import export as exports  # noqa: PLC0415
+    from muxsim.cli import export as command  # noqa: PLC0415
 
     chosen: dict[str, Any] = {
         "include_invalid": invalid,
         "min_reward": min_reward,
         "best_of_group": best_of_group,
     }
-
-    def write() -> int:
-        folder = RunFolder(run)
-        if form == "atif":
-            return len(exports.export_atif(folder, output, **chosen))
-        if form == "gif":
-            return len(exports.export_gif(folder, output, frames_per_second=fps, **chosen))
-        return exports.export_chat(folder, output, inline_images=inline_images, bare=bare, **chosen)
-
-    typer.echo(f"{output}: {or_fail(write)} episodes")
+    written = or_fail(command.run, run, output, form, rows, chosen, bare=bare, inline_images=inline_images, fps=fps)
+    for line in written:
+        typer.echo(line, err=line.startswith("muxsim:"))
 
 
 def check(

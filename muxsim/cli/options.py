@@ -107,6 +107,9 @@ class Model:
         int | None, typer.Option(help="The same for OpenAI's newer models.", min=1, show_default=False)
     ] = None
     logprobs: Annotated[bool, typer.Option("--logprobs", help="Ask for log probabilities, and keep them.")] = False
+    token_ids: Annotated[
+        bool, typer.Option("--token-ids", help="Ask for the ids of tokens (return_token_ids), and keep them.")
+    ] = False
     top_logprobs: Annotated[
         int | None, typer.Option(help="And for those of so many alternatives.", min=0, show_default=False)
     ] = None
@@ -124,6 +127,7 @@ class Model:
         asked["timeout"] = asked.pop("model_timeout")
         asked["logprobs"] = self.logprobs or self.top_logprobs is not None or None
         asked["stream"] = self.stream or None
+        asked["token_ids"] = self.token_ids or None
         return {name: value for name, value in asked.items() if name != "extra_body" and value is not None}
 
 

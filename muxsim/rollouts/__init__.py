@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from muxsim.rollouts.policy.random import RandomPolicy
     from muxsim.rollouts.policy.retries import RetryRule
     from muxsim.rollouts.policy.scripted import ScriptedPolicy
-    from muxsim.rollouts.view.export import chat_rows, export_atif, export_chat, export_gif
+    from muxsim.rollouts.view.export import export_atif, export_chat, export_gif, export_traces
     from muxsim.rollouts.view.report import write_report
+    from muxsim.rollouts.view.tables import chat_rows, export_rows
+    from muxsim.rollouts.view.token_rows import token_rows
+    from muxsim.rollouts.view.traces import trace_rows
 
 # Imported when it is used: a policy's client, for one, takes longer to import than an episode to play.
 _HOMES = {
@@ -46,8 +49,11 @@ _HOMES = {
     "policy.random": ("RandomPolicy",),
     "policy.retries": ("RetryRule",),
     "policy.scripted": ("ScriptedPolicy",),
-    "view.export": ("chat_rows", "export_atif", "export_chat", "export_gif"),
+    "view.export": ("export_atif", "export_chat", "export_gif", "export_traces"),
     "view.report": ("write_report",),
+    "view.tables": ("chat_rows", "export_rows"),
+    "view.token_rows": ("token_rows",),
+    "view.traces": ("trace_rows",),
 }
 
 __all__ = [
@@ -74,11 +80,15 @@ __all__ = [
     "export_atif",
     "export_chat",
     "export_gif",
+    "export_rows",
+    "export_traces",
     "load_dataset",
     "open_pool",
     "pass_at",
     "policy_from_spec",
     "rollout",
+    "token_rows",
+    "trace_rows",
     "turn_of",
     "write_report",
 ]

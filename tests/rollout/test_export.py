@@ -7,7 +7,8 @@ from PIL import Image, ImageSequence
 from muxsim.rollouts.data.run_folder import RunFolder
 from muxsim.rollouts.data.trajectory import EndReason
 from muxsim.rollouts.view.animation import AnimationError
-from muxsim.rollouts.view.export import ExportError, atif, chat_rows, export_atif, export_chat, export_gif
+from muxsim.rollouts.view.export import atif, export_atif, export_chat, export_gif
+from muxsim.rollouts.view.tables import ExportError, chat_rows
 
 from .samples import TOOL, config, failure, image_block, image_part, png, step, text_block, trajectory
 
@@ -202,7 +203,9 @@ def test_the_agent_is_muxsim_with_its_policys_model_and_tools(run):
 @pytest.mark.parametrize(
     ("logprobs", "expected"),
     [
-        ([-0.5, -1], {"logprobs": [-0.5, -1.0]}),
+        ([-1], {"logprobs": [-1.0]}),
+        # For other tokens than there are.
+        ([-0.5, -1], {"extra": {"logprobs": [-0.5, -1]}}),
         ({"content": [{"token": "a", "logprob": -0.5}]}, {"logprobs": [-0.5]}),
         ({"other": 1}, {"extra": {"logprobs": {"other": 1}}}),
         (["a"], {"extra": {"logprobs": ["a"]}}),

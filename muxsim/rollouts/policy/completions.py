@@ -137,8 +137,7 @@ class StreamedCompletion:
         for key in _OF_TOKENS:
             # Those of the prompt come once, with the first chunk.
             self._extend(key, choice.get(key))
-        logprobs = choice.get("logprobs")
-        self._extend("logprobs", logprobs.get("content") if isinstance(logprobs, dict) else logprobs)
+        self._add_logprobs(choice.get("logprobs"))
         delta = choice.get("delta") or choice.get("message")
         if isinstance(delta, dict):
             self._add_delta(delta)
@@ -151,9 +150,20 @@ class StreamedCompletion:
             elif key != "role" and value is not None:
                 self._message[key] = _grown(key, self._message.get(key), value)
 
+    def _add_logprobs(self, logprobs: object) -> None:
+        """A list, OpenAI's list in ``content``, or a list for each of tokens, ids and numbers."""
+        if not isinstance(logprobs, dict) or "content" in logprobs:
+            self._extend("logprobs", logprobs["content"] if isinstance(logprobs, dict) else logprobs)
+            return
+        known = self._choice.setdefault("logprobs", {})
+        if isinstance(known, dict):
+            for key, more in logprobs.items():
+                if isinstance(more, list):
+                    known.setdefault(key, []).extend(more)
+
     def _extend(self, key: str, more: object) -> None:
-        if isinstance(more, list):
-            self._choice.setdefault(key, []).extend(more)
+        if isinstance(more, list) and isinstance(self._choice.setdefault(key, []), list):
+            self._choice[key].extend(more)
 
     def _add_call(self, delta: dict[str, Any]) -> None:
         """A piece of a tool call.
@@ -318,7 +328,10 @@ def _count(value: object) -> int:
 
 
 def _tokens(completion: Mapping[str, Any], choice: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Token ids and log probabilities, where there are any; ``logprobs`` is OpenAI's list, one entry per token."""
+    """Token ids and log probabilities, where there are any; ``logprobs`` is OpenAI's list, one entry per token.
+
+    ``problem`` says that some are missing: a stream may lose them in its pieces, and nothing else would show it.
+    """
     tokens: dict[str, Any] = {}
     for key in _OF_TOKENS:
         found = choice.get(key) if choice.get(key) is not None else completion.get(key)
@@ -329,4 +342,7 @@ def _tokens(completion: Mapping[str, Any], choice: Mapping[str, Any]) -> dict[st
         logprobs = logprobs["content"]
     if logprobs is not None:
         tokens["logprobs"] = logprobs
+    ids, counted = tokens.get("token_ids"), usage_of(completion).completion_tokens
+    if isinstance(ids, list) and counted and len(ids) != counted:
+        tokens["problem"] = f"{len(ids)} token_ids came of {counted} that were counted"
     return tokens or None

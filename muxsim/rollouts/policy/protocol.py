@@ -16,9 +16,10 @@ Message = dict[str, Any]
 class Reply:
     """A policy's next message, in OpenAI's chat format: ``role`` assistant, ``content``, ``tool_calls``.
 
-    ``tokens`` is ``{prompt_token_ids, token_ids, logprobs}`` as far as they are known; ``finish_reason`` is the
-    endpoint's: ``length`` says that the message is cut off. ``usage`` counts what tries have cost that gave no message;
-    ``throttled`` are the seconds in which it waited since the endpoint wanted fewer calls.
+    ``tokens`` is ``{prompt_token_ids, token_ids, logprobs}`` as far as they are known, and may say in ``problem`` why
+    they are not to be trained with; ``finish_reason`` is the endpoint's: ``length`` says that the message is cut off.
+    ``usage`` counts what tries have cost that gave no message; ``throttled`` are the seconds in which it waited since
+    the endpoint wanted fewer calls.
     """
 
     message: Message

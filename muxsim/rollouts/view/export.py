@@ -1,23 +1,26 @@
-"""A run for other programs: OpenAI's chat JSONL for fine-tuning, ATIF, Harbor's trajectory format, for the rest, and
-moving pictures for people."""
+"""A run for other programs: ATIF, Harbor's trajectory format, what verifiers reads, and moving pictures for people.
+
+Rows of chat and of tokens are in `rollouts.view.tables`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
 
-from muxsim.errors import MuxsimError
 from muxsim.rollouts.data.images import is_reference, media_type, url_of
 from muxsim.rollouts.data.run_folder import RunFolder
-from muxsim.rollouts.data.trajectory import CONTROL_METADATA_KEY, Trajectory, shown_to_agent
+from muxsim.rollouts.data.tokens import turn_tokens
+from muxsim.rollouts.data.trajectory import CONTROL_METADATA_KEY, Trajectory
 from muxsim.rollouts.view.animation import frames_of, write_gif
 from muxsim.rollouts.view.selection import Selection
+from muxsim.rollouts.view.tables import ExportError, export_rows, whole
+from muxsim.rollouts.view.traces import TRACES, trace_rows
 
 ATIF_VERSION: Final = "ATIF-v1.8"
 
@@ -28,36 +31,24 @@ _LONGEST_FILE_NAME: Final = 200
 Json = dict[str, Any]
 
 
-class ExportError(MuxsimError):
-    """A run could not be exported. The message names the file."""
-
-
-def chat_rows(run: RunFolder, *, inline_images: bool = False, bare: bool = False, **chosen: Any) -> Iterator[Json]:
-    """``{"messages", "tools"}`` of each episode in OpenAI's format, free of the control plane, and what became of it.
-
-    ``inline_images`` makes images ``data:`` URLs; otherwise they are files of the run, ``images/<sha256>.png``.
-    ``bare`` leaves out what OpenAI's files for fine-tuning do not have: id, row, sample, env, seed, reward, end reason
-    and validity. ``chosen`` are fields of `Selection`.
-    """
-    for trajectory in Selection(**chosen).of(run):
-        messages = shown_to_agent(trajectory.messages)
-        row = {"messages": run.with_images(messages) if inline_images else messages, "tools": trajectory.tools}
-        yield row if bare else row | _fate(trajectory)
-
-
 def export_chat(
-    run: RunFolder,
-    file: str | Path,
-    *,
-    inline_images: bool = False,
-    bare: bool = False,
-    **chosen: Any,
+    run: RunFolder, file: str | Path, *, inline_images: bool = False, bare: bool = False, **chosen: Any
 ) -> int:
     """Write `chat_rows` as JSONL; returns how many. Raises `ExportError`."""
+    return export_rows(run, file, inline_images=inline_images, bare=bare, **chosen)
+
+
+def export_traces(run: RunFolder, folder: str | Path, *, inline_images: bool = False, **chosen: Any) -> int:
+    """Write `trace_rows` into a folder as verifiers reads it, ``traces.jsonl``; returns how many.
+
+    Raises `ExportError`.
+    """
+    file = Path(folder) / TRACES
     count = 0
     try:
-        with Path(file).open("wb") as out:
-            for row in chat_rows(run, inline_images=inline_images, bare=bare, **chosen):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with whole(file) as unfinished, unfinished.open("wb") as out:
+            for row in trace_rows(run, inline_images=inline_images, **chosen):
                 out.write(msgspec.json.encode(row) + b"\n")
                 count += 1
     except OSError as error:
@@ -188,22 +179,6 @@ class _Steps:
         step.setdefault("observation", {"results": []})["results"].append(result)
 
 
-def _fate(trajectory: Trajectory) -> Json:
-    """What became of an episode, for whoever filters or weighs rows."""
-    return {
-        "id": trajectory.id,
-        "row": trajectory.row,
-        "sample": trajectory.sample,
-        "env": trajectory.env,
-        "seed": trajectory.seed,
-        "reward": trajectory.total_reward,
-        "scores": trajectory.scores,
-        "end_reason": trajectory.end_reason.value,
-        "valid": trajectory.valid,
-        **({"files": msgspec.to_builtins(trajectory.files)} if trajectory.files else {}),
-    }
-
-
 def _without_none(**members: Any) -> Json:
     return {name: value for name, value in members.items() if value is not None}
 
@@ -234,21 +209,26 @@ def _tool_call(call: Json) -> Json:
 def _metrics(tokens: Json | None) -> Json | None:
     if not tokens:
         return None
+    told = turn_tokens(tokens)
     logprobs = tokens.get("logprobs")
-    plain = _plain_logprobs(logprobs)
+    numbers = told.logprobs if told.completion is not None else _numbers(logprobs)
     return (
         _without_none(
-            prompt_token_ids=tokens.get("prompt_token_ids"),
-            completion_token_ids=tokens.get("token_ids"),
-            logprobs=plain,
-            extra={"logprobs": logprobs} if logprobs and plain is None else None,
+            prompt_token_ids=told.prompt,
+            completion_token_ids=told.completion,
+            logprobs=numbers,
+            extra=_without_none(
+                logprobs=logprobs if logprobs and numbers is None else None,
+                problem=tokens.get("problem"),
+            )
+            or None,
         )
         or None
     )
 
 
-def _plain_logprobs(logprobs: Any) -> list[float] | None:
-    """The numbers of a list of them, or of OpenAI's ``{"content": [{"token", "logprob"}]}``."""
+def _numbers(logprobs: Any) -> list[float] | None:
+    """Those of an endpoint that tells no ids beside them."""
     entries = logprobs.get("content") if isinstance(logprobs, dict) else logprobs
     if not isinstance(entries, list):
         return None

@@ -179,11 +179,25 @@ ENTRIES = [{"token": "a", "logprob": -0.5, "top_logprobs": []}, {"token": "b", "
             {"prompt_token_ids": [1], "token_ids": [4]},
         ),
         ({"logprobs": {"tokens": ["a"]}}, {}, {"logprobs": {"tokens": ["a"]}}),
+        (
+            {"token_ids": [4]},
+            {"usage": {"prompt_tokens": 1, "completion_tokens": 2}},
+            {"token_ids": [4], "problem": "1 token_ids came of 2 that were counted"},
+        ),
         ({"logprobs": None, "token_ids": None}, {}, None),
     ],
 )
 def test_tokens_are_kept_wherever_the_endpoint_puts_them(choice, rest, tokens):
     assert reply_of(completion({"content": ""}, choice=choice, **rest), 0).tokens == tokens
+
+
+def test_log_probabilities_in_lists_of_their_own_are_put_together_from_their_pieces():
+    pieces = [{"tokens": ["a"], "token_logprobs": [-0.5], "token_ids": [4]}, {"tokens": ["b"], "token_ids": [5]}]
+    whole = streamed(
+        *[chunk({"content": "a"}, choice={"logprobs": piece}) for piece in [*pieces, {"tokens": None}, None]]
+    )
+    tokens = reply_of(whole.completion(), 0).tokens
+    assert tokens == {"logprobs": {"tokens": ["a", "b"], "token_logprobs": [-0.5], "token_ids": [4, 5]}}
 
 
 def test_text_is_put_together_from_its_pieces():

@@ -1,0 +1,58 @@
+"""``muxsim export``: a run in a format of other tools."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from muxsim.errors import MuxsimError
+from muxsim.rollouts.data.run_folder import RunFolder
+from muxsim.rollouts.data.trajectory import Trajectory
+from muxsim.rollouts.view import export as exports
+from muxsim.rollouts.view.tables import ROW_FORMS, RowForm, TableForm, export_rows
+
+_TABLES: Final = ("parquet", "datasets")
+_CHAT: Final[RowForm] = "chat"
+
+Form = Literal["chat", "tokens", "trl", "sft", "verl", "verifiers", "atif", "gif", "parquet", "datasets"]
+
+
+def run(
+    run: Path,
+    output: Path,
+    form: Form,
+    rows: RowForm | None,
+    chosen: dict[str, Any],
+    *,
+    bare: bool,
+    inline_images: bool,
+    fps: float,
+) -> list[str]:
+    """Write it; returns what there is to say of it. Raises `MuxsimError`."""
+    if rows is not None and form not in _TABLES:
+        raise MuxsimError(f"--rows goes with --format parquet and datasets; {form} says itself what a row is")
+    folder = RunFolder(run)
+    if form == "atif":
+        return [f"{output}: {len(exports.export_atif(folder, output, **chosen))} episodes"]
+    if form == "gif":
+        return [f"{output}: {len(exports.export_gif(folder, output, frames_per_second=fps, **chosen))} episodes"]
+    if form == "verifiers":
+        count = exports.export_traces(folder, output, inline_images=inline_images, **chosen)
+        return [f"{output}: {count} episodes"]
+    return _rows(folder, output, form, rows, chosen, bare=bare, inline_images=inline_images)
+
+
+def _rows(
+    folder: RunFolder, output: Path, form: str, rows: RowForm | None, chosen: dict[str, Any], **how: bool
+) -> list[str]:
+    kind: RowForm = next((one for one in ROW_FORMS if one == form), rows or _CHAT)
+    table: TableForm = "parquet" if form == "parquet" else "datasets" if form == "datasets" else "jsonl"
+    why: Counter[str] = Counter()
+
+    def left_out(_: Trajectory, reason: str) -> None:
+        why[reason] += 1
+
+    count = export_rows(folder, output, rows=kind, table=table, left_out=left_out, **how, **chosen)
+    said = [f"{output}: {count} {'episodes' if kind == _CHAT else 'rows'}"]
+    return said + [f"muxsim: {times} episodes have no row: {reason}" for reason, times in why.most_common()]
