@@ -2,13 +2,60 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from dataclasses import dataclass
+from typing import Final
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Signatures that an issuer's public key can check; with a shared secret, whoever checks a token could make one."""
 
 UNIX_PEERS = "unix"
 """What `trusted_proxies` calls whoever calls over a unix socket."""
+
+TOKEN_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
+"""What a name in a file of tokens may be."""
+
+# Whoever has one address of IPv6 usually has all of a /64.
+_IPV6_NETWORK: Final = 64
+_UNIX_PEER: Final = re.compile(r"uid (0|[1-9][0-9]{0,9})")
+
+
+def network_of(peer: str) -> str:
+    """Whom an address stands for: itself, or all of a network of IPv6 that one party usually has."""
+    if ":" not in peer:
+        return peer
+    try:
+        return str(ipaddress.ip_network((peer.partition("%")[0], _IPV6_NETWORK), strict=False))
+    except ValueError:
+        return peer
+
+
+def is_address(name: str) -> bool:
+    """Whether whoever calls without a token may be called so: by an address, its network, or its user."""
+    if _UNIX_PEER.fullmatch(name):
+        return True
+    try:
+        return name == network_of(str(ipaddress.ip_interface(name).ip))
+    except ValueError:
+        return False
+
+
+def fault_of_client(name: str, issuer: str | None) -> str:
+    """Why nobody can be called so, whose bounds a config has, and what to write instead; "" if somebody can.
+
+    ``issuer`` is whose access tokens are taken, if they are.
+    """
+    if TOKEN_NAME.fullmatch(name) or is_address(name) or (issuer is not None and name.startswith(f"{issuer} ")):
+        return ""
+    try:
+        address = str(ipaddress.ip_interface(name.partition("%")[0]).ip)
+    except ValueError:
+        issued = 'an issuer and a subject ("ISSUER SUBJECT")' if issuer is None else f'"{issuer} SUBJECT"'
+        return f"can be nobody: write the name of a token, {issued}, an address, or a user (uid 1000)"
+    if ":" in address:
+        return f'can be nobody, for addresses of IPv6 count by networks of 64 bits: write "{network_of(address)}"'
+    return f"can be nobody, for addresses of IPv4 count one by one: write one, such as {address}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from metrics_page import metrics_page
 from muxsim import limits
 from muxsim.access import AuthSettings, ClientBounds, OAuthSettings
 from muxsim.config import ServerSettings
+from muxsim.config.values import CONFINEMENT_KEYS, LIMIT_KEYS, SERVER_KEYS
 from muxsim.session.deadlines import DEADLINES
 from muxsim.session.states import FIRST, MEANINGS, TRANSITIONS, State
 from muxsim.spec import Confinement, Limits
@@ -57,7 +58,8 @@ command = "./search-server"                 # any executable
 shared = true                               # no state of its own: one process for all clients
 ```
 
-Times are in seconds, sizes in bytes or text such as `"64 MiB"`. `"never"` takes away a time limit that need not be.
+Times are in seconds, sizes in bytes or text such as `"64 MiB"`. `"never"` takes away a time limit that need not be. A
+number that is not in the range that a table names is an error.
 
 ## Environments
 
@@ -71,8 +73,8 @@ Times are in seconds, sizes in bytes or text such as `"64 MiB"`. `"never"` takes
 | `cwd` | the file's folder | the folder it runs in |
 | `workspace_from` | | a folder that each session's workspace [begins as](isolation.md#files-of-a-task) |
 | `collect` | `[]` | patterns of the files of a workspace that a rollout [keeps](rollouts.md#files) at its end |
-| `max_collected` | `"64 MiB"` | the most bytes that are kept of one episode |
-| `max_collected_files` | `1000` | and the most files |
+| `max_collected` | `"64 MiB"` | the most bytes that are kept of one episode, up to 1 TiB |
+| `max_collected_files` | `1000` | and the most files, up to a million |
 | `python` | muxsim's own | the interpreter for a Python command: a version such as `"3.12"`, or a path |
 | `requirements` | none | Python packages to [install](isolation.md#dependencies): a list, or a requirements.txt |
 | `pyproject` | none | a folder whose `pyproject.toml` says what to install; the project too, where it is a package |
@@ -189,21 +191,30 @@ def shown(value: Any, none: str = "never") -> str:
     return f"`{value:g}`"
 
 
+def span(name: str) -> str:
+    """From where to where a setting may be, if it is a number."""
+    kind = {**SERVER_KEYS, **LIMIT_KEYS, **CONFINEMENT_KEYS}.get(name)
+    return getattr(kind, "span", "").replace("`", "").replace('"', "")
+
+
 def table(settings: type[Any], none: str = "never") -> str:
-    """Key, default and meaning of each field."""
+    """Key, default, range and meaning of each field."""
     docs = docs_of(settings)
-    rows = [
-        f"| `{field.name}` | {shown(field.default, none)} | {docs[field.name].replace('|', '&#124;')} |"
-        for field in dataclasses.fields(settings)
-        if field.name != "oauth"  # a table of its own
+    fields = [field for field in dataclasses.fields(settings) if field.name != "oauth"]  # which is a table of its own
+    cells = [
+        (f"`{field.name}`", shown(field.default, none), span(field.name), docs[field.name].replace("|", "&#124;"))
+        for field in fields
     ]
-    return "\n".join(["| key | default | |", "|---|---|---|", *rows])
+    if any(one[2] for one in cells):
+        return rows("| key | default | from … to | |", *cells)
+    return rows("| key | default | |", *((name, default, text) for name, default, _, text in cells))
 
 
 def keys(settings: type) -> str:
     """The keys of a table that has no defaults of its own."""
     docs = docs_of(settings)
-    return rows("| key | |", *((f"`{field.name}`", docs[field.name]) for field in dataclasses.fields(settings)))
+    cells = ((f"`{field.name}`", span(field.name), docs[field.name]) for field in dataclasses.fields(settings))
+    return rows("| key | from … to | |", *cells)
 
 
 def page() -> str:
@@ -216,7 +227,9 @@ def page() -> str:
         f"{table(AuthSettings)}\n\n`[server.auth.oauth]`, which needs the extra `mcp-muxsim[oauth]`.\n\n"
         f"{table(OAuthSettings)}\n"
         f'\n## Single clients\n\n`[server.clients.NAME]`, where NAME is that of a token (for OAuth `"ISSUER SUBJECT"`),'
-        f' or an address where there are\nno tokens (of IPv6 its network: `"2001:db8::/64"`). What is left out is as in'
+        f' or an address where there are\nno tokens (of IPv6 its network: `"2001:db8::/64"`; over a unix socket'
+        f' `"uid 1000"`). A name that nobody can have is\nan error, and of one that nobody has the log tells. What is'
+        f" left out is as in"
         f" `[server]`; a reload changes all of it.\n\n{keys(ClientBounds)}\n"
         f"\n## Limits\n\nOf each session and its backend, per environment.\n\n{table(Limits)}\n"
         f"\n{PROCESSES}\n{table(Confinement, 'unlimited')}\n"
@@ -225,13 +238,16 @@ def page() -> str:
 
 def bounds(past: Mapping[str, str]) -> str:
     """Name, default, what is past it, and its counter, of some bounds."""
-    fields: dict[str, tuple[str, str]] = {}
+    fields: dict[str, tuple[str, str, str]] = {}
     for settings, none in ((ServerSettings, "never"), (Limits, "never"), (Confinement, "unlimited")):
         docs = docs_of(settings)
         for field in dataclasses.fields(settings):
-            fields[field.name] = shown(field.default, none), docs[field.name].replace("|", "&#124;")
+            meaning = docs[field.name].replace("|", "&#124;")
+            fields[field.name] = shown(field.default, none), span(field.name), meaning
     rows = [f"| `{name}` | {' | '.join(fields[name])} | {text} | `{name}` |" for name, text in past.items()]
-    return "\n".join(["| setting | default | bounds | past it | counter |", "|---|---|---|---|---|", *rows])
+    return "\n".join(
+        ["| setting | default | from … to | bounds | past it | counter |", "|---|---|---|---|---|---|", *rows]
+    )
 
 
 def limits_page() -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from muxsim.cli.operate import JsonOption
-from muxsim.cli.options import LockedOption
+from muxsim.cli.options import LockedOption, finite
 from muxsim.cli.refusing import fail
 from muxsim.config import Config, find_config, load
 from muxsim.config.lock import lock_file, read_lock, write_lock
@@ -131,7 +131,10 @@ def lock(
 def clean(
     config: ConfigOption = None,
     older_than: Annotated[
-        float, typer.Option(metavar="DAYS", help="Only what nobody has used for so many days.", min=0)
+        float,
+        typer.Option(
+            metavar="DAYS", help="Only what nobody has used for so many days.", min=0, max=100_000, callback=finite
+        ),
     ] = 30,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
     as_json: JsonOption = False,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from muxsim.cli.grouped import grouped
-from muxsim.cli.options import Bounds, ConcurrentOption, Kept, LockedOption, Model, Players, Remote, Rows, Watch
+from muxsim.cli.options import Bounds, ConcurrentOption, Kept, LockedOption, Model, Players, Remote, Rows, Watch, finite
 from muxsim.cli.refusing import fail, or_fail
 from muxsim.errors import MuxsimError
 
@@ -118,14 +118,15 @@ def export(
         bool, typer.Option("--invalid/--valid", help="Also episodes that the machinery broke, or not.")
     ] = False,
     min_reward: Annotated[
-        float | None, typer.Option(help="Only episodes with this reward or more.", show_default=False)
+        float | None,
+        typer.Option(help="Only episodes with this reward or more.", show_default=False, callback=finite),
     ] = None,
     best_of_group: Annotated[bool, typer.Option("--best-of-group", help="Only the best episode of each row.")] = False,
     bare: Annotated[bool, typer.Option("--bare", help="In rows, only what a trainer reads.")] = False,
     inline_images: Annotated[
         bool, typer.Option("--inline-images", help="In chat and verifiers, as data URLs.")
     ] = False,
-    fps: Annotated[float, typer.Option(help="Frames of a GIF in a second.", min=0.1, max=50.0)] = 4.0,
+    fps: Annotated[float, typer.Option(help="Frames of a GIF in a second.", min=0.1, max=50.0, callback=finite)] = 4.0,
 ) -> None:
     """Write a run's episodes in a format of other tools."""
     from muxsim.cli import export as command  # noqa: PLC0415
@@ -143,7 +144,7 @@ def export(
 def check(
     env: Annotated[str, typer.Argument(metavar="ENV", help="An environment of the config.")],
     config: Annotated[Path | None, typer.Option(help="Its config.", show_default="./muxsim.toml")] = None,
-    steps: Annotated[int, typer.Option(help="Random actions of each play.", min=1)] = 10,
+    steps: Annotated[int, typer.Option(help="Random actions of each play.", min=1, max=1_000_000)] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
     locked: LockedOption = False,
 ) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
@@ -13,8 +14,20 @@ from muxsim.errors import MuxsimError
 
 _TOKEN_VARIABLE = "MUXSIM_TOKEN"
 
+# A year of seconds, as in a config, and more episodes than anybody has the time for.
+MOST_SECONDS: Final = 31_536_000
+_MANY: Final = 10**7
+
+
+def finite(value: float | None) -> float | None:
+    """The value of an option, which is a number that can be compared: "nan" is in no range, and passes all of them."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no finite number.")
+    return value
+
+
 LockedOption = Annotated[bool, typer.Option("--locked", help="Install nothing but what muxsim.lock says.")]
-ConcurrentOption = Annotated[int, typer.Option(help="Episodes at the same time.", min=1)]
+ConcurrentOption = Annotated[int, typer.Option(help="Episodes at the same time.", min=1, max=10_000)]
 TokenOption = Annotated[
     str | None,
     typer.Option(
@@ -63,9 +76,13 @@ class Rows:
     dataset: Annotated[
         Path | None, typer.Option(help="JSONL rows to play; without it, --rollouts seeds.", show_default=False)
     ] = None
-    rollouts: Annotated[int, typer.Option(help="Episodes to play without a dataset.", min=1)] = 1
-    seed: Annotated[int, typer.Option(help="The first seed, and the base for rows without one.", min=0)] = 0
-    rollouts_per_row: Annotated[int, typer.Option(help="Episodes of each row, all from its start state.", min=1)] = 1
+    rollouts: Annotated[int, typer.Option(help="Episodes to play without a dataset.", min=1, max=_MANY)] = 1
+    seed: Annotated[
+        int, typer.Option(help="The first seed, and the base for rows without one.", min=0, max=2**31 - 1)
+    ] = 0
+    rollouts_per_row: Annotated[
+        int, typer.Option(help="Episodes of each row, all from its start state.", min=1, max=_MANY)
+    ] = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +108,8 @@ class Players:
         list[str] | None, typer.Option(help="An argument of the reward; may be repeated.", metavar="NAME=VALUE")
     ] = None
     success_reward: Annotated[
-        float | None, typer.Option(help="The least reward that is a success.", show_default="more than 0")
+        float | None,
+        typer.Option(help="The least reward that is a success.", show_default="more than 0", callback=finite),
     ] = None
 
 
@@ -100,8 +118,12 @@ class Model:
     """How a model is asked."""
 
     base_url: Annotated[str | None, typer.Option(help="The model's endpoint.", show_default=False)] = None
-    temperature: Annotated[float | None, typer.Option(help="For a model.", min=0.0, show_default=False)] = None
-    top_p: Annotated[float | None, typer.Option(help="For a model.", min=0.0, max=1.0, show_default=False)] = None
+    temperature: Annotated[
+        float | None, typer.Option(help="For a model.", min=0.0, show_default=False, callback=finite)
+    ] = None
+    top_p: Annotated[
+        float | None, typer.Option(help="For a model.", min=0.0, max=1.0, show_default=False, callback=finite)
+    ] = None
     max_tokens: Annotated[int | None, typer.Option(help="Of one reply.", min=1, show_default=False)] = None
     max_completion_tokens: Annotated[
         int | None, typer.Option(help="The same for OpenAI's newer models.", min=1, show_default=False)
@@ -117,7 +139,14 @@ class Model:
         str | None, typer.Option(help="A JSON object that goes into every request.", metavar="JSON", show_default=False)
     ] = None
     model_timeout: Annotated[
-        float | None, typer.Option(help="Seconds for one answer of a model.", min=0.001, show_default="300")
+        float | None,
+        typer.Option(
+            help="Seconds for one answer of a model.",
+            min=0.001,
+            max=MOST_SECONDS,
+            show_default="300",
+            callback=finite,
+        ),
     ] = None
     stream: Annotated[bool, typer.Option(help="Read the model's replies as streams.")] = False
 
@@ -135,14 +164,20 @@ class Model:
 class Bounds:
     """What ends an episode."""
 
-    max_steps: Annotated[int, typer.Option(help="Tool calls of an episode.", min=1)] = 50
+    max_steps: Annotated[int, typer.Option(help="Tool calls of an episode.", min=1, max=_MANY)] = 50
     max_concurrent: ConcurrentOption = 16
-    call_timeout: Annotated[float, typer.Option(help="Seconds for a tool call.", min=0.001)] = 60.0
+    call_timeout: Annotated[
+        float, typer.Option(help="Seconds for a tool call.", min=0.001, max=MOST_SECONDS, callback=finite)
+    ] = 60.0
     episode_timeout: Annotated[
-        float | None, typer.Option(help="Seconds for an episode.", min=0.001, show_default="none")
+        float | None,
+        typer.Option(help="Seconds for an episode.", min=0.001, max=MOST_SECONDS, show_default="none", callback=finite),
     ] = None
     start_timeout: Annotated[
-        float | None, typer.Option(help="Seconds for a start.", min=0.001, show_default="the config's")
+        float | None,
+        typer.Option(
+            help="Seconds for a start.", min=0.001, max=MOST_SECONDS, show_default="the config's", callback=finite
+        ),
     ] = None
 
 

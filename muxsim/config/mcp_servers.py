@@ -65,11 +65,12 @@ def from_json(root: Table, path: Path) -> Config:
     if not specs:
         raise root.error("mcpServers", _nothing_to_start(notes))
     served = dict(zip((entry.name for entry in entries), names, strict=True))
+    auth = read_auth(server)
     return Config(
         environments=specs,
         server=settings,
-        auth=read_auth(server),
-        clients=read_clients(server),
+        auth=auth,
+        clients=read_clients(server, auth),
         default=read_default(server, default if default is None else served.get(default, default), specs),
         file=path,
         notes=tuple(f"{root.file}: {note}" for note in notes),

@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from muxsim.access import AuthSettings, ClientBounds, OAuthSettings
+from muxsim.access import AuthSettings, ClientBounds, OAuthSettings, fault_of_client
 from muxsim.config.commands import absolute
 from muxsim.config.environments import Defaults
 from muxsim.config.model import ServerSettings
-from muxsim.config.table import Table, advise
+from muxsim.config.table import Table, advise, shown
 from muxsim.config.values import (
     AUTH_KEYS,
     CLIENT_KEYS,
@@ -33,9 +33,13 @@ def read_server(table: Table) -> tuple[ServerSettings, Defaults, str | None]:
     return settings, Defaults().changed(values, table.folder), values.get("default")
 
 
-def read_clients(server: Table) -> dict[str, ClientBounds]:
-    """What single clients may have, by a principal's name or an address."""
+def read_clients(server: Table, auth: AuthSettings | None) -> dict[str, ClientBounds]:
+    """What single clients may have, by a principal's name or an address; ``auth`` says whose tokens are taken."""
     table = server.table("clients")
+    issuer = None if auth is None or auth.oauth is None else auth.oauth.issuer
+    for name in table.values:
+        if fault := fault_of_client(name, issuer):
+            raise table.error(shown(name), fault)
     return {name: ClientBounds(**table.table(name).read(CLIENT_KEYS)) for name in table.values}
 
 

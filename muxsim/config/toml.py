@@ -19,11 +19,12 @@ def from_toml(root: Table, path: Path) -> Config:
         specs[name] = read_environment(name, table, table.read(ENVIRONMENT_KEYS), defaults)
     if not specs:
         raise root.error("environments", 'has no environment: add [environments.NAME] with command = "server.py"')
+    auth = read_auth(server)
     return Config(
         environments=specs,
         server=settings,
-        auth=read_auth(server),
-        clients=read_clients(server),
+        auth=auth,
+        clients=read_clients(server, auth),
         default=read_default(server, default, specs),
         file=path,
     )

@@ -15,13 +15,19 @@ from muxsim.access import ALGORITHMS, UNIX_PEERS
 T = TypeVar("T")
 
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-_SIZE = re.compile(r"(\d+) ?(KiB|MiB|GiB)")
+_SIZE = re.compile(r"(\d+) ?(KiB|MiB|GiB|TiB)")
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)%")
-_SIZE_UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_SIZE_UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?")
 URL = re.compile(r"https?://[^\s/?#@]+[^\s#]*")
 _BASE_URL = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?(/[A-Za-z0-9._~-]+)*/*")
 _HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?")
+
+# What can be meant: less than the least is a slip of a unit, and does as much harm as one of a hundred years, which
+# overflows what counts in milliseconds or waits for it. What is not meant to bound anything has a word of its own.
+_DAY, YEAR = 86_400.0, 31_536_000.0
+_MANY, _MOST = 10**6, 10**9
+_KIB, _MIB, _TIB = 2**10, 2**20, 2**40
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,8 @@ class Kind:
     wants: str
     read: Callable[[Any], Any]
     filled: bool = False  # whether placeholders are filled in
+    span: str = ""
+    """Of a number: from where to where, and the word for none, as docs/configuration.md shows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +88,20 @@ def _flag(value: Any) -> bool:
     return value
 
 
-def _seconds(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError
-    return float(value)
+def _between(least: float, most: float) -> Callable[[Any], float]:
+    def read(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            raise ValueError
+        return float(value)
+
+    return read
 
 
-def _seconds_or_never(value: Any) -> float | None:
-    return None if value in ("never", math.inf) else _seconds(value)
+def _or(words: tuple[Any, ...], meaning: T, read: Callable[[Any], T]) -> Callable[[Any], T]:
+    return lambda value: meaning if not isinstance(value, bool) and value in words else read(value)
 
 
-def _or_unlimited(read: Callable[[Any], T]) -> Callable[[Any], T | None]:
-    return lambda value: None if value == "unlimited" else read(value)
-
-
-def _whole(least: int, most: float = math.inf) -> Callable[[Any], int]:
+def _whole(least: int, most: int) -> Callable[[Any], int]:
     def read(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise ValueError
@@ -103,20 +110,59 @@ def _whole(least: int, most: float = math.inf) -> Callable[[Any], int]:
     return read
 
 
-def _size(value: Any) -> int:
-    if isinstance(value, str) and (match := _SIZE.fullmatch(value)):
-        value = int(match[1]) * _SIZE_UNITS[match[2]]
-    return _whole(1)(value)
+def _size(least: int, most: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        if isinstance(value, str) and (match := _SIZE.fullmatch(value)):
+            value = int(match[1]) * _SIZE_UNITS[match[2]]
+        return _whole(least, most)(value)
+
+    return read
 
 
-def _rate(value: Any) -> float:
-    return 0.0 if value == 0 and not isinstance(value, bool) else _seconds(value)
+def _memory(least: int, most: int) -> Callable[[Any], int | str | None]:
+    def read(value: Any) -> int | str | None:
+        if isinstance(value, str) and (match := _SHARE.fullmatch(value)) and 1 <= float(match[1]) <= 100:
+            return value
+        return None if value == "never" else _size(least, most)(value)
+
+    return read
 
 
-def _memory(value: Any) -> int | str | None:
-    if isinstance(value, str) and (match := _SHARE.fullmatch(value)) and 0 < float(match[1]) <= 100:
-        return value
-    return None if value == "never" else _size(value)
+def _shown_size(size: int) -> str:
+    fitting = [f'"{size // unit} {name}"' for name, unit in _SIZE_UNITS.items() if size % unit == 0]
+    return fitting[-1] if fitting else str(size)
+
+
+def _seconds_kind(least: float, most: float = YEAR, *, never: bool = False) -> Kind:
+    """A duration; "never", or infinity, is None where it may be left out."""
+    span = f"{least:.9g} to {most:.9g}"
+    wants = f"a number of seconds from {span}, such as 60"
+    if not never:
+        return Kind(wants, _between(least, most), span=span)
+    read = _or(("never", math.inf), None, _between(least, most))
+    return Kind(f'{wants}, or "never"', read, span=f'{span}, `"never"`')
+
+
+def _count_kind(least: int, most: int, *, unlimited: bool = False) -> Kind:
+    """A whole number; "unlimited" is None where it may be left out."""
+    span, read = f"{least} to {most}", _whole(least, most)
+    if not unlimited:
+        return Kind(f"a whole number from {span}", read, span=span)
+    return Kind(
+        f'a whole number from {span}, or "unlimited"',
+        _or(("unlimited",), None, read),
+        span=f'{span}, `"unlimited"`',
+    )
+
+
+def _size_kind(least: int, most: int, *, unlimited: bool = False) -> Kind:
+    """A number of bytes; "unlimited" is None where it may be left out."""
+    span, read = f"{_shown_size(least)} to {_shown_size(most)}", _size(least, most)
+    wants = f'a number of bytes, or a size such as "64 MiB", from {span}'
+    if not unlimited:
+        return Kind(wants, read, span=span)
+    span = f'{span}, `"unlimited"`'
+    return Kind(f'{wants}, or "unlimited"', _or(("unlimited",), None, read), span=span)
 
 
 def _one_of(*choices: str) -> Kind:
@@ -172,18 +218,15 @@ TEXT = Kind("a string that is not empty", _text)
 _TEMPLATE = Kind("a string that is not empty", _text, filled=True)
 ARGUMENT = Kind("a string, in quotes", _argument, filled=True)
 _FLAG = Kind("true or false", _flag)
-_SECONDS = Kind("a number of seconds above 0, such as 60", _seconds)
-_SECONDS_OR_NEVER = Kind('a number of seconds above 0, such as 600, or "never"', _seconds_or_never)
-_SIZE_KIND = Kind('a number of bytes above 0, or a size such as "64 MiB"', _size)
 
-_COUNT_OR_UNLIMITED = Kind('a whole number from 1, or "unlimited"', _or_unlimited(_whole(1)))
-_SIZE_OR_UNLIMITED = Kind('a number of bytes above 0, a size such as "64 MiB", or "unlimited"', _or_unlimited(_size))
+_TIMEOUT = _seconds_kind(0.001)
+_TIMEOUT_OR_NEVER = _seconds_kind(0.001, never=True)
 
 _REQUIREMENT = Kind("a requirement as PEP 508 writes it, such as mcp>=2,<3", _requirement)
 
 SERVER_KEYS: dict[str, AnyKind] = {
     "host": TEXT,
-    "port": Kind("a port from 0 to 65535, where 0 takes a free one", _whole(0, 65535)),
+    "port": Kind("a port from 0 to 65535, where 0 takes a free one", _whole(0, 65535), span="0 to 65535"),
     "unix": TEXT,
     "unix_mode": Kind('a mode in quotes, such as "0660"', _matching(re.compile(r"0?[0-7]{3}"))),
     "trusted_proxies": ListOf(
@@ -201,35 +244,41 @@ SERVER_KEYS: dict[str, AnyKind] = {
     ),
     "tls_cert": TEXT,
     "tls_key": TEXT,
-    "max_failures": Kind("a whole number from 1", _whole(1)),
-    "max_sessions": Kind("a whole number from 1", _whole(1)),
-    "max_pending": Kind("a whole number from 0", _whole(0)),
-    "queue_timeout": _SECONDS,
-    "max_starting": Kind("a whole number from 0", _whole(0)),
-    "max_sessions_per_client": Kind("a whole number from 0", _whole(0)),
-    "opens_per_second": Kind("a number from 0", _rate),
-    "opens_burst": Kind("a whole number from 1", _whole(1)),
-    "memory_limit": Kind('a share such as "80%", a size such as "20 GiB", or "never"', _memory),
-    "spare_idle": _SECONDS_OR_NEVER,
-    "max_body": _SIZE_KIND,
-    "body_timeout": _SECONDS,
-    "header_timeout": _SECONDS,
-    "max_header_bytes": _SIZE_KIND,
-    "max_headers": Kind("a whole number from 1", _whole(1)),
-    "max_url": _SIZE_KIND,
-    "max_connections": Kind("a whole number from 1", _whole(1)),
-    "max_connections_per_peer": Kind("a whole number from 1", _whole(1)),
-    "stream_silence": _SECONDS,
-    "ping_interval": _SECONDS,
-    "stall_timeout": _SECONDS,
-    "max_buffered": _SIZE_KIND,
-    "max_unread": _SIZE_KIND,
-    "log_buffer": _SIZE_KIND,
+    "max_failures": _count_kind(1, _MOST),
+    "max_sessions": _count_kind(1, _MANY),
+    "max_pending": _count_kind(0, _MANY),
+    "queue_timeout": _TIMEOUT,
+    "max_starting": _count_kind(0, _MANY),
+    "max_sessions_per_client": _count_kind(0, _MANY),
+    "opens_per_second": Kind(
+        f"0, or a number from 0.001 to {_MANY}", _or((0,), 0.0, _between(0.001, _MANY)), span=f"0, 0.001 to {_MANY}"
+    ),
+    "opens_burst": _count_kind(1, _MOST),
+    "memory_limit": Kind(
+        'a share from "1%" to "100%", a size from "1 MiB" to "1024 TiB" such as "20 GiB", or "never"',
+        _memory(_MIB, 1024 * _TIB),
+        span='"1%" to "100%", "1 MiB" to "1024 TiB", `"never"`',
+    ),
+    "spare_idle": _TIMEOUT_OR_NEVER,
+    "max_body": _size_kind(16, _TIB),
+    "body_timeout": _seconds_kind(0.01, _DAY),
+    "header_timeout": _seconds_kind(0.01, _DAY),
+    "max_header_bytes": _size_kind(256, 64 * _MIB),
+    "max_headers": _count_kind(8, _MANY),
+    "max_url": _size_kind(64, 64 * _MIB),
+    "max_connections": _count_kind(1, _MANY),
+    "max_connections_per_peer": _count_kind(1, _MANY),
+    "stream_silence": _seconds_kind(0.01, _DAY),
+    "ping_interval": _seconds_kind(0.1, _DAY),
+    "stall_timeout": _seconds_kind(0.1, _DAY),
+    "max_buffered": _size_kind(1, _TIB),
+    "max_unread": _size_kind(1, _TIB),
+    "log_buffer": _size_kind(_KIB, _TIB),
     "access_log": _FLAG,
     "tracing": _FLAG,
-    "log_kept": _SIZE_KIND,
-    "history": Kind("a whole number from 0", _whole(0)),
-    "drain_timeout": _SECONDS,
+    "log_kept": _size_kind(1, _TIB),
+    "history": _count_kind(0, _MANY),
+    "drain_timeout": _seconds_kind(0.001, _DAY),
     "cgroup": _one_of("auto", "required", "off"),
     "operator_socket": _one_of("auto", "required", "off"),
     "metrics": _FLAG,
@@ -253,32 +302,36 @@ OAUTH_KEYS: dict[str, AnyKind] = {
     "scope_prefix": TEXT,
 }
 LIMIT_KEYS: dict[str, AnyKind] = {
-    "install_timeout": _SECONDS,
-    "start_timeout": _SECONDS,
-    "handshake_timeout": _SECONDS_OR_NEVER,
-    "call_timeout": _SECONDS_OR_NEVER,
-    "idle_timeout": _SECONDS_OR_NEVER,
-    "quiet_timeout": _SECONDS_OR_NEVER,
-    "ttl": _SECONDS_OR_NEVER,
-    "eof_timeout": _SECONDS,
-    "term_timeout": _SECONDS,
-    "max_line": _SIZE_KIND,
-    "max_in_flight": Kind("a whole number from 1", _whole(1)),
-    "max_attachments": Kind("a whole number from 1", _whole(1)),
-    "max_waiting": Kind("a whole number from 1", _whole(1)),
-    "stderr_lines": Kind("a whole number from 0", _whole(0)),
-    "max_failed_starts": Kind("a whole number from 0", _whole(0)),
-    "failed_start_window": _SECONDS,
+    "install_timeout": _seconds_kind(1, YEAR),
+    "start_timeout": _TIMEOUT,
+    "handshake_timeout": _TIMEOUT_OR_NEVER,
+    "call_timeout": _TIMEOUT_OR_NEVER,
+    "idle_timeout": _TIMEOUT_OR_NEVER,
+    "quiet_timeout": _TIMEOUT_OR_NEVER,
+    "ttl": _TIMEOUT_OR_NEVER,
+    "eof_timeout": _seconds_kind(0.001, _DAY),
+    "term_timeout": _seconds_kind(0.001, _DAY),
+    "max_line": _size_kind(256, _TIB),
+    "max_in_flight": _count_kind(1, _MANY),
+    "max_attachments": _count_kind(1, _MANY),
+    "max_waiting": _count_kind(1, _MANY),
+    "stderr_lines": _count_kind(0, _MANY),
+    "max_failed_starts": _count_kind(0, _MANY),
+    "failed_start_window": _TIMEOUT,
 }
 CONFINEMENT_KEYS: dict[str, AnyKind] = {
-    "max_memory": _SIZE_OR_UNLIMITED,
-    "max_cpus": Kind('a number of CPUs above 0, such as 0.5, or "unlimited"', _or_unlimited(_seconds)),
-    "max_processes": _COUNT_OR_UNLIMITED,
-    "max_cpu_seconds": _COUNT_OR_UNLIMITED,
-    "max_address_space": _SIZE_OR_UNLIMITED,
-    "max_open_files": _COUNT_OR_UNLIMITED,
-    "max_file_size": _SIZE_OR_UNLIMITED,
-    "nice": Kind("a whole number from 0 to 19", _whole(0, 19)),
+    "max_memory": _size_kind(_KIB, 1024 * _TIB, unlimited=True),
+    "max_cpus": Kind(
+        'a number of CPUs from 0.01 to 10000, such as 0.5, or "unlimited"',
+        _or(("unlimited",), None, _between(0.01, 10_000)),
+        span='0.01 to 10000, `"unlimited"`',
+    ),
+    "max_processes": _count_kind(1, 2**22, unlimited=True),
+    "max_cpu_seconds": _count_kind(1, _MOST, unlimited=True),
+    "max_address_space": _size_kind(_MIB, 1024 * _TIB, unlimited=True),
+    "max_open_files": _count_kind(1, _MOST, unlimited=True),
+    "max_file_size": _size_kind(1, 1024 * _TIB, unlimited=True),
+    "nice": _count_kind(0, 19),
     "no_new_privs": _FLAG,
     "sandbox": _one_of("none", "bubblewrap", "landlock"),
     "network": Kind("true, false, or a list of TCP ports to connect to, such as [443]", _network),
@@ -298,8 +351,8 @@ ENVIRONMENT_KEYS: dict[str, AnyKind] = {
         'a list of patterns, such as ["*.png", "out/**"]',
         Kind("a pattern for paths in the workspace, such as out/**/*.png: no / at its start, no ..", _pattern),
     ),
-    "max_collected": _SIZE_KIND,
-    "max_collected_files": Kind("a whole number from 1", _whole(1)),
+    "max_collected": _size_kind(1, _TIB),
+    "max_collected_files": _count_kind(1, _MANY),
     "python": Kind('a version in quotes, such as "3.12", or the path of an interpreter', _text, filled=True),
     "requirements": OneOrMany(
         'the path of a requirements.txt, or a list such as ["mcp>=2", "numpy"]', TEXT, _REQUIREMENT
@@ -324,7 +377,7 @@ ENVIRONMENT_KEYS: dict[str, AnyKind] = {
     "control": _FLAG,
     "seeded": _FLAG,
     "private": ListOf('a list of folders, such as ["data"]', _TEMPLATE),
-    "warm": Kind("a whole number from 0", _whole(0)),
+    "warm": _count_kind(0, 10_000),
     **LIMIT_KEYS,
     **CONFINEMENT_KEYS,
 }

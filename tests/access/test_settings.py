@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import socket
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from muxsim.access import ALGORITHMS, AuthSettings, OAuthSettings
+from muxsim.access import ALGORITHMS, AuthSettings, OAuthSettings, fault_of_client, is_address, network_of
 from muxsim.admission.pool import capacity_of
 from muxsim.config import ServerSettings, load
 from muxsim.errors import ConfigError, ListenError
 from muxsim.serve.auth.addresses import is_loopback
+from muxsim.serve.auth.callers import NamedToken, Scope
+from muxsim.serve.auth.tokens import open_auth, strangers
 from muxsim.serve.operate.listening import listening, refuse_open_door, server_url, tls_context
 
 ENVIRONMENT = '[environments.x]\ncommand = "x.py"\n'
@@ -63,6 +68,7 @@ def test_bounds_may_differ_by_name(read):
         f"[server]\nopens_burst = 9\nmax_sessions_per_client = 2\n{ENVIRONMENT}"
         '[server.clients.lab]\nmax_sessions_per_client = 0\nopens_per_second = 500\nmax_unread = "1 MiB"\n'
         '[server.clients."https://login.example.org 1234"]\nopens_burst = 1\n'
+        f"[server.auth.oauth]\n{OAUTH}"
     )
     capacity = capacity_of(config.server, config.clients)
     lab, other = capacity.clients["lab"], capacity.clients["https://login.example.org 1234"]
@@ -71,6 +77,63 @@ def test_bounds_may_differ_by_name(read):
     assert config.clients["lab"].max_unread == 2**20
     with pytest.raises(ConfigError, match=r"\[server.clients.lab\] open_burst = 1: is not a known key"):
         read(f"{ENVIRONMENT}[server.clients.lab]\nopen_burst = 1\n")
+
+
+@pytest.mark.parametrize("name", ["lab", "10.0.0.1", "2001:db8::/64", "::/64", "fe80::/64", "uid 0", "uid 1000", "a@b"])
+def test_the_bounds_of_a_client_are_of_a_token_an_address_or_a_user(read, name):
+    assert list(read(f"{ENVIRONMENT}[server.clients.{json.dumps(name)}]\n").clients) == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("2001:db8::1", 'for addresses of IPv6 count by networks of 64 bits: write "2001:db8::/64"'),
+        ("2001:db8::1%eth0", 'write "2001:db8::/64"'),
+        ("2001:DB8::/64", 'write "2001:db8::/64"'),
+        ("2001:db8::/48", 'write "2001:db8::/64"'),
+        ("2001:db8:0:0:1::/64", 'write "2001:db8::/64"'),
+        ("10.0.0.0/8", "for addresses of IPv4 count one by one: write one, such as 10.0.0.0"),
+        ("uid 01", "write the name of a token"),
+        ("uid root", "write the name of a token"),
+        ("", "write the name of a token"),
+        ("two\nlines", "write the name of a token"),
+        ("x" * 65, "write the name of a token"),
+        ("https://login.example.org 1234", 'an issuer and a subject ("ISSUER SUBJECT")'),
+    ],
+)
+@pytest.mark.parametrize("format", ["toml", "json"])
+def test_a_client_that_nobody_can_be_is_an_error_that_says_who_can(read, name, advice, format):
+    text = f"{ENVIRONMENT}[server.clients.{json.dumps(name)}]\nopens_burst = 1\n"
+    if format == "json":
+        text = json.dumps({"mcpServers": {"x": {"command": "x.py"}}, "muxsim": {"clients": {name: {"opens_burst": 1}}}})
+    with pytest.raises(ConfigError) as raised:
+        read(text, name=f"muxsim.{format}")
+    assert "clients] " in str(raised.value)
+    assert "can be nobody" in str(raised.value)
+    assert advice in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_subject_of_another_issuer_than_the_one_whose_tokens_are_taken_can_be_nobody(read):
+    with pytest.raises(ConfigError, match=r'write the name of a token, "https://login.example.org SUBJECT"'):
+        read(f'{ENVIRONMENT}[server.auth.oauth]\n{OAUTH}[server.clients."https://other.example.org 1"]\n')
+
+
+@given(st.ip_addresses())
+def test_what_whoever_calls_counts_as_can_be_written(address):
+    assert is_address(network_of(str(address)))
+    assert fault_of_client(network_of(str(address)), None) == ""
+
+
+def test_bounds_of_whom_no_token_is_are_noted_and_keep_nothing_from_starting(tmp_path):
+    (tokens := tmp_path / "tokens").write_text(f"ada trainer {TOKEN}\n")
+    tokens.chmod(0o600)
+    auth = open_auth(AuthSettings(tokens_file=str(tokens)), 1, {})
+    names = ["ada", "bob", "10.0.0.1"]
+    assert strangers(names, auth) == ["bob", "10.0.0.1"]
+    assert strangers(names, None) == ["ada", "bob"]
+    auth.stage([NamedToken("bob", Scope.TRAINER, TOKEN)])
+    assert strangers(["bob"], auth) == []
 
 
 def test_a_path_may_come_from_a_variable(read):

@@ -321,7 +321,8 @@ def test_a_time_is_seconds_or_never(text, seconds, folder):
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("1", 1), ('"1 KiB"', 1024), ('"64MiB"', 64 * MIB), ('"2 GiB"', 2048 * MIB)]
+    ("text", "size"),
+    [("256", 256), ('"1 KiB"', 1024), ('"64MiB"', 64 * MIB), ('"2 GiB"', 2048 * MIB), ('"1 TiB"', 2**40)],
 )
 def test_a_size_is_bytes_or_has_a_unit(text, size, folder):
     assert lake(folder, f'command = "a"\nmax_line = {text}').limits.max_line == size
@@ -516,7 +517,9 @@ def test_what_a_variable_holds_is_not_read_again(value):
 # ---- faults ----
 
 PLACE = "[environments.lake]"
-NEVER = 'must be a number of seconds above 0, such as 600, or "never"'
+SECONDS = "must be a number of seconds from 0.001 to 31536000, such as 60"
+NEVER = f'{SECONDS}, or "never"'
+SIZE = 'must be a number of bytes, or a size such as "64 MiB", from 256 to "1 TiB"'
 
 
 @pytest.mark.parametrize(
@@ -557,18 +560,18 @@ NEVER = 'must be a number of seconds above 0, such as 600, or "never"'
         ("ttl = 2026-01-01", f'{PLACE} ttl = "2026-01-01": {NEVER}'),
         (
             "start_timeout = 'never'",
-            f'{PLACE} start_timeout = "never": must be a number of seconds above 0, such as 60',
+            f'{PLACE} start_timeout = "never": {SECONDS}',
         ),
-        ("start_timeout = inf", f"{PLACE} start_timeout = Infinity: must be a number of seconds above 0, such as 60"),
+        ("start_timeout = inf", f"{PLACE} start_timeout = Infinity: {SECONDS}"),
         (
             "max_line = '64 megs'",
-            f'{PLACE} max_line = "64 megs": must be a number of bytes above 0, or a size such as "64 MiB"',
+            f'{PLACE} max_line = "64 megs": {SIZE}',
         ),
         (
             "max_line = 1.5",
-            f'{PLACE} max_line = 1.5: must be a number of bytes above 0, or a size such as "64 MiB"',
+            f"{PLACE} max_line = 1.5: {SIZE}",
         ),
-        ("stderr_lines = -1", f"{PLACE} stderr_lines = -1: must be a whole number from 0"),
+        ("stderr_lines = -1", f"{PLACE} stderr_lines = -1: must be a whole number from 0 to 1000000"),
         ("idle_timout = 600", f"{PLACE} idle_timout = 600: is not a known key: did you mean idle_timeout?"),
         ("Command = 'a'", f'{PLACE} Command = "a": is not a known key: did you mean command?'),
         (
@@ -630,8 +633,8 @@ def test_a_fault_in_an_environment_is_told_with_its_place_and_a_way_out(text, me
         ("[server]\nport = 65536", "[server] port = 65536: must be a port from 0 to 65535, where 0 takes a free one"),
         ("[server]\nport = true", "[server] port = true: must be a port from 0 to 65535, where 0 takes a free one"),
         ("[server]\nhost = ''", '[server] host = "": must be a string that is not empty'),
-        ("[server]\nmax_sessions = 0", "[server] max_sessions = 0: must be a whole number from 1"),
-        ("[server]\nmax_pending = -1", "[server] max_pending = -1: must be a whole number from 0"),
+        ("[server]\nmax_sessions = 0", "[server] max_sessions = 0: must be a whole number from 1 to 1000000"),
+        ("[server]\nmax_pending = -1", "[server] max_pending = -1: must be a whole number from 0 to 1000000"),
         ("[server]\nlog_format = 'xml'", '[server] log_format = "xml": must be one of auto, console, json'),
         ("[server]\nlog_format = 1", "[server] log_format = 1: must be one of auto, console, json"),
         (

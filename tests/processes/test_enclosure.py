@@ -326,7 +326,7 @@ def test_muxsim_does_not_start_without_the_cgroups_that_are_required(tmp_path):
 @pytest.mark.children
 @pytest.mark.skipif(not NO_CONTROLLERS, reason="this machine has cgroups with every controller for us")
 def test_muxsim_starts_without_the_cgroups_that_it_would_use_and_logs_it(tmp_path):
-    with muxsim_serve(tmp_path, f"{NAMELESS}max_memory = 1000\nmax_cpus = 1\nmax_processes = 9\n") as running:
+    with muxsim_serve(tmp_path, f"{NAMELESS}max_memory = 4096\nmax_cpus = 1\nmax_processes = 9\n") as running:
         urllib.request.urlopen(f"{running.url}/health").close()
         assert running.stop() == 0
         (line,) = [json.loads(line) for line in running.log.read_text().splitlines() if "cgroup" in line]

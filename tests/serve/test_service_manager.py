@@ -6,13 +6,15 @@ import os
 import signal
 import socket
 import subprocess
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from tempfile import TemporaryFile
 
 import pytest
 import trio
 from harness import MUXSIM, serving
+
+from muxsim.serve.operate.service_manager import ServiceManager
 
 from .conftest import environment
 from .wire import ask, open_session
@@ -163,3 +165,26 @@ async def test_a_socket_that_cannot_be_served_is_one_line(tmp_path, make, count,
         done = await activated(listener, count=count, cwd=tmp_path)
     (line,) = done.stderr.decode().splitlines()
     assert (done.returncode, done.stdout, complaint in line) == (2, b"", True), line
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "interval"),
+    [
+        ("200000", 0.1),
+        ("20000000", 10.0),
+        ("30000000000000", 10.0),
+        ("1", 0.05),
+        ("0", 10.0),
+        ("-1", 10.0),
+        ("1e6", 10.0),
+        ("nan", 10.0),
+        ("\u00b2", 10.0),
+        ("9" * 400, 10.0),
+        ("9" * 5000, 10.0),
+        ("", 10.0),
+    ],
+)
+async def test_whatever_a_watchdog_is_said_to_want_muxsim_starts_and_tells_at_a_bounded_rate(microseconds, interval):
+    with closing(ServiceManager.of({"NOTIFY_SOCKET": "@nobody", "WATCHDOG_USEC": microseconds})) as manager:
+        assert manager.interval == interval
+        manager.stopping(86_400.0)

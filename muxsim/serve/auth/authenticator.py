@@ -106,6 +106,12 @@ class Authenticator:
                 found = caller
         return found or self._verified_before(digest)
 
+    def knows(self, name: str) -> bool:
+        """Whether somebody may have this name: a token's that is good, or about to be, or one of an issuer's."""
+        if self._verifier is not None and " " in name:
+            return True
+        return any(caller.name == name for _, caller in [*self._tokens, *(self._staged or ())])
+
     def has_admitted(self, caller: Caller) -> bool:
         """Whether this caller has been let in before, and by a token that does not expire."""
         return caller in self._used

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Flag
 from typing import Final
 
-from muxsim.serve.auth.addresses import network_of
+from muxsim.access import TOKEN_NAME, network_of
 from transports.http_rules import HTTPRefusal, RawHeaders
 
 # RFC 6750's alphabet, and long enough that nobody guesses one: 22 characters of base64 are 128 bits.
@@ -19,7 +19,6 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _LEAST_TOKEN: Final = 22
 # A signed token with many claims has some kilobytes.
 _MOST_TOKEN: Final = 16 * 1024
-_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 _BEARER: Final = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([^ ]+) *")
 
 
@@ -157,7 +156,7 @@ def _parse_line(number: int, line: str) -> NamedToken:
     if len(words) != 3:
         raise TokenFault(f"line {number}: must be NAME SCOPE[,SCOPE] TOKEN, and has {len(words)} words")
     name, scopes, token = words
-    if not _NAME.fullmatch(name):
+    if not TOKEN_NAME.fullmatch(name):
         raise TokenFault(f"line {number}: the name must be 1 to 64 of A-Z, a-z, 0-9, '_', '.', '@' and '-'")
     if not set(scopes.split(",")) <= SCOPES.keys():
         raise TokenFault(f"line {number}: the scope must be {', '.join(SCOPES)}, or several with commas between")

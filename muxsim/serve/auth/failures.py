@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from muxsim.serve.auth.addresses import network_of
+from muxsim.access import network_of
 from transports.http_rules import HTTPRefusal
 
 WINDOW: Final = 60.0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from pathlib import Path
 from typing import Final
 
-from muxsim.access import AuthSettings, OAuthSettings
+from muxsim.access import AuthSettings, OAuthSettings, is_address
 from muxsim.errors import ConfigError
 from muxsim.observe.events import Listener, unheard
 from muxsim.serve.auth.authenticator import IN_BOTH, Authenticator, Verifier
@@ -38,6 +38,12 @@ def open_auth(
     if {one.token for one in file} & {one.token for one in variable}:
         raise ConfigError(IN_BOTH, table="server.auth")
     return Authenticator(file, FailureLimit(limit), verifier, variable=variable, tell=tell)
+
+
+def strangers(names: Iterable[str], auth: Authenticator | None) -> list[str]:
+    """Those of these names, of clients whose bounds a config has, that nobody who may call is called by."""
+    known = is_address if auth is None else auth.knows
+    return [name for name in names if not known(name)]
 
 
 def _verifier(settings: OAuthSettings, public_url: str, tell: Listener) -> Verifier:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final, cast
 
+from muxsim.access import network_of
 from muxsim.observe.events import HTTPRequest
-from muxsim.serve.auth.addresses import network_of
 from muxsim.serve.http.connection import Connection
 from muxsim.serve.http.incoming import Request
 from muxsim.serve.http.interfaces import Familiar

@@ -13,9 +13,9 @@ from typing import Any, Final, cast
 import uvicorn
 from uvicorn.server import ServerState
 
+from muxsim.access import network_of
 from muxsim.observe.events import NoRequest
 from muxsim.runtime.peers import peer_user
-from muxsim.serve.auth.addresses import network_of
 from muxsim.serve.auth.proxies import unix_peer
 from muxsim.serve.http.connections import Connections
 from muxsim.serve.http.incoming import Incoming, Request

@@ -22,6 +22,7 @@ import uvloop
 
 from muxsim.admission.pool import Pool, capacity_of, open_pool
 from muxsim.config import Config
+from muxsim.config.table import shown
 from muxsim.errors import NotDone
 from muxsim.observe.counters import Counters
 from muxsim.observe.distribution import Distribution
@@ -43,7 +44,7 @@ from muxsim.runtime.clock import SteadyClock
 from muxsim.runtime.descriptors import raise_limit
 from muxsim.runtime.guest import Guest, trio_guest, watch_on_this_loop
 from muxsim.serve.auth.authenticator import Authenticator
-from muxsim.serve.auth.tokens import open_auth, read_tokens_file
+from muxsim.serve.auth.tokens import open_auth, read_tokens_file, strangers
 from muxsim.serve.metrics.families import LAG_SECONDS, Sources
 from muxsim.serve.operate.front import Front
 from muxsim.serve.operate.inspection import refuse_reload
@@ -89,6 +90,7 @@ def serve(
     """
     events = Events() if events is None else events
     auth = open_auth(config.auth, config.server.max_failures, os.environ, config.server.public_url, events.emit)
+    _tell_strangers(config, auth, events)
     tls = tls_context(config.server)
     if config.server.operator_socket == "required":
         refuse_unreachable()
@@ -102,6 +104,13 @@ def serve(
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
             runner.run(_Host(config, listener, announce, reread, events, auth, tls, manager, log).run())
+
+
+def _tell_strangers(config: Config, auth: Authenticator | None, events: Events) -> None:
+    """No fault, for a token that is taken back must not keep muxsim from starting."""
+    for name in strangers(config.clients, auth):
+        calls = "from an address that is so written" if auth is None else "with a token of that name"
+        events.emit(ConfigNote(f"[server.clients.{shown(name)}] bounds nobody: nobody calls {calls}"))
 
 
 def _run_in_batches() -> None:
@@ -160,6 +169,7 @@ class _Host:
         # Other sources of tokens need a restart, but for another file.
         if self._auth is not None and config.auth is not None and same_sources(config.auth, self._begun_with.auth):
             self._auth.stage(read_tokens_file(config.auth))
+        _tell_strangers(config, self._auth, self._events)
         return config
 
     async def run(self) -> None:

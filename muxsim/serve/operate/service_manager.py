@@ -18,6 +18,8 @@ from muxsim.runtime.guest import GuestEnded
 
 # Seconds between two tellings of how it stands, where no watchdog wants to hear sooner.
 _STATUS_INTERVAL: Final = 10.0
+# A watchdog that wants to hear sooner than this would have muxsim do little else.
+_LEAST_INTERVAL: Final = 0.05
 # Of microseconds: three centuries.
 _MOST_DIGITS: Final = 16
 # systemd has no other limit for the end than its own, and each session's processes have their time too.
@@ -29,7 +31,9 @@ class ServiceManager:
 
     def __init__(self, address: str = "", watchdog: float | None = None) -> None:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
-        self._interval = _STATUS_INTERVAL if watchdog is None else min(_STATUS_INTERVAL, watchdog / 2)
+        wanted = _STATUS_INTERVAL if watchdog is None else min(_STATUS_INTERVAL, watchdog / 2)
+        self.interval = max(_LEAST_INTERVAL, wanted)
+        """Seconds between two tellings."""
         self._is_watched = watchdog is not None
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if address.startswith(("/", "@")) else None
         if self._socket is not None:
@@ -79,7 +83,7 @@ class ServiceManager:
             while self._socket is not None:
                 await turn()
                 self._tell(f"STATUS={status()}", *(["WATCHDOG=1"] if self._is_watched else []))
-                await asyncio.sleep(self._interval)
+                await asyncio.sleep(self.interval)
 
     def _tell(self, *lines: str) -> None:
         if self._socket is not None:

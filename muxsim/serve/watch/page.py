@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
-from muxsim.serve.auth.addresses import network_of
+from muxsim.access import network_of
 from muxsim.serve.http.unread import Reader, read_by
 from transports.asgi import Call
 from transports.http_rules import HTTPRefusal, RawHeaders, header
