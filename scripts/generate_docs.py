@@ -276,8 +276,9 @@ the conversation and a backend stands the **seam** (`session/seam`), which every
 ## Opened
 
 `session/registry` makes one on a lease of the pool: by a handshake on `/mcp`, by opening `/sse`, by `POST /sessions`,
-by `muxsim stdio`, or by a rollout. Ids and seeds that are left open are drawn. The conversation is there before the
-process is: what the process is started with is the seam, and what is for it before it can have anything waits there.
+by the first request to a URL that names it ([sessions.md](sessions.md)), by `muxsim stdio`, or by a rollout. Ids and
+seeds that are left open are drawn. The conversation is there before the process is: what the process is started with is
+the seam, and what is for it before it can have anything waits there.
 """
 
 ENDS = """\
@@ -299,6 +300,8 @@ For ten minutes, who comes to a session that has ended gets its cause with the 4
 `spare_idle` for want of memory, `reloaded`, …), `by` whom where somebody with a name has ended it, and the status and
 last stderr lines of a backend that exited. An agent is told the cause and no more; whoever could not see the session
 gets the 404 of one that never was. The newest 128 failures are remembered, and the newest 4,096 other ends.
+Of the newest 8,192 ids that a URL has named the cause is known for as long as muxsim runs, for by none of these does an
+episode begin anew.
 
 A bug of muxsim's in one session ends that session (`internal_error`) and no other.
 
@@ -340,8 +343,9 @@ def life_page() -> str:
     return (
         f"{LIFE}\n## States\n\n{picture()}\n\n{rows('| state | |', *states)}\n\n"
         f"{rows('| from | what happens | to | what is done |', *ways)}\n\n"
-        f"## Deadlines\n\nTimes are settings ([configuration.md](configuration.md#limits)). One task of each session"
-        f" looks when the next is due.\n\n{rows('| setting | counts | past it |', *times, calls)}\n\n"
+        "## Deadlines\n\nTimes are settings ([configuration.md](configuration.md#limits)), but for `lease`, which"
+        " whoever opens a\nsession may ask for. One task of each session looks when the next is due."
+        f"\n\n{rows('| setting | counts | past it |', *times, calls)}\n\n"
         "Before the session is one, its opening waits no longer than `queue_timeout` for its turn.\n\n"
         f"{ENDS}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
 import sys
 
@@ -28,6 +29,7 @@ def announce(serving: Serving) -> None:
         "",
         f"  streamable HTTP  {url}/mcp?env=<name>&seed=<n>",
         f"  SSE              {url}/sse?env=<name>&seed=<n>",
+        f"  one episode      {url}/s/{secrets.token_hex(16)}/mcp?env=<name>&seed=<n>",
         f"  dashboard        {url}/ in a browser",
         f'  sessions         POST {url}/sessions  {{"env": …, "seed": …}}',
         *([f"  over the socket  curl --unix-socket {shlex.quote(socket)} {local}/envs"] if socket else []),

@@ -166,7 +166,9 @@ class Conversation:
         if self._life.ending is not None:
             self._answer_too_late(attachment, message, self._life.ending)
             return
-        self.router.now = self._times.last_activity = attachment.last_heard = self._now()
+        self.router.now = self._times.last_activity = attachment.last_heard = now = self._now()
+        if not attachment.aside:
+            self._times.renewed = now
         if message.kind is Kind.REQUEST:
             self._take_request(attachment, message)
         elif (untaken := self._calls.taken_back(attachment, message)) is not None:

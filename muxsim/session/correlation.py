@@ -8,12 +8,19 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from muxsim import __version__
 from transports.messages import Message, RequestId, as_number, id_in, member, members_of
 
 SUBSCRIPTION_KEY: Final = "io.modelcontextprotocol/subscriptionId"
 LOG_LEVEL_KEY: Final = "io.modelcontextprotocol/logLevel"
 PROTOCOL_VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
 _ENVELOPE_PREFIX: Final = "io.modelcontextprotocol/"
+OWN_ENVELOPE: Final = {
+    PROTOCOL_VERSION_KEY: "2026-07-28",
+    f"{_ENVELOPE_PREFIX}clientInfo": {"name": "muxsim", "version": __version__},
+    f"{_ENVELOPE_PREFIX}clientCapabilities": {},
+}
+"""What muxsim says of itself in what it asks a backend that nobody has shaken hands with."""
 
 
 def cancelled_by(message: Message) -> RequestId | None:

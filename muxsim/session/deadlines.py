@@ -17,7 +17,9 @@ from muxsim.spec import Limits
 class Deadlines:
     """When the times of one session run out, by its clock; ``inf`` for one that does not run."""
 
-    def __init__(self, limits: Limits, now: float, ttl: float | None, *, lasting: bool) -> None:
+    def __init__(
+        self, limits: Limits, now: float, ttl: float | None, *, lasting: bool, lease: float | None = None
+    ) -> None:
         self.limits = limits
         self.ttl = limits.ttl if ttl is None else ttl
         self.lasting = lasting
@@ -32,6 +34,9 @@ class Deadlines:
         self.first_answer = math.inf
         self.restored = math.inf
         self.end_of_life = math.inf if self.ttl is None else now + self.ttl
+        self.lease = None if lasting else lease
+        self.renewed = now
+        """When its lease was renewed last, or a client said something."""
 
     def idle(self) -> float:
         """When it has been idle for too long, if nothing happens until then."""
@@ -42,6 +47,10 @@ class Deadlines:
         """When it has been without a message for too long, whoever listens."""
         quiet = self.limits.quiet_timeout
         return math.inf if quiet is None or self.lasting else self.last_activity + quiet
+
+    def leased(self) -> float:
+        """When its lease is over, if nobody renews it until then."""
+        return math.inf if self.lease is None else self.renewed + self.lease
 
     def next(self) -> float:
         """When the next of them runs out."""
@@ -122,6 +131,15 @@ DEADLINES: Final = (
         lambda times: times.end_of_life,
         lambda times: times.ttl,
         "the session has lived its {seconds:g} s",
+    ),
+    Deadline(
+        "lease",
+        "from the last renewal (`POST /leases`), or message of a client, whatever is in flight; only where who opens a"
+        " session asks for it, as `muxsim.connect` does",
+        "the session ends",
+        lambda times: times.leased(),
+        lambda times: times.lease,
+        "nobody renewed its lease for {seconds:g} s",
     ),
     Deadline(
         "quiet_timeout",

@@ -19,6 +19,10 @@ KEPT: Final = 600.0
 _MOST_FAILURES: Final = 128
 _MOST_OTHERS: Final = 4096
 _MOST_WORDS: Final = 4096
+# A URL that names a session may come for it long after its end, and is not to begin an episode anew unawares. Half a
+# kilobyte each.
+_MOST_NAMED: Final = 8192
+_LONG_AGO: Final = "the session ended some time ago ({})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,8 @@ class Past:
     ending: Ending
     created: float
     ended: float
+    began: bool = True
+    """Whether its backend has answered anything, or at least has not failed to."""
 
 
 class Endings:
@@ -43,12 +49,18 @@ class Endings:
     def __init__(self) -> None:
         self._failures: OrderedDict[str, Past] = OrderedDict()
         self._others: OrderedDict[str, Past] = OrderedDict()
+        self._named: OrderedDict[str, Past] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._failures) + len(self._others)
 
-    def remember(self, past: Past) -> None:
-        """Keep how a session has ended."""
+    def remember(self, past: Past, *, named: bool = False) -> None:
+        """Keep how a session has ended; for longer if it was ``named`` by the URL that made it."""
+        self._named.pop(past.id, None)
+        if named and past.began:
+            self._named[past.id] = replace(past, ending=Ending(past.ending.cause, _LONG_AGO.format(past.ending.cause)))
+            if len(self._named) > _MOST_NAMED:
+                self._named.popitem(last=False)
         self._failures.pop(past.id, None)
         self._others.pop(past.id, None)
         failed = past.ending.cause in FAILURES
@@ -61,6 +73,10 @@ class Endings:
         """How the session with this id ended, if that is not too long ago."""
         past = self._failures.get(id) or self._others.get(id)
         return past if past is not None and now < past.ended + KEPT else None
+
+    def named(self, id: str) -> Past | None:
+        """That and whose it was, of one that a URL has named, however long ago; without what was said of its end."""
+        return self._named.get(id)
 
     def all(self, now: float) -> Iterator[Past]:
         """Those that ended not too long ago, the latest last."""
@@ -75,7 +91,8 @@ def past_of(session: Session, now: float) -> Past | None:
         return None
     spec, whose = session.spec, (session.owner, session.peer)
     made = session.id, session.number, spec.name, session.seed
-    return Past(*made, *whose, session.shared, _short(ending), session.created, now)
+    began = not session.failed_to_start
+    return Past(*made, *whose, session.shared, _short(ending), session.created, now, began)
 
 
 def _short(ending: Ending) -> Ending:

@@ -79,13 +79,15 @@ class Carried(Protocol):
 class Life:
     """One session's, from the start of its process to its end. `run` carries it; the rest are plain calls."""
 
-    def __init__(self, spec: EnvSpec, reports: Reports, *, ttl: float | None, lasting: bool) -> None:
+    def __init__(
+        self, spec: EnvSpec, reports: Reports, *, ttl: float | None, lasting: bool, lease: float | None = None
+    ) -> None:
         self._now = trio.lowlevel.current_clock().current_time
         self.created = self._now()
         self.state = FIRST
         self.ending: Ending | None = None
         self._ends_since = 0.0
-        self.deadlines = Deadlines(spec.limits, self.created, ttl, lasting=lasting)
+        self.deadlines = Deadlines(spec.limits, self.created, ttl, lasting=lasting, lease=lease)
         self._reports = reports
         self._conversation: Carried
         self.backend: Backend
@@ -118,6 +120,7 @@ class Life:
         self._progress = progress
         self.start_took = round(self._now() - self.created, 4)
         self.deadlines.greeting += self.start_took  # before that, no client could have asked it anything
+        self.renew()  # nor have known of what to renew
 
     @property
     def pid(self) -> int | None:
@@ -170,6 +173,10 @@ class Life:
     def touch(self) -> None:
         """Something happens."""
         self.deadlines.last_activity = self._now()
+
+    def renew(self) -> None:
+        """Whoever has it on lease still wants it."""
+        self.deadlines.renewed = self._now()
 
     def wake_by(self, deadline: float) -> None:
         """Look at the deadlines no later than this."""

@@ -46,6 +46,9 @@ class Wanted(TypedDict, total=False):
     ttl: float | None
     """Seconds that it may live; as long as the spec has it if it is left open."""
 
+    lease: float | None
+    """Seconds after which it ends unless its lease is renewed; without end if it is left open."""
+
     client: str | None
     """Whose share of the pool it counts for; else nobody's."""
 
@@ -75,6 +78,7 @@ class Sessions:
         self._last_number = 0
         self._shared: dict[str, tuple[EnvSpec, Session]] = {}
         self._sharing: dict[str, trio.Lock] = {}
+        self._naming: dict[str, trio.Lock] = {}
         self._populated = trio.Event()
         self.on_begun: Callable[[Session], None] | None = None
         """Told of each session that is there from now on; it may not raise."""
@@ -163,6 +167,36 @@ class Sessions:
             self._let_go_if_outdated(env)  # it may have changed during the start
             return new
 
+    async def named(self, id: str, spec: EnvSpec, sees: Callable[[str | None], bool], wanted: Wanted) -> Session | Past:
+        """The session of an id that a URL names, made if there is none; or how it ended, where an episode has begun.
+
+        Whoever asks at once gets the same. ``sees`` says whether sessions of an owner are there for whoever asks.
+        Raises as `open` does, and `SessionExists` for one that is another's.
+        """
+        await may_wait()
+        lock = self._naming.setdefault(id, trio.Lock())
+        try:
+            async with lock:
+                return await self._find_or_make(id, spec, sees, {**wanted, "id": id})
+        finally:
+            if not lock.statistics().locked:  # so nobody waits for it either
+                self._naming.pop(id, None)
+
+    async def _find_or_make(
+        self, id: str, spec: EnvSpec, sees: Callable[[str | None], bool], wanted: Wanted
+    ) -> Session | Past:
+        session = self._sessions.get(id)
+        if session is not None and session.failed_to_start:
+            await session.wait_ended()  # as if it had never been
+        elif session is not None and session.live and (session.shared or sees(session.owner)):
+            return session
+        past = self.past(id) or self._endings.named(id)
+        if past is not None and past.began and (past.shared or sees(past.owner)):
+            return past
+        session = await self.open(spec.name, **wanted)
+        session.named = True
+        return session
+
     async def end_all(self) -> None:
         """End every session, all at once, for muxsim is shutting down; wait until nothing of them is left."""
         ending = self.all()
@@ -189,7 +223,7 @@ class Sessions:
         seed = secrets.randbelow(SEED_LIMIT) if seed is None else seed
         id, ttl = self._new_id(wanted.get("id")), wanted.get("ttl")
         asked_by = wanted.get("client"), wanted.get("owner"), lasting, wanted.get("asked_from"), wanted.get("origin")
-        return _Wish(spec, id, seed, ttl, *asked_by)
+        return _Wish(spec, id, seed, ttl, *asked_by, lease=wanted.get("lease"))
 
     async def _open(self, wish: _Wish) -> Session:
         if self.draining:
@@ -218,8 +252,18 @@ class Sessions:
     def _new_session(self, wish: _Wish, lease: Lease) -> Session:
         spec, events = lease.spec, self._events
         start = partial(self._pool.start, lease, seed=wish.seed, session=wish.id)
-        whose = {"owner": wish.owner, "peer": wish.peer}
-        return Session(wish.id, spec, wish.seed, events, ttl=wish.ttl, lasting=wish.lasting, start=start, **whose)
+        return Session(
+            wish.id,
+            spec,
+            wish.seed,
+            events,
+            ttl=wish.ttl,
+            lease=wish.lease,
+            lasting=wish.lasting,
+            owner=wish.owner,
+            peer=wish.peer,
+            start=start,
+        )
 
     def _begun(self, session: Session, lease: Lease) -> Session:
         session.folder.path = lease.workspace
@@ -257,7 +301,7 @@ class Sessions:
             await session.run()
         finally:
             if (past := past_of(session, self._now())) is not None:
-                self._endings.remember(past)
+                self._endings.remember(past, named=session.named)
             del self._sessions[session.id]
             if not self._sessions:
                 self._populated = trio.Event()
@@ -284,6 +328,7 @@ class _Wish:
     lasting: bool = False
     peer: str | None = None
     origin: Origin | None = None
+    lease: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ class Session:
         events: Events,
         *,
         ttl: float | None = None,
+        lease: float | None = None,
         lasting: bool = False,
         owner: str | None = None,
         peer: str | None = None,
@@ -56,11 +57,13 @@ class Session:
         self.owner = owner
         self.peer = peer
         self.number = 0
+        self.named = False
+        """Whether a URL has made it, which is not to make another with its id."""
         self.folder = HeldFolder()
         """Its workspace, which is removed when the session has ended and nobody holds it."""
         self._start = start
         self._reports = Reports(events, id, spec.name, seed, lambda: self.pid)
-        self._life = Life(spec, self._reports, ttl=ttl, lasting=lasting)
+        self._life = Life(spec, self._reports, ttl=ttl, lasting=lasting, lease=lease)
         self.conversation = Conversation(self, self._life, self._reports)
         """What goes on in it."""
         self._life.carries(self.conversation)
@@ -140,6 +143,15 @@ class Session:
         """When something happened last, by the session's clock; None if something is happening, or it is to last."""
         times = self._life.deadlines
         return None if times.lasting or not self.live or self.conversation.in_flight else times.last_activity
+
+    @property
+    def lease(self) -> float | None:
+        """Seconds for which it goes on without `renew`; None if it does not have to be renewed."""
+        return self._life.deadlines.lease
+
+    def renew(self) -> None:
+        """Let its lease count from now."""
+        self._life.renew()
 
     @property
     def failed_to_start(self) -> bool:

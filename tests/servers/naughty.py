@@ -7,6 +7,7 @@ while a call waits, so that several may be in flight. Options set what it does b
     --slow S        answer nothing for S seconds
     --until GATE    answer initialize when that is open
     --mute          never answer initialize
+    --modern        answer server/discover
     --stubborn      ignore SIGTERM, and the end of stdin
     --seed N        shown by the tool `who`
     --sign          put the seed into the _meta of answers and notifications, so that strays are told apart
@@ -490,6 +491,9 @@ def receive(line):
             wait_for({"until": option("--until")}, lambda: greet(id, params))
         elif "--mute" not in sys.argv:
             greet(id, params)
+    elif method == "server/discover" and "--modern" in sys.argv:
+        spoken = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}}
+        answer(id, {**spoken, "resultType": "complete", "ttlMs": 0, "cacheScope": "private"})
     elif method == "ping":
         answer(id, {})
     elif method == "tools/list":

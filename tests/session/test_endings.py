@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from muxsim.observe.events import Events
@@ -47,6 +49,19 @@ def test_only_the_newest_are_remembered_and_no_failure_is_forgotten_for_ends_tha
     assert endings.of("failed 199", 13.0).ending.text == "failed 199 ended"
     assert endings.of("0", 13.0) is None
     assert [past.id for past in endings.all(13.0)][-1] == "9999"
+
+
+def test_of_ids_that_urls_have_named_so_many_are_known_to_be_over_however_long_ago():
+    endings = Endings()
+    for number in range(10_000):
+        endings.remember(over(str(number), at=number), named=True)
+    endings.remember(replace(over("never began"), began=False), named=True)
+    assert endings.of("1900", 10_000) is None
+    assert endings.named("1900").ending.cause == "backend_exited"
+    assert endings.named("1900").ending.text == "the session ended some time ago (backend_exited)"
+    assert endings.named("never began") is endings.named("1800") is None
+    endings.remember(over("1900", at=10_001))
+    assert endings.named("1900") is None
 
 
 def test_what_is_too_old_makes_room_and_an_id_that_was_used_again_is_the_newest():

@@ -27,6 +27,7 @@ from muxsim.observe.events import (
 from muxsim.placement.backend import BackendExit
 from muxsim.session.attachment import Attachment
 from muxsim.session.codes import BACKEND_GONE, BUSY, CALL_TIMEOUT, SESSION_ENDED
+from muxsim.session.control.own_client import OwnClient
 from muxsim.session.session import Session
 from muxsim.session.states import State
 from muxsim.spec import EnvSpec, Limits
@@ -223,6 +224,61 @@ async def test_a_lasting_session_is_never_idle(autojump_clock):
     async with life(Limits(idle_timeout=60, quiet_timeout=60), lasting=True) as one:
         await trio.sleep(6000)
         assert one.session.live
+
+
+# ---- on lease
+
+
+async def test_a_session_on_lease_ends_when_nobody_renews_it_whatever_is_in_flight(autojump_clock):
+    async with life(lease=30) as one:
+        client = Client(one.session, listening=True)
+        id = client.ask()
+        await one.ends(30)
+        assert (one.session.ending.cause, one.session.lease) == ("lease", 30)
+        assert one.session.ending.text == "nobody renewed its lease for 30 s (lease)"
+        assert client.error(id)["code"] == SESSION_ENDED
+
+
+async def test_a_lease_counts_from_its_last_renewal_or_message_of_a_client(autojump_clock):
+    async with life(lease=30) as one:
+        for _ in range(3):
+            await trio.sleep(25)
+            one.session.renew()
+        await trio.sleep(25)
+        Client(one.session).receive(messages.notification("notifications/x"))
+        begun = trio.current_time()
+        await trio.sleep(25)
+        one.session.seam.from_backend(messages.notification("notifications/tools/list_changed"))
+        await one.ends(30, begun=begun)
+
+
+async def test_what_muxsim_reads_for_itself_renews_no_lease(autojump_clock):
+    async with life(lease=30) as one:
+        await trio.sleep(20)
+        OwnClient(one.session, aside=True).request("resources/read", {}, lambda _: None)
+        await one.ends(30)
+
+
+async def test_a_lease_begins_when_there_is_a_process_and_nothing_puts_off_another_end(autojump_clock):
+    session = Session("s" * 32, EnvSpec(name="fake", command="fake", limits=Limits(ttl=40)), 7, Events(), lease=30)
+    await trio.sleep(20)
+    backend = Backend()
+    backend.session = session
+    session.use(backend)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.run)
+        await trio.sleep(19)
+        assert session.live
+        session.renew()
+        await session.wait_ended()
+    assert session.ending.cause == "ttl"
+
+
+async def test_a_lasting_session_is_on_no_lease(autojump_clock):
+    async with life(lasting=True, lease=1) as one:
+        await trio.sleep(100)
+        assert one.session.live
+        assert one.session.lease is None
 
 
 # ---- the other times

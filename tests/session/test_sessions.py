@@ -288,6 +288,65 @@ async def test_a_shared_environment_that_died_or_failed_is_started_for_the_next_
         assert second.live
 
 
+def whose(name):
+    return lambda owner: owner == name
+
+
+async def named(one, id="mine", owner="ada", **wanted):
+    return await one.sessions.named(id, SPECS["game"], whose(owner), {"owner": owner, **wanted})
+
+
+async def test_a_session_that_a_url_names_is_made_once_for_all_who_come(autojump_clock):
+    async with here() as one:
+        found = []
+
+        async def find():
+            found.append(await named(one))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(find)
+        assert len(set(found)) == len(one.pool.started) == 1
+        assert await named(one, seed=found[0].seed) is found[0]
+        assert one.sessions._naming == {}
+
+
+async def test_whoever_gives_up_on_such_a_session_does_not_spoil_it_for_others(autojump_clock):
+    async with here() as one, trio.open_nursery() as nursery:
+        found = []
+
+        async def find():
+            found.append(await named(one))
+
+        with trio.move_on_after(0.5):
+            nursery.start_soon(find)
+            await named(one)
+        await trio.sleep(5)
+        assert [session.live for session in found] == [True]
+
+
+async def test_where_an_episode_of_a_url_has_ended_it_stays_so_and_a_start_that_failed_was_none(autojump_clock):
+    async with here() as one:
+        one.pool.failures = [StartError("not yet")]
+        with pytest.raises(StartError):
+            await named(one)
+        failed = await named(one)
+        failed.end("backend_exited", "it died", BackendExit("it died", 1, ()))
+        begun = await named(one)  # at once, while the first is still ending
+        assert begun is not failed
+        begun.end("deleted", "somebody did", by="ada")
+        for hours in (0, 1, 100):
+            await trio.sleep(hours * 3600)
+            past = await named(one)
+            assert (past.ending.cause, past.owner) == ("deleted", "ada")
+        assert past.ending.by is None, "what was said of it is kept for some minutes"
+        others = await named(one, owner="bob")
+        assert others.live, "of what was ada's bob knows nothing"
+        assert (await named(one)).ending.cause == "deleted"
+        with pytest.raises(SessionExists):
+            await named(one, owner="carol")
+
+
 CHANGED = EnvSpec(name="common", command="other", shared=True, limits=Limits(idle_timeout=1))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
@@ -17,6 +19,7 @@ import msgspec
 
 from muxsim.errors import Busy, MuxsimError, StartError, UnknownEnvironment, raised_as_itself
 from muxsim.rollouts.data.kept_files import Collect
+from muxsim.rollouts.environments.leases import Renewals, over_http
 from muxsim.rollouts.environments.mcp_environment import Channel, MCPEnvironment, closed_on_failure, shake_hands
 from muxsim.rollouts.environments.over_http import HTTPChannel
 from muxsim.rollouts.environments.over_sse import SSEChannel
@@ -24,6 +27,9 @@ from muxsim.rollouts.environments.unreachable import why_unreachable
 from muxsim.rollouts.environments.wires import CONNECT_TIMEOUT, REFUSALS, SessionURL, why
 
 Wire = Literal["http", "sse"]
+
+LEASE: Final = 60.0
+"""Seconds that sessions outlive a process that was killed: a network may be gone for two thirds of them."""
 
 _START_TIMEOUT: Final = 60.0
 _UNIX: Final = "unix:"
@@ -73,6 +79,7 @@ class RemotePool:
         tasks: anyio.abc.TaskGroup,
         wire: Wire,
         served: dict[str, _Served],
+        renewals: Renewals | None,
     ) -> None:
         self.url = address.name
         self._address = address
@@ -80,6 +87,7 @@ class RemotePool:
         self._tasks = tasks
         self._wire = wire
         self._served = served
+        self._renewals = renewals
 
     def __repr__(self) -> str:
         return f"<RemotePool at {self.url} over {self._wire}>"
@@ -102,6 +110,8 @@ class RemotePool:
             raise StartError(f"environment {env!r}: {self.url} gave no session within {limit:g} s")
         started = time.perf_counter() - began
         served = self._served.get(env, _Served())
+        if self._renewals is not None and not served.shared:
+            self._renewals.hold(made["id"])
         channel = self._channel(made, shared=served.shared)
         async with closed_on_failure(channel, env):
             if isinstance(channel, SSEChannel):
@@ -119,8 +129,9 @@ class RemotePool:
             return {}
 
     async def _make(self, env: str, seed: int) -> dict[str, Any]:
+        wish = {"env": env, "seed": seed} | ({} if self._renewals is None else {"lease": self._renewals.lease})
         try:
-            response = await self._http.post(f"{self._address.base}/sessions", json={"env": env, "seed": seed})
+            response = await self._http.post(f"{self._address.base}/sessions", json=wish)
         except httpx2.HTTPError as error:
             raise StartError(f"{self.url} cannot be reached: {await _why(self._address, error)}") from None
         if response.status_code == 201:
@@ -136,10 +147,15 @@ class RemotePool:
             name: f"{self._address.base}/{path.removeprefix(prefix if found else '').lstrip('/')}"
             for name, path in paths.items()
         }
-        session = SessionURL(self._http, urls["session"], shared=shared)
+        over = self._renewals.let_go if self._renewals is not None else _nothing
+        session = SessionURL(self._http, urls["session"], shared=shared, on_end=partial(over, made["id"]))
         if self._wire == "sse":
             return SSEChannel(self._http, urls["sse"], session)
         return HTTPChannel(self._http, self._tasks, urls["mcp"], session, self._address.socket)
+
+
+def _nothing(id: str) -> None:
+    """Nobody waits for the end of this one."""
 
 
 def _refusal(response: httpx2.Response) -> MuxsimError:
@@ -156,14 +172,23 @@ def _refusal(response: httpx2.Response) -> MuxsimError:
 
 @asynccontextmanager
 async def connect(
-    url: str, *, wire: Wire = "http", max_sessions: int = 256, token: str | None = None
+    url: str,
+    *,
+    wire: Wire = "http",
+    max_sessions: int = 256,
+    token: str | None = None,
+    lease: float | None = LEASE,
 ) -> AsyncIterator[RemotePool]:
     """A pool of the environments that a muxsim serves at ``url``, or ``unix:PATH``, for the length of a block.
 
     ``token`` is a bearer token with the scope ``trainer``, for a muxsim that asks for one; it goes to no other server.
+    ``lease`` is for how many seconds its sessions outlive this process, should it be killed: it is renewed from a
+    thread, whatever the loop does. None leaves them to the server's ``idle_timeout``.
     Sessions that are still open when it ends are the caller's to close; an SSE stream's ends with it. Raises
     `StartError` if nothing of muxsim answers there, or the token is not good for it.
     """
+    if lease is not None and not 0 < lease < math.inf:
+        raise StartError(f"lease {lease!r} must be more than 0 seconds, or None for sessions without one")
     if token is not None and not _TOKEN.fullmatch(token):
         raise StartError("the token has characters that no token has; is there a space or a line's end in it?")
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
@@ -174,10 +199,17 @@ async def connect(
     over = httpx2.AsyncHTTPTransport(uds=address.socket, limits=limits) if address.socket else None
     async with httpx2.AsyncClient(transport=over, limits=limits, timeout=timeout, headers=headers) as http:
         served = await _served(http, address)
-        with raised_as_itself():
-            async with anyio.create_task_group() as tasks:
-                yield RemotePool(address, http, tasks, wire, served)
-                tasks.cancel_scope.cancel()
+        renewals = None
+        if lease is not None:
+            renewals = Renewals(lease, over_http(f"{address.base}/leases", address.socket, headers))
+        try:
+            with raised_as_itself():
+                async with anyio.create_task_group() as tasks:
+                    yield RemotePool(address, http, tasks, wire, served, renewals)
+                    tasks.cancel_scope.cancel()
+        finally:
+            if renewals is not None:
+                renewals.stop()
 
 
 def _address(url: str) -> Address:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import anyio
@@ -54,13 +55,17 @@ def why(error: BaseException) -> str:
 class SessionURL:
     """Where to look at a session, and to end it."""
 
-    def __init__(self, http: httpx2.AsyncClient, url: str, *, shared: bool) -> None:
+    def __init__(
+        self, http: httpx2.AsyncClient, url: str, *, shared: bool, on_end: Callable[[], None] = lambda: None
+    ) -> None:
         self._http = http
         self._url = url
+        self._on_end = on_end
         self.shared = shared
 
     async def end(self) -> None:
         """End it; but one that is there for all is nobody's to end."""
+        self._on_end()
         if not self.shared:
             await delete(self._http, self._url)
 

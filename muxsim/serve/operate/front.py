@@ -29,6 +29,7 @@ from muxsim.serve.routes.clients import Clients
 from muxsim.serve.routes.environment_list import EnvironmentList
 from muxsim.serve.routes.fast_lane import FastLane
 from muxsim.serve.routes.gateway import Gateway
+from muxsim.serve.routes.handles import Handles
 from muxsim.serve.routes.log_view import LogView
 from muxsim.serve.routes.lookup import Lookup
 from muxsim.serve.routes.mcp_endpoints import MCPEndpoints
@@ -73,8 +74,9 @@ class Front:
         self._bodies = bodies = Bodies(settings.max_body, settings.body_timeout)
         self._connections = Connections(_bounds(settings), events, unread, TrustedProxies(settings.trusted_proxies))
         lookup = Lookup(sessions, clients, settings.max_failures)
-        mcp = MCPEndpoints(clients, lookup, openings, bodies)
-        sse = SSEEndpoints(clients, lookup, openings, bodies, public)
+        handles = Handles(sessions, openings, lookup)
+        mcp = MCPEndpoints(clients, lookup, openings, handles, bodies)
+        sse = SSEEndpoints(clients, lookup, openings, handles, bodies, public)
         events.subscribe(recent := News(time.time))
         self._environments = environments = EnvironmentList(sessions, pool, recent, time.time)
         self._api = api = API(sessions, pool, bridge, lookup, openings, counters, public, environments)

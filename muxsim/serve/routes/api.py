@@ -6,7 +6,7 @@ import asyncio
 import math
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -22,7 +22,7 @@ from muxsim.serve.routes.guard import caller_of
 from muxsim.serve.routes.json_endpoint import NOTHING, Answered
 from muxsim.serve.routes.listing import look_for, page_of, told
 from muxsim.serve.routes.lookup import NO_CLIENT, Lookup
-from muxsim.serve.routes.openings import Openings, query_of
+from muxsim.serve.routes.openings import Openings, check_times, query_of
 from muxsim.serve.routes.operating import Operating
 from muxsim.serve.routes.public_url import PublicURL
 from muxsim.serve.routes.refusals import refusing
@@ -30,13 +30,14 @@ from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.codes import BACKEND_GONE
 from muxsim.session.control.control import PARTS, ControlUnreadable
 from muxsim.session.endings import Past
-from muxsim.session.registry import DRAINING, SEED_LIMIT, Sessions
+from muxsim.session.registry import DRAINING, SEED_LIMIT, Sessions, Wanted
 from muxsim.session.session import Session
 from muxsim.session.states import State
-from muxsim.spec import EnvSpec
 from transports.asgi import Call, read_body
 from transports.http_rules import HTTPRefusal, check_json_content
 from transports.origin import origin_of
+
+T = TypeVar("T")
 
 # A wish for a session is a few names and numbers.
 _MAX_BODY: Final = 64 * 1024
@@ -50,15 +51,30 @@ _SLOTS: Final = {"hits": "slots_used", "misses": "slots_missed", "dead": "slots_
 
 
 class OpenRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of ``POST /sessions``: ``ttl`` in seconds, the rest as in the design."""
+    """The body of ``POST /sessions``: ``ttl`` and ``lease`` in seconds, the rest as in the design."""
 
     env: str | None = None
     seed: int | None = None
     id: str | None = None
     ttl: float | None = None
+    lease: float | None = None
 
 
+class Renewal(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of ``POST /leases``: the ids of sessions that go on."""
+
+    sessions: list[str]
+
+
+_URLS: Final = {
+    "mcp": "/mcp",
+    "sse": "/sse",
+    "sessions": "/sessions",
+    "episode": "/s/{id}/mcp?env={env}&seed={seed}",
+    "leases": "/leases",
+}
 _decoder: Final = msgspec.json.Decoder(OpenRequest)
+_renewals: Final = msgspec.json.Decoder(Renewal)
 
 
 class API:
@@ -127,8 +143,24 @@ class API:
         await self._bridge.call(session.folder.wait_removed)
         return NOTHING
 
+    async def renew(self, call: Call) -> Any:
+        """``POST /leases``: let the leases of sessions count from now; which of them are over, or never were."""
+        renewal = await _decoded(call, _renewals, '{"sessions": [id, …]}')
+        caller = caller_of(call)
+        gone: list[str] = []
+        for id in renewal.sessions:
+            session = self._sessions.get(id)
+            if session is not None and session.live and caller.sees(session.owner, shared=session.shared):
+                session.renew()
+            else:
+                gone.append(id)
+        return {"renewed": len(renewal.sessions) - len(gone), "gone": gone}
+
     async def control(self, call: Call, id: str) -> Any:
-        """``GET /sessions/<id>/control``: every part of the control plane; null, and why, for one that is not there."""
+        """``GET /sessions/<id>/control``, or ``/s/<id>/control``: every part of the control plane.
+
+        One that is not there is null, and it says why.
+        """
         session = _ready(self._lookup.session(call, id))
         values: dict[str, Any] = {}
         problems: dict[str, str] = {}
@@ -142,16 +174,15 @@ class API:
 
     async def control_part(self, call: Call, part: str) -> Any:
         """``GET /control/<part>`` with the session header: the form that reward-kit's clients know."""
-        if part not in PARTS:
-            raise HTTPRefusal(404, f"the control plane has {', '.join(PARTS)}, not {part!r}")
         client = self._lookup.client(call, elsewhere=True)
         session = self._sessions.get(client.attachment.session.id)
         if session is None or isinstance(client.attachment, AgentAttachment):
             raise HTTPRefusal(404, NO_CLIENT)
-        try:
-            return await _ready(session).control.read(part, {}, _CONTROL_TIMEOUT)
-        except ControlUnreadable as error:
-            raise HTTPRefusal(502, str(error), code=BACKEND_GONE) from None
+        return await _part(session, part)
+
+    async def part_of_session(self, call: Call, id: str, part: str) -> Any:
+        """``GET /s/<id>/control/<part>``."""
+        return await _part(self._lookup.session(call, id), part)
 
     async def envs(self, call: Call) -> Any:
         """``GET /envs``."""
@@ -170,7 +201,7 @@ class API:
     async def index(self, call: Call) -> Any:
         """``GET /``: what is here."""
         base = self._public.base(call)
-        urls = {name: base + path for name, path in {"mcp": "/mcp", "sse": "/sse", "sessions": "/sessions"}.items()}
+        urls = {name: base + path for name, path in _URLS.items()}
         environments = [spec.name for spec in self._sessions.specs()]
         return {"name": "muxsim", "version": __version__, "environments": environments, "urls": urls}
 
@@ -216,8 +247,9 @@ class API:
         try:
             with refusing(caller_of(call), None, 502):
                 spec = self._sessions.spec(env)
-                _check_ttl(wish.ttl, spec)
-                return await self._openings.open(call, spec, wish.seed, id=wish.id, ttl=wish.ttl)
+                wanted: Wanted = {"seed": wish.seed, "id": wish.id, "ttl": wish.ttl, "lease": wish.lease}
+                check_times(spec, wanted)
+                return await self._openings.open(call, spec, **wanted)
         except ValueError as error:
             raise HTTPRefusal(400, str(error)) from None
 
@@ -226,22 +258,30 @@ class API:
 
 
 async def _wish(call: Call) -> OpenRequest:
-    check_json_content(call.headers)
-    body = await read_body(call, _MAX_BODY, _BODY_TIMEOUT)
-    try:
-        wish = _decoder.decode(body or b"{}")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise HTTPRefusal(400, f"the body must be {{env, seed?, id?, ttl?}}: {error}") from None
+    wish = await _decoded(call, _decoder, "{env, seed?, id?, ttl?, lease?}")
     if wish.seed is not None and not 0 <= wish.seed < SEED_LIMIT:
         raise HTTPRefusal(400, f"seed {wish.seed} must be a whole number from 0 to {SEED_LIMIT - 1}")
-    if wish.ttl is not None and wish.ttl <= 0:
-        raise HTTPRefusal(400, f"ttl {wish.ttl:g} must be more than 0 seconds")
     return wish
 
 
-def _check_ttl(ttl: float | None, spec: EnvSpec) -> None:
-    if ttl is not None and spec.limits.ttl is not None and ttl > spec.limits.ttl:
-        raise HTTPRefusal(400, f"ttl {ttl:g} must not be more than the {spec.limits.ttl:g} s of {spec.name!r} (ttl)")
+async def _decoded(call: Call, decoder: msgspec.json.Decoder[T], form: str) -> T:
+    """The JSON that a request has for its body. Raises a 400 that says which ``form`` it is to have."""
+    check_json_content(call.headers)
+    body = await read_body(call, _MAX_BODY, _BODY_TIMEOUT)
+    try:
+        return decoder.decode(body or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise HTTPRefusal(400, f"the body must be {form}: {error}") from None
+
+
+async def _part(session: Session, part: str) -> Any:
+    """A part of the control plane."""
+    if part not in PARTS:
+        raise HTTPRefusal(404, f"the control plane has {', '.join(PARTS)}, not {part!r}")
+    try:
+        return await _ready(session).control.read(part, {}, _CONTROL_TIMEOUT)
+    except ControlUnreadable as error:
+        raise HTTPRefusal(502, str(error), code=BACKEND_GONE) from None
 
 
 def _ready(session: Session) -> Session:

@@ -11,11 +11,13 @@ from muxsim.serve.routes.clients import Clients, HTTPClient, SSEClient
 from muxsim.serve.routes.guard import caller_of
 from muxsim.session.agent_view import BACKEND_ENDED, AgentAttachment
 from muxsim.session.codes import BACKEND_GONE, SESSION_ENDED
+from muxsim.session.endings import Past
 from muxsim.session.registry import Sessions
 from muxsim.session.session import Session
 from muxsim.session.states import Ending
 from transports.asgi import Call
 from transports.http_rules import SESSION_HEADER, HTTPRefusal, header
+from transports.messages import RequestId
 
 NO_CLIENT: Final = "no session has this Mcp-Session-Id; initialize again"
 NO_STREAM: Final = "no SSE stream has this sessionId; open one first"
@@ -76,12 +78,16 @@ class Lookup:
 
     def _over(self, call: Call, id: str, *, agent: bool) -> HTTPRefusal | None:
         """The refusal of a session that has ended, with how it did; None for whoever could not see it."""
-        past, caller = self._sessions.past(id), caller_of(call)
-        if past is None or not caller.sees(past.owner, shared=past.shared):
+        past = self._sessions.past(id)
+        if past is None or not caller_of(call).sees(past.owner, shared=past.shared):
             return None
+        return self.over(call, past, agent=agent)
+
+    def over(self, call: Call, past: Past, *, about: RequestId | None = None, agent: bool = False) -> HTTPRefusal:
+        """The refusal of a session that has ended and could be seen, with how it did."""
         code = BACKEND_GONE if past.ending.exit else SESSION_ENDED
-        text, data = _told_of(past.ending, agent=agent or not caller.controls)
-        return HTTPRefusal(404, text, code=code, data=data)
+        text, data = _told_of(past.ending, agent=agent or not caller_of(call).controls)
+        return HTTPRefusal(404, text, code=code, data=data, id=about)
 
     def _gone(self, call: Call, id: str, *, elsewhere: bool = False) -> HTTPRefusal | None:
         """Likewise, of the session of a client that is no more; None for whoever could not have gone on with it."""

@@ -14,8 +14,9 @@ from muxsim.serve.http.unread import Reader, read_by
 from muxsim.serve.routes.bodies import Bodies
 from muxsim.serve.routes.clients import Clients, HTTPClient, view_of
 from muxsim.serve.routes.guard import caller_of
+from muxsim.serve.routes.handles import Handles
 from muxsim.serve.routes.lookup import Lookup
-from muxsim.serve.routes.modern import ModernExchanges
+from muxsim.serve.routes.modern import ModernExchanges, check
 from muxsim.serve.routes.openings import Openings
 from muxsim.serve.routes.refusals import refusing
 from muxsim.session.agent_view import AgentAttachment
@@ -54,10 +55,11 @@ class Newcomer:
 class MCPEndpoints:
     """The ASGI endpoints of clients that have a session header. They run on asyncio."""
 
-    def __init__(self, clients: Clients, lookup: Lookup, openings: Openings, bodies: Bodies) -> None:
+    def __init__(self, clients: Clients, lookup: Lookup, openings: Openings, handles: Handles, bodies: Bodies) -> None:
         self.clients = clients
         self._lookup = lookup
         self._openings = openings
+        self._handles = handles
         self._bodies = bodies
         self._modern = ModernExchanges(clients.times)
 
@@ -69,7 +71,7 @@ class MCPEndpoints:
     async def implicit(self, call: Call, env: str | None) -> None:
         """``/mcp`` and ``/envs/<env>/mcp``: the handshake makes a session."""
 
-        async def shared() -> Session | None:
+        async def shared(message: Message) -> Session | None:
             with refusing(caller_of(call), None, 200):
                 return await self._openings.shared(env)
 
@@ -81,7 +83,7 @@ class MCPEndpoints:
         )
 
     async def of_session(self, call: Call, id: str) -> None:
-        """``/s/<id>/mcp``: a client of a session that is there."""
+        """``/s/<id>/mcp``: a client of a session that is there, or of one that the rest of the URL describes."""
         await self._of_session(call, id, view_of(caller_of(call)))
 
     async def agent_of_session(self, call: Call, id: str) -> None:
@@ -89,22 +91,29 @@ class MCPEndpoints:
         await self._of_session(call, id, AgentAttachment)
 
     async def _of_session(self, call: Call, id: str, view: type[Attachment]) -> None:
-        session = self._lookup.session(call, id, agent=view is AgentAttachment)
+        agent = view is AgentAttachment
+        there = None if self._handles.takes(call) else self._lookup.session(call, id, agent=agent)
 
-        async def itself() -> Session:
-            return session
+        async def session(message: Message) -> Session:
+            # A client shows a JSON-RPC error, but not an HTTP body.
+            return there or await self._handles.session(call, id, status=200, about=message.id, agent=agent)
+
+        async def without_handshake(message: Message) -> Session:
+            if there is None:
+                check(call, message)
+            return await session(message)
 
         async def attach(message: Message) -> None:
-            attachment = view(session, "streamable-http")
+            attachment = view(await session(message), "streamable-http")
             attachment.origin = message.origin
             await self._attach(call, attachment, message)
 
-        await self._mcp(call, itself, attach, view)
+        await self._mcp(call, without_handshake, attach, view)
 
     async def _mcp(
         self,
         call: Call,
-        modern_session: Callable[[], Awaitable[Session | None]],
+        modern_session: Callable[[Message], Awaitable[Session | None]],
         handshake: Callable[[Message], Awaitable[None]],
         view: type[Attachment],
     ) -> None:
@@ -125,7 +134,7 @@ class MCPEndpoints:
     async def _post(
         self,
         call: Call,
-        modern_session: Callable[[], Awaitable[Session | None]],
+        modern_session: Callable[[Message], Awaitable[Session | None]],
         handshake: Callable[[Message], Awaitable[None]],
         view: type[Attachment],
     ) -> None:
@@ -139,7 +148,7 @@ class MCPEndpoints:
             read_by(call, client.reader)
             await client.transport.post(message, call)
         elif is_modern(header(call.headers, VERSION_HEADER)) or modern_rules.claims_modern(message):
-            await self._modern.post(call, await modern_session(), message, view)
+            await self._modern.post(call, modern_session, message, view)
         elif _is_handshake(message):
             protocol_version(call.headers, functools.partial(proposed_version, message))
             await handshake(message)
@@ -184,10 +193,11 @@ class MCPEndpoints:
     async def _join(
         self, env: str | None, query_string: bytes, path: str, caller: Caller, peer: str, message: Message
     ) -> HTTPClient:
-        spec, seed = self._openings.asked_for(env, query_string, message.id)
+        spec, wanted = self._openings.asked_for(env, query_string, message.id)
+        wanted["origin"] = message.origin
         # A client shows a JSON-RPC error, but not an HTTP body.
         with refusing(caller, message.id, 200):
-            session = await self._openings.session_for(caller, peer, spec, seed=seed, origin=message.origin)
+            session = await self._openings.session_for(caller, peer, spec, **wanted)
         attachment = view_of(caller)(session, "streamable-http", ends_session=not spec.shared)
         attachment.origin = message.origin
         return self.clients.join_by_http(attachment, caller, path, peer)

@@ -22,6 +22,7 @@ from muxsim.session.codes import BUSY
 from muxsim.session.control.ledger import STEP, TOTAL, Ledger, Unknown, count_in, number_in
 from muxsim.session.control.own_client import Answer, OwnClient
 from muxsim.session.control.presence import Presence, Question, inquire, says_not_there
+from muxsim.session.correlation import OWN_ENVELOPE
 from transports.messages import Kind, Message, error_code, member, members_of
 
 SCHEME: Final = f"{uris.SCHEME}://"
@@ -271,6 +272,8 @@ class ControlReader:
 
     async def read(self, part: str, envelope: Mapping[str, Any], timeout: float) -> Any:
         """One part of the control plane, now. Raises `ControlUnreadable`, also when it is late."""
+        if not envelope and self._initialized() is None:
+            envelope = OWN_ENVELOPE
         try:
             answer = await self._client.ask("resources/read", _params(part, envelope), timeout)
         except TimeoutError:
