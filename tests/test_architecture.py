@@ -438,7 +438,10 @@ REAPS_WHAT_IT_SIGNALS = {"muxsim.inside.guardian", "muxsim.inside.tree"}
 
 
 # Whose words are for another log: a server's own, in its process, and that of the program whose watcher has failed.
-LOGS_ELSEWHERE = {"muxsim.mcpgym.protocol", "muxsim.mcpgym.streams", "muxsim.rollouts.play.watching"}
+LOGS_ELSEWHERE = {
+    *("muxsim.mcpgym.protocol", "muxsim.mcpgym.streams", "muxsim.rollouts.play.watching"),
+    *(f"muxsim.mcpgym.reward_kit.{module}" for module in ("context", "fastmcp", "gym")),
+}
 
 
 def test_nobody_logs_what_happens_but_the_log():
