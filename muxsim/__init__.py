@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = version("mcp-muxsim")
 
 if TYPE_CHECKING:
-    from muxsim.rollouts import connect, episodes, load_dataset, open_pool, rollout
+    from muxsim.rollouts import compare, connect, episodes, load_dataset, open_pool, rollout
 
-__all__ = ["__version__", "connect", "episodes", "load_dataset", "open_pool", "rollout"]
+__all__ = ["__version__", "compare", "connect", "episodes", "load_dataset", "open_pool", "rollout"]
 
 
 # What a program starts with; imported when it is used, since `muxsim stdio` needs none of it.

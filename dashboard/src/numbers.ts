@@ -1,7 +1,7 @@
 /** How numbers, times and sizes are written, everywhere. */
 
 const trim = (text: string): string => text.replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
-const minus = (text: string): string => text.replace("-", "−");
+const minus = (text: string): string => text.replaceAll("-", "−");
 
 export function number(value: number, digits = Math.abs(value) < 100 ? 3 : 1): string {
   const extreme = Math.abs(value) >= 1e6 || (value !== 0 && Math.abs(value) < 0.001);

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { chosen, type Choice } from "../src/runs/choice.ts";
 import type { Config, Episode, Metrics, Run } from "../src/runs/data.ts";
+import { course, places, sharedEnvironments, shares } from "../src/runs/courses.ts";
 import { merged } from "../src/runs/live_source.ts";
 import { compared } from "../src/runs/pairs.ts";
 import { placeOf } from "../src/runs/places.ts";
@@ -90,4 +91,33 @@ test("episodes are chosen by what is typed, by reward, end and row", () => {
   expect(ids({ from: "0" })).toEqual(["a"]);
   expect(ids({ end: "failed" })).toEqual(["b"]);
   expect(ids({ sort: "reward", down: true })).toEqual(["a", "c", "b"]);
+});
+
+const scored = (id: string, changes: Partial<Episode>) => episode(id, changes) as Episode & { reward: number };
+
+test("the course of a reward is the mean over episodes, of which one that is over keeps what it has", () => {
+  const long = scored("a", { steps: 4, curve: [0, 0, 1, 1, 3], reward: 3 });
+  const short = scored("b", { steps: 2, curve: [0, 1, 1], reward: 1 });
+  expect(course([long, short], 4).map(({ x, y }) => [x, y])).toEqual([[0, 0], [1, 0.5], [2, 1], [3, 1], [4, 2]]);
+});
+
+test("the points of a thinned curve stand where they were taken", () => {
+  expect(places(3, 2)).toEqual([0, 1, 2]);
+  expect(places(41, 119).slice(0, 3)).toEqual([0, 2, 4]);
+  expect(places(61, 120).at(-1)).toBe(120);
+});
+
+test("there is no course of rewards that are not those of the environment's steps", () => {
+  expect(course([scored("a", { steps: 1, curve: [0, 0], reward: 7 })], 1)).toEqual([]);
+});
+
+test("shares fall from all to none, a stair for each reward", () => {
+  const points = shares([scored("a", { reward: 1 }), scored("b", { reward: 3 })], 0, 4);
+  expect(points.map(({ x, y }) => [x, y])).toEqual([[0, 1], [1, 1], [1, 0.5], [3, 0.5], [3, 0], [4, 0]]);
+});
+
+test("curves are of environments that several runs have rewards of", () => {
+  const one = run("1", { episodes: [episode("a"), episode("b", { env: "moon", reward: null, valid: false })] });
+  const other = run("2", { episodes: [episode("a"), episode("b", { env: "moon" })] });
+  expect(sharedEnvironments([one, other])).toEqual(["lake"]);
 });

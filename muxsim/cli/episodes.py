@@ -15,7 +15,7 @@ from muxsim.errors import MuxsimError
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (rollout, replay, view, export, check):
+    for command in (rollout, replay, view, compare, export, check):
         app.command()(grouped(command))
 
 
@@ -101,6 +101,35 @@ def view(
         return
     for run in runs:
         typer.echo(or_fail(lambda folder: write_report(RunFolder(folder), output), run))
+
+
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN…", help="Folders of runs; the first is compared with.")
+    ],
+    name: Annotated[
+        list[str] | None, typer.Option(help="What a run is called, for each.", show_default="their folders' names")
+    ] = None,
+    price: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What a million tokens cost, read and written; once for all runs, or for each. - for unknown.",
+            metavar="INPUT,OUTPUT",
+            show_default="no cost",
+        ),
+    ] = None,
+    success_reward: Annotated[
+        float | None, typer.Option(help="The least reward that is a success.", show_default="the runs'")
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Also write a page with curves.", metavar="FILE", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Compare runs with the first of them, paired by row and seed."""
+    from muxsim.cli import compare as command  # noqa: PLC0415
+
+    or_fail(command.run, runs, name or (), price or (), success_reward, as_json, page)
 
 
 def export(

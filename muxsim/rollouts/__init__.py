@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from muxsim.rollouts.data.comparison import Comparison, Price, compare
     from muxsim.rollouts.data.dataset import load_dataset
     from muxsim.rollouts.data.estimates import estimate, pass_at
     from muxsim.rollouts.data.run_config import RunConfig
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
     from muxsim.rollouts.policy.retries import RetryRule
     from muxsim.rollouts.policy.scripted import ScriptedPolicy
     from muxsim.rollouts.view.export import export_atif, export_chat, export_gif, export_traces
-    from muxsim.rollouts.view.report import write_report
+    from muxsim.rollouts.view.report import write_comparison, write_report
     from muxsim.rollouts.view.tables import chat_rows, export_rows
     from muxsim.rollouts.view.token_rows import token_rows
     from muxsim.rollouts.view.traces import trace_rows
 
 # Imported when it is used: a policy's client, for one, takes longer to import than an episode to play.
 _HOMES = {
+    "data.comparison": ("Comparison", "Price", "compare"),
     "data.dataset": ("load_dataset",),
     "data.estimates": ("estimate", "pass_at"),
     "data.run_config": ("RunConfig",),
@@ -50,17 +52,19 @@ _HOMES = {
     "policy.retries": ("RetryRule",),
     "policy.scripted": ("ScriptedPolicy",),
     "view.export": ("export_atif", "export_chat", "export_gif", "export_traces"),
-    "view.report": ("write_report",),
+    "view.report": ("write_comparison", "write_report"),
     "view.tables": ("chat_rows", "export_rows"),
     "view.token_rows": ("token_rows",),
     "view.traces": ("trace_rows",),
 }
 
 __all__ = [
+    "Comparison",
     "FireworksPolicy",
     "OpenAIPolicy",
     "Policy",
     "PolicyError",
+    "Price",
     "RandomPolicy",
     "RateLimited",
     "Reply",
@@ -74,6 +78,7 @@ __all__ = [
     "Usage",
     "assistant_calls",
     "chat_rows",
+    "compare",
     "connect",
     "episodes",
     "estimate",
@@ -90,6 +95,7 @@ __all__ = [
     "token_rows",
     "trace_rows",
     "turn_of",
+    "write_comparison",
     "write_report",
 ]
 

@@ -7,10 +7,11 @@ import pytest
 import trio
 from e2e.chromium import chromium
 
+from muxsim.rollouts.data.comparison import compare
 from muxsim.rollouts.data.kept_files import KeptFile
 from muxsim.rollouts.data.run_folder import RunFolder
 from muxsim.rollouts.data.trajectory import EndReason, StageTimes
-from muxsim.rollouts.view.report import write_report
+from muxsim.rollouts.view.report import write_comparison, write_report
 
 from .samples import config, failure, image_block, image_part, png, step, text_block, trajectory
 
@@ -39,7 +40,13 @@ async def report(tmp_path, *trajectories, **changes):
         for one in trajectories:
             writer.append(one)
         writer.finish(planned=len(trajectories))
-    file = write_report(RunFolder(tmp_path / "run"))
+    async with opened(tmp_path, write_report(RunFolder(tmp_path / "run"))) as page:
+        yield page
+
+
+@asynccontextmanager
+async def opened(tmp_path, file):
+    """A tab with a page."""
     profile = tmp_path / "profile"
     profile.mkdir()
     failures = []
@@ -344,3 +351,27 @@ async def test_kept_files_are_linked_where_a_browser_only_shows_them(tmp_path):
         shown = await page.evaluate(text_of(".files"))
         assert "evil.html" in shown
         assert "Not kept: b.png is a link, which is not followed" in shown
+
+
+async def test_a_comparison_shows_each_run_against_the_first_its_curves_and_the_episodes_of_all(tmp_path):
+    folders = []
+    for name, rewards, most in (("small", (0.0, 1.0), 50), ("large", (1.0, 1.0), 9)):
+        with RunFolder.create(tmp_path / name, config(options={"max_steps": most})) as writer:
+            for seed, reward in enumerate(rewards):
+                steps = [step(0, image_block(png(seed, 0, 0))), step(1, reward=reward, terminated=True)]
+                writer.append(trajectory(f"lake-{seed}", steps, seed=seed))
+            writer.finish(planned=2)
+        folders.append(RunFolder(tmp_path / name))
+    file = write_comparison(compare(*folders), folders, tmp_path / "page.html")
+    async with opened(tmp_path, file) as page:
+        text = await page.evaluate("document.querySelector('.against').innerText")
+        for shown in ("large against small", "2 pairs by row and seed", "+0.5", "options.max_steps was 50, is 9"):
+            assert shown in text
+        assert await page.evaluate("document.querySelectorAll('polyline.course').length") == 4
+        await page.evaluate("document.querySelector('.against a').click()")
+        await heading(page, "The difference of two runs")
+        # Both runs have an episode of this name: each opens its own.
+        await page.evaluate("void (location.hash = '#/2/lake-0')")
+        await heading(page, "lake-0")
+        await until(page, "document.querySelector('.reward') && document.querySelector('img[src^=\"data:\"]')")
+        assert "large" in await page.evaluate("document.title")

@@ -1,5 +1,6 @@
 import { signal } from "@preact/signals";
-import type { Details, Episode, Json, Metrics, Config } from "./data.ts";
+import type { RunComparison } from "./comparison.ts";
+import type { Details, Episode, Json, Metrics, Config, Run } from "./data.ts";
 import { isStored, linkTo, type Source } from "./source.ts";
 
 type Packed = Omit<Episode, "index"> & { readonly pack: readonly [number, number] };
@@ -14,34 +15,45 @@ interface Index {
   readonly place: string;
 }
 
-/** The run that the page itself holds; null for a page that holds none. */
+interface Several {
+  readonly runs: readonly Index[];
+  readonly comparison: RunComparison;
+}
+
+/** The run that the page itself holds, or several and how they compare; null for a page that holds none. */
 export function fileSource(): Source | null {
-  const text = document.getElementById("run")?.textContent;
-  if (!text) return null;
-  const { place, tools, episodes, ...rest } = JSON.parse(text) as Index;
-  const packs = episodes.map(({ pack }) => pack);
-  const run = {
-    ...rest, key: "", state: rest.metrics.complete ? "complete" as const : "incomplete" as const, playing: [],
-    episodes: episodes.map((one, index) => ({ ...one, index })),
-  };
+  const [one, several] = [read("run") as Index | null, read("runs") as Several | null];
+  const indices = several?.runs ?? (one ? [one] : []);
+  if (!indices.length) return null;
+  const runs = indices.map(({ name, config, metrics, episodes }, index) => ({
+    name, config, metrics, key: several ? String(index + 1) : "", state: metrics.complete ? "complete" as const : "incomplete" as const, playing: [],
+    episodes: episodes.map((episode, place) => ({ ...episode, index: place })),
+  }));
+  const indexOf = ({ key }: Run): Index | undefined => indices[several ? Number(key) - 1 : 0];
   let unpacked: { number: number; episodes: Promise<unknown[]> } | null = null;
 
   // Packs stand behind the script, so the page may still be coming when one is asked for.
-  const details = async (_: unknown, { index }: Episode): Promise<Details> => {
-    const [number, at] = packs[index] ?? [0, 0];
+  const details = async (run: Run, { index }: Episode): Promise<Details> => {
+    const [number, at] = indexOf(run)?.episodes[index]?.pack ?? [0, 0];
     await complete;
     if (unpacked?.number !== number) unpacked = { number, episodes: unpack(number) };
     const whole = (await unpacked.episodes)[at] as Details & { tools: number };
-    return { ...whole, tools: tools[whole.tools] ?? null };
+    return { ...whole, tools: indexOf(run)?.tools[whole.tools] ?? null };
   };
 
   return {
-    runs: signal([run]),
+    runs: signal(runs),
     connection: signal({ is: "file" }),
+    comparison: several?.comparison ?? null,
     details,
     image: (_, reference) => (isStored(reference) ? document.getElementById(reference)?.textContent ?? null : null),
-    file: (_, path) => linkTo(place, path),
+    file: (run, path) => linkTo(indexOf(run)?.place ?? ".", path),
   };
+}
+
+function read(id: string): unknown {
+  const text = document.getElementById(id)?.textContent;
+  return text ? JSON.parse(text) : null;
 }
 
 const complete = new Promise<void>((resolve) => {

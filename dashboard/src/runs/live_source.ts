@@ -54,6 +54,7 @@ export function liveSource(): Source {
   return {
     runs,
     connection,
+    comparison: null,
     details: ({ key }, { id }) => get<Details>(`./runs/${encodeURIComponent(key)}/episode?id=${encodeURIComponent(id)}`),
     image: ({ key }, reference) => (isStored(reference) ? `./runs/${encodeURIComponent(key)}/${reference}` : null),
     file: ({ key }, path) => `./runs/${linkTo(key, path)}`,

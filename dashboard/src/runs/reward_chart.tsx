@@ -1,10 +1,10 @@
-import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { many, number } from "../numbers.ts";
 import { environmentsOf, type Episode, isScored, type Run } from "./data.ts";
 import { memo } from "./memo.ts";
 import { open } from "./places.ts";
 import { extent, scale, ticks } from "./scales.ts";
 import { tip } from "./tip.tsx";
+import { useWidth } from "./width.ts";
 import { about, colorOf, EnvTag } from "./words.tsx";
 
 const LEFT = 46;
@@ -25,13 +25,7 @@ interface Picture {
 export const RewardFigure = memo(function RewardFigure({ run }: { run: Run }) {
   const envs = environmentsOf(run);
   const { metrics } = run;
-  const box = useRef<HTMLElement>(null);
-  const [width, setWidth] = useState(FIRST_WIDTH);
-  useLayoutEffect(() => {
-    const sized = new ResizeObserver(([entry]) => setWidth(Math.max(LEFT * 4, Math.round(entry?.contentRect.width ?? FIRST_WIDTH))));
-    if (box.current) sized.observe(box.current);
-    return () => sized.disconnect();
-  }, []);
+  const [box, width] = useWidth<HTMLElement>(FIRST_WIDTH, LEFT * 4);
   const height = envs.length === 1 ? 282 : Math.max(104, 320 / envs.length);
   return (
     <figure ref={box} class="panel chart">

@@ -2,6 +2,9 @@ import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { compact, count, number, percent, seconds, words } from "../numbers.ts";
 import { EndsBar } from "./bars.tsx";
+import { Compared } from "./compared.tsx";
+import type { RunComparison } from "./comparison.ts";
+import { Curves } from "./curves.tsx";
 import type { Json, Run } from "./data.ts";
 import { differenceLink, runLink } from "./places.ts";
 import { extent, scale } from "./scales.ts";
@@ -9,12 +12,14 @@ import { Top } from "./top.tsx";
 import { endKind, policyOf, share, StateOf, when, within } from "./words.tsx";
 
 /** All runs, one beside the other. */
-export function SideBySide({ runs }: { runs: readonly Run[] }) {
+export function SideBySide({ runs, comparison }: { runs: readonly Run[]; comparison: RunComparison | null }) {
   return (
     <>
       <Top />
       <div class="title"><h1>{runs.length} runs</h1></div>
-      <div class="under"><span>side by side; what differs in how they were played stands last</span></div>
+      <div class="under"><span>{comparison ? "each against the first, then " : ""}side by side; what differs in how they were played stands last</span></div>
+      {comparison ? <Compared comparison={comparison} runs={runs} /> : null}
+      <Curves runs={runs} />
       <Chooser runs={runs} />
       <section class="panel" aria-label="Runs side by side">
         <div class="scroll" tabIndex={0} role="region" aria-label="Figures of the runs">

@@ -1,6 +1,7 @@
 import type { ReadonlySignal } from "@preact/signals";
 import { createContext } from "preact";
 import { useContext } from "preact/hooks";
+import type { RunComparison } from "./comparison.ts";
 import type { Details, Episode, Run } from "./data.ts";
 
 /** Whether what is shown is still what there is. */
@@ -12,6 +13,8 @@ export type Connection =
 export interface Source {
   readonly runs: ReadonlySignal<readonly Run[]>;
   readonly connection: ReadonlySignal<Connection>;
+  /** How the runs differ from the first of them, where that has been asked. */
+  readonly comparison: RunComparison | null;
   details: (run: Run, episode: Episode) => Promise<Details>;
   /** What an `img` shows of an image of the run; null for what is no such image. */
   image: (run: Run, reference: string) => string | null;

@@ -6,6 +6,7 @@ Episodes of one row share their start, so they are not independent: intervals co
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from math import comb
@@ -21,6 +22,8 @@ _LEVEL: Final = 0.95
 _RESAMPLES: Final = 1000
 _FEWEST_RESAMPLES: Final = 200
 _MOST_DRAWN: Final = 1_000_000
+# Of so many a normal distribution tells the same as the binomial one, to three digits and more.
+_EXACT: Final = 1000
 
 
 class PassAtK(msgspec.Struct, kw_only=True):
@@ -64,7 +67,7 @@ def estimate(
     _, success, *passes = _ratios(units)
     if len(units) == 1:
         units = [_columns([reward], [], threshold) for reward in rewards]
-    intervals = _intervals(units, resamples) + [None] * len(ks)  # of one row alone, no k has any
+    intervals = intervals_of_ratios(units, resamples) + [None] * len(ks)  # of one row alone, no k has any
     return Estimates(
         std_reward=stdev(rewards) if len(rewards) > 1 else None,
         mean_interval=intervals[0],
@@ -101,8 +104,11 @@ def _ratios(units: Sequence[Sequence[float]]) -> list[float | None]:
     return [numerator / denominator if denominator else None for denominator, numerator in pairs]
 
 
-def _intervals(units: Sequence[Sequence[float]], resamples: int | None) -> list[Interval | None]:
-    """An interval for each ratio; None where one unit is all there is, which tells nothing of others."""
+def intervals_of_ratios(units: Sequence[Sequence[float]], resamples: int | None = None) -> list[Interval | None]:
+    """An interval for each ratio of sums, of units that hold a denominator and a numerator for each, in turn.
+
+    None where one unit is all there is, which tells nothing of others.
+    """
     if resamples is None:
         resamples = min(_RESAMPLES, max(_FEWEST_RESAMPLES, _MOST_DRAWN // len(units)))
     if len(units) < 2 or not resamples:
@@ -119,3 +125,14 @@ def _middle(values: list[float]) -> Interval | None:
     values.sort()
     cut = round(len(values) * (1 - _LEVEL) / 2)
     return values[cut], values[-1 - cut]
+
+
+def sign_test(more: int, less: int) -> float | None:
+    """How likely a split at least as uneven would be if both were as likely; two-sided, None for no sample at all."""
+    both, fewer = more + less, min(more, less)
+    if not both:
+        return None
+    if both > _EXACT:
+        return math.erfc((both / 2 - fewer - 0.5) / math.sqrt(both / 2)) if fewer < both / 2 - 0.5 else 1.0
+    splits: int = sum(comb(both, count) for count in range(fewer + 1))
+    return min(1.0, 2 * splits / (1 << both))

@@ -1,4 +1,4 @@
-"""One HTML file that shows a run: open it, mail it, keep it. It needs no server, no network and no other file.
+"""One HTML file that shows a run, or several compared: open it, mail it, keep it. It needs nothing else.
 
 The page's own style and script are the only ones it runs, by their hashes; what episodes say is data, which the script
 puts on the page as text. The index of all episodes comes first, and the page is drawn from it before the rest is read;
@@ -12,7 +12,7 @@ import hashlib
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import IO, Any, Final
@@ -20,6 +20,7 @@ from typing import IO, Any, Final
 import msgspec
 
 from muxsim.errors import MuxsimError
+from muxsim.rollouts.data.comparison import Comparison
 from muxsim.rollouts.data.images import is_reference, media_type, reference, with_references
 from muxsim.rollouts.data.run_folder import RunFolder
 from muxsim.rollouts.view.assets import SCRIPT, STYLE, asset
@@ -41,7 +42,7 @@ _HEAD: Final = """\
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>{title} · muxsim run</title>
+<title>{title}</title>
 <link rel="icon" href="data:,">
 <style>{style}</style>
 </head>
@@ -58,9 +59,26 @@ class ReportError(MuxsimError):
 def write_report(run: RunFolder, file: str | Path | None = None, *, image_bytes: int = DEFAULT_IMAGE_BYTES) -> Path:
     """Write the report, into the run's folder unless ``file`` is given; returns where. Raises `ReportError`."""
     path = run.path / REPORT_NAME if file is None else Path(file)
+    return _written(path, _parts(run, image_bytes, _place(run, path)))
+
+
+def write_comparison(
+    compared: Comparison, runs: Sequence[RunFolder], file: str | Path, *, image_bytes: int = DEFAULT_IMAGE_BYTES
+) -> Path:
+    """Write a page of runs and of how they compare; returns where. ``image_bytes`` bounds the images of all of them.
+
+    Raises `ReportError`: there are other runs in the comparison, or the file cannot be written.
+    """
+    path = Path(file)
+    if [side.path for side in compared.runs] != [str(run.path) for run in runs]:
+        raise ReportError(f"{path}: the page of a comparison is made of the folders that were compared, all in order")
+    return _written(path, _comparison_parts(compared, runs, image_bytes, path))
+
+
+def _written(path: Path, parts: Iterator[str]) -> Path:
     try:
         with path.open("w", encoding="utf-8") as out:
-            out.writelines(_parts(run, image_bytes, _place(run, path)))
+            out.writelines(parts)
     except OSError as error:
         raise ReportError(f"{path} could not be written: {error}") from None
     return path
@@ -77,24 +95,53 @@ def _place(run: RunFolder, page: Path) -> str:
 
 
 def _parts(run: RunFolder, image_bytes: int, place: str = ".") -> Iterator[str]:
-    style, script = asset(STYLE), asset(SCRIPT)
-    yield _HEAD.format(title=escape(run.path.resolve().name), policy=escape(_policy(style, script)), style=style)
-    images = _Images(run, image_bytes)
-    tools = _Shared()
+    yield _head(f"{run.path.resolve().name} · muxsim run")
+    images = _Images(image_bytes)
     # The index is complete only after the last episode, and stands before the first: the packs wait in a file.
     with tempfile.TemporaryFile("w+", encoding="ascii") as packed:
         packs = _Packs(packed)
-        episodes = []
-        for trajectory in run.trajectories():
-            whole = details(trajectory)
-            whole["tools"] = tools.index(trajectory.tools)
-            shown, left_out = images.referred(whole)
-            episodes.append(summary(trajectory, left_out) | {"pack": packs.add(shortened(shown))})
+        index = _indexed(run, packs, images)
         packs.close()
-        yield _data("run", _run(run, episodes, tools.values) | {"place": place})
-        yield f"<script>{script}</script>\n"
-        packed.seek(0)
-        yield from packed
+        yield _data("run", index | {"place": place})
+        yield from _behind(packed, images)
+
+
+def _comparison_parts(compared: Comparison, runs: Sequence[RunFolder], image_bytes: int, page: Path) -> Iterator[str]:
+    yield _head(f"{', '.join(side.name for side in compared.runs)} · muxsim runs")
+    images = _Images(image_bytes)
+    with tempfile.TemporaryFile("w+", encoding="ascii") as packed:
+        packs = _Packs(packed)
+        indices = [
+            _indexed(run, packs, images) | {"name": side.name, "place": _place(run, page)}
+            for run, side in zip(runs, compared.runs, strict=True)
+        ]
+        packs.close()
+        yield _data("runs", {"runs": indices, "comparison": msgspec.to_builtins(compared)})
+        yield from _behind(packed, images)
+
+
+def _head(title: str) -> str:
+    style = asset(STYLE)
+    return _HEAD.format(title=escape(title), policy=escape(_policy(style, asset(SCRIPT))), style=style)
+
+
+def _indexed(run: RunFolder, packs: _Packs, images: _Images) -> Json:
+    """What is known of a run before any of its episodes is looked into; these go into the packs."""
+    tools = _Shared()
+    episodes = []
+    for trajectory in run.trajectories():
+        whole = details(trajectory)
+        whole["tools"] = tools.index(trajectory.tools)
+        shown, left_out = images.referred(run, whole)
+        episodes.append(summary(trajectory, left_out) | {"pack": packs.add(shortened(shown))})
+    return _run(run, episodes, tools.values)
+
+
+def _behind(packed: IO[str], images: _Images) -> Iterator[str]:
+    """What the page has behind its index."""
+    yield f"<script>{asset(SCRIPT)}</script>\n"
+    packed.seek(0)
+    yield from packed
     for name, content in images.embedded():
         yield f'<script type="text/plain" id="{name}">{content}</script>\n'
     yield "</body>\n</html>\n"
@@ -170,13 +217,12 @@ class _Shared:
 class _Images:
     """The images of the episodes that fit into the page; each is in it once."""
 
-    def __init__(self, run: RunFolder, most_bytes: int) -> None:
-        self._run = run
+    def __init__(self, most_bytes: int) -> None:
         self._left = most_bytes
         self._inline: dict[str, str] = {}
-        self._embedded: dict[str, None] = {}
+        self._embedded: dict[str, RunFolder] = {}
 
-    def referred(self, details: Json) -> tuple[Json, int]:
+    def referred(self, run: RunFolder, details: Json) -> tuple[Json, int]:
         """An episode's details with all images as references, and how many of them the page has no room for."""
         inline: dict[str, str] = {}
 
@@ -190,19 +236,19 @@ class _Images:
         sizes = {name: len(data) * 3 // 4 for name, data in inline.items()}
         for name in _references(details):
             if name not in sizes and name not in self._embedded:
-                sizes[name] = self._run.images.size(name) or 0
+                sizes[name] = run.images.size(name) or 0
         wanted = {name: size for name, size in sizes.items() if name not in self._embedded}
         if sum(wanted.values()) > self._left:
             return details, len(wanted)
         self._left -= sum(wanted.values())
-        self._embedded.update(dict.fromkeys(wanted))
+        self._embedded.update(dict.fromkeys(wanted, run))
         self._inline.update({name: data for name, data in inline.items() if name in wanted})
         return details, 0
 
     def embedded(self) -> Iterator[tuple[str, str]]:
         """(reference, data URL) of each image in the page."""
-        for name in self._embedded:
-            data = self._inline.get(name) or self._run.images.get(name)
+        for name, run in self._embedded.items():
+            data = self._inline.get(name) or run.images.get(name)
             if data is not None:
                 yield name, f"data:{media_type(name)};base64,{data}"
 
