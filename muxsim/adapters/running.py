@@ -5,6 +5,7 @@ A thread does not survive a fork, so nothing that was made before one is used af
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
 import threading
@@ -16,6 +17,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import anyio
+import outcome
+import sniffio
+import trio
 from anyio.from_thread import BlockingPortal
 
 from muxsim.errors import MuxsimError
@@ -27,7 +31,10 @@ T = TypeVar("T")
 Source = str | Path | EnvironmentPool
 """The path of a config, the URL of a muxsim that serves, or a pool that is open."""
 
-_URLS: Final = ("http://", "https://", "unix:")
+_Key = tuple[int, str, str | None]
+"""The process, what is open in it, and with whose token."""
+
+URLS: Final = ("http://", "https://", "unix:")
 
 
 class NotHere(MuxsimError):
@@ -37,8 +44,11 @@ class NotHere(MuxsimError):
 class Running:
     """A pool with the loop that it lives on. Made by `running`; `release` it once for each time."""
 
-    def __init__(self, open: Callable[[], AbstractAsyncContextManager[EnvironmentPool]], name: str) -> None:
+    def __init__(
+        self, open: Callable[[], AbstractAsyncContextManager[EnvironmentPool]], name: str, key: _Key | None = None
+    ) -> None:
         self.name = name
+        self._key = key
         self.known: dict[str, list[Any]] = {}
         """What its users have found out about its environments, for each other."""
         self._pid = os.getpid()
@@ -58,6 +68,54 @@ class Running:
         """The same without waiting."""
         portal, pool = self._here()
         return portal.start_task_soon(partial(function, pool, *args))
+
+    async def wait(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """The same as `call` for programs that are asynchronous, on whatever loop.
+
+        Where the caller is cancelled, so is the function, and what it has returned all the same is not lost.
+        """
+        _, pool = self._here()
+        done = anyio.Event()
+        awake = _setter(done)
+        scope: anyio.CancelScope | None = None
+        given_up = False
+        result: outcome.Maybe[T] = outcome.Error(NotHere(f"{self.name} has ended"))
+
+        async def work() -> None:
+            nonlocal scope, result
+            try:
+                with anyio.CancelScope() as scope:
+                    if not given_up:
+                        result = await outcome.acapture(function, pool, *args)
+            finally:
+                awake()
+
+        def begin() -> None:
+            try:
+                self._tasks.start_soon(work)
+            except RuntimeError:  # it ends just now
+                awake()
+
+        def give_up() -> None:
+            nonlocal given_up
+            given_up = True
+            if scope is not None:
+                scope.cancel()
+
+        try:
+            self._loop.run_sync_soon(begin)
+        except trio.RunFinishedError:
+            result.unwrap()
+        try:
+            await done.wait()
+        except anyio.get_cancelled_exc_class():
+            self._loop.run_sync_soon(give_up)
+            with anyio.CancelScope(shield=True):
+                await done.wait()
+            if isinstance(result, outcome.Value):
+                return result.unwrap()
+            raise
+        return result.unwrap()
 
     def use(self) -> Running:
         """One more user. Raises what opening the pool raises."""
@@ -79,7 +137,8 @@ class Running:
 
     def stop(self) -> None:
         """End it, whoever uses it."""
-        _all.pop((self._pid, self.name), None)
+        if self._key is not None:
+            _all.pop(self._key, None)
         if self._pid == os.getpid() and self._ready.done() and self._ready.exception() is None:
             portal, _ = self._ready.result()
             if self._thread.is_alive():
@@ -96,7 +155,8 @@ class Running:
 
     def _run(self, open: Callable[[], AbstractAsyncContextManager[EnvironmentPool]]) -> None:
         async def serve() -> None:
-            async with open() as pool, BlockingPortal() as portal:
+            async with open() as pool, BlockingPortal() as portal, anyio.create_task_group() as self._tasks:
+                self._loop = trio.lowlevel.current_trio_token()
                 self._ready.set_result((portal, pool))
                 await portal.sleep_until_stopped()
 
@@ -134,11 +194,22 @@ class _Open(Running):
             done.set_exception(error)
         return done
 
+    async def wait(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """`Running.wait`, on the loop that the pool is open on."""
+        return await function(self._pool, *args)
+
     def use(self) -> Running:
         return self
 
     def release(self) -> None:
         """It is not ours to end."""
+
+
+def _setter(event: anyio.Event) -> Callable[[], object]:
+    """Sets an event of this loop from any thread."""
+    if sniffio.current_async_library() == "trio":
+        return partial(trio.lowlevel.current_trio_token().run_sync_soon, event.set)
+    return partial(asyncio.get_running_loop().call_soon_threadsafe, event.set)
 
 
 def _nothing() -> Any:
@@ -153,18 +224,18 @@ def running(source: Source, *, token: str | None = None) -> Running:
     if not isinstance(source, str | Path):
         return _Open(source)
     text = str(source)
-    served = text.startswith(_URLS)
+    served = text.startswith(URLS)
     name = text if served else os.path.abspath(text)
     open: Any = partial(connect, text, token=token) if served else partial(open_pool, text)
     with _lock:
-        key = os.getpid(), name
+        key = os.getpid(), name, token
         found = _all.get(key)
         if found is None:
-            found = _all[key] = Running(open, name)
+            found = _all[key] = Running(open, name, key)
         return found.use()
 
 
-_all: Final[dict[tuple[int, str], Running]] = {}
+_all: Final[dict[_Key, Running]] = {}
 _lock: Final = threading.RLock()
 
 

@@ -35,7 +35,7 @@ def tool_messages(
     lines: list[str] = []
     urls: list[str] = []
     for block in content:
-        url = _image_url(block)
+        url = image_url(block)
         if url is None:
             lines.append(_text(block))
         else:
@@ -88,7 +88,7 @@ def call_id(turn: int, index: int) -> str:
     return f"call_{turn}_{index}"
 
 
-def _image_url(block: Mapping[str, Any]) -> str | None:
+def image_url(block: Mapping[str, Any]) -> str | None:
     """The data URL of an image block, or of an embedded resource that is one."""
     if block.get("type") == "image":
         return _data_url(block.get("mimeType"), block.get("data"))

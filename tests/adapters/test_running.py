@@ -1,0 +1,112 @@
+"""Pools for programs of other loops: what is waited for comes, and what is given up is neither lost nor left behind."""
+
+import threading
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from muxsim.adapters.running import NotHere, Running
+
+LOOPS = pytest.mark.parametrize("loop", ["trio", "asyncio"])
+
+
+@asynccontextmanager
+async def a_pool():
+    yield "the pool"
+
+
+@pytest.fixture
+def pool():
+    """A pool that runs in a thread of its own, as that of a config does."""
+    running = Running(a_pool, "a pool").use()
+    yield running
+    running.release()
+
+
+@LOOPS
+def test_a_program_on_any_loop_waits_for_what_runs_on_the_pools_own(loop, pool):
+    async def fails(_):
+        raise ValueError("as it is")
+
+    async def program():
+        async def told(pool, *args):
+            await anyio.lowlevel.checkpoint()
+            return pool, *args
+
+        with anyio.fail_after(60):
+            assert await pool.wait(told, 1) == ("the pool", 1)
+            with pytest.raises(ValueError, match="as it is"):
+                await pool.wait(fails)
+
+    anyio.run(program, backend=loop)
+
+
+class Endless:
+    """Something that begins in the pool's loop, and is over when `release` is called there, whatever is given up."""
+
+    def __init__(self):
+        self.begun, self.over = threading.Event(), threading.Event()
+
+    async def given_up(self, _):
+        self.begun.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.over.set()
+
+    async def opened(self, _):
+        self._released = anyio.Event()
+        self.begun.set()
+        with anyio.CancelScope(shield=True):
+            await self._released.wait()
+        return "a session"
+
+    async def release(self, _):
+        self._released.set()
+
+
+@LOOPS
+def test_who_gives_up_waits_until_what_was_begun_has_been_given_up_too(loop, pool):
+    endless = Endless()
+
+    async def program():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(pool.wait, endless.given_up)
+            assert await anyio.to_thread.run_sync(endless.begun.wait, 60)
+            tasks.cancel_scope.cancel()
+        assert endless.over.is_set()
+
+    anyio.run(program, backend=loop)
+
+
+@LOOPS
+def test_what_has_been_opened_all_the_same_is_handed_over_to_be_closed(loop, pool):
+    endless = Endless()
+    handed = []
+
+    async def open(scope):
+        with scope:
+            handed.append(await pool.wait(endless.opened))
+
+    async def program():
+        scope = anyio.CancelScope()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(open, scope)
+            assert await anyio.to_thread.run_sync(endless.begun.wait, 60)
+            scope.cancel()
+            await anyio.to_thread.run_sync(pool.call, endless.release)
+        assert handed == ["a session"]
+
+    anyio.run(program, backend=loop)
+
+
+def test_a_pool_that_has_ended_says_so():
+    running = Running(a_pool, "a pool").use()
+    running.release()
+
+    async def program():
+        await running.wait(None)
+
+    with pytest.raises(NotHere, match="a pool has ended"):
+        anyio.run(program, backend="asyncio")
