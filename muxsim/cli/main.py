@@ -24,6 +24,7 @@ from muxsim.observe.events import ConfigNote, Events
 
 if TYPE_CHECKING:
     from muxsim.observe.log import EventLog
+    from muxsim.serve.routes.wires import Site, Wire
 
 _SEPARATOR = "--"
 
@@ -127,9 +128,15 @@ def serve(
     from muxsim.serve.operate import host as server  # noqa: PLC0415
 
     try:
-        server.serve(loaded, announce, reread, *_logged(loaded))
+        server.serve(loaded, announce, reread, *_logged(loaded), wires={"openenv": _openenv})
     except (ListenError, ConfigError) as error:
         fail(error)
+
+
+def _openenv(site: Site) -> Wire:
+    from muxsim.adapters.openenv_wire import OpenEnvWire  # noqa: PLC0415 - nobody else needs it
+
+    return OpenEnvWire(site)
 
 
 @app.command()

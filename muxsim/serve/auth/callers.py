@@ -88,7 +88,7 @@ NOBODY: Final = Caller(None, Scope.NONE)
 _OPEN: Final = frozenset({"/health", "/ready"})
 _WELL_KNOWN: Final = "/.well-known/"
 _AGENTS: Final = re.compile(
-    r"/|/mcp|/sse|/messages|/envs|/envs/[^/]+/(mcp|sse|messages)|/s/[^/]+/((agent/)?mcp|sse|messages)"
+    r"/|/mcp|/sse|/messages|/envs|/envs/[^/]+/(mcp|sse|messages|openenv/[^/]+)|/s/[^/]+/((agent/)?mcp|sse|messages)"
     r"|/watch/sessions/[^/]+(/images/[^/]+)?"
 )
 _ADMINS: Final = re.compile(r"/sessions/[^/]+/logs")

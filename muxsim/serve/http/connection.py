@@ -19,7 +19,7 @@ from muxsim.runtime.peers import peer_user
 from muxsim.serve.auth.proxies import unix_peer
 from muxsim.serve.http.connections import Connections
 from muxsim.serve.http.incoming import Incoming, Request
-from muxsim.serve.http.interfaces import Answer, Familiar, ShortCall, ShortWay, Usual
+from muxsim.serve.http.interfaces import Answer, Familiar, ShortCall, ShortWay, Taker, Usual
 from muxsim.serve.http.ordinary import Ordinary
 from muxsim.serve.http.responses import refusal_bytes
 from muxsim.serve.http.unread import Reader
@@ -65,6 +65,7 @@ class Connection(asyncio.Protocol):
         self._usual: Usual | None = None
         self._call: ShortCall | None = None
         self._ordinary: Ordinary | None = None
+        self._taker: Taker | None = None
         self._advancing = False
         self._read_raw = b""
         self._reading = True
@@ -107,6 +108,9 @@ class Connection(asyncio.Protocol):
         if self._discarded is not None:
             self._discard(data)
             return
+        if self._taker is not None:
+            self._taker.came(data)
+            return
         between = self._incoming.between
         if between:
             familiar = self.familiar
@@ -132,6 +136,8 @@ class Connection(asyncio.Protocol):
         self._write_paused = True
         if self._ordinary is not None:
             self._ordinary.pause_writing()
+        if self._taker is not None:
+            self._taker.pause_writing()
         self._limits.unread.begin(self)
 
     def resume_writing(self) -> None:
@@ -139,7 +145,10 @@ class Connection(asyncio.Protocol):
         if self._ordinary is not None:
             self._ordinary.resume_writing()
         self._limits.unread.end(self)
-        self._advance()
+        if self._taker is not None:
+            self._taker.resume_writing()
+        else:
+            self._advance()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closing = True
@@ -150,6 +159,8 @@ class Connection(asyncio.Protocol):
         call, self._call = self._call, None
         if call is not None:
             call.lost()
+        if self._taker is not None:
+            self._taker.lost()
         for timer in (self._idle_timer, self._body_timer):
             if timer is not None:
                 timer.cancel()
@@ -157,7 +168,9 @@ class Connection(asyncio.Protocol):
     def shutdown(self) -> None:
         """The server ends: close when what is under way has been answered."""
         self.closing = True
-        if self._current is None and self._call is None:
+        if self._taker is not None:
+            self._taker.shutdown()
+        elif self._current is None and self._call is None:
             self.close_now()
 
     # ---- from the parser (muxsim.serve.http.incoming.Listener)
@@ -288,6 +301,21 @@ class Connection(asyncio.Protocol):
             self._stop_listening()
         else:
             self._close()
+
+    # ---- for another protocol (muxsim.serve.http.interfaces.Surrendered)
+
+    def hand_over(self, taker: Taker) -> None:
+        if self._queue or self._fault is not None or self.closing or not self._incoming.between:
+            raise HTTPRefusal(400, "more has come than the request for another protocol, which waits for its answer")
+        self._drop_ordinary()
+        self._current, self._taker = None, taker
+
+    def finish(self) -> None:
+        self._stop_listening()
+
+    def await_goodbye(self) -> None:
+        self.closing = True
+        self._limits.await_rest(self)
 
     # ---- between requests, and at the end
 

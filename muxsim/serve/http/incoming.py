@@ -11,7 +11,8 @@ from muxsim.serve.http.connections import Bounds
 from transports.http_rules import HTTPRefusal
 from transports.origin import Origin
 
-# Asks for another protocol on this connection; there is none, so it says nothing to whoever serves the request.
+# Asks for another protocol on this connection. Whoever serves the request by HTTP has no use for it; who knows the
+# other protocol finds it in `Request.upgrade`.
 _UPGRADE: Final = b"upgrade"
 
 
@@ -19,8 +20,8 @@ class Request:
     """One request: its head, and as much of its body as has come and nobody has taken."""
 
     __slots__ = (
-        *("body", "chunked", "complete", "expects", "headers", "keep_alive", "method", "origin", "peer", "url"),
-        "version",
+        *("body", "chunked", "complete", "expects", "headers", "keep_alive", "method", "origin", "peer", "upgrade"),
+        *("url", "version"),
     )
 
     def __init__(self) -> None:
@@ -34,6 +35,8 @@ class Request:
         self.chunked = False
         self.expects = False
         """Whether the client waits to be asked for the body."""
+        self.upgrade = b""
+        """The protocol that it asks for instead, in lower case; b"" for none."""
         self.body: list[bytes] = []
         self.complete = False
         self.origin: Origin | None = None
@@ -42,13 +45,15 @@ class Request:
     def __repr__(self) -> str:
         return f"<Request {self.method.decode()} {self.url.decode('latin-1')}>"
 
-    def head(self, *, without_body: bool = False) -> bytes:
+    def head(self, *, without_body: bool = False, with_upgrade: bool = False) -> bytes:
         """The head as this server reads it: every other reader takes the same for its length."""
         fields: Iterable[tuple[bytes, bytes]] = self.headers
         if without_body:
             framing = (b"content-length", b"transfer-encoding", b"expect")
             fields = [(name, value) for name, value in self.headers if name not in framing]
         lines = b"".join([b"%b: %b\r\n" % field for field in fields if field[0] != _UPGRADE])
+        if with_upgrade:
+            lines += b"%b: %b\r\n" % (_UPGRADE, self.upgrade)
         return b"%b %b HTTP/%b\r\n%b\r\n" % (self.method, self.url, self.version.encode(), lines)
 
     def framed(self, piece: bytes) -> bytes:
@@ -86,6 +91,7 @@ class Incoming:
         # Bytes since the parser last had a whole head or a piece of a body: lines, chunk sizes, trailers.
         self._lines = 0
         self._length = 0
+        self._upgrade = b""
         self.request: Request | None = None
         """The one that is read, or was read last."""
         self.in_head = False
@@ -142,7 +148,9 @@ class Incoming:
         request.version = self._parser.get_http_version()
         self._check_target(request)
         if self._parser.should_upgrade():
+            self._upgrade = dict(request.headers).get(_UPGRADE, b"").strip().lower()
             return  # the parser leaves its body to whoever speaks the other protocol
+        request.upgrade, self._upgrade = self._upgrade, b""
         self._lines, self.in_head = 0, False
         request.keep_alive = request.version != "1.0" and self._parser.should_keep_alive()
         for name, value in request.headers:

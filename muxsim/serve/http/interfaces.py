@@ -6,6 +6,7 @@ may be left to the application, which then has only the rest of its answer to do
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeAlias
 
@@ -27,6 +28,49 @@ class Application(Protocol):
 
     async def go_on(self, call: Call, answer: Answer) -> None:
         """Carry out the rest of one that was checked, and taken, on the short way."""
+
+
+class Taker(Protocol):
+    """What speaks another protocol on a connection that it has been handed over."""
+
+    def came(self, data: bytes) -> None:
+        """This has come."""
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+
+    def lost(self) -> None:
+        """The connection is no more."""
+
+    def shutdown(self) -> None:
+        """The server ends."""
+
+
+class Surrendered(Protocol):
+    """A connection that has been handed over, for its `Taker`."""
+
+    reader: Reader
+    """Whom what is written is for."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that it runs on."""
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """Where to write."""
+
+    def hand_over(self, taker: Taker) -> None:
+        """What comes from now on is this one's. Raises a 400 if more has come than one request."""
+
+    def finish(self) -> None:
+        """Nothing more is written, and nothing read: close, when the client has seen what was."""
+
+    def await_goodbye(self) -> None:
+        """Close before long, if the client does not."""
 
 
 class ShortCall(Protocol):

@@ -13,8 +13,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from muxsim.serve.http.incoming import Request
-from muxsim.serve.http.interfaces import Answer, Application
+from muxsim.serve.http.interfaces import Answer, Application, Surrendered
 from muxsim.serve.http.unread import Reader, tell_reader_to
+from muxsim.serve.http.web_socket import offer_upgrade
 from transports.asgi import Call
 
 _CONNECTION: Final = "muxsim.connection"
@@ -22,11 +23,8 @@ _CLOSE: Final = (b"connection", b"close")
 _HOP: Final = frozenset({b"transfer-encoding", b"connection"})
 
 
-class Owner(Protocol):
+class Owner(Surrendered, Protocol):
     """The connection that requests come from and answers go to."""
-
-    transport: asyncio.Transport
-    reader: Reader
 
     def body_wanted(self, wanted: bool) -> None:
         """Whether more of the body may come."""
@@ -95,6 +93,11 @@ class Ordinary:
         """The answer has been written: the next request may come."""
         self.request = None
         self._owner.answer_complete()
+
+    @property
+    def owner(self) -> Surrendered:
+        """The connection, for whoever is to have it."""
+        return self._owner
 
     def take_answer(self) -> Answer | None:
         """What a request is to be answered with, that somebody else has taken."""
@@ -203,6 +206,7 @@ class ToldWhenServed:
         answer, request = ordinary.take_answer(), ordinary.request
         if request is not None:
             scope["client"] = request.peer, 0
+            offer_upgrade(scope, ordinary.owner, request)
         tell_reader_to(scope, ordinary.read_by)
 
         async def send_on(event: Message) -> None:

@@ -39,6 +39,7 @@ from muxsim.serve.routes.operating import Answering
 from muxsim.serve.routes.public_url import PublicURL
 from muxsim.serve.routes.sse_endpoints import SSEEndpoints
 from muxsim.serve.routes.watch_endpoints import WatchEndpoints
+from muxsim.serve.routes.wires import Site, Wires
 from muxsim.serve.watch.dashboard import Dashboard
 from muxsim.session.registry import Sessions
 from muxsim.session.sampler import Sampler
@@ -62,6 +63,7 @@ class Front:
         events: Events,
         logs: LogView,
         boundary: Boundary,
+        wires: Wires,
     ) -> None:
         settings, public = config.server, PublicURL(config.server.public_url)
         self._unread = unread = Unread(settings.stall_timeout, settings.max_buffered, settings.max_unread, events)
@@ -93,7 +95,8 @@ class Front:
             history=settings.history,
         )
         watch = WatchEndpoints(dashboard, lookup, public, _stream_times(settings))
-        gateway = Gateway(mcp, sse, api, metrics, logs, watch, rules, auth, events, public)
+        site = Site(sessions, pool, bridge, openings, bodies, public, settings.ping_interval)
+        gateway = Gateway(mcp, sse, api, metrics, logs, watch, rules, auth, events, public, wires, site)
         self.application = ToldWhenServed(gateway)
         kind = LoggedConnection if settings.access_log else Connection
         self.connection = partial(kind, FastLane(gateway), self._connections)

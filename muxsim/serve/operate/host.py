@@ -54,6 +54,7 @@ from muxsim.serve.operate.operator_socket import operator_socket, refuse_unreach
 from muxsim.serve.operate.service_manager import ServiceManager
 from muxsim.serve.routes.log_view import LogView
 from muxsim.serve.routes.metrics import Metrics
+from muxsim.serve.routes.wires import Wires
 from muxsim.session.registry import Sessions, open_sessions
 from muxsim.session.relief import relieving
 from muxsim.session.sampler import Sampler, open_sampler
@@ -82,8 +83,11 @@ def serve(
     reread: Callable[[], Config] | None = None,
     events: Events | None = None,
     log: EventLog | None = None,
+    wires: Wires | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; a second one ends it at once. SIGHUP puts to use what ``reread`` returns then.
+
+    ``wires`` are what trainers find beside muxsim's own endpoints.
 
     Raises `ListenError` or `ConfigError` before anything has been started if the address cannot be had, or a file of
     tokens or certificates is wrong.
@@ -103,7 +107,7 @@ def serve(
             tracing(config.server.tracing, events),
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
-            runner.run(_Host(config, listener, announce, reread, events, auth, tls, manager, log).run())
+            runner.run(_Host(config, listener, announce, reread, events, auth, tls, manager, log, wires or {}).run())
 
 
 def _tell_strangers(config: Config, auth: Authenticator | None, events: Events) -> None:
@@ -138,8 +142,10 @@ class _Host:
         tls: ssl.SSLContext | None,
         manager: ServiceManager,
         log: EventLog | None,
+        wires: Wires,
     ) -> None:
         self._log = log
+        self._wires = wires
         self._manager = manager
         self._reread = reread
         self._begun_with = self._config = config
@@ -222,6 +228,7 @@ class _Host:
             self._events,
             logs,
             boundary,
+            self._wires,
         )
         server = _Server(_uvicorn_config(front, self._tls), self._clock, self._lag)
         bridge.finished.add_done_callback(lambda _: setattr(server, "should_exit", True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -24,6 +25,7 @@ from muxsim.serve.routes.metrics import Metrics
 from muxsim.serve.routes.public_url import PublicURL
 from muxsim.serve.routes.sse_endpoints import SSEEndpoints
 from muxsim.serve.routes.watch_endpoints import WatchEndpoints
+from muxsim.serve.routes.wires import Site, Wires
 from muxsim.serve.watch.page import PATH, Page
 from transports.asgi import Call, ClientGone, refusal_of, refuse
 from transports.http_rules import HostRules, HTTPRefusal, header
@@ -46,6 +48,8 @@ class Gateway:
         auth: Authenticator | None,
         events: Events,
         public: PublicURL,
+        wires: Wires,
+        site: Site,
     ) -> None:
         self._public = public
         self._page = Page(prefix=public.prefix)
@@ -53,7 +57,7 @@ class Gateway:
         self.rules = rules
         self.auth = auth
         self._events = events
-        self._router = Guard(_router(mcp, sse, api, metrics, logs, watch, auth), auth)
+        self._router = Guard(_router(mcp, sse, api, metrics, logs, watch, auth, _wire_routes(wires, site)), auth)
         self._app = JSONRefusals(self._router)
         self._cross_origin = JSONRefusals(_with_cors(self._router, rules))
 
@@ -96,6 +100,7 @@ def _router(
     logs: LogView,
     watch: WatchEndpoints,
     auth: Authenticator | None,
+    more: list[Route],
 ) -> ASGIApp:
     return Router(
         [
@@ -124,6 +129,7 @@ def _router(
             _json_route("/control/{part}", GET=api.control_part),
             _json_route("/envs", GET=api.envs),
             _json_route("/envs/{env}", GET=api.env),
+            *more,
             _json_route("/operate/{command}", POST=api.operating.do),
             _json_route("/health", GET=api.health),
             _json_route("/ready", GET=api.readiness),
@@ -133,6 +139,18 @@ def _router(
         redirect_slashes=False,  # a client that posts follows none
         default=_not_found,
     )
+
+
+def _wire_routes(wires: Wires, site: Site) -> list[Route]:
+    def route(name: str) -> Route:
+        made = functools.cache(lambda: wires[name](site))
+
+        async def answer(call: Call, env: str, path: str) -> None:
+            await made().answer(call, env, path)
+
+        return _route(f"/envs/{{env}}/{name}/{{path}}", answer, ["GET", "POST"])
+
+    return [route(name) for name in wires]
 
 
 class _Endpoint:

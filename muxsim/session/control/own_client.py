@@ -10,10 +10,12 @@ import anyio
 import sniffio
 import trio
 
+from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.attachment import Attachment, Host
 from muxsim.session.unattended import answer_to
 from transports import messages
 from transports.messages import Kind, Message, RequestId
+from transports.origin import Origin
 
 
 class Answer(NamedTuple):
@@ -30,19 +32,36 @@ class OwnClient:
     """A transport whose client is this process. Answers come to a callback, or to whoever waits on either loop.
 
     ``aside``: it only reads, for muxsim itself; whatever the backend asks its clients is not for this one.
+    ``agent``: it asks for an agent, and hears no more than that may. ``kind`` is how whoever it asks for has come.
     """
 
     congested = False
-    listening = False
     single_file = False
 
-    def __init__(self, session: Host, *, patience: float | None = None, aside: bool = False) -> None:
+    def __init__(
+        self,
+        session: Host,
+        *,
+        patience: float | None = None,
+        aside: bool = False,
+        agent: bool = False,
+        kind: str = "own",
+    ) -> None:
+        self.listening = False
+        """Whether it is there for certain although it says nothing."""
         self.session = session
         """The session that is asked."""
-        self._attachment = _Own(self, session, cancels=True, patience=patience, aside=aside)
+        view = _OwnAgent if agent else _Own
+        self._attachment = view(self, session, kind, cancels=True, patience=patience, aside=aside)
         self._attachment.connect(self)
         self._numbers = itertools.count(1)
         self._waiting: dict[RequestId, OnAnswer] = {}
+
+    def join(self, principal: str | None, peer: str, origin: Origin | None) -> None:
+        """Be one of the session's clients, for somebody: others see that until it leaves. Raises `Busy`."""
+        attachment = self._attachment
+        attachment.principal, attachment.peer, attachment.origin = principal, peer or None, origin
+        attachment.session.conversation.attach(attachment)
 
     def request(self, method: str, params: Any, on_answer: OnAnswer) -> RequestId:
         """Send a request; ``on_answer`` gets its result or error, which comes even if the backend dies."""
@@ -117,10 +136,14 @@ class OwnClient:
 class _Own(Attachment):
     """Keeps apart what the backend has said and what muxsim says in its place."""
 
-    def __init__(self, client: OwnClient, session: Host, **options: Any) -> None:
-        super().__init__(session, "own", **options)
+    def __init__(self, client: OwnClient, session: Host, kind: str, **options: Any) -> None:
+        super().__init__(session, kind, **options)
         self._client = client
 
     def tell(self, error: Message, about: RequestId | None = None) -> None:
         """Hand an error of muxsim's over as such."""
         self._client.take(error, own=True)
+
+
+class _OwnAgent(AgentAttachment, _Own):
+    """Likewise, behind the wall that agents have."""

@@ -1,0 +1,46 @@
+"""What the gateway serves beside muxsim's own endpoints: the wire of a trainer, below an environment's path.
+
+Whoever starts a server hands these in (`muxsim.serve.operate.host.serve`), so that the server knows none of them. What
+is served so has been judged as every request has: by Host, Origin and token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from muxsim.admission.pool import Pool
+from muxsim.runtime.guest import Guest
+from muxsim.serve.routes.bodies import Bodies
+from muxsim.serve.routes.openings import Openings
+from muxsim.serve.routes.public_url import PublicURL
+from muxsim.session.registry import Sessions
+from transports.asgi import Call
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a wire is made on: the sessions of one server, and how they are asked for.
+
+    ``ping_interval`` is in seconds, for what stays open.
+    """
+
+    sessions: Sessions
+    pool: Pool
+    bridge: Guest[Any]
+    openings: Openings
+    bodies: Bodies
+    public: PublicURL
+    ping_interval: float
+
+
+class Wire(Protocol):
+    """What answers all that is asked for at ``/envs/<env>/<name>/<path>``."""
+
+    async def answer(self, call: Call, env: str, path: str) -> None:
+        """Serve one request. Raises `HTTPRefusal`."""
+
+
+Wires: TypeAlias = Mapping[str, Callable[[Site], Wire]]
+"""How each is made, by the name that it has in a path. Called with the first request for it."""
