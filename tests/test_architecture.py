@@ -459,6 +459,7 @@ def test_nobody_counts_bounds_but_the_counters():
 
 # What is counted beside the counters, for something is decided by it, or named by the next number.
 DECIDED_BY = {
+    "muxsim.adapters.openenv_play": {"steps"},  # where an episode is whose environment counts none
     "muxsim.placement.child": {"_silenced"},  # what a pause of the stderr has swallowed, told with its end
     "muxsim.processes.client": {"_nonsense"},  # whether one more answer is told
     "muxsim.processes.footprint": {"_sample"},  # which processes were not there this time

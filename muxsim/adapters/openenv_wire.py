@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -20,9 +20,10 @@ from msgspec import Raw
 from muxsim.adapters import openenv_documents as documents
 from muxsim.adapters import openenv_frames as frames
 from muxsim.adapters.openenv_frames import Fault, Refused
-from muxsim.adapters.openenv_play import Play
+from muxsim.adapters.openenv_play import Play, Stage
 from muxsim.adapters.openenv_stage import Catalogues, ServedStage
 from muxsim.errors import UnknownEnvironment
+from muxsim.observe.events import HTTPLimit
 from muxsim.serve.auth.callers import Caller
 from muxsim.serve.http.web_socket import WebSocket, accept
 from muxsim.serve.routes.guard import caller_of
@@ -31,7 +32,7 @@ from muxsim.session.registry import DRAINING
 from transports.asgi import Call, read_body, respond, while_waited_for
 from transports.errors import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND
 from transports.http_rules import HTTPRefusal, check_json_content
-from transports.origin import origin_of
+from transports.origin import Origin, origin_of
 
 _ID_BYTES: Final = 16
 _SERVER_ERROR: Final = -32000
@@ -62,12 +63,23 @@ class Socket(Protocol):
         """Send a text."""
 
 
+class Listening(Stage, Protocol):
+    """A stage for a client that may be on a socket."""
+
+    def listen(self, listening: bool) -> None:
+        """Whether it is, and so will be known to have gone when it has."""
+
+
+Staging: TypeAlias = Callable[[Site, Catalogues, str, Caller, str, Origin | None], Listening]
+"""Makes the stage of a client: of an environment, for a caller, from an address, by a request."""
+
+
 @dataclass(eq=False)
 class Seat:
     """A client's place: what it plays, whose that is, and whether a socket plays it now, or one is to end it."""
 
     play: Play
-    stage: ServedStage
+    stage: Listening
     env: str
     caller: Caller
     share: str
@@ -81,8 +93,9 @@ class Seat:
 class OpenEnvWire:
     """Of one server; `muxsim.serve.routes.wires.Wire`."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, staging: Staging = ServedStage) -> None:
         self._site = site
+        self._staging = staging
         self._catalogues = Catalogues()
         self._seats: dict[str, Seat] = {}
 
@@ -134,6 +147,8 @@ class OpenEnvWire:
             conversing.cancel()
             socket.on_over = None
             socket.close()
+            if socket.was_too_large:
+                self._site.events.emit(HTTPLimit("max_body"))
             self._left(seat, socket)
 
     def _take_seat(self, call: Call, env: str, named: str, socket: WebSocket) -> Seat:
@@ -166,7 +181,7 @@ class OpenEnvWire:
 
     def _new_seat(self, call: Call, env: str, *, lasts: bool) -> Seat:
         caller = caller_of(call)
-        stage = ServedStage(self._site, self._catalogues, env, caller, call.peer, origin_of(call.headers))
+        stage = self._staging(self._site, self._catalogues, env, caller, call.peer, origin_of(call.headers))
         id = secrets.token_hex(_ID_BYTES)
         seat = self._seats[id] = Seat(Play(id, stage), stage, env, caller, caller.share(call.peer), lasts)
         return seat

@@ -34,6 +34,7 @@ _MOST_WAITING_BYTES: Final = 64 * 1024
 _GOING_AWAY: Final = 1001
 _NOT_TEXT: Final = 1003
 _NOT_UNICODE: Final = 1007
+_TOO_LARGE: Final = 1009
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,8 @@ class WebSocket:
         """Whether nothing more comes, and nothing can be sent."""
         self.said_goodbye = False
         """Whether the client has ended it as one does, and was not just lost."""
+        self.was_too_large = False
+        """Whether it has ended by a text of more than ``max_size`` bytes."""
         self.on_over: Callable[[], None] | None = None
         """Called once, as soon as it is over, whatever anybody waits for; it may not raise."""
         self._connection = connection
@@ -203,6 +206,8 @@ class WebSocket:
         from websockets.protocol import State  # noqa: PLC0415 - an extra
 
         if self._protocol.state is not State.OPEN:
+            sent = self._protocol.close_sent
+            self.was_too_large = sent is not None and sent.code == _TOO_LARGE
             self._end()
 
     def _end(self) -> None:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from muxsim.admission.pool import Pool
+from muxsim.observe.events import Events
 from muxsim.runtime.guest import Guest
 from muxsim.serve.routes.bodies import Bodies
 from muxsim.serve.routes.openings import Openings
-from muxsim.serve.routes.public_url import PublicURL
 from muxsim.session.registry import Sessions
 from transports.asgi import Call
 
@@ -31,7 +31,7 @@ class Site:
     bridge: Guest[Any]
     openings: Openings
     bodies: Bodies
-    public: PublicURL
+    events: Events
     ping_interval: float
 
 
