@@ -17,11 +17,14 @@ from harness import ROOT
 FOLDER = ROOT / ".venv" / "own"
 
 
-def python_with(name: str, *requirements: str, first: tuple[str, ...] = (), extras: tuple[str, ...] = ()) -> Path:
+def python_with(
+    name: str, *requirements: str, first: tuple[str, ...] = (), extras: tuple[str, ...] = (), alone: bool = False
+) -> Path:
     """The interpreter of an environment that has this muxsim with `extras`, and `requirements`.
 
     It is made once and stays, until what it is made of has changed. `first` is installed before the rest, by pip: it
-    takes builds that a machine is configured for, such as those of torch without CUDA.
+    takes builds that a machine is configured for, such as those of torch without CUDA. `alone` is for what cannot be
+    installed beside muxsim, and speaks to one over HTTP.
     """
     folder = FOLDER / name
     project = f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)
@@ -38,7 +41,7 @@ def python_with(name: str, *requirements: str, first: tuple[str, ...] = (), extr
             if first:
                 run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *first)
             uv = (sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-config", "--python", python)
-            run(*uv, *first, *requirements, "--editable", project)
+            run(*uv, *first, *requirements, *(() if alone else ("--editable", project)))
             stamp.write_text(content)
     return folder / "bin" / "python"
 

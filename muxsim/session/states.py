@@ -81,6 +81,8 @@ def after(state: State, happening: Happening) -> State:
 
 
 FAILED_STARTS: Final = frozenset({"backend_exited", "start_timeout"})
+RESET: Final = "reset"
+"""The cause of an end that a client wants which has nothing to end sessions with but a reset."""
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,9 @@ def test_the_control_plane_is_for_trainers(caller, controls):
         (Scope.AGENT, ["/", "/mcp", "/sse", "/messages", "/envs", "/envs/x/mcp", "/envs/x/sse"]),
         (Scope.AGENT, ["/s/x/mcp", "/s/x/agent/mcp", "/s/x/sse", "/s/x/messages"]),
         (Scope.TRAINER, ["/sessions", "/sessions/x", "/sessions/x/control", "/sessions/x/fork", "/control/reward"]),
-        (Scope.TRAINER, ["/envs/x"]),
-        (Scope.ADMIN, ["/metrics", "/dashboard", "/no/such/thing", "/s/x/control", "/s/x", "/envs/x/control"]),
+        (Scope.TRAINER, ["/envs/x", "/leases", "/s/x/control", "/s/x/control/status"]),
+        (Scope.TRAINER, ["/envs/x/control/reward", "/envs/x/control/reset_session", "/control/reset_session"]),
+        (Scope.ADMIN, ["/metrics", "/dashboard", "/no/such/thing", "/s/x/agent/control", "/s/x", "/envs/x/control"]),
         (
             Scope.ADMIN,
             ["//sessions", "/health/", "/health\n", "/sessions\n", "/mcp\n", "/Sessions", "/control/a/b"],

@@ -108,6 +108,11 @@ PATHS = st.one_of(
             ),
             *(
                 "/control/reward",
+                "/envs/sturdy/control/reward",
+                "/envs/sturdy/control/reset_session",
+                "/s/LASTING/mcp?env=sturdy&seed=1",
+                "/s/LASTING/control",
+                "/leases",
                 "/envs/sturdy/mcp",
                 "/envs/sturdy/sse",
                 "/envs/../mcp",

@@ -1,10 +1,15 @@
-"""A small environment with a control plane: each `step` earns 1. Python's standard library only."""
+"""A small environment with a control plane: each `step` earns one more. Python's standard library only.
+
+With `--counting` it also says how many steps there were and what they have earned, ends with the third, and `look` is
+none.
+"""
 
 import json
 import sys
 
 PARTS = ("reward", "status", "info", "initial_state")
 game = {"steps": 0}
+COUNTING = "--counting" in sys.argv
 
 
 def resources():
@@ -16,9 +21,11 @@ def resources():
 
 def value_of(uri):
     part = uri.removeprefix("control://")
-    return {"reward": {"reward": game["steps"]}, "status": {"terminated": False, "truncated": False}}.get(
-        part, {"part": part}
-    )
+    steps = game["steps"]
+    status = {"terminated": False, "truncated": False}
+    if COUNTING:
+        status = {"terminated": steps == 3, "truncated": False, "step": steps, "total_reward": sum(range(steps + 1))}
+    return {"reward": {"reward": steps}, "status": status}.get(part, {"part": part})
 
 
 def answer(request):
@@ -33,7 +40,7 @@ def answer(request):
         case "tools/list":
             return {"tools": [{"name": "step", "inputSchema": {"type": "object"}}]}
         case "tools/call":
-            game["steps"] += 1
+            game["steps"] += not COUNTING or params["name"] == "step"
             return {"content": [{"type": "text", "text": "stepped"}]}
         case "resources/list":
             return {"resources": resources()}

@@ -92,7 +92,9 @@ _AGENTS: Final = re.compile(
     r"|/watch/sessions/[^/]+(/images/[^/]+)?"
 )
 _ADMINS: Final = re.compile(r"/sessions/[^/]+/logs")
-_TRAINERS: Final = re.compile(r"/sessions(/.*)?|/leases|(/s/[^/]+)?/control/[^/]+|/s/[^/]+/control|/envs/[^/]+|/watch")
+_TRAINERS: Final = re.compile(
+    r"/sessions(/.*)?|/leases|(/(s|envs)/[^/]+)?/control/[^/]+|/s/[^/]+/control|/envs/[^/]+|/watch"
+)
 
 
 # What a monitor may read; no path below one of these.

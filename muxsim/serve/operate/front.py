@@ -26,6 +26,7 @@ from muxsim.serve.http.unread import Unread
 from muxsim.serve.routes.api import API
 from muxsim.serve.routes.bodies import Bodies
 from muxsim.serve.routes.clients import Clients
+from muxsim.serve.routes.control_reads import ControlReads
 from muxsim.serve.routes.environment_list import EnvironmentList
 from muxsim.serve.routes.fast_lane import FastLane
 from muxsim.serve.routes.gateway import Gateway
@@ -81,7 +82,8 @@ class Front:
         sse = SSEEndpoints(clients, lookup, openings, handles, bodies, public)
         events.subscribe(recent := News(time.time))
         self._environments = environments = EnvironmentList(sessions, pool, recent, time.time)
-        self._api = api = API(sessions, pool, bridge, lookup, openings, counters, public, environments)
+        reads = ControlReads(sessions, clients, lookup)
+        self._api = api = API(sessions, pool, bridge, lookup, openings, counters, public, environments, reads)
         rules = HostRules((*settings.allowed_hosts, *public.hosts), (*settings.allowed_origins, *public.origins))
         self.dashboard = dashboard = Dashboard(
             sessions,

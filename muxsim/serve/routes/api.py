@@ -17,22 +17,20 @@ from muxsim.observe.counters import Counters
 from muxsim.provenance import parts_of
 from muxsim.runtime.guest import Guest
 from muxsim.serve.auth.callers import Caller, Scope, forbidden
+from muxsim.serve.routes.control_reads import ControlReads, read_part, when_ready
 from muxsim.serve.routes.environment_list import EnvironmentList
 from muxsim.serve.routes.guard import caller_of
 from muxsim.serve.routes.json_endpoint import NOTHING, Answered
 from muxsim.serve.routes.listing import look_for, page_of, told
-from muxsim.serve.routes.lookup import NO_CLIENT, Lookup
+from muxsim.serve.routes.lookup import Lookup
 from muxsim.serve.routes.openings import Openings, check_times, query_of
 from muxsim.serve.routes.operating import Operating
 from muxsim.serve.routes.public_url import PublicURL
 from muxsim.serve.routes.refusals import refusing
-from muxsim.session.agent_view import AgentAttachment
-from muxsim.session.codes import BACKEND_GONE
 from muxsim.session.control.control import PARTS, ControlUnreadable
 from muxsim.session.endings import Past
 from muxsim.session.registry import DRAINING, SEED_LIMIT, Sessions, Wanted
 from muxsim.session.session import Session
-from muxsim.session.states import State
 from transports.asgi import Call, read_body
 from transports.http_rules import HTTPRefusal, check_json_content
 from transports.origin import origin_of
@@ -90,7 +88,9 @@ class API:
         counters: Counters,
         public: PublicURL,
         environments: EnvironmentList,
+        reads: ControlReads,
     ) -> None:
+        self.reads = reads
         self._environments = environments
         self.operating = Operating()
         self._public = public
@@ -161,7 +161,7 @@ class API:
 
         One that is not there is null, and it says why.
         """
-        session = _ready(self._lookup.session(call, id))
+        session = when_ready(self._lookup.session(call, id))
         values: dict[str, Any] = {}
         problems: dict[str, str] = {}
         for part in PARTS:
@@ -172,17 +172,9 @@ class API:
                 problems[part] = str(error)
         return {**values, **({"problems": problems} if problems else {})}
 
-    async def control_part(self, call: Call, part: str) -> Any:
-        """``GET /control/<part>`` with the session header: the form that reward-kit's clients know."""
-        client = self._lookup.client(call, elsewhere=True)
-        session = self._sessions.get(client.attachment.session.id)
-        if session is None or isinstance(client.attachment, AgentAttachment):
-            raise HTTPRefusal(404, NO_CLIENT)
-        return await _part(session, part)
-
     async def part_of_session(self, call: Call, id: str, part: str) -> Any:
         """``GET /s/<id>/control/<part>``."""
-        return await _part(self._lookup.session(call, id), part)
+        return await read_part(self._lookup.session(call, id), part)
 
     async def envs(self, call: Call) -> Any:
         """``GET /envs``."""
@@ -272,19 +264,3 @@ async def _decoded(call: Call, decoder: msgspec.json.Decoder[T], form: str) -> T
         return decoder.decode(body or b"{}")
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise HTTPRefusal(400, f"the body must be {form}: {error}") from None
-
-
-async def _part(session: Session, part: str) -> Any:
-    """A part of the control plane."""
-    if part not in PARTS:
-        raise HTTPRefusal(404, f"the control plane has {', '.join(PARTS)}, not {part!r}")
-    try:
-        return await _ready(session).control.read(part, {}, _CONTROL_TIMEOUT)
-    except ControlUnreadable as error:
-        raise HTTPRefusal(502, str(error), code=BACKEND_GONE) from None
-
-
-def _ready(session: Session) -> Session:
-    if session.state is State.STARTED:
-        raise HTTPRefusal(409, "no client has shaken hands with this session yet")
-    return session

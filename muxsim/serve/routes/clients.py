@@ -45,6 +45,8 @@ class HTTPClient(Client):
 
     transport: StreamableHTTP
     paths: frozenset[str]
+    alias: str = ""
+    """What it goes by beside its id, if anything."""
 
 
 @dataclass(slots=True)
@@ -86,6 +88,7 @@ class Clients:
         self._unread = unread
         self._http: dict[str, HTTPClient] = {}
         self._sse: dict[str, SSEClient] = {}
+        self._aliases: dict[str, list[str]] = {}
         self._gone: OrderedDict[str, GoneClient] = OrderedDict()
         unread.ask(self.attachments_of)
 
@@ -99,6 +102,11 @@ class Clients:
             return None
         return client
 
+    def going_by(self, alias: str) -> list[HTTPClient]:
+        """The clients that have named themselves so."""
+        found = [self.http(id) for id in tuple(self._aliases.get(alias, ()))] if alias else []
+        return [client for client in found if client is not None]
+
     def gone(self, id: str) -> GoneClient | None:
         """The client that had this id until some minutes ago, for a session header or an event stream."""
         return self._gone.get(id)
@@ -107,8 +115,10 @@ class Clients:
         """The client whose event stream has this id."""
         return self._sse.get(id)
 
-    def join_by_http(self, attachment: Attachment, caller: Caller, path: str, peer: str) -> HTTPClient:
-        """Make a client of whoever asks. Raises a refusal if the session takes no more."""
+    def join_by_http(
+        self, attachment: Attachment, caller: Caller, path: str, peer: str, *, alias: str = ""
+    ) -> HTTPClient:
+        """Make a client of whoever asks, who may go by an ``alias`` too. Raises a refusal if there is no room."""
         session = attachment.session
         id = session.id if attachment.ends_session else new_id()
         transport = StreamableHTTP(id, attachment, self.times, lambda: session.agreed_version)
@@ -117,7 +127,9 @@ class Clients:
         self._attach(attachment)
         paths = {path, f"/s/{session.id}/mcp"} if attachment.ends_session else {path}
         reader = Reader(caller.share(peer), attachment)
-        client = self._http[id] = HTTPClient(attachment, caller, reader, transport, frozenset(paths))
+        client = self._http[id] = HTTPClient(attachment, caller, reader, transport, frozenset(paths), alias)
+        if alias:
+            self._aliases.setdefault(alias, []).append(id)
         self._unread.joined(reader)
         return client
 
@@ -138,7 +150,8 @@ class Clients:
         except Busy as busy:
             raise too_busy(busy, None) from None
         if others_left:
-            self._http = {id: client for id, client in self._http.items() if not client.transport.closed}
+            for client in [one for one in self._http.values() if one.transport.closed]:
+                self._forget(client)
 
     def drop(self, client: HTTPClient) -> None:
         """End a client, and its session if it has made that."""
@@ -153,6 +166,11 @@ class Clients:
 
     def _forget(self, client: HTTPClient) -> None:
         self._http.pop(client.transport.id, None)
+        ids = self._aliases.get(client.alias, [])
+        if client.transport.id in ids:
+            ids.remove(client.transport.id)
+            if not ids:
+                del self._aliases[client.alias]
         self._keep(client.transport.id, client, client.paths)
 
     def _keep(self, id: str, client: Client, paths: frozenset[str] | None) -> None:

@@ -14,7 +14,7 @@ from muxsim.session.codes import BACKEND_GONE, SESSION_ENDED
 from muxsim.session.endings import Past
 from muxsim.session.registry import Sessions
 from muxsim.session.session import Session
-from muxsim.session.states import Ending
+from muxsim.session.states import RESET, Ending
 from transports.asgi import Call
 from transports.http_rules import SESSION_HEADER, HTTPRefusal, header
 from transports.messages import RequestId
@@ -63,6 +63,12 @@ class Lookup:
         client = self._clients.http(header(call.headers, SESSION_HEADER) or "")
         here = client is not None and (elsewhere or call.scope["path"] in client.paths)
         return client if client is not None and here and client.admits(caller_of(call)) else None
+
+    def was_reset(self, call: Call) -> bool:
+        """Whether the session header names a client that has ended its session by a reset already."""
+        client = self._clients.gone(header(call.headers, SESSION_HEADER) or "")
+        past = None if client is None else self._sessions.past(client.session)
+        return client is not None and client.admits(caller_of(call)) and past is not None and past.ending.cause == RESET
 
     def stream(self, call: Call, id: str, *, session: str | None) -> SSEClient:
         """The client whose event stream has this id, if it is of this session. Raises a 404."""

@@ -18,6 +18,7 @@ from muxsim.serve.routes.handles import Handles
 from muxsim.serve.routes.lookup import Lookup
 from muxsim.serve.routes.modern import ModernExchanges, check
 from muxsim.serve.routes.openings import Openings
+from muxsim.serve.routes.presented import Presented
 from muxsim.serve.routes.refusals import refusing
 from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.attachment import Attachment
@@ -126,7 +127,8 @@ class MCPEndpoints:
             read_by(call, client.reader)
             await client.transport.get(call)
         elif method == "DELETE":
-            self.clients.drop(self._lookup.client(call))
+            if not self._lookup.was_reset(call):
+                self.clients.drop(self._lookup.client(call))
             await respond(call, 204)
         else:
             raise HTTPRefusal(405, f"{method} is not for this URL", headers=[(b"allow", b"POST, GET, DELETE")])
@@ -195,12 +197,15 @@ class MCPEndpoints:
     ) -> HTTPClient:
         spec, wanted = self._openings.asked_for(env, query_string, message.id)
         wanted["origin"] = message.origin
+        presented = Presented.by(message) if caller.controls else Presented()
+        if wanted["seed"] is None:
+            wanted["seed"] = presented.seed
         # A client shows a JSON-RPC error, but not an HTTP body.
         with refusing(caller, message.id, 200):
             session = await self._openings.session_for(caller, peer, spec, **wanted)
         attachment = view_of(caller)(session, "streamable-http", ends_session=not spec.shared)
         attachment.origin = message.origin
-        return self.clients.join_by_http(attachment, caller, path, peer)
+        return self.clients.join_by_http(attachment, caller, path, peer, alias=presented.alias)
 
     async def welcome(self, newcomer: Newcomer, call: Call) -> None:
         """Answer a handshake, which may have to wait for its session."""
