@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 import typer
 
-from muxsim.errors import MuxsimError
+from muxsim.errors import ConfigError, MuxsimError
 
 _TOKEN_VARIABLE = "MUXSIM_TOKEN"
 
@@ -74,8 +74,20 @@ class Rows:
         None
     )
     dataset: Annotated[
-        Path | None, typer.Option(help="JSONL rows to play; without it, --rollouts seeds.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="ROWS",
+            help="A file (JSONL, CSV, Parquet), a folder, hf:NAME, or - for stdin; without it, --rollouts seeds.",
+            show_default=False,
+        ),
     ] = None
+    split: Annotated[str | None, typer.Option(help="Of a dataset with several: train.", show_default=False)] = None
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="A column with another name, * for the rest; may be repeated.", metavar="KEY=COLUMN"),
+    ] = None
+    limit: Annotated[int | None, typer.Option(help="Only so many rows.", min=1, max=_MANY, show_default=False)] = None
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="In an order that is drawn from --seed.")] = False
     rollouts: Annotated[int, typer.Option(help="Episodes to play without a dataset.", min=1, max=_MANY)] = 1
     seed: Annotated[
         int, typer.Option(help="The first seed, and the base for rows without one.", min=0, max=2**31 - 1)
@@ -83,6 +95,21 @@ class Rows:
     rollouts_per_row: Annotated[
         int, typer.Option(help="Episodes of each row, all from its start state.", min=1, max=_MANY)
     ] = 1
+
+    def columns(self) -> dict[str, str] | None:
+        """The columns by the keys that they are for. Raises `ConfigError`."""
+        found = {}
+        for one in self.column or ():
+            key, equals, column = one.partition("=")
+            if not (key and equals and column):
+                raise ConfigError("write KEY=COLUMN", file="the command line", key="column", value=one)
+            found[key] = column
+        return found or None
+
+    def selection(self) -> dict[str, Any]:
+        """How the rows of a dataset were chosen, for the record: nothing where all are played as they stand."""
+        chosen = {"split": self.split, "limit": self.limit, "shuffle": self.seed if self.shuffle else None}
+        return {name: value for name, value in chosen.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

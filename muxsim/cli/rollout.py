@@ -23,10 +23,11 @@ from muxsim.cli.options import Bounds, Kept, Model, Players, Remote, Rows, Watch
 from muxsim.cli.progress import Progress, estimated
 from muxsim.cli.watching import Shown, watching
 from muxsim.config import find_config
-from muxsim.errors import raised_as_itself
+from muxsim.errors import MuxsimError, raised_as_itself
 from muxsim.observe.events import BackendStderr, Event, SessionEnded, SessionOpenFailed
-from muxsim.rollouts.data.dataset import Dataset, generate_dataset, load_dataset
+from muxsim.rollouts.data.dataset import Dataset, Episodes, generate_dataset, load_dataset
 from muxsim.rollouts.data.metrics import Metrics
+from muxsim.rollouts.data.rows import Row
 from muxsim.rollouts.data.run_config import RunConfig
 from muxsim.rollouts.data.run_folder import RunFolder, RunWriter
 from muxsim.rollouts.data.trajectory import Trajectory
@@ -63,6 +64,10 @@ def run(
     watch: Watch,
 ) -> Metrics:
     """Run what the command line asks for. Raises `MuxsimError` for anything that stops it before its first episode."""
+    if rows.dataset is None and (
+        given := [name for name in ("split", "column", "limit", "shuffle") if getattr(rows, name)]
+    ):
+        raise MuxsimError(f"--{given[0]} goes with --dataset")
     if config is None and not remote.url:
         config = find_config(Path.cwd(), "name a config, or a serving muxsim with --url")
     chosen = Chosen.read(players, model)
@@ -90,14 +95,17 @@ async def _run(plan: RolloutPlan, shown: Shown) -> Metrics:
         installing.listen(event)
 
     async with named_pool(plan.config, plan.remote, plan.options.max_concurrent, listen, hidden=kept) as pool:
-        dataset = _dataset(plan, pool)
+        # In a thread: whoever writes a pipe may take its time.
+        dataset = await trio.to_thread.run_sync(_dataset, plan, list(pool.environments), abandon_on_cancel=True)
         policy = with_playback(plan.chosen.make_policy, playback_file())
         config = await _run_config(plan, pool, dataset)
-        wanted = {episode.id for episode in dataset.episodes(plan.rows.rollouts_per_row)}
-        with _writer(plan, config, wanted) as writer:
+        planned = dataset.episodes(plan.rows.rollouts_per_row)
+        with _writer(plan, config, planned) as writer:
             stopped: str | None = None
             shown.begin(plan.kept.output)
-            with Progress(len(wanted - writer.done), console, policy=policy, installing=installing) as progress:
+            done = writer.done
+            left = len(planned) - (sum(one.id in done for one in planned) if done else 0)
+            with Progress(left, console, policy=policy, installing=installing) as progress:
                 logs.writer = writer
                 try:
                     await _play(plan, pool, dataset, policy, [writer, logs, progress, *shown.watchers])
@@ -106,16 +114,16 @@ async def _run(plan: RolloutPlan, shown: Shown) -> Metrics:
                 finally:
                     summary = progress.summary()  # of a policy that has its connections
                     await _close(policy)
-            metrics = writer.finish(len(wanted), problem=stopped)
+            metrics = writer.finish(len(planned), problem=stopped)
         for line in [summary, *estimated(metrics)]:
             Console(stderr=True).print(line, highlight=False, soft_wrap=True)
         return metrics
 
 
-def _writer(plan: RolloutPlan, config: RunConfig, wanted: set[str]) -> RunWriter:
+def _writer(plan: RolloutPlan, config: RunConfig, planned: Episodes) -> RunWriter:
     if not plan.kept.resume:
         return RunFolder.create(plan.kept.output, config)
-    writer = RunFolder.resume(plan.kept.output, config, episodes=wanted)
+    writer = RunFolder.resume(plan.kept.output, config, episodes={episode.id for episode in planned})
     if writer.done and (unknown := writer.folder.config.not_compared(config)):
         where = f"{plan.remote.url} does not tell" if plan.remote.url else "the run does not say"
         words = f"{where} what {', '.join(unknown)} consists of: whether that has changed since is not known"
@@ -202,12 +210,20 @@ class _SessionLogs:
             self.writer.write_stderr(trajectory.session, lines)
 
 
-def _dataset(plan: RolloutPlan, pool: EnvironmentPool) -> Dataset:
-    names = list(pool.environments)
-    if plan.rows.dataset is not None:
-        return load_dataset(plan.rows.dataset, base_seed=plan.rows.seed).with_environments(names, plan.rows.env)
-    envs = [plan.rows.env] if plan.rows.env else names
-    return generate_dataset(plan.rows.rollouts, envs=envs, first_seed=plan.rows.seed).with_environments(names)
+def _dataset(plan: RolloutPlan, names: list[str]) -> Dataset:
+    rows = plan.rows
+    if rows.dataset is not None:
+        read = load_dataset(
+            rows.dataset,
+            base_seed=rows.seed,
+            split=rows.split,
+            limit=rows.limit,
+            shuffle=rows.seed if rows.shuffle else None,
+            columns=rows.columns(),
+        )
+        return read.with_environments(names, rows.env)
+    envs = [rows.env] if rows.env else names
+    return generate_dataset(rows.rollouts, envs=envs, first_seed=rows.seed).with_environments(names)
 
 
 async def _run_config(plan: RolloutPlan, pool: NamedPool, dataset: Dataset) -> RunConfig:
@@ -217,10 +233,11 @@ async def _run_config(plan: RolloutPlan, pool: NamedPool, dataset: Dataset) -> R
     if reward:  # where there is none, a run is what it was before there could be one
         options["reward"] = reward
     concurrent = options.pop("max_concurrent")
+    options |= plan.rows.selection()
     return RunConfig(
         environments=tuple(sorted({row.env for row in dataset.rows})),
         policy=plan.chosen.describe_policy(),
-        dataset="" if plan.rows.dataset is None else str(plan.rows.dataset),
+        dataset=plan.rows.dataset or "",
         dataset_sha256=_identity(plan, dataset),
         rollouts_per_row=plan.rows.rollouts_per_row,
         config="" if plan.config is None else str(plan.config),
@@ -241,7 +258,9 @@ def _identity(plan: RolloutPlan, dataset: Dataset) -> str:
     """The hash of the rows; of generated ones that of the first of each environment, from which the others follow."""
     if plan.rows.dataset is not None:
         return dataset.sha256
-    firsts = {row.env: row for row in reversed(dataset.rows)}
+    firsts: dict[str, Row] = {}
+    for row in dataset.rows:
+        firsts.setdefault(row.env, row)
     return Dataset(tuple(firsts[env] for env in sorted(firsts))).sha256
 
 

@@ -90,7 +90,7 @@ def test_the_samples_of_a_row_start_alike_and_are_played_differently():
 
 def test_a_single_episode_is_called_like_its_row():
     dataset = dataset_from_rows([{"id": "a", "prompt": "p", "seed": 7}])
-    assert dataset.episodes() == [Episode(0, "a", dataset.rows[0], 0)]
+    assert list(dataset.episodes()) == [Episode(0, "a", dataset.rows[0], 0)]
     with pytest.raises(DatasetError, match="rollouts_per_row = 0"):
         dataset.episodes(0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from collections import Counter
 from contextlib import aclosing
 
 import anyio
@@ -14,9 +15,12 @@ import trio
 import trio.testing
 
 from muxsim.errors import Busy
-from muxsim.rollouts.data.rows import DatasetError
-from muxsim.rollouts.data.trajectory import EndReason
-from muxsim.rollouts.play.runner import episodes
+from muxsim.rollouts.data.dataset import Episode
+from muxsim.rollouts.data.rows import DatasetError, Row
+from muxsim.rollouts.data.trajectory import EndReason, Trajectory
+from muxsim.rollouts.play.player import Player
+from muxsim.rollouts.play.runner import episodes, rollout
+from muxsim.rollouts.policy.protocol import Reply
 
 from .samples import text_block
 from .test_runner import Decides, FakePool, calls, result
@@ -185,3 +189,155 @@ async def test_waiting_for_a_full_pool_is_queueing_and_no_part_of_an_episodes_ti
     assert trajectory.end_reason is EndReason.TERMINATED
     assert trajectory.seconds >= 0
     assert trajectory.seconds + trajectory.times.queue > trajectory.times.queue
+
+
+# Rows that come while others are played.
+
+
+async def all_blocked():
+    """Let everybody go as far as they can."""
+    for _ in range(50):
+        await anyio.lowlevel.checkpoint()
+
+
+class Coming:
+    """Rows without an end, one at a time; counts how many were asked for."""
+
+    def __init__(self, count=10**9, wrong_at=None):
+        self.count, self.wrong_at = count, wrong_at
+        self.given = 0
+        self.closed = False
+
+    def row(self):
+        if self.given == self.wrong_at:
+            raise ZeroDivisionError
+        self.given += 1
+        return {"env": "lake", "seed": self.given - 1}
+
+    def __iter__(self):
+        while self.given < self.count:
+            yield self.row()
+
+    async def __aiter__(self):
+        try:
+            while self.given < self.count:
+                await anyio.lowlevel.checkpoint()
+                yield self.row()
+        finally:
+            self.closed = True
+
+
+def as_they_come(coming, kind):
+    return coming.__aiter__() if kind == "async" else iter(coming)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_rows_are_asked_for_as_episodes_are_played_and_a_slow_loop_holds_them_back(kind):
+    async def check():
+        coming, pool, taken = Coming(), FakePool(ENDS), 0
+        played = episodes(pool, as_they_come(coming, kind), policy=Decides(), max_concurrent=3)
+        async with aclosing(played):
+            async for trajectory in played:
+                taken += 1
+                await all_blocked()
+                assert trajectory.id == f"row-{trajectory.seed}"
+                assert coming.given <= taken + 3
+                if taken == 20:
+                    break
+        assert len(pool.closed) == len(pool.opened) == coming.given
+        assert coming.closed == (kind == "async")
+
+    await on_both(check)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_rows_that_come_are_grouped_and_skipped_as_others_are(kind):
+    async def check():
+        played = episodes(
+            FakePool(ENDS),
+            as_they_come(Coming(3), kind),
+            policy=Decides(),
+            rollouts_per_row=2,
+            skip=frozenset({"row-0#1", "row-1#0", "row-1#1"}),
+        )
+        assert sorted([one.id async for one in played]) == ["row-0#0", "row-2#0", "row-2#1"]
+
+    await on_both(check)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_what_raises_while_rows_come_is_raised_once_and_ends_all(kind):
+    async def check():
+        coming, pool, ended = Coming(wrong_at=4), FakePool(ENDS), Ended()
+        with pytest.raises(ZeroDivisionError):
+            async for _ in episodes(
+                pool, as_they_come(coming, kind), policy=Decides(), watchers=[ended], max_concurrent=3
+            ):
+                pass
+        assert len(pool.closed) == len(pool.opened)
+        assert len(ended.reasons) == 4
+
+    await on_both(check)
+
+
+async def test_a_wrong_row_is_named_by_its_place_when_its_turn_comes():
+    async def check():
+        given = iter([{"env": "lake"}, {"env": "lakes"}, {"env": "lake"}])
+        with pytest.raises(DatasetError, match=r'row 1: env = "lakes": no such environment; did you mean lake'):
+            async for _ in episodes(FakePool(ENDS), given, policy=Decides(), max_concurrent=1):
+                pass
+
+    await on_both(check)
+
+
+async def test_an_iterator_that_goes_on_raising_is_asked_once():
+    class Broken:
+        asked = 0
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            self.asked += 1
+            raise ZeroDivisionError
+
+    async def check():
+        broken = Broken()
+        with pytest.raises(ZeroDivisionError):
+            await rollout(FakePool(ENDS), broken, policy=Decides(), max_concurrent=8)
+        assert broken.asked == 1
+
+    await on_both(check)
+
+
+class Forgetful(FakePool):
+    """Counts its environments and keeps none."""
+
+    def __init__(self):
+        super().__init__(ENDS)
+        self.count = 0
+
+    async def open(self, env, seed, *, start_timeout=None):
+        environment = await super().open(env, seed, start_timeout=start_timeout)
+        for kept in (self.opened, self.asked, self.closed, self.finished):
+            kept.clear()
+        self.count += 1
+        return environment
+
+
+class Quick:
+    """A policy that remembers nothing."""
+
+    async def next_message(self, conversation, tools, seed):
+        return Reply(calls("on"))
+
+
+async def test_nothing_is_kept_of_many_rows_but_what_is_being_played():
+    rows = ({"env": "lake", "seed": seed, "info": {"text": str(seed)}} for seed in range(3000))
+    pool, counted = Forgetful(), (Trajectory, Episode, Row, Player)
+    async for trajectory in episodes(pool, rows, policy=Quick(), max_concurrent=4):
+        if trajectory.seed % 500 == 0:
+            gc.collect()
+            kept = Counter(type(one) for one in gc.get_objects() if isinstance(one, counted))
+            assert max(kept.values()) <= 4 + 1, kept
+    assert pool.count == 3000

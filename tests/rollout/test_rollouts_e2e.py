@@ -15,7 +15,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 from cli.terminal import muxsim
 from harness import MUXSIM, ROOT, SERVERS, serving
-from servers.chat_completions import calls, chat_server, fails, hangs, refused, says
+from servers.chat_completions import USAGE, calls, chat_server, fails, hangs, refused, says, with_tokens
 
 import muxsim as library
 from muxsim.observe.events import SessionEnded, SessionStarted
@@ -309,6 +309,24 @@ def test_a_run_is_resumed_with_what_is_missing(folder):
     assert RunFolder(folder / "run").metrics().complete
 
 
+def test_rows_are_piped_in_drawn_in_an_order_that_is_on_record_and_resumed(folder):
+    rows = "id,start,answer\n" + "".join(f"task-{number},{number},x\n" for number in range(6))
+    options = ("muxsim.toml", "--dataset", "-", "--column", "seed=start", "--column", "info=*", "--max-steps", "2")
+    chosen = (*options, "--output", "run", "--shuffle", "--seed", "5", "--limit", "3")
+    made = rollout(folder, *chosen, input=rows)
+    assert made.status == 0, made.stderr
+    episodes = played(folder / "run")
+    assert len(episodes) == 3
+    assert all(one.id == f"task-{one.seed}" and one.info == {"answer": "x"} for one in episodes.values())
+    described = RunFolder(folder / "run").config
+    assert (described.dataset, described.options["shuffle"], described.options["limit"]) == ("-", 5, 3)
+    (folder / "run" / "rollouts.jsonl").write_text("")
+    assert rollout(folder, *chosen, "--resume", input=rows).status == 0
+    assert played(folder / "run").keys() == episodes.keys()
+    other = rollout(folder, *options, "--output", "run", "--limit", "3", "--resume", input=rows)
+    assert (other.status, "options.shuffle was 5, is null" in other.stderr) == (2, True)
+
+
 def test_a_run_over_sse_is_on_record_and_replays_where_it_was_made(folder):
     async def run():
         async with serving(folder, folder / "muxsim.toml") as running:
@@ -354,6 +372,8 @@ ERRORS = {
     "no object": (("muxsim.toml", "--extra-body", "[1]"), "extra-body = [1]: write a JSON object"),
     "no JSON": (("muxsim.toml", "--extra-body", "{top_k: 3}"), "this is not JSON"),
     "no dataset": (("muxsim.toml", "--dataset", "rows.jsonl"), "rows.jsonl: cannot be read"),
+    "a limit of no dataset": (("muxsim.toml", "--limit", "3"), "--limit goes with --dataset"),
+    "no column": (("muxsim.toml", "--dataset", "rows.csv", "--column", "prompt"), "column = prompt: write KEY=COLUMN"),
     "existing output": (("muxsim.toml", "--output", "full"), "full is not empty"),
 }
 
@@ -409,6 +429,30 @@ def test_a_model_plays_by_its_endpoint(folder):
     assert [tool["function"]["name"] for tool in server.requests[0].body["tools"]] == ["look", "move"]
     assert "control_plane" not in json.dumps([request.body for request in server.requests])
     assert all(run.usage.total_tokens == 18 * len(run.steps) for run in runs.values())
+
+
+def walks_and_tells_its_tokens(request):
+    """As `walks`; each result is three tokens of the next prompt."""
+    seen = sum(message["role"] == "tool" for message in request.body["messages"])
+    prompt, sampled = [1, 2], list(range(100, 100 + USAGE["completion_tokens"]))
+    for _ in range(seen):
+        prompt = [*prompt, *sampled, 7, 8, 9]
+    return with_tokens(walks(request), prompt, sampled, [("token", -0.5)] * len(sampled))
+
+
+def test_the_tokens_of_a_model_are_asked_for_recorded_and_exported(folder):
+    with chat_server() as server:
+        server.otherwise = walks_and_tells_its_tokens
+        options = ("muxsim.toml", "--max-steps", "3", "--output", "run", "--token-ids", "--logprobs")
+        assert rollout(folder, *options, *model(server)).status == 0
+    assert all(request.body["return_token_ids"] for request in server.requests)
+    exported = muxsim(folder, "export", "run", "rows.jsonl", "--format", "trl")
+    assert (exported.status, exported.stdout, exported.stderr) == (0, "rows.jsonl: 1 rows\n", "")
+    row = json.loads((folder / "rows.jsonl").read_text())
+    sampled = [1] * USAGE["completion_tokens"]
+    assert row["env_mask"] == [*sampled, 0, 0, 0, *sampled, 0, 0, 0, *sampled]
+    assert row["logprobs"] == [-0.5 * bit for bit in row["env_mask"]]
+    assert (row["prompt_ids"], row["turns"], row["segments"]) == ([1, 2], 3, 1)
 
 
 def test_a_model_is_shown_the_frames_of_its_flight(tmp_path):

@@ -1,4 +1,6 @@
-"""Datasets: JSONL files whose rows (`rollouts.data.rows`) say what to play, read whole before anything starts.
+"""Datasets: rows (`rollouts.data.rows`) that say what to play, read and checked whole before anything starts.
+
+Memory holds some of them, and a temporary file the others (`rollouts.data.spool`).
 
 All samples of a row start from the row's seed: a group shares its start state, and its policies differ
 (`Episode.policy_seed`).
@@ -9,17 +11,22 @@ from __future__ import annotations
 import difflib
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import random
+import re
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, overload
 
 import msgspec
 
+from muxsim.rollouts.data.columns import nested, renamed
 from muxsim.rollouts.data.prompts import check_placeholders
 from muxsim.rollouts.data.rows import SEED_ADVICE, SEED_LIMIT, DatasetError, Row, RowReader, derived_seed, shown
-
-_BOM: Final = b"\xef\xbb\xbf"
+from muxsim.rollouts.data.sources import Source, open_source, source_of_rows
+from muxsim.rollouts.data.spool import SpooledRows, kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +48,54 @@ class Episode:
 
 
 @dataclass(frozen=True)
+class Episodes(Sequence[Episode]):
+    """The samples of all rows, those of one row side by side; each is made when it is asked for."""
+
+    rows: Sequence[Row]
+    rollouts_per_row: int = 1
+
+    def __len__(self) -> int:
+        return len(self.rows) * self.rollouts_per_row
+
+    @overload
+    def __getitem__(self, index: int) -> Episode: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Episode]: ...
+
+    def __getitem__(self, index: int | slice) -> Episode | list[Episode]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        place = range(len(self))[index]
+        row, sample = divmod(place, self.rollouts_per_row)
+        return _episode(place, self.rows[row], sample, self.rollouts_per_row)
+
+    def __iter__(self) -> Iterator[Episode]:
+        for number, row in enumerate(self.rows):
+            yield from samples_of(row, number, self.rollouts_per_row)
+
+
+def samples_of(row: Row, number: int, rollouts_per_row: int) -> Iterator[Episode]:
+    """The episodes of the row that is the ``number``-th of its run."""
+    for sample in range(rollouts_per_row):
+        yield _episode(number * rollouts_per_row + sample, row, sample, rollouts_per_row)
+
+
+def check_rollouts_per_row(rollouts_per_row: int) -> None:
+    """Raises `DatasetError`."""
+    if rollouts_per_row < 1:
+        raise DatasetError("a row has at least one rollout", key="rollouts_per_row", value=str(rollouts_per_row))
+
+
+def _episode(index: int, row: Row, sample: int, rollouts_per_row: int) -> Episode:
+    return Episode(index, f"{row.id}#{sample}" if rollouts_per_row > 1 else row.id, row, sample)
+
+
+@dataclass(frozen=True)
 class Dataset:
     """The rows to play; ``source`` is the file as it was given, "" for generated rows and those of a program."""
 
-    rows: tuple[Row, ...]
+    rows: Sequence[Row]
     source: str = ""
 
     def __len__(self) -> int:
@@ -58,52 +109,125 @@ class Dataset:
             digest.update(msgspec.json.encode(replace(row, where=""), order="deterministic") + b"\n")
         return digest.hexdigest()
 
-    def episodes(self, rollouts_per_row: int = 1) -> list[Episode]:
+    def episodes(self, rollouts_per_row: int = 1) -> Episodes:
         """All episodes, the samples of a row side by side."""
-        if rollouts_per_row < 1:
-            raise DatasetError("a row has at least one rollout", key="rollouts_per_row", value=str(rollouts_per_row))
-        pairs = [(row, sample) for row in self.rows for sample in range(rollouts_per_row)]
-        grouped = rollouts_per_row > 1
-        return [
-            Episode(index, f"{row.id}#{sample}" if grouped else row.id, row, sample)
-            for index, (row, sample) in enumerate(pairs)
-        ]
+        check_rollouts_per_row(rollouts_per_row)
+        return Episodes(self.rows, rollouts_per_row)
 
     def with_environments(self, names: Sequence[str], default: str | None = None) -> Dataset:
         """The rows with their environments settled: their own, else ``default``, else the only one of ``names``.
 
         Raises `DatasetError` for a row without one, or with one that is not in ``names``.
         """
-        only = names[0] if len(names) == 1 else ""
-        rows = tuple(replace(row, env=_known_env(row, row.env or default or only, names)) for row in self.rows)
-        return Dataset(rows, self.source)
+        return Dataset(kept(with_environment(row, names, default) for row in self.rows), self.source)
+
+    def chosen(self, *, shuffle: int | None = None, limit: int | None = None) -> Dataset:
+        """The first ``limit`` rows, of an order drawn from the seed ``shuffle`` if there is one."""
+        order: Any = range(len(self.rows))
+        if shuffle is not None:
+            order = array("Q", order)
+            random.Random(shuffle).shuffle(order)
+        order = order[:limit]
+        rows = self.rows
+        taken = rows.in_order(order) if isinstance(rows, SpooledRows) else tuple(rows[place] for place in order)
+        return Dataset(taken, self.source)
 
 
-def load_dataset(path: str | Path, *, base_seed: int = 0) -> Dataset:
-    """The rows of a JSONL file; ``base_seed`` is for those without a seed.
+def with_environment(row: Row, names: Sequence[str], default: str | None = None) -> Row:
+    """A row with its environment settled: its own, else ``default``, else the only one of ``names``.
+
+    Raises `DatasetError`.
+    """
+    only = names[0] if len(names) == 1 else ""
+    return replace(row, env=_known_env(row, row.env or default or only, names))
+
+
+def load_dataset(
+    path: str | Path,
+    *,
+    base_seed: int = 0,
+    split: str | None = None,
+    limit: int | None = None,
+    shuffle: int | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Dataset:
+    """The rows of a file, a folder, a pipe or a dataset of Hugging Face's (`rollouts.data.sources`).
+
+    ``base_seed`` is for those without a seed. ``split`` is one of several, ``limit`` takes only so many rows, and
+    ``shuffle`` draws their order from a seed; only with both is more read than is taken. ``columns`` has the columns of
+    a table whose names are others, by the key that they are for: ``{"prompt": "question", "info": "*"}``, where ``*``
+    stands for all that are left.
 
     Raises `DatasetError`: it cannot be read, has no rows, or a row is wrong.
     """
-    file = str(path)
-    try:
-        content = Path(path).read_bytes().removeprefix(_BOM)
-    except OSError as error:
-        raise DatasetError(f"cannot be read: {error.strerror}", where=file) from None
-    if content.lstrip().startswith(b"["):
-        raise DatasetError(
-            "is one JSON array; a dataset has one object on each line: `jq -c '.[]'` makes it", where=file
-        )
-    lines = [(number, line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
-    read = [(f"line-{number}", f"{file}, line {number}", _decoded(line, file, number)) for number, line in lines]
-    if not read:
-        raise DatasetError("has no rows", where=file)
-    return Dataset(_rows(read, base_seed), file)
+    if limit is not None and limit < 1:
+        raise DatasetError("at least one is needed", key="limit", value=str(limit))
+    source = open_source(path, split=split)
+    read = Reading(source, base_seed, columns).rows()
+    rows = kept(islice(read, limit) if shuffle is None else read)
+    if not rows:
+        raise DatasetError("has no rows", where=source.name)
+    whole = Dataset(rows, str(path))
+    return whole if shuffle is None else whole.chosen(shuffle=shuffle, limit=limit)
 
 
 def dataset_from_rows(rows: Iterable[Mapping[str, Any]], *, base_seed: int = 0) -> Dataset:
     """The same for rows that a program has made. Raises `DatasetError`."""
-    read = [(f"row-{index}", f"row {index}", _as_json(row, index)) for index, row in enumerate(rows)]
-    return Dataset(_rows(read, base_seed))
+    return Dataset(kept(Reading(source_of_rows(rows), base_seed, as_json=True).rows()))
+
+
+class Reading:
+    """Reads records as rows, one at a time. Of those that have gone by only the ids that they brought are kept."""
+
+    def __init__(
+        self,
+        source: Source,
+        base_seed: int = 0,
+        columns: Mapping[str, str] | None = None,
+        *,
+        as_json: bool = False,
+    ) -> None:
+        self._source = source
+        self._base_seed = base_seed
+        self._columns = columns
+        self._as_json = as_json
+        self._seen: dict[str, int] = {}
+        self._own_id = re.compile(rf"{source.unit}-(\d+)")
+        # Whether there has been a row without an id, whose name is its number.
+        self._unnamed = False
+
+    def rows(self) -> Iterator[Row]:
+        """All of them. Raises `DatasetError`."""
+        for number, value in self._source.records:
+            yield self.row(number, value)
+
+    def row(self, number: int, value: Any) -> Row:
+        """What stands at ``number``. Raises `DatasetError`."""
+        where = self._source.where(number) if self._source.name else f"{self._source.unit} {number}"
+        if self._as_json:
+            value = _as_json(value, where)
+        if isinstance(value, dict) and (self._source.table or self._columns):
+            cells = renamed(value, self._columns, where) if self._columns else value
+            value = nested(cells, where, table=self._source.table)
+        row = RowReader(where, value).row(f"{self._source.unit}-{number}", self._base_seed)
+        check_placeholders(row)
+        self._check_id(row, number, brought=isinstance(value, dict) and value.get("id") is not None)
+        return row
+
+    def _check_id(self, row: Row, number: int, *, brought: bool) -> None:
+        first = self._seen.get(row.id)
+        numbered = self._own_id.fullmatch(row.id)
+        if brought and first is None and numbered and self._unnamed and int(numbered[1]) < number:
+            first = int(numbered[1])
+        if first is not None:
+            there = self._source.where(first) if self._source.name else f"{self._source.unit} {first}"
+            raise DatasetError(
+                f"{there} has this id; each row needs its own", where=row.where, key="id", value=shown(row.id)
+            )
+        if brought:
+            self._seen[row.id] = number
+        else:
+            self._unnamed = True
 
 
 def generate_dataset(rollouts: int, *, envs: Sequence[str] = (), first_seed: int = 0) -> Dataset:
@@ -118,34 +242,11 @@ def generate_dataset(rollouts: int, *, envs: Sequence[str] = (), first_seed: int
     return Dataset(tuple(Row(id=f"{env or 'seed'}-{seed}", seed=seed, env=env) for env, seed in made))
 
 
-def _decoded(line: bytes, file: str, number: int) -> Any:
-    try:
-        return msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DatasetError(f"is not JSON: {error}", where=f"{file}, line {number}") from None
-
-
-def _as_json(row: Mapping[str, Any], index: int) -> Any:
+def _as_json(row: Mapping[str, Any], where: str) -> Any:
     try:
         return msgspec.json.decode(msgspec.json.encode(row))
     except (TypeError, ValueError) as error:
-        raise DatasetError(f"has no JSON form: {error}", where=f"row {index}") from None
-
-
-def _rows(read: Iterable[tuple[str, str, Any]], base_seed: int) -> tuple[Row, ...]:
-    """Rows from (id for those without, place, JSON)."""
-    seen: dict[str, str] = {}
-    rows = []
-    for default_id, where, value in read:
-        row = RowReader(where, value).row(default_id, base_seed)
-        check_placeholders(row)
-        if row.id in seen:
-            raise DatasetError(
-                f"{seen[row.id]} has this id; each row needs its own", where=where, key="id", value=shown(row.id)
-            )
-        seen[row.id] = where
-        rows.append(row)
-    return tuple(rows)
+        raise DatasetError(f"has no JSON form: {error}", where=where) from None
 
 
 def _known_env(row: Row, env: str, names: Sequence[str]) -> str:

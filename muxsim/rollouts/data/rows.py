@@ -26,7 +26,7 @@ SEED_LIMIT: Final = 2**31
 SEED_ADVICE: Final = f"a seed is a whole number from 0 to {SEED_LIMIT - 1}"
 DEFAULT_TEMPLATE: Final = "{observation}"
 
-_KEYS: Final = (
+ROW_KEYS: Final = (
     "id",
     "env",
     "seed",
@@ -84,7 +84,7 @@ class RowReader:
         if not isinstance(value, dict):
             raise DatasetError(f"is {shown(value)}; a row is a JSON object", where=where)
         # Tables write null for what a row does not have.
-        self._value = {key: one for key, one in value.items() if one is not None or key not in _KEYS}
+        self._value = {key: one for key, one in value.items() if one is not None or key not in ROW_KEYS}
 
     def row(self, default_id: str, base_seed: int) -> Row:
         """The row; `default_id` is for one without an id. Raises `DatasetError`."""
@@ -112,12 +112,12 @@ class RowReader:
 
     def _check_keys(self) -> None:
         for key in self._value:
-            if key not in _KEYS:
-                near = difflib.get_close_matches(key, _KEYS, 1)
+            if key not in ROW_KEYS:
+                near = difflib.get_close_matches(key, ROW_KEYS, 1)
                 advice = (
                     f"did you mean {near[0]}?"
                     if near
-                    else f"put what your rewards need under info ({', '.join(_KEYS)})"
+                    else f"put what your rewards need under info ({', '.join(ROW_KEYS)})"
                 )
                 raise self._fault(f"no such key; {advice}", key)
         simulation = self._value.get("user_simulation")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, ParamSpec, TypeVar
@@ -12,10 +12,10 @@ from typing import Any, ParamSpec, TypeVar
 import anyio
 
 from muxsim.errors import raised_as_itself
-from muxsim.rollouts.data.dataset import Dataset, dataset_from_rows
 from muxsim.rollouts.data.trajectory import Trajectory
 from muxsim.rollouts.environments.environment import EnvironmentPool
 from muxsim.rollouts.play.detached import Detached
+from muxsim.rollouts.play.left import Left, RowsLike
 from muxsim.rollouts.play.options import RolloutOptions
 from muxsim.rollouts.play.outlook import Outlook
 from muxsim.rollouts.play.player import Company, Player
@@ -33,7 +33,7 @@ class _Run:
     """The episodes of one rollout, and as many tasks as play at once; an episode exists while it is played."""
 
     pool: EnvironmentPool
-    dataset: Dataset | Iterable[Mapping[str, Any]]
+    dataset: RowsLike
     policy: Policy
     rollouts_per_row: int
     watchers: Sequence[Watcher]
@@ -42,16 +42,14 @@ class _Run:
 
     async def play(self, take: Callable[[int, Trajectory], Awaitable[None]]) -> None:
         """Play them all; ``take`` is given the place of each in the run, and its trajectory."""
-        rows = self.dataset if isinstance(self.dataset, Dataset) else dataset_from_rows(self.dataset)
-        rows = rows.with_environments(self.pool.environments)
+        left = Left(self.dataset, self.pool.environments, rollouts_per_row=self.rollouts_per_row, skip=self.skip)
         company = Company(self.pool, checked_policy(self.policy), self.options, Watchers(self.watchers), Outlook())
         checked(self.options.reward)
         stopped: PolicyError | None = None
-        left = (episode for episode in rows.episodes(self.rollouts_per_row) if episode.id not in self.skip)
 
         async def play_on() -> None:
             nonlocal stopped
-            for episode in left:
+            while (episode := await left.take()) is not None:
                 player = Player(company, episode)
                 await player.play()
                 await take(episode.index, player.trajectory)
@@ -60,17 +58,20 @@ class _Run:
                     group.cancel_scope.cancel()
                     return
 
-        with raised_as_itself():
-            async with anyio.create_task_group() as group:
-                for _ in range(self.options.max_concurrent):
-                    group.start_soon(play_on)
+        try:
+            with raised_as_itself():
+                async with anyio.create_task_group() as group:
+                    for _ in range(self.options.max_concurrent):
+                        group.start_soon(play_on)
+        finally:
+            await left.aclose()
         if stopped is not None:
             raise stopped
 
 
 def _run_of(
     pool: EnvironmentPool,
-    dataset: Dataset | Iterable[Mapping[str, Any]],
+    dataset: RowsLike,
     *,
     policy: Policy,
     rollouts_per_row: int = 1,
@@ -102,7 +103,8 @@ def _taking(make: Callable[P, _Run]) -> Callable[[Callable[[_Run], T]], Callable
 async def rollout(run: _Run) -> list[Trajectory]:
     """Play every row of ``dataset`` with ``policy``, each ``rollouts_per_row`` times; trajectories in that order.
 
-    ``dataset`` may also be rows as a program makes them (see `muxsim.rollouts.data.rows`). ``bounds`` are fields of
+    ``dataset`` may also be rows as a program makes them (see `muxsim.rollouts.data.rows`): a list is checked before
+    anything starts, an iterator or async iterator is read as episodes are played. ``bounds`` are fields of
     `RolloutOptions`. An episode that fails is a trajectory with ``valid`` False; it harms no other. ``skip`` holds ids
     of episodes that have been played before. Cancelling ends the episodes under way as ``cancelled`` before the
     cancellation goes on. A policy that nothing more can be had of (`PolicyError.ends_run`) ends them too, and its error
@@ -121,7 +123,8 @@ async def rollout(run: _Run) -> list[Trajectory]:
 async def episodes(run: _Run) -> AsyncGenerator[Trajectory, None]:
     """As `rollout`, each trajectory when its episode ends: for ``async for``, with those under way in memory only.
 
-    Episodes wait for whoever takes their trajectories. Leaving the loop early ends those under way as ``cancelled``:
+    Episodes wait for whoever takes their trajectories, and rows that an iterator gives wait for episodes: at most
+    ``max_concurrent`` are ahead. Leaving the loop early ends those under way as ``cancelled``:
     at once in ``async with contextlib.aclosing(...)``, else when the generator is collected.
     """
     give, take = anyio.create_memory_object_stream[Trajectory](0)
