@@ -441,6 +441,7 @@ REAPS_WHAT_IT_SIGNALS = {"muxsim.inside.guardian", "muxsim.inside.tree"}
 LOGS_ELSEWHERE = {
     *("muxsim.mcpgym.protocol", "muxsim.mcpgym.streams", "muxsim.rollouts.play.watching"),
     *(f"muxsim.mcpgym.reward_kit.{module}" for module in ("context", "fastmcp", "gym")),
+    "muxsim.adapters.trl_environment",  # why an episode was left out, to whoever reads a trainer's log
 }
 
 
@@ -489,7 +490,10 @@ NUMBERS = {
     "muxsim.start.slots.policy": {"_last_number"},
 }
 # These are no part of a muxsim that serves: they run in processes of others, or count what a run has come to.
-COUNT_ELSEWHERE = ("muxsim.inside", "muxsim.mcpgym", "muxsim.rollouts", "muxsim.cli")
+COUNT_ELSEWHERE = (
+    *("muxsim.inside", "muxsim.mcpgym", "muxsim.rollouts", "muxsim.cli"),
+    *("muxsim.adapters.dialogue", "muxsim.adapters.skyrl_text_env", "muxsim.adapters.trl_environment"),
+)
 
 
 def counts_one(value):

@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -117,6 +117,18 @@ class Running:
             raise
         return result.unwrap()
 
+    def later(self, function: Callable[..., Awaitable[T]], *args: Any) -> None:
+        """The same for a garbage collector: from any thread, this loop's own too, and whether or not it works out."""
+
+        def do() -> None:
+            with suppress(NotHere, RuntimeError):  # in a fork, or when it has ended: then so has all that was in it
+                self.start(function, *args)
+
+        if threading.current_thread() is self._thread:
+            threading.Thread(target=do, daemon=True).start()
+        else:
+            do()
+
     def use(self) -> Running:
         """One more user. Raises what opening the pool raises."""
         if not self._users:
@@ -216,17 +228,23 @@ def _nothing() -> Any:
     raise AssertionError("it is open")
 
 
+def portable(source: Source) -> Source:
+    """A source as any process on this machine finds it; a pool that is open stays what it is."""
+    if not isinstance(source, str | Path):
+        return source
+    text = str(source)
+    return text if text.startswith(URLS) else os.path.abspath(text)
+
+
 def running(source: Source, *, token: str | None = None) -> Running:
     """The pool of a source, opened if nobody of this process has it open; the caller has to `release` it.
 
     Raises `ConfigError` or `StartError`: it cannot be opened.
     """
-    if not isinstance(source, str | Path):
-        return _Open(source)
-    text = str(source)
-    served = text.startswith(URLS)
-    name = text if served else os.path.abspath(text)
-    open: Any = partial(connect, text, token=token) if served else partial(open_pool, text)
+    name = portable(source)
+    if not isinstance(name, str):
+        return _Open(cast("EnvironmentPool", name))
+    open: Any = partial(connect, name, token=token) if name.startswith(URLS) else partial(open_pool, name)
     with _lock:
         key = os.getpid(), name, token
         found = _all.get(key)

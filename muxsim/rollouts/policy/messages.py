@@ -48,6 +48,23 @@ def tool_messages(
     return message, _shown(call_id, urls) if urls else None
 
 
+def content_parts(content: Sequence[Mapping[str, Any]], structured: Any = None) -> list[dict[str, Any]]:
+    """A result, MCP content blocks as JSON, as parts of a chat message in their order: ``text`` and ``image_url``.
+
+    One that has nothing to show is its structured content as JSON, or says so.
+    """
+    parts: list[dict[str, Any]] = []
+    for block in content:
+        url = image_url(block)
+        if url is not None:
+            parts.append({"type": "image_url", "image_url": {"url": url}})
+        elif text := _text(block):
+            parts.append({"type": "text", "text": text})
+    if parts:
+        return parts
+    return [{"type": "text", "text": _EMPTY if structured is None else msgspec.json.encode(structured).decode()}]
+
+
 def request_messages(
     conversation: Iterable[Message], *, max_images: int | None = None, wire_name: Callable[[str], str] = str
 ) -> list[Message]:

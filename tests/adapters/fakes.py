@@ -1,0 +1,76 @@
+"""A pool whose environments are played by a test: nothing starts, and every call is told beforehand."""
+
+from muxsim.errors import UnknownEnvironment
+from muxsim.rollouts.data.trajectory import Control
+from muxsim.rollouts.environments.environment import Opened, Tool, ToolResult
+
+MOVE = Tool(
+    "move",
+    "Move one tile.",
+    {
+        "type": "object",
+        "properties": {"direction": {"enum": ["left", "right"]}, "steps": {"type": "integer", "default": 1}},
+        "required": ["direction"],
+    },
+)
+
+
+def said(text, reward=0.0, **control):
+    """A result with a control plane."""
+    return ToolResult(text_block(text), is_error=False, control=Control(reward=reward, **control))
+
+
+def text_block(text):
+    return [{"type": "text", "text": text}]
+
+
+class FakeEnvironment:
+    """A session that says ``script`` one by one, and raises what in it is an exception."""
+
+    def __init__(self, env, seed, script, opened):
+        self.id, self.env, self.seed, self.opened = f"session-{seed}", env, seed, opened
+        self.script = iter(script)
+        self.called = []
+        self.rewards = []
+        self.closed = 0
+
+    async def call(self, tool, arguments, *, timeout=None):
+        self.called.append((tool, arguments))
+        result = next(self.script)
+        if isinstance(result, BaseException):
+            raise result
+        if result.control is not None and result.control.reward is not None:
+            self.rewards.append(result.control.reward)
+        return result
+
+    async def earned(self, *, timeout=None):
+        return float(sum(self.rewards)) if self.opened.published else None
+
+    async def close(self):
+        self.closed += 1
+
+
+class FakePool:
+    """Sessions that all say the same; a start that is an exception in ``starts`` raises it."""
+
+    def __init__(self, *script, tools=(MOVE,), published=True, state="Go.", instructions="Walk.", starts=()):
+        self.script = script
+        self.opened = Opened(
+            instructions=instructions,
+            tools=tuple(tools),
+            initial_state=None if state is None else {"observation": state},
+            published=published,
+        )
+        self.starts = iter(starts)
+        self.sessions = []
+
+    environments = ("lake",)
+
+    async def open(self, env, seed, *, start_timeout=None):
+        if env not in self.environments:
+            raise UnknownEnvironment(f"no environment is called {env!r}")
+        failure = next(self.starts, None)
+        if failure is not None:
+            raise failure
+        self.sessions.append(FakeEnvironment(env, seed, self.script, self.opened))
+        return self.sessions[-1]
