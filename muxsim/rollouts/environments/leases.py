@@ -14,6 +14,8 @@ from typing import Final, Protocol
 import httpx2
 import msgspec
 
+from muxsim.rollouts.environments.wires import REFUSALS
+
 # A renewal may fail this often, or be late, before anything ends.
 _IN_A_LEASE: Final = 3
 # Parts of a lease after which one that has failed is tried again, and for which one may take.
@@ -100,6 +102,8 @@ def over_http(url: str, socket: str, headers: dict[str, str]) -> Ask:
         over = httpx2.HTTPTransport(uds=socket) if socket else None
         with httpx2.Client(transport=over, headers=headers, timeout=timeout) as http:
             answer = http.post(url, json={"sessions": ids})
+        if answer.status_code in REFUSALS:  # more of them would be taken for somebody who guesses
+            return ()
         answer.raise_for_status()
         try:
             return msgspec.json.decode(answer.content, type=_Renewed).gone
