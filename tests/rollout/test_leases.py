@@ -133,7 +133,9 @@ async def is_killed(running, backend, wire, lease):
         with trio.fail_after(LIMIT):
             said = b""
             while not said.endswith(b"\n"):
-                said += await trainer.stdout.receive_some()
+                piece = await trainer.stdout.receive_some()
+                assert piece, "it has ended"
+                said += piece
             assert said == b"open\n"
             ids = {one["id"] for one in await live_sessions(running)}
             assert len(ids) == 2
