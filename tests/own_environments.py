@@ -46,6 +46,12 @@ def python_with(
     return folder / "bin" / "python"
 
 
+def for_training() -> Path:
+    """The interpreter that has torch, for all tests that need it: to install it is most of the time that they take."""
+    trainers = ("stable-baselines3==2.9.2", "moviepy==2.2.1", "trl==1.16.0", "transformers==5.24.0")
+    return python_with("training", *trainers, first=("torch==2.13.0",), extras=("examples",))
+
+
 def run(*command: str | Path) -> None:
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"

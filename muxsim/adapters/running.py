@@ -53,6 +53,7 @@ class Running:
         """What its users have found out about its environments, for each other."""
         self._pid = os.getpid()
         self._users = 0
+        self._stopped = False
         self._ready: Future[tuple[BlockingPortal, EnvironmentPool]] = Future()
         self._thread = threading.Thread(target=self._run, args=(open,), name=f"muxsim {name}", daemon=True)
 
@@ -148,7 +149,8 @@ class Running:
             self.stop()
 
     def stop(self) -> None:
-        """End it, whoever uses it."""
+        """End it, whoever uses it. Calling it again is harmless."""
+        self._stopped = True
         if self._key is not None:
             _all.pop(self._key, None)
         if self._pid == os.getpid() and self._ready.done() and self._ready.exception() is None:
@@ -163,6 +165,8 @@ class Running:
             raise NotHere(f"{self.name} was opened before this process was forked: make environments after the fork")
         if threading.current_thread() is self._thread:
             raise NotHere(f"{self.name} cannot wait for itself")
+        if self._stopped:
+            raise NotHere(f"{self.name} has ended")
         return self._ready.result()
 
     def _run(self, open: Callable[[], AbstractAsyncContextManager[EnvironmentPool]]) -> None:

@@ -110,3 +110,6 @@ def test_a_pool_that_has_ended_says_so():
 
     with pytest.raises(NotHere, match="a pool has ended"):
         anyio.run(program, backend="asyncio")
+    with pytest.raises(NotHere, match="a pool has ended"):
+        running.call(None)
+    running.release()
