@@ -38,6 +38,7 @@ ROWS = [
     {"muxsim.rollouts"},
     {"muxsim.mcpgym"},
     {"muxsim.adapters"},
+    {"muxsim.compat"},
     {"muxsim.cli", "muxsim.__main__"},
 ]
 
@@ -491,7 +492,7 @@ NUMBERS = {
 }
 # These are no part of a muxsim that serves: they run in processes of others, or count what a run has come to.
 COUNT_ELSEWHERE = (
-    *("muxsim.inside", "muxsim.mcpgym", "muxsim.rollouts", "muxsim.cli"),
+    *("muxsim.inside", "muxsim.mcpgym", "muxsim.rollouts", "muxsim.compat", "muxsim.cli"),
     *("muxsim.adapters.dialogue", "muxsim.adapters.skyrl_text_env", "muxsim.adapters.trl_environment"),
 )
 

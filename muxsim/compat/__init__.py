@@ -1,0 +1,1 @@
+"""What scripts of others call, in their names and with their results, over muxsim. A package each."""
