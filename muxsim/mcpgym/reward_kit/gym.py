@@ -156,9 +156,9 @@ class GymProductionServer(ABC):
         obs, info = self.adapter.reset_environment(env, seed=seed)
         return env, obs, info
 
-    def _get_default_config(self) -> dict[str, Any]:
+    def _get_default_config(self) -> Any:
         get = getattr(self.adapter, "get_default_config", None)
-        return {} if get is None else dict(get())
+        return {} if get is None else get()  # whatever the adapter's own create_environment takes
 
     def _render(self, obs: Any) -> dict[str, Any]:
         return self.format_observation(obs, self.env)

@@ -394,6 +394,17 @@ def test_a_seed_comes_from_the_server_else_from_muxsim(monkeypatch):
         WalkMcp()
 
 
+def test_a_default_config_is_whatever_its_adapter_makes_of_it():
+    class Named(EnvironmentAdapter):
+        def get_default_config(self):
+            return "Walk-v1"
+
+        def create_environment(self, config=None):
+            return Walk(config)
+
+    assert WalkMcp(seed=1, adapter=Named()).env.config == "Walk-v1"
+
+
 def test_a_servers_own_state_is_that_of_its_only_session():
     server = WalkMcp(seed=3)
     server._execute_environment_step(2)
