@@ -18,26 +18,23 @@ if TYPE_CHECKING:
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-# The commands that are about one session.
-_OF_SESSIONS = ("end", "inspect")
-_LEVELS = ("debug", "info", "warning", "error")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Which:
-    """The muxsim that is asked: one of this user's on this machine, or one at a URL, for a token of the admin's."""
+    """The muxsim that is asked: one of this user's on this machine, or one at a URL, as far as a token may."""
 
     pid: Annotated[
         int | None, typer.Option(help="Which muxsim, if several serve.", metavar="PID", show_default="the only one")
     ] = None
     url: Annotated[
-        str | None, typer.Option(help="One that serves elsewhere, for an admin's token.", show_default=False)
+        str | None,
+        typer.Option(help="One that serves elsewhere; what it does is for an admin's token.", show_default=False),
     ] = None
     token_env: TokenOption = None
 
     def all(self) -> list[Asked]:
         """Those that are meant. Raises `MuxsimError`."""
-        from muxsim.serve.operate.running import choose_running, find_running  # noqa: PLC0415 - see _operator
+        from muxsim.serve.operate.running import choose_running, find_running  # noqa: PLC0415 - see _do
 
         if self.url is None:
             return [*find_running()] if self.pid is None else [choose_running(self.pid)]
@@ -49,7 +46,7 @@ class Which:
 
     def one(self) -> Asked:
         """The one that is meant. Raises `NotRunning`, which says which there are."""
-        from muxsim.serve.operate.running import choose_running  # noqa: PLC0415 - see _operator
+        from muxsim.serve.operate.running import choose_running  # noqa: PLC0415 - see _do
 
         return choose_running(self.pid) if self.url is None else self.all()[0]
 
@@ -73,71 +70,95 @@ class Filters:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
+ctl = typer.Typer(
+    name="ctl",
+    help="Ask something of a running muxsim. Exit status 2 if it refuses, or if there is none.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+SessionArgument = Annotated[
+    str, typer.Argument(help="Its id, or as much of its beginning as no other's has.", metavar="SESSION")
+]
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (ctl, logs, ps, top):
-        app.command()(grouped(command))
+    for command in (status, end, inspect, reload, drain, resume, loglevel, stop):
+        ctl.command()(grouped(command))
+    app.add_typer(ctl)
+    app.command()(grouped(logs))
+    app.command()(grouped(ps))
+    app.command()(grouped(top))
     app.command()(reap)
 
 
-def ctl(
-    command: Annotated[
-        Literal["status", "end", "inspect", "reload", "drain", "resume", "loglevel", "stop"],
-        typer.Argument(
-            help="status; end SESSION; inspect SESSION; reload (the config); drain (no new sessions); resume (undo "
-            "that); loglevel [LEVEL]; or stop.",
-            metavar="COMMAND",
-        ),
-    ],
-    which: Which,
-    subject: Annotated[
-        str | None,
-        typer.Argument(
-            help="A session's id, or as much of its beginning as no other's has; or debug, info, warning or error, the "
-            "least level that is logged from now on.",
-            metavar="[SESSION|LEVEL]",
-        ),
-    ] = None,
-    env: Annotated[
-        str | None, typer.Option(help="With loglevel: of this environment alone.", show_default=False)
-    ] = None,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="With drain: until every session has ended, but shared ones.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Ask something of a running muxsim. Exit status 2 if it refuses, or if there is none."""
+def _do(which: Which, command: str, *, as_json: bool, until_empty: bool = False, **arguments: Any) -> None:
     from muxsim.cli import operator as screen  # noqa: PLC0415 - `stdio` must not pay for these imports
 
     try:
-        if wait and command != "drain":
-            raise MuxsimError(f"--wait goes with drain, not with {command}")
-        arguments = _arguments(command, subject, env)
-        answer = screen.do(which.one(), command, wait=wait, **arguments)
+        answer = screen.do(which.one(), command, until_empty=until_empty, **arguments)
     except MuxsimError as error:
         fail(error)
     screen.show_answer(command, answer, as_json=as_json)
 
 
-def _arguments(command: str, subject: str | None, env: str | None) -> dict[str, Any]:
-    """What goes with a command. Raises `MuxsimError` for what does not."""
-    if command in _OF_SESSIONS:
-        if subject is None:
-            raise MuxsimError(f"{command} wants a SESSION: its id, or what no other's begins with")
-        given = {"session": subject}
-    elif command == "loglevel":
-        if subject not in (None, *_LEVELS):
-            raise MuxsimError(f"{subject!r} is no level: use one of {', '.join(_LEVELS)}")
-        if env and not subject:
-            raise MuxsimError("name a level with --env")
-        return {name: value for name, value in {"level": subject, "env": env}.items() if value}
-    elif subject is not None:
-        raise MuxsimError(f"{command} is about all of muxsim: it goes without {subject!r}")
-    else:
-        given = {}
-    if env:
-        raise MuxsimError(f"--env goes with loglevel, not with {command}")
-    return given
+def status(which: Which, as_json: JsonOption = False) -> None:
+    """Show where it listens, what it holds, and which bounds were met."""
+    _do(which, "status", as_json=as_json)
+
+
+def end(session: SessionArgument, which: Which, as_json: JsonOption = False) -> None:
+    """End a session, and return when its processes and its folder have gone."""
+    _do(which, "end", as_json=as_json, session=session)
+
+
+def inspect(session: SessionArgument, which: Which, as_json: JsonOption = False) -> None:
+    """Show all there is to know of a session: clients, workspace, last lines of stderr, or how it ended."""
+    _do(which, "inspect", as_json=as_json, session=session)
+
+
+def reload(which: Which, as_json: JsonOption = False) -> None:
+    """Have it read its config and its tokens again. One with a fault changes nothing."""
+    _do(which, "reload", as_json=as_json)
+
+
+def drain(
+    which: Which,
+    wait: Annotated[bool, typer.Option("--wait", help="Until every session has ended, but shared ones.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Have it take no new sessions. Those that are open go on."""
+    _do(which, "drain", as_json=as_json, until_empty=wait)
+
+
+def resume(which: Which, as_json: JsonOption = False) -> None:
+    """Have it take new sessions again, after drain."""
+    _do(which, "resume", as_json=as_json)
+
+
+def loglevel(
+    which: Which,
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None,
+        typer.Argument(
+            metavar="[LEVEL]",
+            help="debug, info, warning or error: the least that is logged from now on.",
+            show_default="show those in use",
+        ),
+    ] = None,
+    env: Annotated[str | None, typer.Option(help="Of this environment alone.", show_default=False)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what is logged, or change it. A level for all ends that of single environments."""
+    if env and not level:
+        fail(MuxsimError("name a level with --env"))
+    given: dict[str, Any] = {name: value for name, value in {"level": level, "env": env}.items() if value}
+    _do(which, "loglevel", as_json=as_json, **given)
+
+
+def stop(which: Which, as_json: JsonOption = False) -> None:
+    """Stop it: calls in flight may finish within drain_timeout, then every session ends."""
+    _do(which, "stop", as_json=as_json)
 
 
 def logs(
@@ -152,7 +173,7 @@ def logs(
 
     Exit status 2 if it knows nothing of one.
     """
-    from muxsim.cli.log_lines import show_logs  # noqa: PLC0415 - see ctl
+    from muxsim.cli.log_lines import show_logs  # noqa: PLC0415 - see _do
 
     try:
         several = which.all() if session is not None else []
@@ -168,7 +189,7 @@ def ps(
     as_json: JsonOption = False,
 ) -> None:
     """List the sessions of every muxsim that is running. The memory is that of a session's whole tree."""
-    from muxsim.cli import sessions_shown as screen  # noqa: PLC0415 - see ctl
+    from muxsim.cli import sessions_shown as screen  # noqa: PLC0415 - see _do
 
     def look() -> screen.Seen:
         return screen.look(which.all(), filters.given())
@@ -187,7 +208,7 @@ def top(which: Which) -> None:
 
     Sort them, filter them, look into one, end one.
     """
-    from muxsim.cli import operator as screen  # noqa: PLC0415 - see ctl
+    from muxsim.cli import operator as screen  # noqa: PLC0415 - see _do
 
     try:
         from muxsim.cli.top import Top  # noqa: PLC0415 - an extra
@@ -209,7 +230,7 @@ def reap(
     as_json: JsonOption = False,
 ) -> None:
     """End and remove what a killed muxsim has left. Exit status 1 if something stays."""
-    from muxsim.cli import operator as screen  # noqa: PLC0415 - see ctl
+    from muxsim.cli import operator as screen  # noqa: PLC0415 - see _do
     from muxsim.processes.folders import find_folders, remove_folders  # noqa: PLC0415
     from muxsim.processes.strays import end_strays, find_strays  # noqa: PLC0415
 

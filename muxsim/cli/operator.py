@@ -42,12 +42,12 @@ class Asked(Protocol):
         """Its answer to a command; with an ``"error"`` if it refuses. Raises `NotRunning` if it does not answer."""
 
 
-def do(muxsim: Asked, command: str, *, wait: bool = False, **arguments: Any) -> dict[str, Any]:
+def do(muxsim: Asked, command: str, *, until_empty: bool = False, **arguments: Any) -> dict[str, Any]:
     """Have it do something, and wait until that is done. Raises `MuxsimError` if it refuses."""
     answer = muxsim.ask(command, timeout=_END_LIMIT if command == "end" else ANSWER_TIMEOUT, **arguments)
     if "error" in answer:
         raise MuxsimError(answer["error"])
-    if wait:
+    if until_empty:
         answer = wait_until_empty(muxsim, answer)
     if command == "stop" and isinstance(muxsim, Running):
         wait_for_end(muxsim.pid)
@@ -166,8 +166,10 @@ def printable(text: str) -> str:
 def _show_status(status: dict[str, Any]) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for key in ("pid", "version", "url", "config", "state", "sessions", "in_flight"):
-        table.add_row(key.replace("_", " "), str(status[key]))
-    table.add_row("up", duration(status["uptime"]))
+        if status[key] is not None:
+            table.add_row(key.replace("_", " "), str(status[key]))
+    if status["uptime"] is not None:
+        table.add_row("up", duration(status["uptime"]))
     for name, count in status["limits"].items():
         table.add_row(f"past {name}", str(count))
     _console().print(table)

@@ -1,4 +1,7 @@
-"""A running muxsim that is asked over HTTP what its operator's socket answers too, with a token of the admin's."""
+"""A running muxsim that is asked over HTTP what its operator's socket answers too.
+
+With a token of the admin's it does what it is told; with another it tells what that token's scope may read.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,9 @@ from muxsim.errors import MuxsimError, NotRunning
 
 _UNIX: Final = "unix:"
 _TIMEOUT: Final = 10.0
+_FORBIDDEN: Final = 403
+# Where others than the admin read the same, as far as they may.
+_READ: Final = {"sessions": "/sessions", "environments": "/envs", "status": "/health"}
 
 
 @dataclass(frozen=True)
@@ -31,13 +37,32 @@ class OverHTTP:
         try:
             with self._client(timeout) as http:
                 answer = http.post(f"/operate/{command}", json=arguments, headers=headers)
-                value = answer.json()
+                if answer.status_code == _FORBIDDEN and command in _READ:
+                    given = {name: str(value) for name, value in arguments.items()}
+                    answer = http.get(_READ[command], params=given, headers=headers)
+                    value = self._as_operator(command, answer.json())
+                else:
+                    value = answer.json()
         except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError) as error:
             raise NotRunning(f"{self.url} does not answer as a muxsim: {error or type(error).__name__}") from None
         if not isinstance(value, dict):
             raise NotRunning(f"{self.url} does not answer as a muxsim")
         refusal = value.get("error")
         return {"error": str(refusal["message"])} if isinstance(refusal, dict) and "message" in refusal else value
+
+    def _as_operator(self, command: str, value: Any) -> Any:
+        """What the operator would have been told, with None for what is not told to others."""
+        if not isinstance(value, dict) or "error" in value:
+            return value
+        if command == "sessions":
+            return {**value, "sessions": [{"memory": None, **row} for row in value["sessions"]]}
+        if command == "status":
+            state = "serving" if value["status"] == "ok" else f"{value['status']}: {value['reason']}"
+            met = {name: count for name, count in value.get("limits", {}).items() if count}
+            known = {"version": value.get("version"), "sessions": value.get("sessions")}
+            unknown = dict.fromkeys(("pid", "config", "uptime", "left", "in_flight"))
+            return {**unknown, **known, "url": self.url, "state": state, "limits": met}
+        return value
 
     def _client(self, timeout: float) -> httpx2.Client:
         if self.url.startswith(_UNIX):

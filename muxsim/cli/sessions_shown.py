@@ -18,7 +18,7 @@ from rich.text import Text
 
 from muxsim.cli.operator import Asked, duration, memory_of_tree, print_json
 from muxsim.errors import MuxsimError, NotRunning
-from muxsim.serve.operate.running import Running
+from muxsim.serve.operate.running import Running, none_serves
 
 _PAGE: Final = 1000
 # Seconds between two looks.
@@ -74,7 +74,7 @@ def show(seen: Seen, *, as_json: bool) -> None:
     if as_json:
         print_json({"muxsims": seen.muxsims, "sessions": seen.sessions})
     elif not seen.muxsims:
-        print("no muxsim is serving as this user")
+        print(none_serves())
     else:
         _wide_console(table_of(seen)).print(table_of(seen))
         print(_sum(seen))
@@ -99,8 +99,7 @@ def watch(look: Callable[[], Seen], *, as_json: bool) -> None:
 
 
 def _screen(seen: Seen) -> Group:
-    none = "no muxsim is serving as this user"
-    return Group(_sum(seen) if seen.muxsims else none, "", table_of(seen))
+    return Group(_sum(seen) if seen.muxsims else none_serves(), "", table_of(seen))
 
 
 def _sum(seen: Seen) -> str:

@@ -17,7 +17,7 @@ from textual.widgets import DataTable, Footer, Input, Static
 
 from muxsim.cli.operator import Asked, do, duration, printable
 from muxsim.cli.sessions_shown import cells_of, sessions_of, shown_memory
-from muxsim.cli.top_rows import COLUMNS, EnvironmentSum, Order, Row, matching, summed
+from muxsim.cli.top_rows import COLUMNS, EnvironmentSum, Order, Row, fitting, matching, shortened, summed, told_apart
 from muxsim.cli.top_session import Ending, SessionScreen
 from muxsim.errors import MuxsimError
 
@@ -29,6 +29,9 @@ _ENVIRONMENTS: Final = (
     *("environment", "state", "live", "starting", "waiting", "busy", "calls", "memory", "opens", "failed"),
     "last failure",
 )
+# Those for which a narrow terminal has no room: so many columns it needs for all.
+_ONLY_IF_WIDE: Final = frozenset({"starting", "busy", "calls", "opens"})
+_WIDE: Final = 110
 _NUMBERS: Final = frozenset({"seed", "pid", "age", "memory", "attachments", "calls", "in_flight"})
 _COLOURS: Final = {"ready": "green", "started": "yellow", "restoring": "yellow", "ending": "red", "ended": "dim"}
 
@@ -87,6 +90,7 @@ class Sessions(Screen[None]):
         self._status: dict[str, Any] = {}
         self._environments: list[Row] = []
         self._problem = ""
+        self._width = 0
 
     def compose(self) -> ComposeResult:
         """What is on it, from top to bottom."""
@@ -100,8 +104,7 @@ class Sessions(Screen[None]):
 
     def on_mount(self) -> None:
         """Begin to look."""
-        self.query_one("#environments", DataTable).add_columns(*_ENVIRONMENTS)
-        self._head_sessions()
+        self._head()
         self._sessions.focus()
         self._keep_looking()
 
@@ -109,10 +112,29 @@ class Sessions(Screen[None]):
     def _sessions(self) -> DataTable[Text]:
         return self.query_one("#sessions", DataTable)
 
+    def on_resize(self) -> None:
+        """Show the columns for which there is room now."""
+        if fitting(self.app.size.width) != fitting(self._width) or (self.app.size.width < _WIDE) != self._is_narrow:
+            self._head()
+            self._show()
+
+    @property
+    def _is_narrow(self) -> bool:
+        return self._width < _WIDE
+
+    def _head(self) -> None:
+        """The heads of both tables."""
+        self._width = self.app.size.width
+        environments = self.query_one("#environments", DataTable)
+        environments.clear(columns=True)
+        environments.add_columns(*(name for name in _ENVIRONMENTS if not (self._is_narrow and name in _ONLY_IF_WIDE)))
+        self._sessions.clear(columns=True)
+        self._head_sessions()
+
     def _head_sessions(self) -> None:
         """The heads of the columns, with an arrow where they are sorted by."""
         arrow = "▲" if self._order.reverse else "▼"
-        for name, head in COLUMNS.items():
+        for name, head in fitting(self._width).items():
             self._sessions.add_column(f"{head} {arrow}" if name == self._order.column else head, key=name)
 
     # ---- looking
@@ -136,7 +158,7 @@ class Sessions(Screen[None]):
         rows: list[Row] = [*sessions_of(self._muxsim, {})]
         if self._with_ended:
             rows += sessions_of(self._muxsim, {"state": "ended"})
-        return status, environments, rows
+        return status, environments, told_apart(rows)
 
     # ---- showing
 
@@ -150,12 +172,16 @@ class Sessions(Screen[None]):
         if not self._status:
             return Text(self._problem or "looking …", style="red" if self._problem else "")
         status = self._status
-        line = Text(f"muxsim {status['pid']} ", style="bold")
+        line = Text("muxsim " if status["pid"] is None else f"muxsim {status['pid']} ", style="bold")
         line.append(f"{status['url']}  ", style="none")
         line.append(status["state"], style="green" if status["state"] == "serving" else "yellow")
-        line.append(
-            f"  up {duration(status['uptime'])}  {status['sessions']} sessions, {status['in_flight']} calls now"
-        )
+        # Not all of it is told to whoever is no admin.
+        if status["uptime"] is not None:
+            line.append(f"  up {duration(status['uptime'])}")
+        if status["sessions"] is not None:
+            line.append(f"  {status['sessions']} sessions")
+        if status["in_flight"] is not None:
+            line.append(f", {status['in_flight']} calls now")
         if chosen != len(self._rows) or chosen > _MOST:
             line.append(f"  showing {min(chosen, _MOST)} of {len(self._rows)}", style="yellow")
         if status["limits"]:
@@ -173,31 +199,36 @@ class Sessions(Screen[None]):
             numbers = [*map(_number, counts), shown_memory(one.memory)]
             numbers += [_number(one.told.get("opens")), _number(one.told.get("failures"))]
             style = "red" if one.told.get("retry_after") is not None else ""
-            cells = [Text(cell, justify="right") for cell in numbers]
-            table.add_row(Text(one.name), Text(one.state, style=style), *cells, Text(printable(one.error)))
+            cells = [Text(one.name), Text(one.state, style=style)]
+            cells += [*(Text(cell, justify="right") for cell in numbers), Text(printable(one.error))]
+            shown = zip(_ENVIRONMENTS, cells, strict=True)
+            table.add_row(*(cell for name, cell in shown if not (self._is_narrow and name in _ONLY_IF_WIDE)))
 
     def _show_sessions(self, rows: Sequence[Row]) -> None:
         """Change what has changed; who is under the cursor stays there, wherever they are now."""
         table = self._sessions
         there = [key.value for key in table.rows]
-        if there != [row["id"] for row in rows]:
+        if there != [row["key"] for row in rows]:
             selected = self._selected()
             table.clear()
             for row in rows:
-                table.add_row(*_cells(row), key=row["id"])
+                table.add_row(*_cells(row, self._width).values(), key=row["key"])
             if selected is not None and selected in table.rows:
                 table.move_cursor(row=table.get_row_index(selected), animate=False)
             return
         for row in rows:
-            for column, cell in zip(COLUMNS, _cells(row), strict=True):
-                if table.get_cell(row["id"], column) != cell:
-                    table.update_cell(row["id"], column, cell, update_width=True)
+            for column, cell in _cells(row, self._width).items():
+                if table.get_cell(row["key"], column) != cell:
+                    table.update_cell(row["key"], column, cell, update_width=True)
 
     def _selected(self) -> str | None:
         table = self._sessions
         if not table.row_count:
             return None
         return table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value
+
+    def _id_of(self, key: str) -> str:
+        return next((row["id"] for row in self._rows if row["key"] == key), key)
 
     # ---- sorting and filtering
 
@@ -255,25 +286,27 @@ class Sessions(Screen[None]):
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         """Look into the session under the cursor."""
         if event.row_key.value is not None:
-            self.app.push_screen(SessionScreen(self._muxsim, event.row_key.value))
+            self.app.push_screen(SessionScreen(self._muxsim, self._id_of(event.row_key.value)))
 
     def action_look_into(self) -> None:
         """Look into the session under the cursor."""
         if (selected := self._selected()) is not None:
-            self.app.push_screen(SessionScreen(self._muxsim, selected))
+            self.app.push_screen(SessionScreen(self._muxsim, self._id_of(selected)))
 
     def action_end(self) -> None:
         """End the session under the cursor, if that is really wanted."""
         if (selected := self._selected()) is not None:
-            self.app.push_screen(Ending(self._muxsim, selected))
+            self.app.push_screen(Ending(self._muxsim, self._id_of(selected)))
 
 
-def _cells(row: Row) -> list[Text]:
-    """A session's row: what others have written in it means nothing to the terminal."""
-    cells = []
-    for column, cell in zip(COLUMNS, cells_of(row), strict=True):
+def _cells(row: Row, width: int) -> dict[str, Text]:
+    """A session's row, by column: what others have written in it means nothing to the terminal."""
+    cells = {}
+    told = dict(zip(COLUMNS, cells_of(row), strict=True))
+    for column in fitting(width):
         style = _COLOURS.get(row["state"], "") if column == "state" else ""
-        cells.append(Text(printable(cell), style=style, justify="right" if column in _NUMBERS else "left"))
+        text = shortened(column, printable(told[column]), width)
+        cells[column] = Text(text, style=style, justify="right" if column in _NUMBERS else "left")
     return cells
 
 

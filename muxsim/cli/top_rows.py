@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -23,6 +24,24 @@ COLUMNS: Final = {
     "in_flight": "now",
 }
 """What a session's row has, under which head, in the order of `muxsim.cli.sessions_shown.cells_of`."""
+
+# The narrowest terminal that has room for all of it, and what goes without in one that is narrower.
+_WIDE: Final = 150
+_ONLY_IF_WIDE: Final = frozenset({"owner", "peer", "pid", "attachments"})
+_NARROW_ID: Final = 13
+_NARROW_ENV: Final = 12
+
+
+def fitting(width: int) -> dict[str, str]:
+    """Those of `COLUMNS` that a terminal of so many columns has room for."""
+    return {name: head for name, head in COLUMNS.items() if width >= _WIDE or name not in _ONLY_IF_WIDE}
+
+
+def shortened(column: str, cell: str, width: int) -> str:
+    """What stands in a column of that terminal; "…" is in the place of what does not."""
+    most = {"id": _NARROW_ID, "env": _NARROW_ENV}.get(column)
+    return cell if most is None or width >= _WIDE or len(cell) <= most else f"{cell[: most - 1]}…"
+
 
 # What one looks for the most of: the largest comes first.
 _LARGEST_FIRST: Final = frozenset({"age", "memory", "attachments", "calls", "in_flight"})
@@ -62,6 +81,18 @@ def matching(rows: Iterable[Row], text: str) -> list[Row]:
 
 def _text_of(row: Row) -> str:
     return " ".join(str(row[name]) for name in _SEARCHED if row.get(name) is not None).lower()
+
+
+def told_apart(rows: Iterable[Row]) -> list[Row]:
+    """The rows, each once and with a ``key`` of its own: the ids that a monitor is shown may be alike.
+
+    One that has ended between two looks stands in both, and is what it was last.
+    """
+    once = {row["number"]: row for row in rows}
+    alike = Counter(row["id"] for row in once.values())
+    return [
+        {**row, "key": row["id"] if alike[row["id"]] == 1 else f"{row['id']} {number}"} for number, row in once.items()
+    ]
 
 
 @dataclass(frozen=True)

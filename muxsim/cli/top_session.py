@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from functools import partial
 from typing import Any, ClassVar, Final
 
@@ -24,6 +25,9 @@ from muxsim.errors import MuxsimError
 # Seconds between two looks.
 _AGAIN: Final = 1.0
 _MOST_LINES: Final = 10_000
+# What the log calls a line of stderr, and the levels at which it has those.
+_STDERR: Final = "backend.stderr"
+_LOGGED: Final = frozenset({"debug", "info"})
 
 
 class SessionScreen(Screen[None]):
@@ -44,6 +48,7 @@ class SessionScreen(Screen[None]):
         self._muxsim = muxsim
         self._session = session
         self._said: list[str] = []
+        self._is_followed = False
 
     def compose(self) -> ComposeResult:
         """What is on it, from top to bottom."""
@@ -56,6 +61,25 @@ class SessionScreen(Screen[None]):
     def on_mount(self) -> None:
         """Begin to look."""
         self._keep_looking()
+        self._follow()
+
+    @work
+    async def _follow(self) -> None:
+        """Show its stderr from the log, where that has it: each line as it comes, and as many as are kept."""
+        after, over = 0, False
+        with contextlib.suppress(NoMatches, MuxsimError):  # it has been left; or its last lines have to do
+            levels = await asyncio.to_thread(partial(do, self._muxsim, "loglevel"))
+            self._is_followed = {levels["level"], *levels["environments"].values()} <= _LOGGED
+            while self._is_followed and not over:
+                page = await asyncio.to_thread(
+                    partial(do, self._muxsim, "logs", session=self._session, after=after, wait=_AGAIN)
+                )
+                lines = map(json.loads, page["lines"])
+                said = [printable(line["line"]) for line in lines if line["event"] == _STDERR]
+                self.query_one("#stderr", Log).write_lines(said)
+                after, over = page["after"], page["over"]
+            return
+        self._is_followed = False
 
     @work
     async def _keep_looking(self) -> None:
@@ -75,7 +99,8 @@ class SessionScreen(Screen[None]):
             table.add_row(name, Text(value))
         self.query_one("#known", Static).update(table)
         said = list(session.get("stderr", ()))
-        self.query_one("#stderr", Log).write_lines(map(printable, news(self._said, said)))
+        if not self._is_followed:
+            self.query_one("#stderr", Log).write_lines(map(printable, news(self._said, said)))
         self._said = said
 
     def action_leave(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import sys
 
 import pytest
@@ -24,10 +25,11 @@ class Played:
     name = "played"
 
     def __init__(self, *rows):
-        self.rows = {one["id"]: dict(one) for one in rows}
+        self.rows = {one["id"] if one["number"] == one["id"] else one["number"]: dict(one) for one in rows}
         self.ended = {}
         self.stderr = ["first"]
         self.gone = False
+        self.level = "warning"
 
     def ask(self, command, *, timeout=0, **arguments):
         if self.gone:
@@ -50,6 +52,12 @@ class Played:
                 "environments": ["lake", "maze"],
                 "limits": {"max_url": 3},
             }
+        if command == "loglevel":
+            return {"level": self.level, "environments": {}}
+        if command == "logs":
+            lines = [{"event": "backend.stderr", "line": line} for line in self.stderr]
+            lines = [json.dumps(line) for line in [*lines, {"event": "session.call"}]][arguments["after"] :]
+            return {"lines": lines, "after": arguments["after"] + len(lines), "over": False}
         one = self.rows.get(arguments["session"]) or self.ended.get(arguments["session"])
         if one is None:
             return {"error": "no session has an id that is that"}
@@ -156,6 +164,19 @@ async def test_a_session_is_looked_into_and_its_stderr_followed(app, pilot, muxs
 
 
 @driven(*THREE)
+async def test_its_stderr_is_followed_in_the_log_where_that_has_it_and_no_line_is_missed(app, pilot, muxsim):
+    muxsim.level = "info"
+    await pilot.press("down", "enter")
+    await until(pilot, lambda: isinstance(app.screen, SessionScreen))
+    log = app.screen.query_one("#stderr", Log)
+    await until(pilot, lambda: "first" in log.lines)
+    many = [f"line {number}" for number in range(100)]  # more than are kept of a session for its end
+    muxsim.stderr = ["first", *many]
+    await until(pilot, lambda: "line 99" in log.lines)
+    assert [line for line in log.lines if line.startswith("line")][-99:] == many[1:]
+
+
+@driven(*THREE)
 async def test_one_is_ended_only_when_that_is_really_wanted(app, pilot, muxsim):
     await pilot.press("e")
     await until(pilot, lambda: isinstance(app.screen, Ending))
@@ -183,7 +204,7 @@ async def test_a_muxsim_that_has_gone_is_told_and_what_was_seen_last_stays(app, 
     await until(pilot, lambda: "it has gone" not in text_of(app, "#server"))
 
 
-@driven(row("aa1", owner="[red]x[/red]\x1b[31m"))
+@driven(row("aa1", owner="[red]x[/red]\x1b[31m"), size=(160, 30))
 async def test_what_others_have_named_is_text(app, pilot, muxsim):
     assert str(sessions(app).get_cell("aa1", "owner")) == "[red]x[/red]\N{REPLACEMENT CHARACTER}[31m"
 
@@ -194,6 +215,30 @@ async def test_of_very_many_it_draws_the_first_and_a_filter_finds_the_others(app
     assert "showing 1000 of 3000" in text_of(app, "#server")
     await pilot.press("slash", *"s7")
     await until(pilot, lambda: "s7" in ids_of(app))
+
+
+LONG = row("5f0c6a1e-8b1d-4d3c-9a52-0123456789ab", owner="ada", peer="127.0.0.1", env="a_rather_long_name", calls=1234)
+
+
+@driven(LONG, size=(80, 24))
+async def test_eighty_columns_have_room_for_what_matters_and_more_of_them_for_all(app, pilot, muxsim):
+    table = sessions(app)
+    assert [str(column.label) for column in table.ordered_columns] == [
+        *("session", "env", "seed", "state", "age ▼", "memory", "calls", "now")
+    ]
+    assert str(table.get_cell(LONG["id"], "id")) == "5f0c6a1e-8b1…"
+    assert table.virtual_size.width <= 80, "nothing has to be scrolled for"
+    assert app.screen.query_one("#environments", DataTable).ordered_columns[-2].label.plain == "failed"
+    await pilot.resize_terminal(160, 30)
+    await until(pilot, lambda: len(sessions(app).ordered_columns) == 12)
+    await until(pilot, lambda: ids_of(app))
+    assert str(sessions(app).get_cell(LONG["id"], "id")) == LONG["id"]
+
+
+@driven(row("epis", number=1), row("epis", number=2))
+async def test_sessions_of_which_a_monitor_is_told_the_same_beginning_are_two(app, pilot, muxsim):
+    await until(pilot, lambda: len(ids_of(app)) == 2)
+    assert ids_of(app) == ["epis 1", "epis 2"]
 
 
 @driven()

@@ -5,7 +5,7 @@ from muxsim.cli.top_rows import Order, matching, news, summed
 
 def row(id, **more):
     usual = {"env": "lake", "seed": 1, "state": "ready", "owner": None, "peer": None, "pid": 1, "age": 1.0}
-    return {"id": id, **usual, "memory": None, "attachments": 0, "calls": 0, "in_flight": 0, **more}
+    return {"id": id, "number": id, **usual, "memory": None, "attachments": 0, "calls": 0, "in_flight": 0, **more}
 
 
 def ids(rows):

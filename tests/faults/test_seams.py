@@ -17,12 +17,15 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 from harness import ROOT, SERVERS
+from observe.test_spans import Playing
 from serve.machine import eventually
 from start.playing import Played, counted, own_cache, script, slots_counted, some_pool  # noqa: F401 - a fixture
 
 from muxsim.inside import wire
-from muxsim.observe.events import BackendStderr, Events
+from muxsim.observe import spans
+from muxsim.observe.events import BackendStderr, Events, OpenWaited, SessionEnded, SessionOpening
 from muxsim.observe.log import LibraryLog
+from muxsim.observe.spans import Spans
 from muxsim.processes import client as guardians
 from muxsim.runtime.boundary import open_boundary
 from muxsim.serve.watch.record import Record
@@ -40,6 +43,7 @@ from muxsim.start.fork.zygotes import Zygotes
 from muxsim.start.slots import node as waiting_node
 from muxsim.start.slots import shelf as warm
 from muxsim.start.slots.shelf import Warm
+from transports import messages
 
 pytestmark = [pytest.mark.children, pytest.mark.fault("H15")]
 
@@ -251,6 +255,48 @@ async def test_a_bug_in_the_relief_of_memory_is_logged_and_no_session_ends(monke
     with trio.fail_after(LIMIT):
         async with relief.relieving(None, None, 1.0, Events(LibraryLog())):
             await eventually(lambda: "a bug of ours" in caplog.text, within=60)
+
+
+# What makes spans of sessions and calls, by way of the stream of events and of each call.
+SPANS = {
+    "Spans._begin_opening": Spans,
+    "Spans._close": Spans,
+    "_of_call": spans,
+    "_with_context": spans,
+    "_fail": spans,
+}
+
+
+@pytest.mark.parametrize("seam", SPANS)
+async def test_a_bug_in_what_traces_is_told_of_once_and_its_client_notices_nothing(seam, monkeypatch):
+    inject(monkeypatch, SPANS[seam], seam.rpartition(".")[2])
+    playing = Playing(tools_call=lambda request: messages.error(request.id, -32000, "no"))
+    who = (playing.session.id, "fake", 7)
+    for event in (
+        SessionOpening(*who, None),
+        OpenWaited(*who, 1.0),
+        SessionEnded(*who, None, "ttl", "x", 0, None, 1.0),
+    ):
+        playing.stream.emit(event)
+        playing.ask(event.name, "tools/call", name="move")
+    assert [message.id for message, _ in playing.client.transport.sent] == [
+        *("session.opening", "pool.waited", "session.ended")
+    ]
+    assert [event.part for event in playing.failures] == ["tracing"]
+    assert playing.stream.tracer is None
+
+
+def test_whatever_spans_are_called_for_is_behind_their_own_boundary():
+    (owner,) = [
+        one
+        for one in ast.walk(ast.parse((ROOT / "muxsim/observe/spans.py").read_text()))
+        if isinstance(one, ast.ClassDef) and one.name == "Spans"
+    ]
+    called = {one.name: one for one in owner.body if isinstance(one, ast.FunctionDef)}
+    for name in ("__call__", "call_began", "call_ended"):
+        first = next(one for one in called[name].body if not isinstance(one, ast.Expr))
+        assert isinstance(first, ast.With)
+        assert ast.unparse(first.items[0]) == "self._alone()"
 
 
 @pytest.mark.parametrize("seam", [seam for seam in CALLS if seam.startswith("Record.")])

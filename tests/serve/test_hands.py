@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 
 import pytest
 import trio
 from harness import MUXSIM, serving
+from harness import ROOT as ROOT_FOLDER
+from typer.testing import CliRunner
 
+from muxsim.cli.main import app
 from muxsim.cli.operator import show_answer
 
 from .conftest import environment
@@ -52,14 +56,47 @@ async def test_a_session_is_ended_by_the_beginning_of_its_id_and_its_client_is_t
         told = (await client.post(rpc(1, "ping"))).error
         assert told["data"] == {"cause": "deleted", "by": "the operator"}
         assert (await logged(muxsim, event="session.ended", session="episode-1"))["by"] == "the operator"
+        status, _, problem = await command("ctl", "end", "episode-1")
+        assert (status, problem.startswith("muxsim: session episode-1 has ended already: ")) == (2, True), problem
+        assert (await answer("ctl", "inspect", "episode-1"))["state"] == "ended"
         found = await answer("ctl", "end", "episode-2")
         assert (found["id"], found["state"], found["cause"]) == ("episode-2", "ended", "deleted")
         assert [row["id"] for row in (await answer("ps"))["sessions"]] == ["episode-10"]
 
 
-async def test_a_command_that_needs_a_session_says_so_and_others_take_none(tmp_path):
-    assert "wants a SESSION" in (await command("ctl", "end"))[2]
-    assert "goes without" in (await command("ctl", "status", "x"))[2]
+async def test_a_command_that_needs_a_session_says_so_and_others_take_none():
+    for words, told in (
+        (("end",), "Missing argument 'SESSION'"),
+        (("status", "x"), "unexpected extra argument"),
+        (("drain", "--env", "x"), "No such option"),
+        (("end", "x", "--wait"), "No such option"),
+        (("loglevel", "loud"), "'debug', 'info', 'warning', 'error'"),
+        (("loglevel", "--env", "naughty"), "name a level"),
+        (("ending",), "No such command"),
+    ):
+        ended = CliRunner().invoke(app, ["ctl", *words])
+        assert (ended.exit_code, told in ended.stderr) == (2, True), ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("status", "which bounds were met"),
+        ("end", "when its processes and its folder have gone"),
+        ("inspect", "how it ended"),
+        ("reload", "One with a fault changes nothing"),
+        ("drain", "--wait"),
+        ("resume", "after drain"),
+        ("loglevel", "debug, info, warning or error"),
+        ("stop", "drain_timeout"),
+    ],
+)
+async def test_each_command_has_a_help_of_its_own(name, words):
+    shown = " ".join(CliRunner().invoke(app, ["ctl", name, "--help"]).stdout.split())
+    assert f"muxsim ctl {name}" in shown
+    assert words in shown
+    assert "--pid" in shown
+    assert ("SESSION" in shown) == (name in ("end", "inspect"))
 
 
 async def test_a_session_can_be_looked_into(tmp_path):
@@ -113,6 +150,32 @@ async def test_ps_watches_until_it_is_interrupted(tmp_path):
         assert [json.loads(line)["muxsims"] for line in lines.splitlines()[:1]] == [[muxsim.process.pid]]
 
 
+async def test_over_http_others_than_the_admin_see_what_their_scope_may_and_change_nothing(tmp_path, monkeypatch):
+    async with serving(tmp_path, guarded(tmp_path)) as muxsim:
+        made = await open_session(muxsim.url, [bearer(ADA)], seed=3)
+        await open_session(muxsim.url, [bearer(BOB)], seed=4)
+        at = ("--url", muxsim.url)
+        monkeypatch.setenv("MUXSIM_TOKEN", MONITOR)
+        rows = (await answer("ps", *at))["sessions"]
+        assert [(row["seed"], row["owner"], row["memory"]) for row in rows] == [(3, "ada", None), (4, "bob", None)]
+        assert made["id"] not in [row["id"] for row in rows]
+        assert "2 sessions" in (await command("ps", *at))[1]
+        assert (await answer("ps", "--owner", "bob", *at))["sessions"][0]["seed"] == 4
+        status = await answer("ctl", "status", *at)
+        assert (status["state"], status["sessions"], status["pid"]) == ("serving", 2, None)
+        assert "serving" in (await command("ctl", "status", *at))[1]
+        monkeypatch.setenv("MUXSIM_TOKEN", ADA)
+        (row,) = (await answer("ps", *at))["sessions"]
+        assert (row["id"], row["owner"]) == (made["id"], "ada")
+        for token in (ADA, MONITOR):
+            monkeypatch.setenv("MUXSIM_TOKEN", token)
+            for words in (("end", made["id"]), ("drain",), ("stop",), ("inspect", made["id"]), ("loglevel",)):
+                status, _, problem = await command("ctl", *words, *at)
+                assert (status, problem) == (2, "muxsim: this needs a token with the scope admin\n")
+        monkeypatch.setenv("MUXSIM_TOKEN", "x" * 40)
+        assert "not valid" in (await command("ps", *at))[2]
+
+
 async def test_the_admin_does_the_same_over_http_and_nobody_else(tmp_path, monkeypatch):
     monkeypatch.setenv("MUXSIM_TOKEN", ROOT)
     async with serving(tmp_path, guarded(tmp_path)) as muxsim:
@@ -135,9 +198,13 @@ async def test_the_admin_does_the_same_over_http_and_nobody_else(tmp_path, monke
         assert (await answer("ctl", "end", made["id"], *at))["cause"] == "deleted"
         assert (await logged(muxsim, event="session.ended", session=made["id"]))["by"] == "root"
         status, _, problem = await command("ctl", "end", made["id"], *at)
-        assert (status, "no session has an id" in problem) == (2, True)
+        assert (status, "has ended already" in problem) == (2, True)
         missing = await ask(muxsim.url, "POST", "/operate/explode", [bearer(ROOT)], {})
         assert (missing.status, "there is no command" in missing.error["message"]) == (404, True)
+        commands = missing.error["message"].partition("use one of ")[2].split(", ")
+        (table,) = re.findall(r"\n\| COMMAND .*?\n\n", (ROOT_FOLDER / "docs/operations.md").read_text(), re.DOTALL)
+        named = re.findall(r"`(\w+)`", " ".join(row.split("|")[1] for row in table.splitlines()[3:] if row))
+        assert sorted(named) == sorted(commands), "docs/operations.md says what each takes"
         status, out, _ = await command("ctl", "stop", *at)
         assert (status, "is stopping" in out) == (0, True)
         await eventually(lambda: muxsim.process.poll() is not None)

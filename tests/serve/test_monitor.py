@@ -81,3 +81,7 @@ async def test_metrics_are_for_monitors_and_admins(url):
     for token, status in ((MONITOR, 200), (ROOT, 200), (ADA, 403)):
         assert (await ask(url, "GET", "/metrics", [bearer(token)])).status == status
     assert (await ask(url, "GET", "/metrics")).status == 401
+    refused = (await ask(url, "GET", "/metrics", [bearer(ADA)])).error["message"]
+    assert refused == "this needs a token with the scope monitor or admin"
+    refused = (await ask(url, "POST", "/sessions", [bearer(MONITOR)], {})).error["message"]
+    assert refused == "this needs a token with the scope trainer or admin"

@@ -142,6 +142,19 @@ async def test_where_the_socket_is_required_muxsim_does_not_start_without_and_a_
 
 
 @pytest.mark.children
+async def test_who_looks_in_a_folder_that_is_open_to_others_is_told_so(tmp_path, monkeypatch):
+    folder = tmp_path / "runtime"
+    folder.mkdir(mode=0o755)
+    folder.chmod(0o755)
+    monkeypatch.setenv("MUXSIM_RUNTIME_DIR", str(folder))
+    words = f"no muxsim of this user can be looked for; {folder} must be a folder of this user's own, closed to others"
+    assert (await command("ps"))[1] == f"{words} (chmod 700)\n"
+    assert (await command("ctl", "status"))[2] == f"muxsim: {words} (chmod 700)\n"
+    folder.chmod(0o700)
+    assert (await command("ctl", "status"))[2] == f"muxsim: no muxsim is serving as this user (none in {folder})\n"
+
+
+@pytest.mark.children
 async def test_a_muxsim_without_an_operator_socket_has_none(tmp_path, monkeypatch):
     monkeypatch.setenv("MUXSIM_RUNTIME_DIR", str(tmp_path / "runtime"))
     async with serving(tmp_path, '[server]\noperator_socket = "off"\n' + environment("naughty")) as muxsim:

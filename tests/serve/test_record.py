@@ -13,6 +13,7 @@ from muxsim.observe.events import SessionEnded
 from muxsim.runtime.boundary import open_boundary
 from muxsim.serve.auth.callers import ANYONE, Caller, Scope
 from muxsim.serve.watch import pictures
+from muxsim.serve.watch.readers import Readers
 from muxsim.serve.watch.records import Records
 from muxsim.serve.watch.session_feed import Viewer, _news
 from muxsim.session.agent_view import AgentAttachment
@@ -20,8 +21,9 @@ from muxsim.session.attachment import Attachment
 from transports import messages
 from transports.memory import MemoryTransport
 
-AGENT = Viewer(Caller("ada", Scope.AGENT), {})
-TRAINER = Viewer(ANYONE, {})
+READERS = Readers("feeds", 64, time.time)
+AGENT = Viewer(READERS.admit(Caller("ada", Scope.AGENT), ""), {})
+TRAINER = Viewer(READERS.admit(ANYONE, ""), {})
 CALL = {"name": "look", "arguments": {}}
 
 

@@ -204,9 +204,11 @@ def forbidden(*enough: Scope, prefix: str = "") -> HTTPRefusal:
 
     ``prefix`` is what an issuer has before its scopes.
     """
-    names = [scope.words for scope in enough]
-    fields = ['realm="muxsim"', 'error="insufficient_scope"', f'scope="{prefix}{names[0]}"']
-    return HTTPRefusal(403, f"this needs a token with the scope {' or '.join(names)}", headers=[_challenge(fields)])
+    # Those that include one of them would do as well, which nobody can be expected to know.
+    *names, last = [name for name, scope in SCOPES.items() if any(one in scope for one in enough)]
+    fields = ['realm="muxsim"', 'error="insufficient_scope"', f'scope="{prefix}{enough[0].words}"']
+    text = f"this needs a token with the scope {' or '.join(filter(None, (', '.join(names), last)))}"
+    return HTTPRefusal(403, text, headers=[_challenge(fields)])
 
 
 def _challenge(fields: list[str]) -> tuple[bytes, bytes]:

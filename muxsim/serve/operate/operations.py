@@ -168,30 +168,33 @@ class Operations:
 
     def _inspect(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         self._sampler.look()
-        one = self._find(asked, ended=True)
+        one = self._find(asked)
         if isinstance(one, Past):
             return {**self._told(one), **one.ending.data()}
         return {**self._told(one), **inside(one)}
 
     async def _end(self, asked: Mapping[str, Any], by: str) -> dict[str, Any]:
         session = self._find(asked)
-        assert isinstance(session, Session)
+        if isinstance(session, Past):
+            raise NotDone(f"session {session.id} has ended already: {session.ending.said}")
         name, came_by_http, _ = by.rpartition(" from ")  # a client hears the name, and not from where
         session.end("deleted", "the session was ended", by=name if came_by_http else "the operator")
         await self._bridge.call(session.folder.wait_removed)
         past = self._sessions.past(session.id)
         return {"id": session.id} if past is None else told(past)
 
-    def _find(self, asked: Mapping[str, Any], *, ended: bool = False) -> Session | Past:
-        """The one session whose id this is, or begins with this; of those that have ended if none lives."""
+    def _find(self, asked: Mapping[str, Any]) -> Session | Past:
+        """The one session whose id this is, or begins with this; of those that have ended if none lives.
+
+        A whole id is no other's beginning: whoever ends a session again does not end the next one.
+        """
         wanted = str(asked.get("session") or "")
         if not wanted:
             raise NotDone("name a session: its id, or what no other's begins with")
-        groups: list[Sequence[Session | Past]] = [self._sessions.all()]
-        if ended:
-            groups.append(self._sessions.ended())
-        for group in groups:
-            found = [one for one in group if one.id == wanted] or [one for one in group if one.id.startswith(wanted)]
+        groups: list[Sequence[Session | Past]] = [self._sessions.all(), self._sessions.ended()]
+        whole = [[one for one in group if one.id == wanted][-1:] for group in groups]
+        begun = [[one for one in group if one.id.startswith(wanted)] for group in groups]
+        for found in [*whole, *begun]:
             if len(found) > 1:
                 ids = ", ".join(one.id for one in found[:_MOST_NAMED])
                 raise NotDone(f"the ids of {len(found)} sessions begin with {wanted!r}: {ids}")

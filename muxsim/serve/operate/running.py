@@ -111,20 +111,21 @@ def _serving_in(folder: Path) -> Iterator[Running]:
             continue
 
 
-def _looked_at() -> str:
-    """Every place, and why nobody can look there."""
-    told = []
+def none_serves() -> str:
+    """That no muxsim is to be found: where it was looked for, and why it could not be elsewhere."""
+    looked, problems = [], []
     for folder in places():
         try:
             _refuse_others(folder)
             os.listdir(folder)
         except FileNotFoundError:
-            told.append(str(folder))
+            looked.append(str(folder))
         except OSError as error:
-            told.append(str(error) if error.strerror is None else f"{folder} ({error.strerror})")
+            problems.append(str(error) if error.strerror is None else f"{folder} cannot be read: {error.strerror}")
         else:
-            told.append(str(folder))
-    return ", ".join(told)
+            looked.append(str(folder))
+    found = f"no muxsim is serving as this user (none in {', '.join(looked)})" if looked else ""
+    return "; ".join(filter(None, (found or "no muxsim of this user can be looked for", *problems)))
 
 
 def choose_running(pid: int | None) -> Running:
@@ -135,7 +136,7 @@ def choose_running(pid: int | None) -> Running:
         return chosen[0]
     pids = ", ".join(str(one.pid) for one in all_running)
     if not all_running:
-        raise NotRunning(f"no muxsim is serving as this user (none in {_looked_at()})")
+        raise NotRunning(none_serves())
     if pid is None:
         raise NotRunning(f"several muxsims are serving; choose one with --pid: {pids}")
     raise NotRunning(f"no muxsim with pid {pid} is serving as this user; there is {pids}")

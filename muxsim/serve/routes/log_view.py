@@ -49,11 +49,12 @@ class LogView:
     # ---- for `muxsim logs` and `muxsim ctl`
 
     async def logs(self, wanted: Mapping[str, Any], by: str) -> dict[str, Any]:
-        """Lines of a session, or of all, from ``after`` on; ``wait`` until there is one."""
-        session, after, wait = wanted.get("session"), wanted.get("after", 0), bool(wanted.get("wait"))
+        """Lines of a session, or of all, from ``after`` on; ``wait`` until there is one, so many seconds if it says."""
+        session, after, wait = wanted.get("session"), wanted.get("after", 0), wanted.get("wait")
         try:
             id = None if session is None else self._find(str(session))
-            page = await self._page(id, int(after), wait=wait)
+            patience = _PATIENCE if isinstance(wait, bool) or not wait else min(_PATIENCE, float(wait))
+            page = await self._page(id, int(after), wait=bool(wait), patience=patience)
         except (Unanswerable, TypeError, ValueError) as error:
             return {"error": str(error)}
         return {"session": id, **msgspec.to_builtins(page), "over": self._is_over(id, page)}
@@ -96,11 +97,11 @@ class LogView:
             raise Unanswerable(f"{len(known)} sessions have an id that begins with {beginning[:64]!r}: give more of it")
         raise Unanswerable(f"there is no session {beginning[:64]!r}, and no line of one is kept (server.log_kept)")
 
-    async def _page(self, id: str | None, after: int, *, wait: bool) -> Page:
+    async def _page(self, id: str | None, after: int, *, wait: bool, patience: float = _PATIENCE) -> Page:
         recent = self._there().recent
         page = recent.page(id, after)
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(patience):
                 while wait and not page.lines and not self._is_over(id, page):
                     if not page.more:
                         await recent.wait()
