@@ -83,6 +83,8 @@ async def test_a_call_and_its_result_come_with_what_they_hold_and_how_long_it_to
         await ask(muxsim.url, "DELETE", f"/sessions/{session['id']}")
         ended = await feed.event("ended")
         assert (ended["cause"], ended["failed"]) == ("deleted", False)
+        fact = [data for type, data in feed.told if type == "session"][-1]
+        assert (fact["state"], fact["pid"], fact["attachments"], fact["in_flight"]) == ("ended", None, [], 0)
 
 
 async def test_progress_log_and_stderr_come_as_they_are_written(muxsim):

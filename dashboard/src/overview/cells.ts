@@ -7,7 +7,7 @@ export type Kind = (typeof KINDS)[number];
 
 export const MEANINGS: Readonly<Record<Kind, string>> = {
   opening: "waits for its turn or its process",
-  started: "has a process that has not answered yet",
+  started: "has a process, and no client has shaken hands with it yet",
   idle: "is ready, with no call in flight",
   busy: "has a call in flight",
   restoring: "is getting another process",

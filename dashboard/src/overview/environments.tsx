@@ -6,7 +6,7 @@ import { Chip, Dot, Empty, type Mood, Panel } from "../parts/basics.tsx";
 import { stamp } from "../parts/time.tsx";
 
 const STATES: Readonly<Record<Environment["state"], readonly [Mood, string]>> = {
-  ok: ["good", "ok"], failed: ["bad", "last start failed"], broken: ["bad", "keeps failing"], installing: ["warn", "installing"],
+  ok: ["good", "ok"], failed: ["bad", "last session failed"], broken: ["bad", "keeps failing"], installing: ["warn", "installing"],
 };
 // Hundreds of cards are a wall: so many at first, those with trouble among them.
 const AT_ONCE = 24;
@@ -38,13 +38,13 @@ function Card({ env, place }: { env: Environment; place: number }) {
         <span class="grow" /><Chip mood={mood}>{state}</Chip></h3>
       <dl class="figures">
         <div><dt>live</dt><dd>{count(env.live)}</dd></div>
-        <div><dt>warm</dt><dd>{env.warm}{env.wanted_warm ? <span class="soft"> of {env.wanted_warm}</span> : null}</dd></div>
+        <div title="processes that are ready before anybody asks, and how many are wanted"><dt>ready</dt><dd>{env.warm}{env.wanted_warm ? <span class="soft"> of {env.wanted_warm}</span> : null}</dd></div>
         <div><dt>waiting</dt><dd class={env.waiting ? "noted" : ""}>{count(env.waiting)}</dd></div>
         <div><dt>memory</dt><dd>{env.memory === null ? "–" : bytes(env.memory)}</dd></div>
       </dl>
       <p class="soft">
         {many(env.opens, "open")}, <span class={env.failures ? "failures" : ""}>{many(env.failures, "failure")}</span>
-        {env.starting ? `, ${count(env.starting)} starting` : ""}
+        {env.starting ? `, ${count(env.starting)} without a first answer yet` : ""}
       </p>
       {ways.length
         ? <p class="soft" title="median of the last starts by each way">starts: {ways.map((way) => `${way} ${seconds(env.starts[way] ?? 0)}`).join(", ")}</p>

@@ -64,7 +64,8 @@ function options({ lines, height, timed, write, grounded, onPoint }: Omit<Props,
     series: [{}, ...lines.map(({ label, color, filled }) => {
       const stroke = colorOf(color, element);
       return {
-        label, stroke, width: 1.5, spanGaps: false, points: { show: (plot: uPlot) => (plot.data[0].length < FEW), size: 4, fill: stroke },
+        label, stroke, width: 1.5, spanGaps: false,
+        points: { show: true, size: 4, fill: stroke, filter: (plot: uPlot, series: number) => lonely(plot.data[series] ?? []) },
         ...(filled ? { fill: faded(stroke) } : {}),
       };
     })],
@@ -77,8 +78,13 @@ function options({ lines, height, timed, write, grounded, onPoint }: Omit<Props,
   };
 }
 
-// Of so few points one sees none but as points; and so many seconds are always on the way from left to right.
-const FEW = 3;
+/** The places of values that no line leads to: one sees them as points, or not at all. */
+export function lonely(values: ArrayLike<number | null | undefined>): number[] {
+  const there = (place: number): boolean => typeof values[place] === "number";
+  return Array.from(values, (_, place) => place).filter((place) => there(place) && !there(place - 1) && !there(place + 1));
+}
+
+// So many seconds are always on the way from left to right.
 const SHORTEST = 900;
 const FONT = "11px system-ui, sans-serif";
 

@@ -49,6 +49,19 @@ export function shownOf(observation: unknown): readonly Shown[] | null {
   });
 }
 
+/** What has gone wrong, for people: an answer of HTTP may stand in it as JSON, of which only the message is for them. */
+export function spoken(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error);
+  const begin = text.indexOf("{");
+  try {
+    const said: unknown = begin < 0 ? null : JSON.parse(text.slice(begin));
+    const fault = isRecord(said) ? said.error ?? said : null;
+    return isRecord(fault) && typeof fault.message === "string" ? fault.message : typeof fault === "string" ? fault : text;
+  } catch {
+    return text;
+  }
+}
+
 /** A session that this page has opened, and is a client of. */
 export class Play {
   readonly tools = signal<readonly Tool[]>([]);
@@ -96,7 +109,7 @@ export class Play {
       await this.#client.request({ method: "tools/call", params }, AS_IT_IS, { signal: stop, timeout: LONGEST_CALL, resetTimeoutOnProgress: true, onprogress: () => undefined });
       return { is: "done" };
     } catch (error) {
-      return { is: "failed", why: error instanceof Error ? error.message : String(error) };
+      return { is: "failed", why: spoken(error) };
     }
   }
 

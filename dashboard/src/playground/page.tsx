@@ -5,7 +5,7 @@ import { many } from "../numbers.ts";
 import { Alert, Empty, Panel } from "../parts/basics.tsx";
 import { link } from "../route.ts";
 import { Watched } from "../session/page.tsx";
-import { Play, type Wire } from "./client.ts";
+import { Play, spoken, type Wire } from "./client.ts";
 import { ToolForm } from "./tool.tsx";
 import "./playground.css";
 
@@ -60,7 +60,7 @@ function Opening({ onOpen }: { onOpen: (play: Play) => void }) {
     try {
       onOpen(await Play.open(env, seed.replace(/^0+(?=\d)/, ""), wire, server.hello.value?.controls ?? false));
     } catch (error) {
-      setProblem(error instanceof Error ? error.message : String(error));
+      setProblem(spoken(error));
       setOpening(false);
     }
   };

@@ -35,7 +35,7 @@ export const signOf = (value: number | null | undefined): string =>
 export const reward = (value: number | null | undefined): string => (value === null || value === undefined ? "–" : number(value));
 
 export const within = (interval: readonly [number, number] | null, put: (value: number) => string = (value) => number(value)): string =>
-  interval ? `${put(interval[0])} to ${put(interval[1])}` : "";
+  !interval ? "" : put(interval[0]) === put(interval[1]) ? "no spread" : `${put(interval[0])} to ${put(interval[1])}`;
 
 /** Of several, as shares of a hundred. */
 export const share = (value: number, of: number): string => percent(of ? value / of : 0);

@@ -23,7 +23,7 @@ export function Addresses({ session }: { session: Session }) {
 }
 
 export function Attachments({ session }: { session: Session }) {
-  const attached = session.told.value?.attachments ?? [];
+  const attached = session.ended.value ? [] : session.told.value?.attachments ?? [];
   return (
     <Panel title="Attached">
       {attached.length === 0 ? <Empty>Nobody.</Empty> : (
@@ -41,7 +41,8 @@ export function Attachments({ session }: { session: Session }) {
 }
 
 export function ProcessList({ session }: { session: Session }) {
-  const processes = session.processes.value?.processes ?? [];
+  // What was seen last of one that has ended is there no more.
+  const processes = session.ended.value ? [] : session.processes.value?.processes ?? [];
   return (
     <Panel title="Processes">
       {processes.length === 0 ? <Empty>{session.ended.value ? "None any more." : "None seen yet."}</Empty> : (

@@ -68,8 +68,8 @@ function Title({ session }: { session: Session }) {
       <div class="name">
         <h1>{told.env}{told.seed === null ? null : <span class="soft"> seed {told.seed}</span>}</h1>
         <Chip mood={state === "ready" ? "good" : state === "ended" ? "" : "warn"}>{state}</Chip>
-        {told.in_flight ? <Chip mood="plain">{told.in_flight} in flight</Chip> : null}
-        <span class="soft">{session.ended.value ? `was open for ${seconds(session.ended.value.time - told.opened)}` : <>open for <Age since={told.opened} /></>}{told.owner === null ? "" : `, by ${told.owner}`}{told.pid === null ? "" : `, pid ${told.pid}`}, {told.calls} calls</span>
+        {told.in_flight && !session.ended.value ? <Chip mood="plain">{told.in_flight} in flight</Chip> : null}
+        <span class="soft">{session.ended.value ? `was open for ${seconds(session.ended.value.time - told.opened)}` : <>open for <Age since={told.opened} /></>}{told.owner === null ? "" : `, by ${told.owner}`}{told.pid === null || session.ended.value ? "" : `, pid ${told.pid}`}, {told.calls} calls</span>
         <span class="grow" />
         {url && !session.ended.value ? <>
           <Copy text={curl(url, token.value !== null)} label="Copy as curl">curl</Copy>

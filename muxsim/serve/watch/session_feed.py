@@ -105,7 +105,7 @@ class SessionFeeds:
 
     def _fact(self, viewer: Viewer, watched: Watched) -> feed.Session:
         session, controls = watched.session, viewer.controls
-        conversation = session.conversation
+        conversation, over = session.conversation, session.state is State.ENDED
         return feed.Session(
             id=session.id,
             env=session.spec.name,
@@ -114,16 +114,16 @@ class SessionFeeds:
             state=session.state.value,
             opened=watched.opened,
             urls=dict(viewer.urls),
-            pid=session.pid if controls else None,
+            pid=session.pid if controls and not over else None,
             calls=conversation.calls_made,
-            in_flight=conversation.in_flight,
-            attachments=[
-                _attached(viewer, one) for one in sorted(conversation.clients, key=lambda one: one.number or 0)
-            ],
+            in_flight=0 if over else conversation.in_flight,
+            attachments=[]
+            if over
+            else [_attached(viewer, one) for one in sorted(conversation.clients, key=lambda one: one.number or 0)],
             controls=controls,
             may_end=controls and viewer.caller.may_end(session.owner),
             history=self._records.history,
-            ended=self._ended(viewer, watched) if session.state is State.ENDED else None,
+            ended=self._ended(viewer, watched) if over else None,
         )
 
     def _ended(self, viewer: Viewer, watched: Watched) -> feed.Ended:
