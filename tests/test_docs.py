@@ -108,14 +108,19 @@ def test_security_names_every_bound_of_connections_and_what_the_short_way_goes_b
 # ---- the command line
 
 
+# Commands that have commands of their own.
+GROUPS = ("ctl", "envs")
+
+
 def commands_named(text):
     """The commands in a text's code, each as its words: ``muxsim serve --port 0`` and the like."""
     found = []
     for line in [line for piece in code_in(text) for line in re.findall(r"(?:^|\$ )muxsim ([a-z].*)", piece)]:
         words = re.split(r"#|\|", line)[0].split()
+        deep = words[0] in GROUPS and len(words) > 1 and words[1].isalpha() and words[1].islower()
         found.append(
             (
-                words[0],
+                " ".join(words[: 2 if deep else 1]),
                 {
                     word.partition("=")[0].rstrip(".,")
                     for word in words
@@ -144,7 +149,7 @@ def test_every_command_and_option_that_a_document_names_is_there():
         for command, options in commands_named(page.read_text()):
             named.setdefault(command, set()).update(options)
     assert {"serve", "stdio", "rollout", "check"} <= named.keys()
-    helps = {command: help_of(command) for command in named}
+    helps = {command: help_of(*command.split()) for command in named}
     assert {
         f"{command} {option}"
         for command, options in named.items()
