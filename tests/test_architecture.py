@@ -494,6 +494,7 @@ NUMBERS = {
 COUNT_ELSEWHERE = (
     *("muxsim.inside", "muxsim.mcpgym", "muxsim.rollouts", "muxsim.compat", "muxsim.cli"),
     *("muxsim.adapters.dialogue", "muxsim.adapters.skyrl_text_env", "muxsim.adapters.trl_environment"),
+    "muxsim.adapters.verl_loop",
 )
 
 

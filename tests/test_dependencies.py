@@ -16,6 +16,8 @@ PRIVATE_PARTS: dict[tuple[str, str], str] = {
     # Whoever writes a VectorEnv is to call it: the form of infos is its business, and differs between revisions.
     ("muxsim.adapters.gymnasium_env", "self._add_info"): "gymnasium<2: the base class has it for its subclasses",
 }
+# Trainers, which those who train with them have: no extra could bring them with all that they need beside.
+TRAINERS = {"nemo_gym", "resources_servers", "rllm", "verl"}
 # What a named tuple offers, in spite of the underscore.
 OFFERED = {"_replace", "_fields", "_asdict", "_make"}
 
@@ -117,6 +119,7 @@ def test_what_is_imported_is_declared():
         [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
     )
     imported = {one.partition(".")[0] for name in MODULES for one in imports(name)} - OURS - sys.stdlib_module_names
+    imported -= TRAINERS
     imported -= {
         name.rpartition(".")[2] for name in MODULES
     }  # in an environment's interpreter, where they are no package

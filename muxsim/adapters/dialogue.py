@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -31,6 +32,9 @@ DEFAULT_CALL_TIMEOUT: Final = 60.0
 _OPEN_TRIES: Final = 10
 _FIRST_WAIT: Final = 0.1
 _LONGEST_WAIT: Final = 10.0
+_SEED_PLACES: Final = (
+    *(("seed",), ("extra_info", "seed"), ("environment_context", "seed"), ("verifier_metadata", "seed")),
+)
 _OVER: Final = "the episode is over: no call is made any more"
 # Why is in `Dialogue.failure`: it may be of the control plane, which a model does not read.
 _BROKEN: Final = "the environment has failed: no call is made any more"
@@ -96,6 +100,7 @@ class Dialogue:
         self._session = session
         self._terms = terms
         self._scores: list[float] = []
+        self._told = 0.0
 
     def __repr__(self) -> str:
         state = self.failure or ("over" if self.ended else "under way")
@@ -164,6 +169,14 @@ class Dialogue:
         with self._breaking("its reward was not waited for"):
             return await self._session.earned(timeout=self._terms.call_timeout)
 
+    async def newly_earned(self) -> float:
+        """What it has earned since this was asked last, for trainers that add up. Raises `EpisodeBroken`."""
+        earned = await self.earned()
+        if earned is None:
+            raise self.break_("nothing tells its reward")
+        before, self._told = self._told, earned
+        return float(earned - before)
+
     async def close(self) -> None:
         """End the session. Calling it again is harmless."""
         with anyio.CancelScope(shield=True):
@@ -228,6 +241,45 @@ async def open_dialogue(pool: EnvironmentPool, env: str, seed: int, terms: Terms
             await anyio.sleep(max(wait, busy.retry_after) * random.uniform(1.0, 1.5))
             wait = min(2 * wait, _LONGEST_WAIT)
     raise AssertionError("there is at least one try")
+
+
+def asked(
+    prompt: Iterable[Mapping[str, Any]], dialogue: Dialogue, *, instructions: bool = True, tools: str = ""
+) -> list[dict[str, Any]]:
+    """A row's prompt with what the environment says at its start.
+
+    Its instructions and ``tools`` stand in the system message, and the first observation at the end.
+    """
+    told, parts = dialogue.beginning(instructions=instructions)
+    observation = text_of(parts)
+    messages = [dict(message) for message in prompt]
+    system = "\n\n".join(text for text in (told, tools) if text)
+    if system and messages and messages[0].get("role") == "system":
+        messages[0]["content"] = f"{messages[0]['content']}\n\n{system}"
+    elif system:
+        messages.insert(0, {"role": "system", "content": system})
+    if not observation:
+        return messages
+    last = messages[-1] if messages else {}
+    if last.get("role") == "user" and isinstance(last.get("content"), str) and last["content"]:
+        last["content"] = f"{last['content']}\n\n{observation}"
+    else:
+        messages.append({"role": "user", "content": observation})
+    return messages
+
+
+def seed_in(row: Mapping[str, Any]) -> Any:
+    """The seed in a trainer's row, wherever its kind of rows has it; a random one where it has none.
+
+    What is no whole number stays what it is, for `open_dialogue` to refuse.
+    """
+    for place in _SEED_PLACES:
+        value: Any = row
+        for part in place:
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is not None:
+            return value if isinstance(value, bool) or not hasattr(value, "__index__") else int(value)
+    return secrets.randbelow(SEED_LIMIT)
 
 
 def text_of(parts: list[Part]) -> str:

@@ -240,6 +240,18 @@ def portable(source: Source) -> Source:
     return text if text.startswith(URLS) else os.path.abspath(text)
 
 
+def kept(source: Source, token: str | None = None) -> Running:
+    """The pool of a source, open until the program ends: for trainers that make an environment for every episode.
+
+    Raises as `running` does.
+    """
+    key = os.getpid(), str(source), token
+    with _lock:
+        if key not in _kept:
+            _kept[key] = running(source, token=token)
+        return _kept[key]
+
+
 def running(source: Source, *, token: str | None = None) -> Running:
     """The pool of a source, opened if nobody of this process has it open; the caller has to `release` it.
 
@@ -258,6 +270,7 @@ def running(source: Source, *, token: str | None = None) -> Running:
 
 
 _all: Final[dict[_Key, Running]] = {}
+_kept: Final[dict[_Key, Running]] = {}
 _lock: Final = threading.RLock()
 
 

@@ -8,12 +8,11 @@ Each episode is a session of its own with the row's ``seed``. A model calls tool
 
 from __future__ import annotations
 
-import secrets
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import skyrl_gym
 from skyrl_gym.envs.base_text_env import BaseTextEnv, BaseTextEnvStepOutput, ConversationType
@@ -25,15 +24,13 @@ from muxsim.adapters.dialogue import (
     EpisodeOver,
     Score,
     Terms,
+    asked,
     open_dialogue,
-    text_of,
+    seed_in,
 )
 from muxsim.adapters.running import Running, Source, portable, running
 from muxsim.adapters.written_calls import NoCall, calls_in, introduction, response
-from muxsim.rollouts.data.rows import SEED_LIMIT
 from muxsim.rollouts.environments.environment import EnvironmentPool
-
-_SEEDS: Final = ("seed", "extra_info.seed", "environment_context.seed")
 
 
 class BrokenEpisode(Exception):
@@ -74,7 +71,7 @@ class MuxsimTextEnv(BaseTextEnv):
 
         Raises `StartError` or `Busy`; `ValueError`: the seed is none.
         """
-        dialogue = self._running.call(_opened, self._wishes, _seed_of(self._extras))
+        dialogue = self._running.call(_opened, self._wishes, seed_in(self._extras))
         self._episode[:] = [dialogue]
         if not dialogue.scored:
             self.close()
@@ -82,8 +79,8 @@ class MuxsimTextEnv(BaseTextEnv):
                 f"{self._wishes.env} has no control plane: give score=, which makes reward, terminated and truncated "
                 "of a tool's result"
             )
-        told, parts = dialogue.beginning(instructions=self._wishes.instructions)
-        return _asked(prompt, introduction(dialogue.tools), told, text_of(parts)), {"seed": dialogue.seed}
+        messages = asked(prompt, dialogue, instructions=self._wishes.instructions, tools=introduction(dialogue.tools))
+        return messages, {"seed": dialogue.seed}
 
     def step(self, action: str) -> BaseTextEnvStepOutput:
         """Make the calls that a model has written; a reply without any ends the episode.
@@ -127,13 +124,11 @@ class MuxsimTextEnv(BaseTextEnv):
     def _newly_earned(self, dialogue: Dialogue) -> float:
         """What the episode has earned since the last step, as the environment itself counts."""
         try:
-            earned = self._running.call(_of(dialogue.earned))
+            reward: float = self._running.call(_of(dialogue.newly_earned))
         except EpisodeBroken as broken:
             raise BrokenEpisode(broken.why) from None
-        if earned is None:
-            raise BrokenEpisode("its environment tells no reward any more")
-        before, self._earned = self._earned, earned
-        return float(earned - before)
+        self._earned += reward
+        return reward
 
 
 def register(
@@ -166,33 +161,6 @@ def _wished(config: Any) -> _Wishes:
         raise ValueError("give env_config source (a config file or a URL) and env, or use register")
     terms = Terms(max_calls=found.get("max_calls"), call_timeout=found.get("call_timeout", DEFAULT_CALL_TIMEOUT))
     return _Wishes(portable(str(found["source"])), str(found["env"]), terms, token=found.get("token"))
-
-
-def _seed_of(extras: Mapping[str, Any]) -> Any:
-    for name in _SEEDS:
-        value: Any = extras
-        for part in name.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        if value is not None:
-            return int(value) if hasattr(value, "__index__") and not isinstance(value, bool) else value
-    return secrets.randbelow(SEED_LIMIT)
-
-
-def _asked(prompt: ConversationType, tools: str, told: str, observation: str) -> ConversationType:
-    """A prompt with the tools in its system message, and the first observation at its end."""
-    messages = [dict(message) for message in prompt]
-    if not messages or messages[0].get("role") != "system":
-        messages.insert(0, {"role": "system", "content": told})
-    elif told:
-        messages[0]["content"] = f"{messages[0]['content']}\n\n{told}"
-    messages[0]["content"] = f"{messages[0]['content']}\n\n{tools}".strip()
-    if not observation:
-        return messages
-    if messages[-1].get("role") == "user" and messages[-1].get("content"):
-        messages[-1]["content"] = f"{messages[-1]['content']}\n\n{observation}"
-    else:
-        messages.append({"role": "user", "content": observation})
-    return messages
 
 
 async def _opened(pool: EnvironmentPool, wishes: _Wishes, seed: Any) -> Dialogue:

@@ -59,20 +59,16 @@ def _call(text: str) -> tuple[str, dict[str, Any]]:
         raise NoCall(f"this is no JSON: {error}; a call is {_FORM}") from None
     if not isinstance(call, dict) or not isinstance(call.get("name"), str):
         raise NoCall(f"a call is an object with a name; write {_FORM}")
-    arguments = call.get("arguments")
-    if isinstance(arguments, str):
-        return _call(msgspec.json.encode({"name": call["name"], "arguments": _object(arguments)}).decode())
-    if arguments is not None and not isinstance(arguments, dict):
-        raise NoCall(f"arguments are an object; write {_FORM}")
-    return call["name"], arguments or {}
+    return call["name"], arguments_in(call.get("arguments"))
 
 
-def _object(text: str) -> dict[str, Any]:
-    """Arguments that were written as a text of JSON."""
-    try:
-        value = decoded(text.encode("utf-8", "surrogatepass")) if text else {}
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
+def arguments_in(arguments: Any) -> dict[str, Any]:
+    """The arguments of a call, an object or its JSON as text. Raises `NoCall`."""
+    if isinstance(arguments, str) and arguments:
+        try:
+            arguments = decoded(arguments.encode("utf-8", "surrogatepass"))
+        except ValueError as error:
+            raise NoCall(f"arguments are an object in JSON: {error}; write {_FORM}") from None
+    if arguments is not None and arguments != "" and not isinstance(arguments, dict):
         raise NoCall(f"arguments are an object; write {_FORM}")
-    return value
+    return dict(arguments or {})

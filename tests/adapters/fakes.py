@@ -1,5 +1,9 @@
 """A pool whose environments are played by a test: nothing starts, and every call is told beforehand."""
 
+import importlib
+import sys
+from types import ModuleType
+
 from muxsim.errors import UnknownEnvironment
 from muxsim.rollouts.data.trajectory import Control
 from muxsim.rollouts.environments.environment import Opened, Tool, ToolResult
@@ -74,3 +78,20 @@ class FakePool:
             raise failure
         self.sessions.append(FakeEnvironment(env, seed, self.script, self.opened))
         return self.sessions[-1]
+
+
+def stand_in(monkeypatch, adapter, **modules):
+    """An adapter's module, imported over stand-ins for what it needs: names of modules, with ``__`` for dots."""
+    for name, members in modules.items():
+        dotted = name.replace("__", ".")
+        for depth in range(dotted.count(".") + 1):
+            package = dotted.rsplit(".", dotted.count(".") - depth)[0]
+            if package not in sys.modules or not hasattr(sys.modules[package], "stands_in"):
+                module = ModuleType(package)
+                module.stands_in = True
+                monkeypatch.setitem(sys.modules, package, module)
+        vars(sys.modules[dotted]).update(members)
+    monkeypatch.delitem(sys.modules, adapter, raising=False)
+    made = importlib.import_module(adapter)
+    monkeypatch.delitem(sys.modules, adapter)  # nobody else is to find it
+    return made

@@ -1,0 +1,144 @@
+"""Environments of muxsim for NeMo Gym: a resources server for its ``gymnasium_agent``.
+
+    from muxsim.adapters.nemo_server import MuxsimServer
+
+    MuxsimServer.run_webserver()  # app.py of a resources server, whose config has source and env
+
+Each rollout is a session of its own with the row's ``seed``. The row's request has the tools, see `tools_of`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+from nemo_gym.base_resources_server import BaseResourcesServerConfig
+from nemo_gym.openai_utils import NeMoGymResponse
+from pydantic import PrivateAttr
+from resources_servers.gymnasium import GymnasiumServer
+
+from muxsim.adapters.dialogue import (
+    DEFAULT_CALL_TIMEOUT,
+    Dialogue,
+    EpisodeOver,
+    Terms,
+    open_dialogue,
+    seed_in,
+    text_of,
+)
+from muxsim.adapters.running import Running, kept, portable, running
+from muxsim.adapters.written_calls import NoCall, arguments_in
+from muxsim.rollouts.environments.environment import EnvironmentPool, Tool
+
+Step = tuple[str | None, float, bool, bool, dict[str, Any]]
+
+
+class MuxsimServerConfig(BaseResourcesServerConfig):
+    """``source`` is a config file or a URL, ``env`` an environment's name there. Times are in seconds."""
+
+    source: str
+    env: str
+    instructions: bool = True
+    max_calls: int | None = None
+    start_timeout: float | None = None
+    call_timeout: float | None = DEFAULT_CALL_TIMEOUT
+    token: str | None = None
+
+
+class MuxsimServer(GymnasiumServer):
+    """Plays the episodes of NeMo's sessions. A failure is an HTTP error, which fails the rollout: nothing becomes 0."""
+
+    config: MuxsimServerConfig
+    _episodes: dict[str, Dialogue] = PrivateAttr(default_factory=dict)
+
+    async def reset(self, metadata: dict[str, Any], session_id: str | None = None) -> tuple[str | None, dict[str, Any]]:
+        """Begin an episode with the row's seed; returns what the environment says at its start.
+
+        Raises `StartError`, `Busy` or `ValueError`.
+        """
+        session = _known(session_id)
+        await self.close_session(session)
+        config = self.config
+        terms = Terms(max_calls=config.max_calls, start_timeout=config.start_timeout, call_timeout=config.call_timeout)
+        held = await self._running()
+        dialogue = await held.wait(open_dialogue, config.env, seed_in(metadata), terms)
+        self._episodes[session] = dialogue
+        if not dialogue.scored:
+            await self.close_session(session)
+            raise ValueError(f"{config.env} has no control plane, so that nobody knows what an episode has earned")
+        told, parts = dialogue.beginning(instructions=config.instructions)
+        return "\n\n".join(text for text in (told, text_of(parts)) if text) or None, {"seed": dialogue.seed}
+
+    async def step(self, action: NeMoGymResponse, metadata: dict[str, Any], session_id: str | None = None) -> Step:
+        """Make the calls of a response; one without a call truncates the episode. Raises `EpisodeBroken`."""
+        dialogue = self._episodes.get(_known(session_id))
+        if dialogue is None:
+            raise ValueError("there is no episode under way: reset first")
+        calls = [item for item in action.output if item.type == "function_call"]
+        outputs = []
+        held = await self._running()
+        for call in calls:
+            try:
+                said = await held.wait(_called, dialogue, call.name, arguments_in(call.arguments))
+                outputs.append({"call_id": call.call_id, "output": said.text})
+            except (NoCall, EpisodeOver) as error:
+                outputs.append({"call_id": call.call_id, "output": str(error)})
+        reward = await held.wait(_newly_earned, dialogue)
+        truncated = dialogue.truncated or (not calls and not dialogue.terminated)
+        return None, reward, dialogue.terminated, truncated, {"tool_outputs": outputs}
+
+    async def close_session(self, session_id: str | None) -> None:
+        """End a session. Calling it again is harmless."""
+        dialogue = self._episodes.pop(session_id or "", None)
+        if dialogue is not None:
+            held = await self._running()
+            await held.wait(_closed, dialogue)
+
+    async def _running(self) -> Running:
+        return await anyio.to_thread.run_sync(kept, portable(self.config.source), self.config.token)
+
+
+def tools_of(source: str, env: str, *, token: str | None = None) -> list[dict[str, Any]]:
+    """The tools of an environment as a row's ``responses_create_params.tools`` has them. Raises `StartError`."""
+    held = running(source, token=token)
+    try:
+        tools: tuple[Tool, ...] = held.call(_looked, env)
+    finally:
+        held.release()
+    return [
+        {
+            "type": "function",
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": tool.input_schema,
+            "strict": False,
+        }
+        for tool in tools
+    ]
+
+
+def _known(session_id: str | None) -> str:
+    if not session_id:
+        raise ValueError("the request has no session: NeMo Gym's session middleware gives it one")
+    return session_id
+
+
+async def _looked(pool: EnvironmentPool, env: str) -> tuple[Tool, ...]:
+    dialogue = await open_dialogue(pool, env, 0, Terms())
+    try:
+        return dialogue.tools
+    finally:
+        await dialogue.close()
+
+
+async def _called(pool: EnvironmentPool, dialogue: Dialogue, tool: str, arguments: Mapping[str, Any]) -> Any:
+    return await dialogue.call(tool, dict(arguments))
+
+
+async def _newly_earned(pool: EnvironmentPool, dialogue: Dialogue) -> float:
+    return await dialogue.newly_earned()
+
+
+async def _closed(pool: EnvironmentPool, dialogue: Dialogue) -> None:
+    await dialogue.close()

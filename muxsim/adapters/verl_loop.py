@@ -1,0 +1,219 @@
+"""Environments of muxsim for verl: an agent loop, named in the file of ``agent.agent_loop_config_path``.
+
+    - name: frozen_lake
+      _target_: muxsim.adapters.verl_loop.MuxsimAgentLoop
+      source: muxsim.toml
+      env: frozen_lake
+
+Each sample is a session of its own with the row's seed. An episode that has broken is played again: verl has no word
+for a reward that nobody knows.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+from uuid import uuid4
+
+import anyio
+from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
+from verl.experimental.agent_loop.tool_parser import ToolParser
+
+from muxsim.adapters.dialogue import (
+    DEFAULT_CALL_TIMEOUT,
+    Dialogue,
+    EpisodeBroken,
+    EpisodeOver,
+    Terms,
+    asked,
+    open_dialogue,
+    seed_in,
+)
+from muxsim.adapters.running import Running, Source, kept, portable
+from muxsim.adapters.written_calls import NoCall, arguments_in
+from muxsim.errors import Busy, StartError
+from muxsim.rollouts.environments.environment import EnvironmentPool
+
+_TRIES: Final = 3
+
+
+class MuxsimAgentLoop(AgentLoopBase):
+    """Plays one sample. ``source`` is a config file or a URL, ``env`` an environment's name there.
+
+    ``tries`` is how often an episode is begun that breaks, or does not start; ``max_calls`` truncates one. Times are in
+    seconds; ``token`` is for a URL. The rest is verl's own.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        source: Source,
+        env: str,
+        max_calls: int | None = None,
+        instructions: bool = True,
+        tries: int = _TRIES,
+        start_timeout: float | None = None,
+        call_timeout: float | None = DEFAULT_CALL_TIMEOUT,
+        token: str | None = None,
+        tools: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if tries < 1:
+            raise ValueError(f"tries = {tries}: give 1 or more")
+        self._source, self._env, self._token, self._tries = portable(source), env, token, tries
+        self._instructions = instructions
+        self._terms = Terms(max_calls=max_calls, start_timeout=start_timeout, call_timeout=call_timeout)
+        self._parser = ToolParser.get_tool_parser(self.rollout_config.multi_turn.format, self.tokenizer)
+
+    async def run(self, sampling_params: dict[str, Any], **row: Any) -> AgentLoopOutput:
+        """Play a sample. Raises `EpisodeBroken`, `StartError` or `Busy`: every try has failed."""
+        running = await anyio.to_thread.run_sync(kept, self._source, self._token)
+        seed = seed_in(row)
+        for remaining in reversed(range(self._tries)):
+            try:
+                return await self._play(running, seed, sampling_params, list(row["raw_prompt"]))
+            except (EpisodeBroken, StartError, Busy):
+                if not remaining:
+                    raise
+        raise AssertionError("there is at least one try")
+
+    async def _play(
+        self, running: Running, seed: int, sampling_params: dict[str, Any], prompt: list[dict[str, Any]]
+    ) -> AgentLoopOutput:
+        dialogue = await running.wait(open_dialogue, self._env, seed, self._terms)
+        try:
+            sample = _Sample(self, running, dialogue, sampling_params)
+            await sample.begin(asked(prompt, dialogue, instructions=self._instructions))
+            await sample.play()
+            reward = await running.wait(_earned, dialogue)
+            if reward is None:
+                raise ValueError(f"{self._env} has no control plane, so that nobody knows what an episode has earned")
+            return sample.output(reward)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await running.wait(_closed, dialogue)
+
+    @property
+    def parser(self) -> Any:
+        """What finds the calls in a model's tokens, by ``multi_turn.format``."""
+        return self._parser
+
+
+class _Sample:
+    """The tokens of an episode, of which a mask says which the model has written."""
+
+    def __init__(
+        self, loop: MuxsimAgentLoop, running: Running, dialogue: Dialogue, sampling_params: dict[str, Any]
+    ) -> None:
+        self.loop, self.running, self.dialogue = loop, running, dialogue
+        stop = [*(sampling_params.get("stop_token_ids") or ()), *loop.parser.stop_token_ids]
+        self.sampling = {**sampling_params, "stop_token_ids": sorted(set(stop))} if stop else sampling_params
+        self.tools = [tool.for_chat() for tool in dialogue.tools]
+        self.request = uuid4().hex
+        self.messages: list[dict[str, Any]] = []
+        self.ids: list[int] = []
+        self.mask: list[int] = []
+        self.logprobs: list[float] = []
+        self.prompt_length = 0
+        self.turns = 0
+        self.extra: dict[str, Any] = {}
+        self.times = {"generate_sequences": 0.0, "tool_calls": 0.0}
+
+    async def begin(self, messages: list[dict[str, Any]]) -> None:
+        self.messages = messages
+        self.ids = await self.loop.ct_build_initial_tokens(messages, tools=self.tools)
+        self.prompt_length = len(self.ids)
+
+    async def play(self) -> None:
+        """Take turns until the environment, the model or verl's bounds end it."""
+        most = self.loop.rollout_config.multi_turn.max_assistant_turns
+        while True:
+            token_ids = await self._generate()
+            self.turns += 1
+            if len(self.mask) >= self.loop.rollout_config.response_length or (most and self.turns >= most):
+                return
+            content, calls = await self.loop.parser.extract_tool_calls(token_ids)
+            if not calls:
+                return
+            answers = await self._call(calls)
+            if self.dialogue.ended or not await self._show(_assistant(content, calls), answers):
+                return
+
+    async def _generate(self) -> list[int]:
+        began = time.perf_counter()
+        output = await self.loop.server_manager.generate(
+            request_id=self.request, prompt_ids=self.ids, sampling_params=self.sampling
+        )
+        self.times["generate_sequences"] += time.perf_counter() - began
+        self.extra.update(output.extra_fields or {})
+        known = self.logprobs if self.logprobs or output.log_probs else None
+        merged, self.mask, logprobs = await self.loop.ct_merge_assistant_token(
+            self.ids, output.token_ids, self.mask, known, assistant_logprobs=output.log_probs or None
+        )
+        self.ids, self.logprobs = merged.token_ids, logprobs or []
+        return list(output.token_ids)
+
+    async def _call(self, calls: list[Any]) -> list[dict[str, Any]]:
+        """The answers to calls, one after the other; those behind the end are not made."""
+        began = time.perf_counter()
+        answers = []
+        for call in calls:
+            try:
+                said = await self.running.wait(_called, self.dialogue, call.name, arguments_in(call.arguments))
+                answers.append({"role": "tool", "content": said.text})
+            except (NoCall, EpisodeOver) as error:
+                answers.append({"role": "tool", "content": str(error)})
+        self.times["tool_calls"] += time.perf_counter() - began
+        return answers
+
+    async def _show(self, reply: dict[str, Any], answers: list[dict[str, Any]]) -> bool:
+        """Append what the tools say; whether there was room for it."""
+        before = [*self.messages, reply]
+        after = [*before, *answers]
+        merged, mask, logprobs = await self.loop.ct_merge_context_msg(
+            before, after, self.ids, self.mask, self.logprobs or None, tools=self.tools
+        )
+        if len(mask) >= self.loop.rollout_config.response_length:
+            return False
+        self.messages, self.ids, self.mask, self.logprobs = after, merged.token_ids, mask, logprobs or []
+        return True
+
+    def output(self, reward: float) -> AgentLoopOutput:
+        room = self.loop.rollout_config.response_length
+        return AgentLoopOutput(
+            prompt_ids=self.ids[: len(self.ids) - len(self.mask)],
+            response_ids=self.ids[len(self.ids) - len(self.mask) :][:room],
+            response_mask=self.mask[:room],
+            response_logprobs=self.logprobs[:room] if self.logprobs else None,
+            reward_score=reward,
+            num_turns=2 * self.turns,
+            metrics=AgentLoopMetrics(**self.times),
+            extra_fields={**self.extra, "turn_scores": [], "tool_rewards": [], "muxsim_seed": self.dialogue.seed},
+        )
+
+
+def _assistant(content: str, calls: list[Any]) -> dict[str, Any]:
+    made = [
+        {"type": "function", "function": {"name": call.name, "arguments": _or_empty(call.arguments)}} for call in calls
+    ]
+    return {"role": "assistant", "content": content or "", "tool_calls": made}
+
+
+def _or_empty(arguments: Any) -> dict[str, Any]:
+    try:
+        return arguments_in(arguments)
+    except NoCall:
+        return {}
+
+
+async def _called(pool: EnvironmentPool, dialogue: Dialogue, tool: str, arguments: dict[str, Any]) -> Any:
+    return await dialogue.call(tool, arguments)
+
+
+async def _earned(pool: EnvironmentPool, dialogue: Dialogue) -> float | None:
+    return await dialogue.earned()
+
+
+async def _closed(pool: EnvironmentPool, dialogue: Dialogue) -> None:
+    await dialogue.close()
