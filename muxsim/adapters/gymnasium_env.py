@@ -13,10 +13,11 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, Final, cast
 
 import anyio
@@ -116,6 +117,7 @@ class MuxsimVectorEnv(VectorEnv[Any, Any, Any]):
         self._seen: list[Any] = [None] * num_envs
         self._ended = np.zeros(num_envs, dtype=np.bool_)
         self._under_way: dict[Future[_Step], int] = {}
+        self._finished: SimpleQueue[Future[_Step]] = SimpleQueue()
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin episodes everywhere, or where ``options["reset_mask"]`` is true. A number is the first one's seed."""
@@ -145,21 +147,29 @@ class MuxsimVectorEnv(VectorEnv[Any, Any, Any]):
         if busy:
             raise EpisodeError(f"these are under way, receive them first: {sorted(busy)}")
         for index, action in zip(ids, iterate(space, actions), strict=True):
-            self._under_way[self._held.running.start(self._advance, index, self._work(index, action))] = index
+            future = self._held.running.start(self._advance, index, self._work(index, action))
+            self._under_way[future] = index
+            future.add_done_callback(self._finished.put)
 
     def recv(self, least: int = 1) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """What has finished, ``least`` at least, first finished first: ``info["env_id"]`` tells whose it is.
 
-        Raises `EpisodeError` where fewer are under way.
+        Raises `EpisodeError` where fewer are under way, and what a step raises; the others are received after it.
         """
         if not 0 < least <= len(self._under_way):
             raise EpisodeError(f"{len(self._under_way)} are under way, and {least} cannot be received")
-        done: list[Future[_Step]] = []
-        while len(done) < least:
-            finished, _ = wait(self._under_way, return_when=FIRST_COMPLETED)
-            for future in finished:
+        done = [self._finished.get() for _ in range(least)]
+        with suppress(Empty):
+            while True:
+                done.append(self._finished.get_nowait())
+        for place, future in enumerate(done):
+            if future.exception() is not None:  # the steps of others are not lost with it
+                for other in (*done[:place], *done[place + 1 :]):
+                    self._finished.put(other)
                 del self._under_way[future]
-            done += finished
+                future.result()
+        for future in done:
+            del self._under_way[future]
         steps = [future.result() for future in done]
         observations, rewards, terminated, truncated, infos = self._stepped(steps)
         return observations, rewards, terminated, truncated, {**infos, "env_id": np.array([one.index for one in steps])}

@@ -38,6 +38,7 @@ WRAPPED = {
     "CartPole-v1": {},
     "MountainCarContinuous-v0": {},
     "Pendulum-v1": {},
+    "LunarLander-v3": {},
 }
 STEPS = 60
 
@@ -161,6 +162,53 @@ def test_who_has_finished_is_received_first_and_everybody_once(config, new):
     assert sorted(vector.recv(2)[4]["env_id"].tolist()) == [1, 3]
     with pytest.raises(EpisodeError, match="0 are under way"):
         vector.recv()
+
+
+WAITING = """
+import os, select
+import gymnasium
+from muxsim.mcpgym import GymServer
+
+class Waits(gymnasium.Wrapper):
+    "Whoever has the action 0 waits at the gate; with 1 and the gate open it breaks."
+    def step(self, action):
+        if action == 0:
+            select.select([os.open({gate!r}, os.O_RDONLY)], [], [])
+        elif os.environ.get("BREAKS"):
+            raise RuntimeError("torn")
+        return self.env.step(action)
+
+GymServer("waits", lambda seed: Waits(gymnasium.make("CartPole-v1"))).run()
+"""
+
+
+def waiting(tmp_path, gate, breaks=""):
+    (tmp_path / "waits.py").write_text(WAITING.format(gate=gate.path))
+    path = tmp_path / "waits.toml"
+    path.write_text(
+        f'[environments.waits]\ncommand = "{sys.executable}"\nargs = ["{tmp_path}/waits.py"]\n'
+        f'env = {{ BREAKS = "{breaks}" }}\n'
+    )
+    return path
+
+
+def test_first_finished_is_first_served(tmp_path, gate, new):
+    vector = new(make_vec, waiting(tmp_path, gate), "waits", num_envs=2)
+    vector.reset(seed=1)
+    vector.send(np.array([0, 1]))
+    assert vector.recv()[4]["env_id"].tolist() == [1]
+    gate.open()
+    assert vector.recv()[4]["env_id"].tolist() == [0]
+
+
+def test_one_that_breaks_takes_no_step_of_another_with_it(tmp_path, gate, new):
+    vector = new(make_vec, waiting(tmp_path, gate, breaks="yes"), "waits", num_envs=2)
+    vector.reset(seed=1)
+    vector.send(np.array([0, 1]))
+    with pytest.raises(MuxsimError, match="torn"):
+        vector.recv()
+    gate.open()
+    assert vector.recv()[4]["env_id"].tolist() == [0]
 
 
 def test_wrappers_of_gymnasium_work(config, new):

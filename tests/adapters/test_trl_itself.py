@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from harness import ROOT
-from own_environments import python_with
+from own_environments import for_training
 
 pytestmark = [pytest.mark.large, pytest.mark.network, pytest.mark.children]
 
@@ -19,7 +19,7 @@ QUIET = {"TRL_EXPERIMENTAL_SILENCE": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLIN
 
 @pytest.fixture(scope="module")
 def run():
-    python = python_with("trl", "trl==1.16.0", "transformers==5.24.0", first=("torch==2.13.0",), extras=("examples",))
+    python = for_training()
 
     def run(*arguments):
         env = {**os.environ, **QUIET, "PYTHONPATH": str(EXAMPLE)}

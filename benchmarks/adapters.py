@@ -1,0 +1,228 @@
+"""What an adapter costs: steps per second of each beside the bare session, in one run.
+
+Sessions of FrozenLake go against the wall at its start, so that no episode ends. Windows of the bare sessions and of
+the adapter take turns, never at the same time, since they share the cores. What is not installed is left out, and why
+is said.
+"""
+
+import argparse
+import gc
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import trio
+from processes import Server
+from report import machine, table
+from rollouts import config
+
+from muxsim.adapters.running import running
+from muxsim.rollouts.environments.environment import Environment, EnvironmentPool
+
+ENV = "frozen_lake"
+WINDOWS = 5
+WARM_UP = 0.5  # seconds of stepping before anything is counted
+# The tool of the lake, and the move that stays where it is.
+TOOL, MOVE = "lake_move", {"action": "LEFT"}
+LEFT = 0
+RESETS = 20
+
+Window = Callable[[float], float]
+"""Steps for so many seconds; how many there were in one."""
+
+
+class Missing(Exception):
+    """A row cannot be measured here, and why."""
+
+
+@dataclass
+class Row:
+    """An adapter beside what it is compared with. ``rates`` are steps per second, one for each window."""
+
+    name: str
+    beside: str
+    aim: float | None = None
+    rates: list[float] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
+    missing: str = ""
+
+
+class Bare:
+    """So many sessions of a pool, each with one call in flight, on the pool's own loop and in its thread."""
+
+    def __init__(self, source: str, sessions: int) -> None:
+        self._running = running(source)
+        self._sessions: list[Environment] = self._running.call(self._open, sessions)
+
+    async def _open(self, pool: EnvironmentPool, sessions: int) -> list[Environment]:
+        return [await pool.open(ENV, seed) for seed in range(sessions)]
+
+    def window(self, seconds: float) -> float:
+        return self._running.call(self._steps, seconds)
+
+    async def _steps(self, pool: EnvironmentPool, seconds: float) -> float:
+        steps, begun = 0, time.perf_counter()
+
+        async def play(session: Environment) -> None:
+            nonlocal steps
+            while time.perf_counter() - begun < seconds:
+                await session.call(TOOL, MOVE)
+                steps += 1
+
+        async with anyio.create_task_group() as tasks:
+            for session in self._sessions:
+                tasks.start_soon(play, session)
+        return steps / (time.perf_counter() - begun)
+
+    def close(self) -> None:
+        async def close(pool: EnvironmentPool) -> None:
+            for session in self._sessions:
+                await session.close()
+
+        self._running.call(close)
+        self._running.release()
+
+
+def stepping(step: Callable[[], object], at_once: int) -> Window:
+    """A window of a program that is not asynchronous, each of whose steps is ``at_once`` ones."""
+
+    def window(seconds: float) -> float:
+        steps, begun = 0, time.perf_counter()
+        while time.perf_counter() - begun < seconds:
+            step()
+            steps += at_once
+        return steps / (time.perf_counter() - begun)
+
+    return window
+
+
+@contextmanager
+def gymnasium_single(source: str) -> Iterator[Window]:
+    from muxsim.adapters.gymnasium_env import make  # noqa: PLC0415
+
+    env = make(source, ENV)
+    env.reset(seed=0)
+    yield stepping(lambda: env.step(LEFT), 1)
+    env.close()
+
+
+@contextmanager
+def gymnasium_vector(source: str, sessions: int = 8) -> Iterator[Window]:
+    import numpy as np  # noqa: PLC0415
+
+    from muxsim.adapters.gymnasium_env import make_vec  # noqa: PLC0415
+
+    envs = make_vec(source, ENV, num_envs=sessions)
+    envs.reset(seed=0)
+    moves = np.full(sessions, LEFT)
+    yield stepping(lambda: envs.step(moves), sessions)
+    envs.close()
+
+
+@contextmanager
+def openenv_socket(url: str) -> Iterator[Window]:
+    try:
+        from openenv.core import GenericEnvClient  # noqa: PLC0415
+    except ImportError:
+        raise Missing("openenv is not installed: pip install openenv==0.10.0") from None
+    with GenericEnvClient(base_url=f"{url}/envs/{ENV}/openenv").sync() as client:
+        client.reset(seed=0)
+        yield stepping(lambda: client.step({"type": "call_tool", "tool_name": TOOL, "arguments": MOVE}), 1)
+
+
+def beside(row: Row, bare: Bare, window: Window, seconds: float) -> None:
+    """Windows in turn; each one's ratio is to the bare sessions' just before it."""
+    bare.window(WARM_UP)
+    window(WARM_UP)
+    for _ in range(WINDOWS):
+        gc.collect()
+        base = bare.window(seconds)
+        row.rates.append(window(seconds))
+        row.ratios.append(row.rates[-1] / base)
+
+
+def trl_resets(source: str) -> list[float]:
+    """Milliseconds of each reset of TRL's environment, with a warm pool."""
+    from muxsim.adapters.trl_environment import environment  # noqa: PLC0415
+
+    made = environment(source, ENV)()
+    times = []
+    for seed in range(RESETS):
+        time.sleep(0.2)  # what a model takes for a turn, and a warm slot to be filled again
+        begun = time.perf_counter()
+        made.reset(seed=seed)
+        times.append((time.perf_counter() - begun) * 1000)
+    return times[1:]
+
+
+def measure(name: str, source: str, sessions: int, adapter: Any, aim: float | None, seconds: float) -> Row:
+    row = Row(name, f"{sessions} bare session{'s' * (sessions > 1)}", aim)
+    bare = Bare(source, sessions)
+    try:
+        with adapter(source) as window:
+            beside(row, bare, window, seconds)
+    except Missing as missing:
+        row.missing = str(missing)
+    finally:
+        bare.close()
+    return row
+
+
+def shown(rows: list[Row]) -> str:
+    head = ["", "steps/s", "of", "ratio", "aim", ""]
+    lines = []
+    for row in rows:
+        if row.missing:
+            lines.append([row.name, "", row.missing, "", "", ""])
+            continue
+        ratio = statistics.median(row.ratios)
+        judged = "" if row.aim is None else "met" if ratio >= row.aim else "missed"
+        aim = "" if row.aim is None else f"{row.aim:g}"
+        lines.append([row.name, f"{statistics.median(row.rates):,.0f}", row.beside, f"{ratio:.2f}", aim, judged])
+    return table(head, lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each window (2)")
+    parser.add_argument("--json", type=Path, help="write everything measured to this file")
+    options = parser.parse_args()
+    print(machine())
+    with tempfile.TemporaryDirectory() as folder:
+        file = config(Path(folder), 64)
+        local = str(file)
+        rows = [
+            measure("Gymnasium, one", local, 1, gymnasium_single, None, options.seconds),
+            measure("Gymnasium, a vector of 8", local, 8, gymnasium_vector, 0.8, options.seconds),
+        ]
+        server = Server([sys.executable, "-m", "muxsim", "serve", local, "--port", "0", "--log-level", "warning"], 0)
+        try:
+            trio.run(trio.to_thread.run_sync, server.wait_ready)
+            url = f"http://127.0.0.1:{server.port}"
+            rows += [
+                measure("OpenEnv, its own client", url, 1, openenv_socket, 0.9, options.seconds),
+                measure("Gymnasium behind a URL, one", url, 1, gymnasium_single, None, options.seconds),
+            ]
+        finally:
+            server.end()
+        print(f"\n{shown(rows)}", flush=True)
+        file.write_text(file.read_text() + "warm = 4\n")
+        resets = trl_resets(local)
+        middle = statistics.median(resets)
+        judged = "met" if middle < 10 else "missed"
+        print(f"\nTRL, a reset with a warm pool: {middle:.1f} ms (worst {max(resets):.1f}), aim 10 ms: {judged}")
+    if options.json is not None:
+        record = {"machine": machine(), "rows": [asdict(row) for row in rows], "trl_reset_ms": resets}
+        options.json.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
