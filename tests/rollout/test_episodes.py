@@ -339,5 +339,6 @@ async def test_nothing_is_kept_of_many_rows_but_what_is_being_played():
         if trajectory.seed % 500 == 0:
             gc.collect()
             kept = Counter(type(one) for one in gc.get_objects() if isinstance(one, counted))
+            assert kept[Trajectory] >= 1
             assert max(kept.values()) <= 4 + 1, kept
     assert pool.count == 3000

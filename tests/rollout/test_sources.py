@@ -199,6 +199,20 @@ def test_two_rows_with_one_id_are_refused_whoever_gave_it(rows, message):
         dataset_from_rows(rows)
 
 
+@given(st.lists(st.none() | st.sampled_from([f"row-{number}" for number in range(6)]), max_size=6))
+def test_ids_are_refused_if_and_only_if_two_rows_have_one(ids):
+    rows = [{"prompt": "p", **({} if id is None else {"id": id})} for id in ids]
+    names = [f"row-{number}" if id is None else id for number, id in enumerate(ids)]
+    second = next((number for number, name in enumerate(names) if name in names[:number]), None)
+    if second is None:
+        assert [row.id for row in dataset_from_rows(rows).rows] == names
+        return
+    with pytest.raises(DatasetError) as caught:
+        dataset_from_rows(rows)
+    first = names.index(names[second])
+    assert str(caught.value).startswith(f'row {second}: id = "{names[second]}": row {first} has this id')
+
+
 # Folders.
 
 

@@ -192,9 +192,9 @@ class Reading:
         self._columns = columns
         self._as_json = as_json
         self._seen: dict[str, int] = {}
-        self._own_id = re.compile(rf"{source.unit}-(\d+)")
-        # Whether there has been a row without an id, whose name is its number.
-        self._unnamed = False
+        # Of rows without an id, whose name is their number.
+        self._own_id = re.compile(rf"{source.unit}-(0|[1-9]\d{{0,17}})")
+        self._unnamed = _Numbers()
 
     def rows(self) -> Iterator[Row]:
         """All of them. Raises `DatasetError`."""
@@ -203,7 +203,7 @@ class Reading:
 
     def row(self, number: int, value: Any) -> Row:
         """What stands at ``number``. Raises `DatasetError`."""
-        where = self._source.where(number) if self._source.name else f"{self._source.unit} {number}"
+        where = self._source.where(number)
         if self._as_json:
             value = _as_json(value, where)
         if isinstance(value, dict) and (self._source.table or self._columns):
@@ -217,17 +217,31 @@ class Reading:
     def _check_id(self, row: Row, number: int, *, brought: bool) -> None:
         first = self._seen.get(row.id)
         numbered = self._own_id.fullmatch(row.id)
-        if brought and first is None and numbered and self._unnamed and int(numbered[1]) < number:
+        if brought and first is None and numbered and int(numbered[1]) in self._unnamed:
             first = int(numbered[1])
         if first is not None:
-            there = self._source.where(first) if self._source.name else f"{self._source.unit} {first}"
-            raise DatasetError(
-                f"{there} has this id; each row needs its own", where=row.where, key="id", value=shown(row.id)
-            )
+            advice = f"{self._source.where(first)} has this id; each row needs its own"
+            raise DatasetError(advice, where=row.where, key="id", value=shown(row.id))
         if brought:
             self._seen[row.id] = number
         else:
-            self._unnamed = True
+            self._unnamed.add(number)
+
+
+class _Numbers:
+    """A set of small numbers, a bit for each."""
+
+    def __init__(self) -> None:
+        self._bits = bytearray()
+
+    def __contains__(self, number: int) -> bool:
+        place, bit = divmod(number, 8)
+        return place < len(self._bits) and bool(self._bits[place] >> bit & 1)
+
+    def add(self, number: int) -> None:
+        place, bit = divmod(number, 8)
+        self._bits.extend(bytes(max(0, place + 1 - len(self._bits))))
+        self._bits[place] |= 1 << bit
 
 
 def generate_dataset(rollouts: int, *, envs: Sequence[str] = (), first_seed: int = 0) -> Dataset:

@@ -55,7 +55,8 @@ class Source:
 
     def where(self, number: int) -> str:
         """A record, as errors name it."""
-        return f"{self.name}, {self.unit} {number}"
+        place = f"{self.unit} {number}"
+        return f"{self.name}, {place}" if self.name else place
 
 
 def open_source(path: str | Path, *, split: str | None = None) -> Source:
@@ -225,10 +226,11 @@ def _plain_json(cell: Any, column: str, where: str) -> Any:
 
 def _of_hub(name: str, split: str | None) -> Source:
     datasets = _package("datasets", "datasets", name)
+    faults = _package("datasets.exceptions", "datasets", name)
     path, _, config = name.removeprefix(_HUB).partition(":")
     try:
         found = datasets.load_dataset(path, config or None, split=split)
-    except (OSError, ValueError, ImportError) as error:  # of its own and of the network's
+    except (OSError, ValueError, ImportError, faults.DatasetsError) as error:  # of the hub, and of what is there
         raise DatasetError(f"cannot be loaded: {error}", where=name) from None
     return Source(name, "row", _of_datasets(_one_split(found, name, split), name))
 
