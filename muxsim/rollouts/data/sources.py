@@ -197,7 +197,7 @@ def _parquet(path: Any, name: str) -> Iterator[Record]:
                     number += 1
                     yield number, _of_table(row, f"{name}, row {number}")
     except (OSError, arrow.ArrowException) as error:
-        raise DatasetError(f"cannot be read as Parquet: {error}", where=name) from None
+        raise DatasetError(f"cannot be read as Parquet: {_in_one_line(error)}", where=name) from None
 
 
 def _piped_parquet(file: BinaryIO, name: str) -> Iterator[Record]:
@@ -231,7 +231,7 @@ def _of_hub(name: str, split: str | None) -> Source:
     try:
         found = datasets.load_dataset(path, config or None, split=split)
     except (OSError, ValueError, ImportError, faults.DatasetsError) as error:  # of the hub, and of what is there
-        raise DatasetError(f"cannot be loaded: {error}", where=name) from None
+        raise DatasetError(f"cannot be loaded: {_in_one_line(error)}", where=name) from None
     return Source(name, "row", _of_datasets(_one_split(found, name, split), name))
 
 
@@ -263,7 +263,7 @@ def _of_folder(path: Path, split: str | None) -> Source:
         try:
             found = datasets.load_from_disk(name)
         except (OSError, ValueError) as error:
-            raise DatasetError(f"cannot be loaded: {error}", where=name) from None
+            raise DatasetError(f"cannot be loaded: {_in_one_line(error)}", where=name) from None
         if split is not None and not isinstance(found, dict):
             raise DatasetError("was saved without splits: leave --split out", where=name, key="split", value=split)
         return Source(name, "row", _of_datasets(_one_split(found, name, split), name))
@@ -298,6 +298,10 @@ def _one_after_the_other(files: list[Path]) -> Iterator[Record]:
         for _, value in _of_file(file, str(file)).records:
             number += 1
             yield number, value
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _package(module: str, extra: str, where: str) -> Any:
