@@ -52,7 +52,7 @@ def config(warm):
     return "\n".join(
         [
             "[server]\nmax_sessions = 160\nmax_pending = 2000\nqueue_timeout = 40\nstream_silence = 0.5\n"
-            'ping_interval = 0.5\nstall_timeout = 10\nmax_line = "8 MiB"\nstart_timeout = 30\nidle_timeout = 600\n'
+            'ping_interval = 0.5\nstall_timeout = 600\nmax_line = "8 MiB"\nstart_timeout = 120\nidle_timeout = 600\n'
             "max_failures = 1_000_000\nmax_failed_starts = 0\nopens_per_second = 0\nmax_starting = 16\n",
             table("naughty"),
             table("brisk", extra="call_timeout = 0.5\neof_timeout = 0.1\nterm_timeout = 0.1"),

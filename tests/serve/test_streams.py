@@ -456,6 +456,10 @@ async def test_a_slow_reader_of_a_flood_gets_every_message_and_stops_nobody_but_
     assert text_of(messages[-1]) == "flooded"
 
 
+async def is_cut_off(url):
+    return (await ask(url, "GET", "/health")).json()["limits"]["stall_timeout"] == 1
+
+
 @pytest.mark.fault("L5")
 async def test_a_client_that_never_reads_loses_its_stream_and_its_session_goes_on(tmp_path):
     """L5: another client of the same session waits for that no longer than the stall_timeout."""
@@ -464,17 +468,33 @@ async def test_a_client_that_never_reads_loses_its_stream_and_its_session_goes_o
         session = await open_session(muxsim.url)
         path = f"/s/{session['id']}/mcp"
         stalled, other = await shake_hands(muxsim.url, path), await shake_hands(muxsim.url, path)
-        before = own_descriptors(muxsim.process.pid)
         async with connect(muxsim.url, receive_buffer=4096) as connection:
             message = tool_call(7, "progress_flood", {"count": 2000, "size": 10_000}, {"progressToken": "mine"})
             await connection.send("POST", stalled.path, stalled.headers, json.dumps(message).encode())
             await connection.head()
             with trio.fail_after(60):
                 assert await other.text("say", text="here") == "here"
-            await eventually(lambda: own_descriptors(muxsim.process.pid) <= before)
+            await eventually(partial(is_cut_off, muxsim.url))
         assert await stalled.text("say", text="back") == "back"
         assert (await ask(muxsim.url, "GET", f"/sessions/{session['id']}")).status == 200
         assert "Traceback" not in muxsim.log.read_text()
+
+
+@pytest.mark.fault("L5")
+async def test_whoever_is_cut_off_is_logged_as_no_mistake_of_muxsims(tmp_path):
+    """L5: uvicorn has to hear first that the connection is no more."""
+    config = "[server]\nstall_timeout = 0.5\n" + environment("naughty")
+    async with serving(tmp_path, config) as muxsim:
+        session = await open_session(muxsim.url)
+        async with connect(muxsim.url, receive_buffer=4096) as connection:
+            message = modern_call(7, "progress_flood", {"count": 3000, "size": 10_000}, {"progressToken": "mine"})
+            path = f"/s/{session['id']}/mcp"
+            await connection.send("POST", path, modern_headers(message), json.dumps(message).encode())
+            await connection.head()
+            await eventually(partial(is_cut_off, muxsim.url))
+        muxsim.stop()
+        levels = {json.loads(line)["level"] for line in muxsim.log.read_text().splitlines()}
+        assert "error" not in levels, muxsim.log.read_text()
 
 
 @pytest.mark.fault("L5")

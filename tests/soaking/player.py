@@ -18,7 +18,7 @@ from .plan import KINDS, SHORT_LIVED
 from .record import Gone, Violation, is_answer
 from .ways import Modern, SSEPair, Streamable
 
-PATIENCE = 45
+PATIENCE = 300
 """Seconds for one answer. Two hundred children share a few cores; a hang lasts for ever."""
 
 JSON = ("Content-Type", "application/json")

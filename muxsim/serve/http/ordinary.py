@@ -16,7 +16,7 @@ from muxsim.serve.http.incoming import Request
 from muxsim.serve.http.interfaces import Answer, Application, Surrendered
 from muxsim.serve.http.unread import Reader, tell_reader_to
 from muxsim.serve.http.web_socket import offer_upgrade
-from transports.asgi import Call
+from transports.asgi import Call, wait_disconnect
 
 _CONNECTION: Final = "muxsim.connection"
 _CLOSE: Final = (b"connection", b"close")
@@ -225,5 +225,7 @@ class ToldWhenServed:
             else:
                 await self._app.go_on(Call(scope, receive, send_on), answer)
         except ConnectionAbortedError:
-            # uvicorn would close it gently, which is to wait for a client that has not read for so long.
+            # uvicorn would close it gently, which is to wait for a client that has not read for so long. It has to hear
+            # of the end first, or it takes it for a mistake of the application's, and logs it.
             ordinary.abort()
+            await wait_disconnect(Call(scope, receive, send_on))
