@@ -30,6 +30,8 @@ def pytest_configure(config):
 
 # How long one example takes, or to think of some, says nothing on a machine that is busy with others.
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# On other versions of Python and of packages few examples are enough: those of one that is the same were tried already.
+hypothesis.settings.register_profile("brief", hypothesis.settings.get_profile("patient"), max_examples=10)
 hypothesis.settings.load_profile("patient")
 
 # What takes minutes begins first, or the other workers would wait for it at the end.
