@@ -198,7 +198,7 @@ def _line(name: str, about: Schema) -> str:
 
 def _has_more(about: Schema) -> bool:
     """Whether a schema says more of what is inside its values than a type can."""
-    inside = [about, about.get("items"), *(about.get("anyOf") or ()), *(about.get("oneOf") or ())]
+    inside = [about, about.get("items"), *_choices(about)]
     return any(isinstance(one, dict) and ("properties" in one or "$ref" in one) for one in inside)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import anyio
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -344,6 +344,7 @@ KEYS = (
 @given(
     schema=st.dictionaries(st.sampled_from(KEYS), JSON | st.just("#") | st.just("array"), max_size=5), name=st.text()
 )
+@example(schema={"anyOf": True}, name="a")
 def test_any_schema_is_some_signature(schema, name):
     typed = typed_tool(Tool("t", "", {"type": "object", "properties": {name: schema, "b": schema}, "required": ["b"]}))
     assert len(typed.names) == 2
