@@ -119,6 +119,7 @@ WALL_CLOCK = {
     *("muxsim.provision.inventory", "muxsim.cli.envs_screen"),
     # A token says itself when it is over.
     "muxsim.serve.routes.log_view",
+    "muxsim.adapters.openenv_wire",
     # A browser is told when something was.
     *("muxsim.serve.watch.dashboard", "muxsim.serve.operate.front"),
 }

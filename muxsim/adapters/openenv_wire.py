@@ -7,7 +7,9 @@ end of an episode stand beside the observation, never in it; the agent's side ha
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,7 +28,7 @@ from muxsim.errors import UnknownEnvironment
 from muxsim.observe.events import HTTPLimit
 from muxsim.serve.auth.callers import Caller
 from muxsim.serve.http.web_socket import WebSocket, accept
-from muxsim.serve.routes.guard import caller_of
+from muxsim.serve.routes.guard import caller_of, known_caller
 from muxsim.serve.routes.wires import Site
 from muxsim.session.registry import DRAINING
 from transports.asgi import Call, read_body, respond, while_waited_for
@@ -40,6 +42,9 @@ _SERVER_ERROR: Final = -32000
 # goodbye may think for a while before it opens another socket.
 _LOST: Final = 5.0
 _AWAY: Final = 300.0
+# RFC 6455's code for what is against the rules of this server.
+_NOT_ALLOWED: Final = 1008
+_TOKEN_OVER: Final = "the token is not good any more"
 _NOT_FOR_AGENTS: Final = "a token of the scope agent may only send mcp messages"
 _NOT_AN_AGENTS: Final = "an agent may call tools in this session, and neither hold nor end it: a trainer has made it"
 _DOCUMENTS: Final[dict[str, Callable[[str], Any]]] = {
@@ -98,6 +103,9 @@ class OpenEnvWire:
         self._staging = staging
         self._catalogues = Catalogues()
         self._seats: dict[str, Seat] = {}
+        self._open: dict[WebSocket, Call] = {}
+        if site.auth is not None:
+            site.auth.on_change(self._doubt)
 
     def __repr__(self) -> str:
         return f"<OpenEnvWire {len(self._seats)} seats>"
@@ -139,6 +147,8 @@ class OpenEnvWire:
         conversation = Conversation(socket, seat.play, agent, controls=caller.controls)
         conversing = asyncio.ensure_future(conversation.go_on())
         socket.on_over = partial(_cancel, conversing)
+        self._open[socket] = call
+        over = None if caller.expires == math.inf else self._end_at(caller.expires, socket)
         try:
             await asyncio.wait((conversing,))
             if not conversing.cancelled():
@@ -146,10 +156,24 @@ class OpenEnvWire:
         finally:
             conversing.cancel()
             socket.on_over = None
+            del self._open[socket]
+            if over is not None:
+                over.cancel()
             socket.close()
             if socket.was_too_large:
                 self._site.events.emit(HTTPLimit("max_body"))
             self._left(seat, socket)
+
+    def _end_at(self, expires: float, socket: WebSocket) -> asyncio.TimerHandle:
+        """End a socket when the token is over that it was opened with."""
+        seconds = max(0.0, expires - time.time())
+        return asyncio.get_running_loop().call_later(seconds, socket.close, _NOT_ALLOWED, _TOKEN_OVER)
+
+    def _doubt(self) -> None:
+        """Tokens are others now: end the sockets of those that are not good for what they were any more."""
+        for socket, call in list(self._open.items()):
+            if known_caller(self._site.auth, call.headers) != caller_of(call):
+                socket.close(_NOT_ALLOWED, _TOKEN_OVER)
 
     def _take_seat(self, call: Call, env: str, named: str, socket: WebSocket) -> Seat:
         if not named:

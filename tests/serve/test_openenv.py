@@ -354,6 +354,26 @@ async def test_a_muxsim_that_is_stopped_closes_its_sockets_and_leaves_nothing(tm
         await gone(pid)
 
 
+async def test_a_token_that_is_taken_away_ends_the_sockets_that_were_opened_with_it(served, muxsim):
+    tokens = served.log.parent / "config" / "tokens"
+    async with socket(muxsim) as mine, socket(muxsim, token=BOB) as bobs:
+        said = await bobs.ask("step", call("who"))
+        pid = json.loads(said["data"]["observation"]["result"]["data"])["pid"]
+        assert (await mine.ask("reset"))["type"] == "observation"
+        tokens.write_text(TOKENS.replace(BOB, "z" * 40))
+        try:
+            served.process.send_signal(signal.SIGHUP)
+            with pytest.raises(Closed) as closed:
+                await bobs.receive()
+            assert closed.value.code == 1008
+            await gone(pid)
+            assert (await mine.ask("step", call("say", text="on")))["type"] == "observation"
+        finally:
+            tokens.write_text(TOKENS)
+            served.process.send_signal(signal.SIGHUP)
+    await eventually(lambda: len(log_lines(muxsim, event="muxsim.reloaded")) >= 2)
+
+
 # ---- agents
 
 

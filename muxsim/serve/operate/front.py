@@ -97,7 +97,7 @@ class Front:
             history=settings.history,
         )
         watch = WatchEndpoints(dashboard, lookup, public, _stream_times(settings))
-        site = Site(sessions, pool, bridge, openings, bodies, events, settings.ping_interval)
+        site = Site(sessions, pool, bridge, openings, bodies, events, auth, settings.ping_interval)
         gateway = Gateway(mcp, sse, api, metrics, logs, watch, rules, auth, events, public, wires, site)
         self.application = ToldWhenServed(gateway)
         kind = LoggedConnection if settings.access_log else Connection

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias
 from muxsim.admission.pool import Pool
 from muxsim.observe.events import Events
 from muxsim.runtime.guest import Guest
+from muxsim.serve.auth.authenticator import Authenticator
 from muxsim.serve.routes.bodies import Bodies
 from muxsim.serve.routes.openings import Openings
 from muxsim.session.registry import Sessions
@@ -23,7 +24,7 @@ from transports.asgi import Call
 class Site:
     """What a wire is made on: the sessions of one server, and how they are asked for.
 
-    ``ping_interval`` is in seconds, for what stays open.
+    What stays open is pinged each ``ping_interval`` seconds, and ends when ``auth`` would not let in its caller again.
     """
 
     sessions: Sessions
@@ -32,6 +33,7 @@ class Site:
     openings: Openings
     bodies: Bodies
     events: Events
+    auth: Authenticator | None
     ping_interval: float
 
 
