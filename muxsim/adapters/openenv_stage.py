@@ -44,6 +44,7 @@ class ServedStage:
     ) -> None:
         self.env = env
         self._listening = False
+        self._spec: EnvSpec | None = None
         self._clients: list[OwnClient] = []
         self._site = site
         self._catalogues = catalogues
@@ -52,7 +53,7 @@ class ServedStage:
         self._origin = origin
 
     async def open(self, seed: int | None) -> ServedLive:
-        spec = self._site.sessions.spec(self.env)
+        self._spec = spec = self._site.sessions.spec(self.env)
         wish = self._site.openings.session_for(self._caller, self._peer, spec, seed=seed, origin=self._origin)
         soon = begin(wish)
         session = soon.value if soon.ready else await self._site.bridge.call(soon.wait)
@@ -71,7 +72,8 @@ class ServedStage:
         return self._catalogues.of(self._site.sessions.spec(self.env))
 
     def remember(self, tools: Tools) -> None:
-        self._catalogues.remember(self._site.sessions.spec(self.env), tools)
+        if self._spec is not None:
+            self._catalogues.remember(self._spec, tools)
 
     def _channel(self, session: Session, *, agent: bool = False) -> ServedChannel:
         return ServedChannel(session, self, self._site, agent=agent)

@@ -323,7 +323,10 @@ class OpenEnvWire:
 
     def _patience(self, env: str) -> float:
         """Seconds for which a session that somebody has made by its id is kept for them."""
-        idle = self._site.sessions.spec(env).limits.idle_timeout
+        try:
+            idle = self._site.sessions.spec(env).limits.idle_timeout
+        except UnknownEnvironment:  # not any more, since a reload
+            return _AWAY
         return _AWAY if idle is None else idle
 
 

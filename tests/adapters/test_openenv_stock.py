@@ -1,26 +1,22 @@
 """OpenEnv's stock clients, and what plays through them, on a muxsim that they take for a server of their own."""
 
 import json
-import os
 import subprocess
-import threading
-import time
 import urllib.request
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
 
 import anyio
 import pytest
+import trio
 from harness import ROOT, muxsim_serve
 from own_environments import python_with
+from serve.machine import eventually
 
 import muxsim
 
 pytestmark = [pytest.mark.children, pytest.mark.large, pytest.mark.network]
 
-LIMIT = 240
+LIMIT = 600
 CONFIG = ROOT / "examples" / "muxsim.toml"
 SCRIPT = Path(__file__).parent / "stock_openenv.py"
 WON = {"seed": 1, "tool": "lake_move", "moves": ["DOWN", "DOWN", "DOWN", "RIGHT", "RIGHT", "RIGHT"]}
@@ -41,10 +37,7 @@ def served(tmp_path_factory):
 def url(served):
     """A muxsim whose sessions have ended when the test is over, whatever its clients did."""
     yield served.url
-    deadline = time.monotonic() + 60
-    while sessions(served.url) and time.monotonic() < deadline:
-        time.sleep(0.05)  # nobody is told of it here
-    assert sessions(served.url) == []
+    trio.run(eventually, lambda: not sessions(served.url))
 
 
 def sessions(url):
@@ -118,98 +111,30 @@ def test_openenv_validates_it_as_a_server(python, url):
 
 
 def test_a_client_that_is_killed_in_an_episode_leaves_no_process(python, url):
-    [session] = play(python, "killed", url, **WON)["sessions"]
-    deadline = time.monotonic() + 60
-    while sessions(url) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert sessions(url) == [], session
+    assert len(play(python, "killed", url, **WON)["sessions"]) == 1
+    trio.run(eventually, lambda: not sessions(url))
 
 
-# ---- verifiers
-
-
-class Player(BaseHTTPRequestHandler):
-    """An endpoint whose model makes the moves that win."""
-
-    protocol_version = "HTTP/1.1"
-    asked: ClassVar[list[dict]] = []
-
-    def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.asked.append(asked)
-        turn = sum(one["role"] == "assistant" for one in asked["messages"])
-        said = json.dumps({"tool_name": WON["tool"], "arguments": {"action": WON["moves"][turn]}})
-        deltas = [({"role": "assistant", "content": said}, None), ({}, "stop")]
-        events = [
-            {
-                "id": "x",
-                "object": "chat.completion.chunk",
-                "created": 1,
-                "model": "player",
-                "choices": [{"index": 0, "delta": delta, "finish_reason": why}],
-            }
-            for delta, why in deltas
-        ]
-        lines = [*map(json.dumps, events), "[DONE]"]
-        body = "".join(f"data: {line}\n\n" for line in lines).encode()
-        self.send_response(200)
-        self.send_header("content-type", "text/event-stream")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        """Say nothing."""
-
-
-@contextmanager
-def player():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Player)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-EVALUATION = """
-model = "player"
-push = false
-output_dir = "{output}"
-[client]
-type = "eval"
-base_url = "{player}"
-api_key_var = "PLAYER_KEY"
-[env.taskset]
-id = "openenv"
-base_url = "{url}/envs/frozen_lake/openenv"
-resets = [{{seed = 1}}]
-[env.player.harness]
-id = "null"
-[env.player.runtime]
-type = "subprocess"
-"""
-
-
-def test_verifiers_evaluates_through_it_and_its_model_sees_no_reward(url, tmp_path):
+def test_verifiers_scores_what_muxsim_scores_and_its_model_sees_no_reward(url):
     python = python_with("verifiers", "verifiers[openenv]==0.4.0", alone=True)
-    with player() as endpoint:
-        (tmp_path / "eval.toml").write_text(EVALUATION.format(output=tmp_path / "out", player=endpoint, url=url))
-        subprocess.run(
-            [python.parent / "vf-eval", "@", tmp_path / "eval.toml", "--no-rich"],
-            env={**os.environ, "PLAYER_KEY": "x"},
-            capture_output=True,
-            timeout=LIMIT,
-            check=False,
-        )
-    [traces] = (tmp_path / "out").rglob("traces.jsonl")
-    [episode] = map(json.loads, traces.read_text().splitlines())
-    [trace] = episode["traces"]
-    assert trace["rewards"]["openenv_reward"]["score"] == 1
-    assert (trace["stop_condition"], trace["errors"], episode["errors"]) == ("user_closed", [], [])
-    shown = json.dumps([asked["messages"] for asked in Player.asked])
-    assert "lake_move" in shown
-    assert not [word for word in ("total_reward", "terminated", "muxsim/control") if word in shown]
+    script = Path(__file__).parent / "stock_verifiers.py"
+    command = [python, script, f"{url}/envs/frozen_lake/openenv", json.dumps(WON)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert done.stdout, done.stderr
+    won, other = json.loads(done.stdout.splitlines()[-1])
+    assert won["rewards"] == {"openenv_reward": 1}
+    assert len(won["shown"]) == len(WON["moves"])
+    assert other["reset"] == {"seed": 2}
+    assert other["rewards"] == {"openenv_reward": other_reward()}
+    for shown in (*won["shown"], *other["shown"]):
+        assert "lake_move" in shown
+        assert not [word for word in ("reward", "terminated", "muxsim/control") if word in shown]
+
+
+def other_reward():
+    earned = 0.0
+    for reward, ended in rewards_of("frozen_lake", 2, WON["tool"], WON["moves"]):
+        earned += reward or 0.0
+        if ended:
+            break
+    return earned

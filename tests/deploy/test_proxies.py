@@ -12,6 +12,7 @@ from harness import MUXSIM, SERVERS, Gate, Running, muxsim_serve
 from serve.conftest import environment
 from serve.machine import eventually
 from serve.test_tls import make_certificate
+from serve.web_socket import web_socket
 from serve.wire import BOTH, EventReader, ask, connect, initialize, open_session, shake_hands, sse_client, tool_call
 
 from .proxies import NAME, PATIENCE, caddy, nginx, running
@@ -124,6 +125,16 @@ async def test_large_bodies_go_through_whole_in_both_directions(behind):
 async def test_a_client_that_goes_is_noticed_behind_the_proxy(behind):
     with trio.fail_after(LIMIT):
         async with sse_client(behind.url, "/muxsim/sse"):
+            assert len(await behind.sessions()) == 1
+        await eventually(lambda: none_of(behind.sessions()), LIMIT)
+
+
+async def test_a_web_socket_plays_through_the_proxy_and_its_end_is_noticed(behind):
+    with trio.fail_after(LIMIT):
+        async with web_socket(behind.url, "/muxsim/envs/scored/openenv/ws") as socket:
+            assert (await socket.ask("reset", {"seed": 3}))["data"]["metadata"]["seed"] == 3
+            step = await socket.ask("step", {"tool_name": "env_step"})
+            assert step["data"]["reward"] == 1
             assert len(await behind.sessions()) == 1
         await eventually(lambda: none_of(behind.sessions()), LIMIT)
 
