@@ -134,6 +134,7 @@ class Players:
     reward_option: Annotated[
         list[str] | None, typer.Option(help="An argument of the reward; may be repeated.", metavar="NAME=VALUE")
     ] = None
+    images: Annotated[bool, typer.Option("--images/--no-images", help="Show the policy images, or none at all.")] = True
     success_reward: Annotated[
         float | None,
         typer.Option(help="The least reward that is a success.", show_default="more than 0", callback=finite),

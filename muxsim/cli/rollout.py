@@ -77,7 +77,7 @@ def run(
         rows=rows,
         chosen=chosen,
         success_reward=players.success_reward,
-        options=RolloutOptions(**asdict(bounds), reward=chosen.reward_function),
+        options=RolloutOptions(**asdict(bounds), reward=chosen.reward_function, images=players.images),
         kept=kept,
     )
     with watching(watch) as shown:
@@ -230,6 +230,8 @@ async def _run_config(plan: RolloutPlan, pool: NamedPool, dataset: Dataset) -> R
     reward = plan.chosen.describe_reward()
     options = asdict(replace(plan.options, reward=None))
     del options["reward"]
+    if options["images"]:  # as it always was, and so as of the reward
+        del options["images"]
     if reward:  # where there is none, a run is what it was before there could be one
         options["reward"] = reward
     concurrent = options.pop("max_concurrent")

@@ -471,6 +471,42 @@ def test_a_model_is_shown_the_frames_of_its_flight(tmp_path):
     assert b"base64" not in (tmp_path / "run" / "rollouts.jsonl").read_bytes()
 
 
+def test_text_only_is_compared_with_vision_by_the_same_policy_with_and_without_frames(tmp_path):
+    file = config(tmp_path, lunar_lander=ROOT / "examples" / "lunar_lander" / "server.py")
+    options = (file.name, "--rollouts", "3", "--max-steps", "30")
+    requests = {}
+    for name, *more in (("vision",), ("text", "--no-images")):
+        with chat_server() as server:
+            # One that brakes where it sees the ground, and falls where it does not.
+            server.otherwise = lambda request: calls("fire", {"engine": "MAIN" if request.images else "NOTHING"})
+            finished = rollout(tmp_path, *options, *more, "--output", name, *model(server))
+            requests[name] = server.requests
+        assert finished.status == 0
+    assert all(request.images for request in requests["vision"])
+    assert not any(request.images for request in requests["text"])
+    # It is told that there is one, and the prompt is plain text, which any endpoint takes.
+    *_, last = requests["text"][-1].body["messages"]
+    assert last["content"].startswith("x ")
+    assert last["content"].endswith("\n[image, not shown]")
+    assert all(isinstance(one["content"], str | None) for one in requests["text"][-1].body["messages"])
+    # The frames that it was not shown are on record, where a person may look at them.
+    assert any(block["type"] == "image" for run in played(tmp_path / "text").values() for block in run.steps[0].content)
+    told = json.loads(muxsim(tmp_path, "compare", "vision", "text", "--price", "1,2", "--json").stdout)
+    [difference] = told["differences"]
+    reward = difference["figures"]["reward"]
+    assert (difference["pairs"], reward["pairs"], reward["less"] + reward["more"], difference["differs"]) == (
+        3,
+        3,
+        3,
+        [],
+    )
+    assert "the policy of text was shown no images, the other was" in difference["notes"]
+    assert {"steps", "tokens", "cost", "success", "seconds", "valid"} < set(difference["figures"])
+    # What nobody sees is another run: it is not resumed as this one.
+    again = rollout(tmp_path, *options, "--output", "text", "--resume", *model(server))
+    assert (again.status, "options.images was false" in again.complaint) == (2, True)
+
+
 MINE = """
 class Walks:
     def __init__(self, way):

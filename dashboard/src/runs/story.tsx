@@ -1,7 +1,8 @@
 import { many, number, seconds, signed, words } from "../numbers.ts";
 import { Call, Clipped, Content, imageOf, isBlank, pretty, short, Terminal } from "./content.tsx";
-import { type Details, type Json, type Message, rewardOf, type Step } from "./data.ts";
+import { type Details, type Json, type Message, rewardOf, type Run, type Step } from "./data.ts";
 import { memo } from "./memo.ts";
+import { useHere } from "./source.ts";
 import { signOf } from "./words.tsx";
 
 /** What the agent saw and did, and beside it, apart, what it could not see. `onSeek` is told the frame of a step. */
@@ -51,8 +52,19 @@ function StepRow({ step, total, onSeek }: { step: Step; total: number; onSeek: (
 }
 
 function Result({ step: { content, structured } }: { step: Step }) {
-  if (content.length) return <Content content={content} />;
+  const { run } = useHere();
+  if (content.length) return <Content content={hidesImages(run) ? content.map(hidden) : content} />;
   return structured === null ? <span class="none">(no content)</span> : <pre>{pretty(structured)}</pre>;
+}
+
+/** Whether the policy was shown no image; its steps have them all the same. */
+function hidesImages({ config }: Run): boolean {
+  const { options } = config;
+  return typeof options === "object" && options !== null && !Array.isArray(options) && (options as Readonly<Record<string, Json>>).images === false;
+}
+
+function hidden(block: Json): Json {
+  return imageOf(block) === null ? block : { type: "text", text: "[image, not shown]" };
 }
 
 function ControlCell({ step, total }: { step: Step; total: number }) {

@@ -359,8 +359,15 @@ def _notes(made: Difference, first: _Given, second: _Given, several: bool) -> It
     for count, name in ((made.only_first, first.name), (made.only_second, second.name)):
         if count:
             yield f"{_many(count, 'row')} of {name} {_is(count)} in no pair: the other run has not played {_it(count)}"
+    unseeing = [run.name for run in (first, second) if run.config and run.config.options.get("images") is False]
+    if len(unseeing) == 1:
+        yield f"the policy of {unseeing[0]} was shown no images, the other was"
     if several:
         yield "rows were played several times: the means of their episodes are paired"
+    yield from _left_out(made, first, second)
+
+
+def _left_out(made: Difference, first: _Given, second: _Given) -> Iterator[str]:
     for run in (first, second):
         broken, unscored = run.episodes - run.valid, run.valid - run.scored
         if broken:
@@ -411,7 +418,7 @@ def _is_of_policy(line: str, unknown: bool) -> bool:
     """Whether a difference is the one that is asked for, or none of what was played."""
     if line.startswith("config_sha256"):  # where the parts of all environments are known, they say it better
         return not unknown
-    return line.startswith(("policy.", "the policy:", "url ", "rollouts_per_row "))
+    return line.startswith(("policy.", "options.images ", "the policy:", "url ", "rollouts_per_row "))
 
 
 def _nothing_in_common(first: _Given, second: _Given, differs: Sequence[str]) -> str:

@@ -15,7 +15,8 @@ class RolloutOptions:
     full; what that takes is an episode's ``times.queue``, and counts neither as its time nor for ``episode_timeout``.
     ``reward`` scores a trajectory whose environment has no control plane, or replaces its score: a function of the
     trajectory, and if it takes two arguments of the session's workspace (None where that is not on this machine). It
-    may be async, and returns a number, or a dict of numbers with ``reward`` among them.
+    may be async, and returns a number, or a dict of numbers with ``reward`` among them. Without ``images`` the policy
+    is shown none, neither of results nor of prompts; steps have them all the same.
     """
 
     max_steps: int = 50
@@ -25,3 +26,4 @@ class RolloutOptions:
     start_timeout: float | None = None
     start_tries: int = 10
     reward: RewardFunction | None = None
+    images: bool = True

@@ -44,7 +44,7 @@ from muxsim.rollouts.play.outlook import Outlook
 from muxsim.rollouts.play.scoring import score_by, traceback_of
 from muxsim.rollouts.play.watching import Watchers
 from muxsim.rollouts.policy.checked import WrongReply, checked_reply
-from muxsim.rollouts.policy.messages import tool_messages
+from muxsim.rollouts.policy.messages import tool_messages, without_images
 from muxsim.rollouts.policy.playback import PlayedEpisode, current_episode
 from muxsim.rollouts.policy.protocol import Policy, PolicyError, RateLimited, Reply, TokenLimit
 
@@ -264,7 +264,8 @@ class Player:
         self._tools = deepcopy(trajectory.tools)
         state = opened.initial_state
         observation = state.get("observation") if isinstance(state, dict) else None
-        trajectory.messages = first_messages(self.episode.row, observation, instructions=opened.instructions)
+        begun = first_messages(self.episode.row, observation, instructions=opened.instructions)
+        trajectory.messages = begun if self.options.images else without_images(begun)
         self.watchers.started(trajectory)
 
     async def _turn(self, environment: Environment) -> None:
@@ -357,7 +358,8 @@ class Player:
         self.trajectory.times.tool += result.seconds
         self.trajectory.times.control += result.control_seconds
         self.trajectory.steps.append(step)
-        message, shown = tool_messages(step.call_id, result.content, result.structured)
+        images = self.options.images
+        message, shown = tool_messages(step.call_id, result.content, result.structured, images=images)
         if step.control is not None:
             message["metadata"] = {CONTROL_METADATA_KEY: step.control.as_metadata()}
         self.trajectory.messages.append(message)

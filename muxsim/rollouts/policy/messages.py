@@ -13,6 +13,7 @@ from muxsim.rollouts.policy.protocol import Message
 
 # A model that sees nothing at all after a call takes it for an error of its own, and many endpoints refuse "".
 _EMPTY: Final = "(no output)"
+_NOT_SHOWN: Final = "[image, not shown]"
 _FORGOTTEN: Final = {"type": "text", "text": "(an earlier image, no longer shown)"}
 _ROLE: Final = methodcaller("get", "role")
 # What endpoints know of messages that are not their own; the strict ones refuse anything else.
@@ -22,7 +23,7 @@ _METADATA: Final = "metadata"
 
 
 def tool_messages(
-    call_id: str, content: Sequence[Mapping[str, Any]], structured: Any = None
+    call_id: str, content: Sequence[Mapping[str, Any]], structured: Any = None, *, images: bool = True
 ) -> tuple[Message, Message | None]:
     """The tool message for a result, MCP content blocks as JSON, and a user message with its images, if it has any.
 
@@ -30,7 +31,8 @@ def tool_messages(
 
     Chat completions take only text in a tool message, so the images go to a message of the user's, as ``image_url``
     parts with data URLs, and the text says where they were. Where a reply has several tool calls, the user messages
-    belong behind the tool messages of all of them: endpoints refuse anything between.
+    belong behind the tool messages of all of them: endpoints refuse anything between. Without ``images`` the text says
+    that there is one which is not shown.
     """
     lines: list[str] = []
     urls: list[str] = []
@@ -38,6 +40,8 @@ def tool_messages(
         url = image_url(block)
         if url is None:
             lines.append(_text(block))
+        elif not images:
+            lines.append(_NOT_SHOWN)
         else:
             urls.append(url)
             lines.append(f"[image {len(urls)}]")
@@ -77,6 +81,21 @@ def request_messages(
     """
     messages = [_sendable(message, wire_name) for message in conversation]
     return messages if max_images is None else _with_last_images(messages, max_images)
+
+
+def without_images(messages: Iterable[Message]) -> list[Message]:
+    """Messages with a line of text in place of each image, and with text for their content where nothing else is left.
+
+    Who takes no images may well take no lists of parts either.
+    """
+    return [_without_images(message) if any(map(_is_image, _parts(message))) else message for message in messages]
+
+
+def _without_images(message: Message) -> Message:
+    parts = [{"type": "text", "text": _NOT_SHOWN} if _is_image(part) else part for part in _parts(message)]
+    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
+    whole = all(isinstance(text, str) for text in texts) and len(texts) == len(parts)
+    return {**message, "content": "\n".join(map(str, texts)) if whole else parts}
 
 
 def turn_of(conversation: Iterable[Message]) -> int:

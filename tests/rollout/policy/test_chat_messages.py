@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from muxsim.rollouts.policy.messages import assistant_calls, request_messages, tool_messages, turn_of
+from muxsim.rollouts.policy.messages import assistant_calls, request_messages, tool_messages, turn_of, without_images
 
 RED = {"type": "image", "mimeType": "image/png", "data": "cmVk"}
 BLUE = {"type": "image", "mimeType": "image/jpeg", "data": "Ymx1ZQ=="}
@@ -128,3 +128,20 @@ def test_calls_made_here_have_ids_unlike_any_others_of_the_conversation():
 def test_turns_are_counted_by_the_assistants_messages():
     roles = ["system", "user", "assistant", "tool", "tool", "assistant"]
     assert turn_of({"role": role, "content": ""} for role in roles) == 2
+
+
+def test_without_images_a_result_says_that_there_is_one():
+    message, shown = tool_messages("c", [text("here"), RED], images=False)
+    assert (message["content"], shown) == ("here\n[image, not shown]", None)
+
+
+def test_without_images_a_prompt_is_plain_text_again_and_what_is_no_text_stays_a_part():
+    heard = {"type": "input_audio", "input_audio": {}}
+    pictured = {"role": "user", "content": [text("look"), image_part(RED_URL)]}
+    mixed = {"role": "user", "content": [image_part(RED_URL), heard]}
+    plain = {"role": "system", "content": "rules"}
+    assert without_images([plain, pictured, mixed]) == [
+        plain,
+        {"role": "user", "content": "look\n[image, not shown]"},
+        {"role": "user", "content": [text("[image, not shown]"), heard]},
+    ]
