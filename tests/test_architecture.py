@@ -442,6 +442,7 @@ REAPS_WHAT_IT_SIGNALS = {"muxsim.inside.guardian", "muxsim.inside.tree"}
 # Whose words are for another log: a server's own, in its process, and that of the program whose watcher has failed.
 LOGS_ELSEWHERE = {
     *("muxsim.mcpgym.protocol", "muxsim.mcpgym.streams", "muxsim.rollouts.play.watching"),
+    "muxsim.adapters.trackers",
     *(f"muxsim.mcpgym.reward_kit.{module}" for module in ("context", "fastmcp", "gym")),
     "muxsim.adapters.trl_environment",  # why an episode was left out, to whoever reads a trainer's log
 }
@@ -495,7 +496,7 @@ NUMBERS = {
 COUNT_ELSEWHERE = (
     *("muxsim.inside", "muxsim.mcpgym", "muxsim.rollouts", "muxsim.compat", "muxsim.cli"),
     *("muxsim.adapters.dialogue", "muxsim.adapters.skyrl_text_env", "muxsim.adapters.trl_environment"),
-    "muxsim.adapters.verl_loop",
+    *("muxsim.adapters.verl_loop", "muxsim.adapters.trackers"),
 )
 
 

@@ -219,9 +219,17 @@ class Kept:
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """Whether the run is shown while it plays."""
+    """Whether the run is shown while it plays, and to whom it is told."""
 
     watch: Annotated[bool, typer.Option("--watch", help="Show the run in a browser while it plays.")] = False
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Log each episode to wandb, trackio, mlflow or tensorboard; may be repeated.",
+            metavar="TRACKER",
+            show_default=False,
+        ),
+    ] = None
     watch_port: Annotated[
         int, typer.Option(help="With --watch: the port, on 127.0.0.1.", min=0, max=65535, show_default="a free one")
     ] = 0

@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -51,6 +52,7 @@ class RolloutPlan:
     success_reward: float | None
     options: RolloutOptions
     kept: Kept
+    trackers: Sequence[Any] = ()
 
 
 def run(
@@ -79,9 +81,19 @@ def run(
         success_reward=players.success_reward,
         options=RolloutOptions(**asdict(bounds), reward=chosen.reward_function, images=players.images),
         kept=kept,
+        trackers=_trackers(watch.track or (), kept.output),
     )
     with watching(watch) as shown:
         return trio.run(_run, plan, shown)
+
+
+def _trackers(names: Sequence[str], folder: Path) -> list[Any]:
+    """The trackers that are to be told. Raises `MuxsimError`: one is not known, or not installed."""
+    if not names:
+        return []
+    from muxsim.adapters.trackers import named  # noqa: PLC0415 - of who asks for one
+
+    return [named(name, folder=folder) for name in dict.fromkeys(names)]
 
 
 async def _run(plan: RolloutPlan, shown: Shown) -> Metrics:
@@ -108,7 +120,8 @@ async def _run(plan: RolloutPlan, shown: Shown) -> Metrics:
             with Progress(left, console, policy=policy, installing=installing) as progress:
                 logs.writer = writer
                 try:
-                    await _play(plan, pool, dataset, policy, [writer, logs, progress, *shown.watchers])
+                    watchers = [writer, logs, progress, *shown.watchers, *plan.trackers]
+                    await _play(plan, pool, dataset, policy, watchers, config)
                 except PolicyError as error:
                     stopped = str(error)
                 finally:
@@ -132,7 +145,7 @@ def _writer(plan: RolloutPlan, config: RunConfig, planned: Episodes) -> RunWrite
 
 
 async def _play(
-    plan: RolloutPlan, pool: EnvironmentPool, dataset: Dataset, policy: Policy, watchers: list[Any]
+    plan: RolloutPlan, pool: EnvironmentPool, dataset: Dataset, policy: Policy, watchers: list[Any], config: RunConfig
 ) -> None:
     writer: RunWriter = watchers[0]
     with trio.CancelScope() as whole, raised_as_itself():
@@ -146,6 +159,7 @@ async def _play(
                 watchers=watchers,
                 skip=writer.done,
                 options=plan.options,
+                config=config,
             )
             async with aclosing(played):
                 async for _ in played:  # the watchers have put it on record

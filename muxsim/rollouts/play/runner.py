@@ -7,11 +7,13 @@ import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import anyio
+import msgspec
 
 from muxsim.errors import raised_as_itself
+from muxsim.rollouts.data.run_config import RunConfig
 from muxsim.rollouts.data.trajectory import Trajectory
 from muxsim.rollouts.environments.environment import EnvironmentPool
 from muxsim.rollouts.play.detached import Detached
@@ -39,12 +41,21 @@ class _Run:
     watchers: Sequence[Watcher]
     skip: frozenset[str]
     options: RolloutOptions
+    config: RunConfig | None = None
 
     async def play(self, take: Callable[[int, Trajectory], Awaitable[None]]) -> None:
         """Play them all; ``take`` is given the place of each in the run, and its trajectory."""
         left = Left(self.dataset, self.pool.environments, rollouts_per_row=self.rollouts_per_row, skip=self.skip)
-        company = Company(self.pool, checked_policy(self.policy), self.options, Watchers(self.watchers), Outlook())
+        watchers = Watchers(self.watchers)
+        company = Company(self.pool, checked_policy(self.policy), self.options, watchers, Outlook())
         checked(self.options.reward)
+        watchers.config(self._described())
+        try:
+            await self._play(left, company, take)
+        finally:
+            await watchers.finished()
+
+    async def _play(self, left: Left, company: Company, take: Callable[[int, Trajectory], Awaitable[None]]) -> None:
         stopped: PolicyError | None = None
 
         async def play_on() -> None:
@@ -68,6 +79,17 @@ class _Run:
         if stopped is not None:
             raise stopped
 
+    def _described(self) -> dict[str, Any]:
+        """What watchers are told of what is run: all that is known of it here."""
+        if self.config is not None:
+            return cast("dict[str, Any]", msgspec.to_builtins(self.config))
+        options = {name: value for name, value in vars(self.options).items() if name != "reward"}
+        model = getattr(self.policy, "model", None)
+        policy = {"kind": type(self.policy).__name__, **({"model": model} if isinstance(model, str) else {})}
+        environments = list(self.pool.environments)
+        more = {"rollouts_per_row": self.rollouts_per_row, "options": options}
+        return {"environments": environments, "policy": policy, **more}
+
 
 def _run_of(
     pool: EnvironmentPool,
@@ -78,10 +100,12 @@ def _run_of(
     watchers: Sequence[Watcher] = (),
     skip: frozenset[str] = frozenset(),
     options: RolloutOptions | None = None,
+    config: RunConfig | None = None,
     **bounds: Any,
 ) -> _Run:
     """What `rollout` and `episodes` take."""
-    return _Run(pool, dataset, policy, rollouts_per_row, watchers, skip, options or RolloutOptions(**bounds))
+    options = options or RolloutOptions(**bounds)
+    return _Run(pool, dataset, policy, rollouts_per_row, watchers, skip, options, config)
 
 
 def _taking(make: Callable[P, _Run]) -> Callable[[Callable[[_Run], T]], Callable[P, T]]:
@@ -106,9 +130,10 @@ async def rollout(run: _Run) -> list[Trajectory]:
     ``dataset`` may also be rows as a program makes them (see `muxsim.rollouts.data.rows`): a list is checked before
     anything starts, an iterator or async iterator is read as episodes are played. ``bounds`` are fields of
     `RolloutOptions`. An episode that fails is a trajectory with ``valid`` False; it harms no other. ``skip`` holds ids
-    of episodes that have been played before. Cancelling ends the episodes under way as ``cancelled`` before the
-    cancellation goes on. A policy that nothing more can be had of (`PolicyError.ends_run`) ends them too, and its error
-    is raised. All trajectories are kept until the last: where that is too much, use `episodes`.
+    of episodes that have been played before, and ``config`` is what watchers are told that want to know what is run.
+    Cancelling ends the episodes under way as ``cancelled`` before the cancellation goes on. A policy that nothing more
+    can be had of (`PolicyError.ends_run`) ends them too, and its error is raised. All trajectories are kept until the
+    last: where that is too much, use `episodes`.
     """
     ended: list[tuple[int, Trajectory]] = []
 

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import inspect
 import logging
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import anyio
+import anyio.to_thread
+
 from muxsim.errors import MuxsimError
 from muxsim.rollouts.data.kept_files import Collect
+from muxsim.rollouts.data.metrics import Metrics, MetricsBuilder
 from muxsim.rollouts.data.trajectory import Trajectory
 
 _log: Final = logging.getLogger(__name__)
 _CALLS: Final = ("started", "stepped", "ended")
+_MAY_LACK: Final = ("config", "finished", "keep_files")
+# Seconds that all of them have at the end of a run for what they have kept back; a tracker has its own bound below it.
+_LONGEST_END: Final = 60.0
 
 
 class Watcher(Protocol):
@@ -36,12 +44,42 @@ class Keeper(Protocol):
         """Keep files of a workspace, and say in the trajectory which. Runs in a thread."""
 
 
+class RunWatcher(Protocol):
+    """A watcher that is also told of the run as a whole, as a tracker is. Each of the two may be missing."""
+
+    def config(self, config: dict[str, Any]) -> None:
+        """What is going to be run, as JSON: ``environments``, ``policy``, ``options`` and more; see `RunConfig`."""
+
+    def finished(self, metrics: Metrics) -> None:
+        """All episodes of this run are over, however it has ended. Runs in a thread, and may take some seconds."""
+
+
 class Watchers:
     """All of them as one. Raises `MuxsimError` for one that lacks a method."""
 
     def __init__(self, watchers: Sequence[Watcher]) -> None:
         self._watchers = [_checked(watcher) for watcher in watchers]
         self._failed: set[tuple[int, str]] = set()
+        self._counted = MetricsBuilder() if any(_has(one, "finished") for one in self._watchers) else None
+
+    def config(self, config: dict[str, Any]) -> None:
+        """Tell those that want to know what is going to be run."""
+        self._tell("config", config)
+
+    async def finished(self) -> None:
+        """Tell those that want to know what the run has come to; whoever cancels this waits for them too."""
+        if self._counted is None:
+            return
+        telling = threading.Thread(
+            target=self._tell, args=("finished", self._counted.metrics()), name="muxsim watchers", daemon=True
+        )
+        telling.start()
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(telling.join, _LONGEST_END)
+        if telling.is_alive():
+            _log.warning(
+                "a watcher has not come to its end in finished() after %g s: nobody waits for it", _LONGEST_END
+            )
 
     def started(self, trajectory: Trajectory) -> None:
         """Tell all that an episode has its session."""
@@ -53,23 +91,25 @@ class Watchers:
 
     def ended(self, trajectory: Trajectory) -> None:
         """Tell all that an episode is over."""
+        if self._counted is not None:
+            self._counted.add(trajectory)
         self._tell("ended", trajectory)
 
     @property
     def keepers(self) -> bool:
         """Whether any of them keeps files."""
-        return any(hasattr(watcher, "keep_files") for watcher in self._watchers)
+        return any(_has(watcher, "keep_files") for watcher in self._watchers)
 
     def keep_files(self, trajectory: Trajectory, workspace: Path, collect: Collect) -> None:
         """Have those that keep files do so."""
         self._tell("keep_files", trajectory, workspace, collect)
 
-    def _tell(self, call: str, trajectory: Trajectory, *more: Any) -> None:
+    def _tell(self, call: str, *told: Any) -> None:
         for index, watcher in enumerate(self._watchers):
-            if call not in _CALLS and not hasattr(watcher, call):
+            if call in _MAY_LACK and not _has(watcher, call):
                 continue
             try:
-                getattr(watcher, call)(trajectory, *more)
+                getattr(watcher, call)(*told)
             except Exception as error:
                 if (index, call) not in self._failed:  # once: it would be told of with every step
                     self._failed.add((index, call))
@@ -77,8 +117,14 @@ class Watchers:
                     _log.warning(text, watcher, call, type(error).__name__, error, exc_info=True)
 
 
+def _has(watcher: Watcher, call: str) -> bool:
+    """Whether it has such a method: a watcher of somebody's may well have a value of this name."""
+    return callable(getattr(watcher, call, None))
+
+
 def _checked(watcher: Watcher) -> Watcher:
-    for call in _CALLS:
+    wanted = [*_CALLS, *(call for call in _MAY_LACK if _has(watcher, call))]
+    for call in wanted:
         method = getattr(watcher, call, None)
         if not callable(method):
             raise MuxsimError(f"{watcher!r:.80} is no watcher: it has no method {call}(trajectory)")
