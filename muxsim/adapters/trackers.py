@@ -41,6 +41,8 @@ Log = Callable[[Values, int], Any]
 _MOST_WAITING: Final = 10_000
 # Seconds that a run waits at its end for what its tracker has not taken yet.
 _FLUSH: Final = 30.0
+# And for one that it opens and closes itself, which is long for some that ask a server.
+_FLUSH_OF_OWN: Final = 120.0
 # What all of the known trackers take in a name; mlflow takes no more than that.
 _NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9_./ -]")
 _LONGEST_NAME: Final = 200
@@ -255,7 +257,7 @@ def named(name: str, *, folder: Path, prefix: str = "rollout/") -> Tracker:
     if find_spec(name) is None:
         raise TrackerError(f"{name} is not installed: pip install 'mcp-muxsim[{name}]'")
     run = TRACKERS[name](folder)
-    return Tracker(run.open, run.close, prefix=prefix)
+    return Tracker(run.open, run.close, prefix=prefix, flush_seconds=_FLUSH_OF_OWN)
 
 
 def _from_variable(name: str) -> str:

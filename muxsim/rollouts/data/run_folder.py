@@ -160,6 +160,12 @@ class RunFolder:
         """Messages or content blocks of a row with their images in them again: base64 data, or ``data:`` URLs."""
         return with_data(value, self.images.get)
 
+    def whole(self, trajectory: Trajectory) -> Trajectory:
+        """An episode of this run with its images in it again, as `rollout` returned it; a notebook shows them."""
+        steps = [msgspec.structs.replace(step, content=self.with_images(step.content)) for step in trajectory.steps]
+        messages, state = self.with_images(trajectory.messages), self.with_images(trajectory.initial_state)
+        return msgspec.structs.replace(trajectory, steps=steps, messages=messages, initial_state=state)
+
     def stderr(self, session: str) -> str:
         """What was kept of a session's stderr, "" if nothing was."""
         try:

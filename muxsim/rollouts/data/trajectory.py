@@ -9,6 +9,7 @@ import msgspec
 
 from muxsim.placement.last_words import last_said, plain
 from muxsim.rollouts.data.kept_files import KeptFile
+from muxsim.rollouts.data.rich_display import html_of
 
 # The key of an MCP `_meta` member, and of a tool message's metadata, under which the control plane travels.
 CONTROL_META_KEY: Final = "muxsim/control"
@@ -179,6 +180,9 @@ class Trajectory(msgspec.Struct, kw_only=True):
         reward = "none" if self.total_reward is None else f"{self.total_reward:g}"
         steps = f"{len(self.steps)} step{'s' * (len(self.steps) != 1)}"
         return f"<Trajectory {self.id!r:.80}: {self.env:.40} seed {self.seed}, {steps}, {end}, reward {reward}>"
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
 
 
 def _earned(control: Control | None) -> str:

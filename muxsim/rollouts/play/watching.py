@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -20,8 +21,8 @@ from muxsim.rollouts.data.trajectory import Trajectory
 _log: Final = logging.getLogger(__name__)
 _CALLS: Final = ("started", "stepped", "ended")
 _MAY_LACK: Final = ("config", "finished", "keep_files")
-# Seconds that all of them have at the end of a run for what they have kept back; a tracker has its own bound below it.
-_LONGEST_END: Final = 60.0
+# Seconds that each has at the end of a run for what it has kept back; trackers have bounds of their own below it.
+_LONGEST_END: Final = 150.0
 
 
 class Watcher(Protocol):
@@ -70,16 +71,20 @@ class Watchers:
         """Tell those that want to know what the run has come to; whoever cancels this waits for them too."""
         if self._counted is None:
             return
-        telling = threading.Thread(
-            target=self._tell, args=("finished", self._counted.metrics()), name="muxsim watchers", daemon=True
-        )
-        telling.start()
+        metrics, deadline = self._counted.metrics(), time.monotonic() + _LONGEST_END
+        told = [
+            (watcher, threading.Thread(target=self._tell_one, args=(index, "finished", metrics), daemon=True))
+            for index, watcher in enumerate(self._watchers)
+            if _has(watcher, "finished")
+        ]
+        for _, thread in told:
+            thread.start()
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(telling.join, _LONGEST_END)
-        if telling.is_alive():
-            _log.warning(
-                "a watcher has not come to its end in finished() after %g s: nobody waits for it", _LONGEST_END
-            )
+            for watcher, thread in told:
+                await anyio.to_thread.run_sync(thread.join, max(0.0, deadline - time.monotonic()))
+                if thread.is_alive():
+                    text = "the watcher %r is still in finished() after %g s: nobody waits for it"
+                    _log.warning(text, watcher, _LONGEST_END)
 
     def started(self, trajectory: Trajectory) -> None:
         """Tell all that an episode has its session."""
@@ -106,15 +111,18 @@ class Watchers:
 
     def _tell(self, call: str, *told: Any) -> None:
         for index, watcher in enumerate(self._watchers):
-            if call in _MAY_LACK and not _has(watcher, call):
-                continue
-            try:
-                getattr(watcher, call)(*told)
-            except Exception as error:
-                if (index, call) not in self._failed:  # once: it would be told of with every step
-                    self._failed.add((index, call))
-                    text = "the watcher %r failed in %s(), and is told of further episodes all the same: %s: %s"
-                    _log.warning(text, watcher, call, type(error).__name__, error, exc_info=True)
+            if call not in _MAY_LACK or _has(watcher, call):
+                self._tell_one(index, call, *told)
+
+    def _tell_one(self, index: int, call: str, *told: Any) -> None:
+        watcher = self._watchers[index]
+        try:
+            getattr(watcher, call)(*told)
+        except Exception as error:
+            if (index, call) not in self._failed:  # once: it would be told of with every step
+                self._failed.add((index, call))
+                text = "the watcher %r failed in %s(), and is told of further episodes all the same: %s: %s"
+                _log.warning(text, watcher, call, type(error).__name__, error, exc_info=True)
 
 
 def _has(watcher: Watcher, call: str) -> bool:
