@@ -10,6 +10,7 @@ Stable-Baselines3 has vectors of its own, and takes none of Gymnasium's. docs/ad
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from muxsim.adapters import gymnasium_env
 from muxsim.adapters.gymnasium_env import MuxsimVectorEnv
 from muxsim.adapters.running import Source
 
+_SEEDS = 2**31
 _MANY = "they are sessions, and no objects of this process"
 
 
@@ -41,18 +43,29 @@ class MuxsimVecEnv(VecEnv):
     def __init__(self, envs: MuxsimVectorEnv) -> None:
         self._envs, self._told = envs, DictInfoToList(envs)
         self._actions: Any = None
+        self._begin_with: list[int | None] = [None] * envs.num_envs
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
 
     def __repr__(self) -> str:
         return f"<MuxsimVecEnv of {self._envs!r}>"
 
+    def seed(self, seed: int | None = None) -> list[int]:
+        """The seeds of the next reset: this and those that follow it, else from one drawn by lot."""
+        first = secrets.randbelow(_SEEDS - self.num_envs) if seed is None else seed
+        seeds = [first + place for place in range(self.num_envs)]
+        self._begin_with = list(seeds)
+        return seeds
+
+    def set_options(self, options: Any = None) -> None:
+        """Raises NotImplementedError if there are any."""
+        if options:
+            raise NotImplementedError(f"a session takes no options but what its config says: {options!r:.200}")
+
     def reset(self) -> Any:
         """Begin an episode in each, with the seeds that `seed` has set. Raises what opening a session does."""
-        seeds: Any = list(self._seeds)
-        observations, infos = self._told.reset(seed=seeds)
+        seeds, self._begin_with = self._begin_with, [None] * self.num_envs
+        observations, infos = self._told.reset(seed=seeds)  # type: ignore[arg-type]
         self.reset_infos = list(infos)
-        self._reset_seeds()
-        self._reset_options()
         return observations
 
     def step_async(self, actions: Any) -> None:
@@ -79,7 +92,7 @@ class MuxsimVecEnv(VecEnv):
 
     def get_attr(self, attr_name: str, indices: int | Iterable[int] | None = None) -> list[Any]:
         """What they have in common, such as ``render_mode``, once for each."""
-        return [getattr(self._envs, attr_name) for _ in self._get_indices(indices)]
+        return [getattr(self._envs, attr_name)] * self._count(indices)
 
     def set_attr(self, attr_name: str, value: Any, indices: int | Iterable[int] | None = None) -> None:
         """Raises NotImplementedError."""
@@ -93,7 +106,13 @@ class MuxsimVecEnv(VecEnv):
 
     def env_is_wrapped(self, wrapper_class: type[Any], indices: int | Iterable[int] | None = None) -> list[bool]:
         """None is wrapped in anything: `VecMonitor` and the like go around all of them."""
-        return [False for _ in self._get_indices(indices)]
+        return [False] * self._count(indices)
+
+    def _count(self, indices: int | Iterable[int] | None) -> int:
+        """How many places these are; None is all."""
+        if indices is None:
+            return len(self._begin_with)
+        return 1 if isinstance(indices, int) else len(list(indices))
 
     def get_images(self) -> Sequence[Any]:
         """The last frame of each: none."""
