@@ -64,10 +64,16 @@ test("what others say is text, everywhere", async () => {
   await page.getByRole("button", { name: "Table" }).click();
   await page.getByRole("link", { name: "a", exact: true }).click();
   await page.getByRole("heading", { name: /^Ended/ }).waitFor();
-  for (const place of [".story .tool", ".story .result pre", ".story .notice", ".stderr", ".side table", ".alert", ".unseen", ".lines"]) {
+  for (const place of [".story .tool", ".story .result pre", ".story .notice", ".stderr", ".alert", ".unseen", ".lines"]) {
     expect(await page.locator(place).first().innerText()).toContain("onerror");
   }
   expect(await page.locator(".story").innerText()).toContain(HOSTILE);
+  stub.first.set("/watch/sessions/b", [
+    ["session", session("b", { env: HOSTILE })],
+    ["processes", { time: 2, processes: [{ pid: 4, parent: 1, command: HOSTILE, memory: 5e7, cpu: 0.5 }] }],
+  ]);
+  await page.goto(`${stub.url}#/session/b`);
+  expect(await page.locator(".side table").first().innerText()).toContain("onerror");
   expect(await page.evaluate("window.owned")).toBeUndefined();
   expect(await page.locator("script, iframe, object, embed, img[src='x']").count()).toBe(1); // the page's own script
   expect(complaints).toEqual([]);

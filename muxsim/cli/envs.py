@@ -66,7 +66,7 @@ def _run(function: Callable[..., Awaitable[T]], *arguments: object) -> T:
 
 @app.command("list")
 def list_environments(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """List the environments of the config, and all else that is installed."""
+    """List the environments of the config, and what is installed."""
     from muxsim.cli import envs_screen as screen  # noqa: PLC0415 - see _run
     from muxsim.provision import inventory  # noqa: PLC0415
 
@@ -111,7 +111,7 @@ def lock(
     config: ConfigOption = None,
     upgrade: Annotated[bool, typer.Option("--upgrade", help="Of the newest versions that will do.")] = False,
 ) -> None:
-    """Write muxsim.lock beside the config: what environments have, so that others get the same."""
+    """Write muxsim.lock beside the config: what to install exactly."""
     from muxsim.cli import envs_screen as screen  # noqa: PLC0415 - see _run
 
     loaded = _loaded(config)
@@ -139,7 +139,10 @@ def clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove what no session has used for a while, but for what the config names. Exit status 1 if something stays."""
+    """Remove what no session has used for a while.
+
+    What the config names stays. Exit status 1 if something else does.
+    """
     from muxsim.cli import envs_screen as screen  # noqa: PLC0415 - see _run
     from muxsim.provision import inventory  # noqa: PLC0415
 

@@ -126,7 +126,7 @@ def compare(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Compare runs with the first of them, paired by row and seed."""
+    """Compare runs with the first of them, row by row."""
     from muxsim.cli import compare as command  # noqa: PLC0415
 
     or_fail(command.run, runs, name or (), price or (), success_reward, as_json, page)

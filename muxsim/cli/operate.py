@@ -108,12 +108,12 @@ def status(which: Which, as_json: JsonOption = False) -> None:
 
 
 def end(session: SessionArgument, which: Which, as_json: JsonOption = False) -> None:
-    """End a session, and return when its processes and its folder have gone."""
+    """End a session, and return when nothing of it is left."""
     _do(which, "end", as_json=as_json, session=session)
 
 
 def inspect(session: SessionArgument, which: Which, as_json: JsonOption = False) -> None:
-    """Show all there is to know of a session: clients, workspace, last lines of stderr, or how it ended."""
+    """Show all that is known of a session, or how it ended."""
     _do(which, "inspect", as_json=as_json, session=session)
 
 
@@ -157,7 +157,7 @@ def loglevel(
 
 
 def stop(which: Which, as_json: JsonOption = False) -> None:
-    """Stop it: calls in flight may finish within drain_timeout, then every session ends."""
+    """Stop it, and let calls finish within drain_timeout."""
     _do(which, "stop", as_json=as_json)
 
 

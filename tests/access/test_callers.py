@@ -210,5 +210,5 @@ def test_a_refusal_says_what_is_missing_in_its_header():
     (less,) = forbidden(Scope.TRAINER).headers
     assert less[1] == b'Bearer realm="muxsim", error="insufficient_scope", scope="trainer"'
     either = forbidden(Scope.TRAINER, Scope.MONITOR, prefix="x:")
-    assert "trainer or monitor" in str(either)
+    assert "trainer, monitor or admin" in str(either)
     assert either.headers[0][1].endswith(b'scope="x:trainer"')

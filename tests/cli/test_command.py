@@ -20,7 +20,19 @@ from .terminal import NAUGHTY, NAUGHTY_COMMAND, call, muxsim, play
 
 pytestmark = pytest.mark.children
 
-COMMANDS = [("ctl",), ("ps",), ("reap",), (), ("serve",), ("stdio",), ("rollout",), ("replay",), ("view",), ("check",)]
+COMMANDS = [
+    ("ctl",),
+    ("envs",),
+    ("ps",),
+    ("reap",),
+    (),
+    ("serve",),
+    ("stdio",),
+    ("rollout",),
+    ("replay",),
+    ("view",),
+    ("check",),
+]
 ENVIRONMENT = f"[environments.naughty]\ncommand = 'python3'\nargs = {json.dumps(NAUGHTY_COMMAND[1:])}\n"
 
 
