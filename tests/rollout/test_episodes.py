@@ -332,13 +332,18 @@ class Quick:
         return Reply(calls("on"))
 
 
+def alive():
+    """How many there are of what a rollout is made of; other tests of this process may have left some."""
+    gc.collect()
+    return Counter(type(one) for one in gc.get_objects() if isinstance(one, (Trajectory, Episode, Row, Player)))
+
+
 async def test_nothing_is_kept_of_many_rows_but_what_is_being_played():
     rows = ({"env": "lake", "seed": seed, "info": {"text": str(seed)}} for seed in range(3000))
-    pool, counted = Forgetful(), (Trajectory, Episode, Row, Player)
+    pool, before = Forgetful(), alive()
     async for trajectory in episodes(pool, rows, policy=Quick(), max_concurrent=4):
         if trajectory.seed % 500 == 0:
-            gc.collect()
-            kept = Counter(type(one) for one in gc.get_objects() if isinstance(one, counted))
+            kept = alive() - before
             assert kept[Trajectory] >= 1
             assert max(kept.values()) <= 4 + 1, kept
     assert pool.count == 3000
