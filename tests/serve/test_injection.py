@@ -88,9 +88,11 @@ async def test_what_a_client_chooses_stands_where_the_spec_has_it_and_nowhere_el
         made = await open_session(running.url, seed=7, id="run-1.step_2")
         client = await shake_hands(
             running.url,
-            f"/s/{made['id']}/mcp?seed=9&command=touch&args=--flag&cwd=/",
+            f"/s/{made['id']}/mcp?seed=7&command=touch&args=--flag&cwd=/",
             headers=[("X-Command", "touch x"), ("X-Env-WHO", "mallory")],
         )
+        other = await ask(running.url, "POST", f"/s/{made['id']}/mcp?seed=9", [("Accept", BOTH)], initialize())
+        assert other.status == 409
         seen = await client.value("who")
         assert seen["argv"] == ["--seed", "7", "id=run-1.step_2", "run-1.step_2"]
         assert seen["env"]["WHO"] == "run-1.step_2"
