@@ -457,7 +457,7 @@ async def test_a_slow_reader_of_a_flood_gets_every_message_and_stops_nobody_but_
 
 
 async def is_cut_off(url):
-    return (await ask(url, "GET", "/health")).json()["limits"]["stall_timeout"] == 1
+    return (await ask(url, "GET", "/health")).json()["limits"]["stall_timeout"] >= 1
 
 
 @pytest.mark.fault("L5")
@@ -483,7 +483,7 @@ async def test_a_client_that_never_reads_loses_its_stream_and_its_session_goes_o
 @pytest.mark.fault("L5")
 async def test_whoever_is_cut_off_is_logged_as_no_mistake_of_muxsims(tmp_path):
     """L5: uvicorn has to hear first that the connection is no more."""
-    config = "[server]\nstall_timeout = 0.5\n" + environment("naughty")
+    config = "[server]\nstall_timeout = 2\n" + environment("naughty")
     async with serving(tmp_path, config) as muxsim:
         session = await open_session(muxsim.url)
         async with connect(muxsim.url, receive_buffer=4096) as connection:
