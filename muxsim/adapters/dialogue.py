@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -285,3 +285,15 @@ def seed_in(row: Mapping[str, Any]) -> Any:
 def text_of(parts: list[Part]) -> str:
     """The words of parts, a line each; an image is ``[image]``."""
     return "\n".join(part["text"] if part["type"] == "text" else "[image]" for part in parts)
+
+
+def closing_of(open: list[Dialogue]) -> Callable[[EnvironmentPool], Awaitable[object]] | None:
+    """What closes the one that is open, if one is: of a `running.Use`."""
+    if not open:
+        return None
+    dialogue = open.pop()
+
+    async def close(pool: EnvironmentPool) -> None:
+        await dialogue.close()
+
+    return close

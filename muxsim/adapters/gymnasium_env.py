@@ -11,8 +11,7 @@ wraps. For others docs/adapters/gymnasium.md says what becomes of their tools.
 from __future__ import annotations
 
 import os
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -30,7 +29,7 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array,
 
 from muxsim.adapters.actions import Call
 from muxsim.adapters.episodes import EpisodeError, Looks, Outcome, Play, Score, Wishes
-from muxsim.adapters.running import NotHere, Running, Source, running
+from muxsim.adapters.running import Source, Use, running
 from muxsim.config import find_config, load
 from muxsim.errors import ConfigError
 from muxsim.rollouts.environments.environment import EnvironmentPool
@@ -236,7 +235,7 @@ class _Held:
         self.running = running(source, token=token)
         self._wishes = wishes
         self._plays: list[Play] = []
-        self._end = weakref.finalize(self, _end, self.running, self._plays)
+        self._use = Use(self, self.running, partial(_closing, self._plays))
         try:
             self.looks = self._looked()
         except BaseException:
@@ -260,15 +259,11 @@ class _Held:
         return self.running.call(function, *args, self.looks)
 
     def close(self) -> None:
-        self._end()
+        self._use.end()
 
 
-def _end(held: Running, plays: list[Play]) -> None:
-    with suppress(NotHere):  # in a fork: they are the parent's
-        try:
-            held.call(_all, [(play.close, ()) for play in plays])
-        finally:
-            held.release()
+def _closing(plays: list[Play]) -> Callable[[EnvironmentPool], Awaitable[object]]:
+    return partial(_all, works=[(play.close, ()) for play in plays])
 
 
 async def _all(pool: EnvironmentPool, works: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:

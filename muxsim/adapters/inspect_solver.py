@@ -17,7 +17,6 @@ import math
 import os
 import random
 import threading
-import weakref
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -34,7 +33,7 @@ from inspect_ai.util import LimitExceededError, StoreModel
 from pydantic import Field
 
 from muxsim.adapters.inspect_messages import content_of, row_of, sample_of, show
-from muxsim.adapters.running import URLS, Running, Source, running
+from muxsim.adapters.running import URLS, Running, Source, Use, running
 from muxsim.config import load
 from muxsim.errors import Busy, MuxsimError
 from muxsim.rollouts.data.dataset import Dataset, dataset_from_rows, generate_dataset, load_dataset
@@ -187,8 +186,12 @@ class _Held:
         with self._lock:
             if self._running is None:
                 self._running = running(self._source, token=self._token)
-                weakref.finalize(self, self._running.release)
+                Use(self, self._running, _nothing_open)
             return self._running
+
+
+def _nothing_open() -> None:
+    """Each sample closes its own session."""
 
 
 async def _with_environment(row: Row, env: str | None, pool: EnvironmentPool) -> Dataset:

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import os
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Final, TypeVar, cast
 
 import anyio
+import anyio.lowlevel
 import outcome
 import sniffio
 import trio
@@ -28,6 +32,8 @@ from muxsim.rollouts.environments.pool import open_pool
 from muxsim.rollouts.environments.remote import connect
 
 T = TypeVar("T")
+Closing = Callable[[], Callable[[EnvironmentPool], Awaitable[object]] | None]
+"""Finds what closes everything that somebody has open, if there is anything."""
 Source = str | Path | EnvironmentPool
 """The path of a config, the URL of a muxsim that serves, or a pool that is open."""
 
@@ -56,6 +62,7 @@ class Running:
         self._stopped = False
         self._ready: Future[tuple[BlockingPortal, EnvironmentPool]] = Future()
         self._thread = threading.Thread(target=self._run, args=(open,), name=f"muxsim {name}", daemon=True)
+        self._tidier = _tidier()
 
     def __repr__(self) -> str:
         return f"<Running {self.name} for {self._users}>"
@@ -118,17 +125,26 @@ class Running:
             raise
         return result.unwrap()
 
-    def later(self, function: Callable[..., Awaitable[T]], *args: Any) -> None:
-        """The same for a garbage collector: from any thread, this loop's own too, and whether or not it works out."""
+    def finish(self, closing: Closing) -> None:
+        """Close what somebody has open, and be without them."""
+        with suppress(NotHere):  # in a fork: it is the parent's
+            try:
+                if (close := closing()) is not None:
+                    self.call(close)
+            finally:
+                self.release()
 
-        def do() -> None:
-            with suppress(NotHere, RuntimeError):  # in a fork, or when it has ended: then so has all that was in it
-                self.start(function, *args)
+    def leave(self, closing: Closing) -> None:
+        """The same for a garbage collector, which may come in the middle of anything: soon, and not here."""
+        if self._pid == os.getpid():
+            self._tidier.left.put(partial(self._left, closing))
 
-        if threading.current_thread() is self._thread:
-            threading.Thread(target=do, daemon=True).start()
-        else:
-            do()
+    def _left(self, closing: Closing) -> None:
+        try:
+            if (close := closing()) is not None:
+                self.start(close)
+        finally:
+            self.release()
 
     def use(self) -> Running:
         """One more user. Raises what opening the pool raises."""
@@ -190,10 +206,13 @@ class _Open(Running):
     def __init__(self, pool: EnvironmentPool) -> None:
         super().__init__(_nothing, repr(pool))
         self._pool = pool
+        self._token: Any = None
 
     def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         run: Any = anyio.from_thread.run
         try:
+            if self._token is None:
+                self._token = anyio.from_thread.run_sync(anyio.lowlevel.current_token)
             return cast("T", run(function, self._pool, *args))
         except RuntimeError as error:
             if "worker thread" not in str(error):
@@ -219,6 +238,63 @@ class _Open(Running):
 
     def release(self) -> None:
         """It is not ours to end."""
+
+    def _left(self, closing: Closing) -> None:
+        close, run = closing(), cast("Any", anyio.from_thread.run)
+        if close is not None and self._token is not None:
+            run(close, self._pool, token=self._token)
+
+
+class Use:
+    """Somebody's use of a pool, with what they have open: over when they say so, or when nobody has them any more.
+
+    ``closing`` may not hold on to the ``user``. The pool is to be without this user then, as after `Running.release`.
+    """
+
+    def __init__(self, user: object, pool: Running, closing: Closing) -> None:
+        self._pool, self._closing = pool, closing
+        self._finalizer = weakref.finalize(user, pool.leave, closing)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is not over."""
+        return self._finalizer.alive
+
+    def end(self) -> None:
+        """Close everything, and return when it is. Calling it again is harmless."""
+        if self._finalizer.detach() is not None:
+            self._pool.finish(self._closing)
+
+
+class _Tidier:
+    """Does in a thread of its own what a garbage collector has found to be done.
+
+    A collector runs within whatever allocates something, with any lock held: it can neither wait for a loop nor start
+    a thread: to put something into a `SimpleQueue` is what it may do.
+    """
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.left: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        threading.Thread(target=self._run, name="muxsim tidies", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            work = self.left.get()
+            try:
+                work()
+            except (NotHere, RuntimeError):  # it has ended: then so has all that was in it
+                continue
+            except Exception:
+                logging.getLogger(__name__).exception("what nobody has any more could not be closed")
+
+
+def _tidier() -> _Tidier:
+    """That of this process: a thread does not survive a fork."""
+    with _lock:
+        if not _tidiers or _tidiers[-1].pid != os.getpid():
+            _tidiers[:] = [_Tidier()]
+        return _tidiers[-1]
 
 
 def _setter(event: anyio.Event) -> Callable[[], object]:
@@ -271,6 +347,7 @@ def running(source: Source, *, token: str | None = None) -> Running:
 
 _all: Final[dict[_Key, Running]] = {}
 _kept: Final[dict[_Key, Running]] = {}
+_tidiers: Final[list[_Tidier]] = []
 _lock: Final = threading.RLock()
 
 

@@ -8,7 +8,6 @@ Each episode is a session of its own with the row's ``seed``. A model calls tool
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,10 +24,11 @@ from muxsim.adapters.dialogue import (
     Score,
     Terms,
     asked,
+    closing_of,
     open_dialogue,
     seed_in,
 )
-from muxsim.adapters.running import Running, Source, portable, running
+from muxsim.adapters.running import Source, Use, portable, running
 from muxsim.adapters.written_calls import NoCall, calls_in, introduction, response
 from muxsim.rollouts.environments.environment import EnvironmentPool
 
@@ -64,7 +64,7 @@ class MuxsimTextEnv(BaseTextEnv):
         self._earned = 0.0
         self._running = running(self._wishes.source, token=self._wishes.token)
         self._episode: list[Dialogue] = []
-        self._end = weakref.finalize(self, _end, self._running, self._episode)
+        self._use = Use(self, self._running, partial(closing_of, self._episode))
 
     def init(self, prompt: ConversationType) -> tuple[ConversationType, dict[str, Any]]:
         """Begin the episode: the prompt with the tools, and what the environment says at its start.
@@ -119,7 +119,7 @@ class MuxsimTextEnv(BaseTextEnv):
 
     def close(self) -> None:
         """End the session. Calling it again is harmless."""
-        self._end()
+        self._use.end()
 
     def _newly_earned(self, dialogue: Dialogue) -> float:
         """What the episode has earned since the last step, as the environment itself counts."""
@@ -173,9 +173,3 @@ def _of(function: Any) -> Any:
 
 async def _without_pool(function: Any, pool: EnvironmentPool, *args: Any) -> Any:
     return await function(*args)
-
-
-def _end(held: Running, episode: list[Dialogue]) -> None:
-    if episode:
-        held.later(_of(episode[0].close))
-    held.release()

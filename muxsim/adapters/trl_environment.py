@@ -29,10 +29,11 @@ from muxsim.adapters.dialogue import (
     Part,
     Score,
     Terms,
+    closing_of,
     open_dialogue,
     text_of,
 )
-from muxsim.adapters.running import NotHere, Running, Source, portable, running
+from muxsim.adapters.running import NotHere, Source, Use, portable, running
 from muxsim.adapters.typed_tools import typed_tool
 from muxsim.errors import Busy, MuxsimError, StartError
 from muxsim.rollouts.data.rows import SEED_LIMIT
@@ -79,7 +80,7 @@ class EnvironmentClass(type):
         It is not the instances' own: TRL would offer it to the model.
         """
         for one in list(cls._instances):
-            one._end()
+            one._use.end()
 
 
 class TRLEnvironment(metaclass=EnvironmentClass):
@@ -97,7 +98,7 @@ class TRLEnvironment(metaclass=EnvironmentClass):
         self._failure: str | None = None
         self._reward: float | None = None
         self._settled = False
-        self._use()
+        self._begin_use()
         type(self)._made_class()._instances.add(self)
 
     def __repr__(self) -> str:
@@ -112,8 +113,8 @@ class TRLEnvironment(metaclass=EnvironmentClass):
         if made._broken_in_a_row >= _MOST_BROKEN:
             raise StartError(f"the last {_MOST_BROKEN} episodes of {wishes.env} have all broken: {self._failure}")
         seed = _seed_of(row, wishes.seed_column)
-        if not self._end.alive:
-            self._use()
+        if not self._use.alive:
+            self._begin_use()
         self._let_go()
         self._failure, self._reward, self._settled = None, None, False
         try:
@@ -150,9 +151,9 @@ class TRLEnvironment(metaclass=EnvironmentClass):
         """How many calls have been made in this episode."""
         return self._episode[0].calls if self._episode else 0
 
-    def _use(self) -> None:
+    def _begin_use(self) -> None:
         self._running = running(self._wishes.source, token=self._wishes.token)
-        self._end = weakref.finalize(self, _end, self._running, self._episode)
+        self._use = Use(self, self._running, partial(closing_of, self._episode))
 
     def _call(self, tool: str, arguments: dict[str, Any]) -> str | list[dict[str, Any]]:
         if self._failure is not None:
@@ -320,14 +321,6 @@ def _of(function: Any) -> Any:
 
 async def _without_pool(function: Any, pool: EnvironmentPool, *args: Any) -> Any:
     return await function(*args)
-
-
-def _end(held: Running, episode: list[Dialogue]) -> None:
-    """What is left of an environment that nobody has any more."""
-    if episode:
-        held.later(_of(episode[0].close))
-        episode.clear()
-    held.release()
 
 
 def _seed_of(row: Mapping[str, Any], column: str | None) -> int:

@@ -1,12 +1,15 @@
 """Pools for programs of other loops: what is waited for comes, and what is given up is neither lost nor left behind."""
 
+import gc
 import threading
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 import pytest
 
-from muxsim.adapters.running import NotHere, Running
+from adapters.fakes import FakePool
+from muxsim.adapters.running import NotHere, Running, Use, running
 
 LOOPS = pytest.mark.parametrize("loop", ["trio", "asyncio"])
 
@@ -113,3 +116,66 @@ def test_a_pool_that_has_ended_says_so():
     with pytest.raises(NotHere, match="a pool has ended"):
         running.call(None)
     running.release()
+
+
+class User:
+    """Somebody with something open."""
+
+    def __init__(self, pool):
+        self.closed = threading.Event()
+        self.use = Use(self, pool, partial(self._closing, self.closed))
+
+    @staticmethod
+    def _closing(closed):
+        async def close(_):
+            await anyio.lowlevel.checkpoint()
+            closed.set()
+
+        return close
+
+
+@LOOPS
+def test_what_a_collector_finds_on_the_loop_of_an_open_pool_is_closed_without_waiting_there(loop):
+    """It may run in the middle of anything, of what a loop does with its locks held too."""
+
+    async def program():
+        held = running(FakePool())
+
+        async def nothing(_):
+            await anyio.lowlevel.checkpoint()
+
+        made = await anyio.to_thread.run_sync(lambda: (held.call(nothing), User(held))[1])
+        closed = made.closed
+        del made
+        gc.collect()  # on the loop's own thread
+        with anyio.fail_after(60):
+            await anyio.to_thread.run_sync(closed.wait)
+
+    anyio.run(program, backend=loop)
+
+
+def test_what_a_collector_finds_in_the_thread_of_a_pool_is_closed_too(pool):
+    pool.use()  # or its last user goes
+    users = [User(pool)]
+    closed = users[0].closed
+
+    async def collected(_):
+        users.clear()
+        gc.collect()
+
+    pool.call(collected)
+    assert closed.wait(60)
+
+
+def test_who_says_so_has_everything_closed_when_that_returns_and_only_once(pool):
+    pool.use()
+    user = User(pool)
+    user.use.end()
+    assert user.closed.is_set()
+    assert not user.use.alive
+    user.closed.clear()
+    user.use.end()
+    closed = user.closed
+    del user
+    gc.collect()
+    assert not closed.is_set()
