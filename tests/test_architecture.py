@@ -444,6 +444,7 @@ LOGS_ELSEWHERE = {
     *("muxsim.mcpgym.protocol", "muxsim.mcpgym.streams", "muxsim.rollouts.play.watching"),
     "muxsim.adapters.trackers",
     *(f"muxsim.mcpgym.reward_kit.{module}" for module in ("context", "fastmcp", "gym")),
+    "muxsim.adapters.running",  # what could not be closed, when there is nobody left to tell
     "muxsim.adapters.trl_environment",  # why an episode was left out, to whoever reads a trainer's log
 }
 
