@@ -223,7 +223,6 @@ async def test_a_head_that_was_seen_before_opens_nothing_once_its_session_has_en
             assert answer.status == status
             if status == 200:
                 assert (await client.delete()).status == 204
-                await eventually(lambda: not muxsim.leftovers())
 
 
 @pytest.mark.fault("L19")

@@ -82,7 +82,7 @@ async def test_a_command_that_needs_a_session_says_so_and_others_take_none():
     ("name", "words"),
     [
         ("status", "which bounds were met"),
-        ("end", "when its processes and its folder have gone"),
+        ("end", "when nothing of it is left"),
         ("inspect", "how it ended"),
         ("reload", "One with a fault changes nothing"),
         ("drain", "--wait"),
