@@ -287,13 +287,26 @@ def text_of(parts: list[Part]) -> str:
     return "\n".join(part["text"] if part["type"] == "text" else "[image]" for part in parts)
 
 
+async def looked_at(pool: EnvironmentPool, env: str, terms: Terms) -> tuple[tuple[Tool, ...], bool]:
+    """The tools of an environment, and whether anything tells what an episode earns. Raises as `open_dialogue` does."""
+    dialogue = await open_dialogue(pool, env, 0, terms)
+    try:
+        return dialogue.tools, dialogue.scored
+    finally:
+        await dialogue.close()
+
+
+def of_its_own(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """A method of an episode's as `Running.call` wants it, which gives a pool first: an episode needs none."""
+
+    async def call(pool: EnvironmentPool, *args: Any) -> Any:
+        return await method(*args)
+
+    return call
+
+
 def closing_of(open: list[Dialogue]) -> Callable[[EnvironmentPool], Awaitable[object]] | None:
     """What closes the one that is open, if one is: of a `running.Use`."""
     if not open:
         return None
-    dialogue = open.pop()
-
-    async def close(pool: EnvironmentPool) -> None:
-        await dialogue.close()
-
-    return close
+    return of_its_own(open.pop().close)

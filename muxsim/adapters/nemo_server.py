@@ -9,7 +9,6 @@ Each rollout is a session of its own with the row's ``seed``. The row's request 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import anyio
@@ -23,13 +22,14 @@ from muxsim.adapters.dialogue import (
     Dialogue,
     EpisodeOver,
     Terms,
+    looked_at,
+    of_its_own,
     open_dialogue,
     seed_in,
     text_of,
 )
 from muxsim.adapters.running import Running, kept, portable, running
 from muxsim.adapters.written_calls import NoCall, arguments_in
-from muxsim.rollouts.environments.environment import EnvironmentPool, Tool
 
 Step = tuple[str | None, float, bool, bool, dict[str, Any]]
 
@@ -80,11 +80,11 @@ class MuxsimServer(GymnasiumServer):
         held = await self._running()
         for call in calls:
             try:
-                said = await held.wait(_called, dialogue, call.name, arguments_in(call.arguments))
+                said = await held.wait(of_its_own(dialogue.call), call.name, arguments_in(call.arguments))
                 outputs.append({"call_id": call.call_id, "output": said.text})
             except (NoCall, EpisodeOver) as error:
                 outputs.append({"call_id": call.call_id, "output": str(error)})
-        reward = await held.wait(_newly_earned, dialogue)
+        reward = await held.wait(of_its_own(dialogue.newly_earned))
         truncated = dialogue.truncated or (not calls and not dialogue.terminated)
         return None, reward, dialogue.terminated, truncated, {"tool_outputs": outputs}
 
@@ -93,7 +93,7 @@ class MuxsimServer(GymnasiumServer):
         dialogue = self._episodes.pop(session_id or "", None)
         if dialogue is not None:
             held = await self._running()
-            await held.wait(_closed, dialogue)
+            await held.wait(of_its_own(dialogue.close))
 
     async def _running(self) -> Running:
         return await anyio.to_thread.run_sync(kept, portable(self.config.source), self.config.token)
@@ -103,7 +103,7 @@ def tools_of(source: str, env: str, *, token: str | None = None) -> list[dict[st
     """The tools of an environment as a row's ``responses_create_params.tools`` has them. Raises `StartError`."""
     held = running(source, token=token)
     try:
-        tools: tuple[Tool, ...] = held.call(_looked, env)
+        tools, _ = held.call(looked_at, env, Terms())
     finally:
         held.release()
     return [
@@ -122,23 +122,3 @@ def _known(session_id: str | None) -> str:
     if not session_id:
         raise ValueError("the request has no session: NeMo Gym's session middleware gives it one")
     return session_id
-
-
-async def _looked(pool: EnvironmentPool, env: str) -> tuple[Tool, ...]:
-    dialogue = await open_dialogue(pool, env, 0, Terms())
-    try:
-        return dialogue.tools
-    finally:
-        await dialogue.close()
-
-
-async def _called(pool: EnvironmentPool, dialogue: Dialogue, tool: str, arguments: Mapping[str, Any]) -> Any:
-    return await dialogue.call(tool, dict(arguments))
-
-
-async def _newly_earned(pool: EnvironmentPool, dialogue: Dialogue) -> float:
-    return await dialogue.newly_earned()
-
-
-async def _closed(pool: EnvironmentPool, dialogue: Dialogue) -> None:
-    await dialogue.close()

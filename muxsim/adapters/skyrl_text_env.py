@@ -25,12 +25,12 @@ from muxsim.adapters.dialogue import (
     Terms,
     asked,
     closing_of,
+    of_its_own,
     open_dialogue,
     seed_in,
 )
 from muxsim.adapters.running import Source, Use, portable, running
 from muxsim.adapters.written_calls import NoCall, calls_in, introduction, response
-from muxsim.rollouts.environments.environment import EnvironmentPool
 
 
 class BrokenEpisode(Exception):
@@ -71,7 +71,8 @@ class MuxsimTextEnv(BaseTextEnv):
 
         Raises `StartError` or `Busy`; `ValueError`: the seed is none.
         """
-        dialogue = self._running.call(_opened, self._wishes, seed_in(self._extras))
+        wishes = self._wishes
+        dialogue = self._running.call(open_dialogue, wishes.env, seed_in(self._extras), wishes.terms)
         self._episode[:] = [dialogue]
         if not dialogue.scored:
             self.close()
@@ -95,7 +96,7 @@ class MuxsimTextEnv(BaseTextEnv):
         try:
             calls = calls_in(action)
             for tool, arguments in calls:
-                texts.append(self._running.call(_of(dialogue.call), tool, arguments).text)
+                texts.append(self._running.call(of_its_own(dialogue.call), tool, arguments).text)
                 if dialogue.ended:
                     break
             done = dialogue.ended or not calls or self.turns >= self.max_turns
@@ -124,7 +125,7 @@ class MuxsimTextEnv(BaseTextEnv):
     def _newly_earned(self, dialogue: Dialogue) -> float:
         """What the episode has earned since the last step, as the environment itself counts."""
         try:
-            reward: float = self._running.call(_of(dialogue.newly_earned))
+            reward: float = self._running.call(of_its_own(dialogue.newly_earned))
         except EpisodeBroken as broken:
             raise BrokenEpisode(broken.why) from None
         self._earned += reward
@@ -161,15 +162,3 @@ def _wished(config: Any) -> _Wishes:
         raise ValueError("give env_config source (a config file or a URL) and env, or use register")
     terms = Terms(max_calls=found.get("max_calls"), call_timeout=found.get("call_timeout", DEFAULT_CALL_TIMEOUT))
     return _Wishes(portable(str(found["source"])), str(found["env"]), terms, token=found.get("token"))
-
-
-async def _opened(pool: EnvironmentPool, wishes: _Wishes, seed: Any) -> Dialogue:
-    return await open_dialogue(pool, wishes.env, seed, wishes.terms)
-
-
-def _of(function: Any) -> Any:
-    return partial(_without_pool, function)
-
-
-async def _without_pool(function: Any, pool: EnvironmentPool, *args: Any) -> Any:
-    return await function(*args)

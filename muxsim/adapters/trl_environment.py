@@ -30,6 +30,8 @@ from muxsim.adapters.dialogue import (
     Score,
     Terms,
     closing_of,
+    looked_at,
+    of_its_own,
     open_dialogue,
     text_of,
 )
@@ -37,7 +39,6 @@ from muxsim.adapters.running import NotHere, Source, Use, portable, running
 from muxsim.adapters.typed_tools import typed_tool
 from muxsim.errors import Busy, MuxsimError, StartError
 from muxsim.rollouts.data.rows import SEED_LIMIT
-from muxsim.rollouts.environments.environment import EnvironmentPool, Tool
 
 OnBroken = Literal["skip", "raise"]
 
@@ -118,7 +119,7 @@ class TRLEnvironment(metaclass=EnvironmentClass):
         self._let_go()
         self._failure, self._reward, self._settled = None, None, False
         try:
-            self._episode.append(self._running.call(_opened, wishes, seed))
+            self._episode.append(self._running.call(open_dialogue, wishes.env, seed, wishes.terms))
             blocks = self._beginning()
         except (StartError, Busy, EpisodeBroken) as error:
             self._broke(error.why if isinstance(error, EpisodeBroken) else str(error))
@@ -161,7 +162,7 @@ class TRLEnvironment(metaclass=EnvironmentClass):
         if not self._episode or self._settled:
             raise EpisodeOver("there is no episode under way: reset the environment")
         try:
-            said = self._running.call(_of(self._episode[0].call), tool, arguments)
+            said = self._running.call(of_its_own(self._episode[0].call), tool, arguments)
             shown = _blocks(said.parts, images=self._wishes.images and not said.is_error)
         except EpisodeBroken as broken:
             self._broke(broken.why)
@@ -179,7 +180,7 @@ class TRLEnvironment(metaclass=EnvironmentClass):
         """What the episode has earned; with this it is over. None: it has broken, and its reward is not known."""
         if not self._settled and self._failure is None and self._episode:
             try:
-                self._reward = self._running.call(_of(self._episode[0].earned))
+                self._reward = self._running.call(of_its_own(self._episode[0].earned))
                 type(self)._made_class()._broken_in_a_row = 0
             except EpisodeBroken as broken:
                 self._broke(broken.why)
@@ -203,7 +204,7 @@ class TRLEnvironment(metaclass=EnvironmentClass):
 
     def _close(self) -> None:
         if self._episode and self._closing is None:
-            self._closing = self._running.start(_of(self._episode[0].close))
+            self._closing = self._running.start(of_its_own(self._episode[0].close))
 
     def _let_go(self) -> None:
         """End the episode before. The next one need not wait for that."""
@@ -246,7 +247,7 @@ def environment(
 def _class_of(wishes: Wishes) -> type[TRLEnvironment]:
     held = running(wishes.source, token=wishes.token)
     try:
-        tools, scored = held.call(_looked, wishes)
+        tools, scored = held.call(looked_at, wishes.env, wishes.terms)
     finally:
         held.release()
     members: dict[str, Any] = {
@@ -299,28 +300,6 @@ def _reduced(cls: EnvironmentClass) -> Any:
 
 
 copyreg.pickle(EnvironmentClass, _reduced)
-
-
-async def _looked(pool: EnvironmentPool, wishes: Wishes) -> tuple[tuple[Tool, ...], bool]:
-    """The tools of an environment, and whether anything tells what an episode earns."""
-    dialogue = await open_dialogue(pool, wishes.env, 0, wishes.terms)
-    try:
-        return dialogue.tools, dialogue.scored
-    finally:
-        await dialogue.close()
-
-
-async def _opened(pool: EnvironmentPool, wishes: Wishes, seed: int) -> Dialogue:
-    return await open_dialogue(pool, wishes.env, seed, wishes.terms)
-
-
-def _of(function: Any) -> Any:
-    """A method of an episode's, which needs no pool."""
-    return partial(_without_pool, function)
-
-
-async def _without_pool(function: Any, pool: EnvironmentPool, *args: Any) -> Any:
-    return await function(*args)
 
 
 def _seed_of(row: Mapping[str, Any], column: str | None) -> int:

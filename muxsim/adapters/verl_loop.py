@@ -26,13 +26,13 @@ from muxsim.adapters.dialogue import (
     EpisodeOver,
     Terms,
     asked,
+    of_its_own,
     open_dialogue,
     seed_in,
 )
 from muxsim.adapters.running import Running, Source, kept, portable
 from muxsim.adapters.written_calls import NoCall, arguments_in
 from muxsim.errors import Busy, StartError
-from muxsim.rollouts.environments.environment import EnvironmentPool
 
 _TRIES: Final = 3
 
@@ -86,13 +86,13 @@ class MuxsimAgentLoop(AgentLoopBase):
             sample = _Sample(self, running, dialogue, sampling_params)
             await sample.begin(asked(prompt, dialogue, instructions=self._instructions))
             await sample.play()
-            reward = await running.wait(_earned, dialogue)
+            reward = await running.wait(of_its_own(dialogue.earned))
             if reward is None:
                 raise ValueError(f"{self._env} has no control plane, so that nobody knows what an episode has earned")
             return sample.output(reward)
         finally:
             with anyio.CancelScope(shield=True):
-                await running.wait(_closed, dialogue)
+                await running.wait(of_its_own(dialogue.close))
 
     @property
     def parser(self) -> Any:
@@ -160,7 +160,7 @@ class _Sample:
         answers = []
         for call in calls:
             try:
-                said = await self.running.wait(_called, self.dialogue, call.name, arguments_in(call.arguments))
+                said = await self.running.wait(of_its_own(self.dialogue.call), call.name, arguments_in(call.arguments))
                 answers.append({"role": "tool", "content": said.text})
             except (NoCall, EpisodeOver) as error:
                 answers.append({"role": "tool", "content": str(error)})
@@ -205,15 +205,3 @@ def _or_empty(arguments: Any) -> dict[str, Any]:
         return arguments_in(arguments)
     except NoCall:
         return {}
-
-
-async def _called(pool: EnvironmentPool, dialogue: Dialogue, tool: str, arguments: dict[str, Any]) -> Any:
-    return await dialogue.call(tool, arguments)
-
-
-async def _earned(pool: EnvironmentPool, dialogue: Dialogue) -> float | None:
-    return await dialogue.earned()
-
-
-async def _closed(pool: EnvironmentPool, dialogue: Dialogue) -> None:
-    await dialogue.close()

@@ -30,6 +30,19 @@ class Tool:
     function: Callable[..., Any]
 
 
+def named_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """What a function takes, of which a call gives each by its name.
+
+    Raises:
+        TypeError: one of them cannot be given so.
+    """
+    parameters = list(inspect.signature(function, eval_str=True).parameters.values())
+    for parameter in parameters:
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise TypeError(f"a tool's arguments have names, but {function.__name__} takes {parameter}")
+    return parameters
+
+
 def function_tool(
     function: Callable[..., Any],
     *,
@@ -43,10 +56,7 @@ def function_tool(
     Raises:
         TypeError: the signature has parameters that cannot be given by name.
     """
-    parameters = list(inspect.signature(function, eval_str=True).parameters.values())
-    for parameter in parameters:
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise TypeError(f"a tool's arguments have names, but {function.__name__} takes {parameter}")
+    parameters = named_parameters(function)
     schema, read = arguments(parameters)
     definition = ToolDefinition(
         name=name or function.__name__,

@@ -34,6 +34,7 @@ from muxsim.mcpgym.observation import to_content
 from muxsim.mcpgym.reward_kit.contents import for_agent
 from muxsim.mcpgym.reward_kit.context import Context
 from muxsim.mcpgym.reward_kit.endpoints import INITIAL_STATE, OLD_INITIAL_STATE, SCHEME, told_text
+from muxsim.mcpgym.tools import named_parameters
 from muxsim.mcpgym.tracing import where_seen
 from muxsim.mcpgym.wire import Connection
 
@@ -122,10 +123,7 @@ class FastMCP:
         **_more: Any,
     ) -> None:
         """Have a function as a tool, as `tool` does. One of the same name is in its place from then on."""
-        parameters = inspect.signature(fn, eval_str=True).parameters.values()
-        for parameter in parameters:
-            if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-                raise TypeError(f"a tool's arguments have names, but {fn.__name__} takes {parameter}")
+        parameters = named_parameters(fn)
         context = next((one.name for one in parameters if _is_context(one.annotation)), None)
         taken = [_with_field(one) for one in parameters if one.name != context]
         schema, parse = arguments(taken)
