@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, KNOWN_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
-
 from transports.errors import INVALID_REQUEST
 from transports.messages import Message, RequestId, error, member, text_of
+from transports.revisions import HANDSHAKE_VERSIONS, KNOWN_VERSIONS, MODERN_VERSIONS
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
@@ -121,10 +120,10 @@ def protocol_version(headers: RawHeaders, agreed: Callable[[], str] = str) -> st
     value = header(headers, VERSION_HEADER)
     if value is None:
         return UNNAMED_VERSION
-    if value not in KNOWN_PROTOCOL_VERSIONS and (not value or value != agreed()):
+    if value not in KNOWN_VERSIONS and (not value or value != agreed()):
         raise HTTPRefusal(
             400,
-            f"MCP-Protocol-Version {value!r} is not known; known are {', '.join(KNOWN_PROTOCOL_VERSIONS)}",
+            f"MCP-Protocol-Version {value!r} is not known; known are {', '.join(KNOWN_VERSIONS)}",
         )
     return value
 
@@ -136,12 +135,12 @@ def proposed_version(message: Message) -> str:
 
 def is_modern(version: str | None) -> bool:
     """Whether a revision has neither handshake nor session header (2026-07-28 and later)."""
-    return version in MODERN_PROTOCOL_VERSIONS
+    return version in MODERN_VERSIONS
 
 
 def primes_streams(version: str) -> bool:
     """Whether a request under this revision gets a priming event; older clients choke on its empty data."""
-    return version in HANDSHAKE_PROTOCOL_VERSIONS and version >= PRIMING_SINCE
+    return version in HANDSHAKE_VERSIONS and version >= PRIMING_SINCE
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The HTTP rules of revisions without a handshake (2026-07-28): header checks and status codes. Pure.
 
-A stdio server sees no headers, so whoever puts one behind HTTP has to check them. The rules themselves are the SDK's.
+A stdio server sees no headers, so whoever puts one behind HTTP has to check them. The rules are those of the official
+SDK, in its order; tests compare the two.
 """
 
 from __future__ import annotations
@@ -10,56 +11,72 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from mcp.shared.inbound import (
-    ERROR_CODE_HTTP_STATUS,
-    MCP_PARAM_HEADER_PREFIX,
-    NAME_BEARING_METHODS,
-    InboundLadderRejection,
-    classify_inbound_request,
-    find_duplicated_routing_header,
-    unsupported_protocol_version_rejection,
-    validate_mcp_param_headers,
-    x_mcp_header_map,
-)
-from mcp_types import (
-    CLIENT_CAPABILITIES_META_KEY,
-    CLIENT_INFO_META_KEY,
+
+from transports.errors import (
     HEADER_MISMATCH,
-    PROTOCOL_VERSION_META_KEY,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    MISSING_CAPABILITY,
+    PARSE_ERROR,
+    UNSUPPORTED_VERSION,
 )
-from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
-
-from transports.errors import INVALID_PARAMS, METHOD_NOT_FOUND
 from transports.http_rules import VERSION_HEADER, HTTPRefusal, RawHeaders, header
-from transports.messages import Message, error_code, member, members_of
+from transports.messages import Message, RequestId, error_code, member, members_of
+from transports.mirrored import PREFIX, contradiction, decoded, mirrored
+from transports.revisions import CLIENT_CAPABILITIES_KEY, HANDSHAKE_VERSIONS, MODERN_VERSIONS, PROTOCOL_VERSION_KEY
 
-_PARAM_PREFIX: Final = MCP_PARAM_HEADER_PREFIX.lower().encode()
-_ENVELOPE_KEYS: Final = (PROTOCOL_VERSION_META_KEY, CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY)
+_PARAM_PREFIX: Final = PREFIX.encode()
+_VERSION: Final = VERSION_HEADER.decode()
+_METHOD: Final = "mcp-method"
+_NAME: Final = "mcp-name"
+# Which of a method's params its name header repeats.
+_NAMED_BY: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 _UNREADABLE: Final = object()
-# What the SDK's server answers for a handler's own "invalid params": the call was well-formed HTTP.
-_STATUS_OF_ANSWERS: Final = {code: status for code, status in ERROR_CODE_HTTP_STATUS.items() if code != INVALID_PARAMS}
+# A handler's own "invalid params" is not among them: such a call was well-formed HTTP.
+_STATUS_OF_ANSWERS: Final = {
+    **dict.fromkeys((PARSE_ERROR, INVALID_REQUEST, HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION), 400),
+    METHOD_NOT_FOUND: 404,
+}
 
 
 def claims_modern(message: Message) -> bool:
     """Whether a request carries the per-request envelope, whatever its headers say."""
-    return member(message.params, "_meta", PROTOCOL_VERSION_META_KEY) is not None
+    return member(message.params, "_meta", PROTOCOL_VERSION_KEY) is not None
 
 
 def check_request(message: Message, headers: RawHeaders) -> None:
     """Raise the refusal of a request whose envelope and headers do not agree or are not complete."""
     pairs = _text_headers(headers)
-    if (twice := find_duplicated_routing_header(pairs)) is not None:
-        raise HTTPRefusal(400, f"{twice} header appears more than once", code=HEADER_MISMATCH, id=message.id)
-    verdict = classify_inbound_request(_routing_view(message), headers=dict(pairs))
-    if isinstance(verdict, InboundLadderRejection):
-        raise _refusal(message, verdict)
+    lines = Counter(name for name, _ in pairs)
+    if twice := [name for name in (_VERSION, _METHOD, _NAME) if lines[name] > 1]:
+        raise _mismatch(message, f"{twice[0]} header appears more than once")
+    told, params = dict(pairs), members_of(message.params)
+    meta = members_of(params.get("_meta"))
+    if missing := [key for key in (PROTOCOL_VERSION_KEY, CLIENT_CAPABILITIES_KEY) if key not in meta]:
+        why = f"params._meta must have {' and '.join(missing)}"
+        raise HTTPRefusal(400, why, code=INVALID_PARAMS, id=message.id)
+    version = _decoded(meta[PROTOCOL_VERSION_KEY])
+    if told.get(_VERSION) is None or told[_VERSION] != version:
+        raise _mismatch(message, f"{_VERSION} header is not the version of the request")
+    if told.get(_METHOD) != message.method:
+        raise _mismatch(message, f"{_METHOD} header is not the method of the request")
+    key = _NAMED_BY.get(message.method)
+    name = None if key is None or key not in params else _decoded(params[key])
+    if name is not None and decoded(told.get(_NAME)) != name:
+        raise _mismatch(message, f"{_NAME} header is not the {key} of the request")
+    _check_version(version, message.id)
 
 
 def check_version(headers: RawHeaders) -> None:
     """Raise the refusal of a version header that names no revision of this kind."""
-    verdict = unsupported_protocol_version_rejection(header(headers, VERSION_HEADER) or "")
-    if verdict is not None:
-        raise HTTPRefusal(400, verdict.message, code=verdict.code, data=verdict.data)
+    _check_version(header(headers, VERSION_HEADER) or "")
+
+
+def _check_version(version: str, id: RequestId | None = None) -> None:
+    if version not in MODERN_VERSIONS:
+        data = {"supported": list(MODERN_VERSIONS), "requested": version}
+        raise HTTPRefusal(400, "Unsupported protocol version", code=UNSUPPORTED_VERSION, data=data, id=id)
 
 
 def needs_schema(message: Message, headers: RawHeaders) -> bool:
@@ -73,25 +90,15 @@ def needs_schema(message: Message, headers: RawHeaders) -> bool:
 
 def check_param_headers(message: Message, headers: RawHeaders, input_schema: Any) -> None:
     """Raise the refusal of a ``tools/call`` whose Mcp-Param-* headers contradict its arguments."""
-    mirrored = x_mcp_header_map(input_schema)
-    if not mirrored:
+    found = mirrored(input_schema)
+    if not found:
         return
-    pairs = _text_headers(headers)
-    lines = Counter(name for name, _ in pairs)
-    for token in mirrored.values():
-        name = MCP_PARAM_HEADER_PREFIX + token
-        if lines[name.lower()] > 1:
-            raise HTTPRefusal(400, f"{name} header appears more than once", code=HEADER_MISMATCH, id=message.id)
     arguments = member(message.params, "arguments")
     values = {} if arguments is None else _decoded(arguments)
     if values is _UNREADABLE:
-        why = "the arguments hold a number that is out of range, so their headers cannot be checked"
-        raise HTTPRefusal(400, why, code=HEADER_MISMATCH, id=message.id)
-    if not isinstance(values, Mapping):
-        return
-    verdict = validate_mcp_param_headers(input_schema, values, dict(pairs))
-    if verdict is not None:
-        raise _refusal(message, verdict)
+        raise _mismatch(message, "the arguments hold a number that is out of range, so their headers cannot be checked")
+    if isinstance(values, Mapping) and (why := contradiction(found, values, _text_headers(headers))):
+        raise _mismatch(message, why)
 
 
 def status_of(answer: Message) -> int:
@@ -109,29 +116,16 @@ def no_handshake(message: Message) -> HTTPRefusal:
 
 def handshake_only(message: Message) -> HTTPRefusal:
     """The refusal of a 2026-07-28 request on a URL that makes sessions by a handshake."""
-    requested = member(message.params, "_meta", PROTOCOL_VERSION_META_KEY)
+    requested = member(message.params, "_meta", PROTOCOL_VERSION_KEY)
     name = "unknown" if requested is None else requested
     return HTTPRefusal(
         400,
         "this URL makes a session by the initialize handshake; for revisions without one, "
         "POST /sessions first and use the session's own URL",
-        code=-32022,
-        data={"supported": list(HANDSHAKE_PROTOCOL_VERSIONS), "requested": name},
+        code=UNSUPPORTED_VERSION,
+        data={"supported": list(HANDSHAKE_VERSIONS), "requested": name},
         id=message.id,
     )
-
-
-def _routing_view(message: Message) -> dict[str, Any]:
-    # Only what the checks look at is decoded: a 10 MiB argument stays raw.
-    params = members_of(message.params)
-    view: dict[str, Any] = {}
-    if "_meta" in params:
-        meta = members_of(params["_meta"])
-        view["_meta"] = {key: _decoded(meta[key]) for key in _ENVELOPE_KEYS if key in meta}
-    name_key = NAME_BEARING_METHODS.get(message.method)
-    if name_key is not None and name_key in params:
-        view[name_key] = _decoded(params[name_key])
-    return {"method": message.method, "params": view}
 
 
 def _decoded(raw: msgspec.Raw) -> Any:
@@ -146,6 +140,5 @@ def _text_headers(headers: RawHeaders) -> list[tuple[str, str]]:
     return [(name.decode("latin-1"), value.decode("latin-1").strip(" \t")) for name, value in headers]
 
 
-def _refusal(message: Message, verdict: InboundLadderRejection) -> HTTPRefusal:
-    status = ERROR_CODE_HTTP_STATUS.get(verdict.code, 400)
-    return HTTPRefusal(status, verdict.message, code=verdict.code, data=verdict.data, id=message.id)
+def _mismatch(message: Message, why: str) -> HTTPRefusal:
+    return HTTPRefusal(400, why, code=HEADER_MISMATCH, id=message.id)

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
-from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
 from muxsim.serve.http.unread import Reader, read_by
 from muxsim.serve.routes.guard import caller_of
@@ -17,11 +16,12 @@ from transports import messages, modern_rules
 from transports.asgi import Call, respond
 from transports.http_rules import HTTPRefusal
 from transports.messages import Kind, Message, RequestId, members_of
+from transports.revisions import HANDSHAKE_VERSIONS
 from transports.streamable_http import SingleExchange, StreamTimes
 
 _SPOKEN: Final = "supportedVersions"
 _DISCOVERED: Final = {
-    _SPOKEN: list(HANDSHAKE_PROTOCOL_VERSIONS),
+    _SPOKEN: list(HANDSHAKE_VERSIONS),
     "capabilities": {},
     "resultType": "complete",
     "ttlMs": 0,
@@ -46,7 +46,7 @@ def _with_handshakes(answer: Message) -> Message:
         spoken = msgspec.json.decode(result.get(_SPOKEN, b""), type=list[str])
     except (msgspec.DecodeError, RecursionError):  # it answers something of its own
         return answer
-    more = [version for version in reversed(HANDSHAKE_PROTOCOL_VERSIONS) if version not in spoken]
+    more = [version for version in reversed(HANDSHAKE_VERSIONS) if version not in spoken]
     return answer.with_members(
         {**answer.members, "result": msgspec.Raw(msgspec.json.encode({**result, _SPOKEN: [*spoken, *more]}))}
     )
