@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +20,8 @@ GRACE = 60.0
 
 
 def pytest_configure(config):
+    # Workers, and later runs, need not compile the tests again.
+    sys.dont_write_bytecode = False
     # A shell has what it starts in the background ignore this signal, and so would the children of tests.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if "MUXSIM_CACHE" not in os.environ:  # workers have that of whoever started them

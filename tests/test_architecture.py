@@ -119,6 +119,8 @@ WALL_CLOCK = {
     "muxsim.observe.spans",
     # Ages in days of files on the disk; a day more or less removes nothing that is in use.
     *("muxsim.provision.inventory", "muxsim.cli.envs_screen"),
+    # Each line says when it was written.
+    "muxsim.observe.log",
     # A token says itself when it is over.
     "muxsim.serve.routes.log_view",
     "muxsim.adapters.openenv_wire",
@@ -260,6 +262,32 @@ for package in muxsim, muxsim.rollouts:
         assert getattr(package, name) is not None, name
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+# What takes long to import, and is needed only where somebody asks for it: what is shown on terminals, the SDK and what
+# comes with it, extras, the doctor, rollouts.
+NOT_TO_START = {
+    *("cryptography", "gymnasium", "httpx2", "jwt", "mcp", "mcp_types", "numpy", "opentelemetry", "prometheus_client"),
+    *("pydantic", "pygments", "rattler", "rich", "structlog", "textual", "typer.rich_utils", "yaml"),
+    *("muxsim.adapters", "muxsim.compat", "muxsim.doctor", "muxsim.mcpgym", "muxsim.rollouts"),
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "not_needed"),
+    [
+        ("muxsim.cli.announce, muxsim.serve.operate.host, muxsim.observe.log", NOT_TO_START),
+        (
+            "muxsim.serve.operate.stdio_front, muxsim.observe.log",
+            NOT_TO_START | {"starlette", "uvicorn", "muxsim.serve.routes"},
+        ),
+    ],
+)
+def test_a_command_that_serves_imports_only_what_it_needs_to_start(command, not_needed):
+    """It is started more often than anything else, and somebody waits: by every client, of `muxsim stdio`."""
+    script = f"import sys, muxsim.cli, {command}; print(*sys.modules)"
+    imported = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+    assert {name for name in imported.stdout.split() if within(name, *not_needed)} == set()
 
 
 def test_what_rollouts_offers_is_what_a_type_checker_is_told_it_does():

@@ -8,8 +8,6 @@ from ipaddress import ip_network
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from packaging.requirements import Requirement
-
 from muxsim.access import ALGORITHMS, UNIX_PEERS
 
 T = TypeVar("T")
@@ -198,6 +196,8 @@ def _matching(pattern: re.Pattern[str]) -> Callable[[Any], str]:
 
 
 def _requirement(value: Any) -> str:
+    from packaging.requirements import Requirement  # noqa: PLC0415 - only for configs that name packages
+
     return str(Requirement(_text(value)))  # InvalidRequirement is a ValueError
 
 
