@@ -38,13 +38,13 @@ _AT_ONCE: Final = 4
 # ---- many at once
 
 
-async def build_all(specs: Sequence[EnvSpec]) -> list[Environment]:
-    """Makes what is not there, or not whole; a failure is only its own."""
+async def build_all(specs: Sequence[EnvSpec], *, anew: bool = False) -> list[Environment]:
+    """Makes what is not there, or not whole, with ``anew`` all; a failure is only its own."""
     with shown_installs() as installing:
 
         async def build(spec: EnvSpec) -> Environment:
             try:
-                await _built(spec, installing.listen)
+                await _built(spec, installing.listen, anew)
             except PackageError as error:
                 installing.listen(InstallFailed(spec.name, str(error)))
                 return replace(await inventory.of_spec(spec), problem=str(error))
@@ -53,9 +53,9 @@ async def build_all(specs: Sequence[EnvSpec]) -> list[Environment]:
         return await _each(specs, build)
 
 
-async def _built(spec: EnvSpec, tell: Listener) -> None:
+async def _built(spec: EnvSpec, tell: Listener, anew: bool) -> None:
     began = trio.current_time()
-    _, held = await packages.taken(spec, tell=tell)
+    _, held = await packages.taken(spec, tell=tell, anew=anew)
     if held is None:
         return
     held.close()
@@ -71,7 +71,7 @@ async def verify_all(specs: Sequence[EnvSpec], repair: bool) -> list[Environment
     damaged = [spec for spec, one in zip(specs, found, strict=True) if one.state == "damaged"]
     if not repair or not damaged:
         return found
-    mended = {one.name: one for one in await build_all(damaged)}
+    mended = {one.name: one for one in await build_all(damaged, anew=True)}
     return [mended.get(one.name, one) for one in found]
 
 

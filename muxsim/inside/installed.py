@@ -1,11 +1,14 @@
 """Says what is installed for the interpreter that runs this, and whether what is to run there can be imported.
 
-``python -I installed.py '{"script": "server.py", "module": "", "command": ""}'``; the answer is the last line.
+``python -I installed.py '{"script": "server.py", "module": "", "command": "", "files": true}'``; the answer is the last
+line. With ``files`` the contents of what uv has installed are compared with what its packages say of them.
 """
 
 from __future__ import annotations
 
 import ast
+import base64
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -16,6 +19,7 @@ import sys
 from typing import Any
 
 ANSWER = "muxsim-installed: "
+_BLOCK = 1024 * 1024
 
 
 def main() -> None:
@@ -30,6 +34,7 @@ def main() -> None:
         "elsewhere": _elsewhere(),
         "markers": _markers(),
         "python": platform.python_version(),
+        "unlike": _unlike() if asked["files"] else {},
         "fault": _fault(asked),
     }
     answer.write(f"\n{ANSWER}{json.dumps(told)}\n")
@@ -55,6 +60,36 @@ def _elsewhere() -> list[str]:
         if one.metadata["Name"]
         and (one.read_text("direct_url.json") or (one.read_text("INSTALLER") or "").strip() == "conda")
     ]
+
+
+def _unlike() -> dict[str, list[str]]:
+    """By package the files that are missing, or not what its RECORD says of them (PEP 376)."""
+    found: dict[str, list[str]] = {}
+    for one in importlib.metadata.distributions():
+        # Others, such as conda, change files as they install them, and compare them with sums of their own.
+        if one.metadata["Name"] and (one.read_text("INSTALLER") or "").strip() == "uv":
+            files = one.files or []
+            wrong = [str(file) for file in files if not _is_as_recorded(file)]
+            if not any(file.name == "METADATA" for file in files):
+                wrong.append("RECORD")
+            if wrong:
+                found[one.metadata["Name"]] = wrong
+    return found
+
+
+def _is_as_recorded(file: Any) -> bool:
+    """Whether a file is there with the contents that were recorded; of compiled ones, and some others, none are."""
+    path = file.locate()
+    if file.hash is None or file.hash.mode not in hashlib.algorithms_available:
+        return file.suffix == ".pyc" or os.path.exists(path)
+    digest = hashlib.new(file.hash.mode)
+    try:
+        with open(path, "rb") as opened:
+            for block in iter(lambda: opened.read(_BLOCK), b""):
+                digest.update(block)
+    except OSError:
+        return False
+    return bool(base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode() == file.hash.value)
 
 
 def _markers() -> dict[str, str]:

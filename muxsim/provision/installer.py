@@ -32,7 +32,7 @@ _LAST_WORDS: Final = 0.5
 _READ: Final = 64 * 1024
 # Bytes of its output that are kept: the last. A long build log has a few MiB.
 _MOST_SAID: Final = 16 * 1024 * 1024
-_NO_ROOM: Final = re.compile(rb"(?i)no space left|ENOSPC|disk quota|file too large|EFBIG")
+NO_ROOM: Final = re.compile(rb"(?i)no space left|ENOSPC|disk quota|file too large|EFBIG")
 
 # What says where packages come from, and who may have them; and where we keep them.
 _INSTALLERS: Final = frozenset({"MUXSIM_CACHE", "NODE_AUTH_TOKEN", "SSH_AUTH_SOCK", "NETRC"})
@@ -168,7 +168,7 @@ class Installer:
             )
 
     def _advice(self, said: bytes) -> str:
-        if _NO_ROOM.search(said):
+        if NO_ROOM.search(said):
             advice = f"make room in {self.cache}, or name another place with MUXSIM_CACHE"
         else:
             source = self.program.source

@@ -144,7 +144,7 @@ async def pins_of(spec: EnvSpec, *, upgrade: bool, tell: Listener = unheard) -> 
     wanted_before = spec.dependencies
     spec = replace(spec, dependencies=replace(wanted_before, locked=False, pins=() if upgrade else wanted_before.pins))
     wanted = await packages.wanted_of(spec, tell=tell)
-    _, held = await packages.taken(spec, tell=tell, force=upgrade)
+    _, held = await packages.taken(spec, tell=tell, upgrade=upgrade)
     if held is None:
         return ()
     try:

@@ -71,17 +71,18 @@ async def taken(
     *,
     run: Run = run_watched,
     tell: Listener = unheard,
-    force: bool = False,
+    anew: bool = False,
+    upgrade: bool = False,
 ) -> tuple[EnvSpec, Held | None]:
     """The same, with its environment, which nobody removes before it is given back; None where it has none.
 
-    With ``force`` the environment is made anew in any case, and of the newest versions that will do.
+    In any case it is made ``anew``, in the versions that it had, or to ``upgrade`` in the newest that will do.
     """
     wanted = await wanted_of(spec, environ, run=run, tell=tell)
     if not wanted.parts:
         return wanted.spec, None
     with wanted.tools.bounded():
-        held = await whole(wanted.home, wanted.build(tell, afresh=force), wanted.check, force=force)
+        held = await whole(wanted.home, wanted.build(tell, afresh=upgrade), wanted.check, force=anew or upgrade)
     try:
         tell(InstallVerified(spec.name, held.home.name))
         with wanted.tools.bounded():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import msgspec
 
@@ -21,6 +21,9 @@ class Told(msgspec.Struct, frozen=True):
     packages: dict[str, str]
     elsewhere: tuple[str, ...]
     """Those of them that came from a path, an address or a conda channel, and not from an index."""
+
+    unlike: dict[str, tuple[str, ...]]
+    """By package the files whose contents are not what it says of them, if that was asked."""
 
     markers: dict[str, str]
     python: str
@@ -42,10 +45,14 @@ class Entry:
         return self.script or self.module or self.command
 
 
-async def probe(place: Place, entry: Entry) -> Told:
-    """What the environment's interpreter says. Raises PackageError if it does not start, or says nothing."""
+async def probe(place: Place, entry: Entry, *, files: bool = False) -> Told:
+    """What the environment's interpreter says, with ``files`` of the contents of files too.
+
+    Raises PackageError if it does not start, or says nothing.
+    """
     python = place.bin / "python"
-    argv = (str(python), "-I", "-B", inside.INSTALLED, msgspec.json.encode(entry).decode())
+    asked = msgspec.json.encode({**asdict(entry), "files": files}).decode()
+    argv = (str(python), "-I", "-B", inside.INSTALLED, asked)
     # What is imported is not to see what installers may: tokens of an index, say.
     environ = passed_variables(place.tools.variables)
     try:

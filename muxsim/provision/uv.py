@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import sysconfig
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ import trio
 from packaging.utils import canonicalize_name, canonicalize_version
 
 from muxsim.errors import PackageError
+from muxsim.provision.as_recorded import damaged, install_as_recorded
 from muxsim.provision.conda_wishes import has_conda_python
 from muxsim.provision.installer import Installer, Program
 from muxsim.provision.interpreter import Interpreter, find_interpreter
@@ -146,10 +148,14 @@ class UvPart:
         await self._pip(place, *self.wishes.options, *kept, *inputs, when=bool(inputs))
 
     async def _pip(self, place: Place, *args: str, when: bool = True) -> None:
-        if when:
-            argv = (*_INSTALL, "--python", str(place.bin / "python"), *args)
-            cwd, what = self.wishes.folder or place.prefix, self.wishes.label
+        cwd, what = self.wishes.folder or place.prefix, self.wishes.label
+
+        async def pip(options: Iterable[str]) -> None:
+            argv = (*_INSTALL, "--python", str(place.bin / "python"), *options, *args)
             await place.tools.install(argv, cwd, place.lock, what=what, folders=_QUIET, culprit=self._culprit)
+
+        if when:
+            await install_as_recorded(place, pip)
 
     async def _exported(self, place: Place, project: str) -> str:
         """What the lock of a project says, as a file of requirements."""
@@ -164,7 +170,9 @@ class UvPart:
     async def check(self, place: Place, *, thorough: bool) -> Found:
         """The installed packages: each as it was asked for, and the entry with what it imports."""
         entry = self.entry if thorough else Entry()
-        told = await probe(place, entry)
+        told = await probe(place, entry, files=thorough)
+        if fault := damaged(place, told):
+            raise PackageError(fault)
         if told.fault:
             raise PackageError(f"{self.wishes.label} is installed, and {entry} cannot be imported: {told.fault}")
         if fault := unmet(self.asked, told.packages, told.markers):

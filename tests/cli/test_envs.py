@@ -6,26 +6,16 @@ import fcntl
 import json
 import os
 import shutil
-import zipfile
 from pathlib import Path
 
 import pytest
+from wheels import wheel
 
 from .terminal import muxsim
 
 pytestmark = pytest.mark.children
 
 LIMIT = 300  # s, on a machine that is busy with others
-
-
-def wheel(folder, name, version):
-    about = f"{name}-{version}.dist-info"
-    folder.mkdir(exist_ok=True)
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
-        archive.writestr(f"{name}.py", f"version = {version!r}\n")
-        archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{about}/RECORD", "")
 
 
 class House:

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from packaging.utils import canonicalize_name
+from wheels import wheel
 
 from muxsim.errors import PackageError
 from muxsim.provision.packages import prepare
@@ -22,16 +22,6 @@ from muxsim.spec import Dependencies, EnvSpec, Pins
 pytestmark = pytest.mark.children
 
 LIMIT = 300  # s, on a machine that is busy with others
-
-
-def wheel(folder, name, version):
-    about = f"{name}-{version}.dist-info"
-    folder.mkdir(exist_ok=True)
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
-        archive.writestr(f"{name}.py", f"version = {version!r}\n")
-        archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{about}/RECORD", "")
 
 
 def versions(spec):
