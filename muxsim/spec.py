@@ -259,7 +259,10 @@ class Dependencies:
     """What has to be installed before an environment can start; paths are absolute."""
 
     requirements: tuple[str, ...] = ()
-    """Python requirements as PEP 508 writes them: ``mcp<2``, ``numpy``."""
+    """Python requirements as PEP 508 writes them (``mcp<2``, ``numpy``), or as lines of a requirements.txt."""
+
+    folder: str = ""
+    """From where the paths in these go; ``""`` where there are none."""
 
     requirements_file: str = ""
     """The path of a requirements.txt."""

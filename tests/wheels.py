@@ -1,4 +1,7 @@
-"""Wheels that tests make: as uv and pip want them, with a record that is true."""
+"""Wheels that tests make: as uv and pip want them, with a record that is true.
+
+Ones with the same content are the same to the last byte.
+"""
 
 import base64
 import hashlib
@@ -19,8 +22,8 @@ def wheel(folder, name, version, files=None, requires=()):
     record = "".join(f"{file},sha256={_digest(text)},{len(text.encode())}\n" for file, text in content.items())
     with zipfile.ZipFile(path, "w") as archive:
         for file, text in content.items():
-            archive.writestr(file, text)
-        archive.writestr(f"{about}/RECORD", f"{record}{about}/RECORD,,\n")
+            archive.writestr(zipfile.ZipInfo(file), text)
+        archive.writestr(zipfile.ZipInfo(f"{about}/RECORD"), f"{record}{about}/RECORD,,\n")
     return path
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -14,13 +14,15 @@ from muxsim.config.commands import absolute, is_version, runs_own_python
 from muxsim.config.table import Table, shown
 from muxsim.provision.conda_records import channel_urls
 from muxsim.provision.inline import block_of, has_metadata
+from muxsim.provision.local_paths import local_path
 from muxsim.provision.npx import is_npx
-from muxsim.provision.requirements import read_file
+from muxsim.provision.requirements import read_file, read_lines
 from muxsim.provision.uvx import is_uvx
 from muxsim.provision.wishes import PROJECT_FILES
 from muxsim.spec import Dependencies, fixed, has_placeholder
 
 _OF_PYTHON: Final = ("requirements", "pyproject")
+_FILES: Final = ("-r", "--requirement", "-c", "--constraint")
 
 
 def with_dependencies(
@@ -40,8 +42,11 @@ def with_dependencies(
 def _read(table: Table, values: Mapping[str, Any]) -> Dependencies:
     requirements, python = values.get("requirements", ()), values.get("python", "")
     conda = values.get("conda", ())
+    lines = requirements if isinstance(requirements, tuple) else ()
+    _check_paths(table, lines)
     wanted = Dependencies(
-        requirements=requirements if isinstance(requirements, tuple) else (),
+        requirements=lines,
+        folder=str(table.folder) if any(map(_goes_from_a_folder, lines)) else "",
         requirements_file="" if isinstance(requirements, tuple) else _file(table, "requirements", requirements),
         pyproject=_project(table, values["pyproject"]) if "pyproject" in values else "",
         packages=values.get("packages", ()),
@@ -54,6 +59,23 @@ def _read(table: Table, values: Mapping[str, Any]) -> Dependencies:
     if python and (is_version(python) or wanted.has_python or is_uvx(values["command"])):
         wanted = replace(wanted, python=_interpreter(table, python))
     return wanted
+
+
+def _goes_from_a_folder(line: str) -> bool:
+    return line.startswith("-") or local_path(line, Path("/")) is not None
+
+
+def _check_paths(table: Table, lines: Sequence[str]) -> None:
+    """Raise the fault of a line that names what is not there."""
+    for at, line in enumerate(lines):
+        key, (option, _, rest) = f"requirements[{at}]", line.partition(" ")
+        if (found := local_path(line, table.folder)) is not None:
+            if fault := found.fault():
+                raise table.error(key, f"{fault}: name a wheel, or a folder with a pyproject.toml", line)
+        elif option in _FILES and "://" not in rest:
+            there = absolute(rest.strip(), table.folder)
+            if not os.path.isfile(there):
+                raise table.error(key, f"names no file, for there is no {there}: make it, or take it out", line)
 
 
 def _check_conda(table: Table, values: Mapping[str, Any], wanted: Dependencies) -> None:
@@ -99,8 +121,11 @@ def _digest(wanted: Dependencies) -> str:
     """What the files that are named have in them; "" where there are none. What is wrong with one is told later."""
     found: list[str] = []
     with contextlib.suppress(OSError, ValueError):
+        written = [read_lines(wanted.requirements, Path(wanted.folder or "/"))]
         if wanted.requirements_file:
-            found += read_file(Path(wanted.requirements_file)).texts
+            written.append(read_file(Path(wanted.requirements_file)))
+        for one in written:
+            found += [*one.texts, *(path.digest() for path in one.paths)]
         if wanted.script:
             found.append(block_of(Path(wanted.script)))
         files = [

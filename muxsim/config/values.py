@@ -5,10 +5,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_network
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from muxsim.access import ALGORITHMS, UNIX_PEERS
+from muxsim.provision.local_paths import is_path
 
 T = TypeVar("T")
 
@@ -196,9 +197,11 @@ def _matching(pattern: re.Pattern[str]) -> Callable[[Any], str]:
 
 
 def _requirement(value: Any) -> str:
+    if _text(value).startswith(_TAKEN) or is_path(value):
+        return _line(value)
     from packaging.requirements import Requirement  # noqa: PLC0415 - only for configs that name packages
 
-    return str(Requirement(_text(value)))  # InvalidRequirement is a ValueError
+    return str(Requirement(value))  # InvalidRequirement is a ValueError
 
 
 def _line(value: Any) -> str:
@@ -222,7 +225,12 @@ _FLAG = Kind("true or false", _flag)
 _TIMEOUT = _seconds_kind(0.001)
 _TIMEOUT_OR_NEVER = _seconds_kind(0.001, never=True)
 
-_REQUIREMENT = Kind("a requirement as PEP 508 writes it, such as mcp>=2,<3", _requirement)
+# Lines of a requirements.txt that name something; what else it may say, belongs into one.
+_TAKEN: Final = ("-r ", "--requirement ", "-c ", "--constraint ", "-e ", "--editable ")
+_REQUIREMENT = Kind(
+    "a requirement as PEP 508 writes it, such as mcp>=2,<3, a path such as ./package, or -e, -r or -c with one",
+    _requirement,
+)
 
 SERVER_KEYS: dict[str, AnyKind] = {
     "host": TEXT,

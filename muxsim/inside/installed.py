@@ -52,14 +52,26 @@ def _packages() -> dict[str, str]:
     return found
 
 
-def _elsewhere() -> list[str]:
-    """What was installed from a path or an address, or by conda: installers note that (PEP 610, PEP 376)."""
-    return [
-        one.metadata["Name"]
-        for one in importlib.metadata.distributions()
-        if one.metadata["Name"]
-        and (one.read_text("direct_url.json") or (one.read_text("INSTALLER") or "").strip() == "conda")
-    ]
+def _elsewhere() -> dict[str, str]:
+    """What was installed from a path or an address, or by conda: installers note that (PEP 610, PEP 376).
+
+    Each with the address of its commit, if it has one.
+    """
+    found: dict[str, str] = {}
+    for one in importlib.metadata.distributions():
+        origin = one.read_text("direct_url.json") or ""
+        if one.metadata["Name"] and (origin or (one.read_text("INSTALLER") or "").strip() == "conda"):
+            found[one.metadata["Name"]] = _commit(origin)
+    return found
+
+
+def _commit(origin: str) -> str:
+    try:
+        told = json.loads(origin)
+        address = f"{told['vcs_info']['vcs']}+{told['url']}@{told['vcs_info']['commit_id']}"
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return f"{address}#subdirectory={told['subdirectory']}" if told.get("subdirectory") else address
 
 
 def _unlike() -> dict[str, list[str]]:

@@ -19,8 +19,11 @@ class Told(msgspec.Struct, frozen=True):
     """What an interpreter says of itself."""
 
     packages: dict[str, str]
-    elsewhere: tuple[str, ...]
-    """Those of them that came from a path, an address or a conda channel, and not from an index."""
+    elsewhere: dict[str, str]
+    """Those of them that came from a path, an address or a conda channel, and not from an index.
+
+    Each with the address of its commit, as requirements have it, where it came from a repository; else "".
+    """
 
     unlike: dict[str, tuple[str, ...]]
     """By package the files whose contents are not what it says of them, if that was asked."""

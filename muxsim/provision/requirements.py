@@ -7,9 +7,9 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from packaging.requirements import InvalidRequirement, Requirement
@@ -18,12 +18,14 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from muxsim.provision.inline import Metadata
+from muxsim.provision.local_paths import LocalPath, is_path, local_path, local_paths
 
 _COMMENT: Final = re.compile(r"(^|\s+)#.*$")
 _OPTION_IN_LINE: Final = re.compile(r"\s--?[a-z][a-z-]*[ =].*$")
 _INCLUDES: Final = re.compile(r"(?:-r|--requirement|-c|--constraint)[ =]*(.+)")
 _WITH_PATH: Final = frozenset({"-r", "--requirement", "-c", "--constraint", "-e", "--editable", "--find-links"})
 _CONSTRAINS: Final = ("-c", "--constraint")
+_LINKS: Final = ("-e", "--editable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,56 +38,80 @@ class Written:
     texts: tuple[str, ...]
     """All that was read, on which depends what comes of it."""
 
+    paths: tuple[LocalPath, ...] = ()
+    """What it names on this machine."""
+
 
 def read_file(path: Path) -> Written:
     """Reads a requirements.txt and what it includes. Raises OSError and UnicodeDecodeError."""
-    lines: list[str] = []
-    texts: list[str] = []
-    _read_into(path, lines, texts, set(), asks=True)
-    return Written(tuple(lines), tuple(texts))
+    reading = _Reading(path.parent)
+    reading.read(path, asks=True)
+    return reading.written()
 
 
 def read_lines(lines: Iterable[str], folder: Path) -> Written:
     """The same of lines that stand elsewhere; what they include goes from the folder. Raises what that raises."""
-    asked: list[str] = []
-    texts: list[str] = []
-    _take(lines, folder, asked, texts, set(), asks=True)
-    return Written(tuple(asked), tuple(texts))
+    reading = _Reading(folder)
+    reading.take(lines, folder, asks=True)
+    return reading.written()
 
 
 def as_arguments(line: str, folder: Path) -> tuple[str, ...]:
     """A line as arguments of `uv pip install`, with its paths from the folder. Raises ValueError."""
     if not line.startswith("-"):
-        return (str(folder / line),) if line.startswith((".", "/")) else (line,)
+        if is_path(line):
+            return (str(folder / os.path.expanduser(line)),)
+        if (found := local_path(line, folder)) is not None and "://" not in line:
+            named, _, path = line.partition("@")
+            return (f"{named}@ {found.path.as_uri()}{_after(path)}",)
+        return (line,)
     option, *values = shlex.split(line)
     name, equals, value = option.partition("=")
     if name in _WITH_PATH and (value or values):
         path = value or " ".join(values)
-        path = path if "://" in path else str(folder / path)
+        path = path if "://" in path else str(folder / os.path.expanduser(path))
         return (f"{name}={path}",) if equals else (name, path)
     return option, *values
 
 
-def _read_into(path: Path, lines: list[str], texts: list[str], seen: set[Path], *, asks: bool) -> None:
-    path = Path(os.path.normpath(path))
-    if path in seen:
-        return
-    seen.add(path)
-    text = path.read_text(encoding="utf-8-sig")
-    texts.append(text)
-    _take(_joined(text), path.parent, lines, texts, seen, asks=asks)
+def _after(path: str) -> str:
+    """The marker behind a path, if there is one."""
+    bare, semicolon, marker = path.partition(" ;")
+    return f" ;{marker}" if semicolon and bare else ""
 
 
-def _take(
-    written: Iterable[str], folder: Path, lines: list[str], texts: list[str], seen: set[Path], *, asks: bool
-) -> None:
-    for line in written:
-        include = _INCLUDES.fullmatch(line)
-        if include is not None and "://" not in include[1]:
-            constrains = line.startswith(_CONSTRAINS)
-            _read_into(folder / include[1], lines, texts, seen, asks=asks and not constrains)
-        elif asks and not line.startswith("-"):
-            lines.append(_OPTION_IN_LINE.sub("", line).strip())
+@dataclass(slots=True)
+class _Reading:
+    base: Path
+    """From where paths go, which is not where the file is that an include leads to: that is how uv takes them."""
+
+    lines: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    paths: list[LocalPath] = field(default_factory=list)
+    seen: set[Path] = field(default_factory=set)
+
+    def written(self) -> Written:
+        return Written(tuple(self.lines), tuple(self.texts), tuple(self.paths))
+
+    def read(self, path: Path, *, asks: bool) -> None:
+        path = Path(os.path.normpath(path))
+        if path in self.seen:
+            return
+        self.seen.add(path)
+        text = path.read_text(encoding="utf-8-sig")
+        self.texts.append(text)
+        self.take(_joined(text), path.parent, asks=asks)
+
+    def take(self, written: Iterable[str], folder: Path, *, asks: bool) -> None:
+        for line in written:
+            include = _INCLUDES.fullmatch(line)
+            if include is not None and "://" not in include[1]:
+                constrains = line.startswith(_CONSTRAINS)
+                self.read(folder / os.path.expanduser(include[1]), asks=asks and not constrains)
+            elif asks and (not line.startswith("-") or line.startswith(_LINKS)):
+                bare = line if line.startswith("-") else _OPTION_IN_LINE.sub("", line).strip()
+                self.lines.append(bare)
+                self.paths += local_paths([bare], self.base)
 
 
 def _joined(text: str) -> Iterator[str]:
@@ -103,6 +129,7 @@ class _Project(msgspec.Struct, frozen=True, rename="kebab"):
 class _Pyproject(msgspec.Struct, frozen=True, rename="kebab"):
     project: _Project | None = None
     build_system: dict[str, object] | None = None
+    tool: dict[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +146,7 @@ def parse_pyproject(text: str) -> Project:
     found = msgspec.convert(tomllib.loads(text), _Pyproject)
     if found.project is None:
         raise ValueError("it has no [project] table")
-    metadata = Metadata(found.project.dependencies, found.project.requires_python)
+    metadata = Metadata(found.project.dependencies, found.project.requires_python, found.tool)
     return Project(metadata, found.project.name if found.build_system is not None else "")
 
 

@@ -22,6 +22,7 @@ from muxsim.provision.interpreter import Interpreter, find_interpreter
 from muxsim.provision.probe import Entry, probe
 from muxsim.provision.provider import Found, Place
 from muxsim.provision.requirements import failing, unmet
+from muxsim.provision.secrets import without_secrets
 from muxsim.provision.uvx import UvxCall, is_uvx
 from muxsim.provision.wishes import Wishes, wishes_of
 from muxsim.spec import EnvSpec, fixed, literal
@@ -58,6 +59,9 @@ _INSTALL: Final = ("pip", "install", "--link-mode", "copy", "--compile-bytecode"
 _EXPORT: Final = ("export", "--frozen", "--no-dev", "--no-emit-project", "--quiet")
 # What a lock is made by: hashes, and no word of where anything came from.
 _COMPILE: Final = ("pip", "compile", "--generate-hashes", "--no-deps", "--no-header", "--no-annotate", "--quiet")
+_AT: Final = " @ "
+# A lock that is not empty, of what needs nothing of an index.
+_NOTHING: Final = "# nothing of an index\n"
 _NEEDS_PYTHON: Final = re.compile(r"current Python version \([^)]*\) does not satisfy Python(\S+)")
 _QUIET: Final = {"UV_NO_PROGRESS": "1", "NO_COLOR": "1", "UV_LINK_MODE": "copy"}
 
@@ -108,7 +112,12 @@ class UvPart:
     @property
     def terms(self) -> tuple[str, ...]:
         """The requirements, and the version of Python, on which it depends what of them holds."""
-        return (*self.asked, *([] if self.interpreter is None else [self.interpreter.feature_version]))
+        files = filter(None, (one.term for one in self.wishes.paths))
+        return (
+            *self.asked,
+            *map(without_secrets, files),
+            *([] if self.interpreter is None else [self.interpreter.feature_version]),
+        )
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -138,11 +147,11 @@ class UvPart:
         inputs = (*self.wishes.inputs, *self.wishes.editable)
         if self.lock:
             # With what was asked for, which may have options of its own, and paths and addresses that no lock has.
-            locked = ("--no-deps", "-r", _file(place, "locked", self.lock))
+            locked = ("--no-deps", "-r", _file(place, "locked", self.lock), *_at_commits(place, self.lock))
             await self._pip(place, *self.wishes.options, *locked, *inputs)
             return
         # One that is made anew stays at the versions that it had.
-        kept = ("--constraints", _file(place, "before", before)) if before else ()
+        kept = ("--constraints", _file(place, "before", before), *_at_commits(place, before)) if before else ()
         for project in self.wishes.locked:
             inputs += ("-r", await self._exported(place, project))
         await self._pip(place, *self.wishes.options, *kept, *inputs, when=bool(inputs))
@@ -150,8 +159,10 @@ class UvPart:
     async def _pip(self, place: Place, *args: str, when: bool = True) -> None:
         cwd, what = self.wishes.folder or place.prefix, self.wishes.label
 
+        built = [option for one in self.wishes.paths for option in one.refreshing()]
+
         async def pip(options: Iterable[str]) -> None:
-            argv = (*_INSTALL, "--python", str(place.bin / "python"), *options, *args)
+            argv = (*_INSTALL, "--python", str(place.bin / "python"), *built, *options, *args)
             await place.tools.install(argv, cwd, place.lock, what=what, folders=_QUIET, culprit=self._culprit)
 
         if when:
@@ -180,13 +191,28 @@ class UvPart:
         return Found(told.packages, f"Python {told.python}")
 
     async def pins(self, place: Place, found: Found) -> str:
-        """``name==version`` of each; what came from elsewhere than an index is asked for as it was."""
-        elsewhere = set((await probe(place, Entry())).elsewhere)
-        pinned = {name: version for name, version in found.packages.items() if name not in elsewhere}
-        return "".join(f"{canonicalize_name(name)}=={version}\n" for name, version in sorted(pinned.items()))
+        """``name==version`` of each, or its commit; what came from elsewhere is asked for as it was."""
+        elsewhere = (await probe(place, Entry())).elsewhere
+        pinned = [
+            f"{canonicalize_name(name)}=={version}\n"
+            for name, version in sorted(found.packages.items())
+            if name not in elsewhere
+        ]
+        commits = [
+            f"{canonicalize_name(name)} @ {address}\n"
+            for name, address in sorted(elsewhere.items())
+            # With a password in it, it is for no lock, and without one of no use.
+            if address and without_secrets(address) == address
+        ]
+        return "".join([*pinned, *commits]) or _NOTHING
 
     async def locked(self, place: Place, pins: str) -> str:
         """The pins with the hashes that the index has for them, the one that what was asked for names."""
+        commits = "".join(f"{line}\n" for line in pins.splitlines() if _AT in line)
+        pins = "".join(f"{line}\n" for line in _pins_in(pins))
+        return (await self._hashed(place, pins) if pins else "") + commits or _NOTHING
+
+    async def _hashed(self, place: Place, pins: str) -> str:
         path = _file(place, "hashed", "")
         inputs = self.wishes.inputs
         # A file of requirements may name the index to ask; a pyproject.toml says its packages, and no more.
@@ -242,7 +268,8 @@ def _pinned_alone(text: str, pins: str) -> str:
 
 def _pins_in(text: str) -> list[str]:
     """The ``name==version`` of each, without its hashes."""
-    return [line.rstrip("\\ ") for line in text.splitlines() if line and not line[0].isspace()]
+    pins = (line.rstrip("\\ ") for line in text.splitlines() if line and not line[0].isspace())
+    return [line for line in pins if _AT not in line and not line.startswith("#")]
 
 
 def _parsed(line: str) -> tuple[str, str]:
@@ -286,6 +313,12 @@ def _entry_of(spec: EnvSpec, call: UvxCall | None) -> Entry:
         return Entry(module=args[args.index("-m") + 1], folders=(fixed(spec.cwd), *filter(None, path)))
     script = next((arg for arg in args if not arg.startswith("-")), "")
     return Entry(script=script) if script.endswith(".py") and os.path.isfile(script) else Entry()
+
+
+def _at_commits(place: Place, pins: str) -> tuple[str, ...]:
+    """Options that set what comes from a repository to its commit, whatever branch or tag is asked for."""
+    commits = [line for line in pins.splitlines() if _AT in line]
+    return ("--overrides", _file(place, "commits", "\n".join(commits))) if commits else ()
 
 
 def _file(place: Place, name: str, text: str) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from muxsim.errors import PackageError
 from muxsim.provision.conda_wishes import conda_wishes
 from muxsim.provision.inline import Metadata, parse_metadata
+from muxsim.provision.local_paths import LocalPath, local_paths
 from muxsim.provision.requirements import as_arguments, parse_pyproject, read_file, read_lines
 from muxsim.provision.secrets import without_secrets
 from muxsim.provision.uvx import UvxCall, is_uvx, parse_uvx
-from muxsim.spec import EnvSpec
+from muxsim.spec import EnvSpec, fixed
 
 _BESIDE_A_PROJECT = ("uv.lock", "uv.toml", "setup.py", "setup.cfg", "requirements.txt")
 
@@ -42,6 +44,9 @@ class Wishes:
     texts: tuple[str, ...] = ()
     """What was read of files."""
 
+    paths: tuple[LocalPath, ...] = ()
+    """What is named of files and folders of this machine."""
+
     folder: Path | None = None
     """From where relative paths go, and uv's own settings are taken."""
 
@@ -57,7 +62,8 @@ class Wishes:
     @property
     def key(self) -> tuple[str, ...]:
         """All on which depends what comes of it, but for the interpreter."""
-        return (*self.asked, "", *self.inputs, "", *self.editable, "", *self.locked, "", *self.options, "", *self.texts)
+        said = (*self.asked, "", *self.inputs, "", *self.editable, "", *self.locked, "", *self.options, "", *self.texts)
+        return (*said, *(word for one in self.paths for word in (str(one.path), one.digest())))
 
     @property
     def label(self) -> str:
@@ -71,7 +77,7 @@ def wishes_of(spec: EnvSpec) -> Wishes:
     every = [
         _of_uvx(spec),
         _of_conda(spec),
-        Wishes(asked=wanted.requirements, inputs=wanted.requirements, python=wanted.python),
+        _of_list(spec),
     ]
     for path, read in (
         (wanted.requirements_file, _of_file),
@@ -94,6 +100,7 @@ def _together(every: list[Wishes]) -> Wishes:
         locked=tuple(one for wishes in every for one in wishes.locked),
         options=tuple(one for wishes in every for one in wishes.options),
         texts=tuple(one for wishes in every for one in wishes.texts),
+        paths=tuple(one for wishes in every for one in wishes.paths),
         folder=next((wishes.folder for wishes in every if wishes.folder is not None), None),
         python=next((wishes.python for wishes in every if wishes.python), ""),
         requires_python=tuple(one for wishes in every for one in wishes.requires_python),
@@ -109,7 +116,8 @@ def _of_uvx(spec: EnvSpec) -> Wishes:
     except ValueError as error:
         raise PackageError(str(error)) from error
     asked = (call.package, *call.more)
-    return Wishes(asked=asked, inputs=asked, options=call.options, python=call.python, call=call)
+    paths = tuple(local_paths(asked, Path(fixed(spec.cwd))))
+    return Wishes(asked=asked, inputs=asked, options=call.options, paths=paths, python=call.python, call=call)
 
 
 def _of_conda(spec: EnvSpec) -> Wishes:
@@ -123,12 +131,32 @@ def _of_conda(spec: EnvSpec) -> Wishes:
         inputs = tuple(word for line in conda.pip for word in as_arguments(line, folder))
     except (OSError, ValueError) as error:
         raise PackageError(f"the pip section of {spec.dependencies.conda_file} cannot be used: {error}") from error
-    return Wishes(asked=written.lines, inputs=inputs, texts=written.texts)
+    return Wishes(asked=written.lines, inputs=inputs, texts=written.texts, paths=written.paths, folder=conda.folder)
+
+
+def _of_list(spec: EnvSpec) -> Wishes:
+    """The requirements of the table itself."""
+    wanted, folder = spec.dependencies, Path(spec.dependencies.folder or "/")
+    try:
+        written = read_lines(wanted.requirements, folder)
+        inputs = tuple(word for line in wanted.requirements for word in as_arguments(line, folder))
+    except (OSError, ValueError) as error:
+        raise PackageError(f"requirements = {[*wanted.requirements]} cannot be used: {error}") from error
+    return Wishes(
+        asked=written.lines,
+        inputs=inputs,
+        texts=written.texts,
+        paths=written.paths,
+        folder=folder if wanted.folder else None,
+        python=wanted.python,
+    )
 
 
 def _of_file(path: Path) -> Wishes:
     written = read_file(path)
-    return Wishes(asked=written.lines, inputs=("-r", str(path)), texts=written.texts, folder=path.parent)
+    return Wishes(
+        asked=written.lines, inputs=("-r", str(path)), texts=written.texts, paths=written.paths, folder=path.parent
+    )
 
 
 def _of_project(path: Path) -> Wishes:
@@ -143,6 +171,7 @@ def _of_project(path: Path) -> Wishes:
         locked=(str(folder),) if has_lock else (),
         editable=("-e", str(folder)) if package else (),
         texts=(text, *more),
+        paths=(*local_paths(project.metadata.dependencies, folder), *_sources(project.metadata, folder)),
         folder=folder,
         requires_python=_sets(project.metadata),
     )
@@ -156,9 +185,20 @@ def _of_script(path: Path) -> Wishes:
         asked=metadata.dependencies,
         inputs=inputs,
         texts=(repr(metadata),),
+        paths=(*local_paths(metadata.dependencies, path.parent), *_sources(metadata, path.parent)),
         folder=path.parent,
         requires_python=_sets(metadata),
     )
+
+
+def _sources(metadata: Metadata, folder: Path) -> Iterator[LocalPath]:
+    """What [tool.uv.sources] names of this machine."""
+    uv = metadata.tool.get("uv")
+    sources = uv.get("sources") if isinstance(uv, dict) else None
+    for name, entry in sources.items() if isinstance(sources, dict) else ():
+        for one in entry if isinstance(entry, list) else [entry]:
+            if isinstance(one, dict) and isinstance(one.get("path"), str):
+                yield LocalPath(f"{name} @ {one['path']}", folder / one["path"], bool(one.get("editable")))
 
 
 def _sets(metadata: Metadata) -> tuple[str, ...]:

@@ -123,3 +123,58 @@ def test_a_config_that_is_read_again_has_another_spec_if_a_file_asks_for_somethi
     again = read(tmp_path, FILES[file])
     assert again != before
     assert replace(again.dependencies, contents="") == replace(before.dependencies, contents="")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "./project",
+        "../up.whl",
+        "-r more.txt",
+        "-c more.txt",
+        "-e ./project",
+        "it @ ./project",
+        "wheels/it.whl",
+        "it.whl",
+    ],
+)
+def test_a_list_of_requirements_may_name_what_is_on_this_machine(tmp_path, line):
+    folder = tmp_path / "here"
+    (folder / "project").mkdir(parents=True)
+    (folder / "wheels").mkdir()
+    (folder / "project" / "pyproject.toml").write_text("[project]\nname = 'it'\nversion = '1'\n")
+    for name in ("../up.whl", "more.txt", "wheels/it.whl", "it.whl"):
+        (folder / name).touch()
+    found = read(folder, f"command = 'python'\nrequirements = ['numpy', '{line}']").dependencies
+    assert (found.requirements, found.folder) == (("numpy", line), str(folder))
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (
+            "./nothing",
+            "names nothing, for there is no {folder}/nothing: name a wheel, or a folder with a pyproject.toml",
+        ),
+        ("it @ ./empty", "names no project, for {folder}/empty has no pyproject.toml and no setup.py"),
+        ("-e ./none.whl", "names nothing, for there is no {folder}/none.whl"),
+        ("-r none.txt", "names no file, for there is no {folder}/none.txt: make it, or take it out"),
+        ("--index-url https://h", "must be a requirement as PEP 508 writes it, such as mcp>=2,<3, a path such as"),
+        ("mcp <> 2", "must be a requirement as PEP 508 writes it"),
+    ],
+)
+def test_what_a_requirement_names_and_is_not_there_is_told_with_its_key(tmp_path, line, told):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, f"command = 'python'\nrequirements = ['{line}']")
+    assert f'requirements[0] = "{line}": {told.format(folder=tmp_path)}' in str(caught.value)
+
+
+def test_a_config_that_is_read_again_has_another_spec_if_a_path_names_other_content(tmp_path):
+    wheel = tmp_path / "it.whl"
+    wheel.write_text("1")
+    text = "command = 'python'\nrequirements = ['./it.whl']"
+    before = read(tmp_path, text)
+    assert read(tmp_path, text) == before
+    wheel.write_text("2")
+    assert read(tmp_path, text) != before

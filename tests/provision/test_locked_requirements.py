@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from packaging.utils import canonicalize_name
 from wheels import wheel
 
 from muxsim.errors import PackageError
-from muxsim.provision.packages import prepare
+from muxsim.provision.packages import prepare, wanted_of
 from muxsim.provision.requirements import as_arguments
 from muxsim.provision.uv import _pinned_alone
 from muxsim.spec import Dependencies, EnvSpec, Pins
@@ -59,7 +58,9 @@ async def test_a_lock_holds_versions_and_leaves_paths_and_options_to_the_require
         assert pins == "other==1.0\n"
         # A newer one is there, and the lock does not want it; nor does what was asked for still want the lock.
         wheel(tmp_path / "wheels", "other", "2.0")
-        terms = ("other>=1", "./mine-1.0-py3-none-any.whl", f"Python {sys.version_info[0]}.{sys.version_info[1]}")
+        ((part, _),) = (await wanted_of(spec)).parts
+        terms = part.terms
+        assert terms[:2] == ("other>=1", "./mine-1.0-py3-none-any.whl")
         dependencies = replace(spec.dependencies, pins=(Pins("uv", terms, pins),), locked=True)
         locked = replace(spec, dependencies=dependencies)
         assert versions(await prepare(locked)) == ["1.0", "1.0"]

@@ -64,7 +64,9 @@ def test_a_file_of_requirements_is_read_with_what_it_includes(tmp_path):
         "-r more/base.txt\n-e ./own\nname[extra] @ https://h/x#egg=name\n\n"
     )
     found = read_file(tmp_path / "requirements.txt")
-    assert found.lines == ("mcp>=2", "numpy ; python_version >= '3'", "name[extra] @ https://h/x#egg=name")
+    lines = ("mcp>=2", "numpy ; python_version >= '3'", "-e ./own", "name[extra] @ https://h/x#egg=name")
+    assert found.lines == lines
+    assert [(one.path, one.editable) for one in found.paths] == [(tmp_path / "own", True)]
     assert len(found.texts) == 3
 
 

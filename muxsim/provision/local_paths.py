@@ -1,0 +1,135 @@
+"""Requirements that name a file or a folder of this machine: which lines do, where that is, and what is in it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+_OF_A_FILE: Final = (".whl", ".zip", ".tar.gz", ".tar.bz2", ".tar.xz")
+_EDITABLE: Final = re.compile(r"(?:-e|--editable)[ =]*(.+)")
+_EXTRAS: Final = re.compile(r"\[[^\]]*\]$")
+_MARKER: Final = re.compile(r"\s+;.*$")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\s*\[[^\]]*\])?\s*@\s*")
+# What is made in a project's folder as it is built, used and kept, and is no part of what it is.
+_MADE: Final = frozenset({"build", "dist", "__pycache__", "node_modules", "venv"})
+_MADE_ENDINGS: Final = (".egg-info", ".pyc", ".pyo")
+_PROJECT: Final = ("pyproject.toml", "setup.py", "setup.cfg")
+_BLOCK: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPath:
+    """What one line of requirements names on this machine."""
+
+    line: str
+    """As it is written."""
+
+    path: Path
+    editable: bool
+
+    @property
+    def term(self) -> str:
+        """For a lock: a file's name and contents. Folders are worked on, and stay what they are."""
+        return f"{self.line} sha256:{self.digest()}" if self.path.is_file() else ""
+
+    def digest(self) -> str:
+        """Of all that decides what is installed; "" for what cannot be read, of which the installer will tell."""
+        try:
+            if self.path.is_file():
+                return _digest_of_file(self.path)
+            # What is installed editable is only linked to.
+            files = [self.path / name for name in _PROJECT] if self.editable else sorted(_files(self.path))
+            digest = hashlib.sha256()
+            for file in files:
+                if file.is_file():
+                    name = os.path.relpath(file, self.path)
+                    digest.update(f"{name}\0{_digest_of_file(file)}\n".encode(errors="surrogateescape"))
+            return digest.hexdigest()
+        except OSError:
+            return ""
+
+    def fault(self) -> str:
+        """Why nothing can be installed from there; "" where nothing is amiss."""
+        if self.path.is_file() and not self.editable:
+            return ""
+        if not self.path.is_dir():
+            return f"names nothing, for there is no {self.path}"
+        if any((self.path / name).is_file() for name in _PROJECT):
+            return ""
+        return f"names no project, for {self.path} has no pyproject.toml and no setup.py"
+
+    def refreshing(self) -> tuple[str, ...]:
+        """Options for uv, which has what it built of a folder before for as good, whatever is there now."""
+        if self.editable or self.path.is_file():
+            return ()
+        return ("--refresh-package", name) if (name := self._project_name()) else ("--refresh",)
+
+    def _project_name(self) -> str:
+        try:
+            found = tomllib.loads((self.path / "pyproject.toml").read_text(encoding="utf-8"))
+            name = found["project"]["name"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+        return name if isinstance(name, str) else ""
+
+
+def is_path(text: str) -> bool:
+    """Whether what stands where a requirement may is the path of a file or a folder."""
+    bare = _EXTRAS.sub("", _MARKER.sub("", text))
+    if "://" in bare or _NAME.match(bare):
+        return False
+    return bare.startswith((".", "/", "~")) or "/" in bare or bare.endswith(_OF_A_FILE)
+
+
+def local_path(line: str, folder: Path) -> LocalPath | None:
+    """What a line of requirements in a folder names on this machine; None if it names nothing there."""
+    editable = _EDITABLE.fullmatch(line)
+    text = _MARKER.sub("", editable[1] if editable is not None else line).strip()
+    if (named := _NAME.match(text)) is not None:
+        text = text[named.end() :]
+    elif not is_path(text) and not text.startswith("file://") and editable is None:
+        return None
+    if text.startswith("file://"):
+        text = unquote(urlsplit(text).path)
+    elif "://" in text:
+        return None
+    path = Path(os.path.normpath(folder / os.path.expanduser(_EXTRAS.sub("", text))))
+    return LocalPath(line, path, editable is not None)
+
+
+def local_paths(lines: Iterable[str], folder: Path) -> Iterator[LocalPath]:
+    """The same of many."""
+    return (found for line in lines if (found := local_path(line, folder)) is not None)
+
+
+def _digest_of_file(path: Path) -> str:
+    found = path.stat()
+    return _digest(str(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest(path: str, *_: int) -> str:
+    """Looked at once: a wheel may have a GiB, and is asked for at each start and reload."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(_BLOCK), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for inner, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if _is_own(name)]
+        yield from (Path(inner, name) for name in files if _is_own(name))
+
+
+def _is_own(name: str) -> bool:
+    return not name.startswith(".") and name not in _MADE and not name.endswith(_MADE_ENDINGS)

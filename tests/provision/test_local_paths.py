@@ -1,0 +1,183 @@
+"""What requirements name on this machine: files, folders and repositories. The real uv, no index."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from wheels import wheel
+
+from muxsim.config import load
+from muxsim.errors import PackageError
+from muxsim.provision.local_paths import is_path, local_path
+from muxsim.provision.packages import lock_of, prepare, taken, wanted_of
+
+LIMIT = 300  # s, on a machine that is busy with others
+
+BACKEND = """
+import os, zipfile
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    name = "it-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(folder, name), "w") as archive:
+        archive.write("it.py")
+        archive.writestr("it-1.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: it\\nVersion: 1.0\\n")
+        archive.writestr("it-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        archive.writestr("it-1.0.dist-info/RECORD", "")
+    os.makedirs("build", exist_ok=True)
+    open("build/made", "a").write("again")
+    return name
+build_editable = build_wheel
+"""
+
+
+def project(folder, version):
+    """A package that can be built without anything installed for it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "pyproject.toml").write_text(
+        "[project]\nname = 'it'\nversion = '1.0'\n"
+        "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n"
+    )
+    (folder / "backend.py").write_text(BACKEND)
+    (folder / "it.py").write_text(f"version = {version!r}\n")
+    return folder
+
+
+@pytest.fixture
+def reads(tmp_path, monkeypatch):
+    """Reads a config with such requirements, with caches of its own for muxsim and uv."""
+    monkeypatch.setenv("MUXSIM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+
+    def read(requirements, more=""):
+        text = f"[environments.lake]\ncommand = 'python'\nargs = ['-c', '1']\nrequirements = {requirements!r}\n{more}"
+        (tmp_path / "muxsim.toml").write_text(text)
+        return load(tmp_path / "muxsim.toml").environments["lake"]
+
+    return read
+
+
+def version(ready):
+    return subprocess.check_output([ready.command, "-c", "import it; print(it.version)"], text=True).strip()
+
+
+PLACES = {
+    "a wheel": (
+        lambda folder, one: wheel(folder, "it", "1.0", {"it.py": f"version = {one!r}\n"}),
+        "./it-1.0-py3-none-any.whl",
+    ),
+    "a folder": (lambda folder, one: project(folder / "project", one), "./project"),
+    "a folder by its name": (lambda folder, one: project(folder / "project", one), "it @ ./project"),
+    "a file of requirements": (
+        lambda folder, one: ((folder / "more.txt").write_text("./project\n"), project(folder / "project", one)),
+        "-r more.txt",
+    ),
+}
+
+
+@pytest.mark.children
+@pytest.mark.parametrize(("make", "line"), PLACES.values(), ids=PLACES.keys())
+async def test_what_is_there_under_the_same_name_is_what_is_installed(reads, tmp_path, make, line):
+    with trio.fail_after(LIMIT):
+        make(tmp_path, "one")
+        first = await prepare(reads([line]))
+        assert version(first) == "one"
+        assert await prepare(reads([line])) == first
+        make(tmp_path, "two")
+        assert version(await prepare(reads([line]))) == "two"
+        make(tmp_path, "one")
+        again = await prepare(reads([line]))
+        assert (again.installed, version(again)) == (first.installed, "one")
+
+
+@pytest.mark.children
+async def test_an_editable_one_stays_where_it_is_worked_on(reads, tmp_path):
+    project(tmp_path / "project", "one")
+    with trio.fail_after(LIMIT):
+        first = await prepare(reads(["-e ./project"]))
+        (tmp_path / "project" / "it.py").write_text("version = 'two'\n")
+        assert await prepare(reads(["-e ./project"])) == first
+
+
+@pytest.mark.children
+async def test_a_wheel_that_is_another_than_the_locked_one_is_not_installed(reads, tmp_path):
+    make, line = PLACES["a wheel"]
+    make(tmp_path, "one")
+    with trio.fail_after(LIMIT):
+        spec = reads([line])
+        _, held = await taken(spec)
+        pins = await lock_of(await wanted_of(spec), held)
+        held.close()
+
+        def locked():
+            found = reads([line])
+            return replace(found, dependencies=replace(found.dependencies, pins=pins, locked=True))
+
+        assert version(await prepare(locked())) == "one"
+        make(tmp_path, "two")
+        with pytest.raises(PackageError, match=r"now asks for \./it-1\.0-py3-none-any\.whl sha256:"):
+            await prepare(locked())
+
+
+def git(folder, *args):
+    who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
+    return subprocess.check_output(["git", *who, *args], cwd=folder, text=True).strip()
+
+
+@pytest.mark.children
+@pytest.mark.skipif(shutil.which("git") is None, reason="there is no git on this machine")
+@pytest.mark.parametrize("named", ["it @ ", ""])
+async def test_a_lock_has_the_commit_of_what_comes_from_git(reads, tmp_path, named):
+    repository = project(tmp_path / "repository", "one")
+    git(repository, "init", "-q")
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "one")
+    commit = git(repository, "rev-parse", "HEAD")
+    line = f"{named}git+file://{repository}@main"
+    (tmp_path / "more.txt").write_text(f"{line}\n")
+    with trio.fail_after(LIMIT):
+        spec = reads("more.txt")
+        wanted = await wanted_of(spec)
+        _, held = await taken(spec)
+        (of_uv,) = pins = await lock_of(wanted, held)
+        held.close()
+        assert of_uv.pins == f"it @ git+file://{repository}@{commit}\n"
+        project(repository, "two")
+        git(repository, "commit", "-qam", "two")
+        locked = replace(spec, dependencies=replace(spec.dependencies, pins=pins, locked=True))
+        shutil.rmtree(tmp_path / "cache")
+        assert version(await prepare(locked)) == "one"
+        shutil.rmtree(tmp_path / "cache")
+        assert version(await prepare(spec)) == "two"
+
+
+@given(st.text(max_size=30))
+def test_any_line_names_something_here_or_nothing(line):
+    found = local_path(line, Path("/p"))
+    assert found is None or found.path.is_absolute()
+    assert isinstance(is_path(line), bool)
+
+
+@pytest.mark.parametrize(
+    ("line", "path"),
+    [
+        ("numpy>=2", None),
+        ("it @ git+https://h/it@main", None),
+        ("https://h/it.whl", None),
+        ("-r more.txt", None),
+        ("it @ file:///w/it%20s.whl", "/w/it s.whl"),
+        ("./it[gym] ; python_version > '3'", "/p/it"),
+        ("-e ../it", "/it"),
+        ("--editable=it", "/p/it"),
+        ("~/it", os.path.expanduser("~/it")),
+        ("it.tar.gz", "/p/it.tar.gz"),
+    ],
+)
+def test_where_a_line_leads_is_known(line, path):
+    found = local_path(line, Path("/p"))
+    assert path == (None if found is None else str(found.path))
