@@ -260,7 +260,7 @@ class _Game:
     async def _settle(self, reason: EndReason) -> None:
         episode = self._episode
         if reason in VALID_ENDS:
-            earned = await self._pool.wait(lambda _: self._session.earned(timeout=self._call_timeout))
+            earned = await self._pool.wait(lambda _: self._session.earned(timeout=self._call_timeout, over=True))
             if earned is not None and not math.isfinite(earned):
                 raise EnvironmentFailed(f"the reward of the episode is {earned}")
             episode.total_reward = earned

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 from muxsim.adapters.openenv_frames import Tools
@@ -61,7 +62,7 @@ class ServedStage:
         channel, agent = self._channel(session), self._channel(session, agent=True)
         async with closed_on_failure(channel, self.env):
             channel.join()
-            opened = await shake_hands(channel, spec.limits.start_timeout)
+            opened = replace(await shake_hands(channel, spec.limits.start_timeout), shared=session.shared)
         return ServedLive(MCPEnvironment(session.id, self.env, session.seed, channel, opened), channel, agent)
 
     def room(self) -> dict[str, int]:

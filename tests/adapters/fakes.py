@@ -47,7 +47,7 @@ class FakeEnvironment:
             self.rewards.append(result.control.reward)
         return result
 
-    async def earned(self, *, timeout=None):
+    async def earned(self, *, timeout=None, over=False):
         return float(sum(self.rewards)) if self.opened.published else None
 
     async def close(self):

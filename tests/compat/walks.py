@@ -33,7 +33,7 @@ class Walk:
         ended = self.at >= self.pool.length + self.seed % 2
         return Control(reward=reward, terminated=ended, step=self.at, info={"at": self.at}, problem=problem)
 
-    async def earned(self, *, timeout=None):
+    async def earned(self, *, timeout=None, over=False):
         return None
 
     async def finish(self):

@@ -28,7 +28,19 @@ from transports.messages import member
 
 REWARDS = st.sampled_from([0.0, 0.25, 1.0, -0.5])
 # What becomes of an answer to a call that has moved the game.
-RESULTS = ["fine"] * 6 + ["error", "malformed", "empty", "numb", "unreadable", "dies", "is-error", "meta", "odd-meta"]
+RESULTS = ["fine"] * 6 + [
+    "error",
+    "malformed",
+    "empty",
+    "numb",
+    "unreadable",
+    "dies",
+    "is-error",
+    "meta",
+    "odd-meta",
+    "lies",
+    "mum",
+]
 # What becomes of one read of a part.
 READS = ["fine"] * 8 + ["error", "malformed", "text", "null", "not-there"]
 TURNS = ["call"] * 6 + ["two", "refused", "bad-json", "unknown"]
@@ -81,6 +93,11 @@ class Hostile:
                 control = {**self.status(), "reward": self.last, "info": {}}
                 del control["total_reward"]
                 return messages.result(request.id, {**good, "_meta": {"muxsim/control": control}})
+            case "lies" | "mum":
+                control = {**self.status(), "reward": self.last + 1 if how == "lies" else None, "info": {}}
+                del control["total_reward"]
+                result = {**good, "isError": how == "mum", "_meta": {"muxsim/control": control}}
+                return messages.result(request.id, result)
             case "odd-meta":
                 return messages.result(request.id, {**good, "_meta": {"muxsim/control": {"reward": "0"}}})
             case "unreadable":

@@ -194,11 +194,12 @@ PLAIN = {"result": {"content": [{"type": "text", "text": "ice"}]}}
 STATUS = {"terminated": False, "truncated": False, "step": 0, "total_reward": 0.0}
 
 
-async def earned(game, calls, state=None):
-    environment = MCPEnvironment("session", "lake", 0, game, Opened(initial_state=state, published=state is not None))
+async def earned(game, calls, state=None, *, over=False, shared=False):
+    opened = Opened(initial_state=state, published=state is not None, shared=shared)
+    environment = MCPEnvironment("session", "lake", 0, game, opened)
     for _ in range(calls):
         await environment.call("step", {})
-    return await environment.earned()
+    return await environment.earned(over=over)
 
 
 async def test_an_episode_without_a_call_has_earned_what_the_status_says():
@@ -212,10 +213,30 @@ async def test_an_episode_of_refused_calls_has_earned_what_the_status_says():
     assert await earned(Game(scored(0.5), REFUSED, status={**STATUS, "total_reward": 0.75}), 2) == 0.75
 
 
-async def test_an_episode_whose_calls_have_told_is_not_asked_about():
+async def test_an_episode_whose_calls_have_told_is_not_asked_about_while_it_goes_on():
     game = Game(scored(0.5), scored(0.25), status={**STATUS, "total_reward": 9.0})
     assert await earned(game, 2) == 0.75
     assert game.asked == ["tools/call"] * 2
+
+
+async def test_an_episode_that_is_over_has_earned_nothing_where_the_environment_counts_otherwise():
+    with pytest.raises(EnvironmentFailed, match="its results come to 0.75, and control://status says 9"):
+        await earned(Game(scored(0.5), scored(0.25), status={**STATUS, "total_reward": 9.0}), 2, over=True)
+    with pytest.raises(EnvironmentFailed, match="the simulator is gone"):
+        await earned(Game(scored(0.5), status={**STATUS, "failed": "the simulator is gone"}), 1, over=True)
+
+
+@pytest.mark.parametrize("status", [{"total_reward": 0.75}, {"total_reward": 0.7500001}, {"step": 2}, "odd", None])
+async def test_a_count_that_is_the_same_or_cannot_be_read_contradicts_nothing(status):
+    assert await earned(Game(scored(0.5), scored(0.25), status=status), 2, over=True) == 0.75
+
+
+@pytest.mark.parametrize("over", [True, False])
+async def test_what_others_earn_in_a_shared_session_is_none_of_the_episodes(over):
+    status = {**STATUS, "step": 40, "total_reward": 40.0}
+    assert await earned(Game(status=status), 0, over=over, shared=True) == 0.0
+    assert await earned(Game(scored(0.5), status=status), 1, over=over, shared=True) == 0.5
+    assert await earned(Game(scored(0.5), REFUSED, status=status), 2, over=over, shared=True) == 0.5
 
 
 async def test_without_a_control_plane_nothing_is_earned_and_that_is_asked_once():

@@ -249,6 +249,33 @@ def test_a_shared_environment_goes_on_after_an_episode_and_has_its_own_seed(wire
     assert second.steps[0].tool == "fly", "it is the one that the first has played with"
 
 
+class OneCall:
+    """A call in the first episode, and none in the others."""
+
+    called = False
+
+    async def next_message(self, conversation, tools, seed):
+        await checkpoint()
+        if not self.called:
+            self.called = True
+            return Reply(assistant_calls([("open", {})], 0))
+        return Reply({"role": "assistant", "content": "."})
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_an_episode_in_a_shared_session_has_earned_what_its_own_calls_have(wire, tmp_path):
+    file = config(tmp_path, game=SERVERS / "broken_environment.py")
+    file.write_text(file.read_text() + "shared = true\n")
+
+    async def play_it():
+        async with pool_over(wire, tmp_path, file) as pool:
+            rows = [{"id": f"row-{seed}", "env": "game", "seed": seed} for seed in (1, 2)]
+            return await library.rollout(pool, rows, policy=OneCall(), max_concurrent=1)
+
+    first, second = on(wire, play_it)
+    assert (first.total_reward, second.total_reward) == (0.5, 0.0), (first.error, second.error)
+
+
 @pytest.fixture
 def folder(tmp_path):
     treasure(tmp_path)

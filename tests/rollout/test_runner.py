@@ -74,7 +74,7 @@ class FakeEnvironment:
             self.rewards.append(given.control.reward or 0.0)
         return given
 
-    async def earned(self, *, timeout=None):
+    async def earned(self, *, timeout=None, over=False):
         await anyio.lowlevel.checkpoint()
         if isinstance(self.pool.earns, Exception):
             raise self.pool.earns

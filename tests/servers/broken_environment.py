@@ -80,6 +80,13 @@ def step(message):
     elif now and how == "nan":
         meta = '{"muxsim/control": {"reward": NaN, "terminated": false}}'
         raw(f'{{"jsonrpc": "2.0", "id": {message["id"]}, "result": {{"content": [], "_meta": {meta}}}}}')
+    elif how.startswith("own-"):
+        reward = {"own-lies": 10.0, "own-silent": None}.get(how, 0.5) if now else 0.5
+        control = {"reward": reward, "terminated": game["steps"] >= LAST, "truncated": False, "step": game["steps"]}
+        result = {"content": [{"type": "text", "text": "a door"}], "isError": reward is None}
+        send({"id": message["id"], "result": {**result, "_meta": {"muxsim/control": {**control, "info": {}}}}})
+        if how == "own-then-exits" and game["steps"] >= LAST:
+            os._exit(0)
     elif now and how == "torn":
         raw(f'{{"jsonrpc": "2.0", "id": {message["id"]}, "result": {{"content": [')
     elif now and how == "meta-malformed":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -82,7 +82,7 @@ class Opened:
     """How an environment presents itself after its handshake; times in seconds.
 
     ``workspace`` is the session's folder, which is there until `Environment.close`; None where it is not on this
-    machine. ``collect`` says which files of it a run keeps, if any.
+    machine. ``collect`` says which files of it a run keeps, if any. In a ``shared`` session others play too.
     """
 
     instructions: str = ""
@@ -93,7 +93,7 @@ class Opened:
     published: bool = False
     workspace: Path | None = None
     collect: Collect | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    shared: bool = False
 
 
 class Environment(Protocol):
@@ -110,8 +110,11 @@ class Environment(Protocol):
         Raises `EnvironmentGone`, `EnvironmentFailed`, `MachineryFailed` or `CallTimeout`.
         """
 
-    async def earned(self, *, timeout: float | None = None) -> float | None:
-        """What the episode has earned so far; None without a control plane. Raises as `call` does."""
+    async def earned(self, *, timeout: float | None = None, over: bool = False) -> float | None:
+        """What the episode has earned so far; None without a control plane. Raises as `call` does.
+
+        Of one that is ``over`` what its calls have said is held against the environment's own count.
+        """
 
     async def finish(self) -> None:
         """End the session's processes: what is in its workspace is final then, and stays there until `close`.

@@ -37,6 +37,7 @@ from muxsim.rollouts.environments.environment import (
     Tool,
     ToolResult,
 )
+from muxsim.session.control.ledger import is_close
 from muxsim.session.control.presence import (
     Listed,
     Presence,
@@ -64,6 +65,8 @@ _CALL_TIMEOUT: Final = -32001
 _OWN_CODES: Final = frozenset({-32000, _CALL_TIMEOUT, -32002, -32003, PARSE_ERROR, INVALID_REQUEST})
 # Causes of a session's end that are its environment's doing.
 _CRASHES: Final = frozenset({"backend_exited", "start_timeout"})
+# Seconds for one more word of an environment whose episode is over.
+_LAST_LOOK: Final = 10.0
 # A catalogue that needs more pages is no list of tools that anybody could be shown.
 _MOST_PAGES: Final = 100
 
@@ -140,15 +143,16 @@ class MCPEnvironment:
         except TimeoutError:
             raise CallTimeout(f"tools/list: no answer within {timeout:g} s") from None
 
-    async def earned(self, *, timeout: float | None = None) -> float | None:
+    async def earned(self, *, timeout: float | None = None, over: bool = False) -> float | None:
         """What the episode has earned so far; None for an environment without a control plane.
 
-        Where its calls do not tell, ``control://status`` is asked. Raises as `call` does.
+        Where its calls do not tell, ``control://status`` is asked. Of an episode that is ``over`` it is asked in any
+        case: an environment that counts otherwise than its results say has failed. Raises as `call` does.
         """
         if self._scored is False:
             return None
         if self._rewards and not self._doubtful:
-            return float(sum(self._rewards))
+            return await self._agreed(timeout) if over else self._told
         try:
             status = await self._status(timeout)
             if status is None and await self._is_scored(timeout):
@@ -182,11 +186,33 @@ class MCPEnvironment:
     async def _total(self, status: Status) -> float:
         if status.failed is not None:
             raise await self._failed(status.failed)
+        if self.opened.shared:
+            return self._told
         if status.total_reward is not None:
             return status.total_reward
         if self._doubtful and (status.step or 0) != (self._step or 0):  # before the first call it has made none
             raise await self._failed("control://status has no total_reward, and a call that failed made a step")
+        return self._told
+
+    @property
+    def _told(self) -> float:
+        """The sum of what its calls have said. In the session of all clients nothing else is the episode's own."""
         return float(sum(self._rewards))
+
+    async def _agreed(self, timeout: float | None) -> float:
+        """The same, unless the environment's own count is another; one that cannot be read contradicts nothing."""
+        count = None
+        if not self.opened.shared:
+            patience = _LAST_LOOK if timeout is None else min(timeout, _LAST_LOOK)
+            with suppress(Malformed, EnvironmentGone, EnvironmentFailed, MachineryFailed, CallTimeout):
+                count = await self._status(patience)
+        if count is not None and count.failed is not None:
+            raise await self._failed(count.failed)
+        total = None if count is None else count.total_reward
+        if total is not None and not is_close(total, self._told, sum(map(abs, self._rewards))):
+            text = f"the rewards of its results come to {self._told:g}, and control://status says {total:g}"
+            raise await self._failed(text)
+        return self._told
 
     async def _ask(self, method: str, params: Any, timeout: float | None, what: str) -> Message:
         try:

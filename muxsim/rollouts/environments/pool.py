@@ -65,7 +65,13 @@ class LocalPool:
         started = time.perf_counter() - began
         async with closed_on_failure(channel, env):
             opened = await shake_hands(channel, limit)
-        here = replace(opened, start_seconds=started, workspace=session.folder.path, collect=_collected(session.spec))
+        here = replace(
+            opened,
+            start_seconds=started,
+            workspace=session.folder.path,
+            collect=_collected(session.spec),
+            shared=session.shared,
+        )
         return MCPEnvironment(session.id, env, seed, channel, here)
 
     async def parts(self, env: str) -> dict[str, str]:

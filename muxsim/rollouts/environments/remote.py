@@ -117,7 +117,8 @@ class RemotePool:
             if isinstance(channel, SSEChannel):
                 await self._tasks.start(channel.listen)
             opened = await shake_hands(channel, limit)
-        there = replace(opened, start_seconds=started, collect=_THERE if served.collects else None)
+        collect = _THERE if served.collects else None
+        there = replace(opened, start_seconds=started, collect=collect, shared=served.shared)
         return MCPEnvironment(made["id"], env, made["seed"], channel, there)
 
     async def parts(self, env: str) -> dict[str, str]:

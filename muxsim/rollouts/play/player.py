@@ -183,7 +183,7 @@ class Player:
         reward = self.options.reward
         try:
             if reward is None and self.trajectory.valid:
-                self.trajectory.total_reward = await environment.earned(timeout=self.options.call_timeout)
+                self.trajectory.total_reward = await environment.earned(timeout=self.options.call_timeout, over=True)
         except _FAULTS as fault:
             self._end(_fault_of(fault))
         try:

@@ -53,7 +53,7 @@ class Ledger:
         if stale:
             raise Unknown("what calls before this one have earned is not known")
         if moved == 1 and last is not None:
-            if gained is not None and not _is_close(gained, last, total or 0.0):
+            if gained is not None and not is_close(gained, last, total or 0.0):
                 raise Unknown(f"{last:g}, and by control://status the total has grown by {gained:g}")
             return last
         return _by_difference(moved, gained, failed=failed, crowded=crowded)
@@ -74,7 +74,7 @@ def _by_difference(moved: float | None, gained: float | None, *, failed: bool, c
     return gained
 
 
-def _is_close(gained: float, said: float, total: float) -> bool:
+def is_close(gained: float, said: float, total: float) -> bool:
     """Whether the two are the same, but for what adding up in float32 leaves."""
     return abs(gained - said) <= _ROUNDING * max(1.0, abs(total), abs(said))
 
