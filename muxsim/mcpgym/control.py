@@ -205,9 +205,20 @@ def _in_words(cause: BaseException) -> str:
     return to_text(f"{type(cause).__name__}: {text:.{_LONGEST_CAUSE}}" if text else type(cause).__name__)
 
 
+def begun(returned: Any) -> tuple[Any, dict[str, Any]]:
+    """The observation and info of a `reset`. Raises: TypeError: they are not what Gymnasium wants."""
+    try:
+        observation, info = returned
+    except (TypeError, ValueError):
+        raise TypeError(f"what reset returned is not a tuple of observation and info but {returned!r:.60}") from None
+    if not isinstance(info, dict):
+        raise TypeError(f"what reset returned: the info is not a dict but {info!r:.60}")
+    return observation, info
+
+
 def _checked(returned: Any) -> StepOutcome:
     if not isinstance(returned, tuple) or len(returned) != _OUTCOME_LENGTH:
-        raise TypeError("not a tuple of observation, reward, terminated, truncated and info")
+        raise TypeError(f"not a tuple of observation, reward, terminated, truncated and info but {returned!r:.60}")
     observation, reward, terminated, truncated, info = returned
     return StepOutcome(
         observation=observation,

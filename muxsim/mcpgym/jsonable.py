@@ -13,7 +13,7 @@ _NOT_A_NUMBER = "NaN"
 _INFINITY = "Infinity"
 
 
-def to_json(value: object, *, lenient: bool = False) -> Any:  # noqa: PLR0911  # it is a table
+def to_json(value: object, *, lenient: bool = False) -> Any:
     """A copy of `value` made of dict, list, str, int, float, bool and None only.
 
     float16 and float32 become the shortest decimals that name them (0.1, not 0.10000000149011612). NaN and
@@ -22,15 +22,23 @@ def to_json(value: object, *, lenient: bool = False) -> Any:  # noqa: PLR0911  #
     Raises:
         TypeError: a part has no JSON form. With `lenient` such a part becomes "<its type>" instead: not its
             repr, which could hold an address and so differ between two processes that play the same episode.
+            Or it holds itself.
         ValueError: two keys of a mapping are the same once they are strings.
     """
+    try:
+        return _to_json(value, lenient=lenient)
+    except RecursionError:
+        raise TypeError("what holds itself, or is nested without an end, has no JSON form") from None
+
+
+def _to_json(value: object, *, lenient: bool) -> Any:  # noqa: PLR0911  # it is a table
     match value:
         case None | bool():
             return value
         case str():
             return to_text(value)
         case enum.Enum():
-            return to_json(value.value, lenient=lenient)
+            return _to_json(value.value, lenient=lenient)
         case int():
             return int(value)
         case np.generic():
@@ -42,10 +50,10 @@ def to_json(value: object, *, lenient: bool = False) -> Any:  # noqa: PLR0911  #
         case Mapping():
             return _from_mapping(value, lenient=lenient)
         case list() | tuple():
-            return [to_json(item, lenient=lenient) for item in value]
+            return [_to_json(item, lenient=lenient) for item in value]
         case Set():
             # A set of strings iterates in another order in every process.
-            return sorted((to_json(item, lenient=lenient) for item in value), key=repr)
+            return sorted((_to_json(item, lenient=lenient) for item in value), key=repr)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         return _from_mapping(fields, lenient=lenient)
@@ -73,7 +81,7 @@ def _from_array(array: np.ndarray[Any, Any], *, lenient: bool) -> Any:
     if array.dtype.kind == "f":
         return _map_nested(_from_float, _shortest(array).tolist())
     if array.dtype.kind in "OU":
-        return _map_nested(lambda item: to_json(item, lenient=lenient), array.tolist())
+        return _map_nested(lambda item: _to_json(item, lenient=lenient), array.tolist())
     if lenient:
         return f"<{array.dtype}>"
     raise TypeError(f"an array of {array.dtype} has no JSON form")
@@ -93,12 +101,12 @@ def _map_nested(function: Any, value: Any) -> Any:
 
 
 def _from_mapping(mapping: Mapping[Any, Any], *, lenient: bool) -> dict[str, Any]:
-    result = {_key(key, lenient=lenient): to_json(item, lenient=lenient) for key, item in mapping.items()}
+    result = {_key(key, lenient=lenient): _to_json(item, lenient=lenient) for key, item in mapping.items()}
     if len(result) != len(mapping):
         raise ValueError(f"keys of {list(mapping)!r} are the same once they are strings")
     return result
 
 
 def _key(key: object, *, lenient: bool) -> str:
-    plain = to_json(key, lenient=lenient)
+    plain = _to_json(key, lenient=lenient)
     return plain if isinstance(plain, str) else str(plain)

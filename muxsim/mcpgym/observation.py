@@ -79,14 +79,17 @@ class Observer:
         return content
 
     def text(self, observation: Any, env: Env) -> str:
-        """Raises: TypeError: the observation has no JSON form, and there is no `describe`."""
+        """Raises: TypeError: there is no `describe` and the observation has no JSON form, or it gave no text."""
         if self._describe:
             return self._words(observation, env)
         return json.dumps(to_json(observation), ensure_ascii=False)
 
     def _words(self, observation: Any, env: Env) -> str:
         assert self._describe is not None
-        return to_text(self._describe(observation, env))
+        words: Any = self._describe(observation, env)
+        if not isinstance(words, str):
+            raise TypeError(f"describe returned {words!r:.60}, which is no text")
+        return to_text(words)
 
 
 def to_content(value: Any) -> Content:

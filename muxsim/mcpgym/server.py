@@ -12,7 +12,7 @@ import numpy as np
 from mcp.server.lowlevel import Server
 from mcp_types import ToolAnnotations
 
-from muxsim.mcpgym.control import ControlPlane
+from muxsim.mcpgym.control import ControlPlane, begun
 from muxsim.mcpgym.errors import UnsupportedSpace
 from muxsim.mcpgym.observation import Content, Describe, Env, Form, FrameSize, Observer
 from muxsim.mcpgym.protocol import Endpoint
@@ -210,7 +210,7 @@ class GymServer:
         env = self._make(seed)
         observer.require_fit(env)
         _seed_spaces(env, seed)  # reset may sample from them
-        observation, info = env.reset(seed=seed)
+        observation, info = begun(env.reset(seed=seed))
         _seed_spaces(env, seed)  # and may have put others in their place
         plain = observer.plain(observation, env)
         control = ControlPlane(seed=seed, observation=plain, info=info, first=observation, spaces=self._spaces)

@@ -220,7 +220,7 @@ async def test_an_episode_whose_calls_have_told_is_not_asked_about_while_it_goes
 
 
 async def test_an_episode_that_is_over_has_earned_nothing_where_the_environment_counts_otherwise():
-    with pytest.raises(EnvironmentFailed, match="its results come to 0.75, and control://status says 9"):
+    with pytest.raises(EnvironmentFailed, match=r"its results come to 0\.75, and control://status says 9"):
         await earned(Game(scored(0.5), scored(0.25), status={**STATUS, "total_reward": 9.0}), 2, over=True)
     with pytest.raises(EnvironmentFailed, match="the simulator is gone"):
         await earned(Game(scored(0.5), status={**STATUS, "failed": "the simulator is gone"}), 1, over=True)

@@ -126,14 +126,18 @@ async def test_what_an_environment_does_is_in_its_row(tmp_path, row):
 
 GYM = [
     Row("environment", "step-raises", EndReason.ENV_FAILED, None, "ConnectionError: the simulator does not answer"),
-    Row("environment", "no-tuple", EndReason.ENV_FAILED, None, "not a tuple of observation, reward, terminated"),
-    Row("environment", "four-members", EndReason.ENV_FAILED, None, "not a tuple of observation, reward, terminated"),
     Row("environment", "nan-reward", EndReason.ENV_FAILED, None, "the reward is not finite but nan"),
     Row("environment", "inf-reward", EndReason.ENV_FAILED, None, "the reward is not finite but inf"),
     Row("environment", "none-reward", EndReason.ENV_FAILED, None, "the reward is not a number but None"),
     Row("environment", "text-reward", EndReason.ENV_FAILED, None, "the reward is not a number but '1.0'"),
     Row("environment", "odd-terminated", EndReason.ENV_FAILED, None, "terminated is not a bool but 'no'"),
     Row("environment", "odd-info", EndReason.ENV_FAILED, None, "the info is not a dict but None"),
+    Row("environment", "no-tuple", EndReason.ENV_FAILED, None, "terminated, truncated and info but None"),
+    Row("environment", "four-members", EndReason.ENV_FAILED, None, "and info but (0, 0.0, False, {})"),
+    Row("environment", "endless-info", EndReason.ENV_FAILED, None, "what holds itself, or is nested without an end"),
+    Row("environment", "reset-alone", EndReason.ENV_START_FAILED, None, "what reset returned is not a tuple"),
+    Row("environment", "reset-odd-info", EndReason.ENV_START_FAILED, None, "what reset returned: the info is not a"),
+    Row("environment", "describes-nothing", EndReason.ENV_START_FAILED, None, "describe returned None, which is no"),
     Row("environment", "describe-raises", EndReason.ENV_FAILED, None, "KeyError: 'nowhere'"),
     Row("environment", "reset-raises", EndReason.ENV_START_FAILED, None, "ConnectionError: no simulator at port 7"),
     Row("nobody", "nothing", EndReason.MAX_STEPS, 3.0),
@@ -159,6 +163,7 @@ async def test_an_authors_mistake_is_named_and_is_no_sample_of_the_policy(tmp_pa
 BYE = {"role": "assistant", "content": "bye"}
 REPLIES = [
     (Row("policy", "no call", EndReason.NO_TOOL_CALL, 0.5), Reply(BYE)),
+    (Row("endpoint", "withheld", EndReason.POLICY_ERROR, None, "withheld"), Reply(BYE, finish_reason="content_filter")),
     (Row("policy", "cut off", EndReason.TOKEN_LIMIT, 0.5, "finish_reason"), Reply(BYE, finish_reason="length")),
     (Row("policy", "context full", EndReason.TOKEN_LIMIT, 0.5, "8192"), TokenLimit("more than 8192 tokens")),
     (Row("endpoint", "refused", EndReason.POLICY_ERROR, None, "401"), PolicyError("401: no such key")),

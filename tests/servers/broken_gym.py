@@ -8,6 +8,8 @@ from gymnasium import spaces
 from muxsim.mcpgym import GymServer
 
 AT = 2
+ENDLESS = {}
+ENDLESS["again"] = ENDLESS
 
 STEPS = {
     "no-tuple": lambda: None,
@@ -18,6 +20,7 @@ STEPS = {
     "text-reward": lambda: (0, "1.0", False, False, {}),
     "odd-terminated": lambda: (0, 0.0, "no", False, {}),
     "odd-info": lambda: (0, 0.0, False, False, None),
+    "endless-info": lambda: (0, 0.0, False, False, ENDLESS),
 }
 
 
@@ -32,6 +35,10 @@ class Broken(gymnasium.Env):
         super().reset(seed=seed)
         if self.how == "reset-raises":
             raise ConnectionError("no simulator at port 7")
+        if self.how == "reset-alone":
+            return 0
+        if self.how == "reset-odd-info":
+            return 0, None
         self.steps = 0
         return 0, {}
 
@@ -47,6 +54,8 @@ class Broken(gymnasium.Env):
 def described(observation, env):
     if env.how == "describe-raises" and env.steps >= AT:
         raise KeyError("nowhere")
+    if env.how == "describes-nothing":
+        return None
     return f"at {observation}"
 
 

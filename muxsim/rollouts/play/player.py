@@ -55,6 +55,8 @@ _CLOSE_TIMEOUT: Final = 15.0
 
 # What OpenAI, Anthropic, Google and Mistral call it when a reply ends for its length.
 _CUT_OFF: Final = frozenset({"length", "max_tokens", "model_length", "model_context_window_exceeded"})
+# What OpenAI, and Google, call it when a filter has ended a reply: what the model would have said is not on record.
+_WITHHELD: Final = frozenset({"content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii"})
 
 # What an environment raises for a call that has no result.
 _FAULTS: Final = (EnvironmentGone, EnvironmentFailed, MachineryFailed, CallTimeout)
@@ -323,8 +325,12 @@ class Player:
         trajectory.tokens.append(reply.tokens)
         trajectory.messages.append(reply.message if reply.finish_reason is None else _with_reason(reply))
         self._open_calls = list(reply.message.get("tool_calls") or ())
-        if reply.finish_reason is not None and str(reply.finish_reason).lower() in _CUT_OFF:
+        reason = str(reply.finish_reason).lower()
+        if reason in _CUT_OFF:
             raise _Ended(EndReason.TOKEN_LIMIT, f"the reply was cut off: its finish_reason is {reply.finish_reason!r}")
+        if reason in _WITHHELD:
+            text = f"the endpoint has withheld the reply: its finish_reason is {reply.finish_reason!r}"
+            raise _Ended(EndReason.POLICY_ERROR, text)
         return reply
 
     def _conversation(self) -> list[dict[str, Any]]:

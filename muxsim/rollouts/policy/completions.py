@@ -204,7 +204,7 @@ def usage_of(completion: Mapping[str, Any]) -> Usage:
 
 
 def _no_completion(answer: object) -> Failure:
-    text = answer if isinstance(answer, str) else repr(answer)
+    text = answer or "it is empty" if isinstance(answer, str) else repr(answer)
     return Failure(shortened(f"the answer is no chat completion: {text:.200}"), passing=False)
 
 

@@ -70,11 +70,12 @@ _STATUS_OF_WORD: Final[Mapping[str, int]] = {
 }
 _STATUS: Final = re.compile("[45][0-9][0-9]")
 _OVERFLOW_WORDS: Final = frozenset({"context_length_exceeded", "exceed_context_size_error"})
-# How OpenAI, vLLM, SGLang, llama.cpp, TGI, Anthropic, Google, Mistral, Fireworks, xAI, Bedrock and Cohere put it.
+# How OpenAI, vLLM, SGLang, llama.cpp, TGI, Anthropic, Google, Mistral, Fireworks, xAI, Bedrock, Cohere, Qwen, Zhipu and
+# Moonshot put it.
 _OVERFLOW: Final = re.compile(
     r"context (?:length|size|window|limit)|maximum (?:model|prompt) length|(?:prompt|input).{0,40}too (?:long|large)"
     r"|token count.{0,40}exceeds|too many tokens|`inputs` tokens \+|longer than the (?:maximum )?model"
-    r"|reduce the length of the messages",
+    r"|reduce the length of the messages|range of input length|prompt exceeds|exceed\w* (?:the )?model token limit",
     re.IGNORECASE | re.DOTALL,
 )
 _NO_MODEL_WORDS: Final = frozenset({"model_not_found", "invalid_model"})
@@ -228,6 +229,8 @@ def _told(error: object) -> str:
             error = error[0] if error else None
         elif isinstance(error, dict):
             inner = next((error[key] for key in _TOLD_BY if error.get(key)), None)
+            if isinstance(inner, str) and isinstance(error.get("loc"), list):  # FastAPI: which part of the request
+                return f"{'.'.join(map(str, error['loc']))}: {inner}"
             error = msgspec.json.encode(error).decode() if inner is None else inner
     return str(error or "")
 

@@ -67,7 +67,8 @@ def test_a_wait_may_be_asked_for_inside_the_error():
     assert failure_of(error, 429, {"retry-after": "2"}, NOW).retry_after == 2.0
 
 
-# As OpenAI, vLLM (two), SGLang, llama.cpp, TGI, Anthropic, Google, Mistral, Fireworks, xAI, Groq and a router say it.
+# As OpenAI, vLLM (two), SGLang, llama.cpp, TGI, Anthropic, Google, Mistral, Fireworks, xAI, Groq, Qwen, Zhipu,
+# Moonshot, GitHub and a router say it.
 OVERFLOWS = [
     (400, {"message": "maximum context length is 100 tokens", "code": "context_length_exceeded"}),
     (400, {"message": "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens"}),
@@ -84,6 +85,10 @@ OVERFLOWS = [
     (400, {"error": {"message": "The prompt is too long: 9, model maximum context length: 8"}}),
     (400, {"error": "This model's maximum prompt length is 8 but the request contains 9 tokens."}),
     (400, {"error": {"message": "Please reduce the length of the messages or completion.", "code": None}}),
+    (400, {"error": {"code": "invalid_parameter_error", "message": "Range of input length should be [1, 129024]"}}),
+    (400, {"error": {"code": "1261", "message": "Prompt exceeds max length"}}),
+    (400, {"error": {"message": "Invalid request: Your request exceeded model token limit: 8192"}}),
+    (400, {"error": {"message": "prompt token count of 9 exceeds the limit of 8"}}),
     (None, {"error": {"message": "This endpoint's maximum context length is 8 tokens.", "code": 400}}),
 ]
 
@@ -135,7 +140,7 @@ def test_whose_fault_a_failure_is_follows_from_its_status_and_words(status, body
         ({"error": {"message": "plain"}}, "plain"),
         ({"error": "text"}, "text"),
         ({"detail": "seed is unknown"}, "seed is unknown"),
-        ({"detail": [{"loc": ["body", "seed"], "msg": "no seeds here"}]}, "no seeds here"),
+        ({"detail": [{"loc": ["body", "seed"], "msg": "no seeds here"}]}, "body.seed: no seeds here"),
         ({"message": {"detail": [{"msg": "inside"}]}}, "inside"),
         ([{"error": {"message": "in a list"}}], "in a list"),
         ("<html>no</html>", "<html>no</html>"),
