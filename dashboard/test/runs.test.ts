@@ -3,7 +3,7 @@ import { chosen, type Choice } from "../src/runs/choice.ts";
 import type { Config, Episode, Metrics, Run } from "../src/runs/data.ts";
 import { course, places, sharedEnvironments, shares } from "../src/runs/courses.ts";
 import { merged } from "../src/runs/live_source.ts";
-import { compared } from "../src/runs/pairs.ts";
+import { compared, means } from "../src/runs/pairs.ts";
 import { placeOf } from "../src/runs/places.ts";
 import { settings } from "../src/runs/side_by_side.tsx";
 import { isStored, linkTo } from "../src/runs/source.ts";
@@ -38,6 +38,15 @@ test("of rows that were played several times the means are compared", () => {
   const played = (rewards: number[]) => rewards.map((reward, sample) => episode(`a#${sample}`, { row: "a", sample, reward }));
   const [pair] = compared(played([0, 1]), played([1, 1, 1, 0])).pairs;
   expect(pair?.difference).toBe(0.25);
+});
+
+test("an episode that the machinery broke counts among the ends and in no mean, and tokens that nobody told are no 0", () => {
+  const broken = { valid: false, reward: null, end: "env_crashed", steps: 90, tokens: 900, seconds: 900 };
+  const one = [episode("a#0", { row: "a", reward: 1, tokens: 7 }), episode("a#1", { row: "a", reward: 0 }), episode("a#2", { row: "a", ...broken })];
+  const [pair] = compared(one, [episode("a#0", { row: "a", ...broken })]).pairs;
+  expect(pair?.one).toMatchObject({ scored: 2, reward: 0.5, steps: 2, tokens: 7, seconds: 1, ends: ["terminated", "env_crashed"] });
+  expect(pair?.other).toMatchObject({ scored: 0, reward: null, steps: null, tokens: null, seconds: null, ends: ["env_crashed"] });
+  expect(means([...one, episode("b", { steps: 5 })])).toEqual({ steps: 3, tokens: 7, seconds: 1 });
 });
 
 test("runs without a row in common are compared by environment and seed", () => {

@@ -138,9 +138,9 @@ function Line({ one, other, pair }: { one: Run; other: Run; pair: Pair }) {
       <td class="number"><Ended run={other} half={pair.other} /></td>
       <td class="number strong">{difference === null ? "–" : <Reward value={difference} sign />}</td>
       <td><span class="ends">{pair.one?.ends.join() === pair.other?.ends.join() ? <Ends half={pair.one} /> : <><Ends half={pair.one} /> → <Ends half={pair.other} /></>}</span></td>
-      <td>{both(({ steps }) => number(steps, 1))}</td>
-      <td>{both(({ tokens }) => (tokens ? compact(Math.round(tokens)) : "–"))}</td>
-      <td>{both((half) => seconds(half.seconds))}</td>
+      <td>{both(({ steps }) => (steps === null ? "–" : number(steps, 1)))}</td>
+      <td>{both(({ tokens }) => (tokens === null ? "–" : compact(Math.round(tokens))))}</td>
+      <td>{both((half) => (half.seconds === null ? "–" : seconds(half.seconds)))}</td>
     </tr>
   );
 }
@@ -154,7 +154,7 @@ function Ends({ half }: { half: Half | null }) {
 function Ended({ run, half }: { run: Run; half: Half | null }) {
   const [first] = half?.episodes ?? [];
   if (!half || !first) return <span class="none">–</span>;
-  const several = half.episodes.length > 1 ? `mean of ${half.episodes.length}, to the first` : words(first.end ?? "");
+  const several = half.episodes.length > 1 ? `mean of ${half.scored < half.episodes.length ? `${half.scored} of ` : ""}${half.episodes.length}, to the first` : words(first.end ?? "");
   return <a href={episodeLink(run, first.id)} title={`${run.name}: ${several}`}>{half.reward === null ? "none" : number(half.reward)}</a>;
 }
 

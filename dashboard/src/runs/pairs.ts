@@ -1,13 +1,18 @@
 import { type Episode, isScored } from "./data.ts";
 
+/** Means over those valid episodes of which a figure is known; null where there are none. */
+export interface Means {
+  readonly steps: number | null;
+  readonly tokens: number | null;
+  readonly seconds: number | null;
+}
+
 /** What the episodes of one row, from one seed, came to in one of two runs. */
-export interface Half {
+export interface Half extends Means {
   readonly episodes: readonly Episode[];
-  /** The mean of those that have one. */
+  /** How many have a reward, and the mean of these. */
+  readonly scored: number;
   readonly reward: number | null;
-  readonly steps: number;
-  readonly tokens: number;
-  readonly seconds: number;
   /** The kinds of ends, each once. */
   readonly ends: readonly string[];
 }
@@ -42,7 +47,7 @@ export function compared(one: readonly Episode[], other: readonly Episode[]): Co
   const bySeed = !byRow.some((pair) => pair.one && pair.other);
   const pairs = bySeed ? pairsOf(one, other, ({ env, seed }) => JSON.stringify([env, seed])) : byRow;
   const differences = pairs.map(({ difference }) => difference).filter((value) => value !== null);
-  const mean = differences.length ? meanOf(differences) : null;
+  const mean = meanIn(differences);
   return {
     pairs,
     bySeed,
@@ -83,13 +88,24 @@ function half(episodes: readonly Episode[] | undefined): Half | null {
   const rewards = episodes.filter(isScored).map(({ reward }) => reward);
   return {
     episodes,
-    reward: rewards.length ? meanOf(rewards) : null,
-    steps: meanOf(episodes.map(({ steps }) => steps)),
-    tokens: meanOf(episodes.map(({ tokens }) => tokens)),
-    seconds: meanOf(episodes.map(({ seconds }) => seconds)),
+    scored: rewards.length,
+    reward: meanIn(rewards),
+    ...means(episodes),
     ends: [...new Set(episodes.map(({ end }) => end ?? "playing"))],
   };
 }
+
+/** What the machinery broke says nothing of the policy, and no endpoint has answered without a token. */
+export function means(episodes: readonly Episode[]): Means {
+  const valid = episodes.filter((one) => one.valid);
+  return {
+    steps: meanIn(valid.map(({ steps }) => steps)),
+    tokens: meanIn(valid.map(({ tokens }) => tokens).filter(Boolean)),
+    seconds: meanIn(valid.map(({ seconds }) => seconds)),
+  };
+}
+
+const meanIn = (values: readonly number[]): number | null => (values.length ? meanOf(values) : null);
 
 function meanOf(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;

@@ -6,6 +6,7 @@ import { Compared } from "./compared.tsx";
 import type { RunComparison } from "./comparison.ts";
 import { Curves } from "./curves.tsx";
 import type { Json, Run } from "./data.ts";
+import { means } from "./pairs.ts";
 import { differenceLink, runLink } from "./places.ts";
 import { extent, scale } from "./scales.ts";
 import { Top } from "./top.tsx";
@@ -69,7 +70,6 @@ interface Figure {
   readonly cell: (run: Run, runs: readonly Run[]) => ComponentChildren;
 }
 
-const each = (total: number, { metrics }: Run): number | null => (metrics.episodes ? total / metrics.episodes : null);
 const big = (value: string, more?: string) => <><span class="figure">{value}</span>{more ? <span class="soft"> {more}</span> : null}</>;
 
 const FIGURES: readonly Figure[] = [
@@ -89,17 +89,15 @@ const FIGURES: readonly Figure[] = [
     ),
   },
   { name: "Episodes", cell: ({ metrics, state }) => <Played played={metrics.episodes} planned={state === "complete" ? null : metrics.planned} failed={metrics.episodes - metrics.valid} /> },
-  { name: "Steps", cell: (run) => per(each(run.metrics.steps, run), (value) => number(value, 1), `${count(run.metrics.steps)} in all`) },
+  { name: "Steps", cell: (run) => per(means(run.episodes).steps, (value) => number(value, 1), `${count(run.metrics.steps)} in all`) },
   {
     name: "Tokens", cell: (run) => (run.metrics.usage.total_tokens
-      ? per(each(run.metrics.usage.total_tokens, run), (value) => compact(Math.round(value)), `${compact(run.metrics.usage.total_tokens)} in all, ${compact(run.metrics.usage.completion_tokens)} written`) : "–"),
+      ? per(means(run.episodes).tokens, (value) => compact(Math.round(value)), `${compact(run.metrics.usage.total_tokens)} in all, ${compact(run.metrics.usage.completion_tokens)} written`) : "–"),
   },
-  { name: "Time", cell: (run) => per(each(total(run), run), seconds, `${seconds(run.metrics.seconds)} in all`) },
+  { name: "Time", cell: (run) => per(means(run.episodes).seconds, seconds, `${seconds(run.metrics.seconds)} in all`) },
   { name: "Steps per second", cell: ({ metrics }) => (metrics.steps_per_second === null ? "–" : big(number(metrics.steps_per_second, 1))) },
   { name: "Began", cell: ({ metrics, config }) => when(metrics.started_at || config.started_at) },
 ];
-
-const total = (run: Run): number => run.episodes.reduce((sum, one) => sum + one.seconds, 0);
 
 function per(value: number | null, write: (value: number) => string, more: string) {
   return value === null ? "–" : big(write(value), `an episode, ${more}`);
