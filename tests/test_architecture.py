@@ -380,6 +380,8 @@ def test_every_message_passes_the_seam_in_both_directions():
         (SEAM, "self._ear.from_backend"),
         ("muxsim.session.conversation", "self.router.from_backend"),
     }
+    started = {name for name in MODULES if any("Seam" in used.split(".") for used in attributes(name))}
+    assert {name for name in started if not within(name, "muxsim.session")} == set()
     makes_listeners = {name for name in MODULES if any(used.endswith(".clients_ready") for used in attributes(name))}
     assert {name for name in makes_listeners if within(name, "muxsim.session")} == {SEAM, "muxsim.session.flow"}
 
@@ -591,7 +593,8 @@ def makes_a_nursery_by_hand(tree):
         if isinstance(item.context_expr, ast.Call)
     }
     opened = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and id(node) not in in_blocks)
-    return any(name_called(node) in NURSERIES | BY_HAND for node in opened)
+    renamed = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return bool(renamed & NURSERIES) or any(name_called(node) in NURSERIES | BY_HAND for node in opened)
 
 
 def name_called(node):
@@ -612,6 +615,7 @@ BY_HAND = {"__aenter__", "__aexit__"}
         ("await stack.enter_async_context(trio.open_nursery(strict_exception_groups=True))", True),
         ("group = asyncio.TaskGroup()", True),
         ("await service.__aexit__(None, None, None)", True),
+        ("from trio import open_nursery as opened", True),  # whatever it is called from then on
     ],
 )
 def test_the_check_tells_a_nursery_of_a_block_from_one_made_by_hand(source, by_hand):
@@ -628,6 +632,42 @@ def test_only_the_boundary_switches_off_what_fails():
     """A broad except around what is optional is a `Part`: nobody else makes one, or takes its failure for himself."""
     making = {name for name, tree in MODULES.items() if any(made in calls(tree) for made in ("Part", "Boundary"))}
     assert making == {"muxsim.runtime.boundary"}
+
+
+def swallows_anything(handler):
+    """Whether it takes every exception, and lets none go on."""
+    kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    broad = any(kind is None or ast.unparse(kind) in {"Exception", "BaseException"} for kind in kinds)
+    return broad and not any(isinstance(node, ast.Raise) for node in ast.walk(handler))
+
+
+def test_who_takes_every_exception_says_why_where_it_stands():
+    silent = {
+        f"{name}:{node.lineno}"
+        for name in MODULES
+        for node in ast.walk(MODULES[name])
+        if isinstance(node, ast.ExceptHandler) and swallows_anything(node) and "  # " not in line_of(name, node)
+    }
+    assert silent == set()
+
+
+def line_of(name, node):
+    path = ROOT / Path(*name.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return path.read_text().splitlines()[node.lineno - 1]
+
+
+LONGEST_FILE = 500  # lines: past them a file has several subjects
+LONGER = {"muxsim/observe/events.py"}  # a type for each thing that happens, which are found in one file
+
+
+def test_no_file_of_ours_is_too_long_to_have_one_subject():
+    ours = [
+        path for folder in ("muxsim", "transports", "scripts", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+    ]
+    ours += [path for kind in ("ts", "tsx", "css") for path in (ROOT / "dashboard" / "src").rglob(f"*.{kind}")]
+    lengths = {str(path.relative_to(ROOT)): path.read_text().count("\n") for path in ours}
+    assert {name for name, lines in lengths.items() if lines > LONGEST_FILE} == LONGER
 
 
 def calls(tree):
@@ -675,20 +715,6 @@ def test_only_the_pool_has_a_place():
     having = {name for name in above("muxsim.placement") if "muxsim.placement.local" in imports(name)}
     assert having == {"muxsim.admission.pool"}
     assert {name for name in MODULES if "muxsim.placement.child" in imports(name)} == {"muxsim.placement.local"}
-
-
-# Every message passes it that a backend is sent, or says: a journal will stand there.
-SEAM = "muxsim.session.seam"
-
-
-def test_every_message_passes_the_one_seam():
-    talking = {name for name in MODULES if any(used.endswith("backend.send") for used in attributes(name))}
-    assert talking == {SEAM}
-    # What a backend says comes to its listener, which is the seam, and from there to the conversation.
-    hearing = {name for name in MODULES if any(used.endswith("router.from_backend") for used in attributes(name))}
-    assert hearing == {"muxsim.session.conversation"}
-    started = {name for name in MODULES if any("Seam" in used.split(".") for used in attributes(name))}
-    assert {name for name in started if not within(name, "muxsim.session")} == set()
 
 
 def test_no_function_is_the_hasty_twin_of_another():

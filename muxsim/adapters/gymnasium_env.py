@@ -274,7 +274,7 @@ async def _all(pool: EnvironmentPool, works: Sequence[tuple[Callable[..., Any], 
     async def do(place: int, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         try:
             results[place] = await function(pool, *args)
-        except Exception as error:
+        except Exception as error:  # raised once the others are over
             failures.append(error)
 
     async with anyio.create_task_group() as tasks:

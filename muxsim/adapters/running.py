@@ -225,7 +225,7 @@ class _Open(Running):
         done: Future[T] = Future()
         try:
             done.set_result(self.call(function, *args))
-        except BaseException as error:
+        except BaseException as error:  # whoever waits for it gets it
             done.set_exception(error)
         return done
 
@@ -285,7 +285,7 @@ class _Tidier:
                 work()
             except (NotHere, RuntimeError):  # it has ended: then so has all that was in it
                 continue
-            except Exception:
+            except Exception:  # nobody is left to get it, and more is to be closed
                 logging.getLogger(__name__).exception("what nobody has any more could not be closed")
 
 

@@ -136,7 +136,7 @@ def _fault(asked: dict[str, Any]) -> str:
             _import_what_is_installed(asked["script"])
     except SyntaxError as error:
         return f"{error.filename}, line {error.lineno}: {error.msg}"
-    except BaseException as error:
+    except BaseException as error:  # whatever its author does there, an exit too
         return f"{type(error).__name__}: {error}"
     return ""
 

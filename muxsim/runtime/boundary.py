@@ -101,7 +101,7 @@ class Part:
             part.switch_off()
         try:
             self._on_off()
-        except Exception as error:
+        except Exception as error:  # likewise
             self._told(f"the end of {self.name}", error)
 
 

@@ -118,7 +118,7 @@ class Watchers:
         watcher = self._watchers[index]
         try:
             getattr(watcher, call)(*told)
-        except Exception as error:
+        except Exception as error:  # of others, whatever it is: the episodes go on
             if (index, call) not in self._failed:  # once: it would be told of with every step
                 self._failed.add((index, call))
                 text = "the watcher %r failed in %s(), and is told of further episodes all the same: %s: %s"
