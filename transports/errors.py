@@ -54,11 +54,3 @@ class ReceiverBusy(TransportError):
         super().__init__(f"{message} ({setting})")
         self.code = code
         self.setting = setting
-
-
-class TransportClosed(TransportError):
-    """This side has closed the transport; nothing can be sent any more."""
-
-
-class TransportBroken(TransportError):
-    """The other side is gone; nothing can be sent any more."""

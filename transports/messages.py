@@ -23,7 +23,6 @@ from transports.errors import INVALID_REQUEST, PARSE_ERROR, RemoteProtocolError
 from transports.origin import Origin
 
 RequestId = int | str
-ProgressToken = int | str
 
 
 class Kind(Enum):

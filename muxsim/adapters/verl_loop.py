@@ -115,7 +115,6 @@ class _Sample:
         self.ids: list[int] = []
         self.mask: list[int] = []
         self.logprobs: list[float] = []
-        self.prompt_length = 0
         self.turns = 0
         self.extra: dict[str, Any] = {}
         self.times = {"generate_sequences": 0.0, "tool_calls": 0.0}
@@ -123,7 +122,6 @@ class _Sample:
     async def begin(self, messages: list[dict[str, Any]]) -> None:
         self.messages = messages
         self.ids = await self.loop.ct_build_initial_tokens(messages, tools=self.tools)
-        self.prompt_length = len(self.ids)
 
     async def play(self) -> None:
         """Take turns until the environment, the model or verl's bounds end it."""

@@ -8,7 +8,19 @@ from typing import Annotated, Any, Literal
 import typer
 
 from muxsim.cli.grouped import grouped
-from muxsim.cli.options import Bounds, ConcurrentOption, Kept, LockedOption, Model, Players, Remote, Rows, Watch, finite
+from muxsim.cli.options import (
+    Bounds,
+    ConcurrentOption,
+    Form,
+    Kept,
+    LockedOption,
+    Model,
+    Players,
+    Remote,
+    Rows,
+    Watch,
+    finite,
+)
 from muxsim.cli.refusing import fail, or_fail
 from muxsim.errors import MuxsimError
 
@@ -136,7 +148,7 @@ def export(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
     output: Annotated[Path, typer.Argument(help="A file for rows and parquet, else a folder.")],
     form: Annotated[
-        Literal["chat", "tokens", "trl", "sft", "verl", "verifiers", "atif", "gif", "parquet", "datasets"],
+        Form,
         typer.Option("--format", help="JSONL of chat or of tokens, or what other tools read: see docs/rollouts.md."),
     ] = "chat",
     rows: Annotated[

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
+from muxsim.cli.options import Form
 from muxsim.errors import MuxsimError
 from muxsim.rollouts.data.run_folder import RunFolder
 from muxsim.rollouts.data.trajectory import Trajectory
@@ -14,8 +15,6 @@ from muxsim.rollouts.view.tables import ROW_FORMS, RowForm, TableForm, export_ro
 
 _TABLES: Final = ("parquet", "datasets")
 _CHAT: Final[RowForm] = "chat"
-
-Form = Literal["chat", "tokens", "trl", "sft", "verl", "verifiers", "atif", "gif", "parquet", "datasets"]
 
 
 def run(

@@ -26,6 +26,9 @@ def finite(value: float | None) -> float | None:
     return value
 
 
+Form = Literal["chat", "tokens", "trl", "sft", "verl", "verifiers", "atif", "gif", "parquet", "datasets"]
+"""What `muxsim export` writes."""
+
 LockedOption = Annotated[bool, typer.Option("--locked", help="Install nothing but what muxsim.lock says.")]
 ConcurrentOption = Annotated[int, typer.Option(help="Episodes at the same time.", min=1, max=10_000)]
 TokenOption = Annotated[

@@ -8,7 +8,7 @@ from typing import Literal
 from muxsim.access import AuthSettings, ClientBounds
 from muxsim.config.table import shown
 from muxsim.errors import UnknownEnvironment
-from muxsim.spec import EnvSpec
+from muxsim.spec import CgroupMode, EnvSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +134,7 @@ class ServerSettings:
     drain_timeout: float = 0.3
     """How long calls may still take to finish at shutdown, before their sessions are ended."""
 
-    cgroup: Literal["auto", "required", "off"] = "auto"
+    cgroup: CgroupMode = "auto"
     """Groups of cgroup v2: ``auto`` for environments bounded by what needs one, ``required`` for all or no start."""
 
     operator_socket: Literal["auto", "required", "off"] = "auto"

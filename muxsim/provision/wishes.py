@@ -9,7 +9,7 @@ from pathlib import Path
 
 from muxsim.errors import PackageError
 from muxsim.provision.conda_wishes import conda_wishes
-from muxsim.provision.inline import Metadata, parse_metadata
+from muxsim.provision.inline import Metadata, read_metadata
 from muxsim.provision.local_paths import LocalPath, local_paths
 from muxsim.provision.requirements import as_arguments, parse_pyproject, read_file, read_lines
 from muxsim.provision.secrets import without_secrets
@@ -178,7 +178,7 @@ def _of_project(path: Path) -> Wishes:
 
 
 def _of_script(path: Path) -> Wishes:
-    metadata = parse_metadata(path.read_text(encoding="utf-8-sig").replace("\r\n", "\n"))
+    metadata = read_metadata(path)
     # Where a [tool.uv] says more, of sources and indexes, uv reads the script itself, if it is no older than that.
     inputs = ("-r", str(path)) if "uv" in metadata.tool else metadata.dependencies
     return Wishes(

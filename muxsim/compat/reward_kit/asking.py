@@ -64,7 +64,6 @@ class Asker:
         self._policy = policy
         self._prompt = prompt
         self._seen: dict[int, Any] = {}
-        self._histories: dict[int, list[Message]] = {}
         self._together = _Together(policy, count)
         self._tell = _own(policy, "add_tool_response")
         self._write = _own(policy, "log_conversation_state_for_playback")

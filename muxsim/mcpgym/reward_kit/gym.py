@@ -70,7 +70,6 @@ class GymProductionServer(ABC):
         self.seed = _chosen_seed(seed)
         self.session_lock = threading.Lock()
         self._score = Score()
-        self._initial: Any = None
         self._watch(adapter)
         # Nobody looks: pygame is to open neither a display nor a sound device.
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")

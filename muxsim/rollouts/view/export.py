@@ -138,7 +138,6 @@ class _Steps:
     def __init__(self, trajectory: Trajectory) -> None:
         self.steps: list[Json] = []
         self._called: Json = {}
-        self._trajectory = trajectory
         self._tokens = iter(_tokens_of_replies(trajectory))
         for message in trajectory.messages:
             self._add(message)
