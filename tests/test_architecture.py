@@ -364,6 +364,12 @@ def uses_of(member, *, of=""):
 def test_every_message_passes_the_seam_in_both_directions():
     """What a backend is sent and what it says: a journal that stands there misses nothing."""
     assert {(name, used) for name, used in uses_of("send", of="backend") if name != SEAM} == set()
+    # Nor is there another name for it by which a session sends.
+    assert {one for one in uses_of("send") if within(one[0], "muxsim.session") and one[0] != SEAM} == {
+        ("muxsim.session.attachment", "self.transport.send"),  # to the client
+        ("muxsim.session.control.control", "questions.send"),  # a generator's
+        ("muxsim.session.rehearsal", "send"),  # what the seam gives it
+    }
     assert {
         one for one in uses_of("to_backend") if one[0] not in {"muxsim.session.exchange", "muxsim.session.router"}
     } == {

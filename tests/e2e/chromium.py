@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import signal
@@ -94,10 +93,6 @@ class Page:
         answer = await self.ask("Runtime.evaluate", wish)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
-
-    async def screenshot(self):
-        """The tab as a PNG."""
-        return base64.b64decode((await self.ask("Page.captureScreenshot", {"format": "png"}))["data"])
 
 
 @asynccontextmanager

@@ -13,7 +13,6 @@ import os
 import sys
 
 MODERN = "2026-07-28"
-VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
 
 handshakes = []  # the params of every one
 ids = []  # of every `hold`, as they came
