@@ -17,6 +17,8 @@ BACKEND_ENDED: Final = "the backend has ended"
 class AgentAttachment(Attachment):
     """A client that must not see the control plane: neither its resources nor its ``_meta``, whatever it asks for."""
 
+    is_agent = True
+
     def receive(self, message: Message) -> None:
         """Take a message from the agent: what it may say goes on, made anew; another request is refused."""
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from muxsim.spec import EnvSpec
 from transports import messages
@@ -97,6 +97,9 @@ class Attachment:
     ``cut``: it is heard no more, for it did not read.
     ``aside``: what it asks is muxsim's own reading: no request of the server's is for it, nor is any log line.
     """
+
+    is_agent: ClassVar[bool] = False
+    """Whether its client must not see the control plane."""
 
     def __init__(
         self,

@@ -7,10 +7,11 @@ that caused it. Only where all who could have caused it are one principal may it
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Raw
 
+from muxsim.session.exchange import Attachment
 from transports.messages import text_of
 
 # Resources that one client may be subscribed to, and how long the URI of one may be.
@@ -24,26 +25,25 @@ class Audience:
 
     def __init__(self) -> None:
         self._names: set[str] = set()
-        self._subscribed: dict[Hashable, set[str]] = {}
+        self._subscribed: dict[Attachment, set[str]] = {}
 
-    def heard_from(self, attachment: Any) -> None:
+    def heard_from(self, attachment: Attachment) -> None:
         """Somebody takes part. What a principal has caused may be told of later, so its name is not forgotten."""
-        name = getattr(attachment, "principal", None)
-        if name is not None and len(self._names) < 2:
-            self._names.add(name)
+        if attachment.principal is not None and len(self._names) < 2:
+            self._names.add(attachment.principal)
 
-    def is_one(self, present: Iterable[Any]) -> bool:
+    def is_one(self, present: Iterable[Attachment]) -> bool:
         """Whether those ``present``, and all who had a name before, are one. Who has no name is one for himself."""
         found: set[Hashable] = set(self._names)
         for attachment in present:
-            found.add(getattr(attachment, "principal", None) or attachment)
+            found.add(attachment.principal or attachment)
             if len(found) > 1:
                 return False
         return len(found) <= 1
 
     # ---- resources
 
-    def subscribe(self, attachment: Hashable, uri: Raw | None) -> str:
+    def subscribe(self, attachment: Attachment, uri: Raw | None) -> str:
         """Note a subscription; returns why it cannot be, or ""."""
         mine = self._subscribed.setdefault(attachment, set())
         text = _plain(uri)
@@ -54,17 +54,17 @@ class Audience:
         mine.add(text)
         return ""
 
-    def unsubscribe(self, attachment: Hashable, uri: Raw | None) -> bool:
+    def unsubscribe(self, attachment: Attachment, uri: Raw | None) -> bool:
         """Note the end of a subscription; returns whether nobody else has it, so that the server may be told."""
         text = _plain(uri)
         self._subscribed.get(attachment, set()).discard(text)
         return not any(text in theirs for theirs in self._subscribed.values())
 
-    def left(self, attachment: Hashable) -> None:
+    def left(self, attachment: Attachment) -> None:
         """A client has gone."""
         self._subscribed.pop(attachment, None)
 
-    def subscribers(self, uri: Raw | None) -> list[Any]:
+    def subscribers(self, uri: Raw | None) -> list[Attachment]:
         """Who is to hear that a resource has changed: it may be a part of the one that was subscribed to."""
         text = _plain(uri)
         beginnings = {text, *(text[:at] for at, sign in enumerate(text) if sign in _PARTS)}

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from msgspec import Raw
 
 from transports.messages import Message, RequestId
 
-Attachment = Hashable
+
+class Attachment(Hashable, Protocol):
+    """Who asks, as far as it matters here; in a session, one of `muxsim.session.attachment`."""
+
+    @property
+    def principal(self) -> str | None:
+        """The name of whoever speaks through it; None where nobody has to have one."""
 
 
 class Exchange(msgspec.Struct, eq=False):

@@ -36,7 +36,7 @@ class Client:
         """Whether ``caller`` may go on with it: the same principal, and no more than it sees."""
         if caller is self.caller:
             return True
-        return caller.sees(self.caller.name) and (caller.controls or isinstance(self.attachment, AgentAttachment))
+        return caller.sees(self.caller.name) and (caller.controls or self.attachment.is_agent)
 
 
 @dataclass(slots=True)
@@ -174,8 +174,8 @@ class Clients:
         self._keep(client.transport.id, client, client.paths)
 
     def _keep(self, id: str, client: Client, paths: frozenset[str] | None) -> None:
-        is_agent = isinstance(client.attachment, AgentAttachment)
-        self._gone[id] = GoneClient(client.attachment.session.id, client.caller.name, is_agent, paths)
+        attachment, name = client.attachment, client.caller.name
+        self._gone[id] = GoneClient(attachment.session.id, name, attachment.is_agent, paths)
         if len(self._gone) > _MOST_GONE:
             self._gone.popitem(last=False)
 

@@ -14,7 +14,6 @@ from weakref import WeakKeyDictionary
 from muxsim.serve.routes.clients import Clients, HTTPClient
 from muxsim.serve.routes.guard import caller_of
 from muxsim.serve.routes.lookup import NO_CLIENT, Lookup
-from muxsim.session.agent_view import AgentAttachment
 from muxsim.session.attachment import Attachment
 from muxsim.session.codes import BACKEND_GONE
 from muxsim.session.control.control import PARTS, ControlUnreadable
@@ -102,7 +101,7 @@ class ControlReads:
             session = self._sessions.get(client.attachment.session.id)
             if session is None or not session.live or not client.admits(caller):
                 continue
-            if isinstance(client.attachment, AgentAttachment):
+            if client.attachment.is_agent:
                 raise HTTPRefusal(404, NO_CLIENT)
             if env in (None, session.spec.name):
                 found.append((client, session))

@@ -9,7 +9,7 @@ from muxsim.observe.events import FAILURES
 from muxsim.serve.auth.failures import FailureLimit
 from muxsim.serve.routes.clients import Clients, HTTPClient, SSEClient
 from muxsim.serve.routes.guard import caller_of
-from muxsim.session.agent_view import BACKEND_ENDED, AgentAttachment
+from muxsim.session.agent_view import BACKEND_ENDED
 from muxsim.session.codes import BACKEND_GONE, SESSION_ENDED
 from muxsim.session.endings import Past
 from muxsim.session.registry import Sessions
@@ -78,8 +78,7 @@ class Lookup:
             raise self._gone(call, id) or self.missing(call, NO_STREAM)
         attachment = client.attachment
         if not attachment.session.live:  # its last event is being written, and no answer comes after that
-            agent = isinstance(attachment, AgentAttachment)
-            raise self._over(call, attachment.session.id, agent=agent) or self.missing(call, NO_STREAM)
+            raise self._over(call, attachment.session.id, agent=attachment.is_agent) or self.missing(call, NO_STREAM)
         return client
 
     def _over(self, call: Call, id: str, *, agent: bool) -> HTTPRefusal | None:

@@ -92,7 +92,7 @@ class MCPEndpoints:
         await self._of_session(call, id, AgentAttachment)
 
     async def _of_session(self, call: Call, id: str, view: type[Attachment]) -> None:
-        agent = view is AgentAttachment
+        agent = view.is_agent
         there = None if self._handles.takes(call) else self._lookup.session(call, id, agent=agent)
 
         async def session(message: Message) -> Session:

@@ -16,7 +16,7 @@ from muxsim.serve.watch.readers import Readers, Reading
 from muxsim.serve.watch.record import Record
 from muxsim.serve.watch.records import Records, Watched
 from muxsim.serve.watch.told import told
-from muxsim.session.agent_view import BACKEND_ENDED, AgentAttachment
+from muxsim.session.agent_view import BACKEND_ENDED
 from muxsim.session.attachment import Attachment
 from muxsim.session.session import Session
 from muxsim.session.states import State
@@ -147,7 +147,7 @@ def _attached(viewer: Viewer, attachment: Attachment) -> feed.Attached:
         number=attachment.number,
         transport=attachment.kind,
         name=principal if viewer.controls or principal == viewer.caller.name else None,
-        is_agent=isinstance(attachment, AgentAttachment),
+        is_agent=attachment.is_agent,
     )
 
 
