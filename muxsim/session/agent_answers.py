@@ -1,7 +1,8 @@
 """What an agent may hear: everything a server says, but for what is of the control plane. Pure.
 
 An object that names a resource of the control plane is taken out wherever it stands, together with what holds it, up to
-the next list: a content block goes with the resource that is embedded in it. So does the control plane's own key.
+the next list: a content block goes with the resource that is embedded in it. So does the control plane's own key, and
+what stands under such a resource's name.
 """
 
 from __future__ import annotations
@@ -18,14 +19,18 @@ from transports.messages import Message, members_of
 META_KEY: Final = "muxsim/control"
 # Lists of bare URIs: what may be completed to, and what is subscribed to.
 _OF_URIS: Final = frozenset({"values", "resourcesubscriptions"})
+# What the name of a member ends with whose value is the URI of something, or a list of such.
+_LINKS: Final = ("uri", "url", "href", "src")
+_LISTS_OF_LINKS: Final = ("uris", "urls")
 _members: Final = msgspec.json.Decoder(dict[str, Raw])
 _elements: Final = msgspec.json.Decoder(list[Raw])
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 # Without any of these the bytes spell no name that is looked for. A slash has two spellings.
 _SIGNS: Final = (
     b"\\u",
-    b'uri"',
+    *(b'%s"' % name.encode() for name in (*_LINKS, *_LISTS_OF_LINKS)),
     b'"uritemplate"',
+    b"%s:" % uris.SCHEME.encode(),
     *(b'"%s"' % name.encode() for name in (META_KEY, META_KEY.replace("/", r"\/"), *_OF_URIS)),
 )
 _PAYLOADS: Final[tuple[str, ...]] = ("params", "result", "error")
@@ -87,7 +92,7 @@ class _Sieve:
         kept: dict[str, Raw] = {}
         for name, value in _members.decode(raw).items():
             folded = name.lower()
-            if folded == META_KEY:
+            if folded == META_KEY or uris.is_control(name):
                 self.has_struck = True
             elif _names_control(folded, value):
                 raise _Struck
@@ -104,7 +109,7 @@ class _Sieve:
         kept: list[Raw] = []
         for element in _elements.decode(raw):
             try:
-                if name in _OF_URIS and _is_control(element, uris.is_control):
+                if (name in _OF_URIS or name.endswith(_LISTS_OF_LINKS)) and _is_control(element, uris.is_control):
                     raise _Struck
                 kept.append(self.value(element, name))
             except _Struck:
@@ -116,7 +121,10 @@ def _names_control(name: str, value: Raw) -> bool:
     """Whether a member names a resource of the control plane; other URIs than a resource's own are links to it."""
     if name == "uritemplate":
         return _is_control(value, uris.may_become_control)
-    return name.endswith("uri") and _is_control(value, uris.is_control)
+    if not name.endswith(_LINKS):
+        return False
+    named = _elements.decode(value) if _begins(value, b"[") else [value]
+    return any(_is_control(one, uris.is_control) for one in named)
 
 
 def _is_control(raw: Raw, judge: Callable[[str], bool]) -> bool:

@@ -16,6 +16,10 @@ _AROUND: Final = "".join(map(chr, range(0x21)))
 _ANYWHERE: Final = str.maketrans("", "", "\t\n\r")
 _WITH_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):[^\x00-\x1f\x7f-\x9f]*")
 _PREFIX: Final = f"{SCHEME}:"
+# What names another URL by putting a scheme before it (``url:``, ``view-source:``, ``jar:``) resolves to that.
+_WRAPPED: Final = re.compile(rf"(?:[a-z][a-z0-9+.-]*:)+{SCHEME}:/")
+# What a decoder puts for half of a surrogate pair; it is no part of any scheme.
+_REPLACEMENT: Final = "\ufffd"
 _SCORING: Final = ("reward", "status")
 # As often as somebody may have encoded an encoded text; more is no URI of anybody's.
 _DECODINGS: Final = 3
@@ -28,12 +32,13 @@ def plain(uri: str) -> str | None:
     """
     normal = uri.strip(_AROUND).translate(_ANYWHERE)
     found = _WITH_SCHEME.fullmatch(normal)
-    return None if found is None or found[1].lower() == SCHEME else normal
+    return None if found is None or is_control(normal) else normal
 
 
 def is_control(uri: str) -> bool:
     """Whether some reader may take this for a URI of the control plane."""
-    return _folded(uri).startswith(_PREFIX)
+    folded = _folded(uri)
+    return folded.startswith(_PREFIX) or _WRAPPED.match(folded) is not None
 
 
 def scores(uri: str) -> bool:
@@ -49,7 +54,7 @@ def may_become_control(template: str) -> bool:
     """Whether a URI template has expansions on the control plane."""
     fixed, variable, _ = template.partition("{")
     beginning = _folded(fixed)
-    return beginning.startswith(_PREFIX) or (bool(variable) and _PREFIX.startswith(beginning))
+    return is_control(fixed) or (bool(variable) and _PREFIX.startswith(beginning))
 
 
 def _folded(text: str) -> str:
@@ -60,4 +65,8 @@ def _folded(text: str) -> str:
         text = unquote(text)
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
-    return "".join(one for one in text if not unicodedata.category(one).startswith(("C", "Z"))).casefold()
+    return "".join(one for one in text if _is_seen(one)).casefold()
+
+
+def _is_seen(one: str) -> bool:
+    return one != _REPLACEMENT and not unicodedata.category(one).startswith(("C", "Z"))

@@ -58,11 +58,33 @@ def test_what_is_plain_is_plain_once_more(candidates):
 
 @pytest.mark.parametrize(
     "uri",
-    ["file:///map", "https://example.org/a?b=c#d", "memo:today", "Memo://Today", "urn:isbn:1", "file:///{path}"],
+    [
+        "file:///map",
+        "https://example.org/a?b=c#d",
+        "memo:today",
+        "Memo://Today",
+        "urn:isbn:1",
+        "urn:control:1",
+        "file:///{path}",
+    ],
 )
 def test_a_plain_url_is_left_as_it_is(uri):
     assert uris.plain(uri) == uri
     assert not uris.may_become_control(uri)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "url:control://reward",
+        "view-source:Control:/reward",
+        "jar:file:control://reward!/",
+        "blob:%63ontrol:%2f%2freward",
+    ],
+)
+def test_a_url_around_one_of_the_control_plane_is_of_it(uri):
+    assert uris.plain(uri) is None
+    assert uris.is_control(uri)
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,14 @@ SPELT_OTHERWISE = [
     rb'"result":{},"_meta":{"muxsim/control":"SECRET"}',
     rb'"result":{},"extra":{"uri":"control://reward","text":"SECRET"}',
     rb'"result":{"tools":[{"name":"look","_meta":{"ui":{"resourceUri":"control://SECRET"}}}]}',
+    rb'"result":{"content":[],"structuredContent":{"control://reward":"SECRET"}}',
+    rb'"result":{"content":[],"structuredContent":{"Control:reward":{"value":"SECRET"}}}',
+    rb'"result":{"content":[],"structuredContent":{"uri":["file:///map","control://reward"],"value":"SECRET"}}',
+    rb'"result":{"content":[],"structuredContent":{"uris":["control://SECRET"]}}',
+    rb'"result":{"prompts":[{"name":"p","icons":[{"src":"control://reward","label":"SECRET"}]}]}',
+    rb'"result":{"content":[{"type":"link","href":"control://SECRET"}]}',
+    rb'"result":{"content":[{"type":"resource","resource":{"uri":"view-source:control://reward","text":"SECRET"}}]}',
+    rb'"result":{"content":[{"type":"resource","resource":{"uri":"\ud83dcontrol://reward","text":"SECRET"}}]}',
 ]
 
 
