@@ -9,7 +9,6 @@ Every pattern takes each byte once, whatever stands there, for what is mended ma
 
 from __future__ import annotations
 
-import codecs
 import re
 from typing import Any, Final
 
@@ -28,18 +27,26 @@ _UP_TO_CONSTANT: Final = re.compile(
 )
 # Stands in for "\\u" in front of a half while a strict decoder looks, and for itself.
 _MARK, _MARKED_HALF, _MARKED_MARK = b"\x7f", b"\x7f1", b"\x7f0"
-# What may stand before a message and is no part of it: white space, and a byte order mark.
-BLANK: Final = b" \t\r\n" + codecs.BOM_UTF8
+# What may stand around a message and is no part of it: white space, as some SDKs trim all that Unicode has, byte order
+# marks, and the NUL that a string of C ends with.
+_AROUND: Final = "\ufeff\u0085\u00a0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+BLANK: Final = b"\x00\t\n\x0b\x0c\r " + _AROUND.encode()
+"""The bytes of all that: beside each other they are no JSON, whichever of them stand there."""
+_USUAL_BEGINNINGS: Final = (b"{", b"[", b" ", b"\t", b"\r", b"\n")
+_USUAL_ENDS: Final = (b"}", b"]", b" ", b"\t", b"\r", b"\n")
 _members: Final = msgspec.json.Decoder(dict[str, Raw])
 _elements: Final = msgspec.json.Decoder(list[Raw])
 
 
 def mended(data: bytes) -> bytes:
-    """``data`` without its byte order mark, and with null for the numbers that JSON does not have.
+    """``data`` without what stands around it, such as a byte order mark, and with null for numbers that JSON has not.
 
     Python's SDK sends null for these too. What is not UTF-8 stays as it is: nobody knows what was meant.
     """
-    data = data.removeprefix(codecs.BOM_UTF8)
+    if data[:1] not in _USUAL_BEGINNINGS:
+        data = data.lstrip(BLANK)
+    if data[-1:] not in _USUAL_ENDS:
+        data = data.rstrip(BLANK)
     if b"NaN" in data or b"Infinity" in data:
         data = _UP_TO_CONSTANT.sub(lambda found: found[1] + (b"null" if found[2] else found[3]), data)
     return data

@@ -9,7 +9,6 @@ helps (`transports.mending`), so that what is odd costs time and the rest does n
 
 from __future__ import annotations
 
-import codecs
 import math
 from collections.abc import Mapping
 from enum import Enum
@@ -403,7 +402,7 @@ def _decode_method(raw: Raw) -> str:
 
 def batch(data: bytes) -> list[bytes]:
     """The messages of a batch with an answer in it, as servers of revision 2025-03-26 send it; [] for what is none."""
-    if not data.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+    if not data.lstrip(mending.BLANK).startswith(b"["):
         return []
     data = mending.mended(data)
     try:

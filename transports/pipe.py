@@ -16,6 +16,7 @@ from typing import Final, Protocol
 import trio
 
 from transports.errors import LineTooLong, LineTorn, RemoteProtocolError
+from transports.folded import Folded
 from transports.framing import NEWLINE, LineFramer
 from transports.interfaces import Receiver, Watch
 from transports.messages import Message, RequestId, batch, decode
@@ -69,6 +70,7 @@ class PipeTransport:
         self._write_fd = _Descriptor(write_fd)
         self._receiver = receiver
         self._framer = LineFramer(max_line)
+        self._folded = Folded(max_line)
         self._watch = watch
         self._unwatch: Callable[[], None] | None = None
         self._paused = trio.Event()
@@ -225,18 +227,29 @@ class PipeTransport:
             return True
         try:
             for line in self._framer.receive_data(data):
-                self._take(line)
+                self._take_line(line)
         except LineTooLong as error:
             self._rejected += 1
             self._receiver.rejected(b"", error)
             return False
         return data != b""
 
-    def _take(self, line: bytes) -> None:
+    def _take_line(self, line: bytes) -> None:
+        if not self._folded.begun:
+            self._take(line)
+        elif _is_message(line) or not self._folded.goes_on(line):
+            self._take(self._folded.take(), is_whole=True)
+            self._take(line)
+        elif self._folded.complete:
+            self._take(self._folded.take(), is_whole=True)
+
+    def _take(self, line: bytes, *, is_whole: bool = False) -> None:
+        """A line; or what ``is_whole``, of which nothing is to come."""
         try:
             message = decode(line)
         except RemoteProtocolError as error:
-            self._take_odd(line, error)
+            if is_whole or not self._folded.begins(line):
+                self._take_odd(line, error)
             return
         self._received += 1
         self._receiver.receive(message)
@@ -245,7 +258,7 @@ class PipeTransport:
         """A line that is not one message may be several; no batch stands in a batch."""
         if messages := batch(line):
             for message in messages:
-                self._take(message)
+                self._take(message, is_whole=True)
             return
         self._rejected += 1
         self._receiver.rejected(line, error)
@@ -253,6 +266,8 @@ class PipeTransport:
     def _take_rest(self) -> None:
         """A message needs no newline at the end of a stream; what is none was torn."""
         line = self._framer.rest()
+        if self._folded.begun and (not line or self._folded.goes_on(line)):
+            line = self._folded.take()
         if not line:
             return
         try:
@@ -262,7 +277,7 @@ class PipeTransport:
                 self._torn += len(line)
                 self._receiver.rejected(line, LineTorn(error))
                 return
-        self._take(line)
+        self._take(line, is_whole=True)
 
     def _enqueue(self, *pieces: bytes | memoryview) -> None:
         if not self._queue:
@@ -318,6 +333,17 @@ class PipeTransport:
         if self._was_congested:
             self._was_congested = False
             self._receiver.drained()
+
+
+def _is_message(line: bytes) -> bool:
+    """Whether a line is a message by itself, which stands in no other."""
+    if not line.lstrip().startswith(b"{"):
+        return False
+    try:
+        decode(line)
+    except RemoteProtocolError:
+        return False
+    return True
 
 
 def _first_pieces(queue: deque[bytes | memoryview]) -> list[bytes | memoryview]:

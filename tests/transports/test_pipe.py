@@ -297,7 +297,45 @@ async def test_a_torn_tail_is_dropped_and_counted_C10(peer):
     assert (line, type(error)) == (b'{"jsonrpc"', LineTorn)
 
 
-@pytest.mark.parametrize("form", [b"%b", b"\xef\xbb\xbf%b", b"[%b]", b"%b\r"])
+@in_time
+async def test_a_message_that_an_indenting_printer_wrote_over_several_lines_is_one(peer):
+    said = [{"jsonrpc": "2.0", "id": id, "result": {"content": [{}, []], "text": "{\n}"}} for id in (1, 2, 3)]
+    printed = [json.dumps(said[0], indent=2), json.dumps(said[1], indent="\t").replace("\n", "\r\n")]
+    printed += [json.dumps(said[2:], indent=1)]
+    await peer.write("\n".join(printed).encode() + b"\n" + numbered(4).encode() + b"\n")
+    received = await peer.receiver.has(4)
+    assert [json.loads(message.encode()) for message in received[:3]] == said
+    assert b"\n" not in b"".join(message.encode() for message in received)
+    assert number_of(received[3].encode()) == 4
+    assert peer.receiver.rejections == []
+
+
+@pytest.mark.parametrize("between", [b"Listening", b'"id": 1', b"}", b"", b' "x": 1\n]', b" xxx\n" * 1000])
+@in_time
+async def test_lines_that_only_look_like_the_beginning_of_a_message_keep_back_none(peer_of, between):
+    peer = peer_of(max_line=4000)
+    await peer.write(b"{\n" + between + b"\n" + numbered(1).encode() + b"\n")
+    await peer.receiver.has(1)
+    await peer.write(b"{\n  " + numbered(2).encode() + b"\n")
+    while len(peer.receiver.received) < 2:
+        await peer.receiver.has(len(peer.receiver.received) + len(peer.receiver.rejections) + 1)
+    assert numbers(peer.receiver.received) == [1, 2]
+    assert peer.receiver.rejections
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+@in_time
+async def test_a_message_over_several_lines_may_be_the_last_without_a_newline_or_torn(peer, is_whole):
+    printed = json.dumps({"jsonrpc": "2.0", "id": 7, "result": {}}, indent=2).encode()
+    await peer.write(printed if is_whole else printed[:-1])
+    peer.hang_up("stdin")
+    await peer.receiver.left()
+    assert [message.id for message in peer.receiver.received] == ([7] if is_whole else [])
+    assert (peer.transport.statistics().torn_bytes > 0) is not is_whole
+    assert all(type(error) is LineTorn for _, error in peer.receiver.rejections)
+
+
+@pytest.mark.parametrize("form", [b"%b", b"\xef\xbb\xbf%b", b"[%b]", b"%b\r", b"\x0c\xc2\xa0%b\xe3\x80\x80\x00"])
 @in_time
 async def test_a_message_needs_no_newline_at_the_end_of_the_stream(peer, form):
     await peer.write(form % messages.result(1, {}).encode())
