@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
@@ -49,14 +49,24 @@ JSON_TYPE: Final = (b"content-type", b"application/json")
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 
 
-async def read_body(call: Call, limit: int, timeout: float) -> bytes:
+class Pace(Protocol):
+    """How fast a body may be read."""
+
+    async def wait(self) -> None:
+        """Wait until more of it may be read."""
+
+    def came(self, size: int) -> None:
+        """So many more bytes have come."""
+
+
+async def read_body(call: Call, limit: int, timeout: float, pace: Pace | None = None) -> bytes:
     """The request's body. Raises a 413 past ``limit`` bytes, at once, and a 408 after ``timeout`` seconds."""
     declared = header(call.headers, b"content-length")
     if declared is not None and _LENGTH.fullmatch(declared) and int(declared) > limit:
         raise _too_large(limit)
     try:
         async with asyncio.timeout(timeout):
-            return await _read_pieces(call.receive, limit)
+            return await _read_pieces(call.receive, limit, pace)
     except TimeoutError:
         raise HTTPRefusal(
             408,
@@ -66,15 +76,19 @@ async def read_body(call: Call, limit: int, timeout: float) -> bytes:
         ) from None
 
 
-async def _read_pieces(receive: Receive, limit: int) -> bytes:
+async def _read_pieces(receive: Receive, limit: int, pace: Pace | None) -> bytes:
     pieces: list[bytes] = []
     length, more = 0, True
     while more:
+        if pace is not None:
+            await pace.wait()
         event = await receive()
         if event["type"] == "http.disconnect":
             raise ClientGone
         piece = event.get("body", b"")
         pieces.append(piece)
+        if pace is not None:
+            pace.came(len(piece))
         length += len(piece)
         if length > limit:
             raise _too_large(limit)

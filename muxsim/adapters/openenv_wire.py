@@ -27,11 +27,11 @@ from muxsim.adapters.openenv_stage import Catalogues, ServedStage
 from muxsim.errors import UnknownEnvironment
 from muxsim.observe.events import HTTPLimit
 from muxsim.serve.auth.callers import Caller
-from muxsim.serve.http.web_socket import WebSocket, accept
+from muxsim.serve.http.web_socket import Times, WebSocket, accept
 from muxsim.serve.routes.guard import caller_of, known_caller
 from muxsim.serve.routes.wires import Site
 from muxsim.session.registry import DRAINING
-from transports.asgi import Call, read_body, respond, while_waited_for
+from transports.asgi import Call, respond, while_waited_for
 from transports.errors import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND
 from transports.http_rules import HTTPRefusal, check_json_content
 from transports.origin import Origin, origin_of
@@ -136,7 +136,9 @@ class OpenEnvWire:
         """One socket, from its beginning to its end."""
         caller, bodies = caller_of(call), self._site.bodies
         named = dict(parse_qsl(call.scope["query_string"].decode("latin-1"))).get("session_id", "")
-        socket = accept(call, max_size=bodies.longest, ping_interval=self._site.ping_interval)
+        arriving = partial(bodies.unfinished.begin, caller.share(call.peer))
+        times = Times(self._site.ping_interval, bodies.timeout)
+        socket = accept(call, max_size=bodies.longest, times=times, arriving=arriving)
         try:
             seat = self._take_seat(call, env, named, socket)
         except Fault as fault:
@@ -162,6 +164,8 @@ class OpenEnvWire:
             socket.close()
             if socket.was_too_large:
                 self._site.events.emit(HTTPLimit("max_body"))
+            if socket.was_too_slow:
+                self._site.events.emit(HTTPLimit("body_timeout"))
             self._left(seat, socket)
 
     def _end_at(self, expires: float, socket: WebSocket) -> asyncio.TimerHandle:
@@ -238,7 +242,7 @@ class OpenEnvWire:
     async def _post(self, call: Call, env: str) -> None:
         _check_method(call, "POST")
         check_json_content(call.headers)
-        body = await read_body(call, self._site.bodies.longest, self._site.bodies.timeout)
+        body = await self._site.bodies.read(call)
         try:
             value = frames.read_body(body)
         except Refused as refused:

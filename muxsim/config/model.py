@@ -116,6 +116,9 @@ class ServerSettings:
     max_unread: int = 64 * 2**20
     """How many bytes of answers one client (a token's name, else an address) may leave unread, on all connections."""
 
+    max_unfinished: int = 128 * 2**20
+    """How many bytes of bodies that are not complete may be kept for one client, on all connections."""
+
     log_buffer: int = 2**20
     """How many bytes of log may wait for a reader of stderr that does not keep up."""
 

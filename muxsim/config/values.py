@@ -281,6 +281,7 @@ SERVER_KEYS: dict[str, AnyKind] = {
     "stall_timeout": _seconds_kind(0.1, _DAY),
     "max_buffered": _size_kind(1, _TIB),
     "max_unread": _size_kind(1, _TIB),
+    "max_unfinished": _size_kind(1, _TIB),
     "log_buffer": _size_kind(_KIB, _TIB),
     "access_log": _FLAG,
     "tracing": _FLAG,

@@ -456,3 +456,43 @@ async def test_a_gate_that_nobody_opens_holds_up_no_other_socket(muxsim, tmp_pat
             await waiting.send({"type": "step", "data": call("slow", until=shut.path)})
             said = await one.ask("step", call("say", text="meanwhile"))
             assert said["data"]["observation"]["result"]["data"] == "meanwhile"
+
+
+def in_halves(socket, size):
+    """The frame of a text that is no JSON, of this size, in two halves."""
+    socket.protocol.send_text(b"x" * size)
+    data = b"".join(socket.protocol.data_to_send())
+    return data[: len(data) // 2], data[len(data) // 2 :]
+
+
+async def test_a_text_that_does_not_become_complete_ends_its_socket(tmp_path):
+    config = "[server]\nbody_timeout = 0.2\n" + environment("naughty")
+    async with serving(tmp_path, config) as running, web_socket(running.url, base("naughty") + "/ws") as one:
+        await one.connection.stream.send_all(in_halves(one, 1000)[0])
+        with pytest.raises(Closed) as closed, trio.fail_after(LIMIT):
+            await one.receive()
+        assert closed.value.code == 1008
+        await eventually(lambda: limit_met(running, "body_timeout"))
+
+
+async def limit_met(muxsim, setting):
+    return (await ask(muxsim.url, "GET", "/health")).json()["limits"].get(setting, 0) > 0
+
+
+async def test_past_a_bound_the_halves_of_texts_that_one_client_has_sent_wait_for_the_oldest(tmp_path):
+    config = '[server]\nbody_timeout = 600\nmax_unfinished = "64 KiB"\n' + environment("naughty")
+    async with (
+        serving(tmp_path, config) as running,
+        web_socket(running.url, base("naughty") + "/ws") as first,
+        web_socket(running.url, base("naughty") + "/ws") as second,
+    ):
+        begun, rest = in_halves(first, 2**17)
+        await first.connection.stream.send_all(begun)
+        half, other_half = in_halves(second, 2**17)
+        await second.connection.stream.send_all(half)
+        await eventually(lambda: limit_met(running, "max_unfinished"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(second.connection.stream.send_all, other_half)
+            await first.connection.stream.send_all(rest)
+            with trio.fail_after(LIMIT):
+                assert [(await one.receive())["type"] for one in (first, second)] == ["error", "error"]

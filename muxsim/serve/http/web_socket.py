@@ -16,6 +16,7 @@ from starlette.types import Scope
 
 from muxsim.serve.http.incoming import Request
 from muxsim.serve.http.interfaces import Surrendered
+from muxsim.serve.http.unfinished import Arriving
 from transports.asgi import Call
 from transports.http_rules import HTTPRefusal
 
@@ -34,6 +35,7 @@ _MOST_WAITING_BYTES: Final = 64 * 1024
 _GOING_AWAY: Final = 1001
 _NOT_TEXT: Final = 1003
 _NOT_UNICODE: Final = 1007
+_NOT_ALLOWED: Final = 1008
 _TOO_LARGE: Final = 1009
 
 
@@ -51,11 +53,20 @@ def offer_upgrade(scope: Scope, connection: Surrendered, request: Request) -> No
         scope[_UPGRADE] = _Upgrade(connection, request)
 
 
-def accept(call: Call, *, max_size: int, ping_interval: float) -> WebSocket:
+@dataclass(frozen=True, slots=True)
+class Times:
+    """In seconds: it is pinged each ``ping``, so that a connection that leads nowhere is found out about, and a text
+    has to be complete within ``text`` of its first byte."""
+
+    ping: float
+    text: float
+
+
+def accept(call: Call, *, max_size: int, times: Times, arriving: Callable[[], Arriving]) -> WebSocket:
     """Make a WebSocket of a request's connection, for texts of up to ``max_size`` bytes.
 
-    It is pinged each ``ping_interval`` seconds, so that a connection that leads nowhere is found out about. Raises a
-    426 for a request that asks for none, a 400 for one that does it wrongly, and a 501 without ``websockets``.
+    Each text that does not come at once is told of by ``arriving``. Raises a 426 for a request that asks for no
+    WebSocket, a 400 for one that does it wrongly, and a 501 without ``websockets``.
     """
     upgrade: _Upgrade | None = call.scope.get(_UPGRADE)
     if upgrade is None:
@@ -68,7 +79,7 @@ def accept(call: Call, *, max_size: int, ping_interval: float) -> WebSocket:
     # Without extensions: no text is compressed, and none can be a bomb.
     protocol = ServerProtocol(max_size=max_size)
     handshake = _handshake(protocol, upgrade.request)
-    socket = WebSocket(upgrade.connection, protocol, ping_interval)
+    socket = WebSocket(upgrade.connection, protocol, times, arriving)
     upgrade.connection.hand_over(socket)
     call.answered = True
     socket.begin(handshake)
@@ -93,21 +104,28 @@ def _handshake(protocol: ServerProtocol, request: Request) -> bytes:
 class WebSocket:
     """One client's: texts in both directions, each way in order. Made by `accept`."""
 
-    def __init__(self, connection: Surrendered, protocol: ServerProtocol, ping_interval: float) -> None:
+    def __init__(
+        self, connection: Surrendered, protocol: ServerProtocol, times: Times, arriving: Callable[[], Arriving]
+    ) -> None:
         self.over = False
         """Whether nothing more comes, and nothing can be sent."""
         self.said_goodbye = False
         """Whether the client has ended it as one does, and was not just lost."""
         self.was_too_large = False
         """Whether it has ended by a text of more than ``max_size`` bytes."""
+        self.was_too_slow = False
+        """Whether it has ended by a text that was not complete in time."""
         self.on_over: Callable[[], None] | None = None
         """Called once, as soon as it is over, whatever anybody waits for; it may not raise."""
         self._connection = connection
         self._protocol = protocol
-        self._ping_interval = ping_interval
+        self._times = times
+        self._begin_arriving = arriving
+        self._arriving: Arriving | None = None
+        self._late: asyncio.TimerHandle | None = None
         self._texts: deque[bytes] = deque()
         self._size = 0
-        self._fragments: list[bytes] = []
+        self._fragments = bytearray()
         self._waiter: asyncio.Future[None] | None = None
         self._writable = asyncio.Event()
         self._writable.set()
@@ -160,6 +178,7 @@ class WebSocket:
                 self._take(event)  # type: ignore[arg-type]  # the handshake is over, so it is a frame
             self._look_whether_over()
         self._look_whether_over()
+        self._weigh()
         self._flush()  # pongs, and goodbyes
         self._read_or_not()
 
@@ -173,6 +192,7 @@ class WebSocket:
 
     def lost(self) -> None:
         self._end()
+        self._protocol.reader.discard()  # what had come of a text: whoever holds this one is not to hold that too
 
     def shutdown(self) -> None:
         self.close(_GOING_AWAY, "muxsim is shutting down")
@@ -187,9 +207,9 @@ class WebSocket:
         elif frame.opcode is Opcode.BINARY:
             self._protocol.fail(_NOT_TEXT, "only texts are understood here")
         elif frame.opcode in (Opcode.TEXT, Opcode.CONT):
-            self._fragments.append(bytes(frame.data))
+            self._fragments += frame.data
             if frame.fin:
-                text, self._fragments = b"".join(self._fragments), []
+                text, self._fragments = bytes(self._fragments), bytearray()
                 self._take_text(text)
 
     def _take_text(self, text: bytes) -> None:
@@ -201,6 +221,35 @@ class WebSocket:
         self._texts.append(text)
         self._size += len(text)
         self._wake()
+
+    # ---- a text that is not complete
+
+    def _weigh(self) -> None:
+        """Tell how much there is of a text that is not complete, and how long it may take."""
+        size = len(self._fragments) + len(self._protocol.reader.buffer)
+        if self.over or not size:
+            self._forget_unfinished()
+            if size > _MOST_WAITING_BYTES:  # all that is waited for now is a goodbye
+                self._protocol.reader.discard()
+            return
+        if self._arriving is None:
+            self._arriving = self._begin_arriving()
+            self._arriving.on_room = self._read_or_not
+            self._late = self._connection.loop.call_later(self._times.text, self._is_late)
+        self._arriving.add(size - self._arriving.size)
+
+    def _forget_unfinished(self) -> None:
+        arriving, self._arriving = self._arriving, None
+        if arriving is not None:
+            arriving.end()
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _is_late(self) -> None:
+        if not self.over:
+            self.was_too_slow = True
+            self.close(_NOT_ALLOWED, f"the text did not arrive within {self._times.text:g} s (server.body_timeout)")
 
     def _look_whether_over(self) -> None:
         from websockets.protocol import State  # noqa: PLC0415 - an extra
@@ -216,6 +265,7 @@ class WebSocket:
         self.over = True
         self._texts.clear()
         self._fragments.clear()
+        self._forget_unfinished()
         self._writable.set()
         if self._timer is not None:
             self._timer.cancel()
@@ -239,7 +289,8 @@ class WebSocket:
     def _read_or_not(self) -> None:
         """Read on while what has come is taken, and what is sent is read: pongs would pile up too."""
         full = len(self._texts) >= _MOST_WAITING or self._size > _MOST_WAITING_BYTES
-        wanted = self.over or not (full or not self._writable.is_set())
+        held_back = self._arriving is not None and not self._arriving.may_go_on
+        wanted = self.over or not (full or held_back or not self._writable.is_set())
         transport = self._connection.transport
         if wanted is self._reading or transport.is_closing():
             return
@@ -250,7 +301,7 @@ class WebSocket:
             transport.pause_reading()
 
     def _ping_later(self) -> None:
-        self._timer = self._connection.loop.call_later(self._ping_interval, self._ping)
+        self._timer = self._connection.loop.call_later(self._times.ping, self._ping)
 
     def _ping(self) -> None:
         if self._writable.is_set():

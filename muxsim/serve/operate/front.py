@@ -22,6 +22,7 @@ from muxsim.serve.http.access_log import LoggedConnection
 from muxsim.serve.http.connection import Connection
 from muxsim.serve.http.connections import Bounds, Connections
 from muxsim.serve.http.ordinary import ToldWhenServed
+from muxsim.serve.http.unfinished import Unfinished
 from muxsim.serve.http.unread import Unread
 from muxsim.serve.routes.api import API
 from muxsim.serve.routes.bodies import Bodies
@@ -74,7 +75,8 @@ class Front:
         self._logs = logs
         self._clients = clients = Clients(_stream_times(settings), unread)
         self._openings = openings = Openings(sessions, bridge, config.default)
-        self._bodies = bodies = Bodies(settings.max_body, settings.body_timeout)
+        self._unfinished = Unfinished(settings.max_unfinished, events)
+        self._bodies = bodies = Bodies(settings.max_body, settings.body_timeout, self._unfinished)
         self._connections = Connections(_bounds(settings), events, unread, TrustedProxies(settings.trusted_proxies))
         lookup = Lookup(sessions, clients, settings.max_failures)
         handles = Handles(sessions, openings, lookup)
@@ -116,6 +118,7 @@ class Front:
         """Serve new requests and connections by this config, and by the tokens that were staged; whose have changed."""
         self._openings.default_env = config.default
         self._bodies.use(config.server.max_body, config.server.body_timeout)
+        self._unfinished.use(config.server.max_unfinished)
         self._connections.use(_bounds(config.server))
         self._unread.use(config.server.max_unread, _most_unread(config))
         changes = () if self._auth is None else self._auth.use_staged()

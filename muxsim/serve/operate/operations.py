@@ -55,7 +55,7 @@ LIVE_SETTINGS: Final = frozenset(
     {
         *("drain_timeout", "log_level"),
         *("max_body", "body_timeout", "header_timeout", "max_header_bytes", "max_headers", "max_url"),
-        *("max_connections", "max_connections_per_peer", "max_unread"),
+        *("max_connections", "max_connections_per_peer", "max_unread", "max_unfinished"),
         *("max_sessions", "max_pending", "queue_timeout", "max_starting"),
         *("max_sessions_per_client", "opens_per_second", "opens_burst"),
     }

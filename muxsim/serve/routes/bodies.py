@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from muxsim.serve.http.unfinished import Arriving, Unfinished
+from muxsim.serve.routes.guard import caller_of
 from muxsim.session.attachment import Attachment
 from transports.asgi import Call, read_body
 from transports.errors import RemoteProtocolError
@@ -14,7 +18,8 @@ from transports.unread import request_id
 class Bodies:
     """Reads bodies of up to ``longest`` bytes, which have to be there within ``timeout`` seconds."""
 
-    def __init__(self, longest: int, timeout: float) -> None:
+    def __init__(self, longest: int, timeout: float, unfinished: Unfinished) -> None:
+        self.unfinished = unfinished
         self.use(longest, timeout)
 
     def use(self, longest: int, timeout: float) -> None:
@@ -24,7 +29,7 @@ class Bodies:
     async def message(self, call: Call, attachment: Attachment | None = None, longest: int | None = None) -> Message:
         """The message of a request, from the client of ``attachment`` if there is one."""
         check_json_content(call.headers)
-        body = await read_body(call, min(self.longest, longest or self.longest), self.timeout)
+        body = await self.read(call, longest)
         try:
             message = decode(body)
         except RemoteProtocolError as error:
@@ -36,3 +41,27 @@ class Bodies:
             raise HTTPRefusal(400, error.message, code=error.code, id=id) from None
         message.origin = origin_of(call.headers)
         return message
+
+    async def read(self, call: Call, longest: int | None = None) -> bytes:
+        """The body of a request. Raises a 413, and a 408."""
+        arriving = self.unfinished.begin(caller_of(call).share(call.peer))
+        try:
+            return await read_body(call, min(self.longest, longest or self.longest), self.timeout, _Paced(arriving))
+        finally:
+            arriving.end()
+
+
+class _Paced:
+    """A body that is read on as far as its client's others let it (`transports.asgi.Pace`)."""
+
+    def __init__(self, arriving: Arriving) -> None:
+        self._arriving = arriving
+
+    async def wait(self) -> None:
+        while not self._arriving.may_go_on:
+            room = asyncio.Event()
+            self._arriving.on_room = room.set
+            await room.wait()
+
+    def came(self, size: int) -> None:
+        self._arriving.add(size)

@@ -1,0 +1,68 @@
+"""How much of what is not complete there may be for one client, and who of them waits."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muxsim.observe.counters import Counters
+from muxsim.observe.events import Events
+from muxsim.serve.http.unfinished import Unfinished
+
+MOST = 100
+
+
+def world():
+    events = Events()
+    counters = Counters()
+    events.subscribe(counters)
+    return Unfinished(MOST, events), counters
+
+
+def test_past_the_bound_only_the_oldest_of_a_clients_goes_on_and_others_clients_do():
+    unfinished, counters = world()
+    first, second = unfinished.begin("ada"), unfinished.begin("ada")
+    of_bob = unfinished.begin("bob")
+    first.add(60)
+    second.add(60)
+    of_bob.add(60)
+    assert [one.may_go_on for one in (first, second, of_bob)] == [True, False, True]
+    assert counters.limits()["max_unfinished"] == 1
+    told = []
+    second.on_room = lambda: told.append(second.may_go_on)
+    first.add(1000)
+    first.end()
+    assert told == [True]
+
+
+def test_one_body_may_be_as_large_as_it_likes():
+    unfinished, counters = world()
+    one = unfinished.begin("ada")
+    one.add(10 * MOST)
+    assert one.may_go_on
+    assert counters.limits()["max_unfinished"] == 0
+    one.end()
+    one.end()
+    one.add(5)
+    assert unfinished.bytes == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 60), st.booleans()), max_size=60))
+def test_some_body_of_each_client_can_always_go_on_and_what_is_complete_leaves_nothing(steps):
+    unfinished, _ = world()
+    bodies = {number: unfinished.begin("ab"[number % 2]) for number in range(6)}
+    waiting = dict(bodies)
+    for number, size, ends in steps:
+        body = bodies[number]
+        if number in waiting and body.may_go_on:
+            body.add(size)
+            if ends:
+                body.end()
+                del waiting[number]
+        for share in "ab":
+            mine = [one for one in waiting.values() if one.share == share]
+            assert not mine or any(one.may_go_on for one in mine)
+            assert sum(one.size for one in mine) <= max(MOST, max((one.size for one in mine), default=0)) + MOST + 60
+    for body in waiting.values():
+        body.end()
+    assert unfinished.bytes == 0
