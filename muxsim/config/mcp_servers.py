@@ -46,6 +46,7 @@ _SWITCHES = {"disabled": True, "enabled": False, "isActive": False, "active": Fa
 # What other programs write beside a server's command, and what means nothing here.
 _FOREIGN_KEYS = ("alwaysAllow", "autoApprove", "autoStart", "description", "timeout", "name", "source", "env_file")
 _SLIP_LIKENESS = 0.75  # arg and args, enviroment and env have it; icon and any of ours do not
+_PATHS = ("cwd", "envFile")
 _KEYS = (*DESKTOP_KEYS, "cwd", "envFile", "muxsim", *_TYPES, *_URLS, *_SWITCHES, *_FOREIGN_KEYS)
 _MOST_KEYS_NAMED = 20
 _LONGEST_MADE_NAME = 64
@@ -225,7 +226,7 @@ class _Entry:
             told.append(f"served as {name}, for its name becomes a part of URLs")
         entry = replace(given, values=_in_our_words(given))
         keys = {**DESKTOP_KEYS, "cwd": ENVIRONMENT_KEYS["cwd"]}
-        values = {**self._file_of_variables(given), **entry.read(keys, others=True)}
+        values = {**self._file_of_variables(entry), **entry.read(keys, others=True)}
         values["env"] = {**values.pop("envFile", {}), **values.get("env", {})}
         own = block.read(ENVIRONMENT_KEYS)
         # The others start a server in its folder, and so its paths go from there.
@@ -259,7 +260,7 @@ class _Entry:
 
 def _in_our_words(given: Table) -> dict[str, Any]:
     """The values of the keys that are known, in the one form that muxsim has for each."""
-    values = {key: value for key, value in given.values.items() if value is not None}
+    values = {key: value for key, value in given.values.items() if not _is_unset(key, value)}
     if isinstance(values.get("command"), dict):  # as Zed once had it
         values = {**values, **values["command"], "command": values["command"].get("path")}
     if isinstance(values.get("command"), list):
@@ -271,6 +272,11 @@ def _in_our_words(given: Table) -> dict[str, Any]:
     if isinstance(values.get("env"), dict):
         values["env"] = {name: _as_text(value) for name, value in values["env"].items() if value is not None}
     return values
+
+
+def _is_unset(key: str, value: Any) -> bool:
+    """Whether a key stands there as if it did not: some clients write all that they know, with nothing in it."""
+    return value is None or (value == "" and key in _PATHS)
 
 
 def _says(value: Any, switch: bool) -> bool:

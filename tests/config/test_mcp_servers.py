@@ -266,6 +266,10 @@ def test_a_number_or_boolean_is_its_text_as_it_is_written(written, text, folder)
     assert (spec.args, spec.env) == ((text,), {"X": text})
 
 
+def test_a_path_of_nothing_is_not_set(folder):
+    assert one(folder, {**GOOD, "cwd": "", "envFile": ""}) == one(folder, GOOD)
+
+
 def test_a_variable_that_is_null_is_not_set(folder):
     assert one(folder, {**GOOD, "env": {"X": None, "Y": "1"}, "args": None, "cwd": None}).env == {"Y": "1"}
 
