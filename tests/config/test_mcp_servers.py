@@ -185,7 +185,7 @@ def test_what_is_no_server_at_all_is_left_out_with_a_note(folder):
         ({"command": "server", "args": "--all"}, "args: must be a list"),
         ({"command": "server", "env": {"KEY": ["hidden"]}}, "env.KEY: must be a string"),
         ({"command": "server", "args": ["${NOT_SET}"]}, "args[0]: the variable NOT_SET is not set: "),
-        ({"command": "server", "cwd": ""}, "cwd: must be a string that is not empty"),
+        ({"command": "server", "cwd": 5}, "cwd: must be a string"),
         ({"command": "server", "envFile": "no.env"}, "envFile: cannot be read: "),
         ({"command": "npx", "args": []}, "args: npx needs a package"),
     ],
