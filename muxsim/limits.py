@@ -21,7 +21,7 @@ CONNECTIONS: Final[Mapping[str, str]] = {
     "max_body": "413 as soon as it is known, and the connection is closed; a WebSocket is closed with 1009",
     "body_timeout": "408, and the connection is closed; a WebSocket is closed with 1008",
     "max_unfinished": "of the client's bodies, and its texts on WebSockets, only the oldest is read on until it is "
-    "complete",
+    "complete; 503 for one more message that has to wait",
     "max_buffered": "the session's backend is not read on until the client has caught up; nothing is dropped. "
     "Of a shared session the client is cut, after 2 s or 8 MiB more",
     "max_unread": "no backend of the client's sessions is read on until it has caught up; on a shared session its "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
@@ -43,6 +44,9 @@ class Call:
 
 # A connection is watched for its end only once a call lasts: the watch costs more than most calls.
 WATCH_AFTER: Final = 0.05
+WAITING: Final = "transports.waiting"
+"""Where the scope of a request may have a function that counts a message while it waits to be taken: of its size in
+bytes it makes a context, or raises `ReceiverBusy`."""
 _REFUSAL: Final = "transports.refusal"
 JSON_TYPE: Final = (b"content-type", b"application/json")
 # No body is longer, whatever is declared; int() refuses thousands of digits.
@@ -105,10 +109,13 @@ def _too_large(limit: int) -> HTTPRefusal:
     )
 
 
-async def wait_ready(receiver: Receiver, message: Message) -> None:
-    """Wait until ``receiver`` can take ``message``. Refuses it where that takes too long or too many wait already."""
+async def wait_ready(receiver: Receiver, message: Message, call: Call) -> None:
+    """Wait until ``receiver`` can take ``message``. Refuses it where that takes too long or too much waits already."""
+    if receiver.ready:
+        return
     try:
-        await receiver.wait_ready()
+        with call.scope.get(WAITING, _uncounted)(message.size):
+            await receiver.wait_ready()
     except ReceiverBusy as busy:
         late = busy.setting == "call_timeout" and message.kind is Kind.REQUEST
         retry = [] if late else [(b"retry-after", b"1")]
@@ -121,6 +128,10 @@ async def wait_ready(receiver: Receiver, message: Message) -> None:
             headers=retry,
             limit=busy.setting,
         ) from None
+
+
+def _uncounted(size: int) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 class ClientGone(Exception):

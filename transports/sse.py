@@ -68,7 +68,7 @@ class SSE:
 
     async def post(self, message: Message, call: Call) -> None:
         """Take one message; its answer comes on the stream."""
-        await wait_ready(self._receiver, message)
+        await wait_ready(self._receiver, message, call)
         self._receiver.receive(message)
         await respond(call, 202, b'"accepted"')
 

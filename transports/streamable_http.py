@@ -208,7 +208,7 @@ class StreamableHTTP:
         )
         wanted = accepts(call.headers)
         if not self._receiver.ready:
-            await wait_ready(self._receiver, message)
+            await wait_ready(self._receiver, message, call)
         if message.kind is not Kind.REQUEST:
             self.accept(message)
             await respond(call, 202)
@@ -361,7 +361,7 @@ class SingleExchange:
             raise HTTPRefusal(406, "Accept must allow text/event-stream for subscriptions/listen", id=message.id)
         self._receiver = receiver
         self._json_only = not wanted.stream
-        await wait_ready(receiver, message)
+        await wait_ready(receiver, message, call)
         receiver.receive(message)
         try:
             await self._answer(wanted, call)

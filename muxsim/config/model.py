@@ -117,7 +117,8 @@ class ServerSettings:
     """How many bytes of answers one client (a token's name, else an address) may leave unread, on all connections."""
 
     max_unfinished: int = 128 * 2**20
-    """How many bytes of bodies that are not complete may be kept for one client, on all connections."""
+    """How many bytes that one client has sent may be kept: of bodies that are not complete, and of messages that wait
+    for backends that do not read."""
 
     log_buffer: int = 2**20
     """How many bytes of log may wait for a reader of stderr that does not keep up."""

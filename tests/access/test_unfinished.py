@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from muxsim.observe.counters import Counters
 from muxsim.observe.events import Events
 from muxsim.serve.http.unfinished import Unfinished
+from transports.errors import ReceiverBusy
 
 MOST = 100
 
@@ -45,6 +49,24 @@ def test_one_body_may_be_as_large_as_it_likes():
     one.end()
     one.add(5)
     assert unfinished.bytes == 0
+
+
+def test_what_waits_for_a_backend_counts_too_and_is_refused_past_the_bound():
+    unfinished, _ = world()
+    with ExitStack() as waiting:
+        waiting.enter_context(unfinished.waiting("ada", 10 * MOST))
+        with pytest.raises(ReceiverBusy, match="max_unfinished"), unfinished.waiting("ada", 1):
+            pass
+        with unfinished.waiting("bob", 60), unfinished.waiting("bob", 40):
+            assert unfinished.bytes == 11 * MOST
+        first, second = unfinished.begin("ada"), unfinished.begin("ada")
+        assert [one.may_go_on for one in (first, second)] == [True, False]
+        told = []
+        second.on_room = lambda: told.append(second.may_go_on)
+    assert told == [True]
+    first.end()
+    second.end()
+    assert repr(unfinished) == "<Unfinished 0 bytes of 0 clients>"
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 60), st.booleans()), max_size=60))

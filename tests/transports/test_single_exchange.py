@@ -212,6 +212,10 @@ async def test_the_request_waits_until_the_backend_keeps_up():
             super().__init__()
             self.go = asyncio.Event()
 
+        @property
+        def ready(self):
+            return self.go.is_set()
+
         async def wait_ready(self):
             await self.go.wait()
 

@@ -1,18 +1,24 @@
-"""What clients have sent of bodies and texts that are not complete: how much of it there may be for one client.
+"""What clients have sent that no backend has taken: how much of it there may be for one client.
 
-Nobody is refused for it: past the bound only the oldest of a client's bodies is read on, until it is complete. So the
-client waits for itself, and always gets on.
+Of bodies that are not complete, past the bound only the client's oldest is read on, until it is complete: so it waits
+for itself, and always gets on. What is complete, and waits for a backend that does not read, is refused past it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from muxsim.observe.events import Events, HTTPLimit
+from muxsim.session.codes import BUSY
+from transports.errors import ReceiverBusy
 
 
 class Unfinished:
-    """The bodies that are arriving, by whose they are. A client's may hold ``most`` bytes together; one may always."""
+    """The bodies that are arriving, and the messages that wait, by whose they are.
+
+    A client's may hold ``most`` bytes together; a single one may always.
+    """
 
     def __init__(self, most: int, events: Events) -> None:
         self._most = most
@@ -33,10 +39,37 @@ class Unfinished:
 
     def begin(self, share: str) -> Arriving:
         """One more body of a client begins to arrive."""
-        of_one = self._of_share.setdefault(share, _OfOne())
+        of_one = self._one(share)
         arriving = Arriving(self, share)
         of_one.arriving[arriving] = None
         return arriving
+
+    @contextmanager
+    def waiting(self, share: str, size: int) -> Iterator[None]:
+        """In the block a message of a client's waits to be taken. Raises `ReceiverBusy`."""
+        of_one = self._one(share)
+        if of_one.waiting and of_one.waiting + size > self._most:
+            text = "as much of what this client has sent waits for backends that do not read as may (max_unfinished)"
+            raise ReceiverBusy(BUSY, text, "max_unfinished")
+        of_one.bytes += size
+        of_one.waiting += size
+        try:
+            yield
+        finally:
+            of_one.bytes -= size
+            of_one.waiting -= size
+            self._tell(share, of_one)
+
+    def _one(self, share: str) -> _OfOne:
+        return self._of_share.setdefault(share, _OfOne())
+
+    def _tell(self, share: str, of_one: _OfOne) -> None:
+        """There is more room for what this client sends."""
+        if not of_one.arriving and not of_one.waiting:
+            self._of_share.pop(share, None)
+        for other in list(of_one.arriving):
+            if other.on_room is not None and self.may_go_on(other):
+                other.on_room()
 
     def may_go_on(self, arriving: Arriving) -> bool:
         """Whether more of a body is to be read: all of its client's are within the bound, or it is the oldest."""
@@ -62,18 +95,15 @@ class Unfinished:
             return
         del of_one.arriving[arriving]
         of_one.bytes -= arriving.size
-        if not of_one.arriving:
-            del self._of_share[arriving.share]
-        for other in list(of_one.arriving):
-            if other.on_room is not None and self.may_go_on(other):
-                other.on_room()
+        self._tell(arriving.share, of_one)
 
 
 class _OfOne:
-    """What one client has, the oldest first."""
+    """What one client has: the bodies that arrive, the oldest first, the bytes of messages that wait, and of all."""
 
     def __init__(self) -> None:
         self.arriving: dict[Arriving, None] = {}
+        self.waiting = 0
         self.bytes = 0
 
 

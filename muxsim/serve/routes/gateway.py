@@ -57,7 +57,8 @@ class Gateway:
         self.rules = rules
         self.auth = auth
         self._events = events
-        self._router = Guard(_router(mcp, sse, api, metrics, logs, watch, auth, _wire_routes(wires, site)), auth)
+        router = _router(mcp, sse, api, metrics, logs, watch, auth, _wire_routes(wires, site))
+        self._router = Guard(router, auth, site.bodies.unfinished)
         self._app = JSONRefusals(self._router)
         self._cross_origin = JSONRefusals(_with_cors(self._router, rules))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Send
@@ -9,8 +10,9 @@ from starlette.types import Scope as ASGIScope
 
 from muxsim.serve.auth.authenticator import Authenticator
 from muxsim.serve.auth.callers import ANYONE, Caller, Scope, bearer_token, forbidden, needed_scopes
+from muxsim.serve.http.unfinished import Unfinished
 from muxsim.serve.http.unread import Reader, read_by
-from transports.asgi import Call, refuse
+from transports.asgi import WAITING, Call, refuse
 from transports.http_rules import HTTPRefusal, RawHeaders
 
 _CALLER: Final = "muxsim.caller"
@@ -19,9 +21,10 @@ _CALLER: Final = "muxsim.caller"
 class Guard:
     """Lets a request through to an application if its token is good for its path; without tokens, every one."""
 
-    def __init__(self, app: ASGIApp, auth: Authenticator | None) -> None:
+    def __init__(self, app: ASGIApp, auth: Authenticator | None, unfinished: Unfinished) -> None:
         self._app = app
         self._auth = auth
+        self._unfinished = unfinished
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Serve one request, or refuse it."""
@@ -31,7 +34,9 @@ class Guard:
         except HTTPRefusal as refusal:
             await refuse(call, refusal)
             return
-        read_by(call, Reader(caller.share(call.peer)))
+        share = caller.share(call.peer)
+        read_by(call, Reader(share))
+        scope[WAITING] = partial(self._unfinished.waiting, share)
         await self._app(scope, receive, send)
 
 
