@@ -67,7 +67,7 @@ def test_rows_of_eval_protocols_are_rows_too():
         input_metadata=SimpleNamespace(row_id="r1", dataset_info=info),
     )
     for envs in (rk.make(Walks(), evaluation_rows=[row]), rk.make(Walks(), [row])):
-        assert envs.dataset_rows[0] == rk.DatasetRow("r1", 5, "Play.", "{observation}", {"seed": 5}, {})
+        assert envs.dataset_rows[0] == rk.DatasetRow("r1", 5, "Play.", "{observation}", {"seed": 5}, {}, row)
 
 
 def test_seeds_are_drawn_where_none_are_given():
@@ -137,8 +137,12 @@ def test_an_older_name_is_told_once_what_it_has_become(monkeypatch):
         for _ in range(2):
             assert rk.MCPVectorEnv is rk.GeneralMCPVectorEnv
             rk.make(Walks(), n=1)
+            rk.FireworksPolicy("model", _playback_actions={})
+            from muxsim.compat.reward_kit.mcp_env import MCPVectorEnv  # noqa: F401, PLC0415
     assert str(told[0].message).startswith("MCPVectorEnv is reward-kit's: GeneralMCPVectorEnv")
-    assert [str(one.message).partition(" is")[0] for one in told] == ["MCPVectorEnv", "make", "make(n=, seeds=)"]
+    assert [str(one.message).partition(" is")[0] for one in told] == [
+        *("MCPVectorEnv", "make", "make(n=, seeds=)", "FireworksPolicy(model_id)"),
+    ]
     assert {one.filename for one in told} == {__file__}
 
 

@@ -67,13 +67,17 @@ async def test_a_trajectory_has_what_reward_kits_has():
 
 async def test_the_conversation_is_in_openais_format_with_the_trainers_part_beside_it():
     [played, _] = await play(Walks(length=1))
-    assert played.messages == played.conversation_history
-    assert [message["role"] for message in played.messages] == ["system", "user", "assistant", "tool"]
-    assert played.messages[:2] == [
-        {"role": "system", "content": "Walk."},
-        {"role": "user", "content": "See {'at': 0}."},
-    ]
-    assert played.messages[3]["metadata"] == {"reward": 1.0, "terminated": True, "info": {"at": 1}}
+    said = played.conversation_history
+    assert [message["role"] for message in said] == ["system", "user", "assistant", "tool"]
+    assert (
+        said[:2]
+        == played.messages[:2]
+        == [
+            {"role": "system", "content": "Walk."},
+            {"role": "user", "content": "See {'at': 0}."},
+        ]
+    )
+    assert said[3]["metadata"] == {"reward": 1.0, "terminated": True, "info": {"at": 1}}
 
 
 @on_asyncio

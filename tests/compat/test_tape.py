@@ -122,6 +122,15 @@ async def test_a_playback_can_be_asked_by_hand_in_both_forms(tape, count, named)
         assert call.tool_name == expected
 
 
+async def test_a_policy_can_be_asked_by_the_names_of_its_arguments():
+    calls, _, _ = await rk.StaticPolicy("go")(tool_schemas=[], env_index=0, conversation_history=[])
+    assert [call.tool_name for call in calls] == ["go"]
+    calls = await rk.FireworksPolicy("m", _playback_actions={})([[]], [None], system_prompts=[""], user_prompts=[""])
+    assert [call.tool_name for call in calls] == ["_playback_terminate"]
+    with pytest.raises(TypeError, match="not prompts"):
+        await rk.StaticPolicy("go")([], 0, prompts=[])
+
+
 def test_images_are_left_out_of_it(tmp_path):
     image = {"role": "user", "content": [{"type": "text", "text": "See"}, {"type": "image_url", "image_url": {}}]}
     save(tmp_path / "tape", 0, [image, said("X")])

@@ -10,25 +10,32 @@ policy does.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from muxsim.compat.reward_kit.old_paths import BELOW, find_them
+
 if TYPE_CHECKING:
     from muxsim.compat.reward_kit.envs import GeneralMCPVectorEnv, load_jsonl, make
     from muxsim.compat.reward_kit.fixed import RandomPolicy, SimpleDeterministicPolicy, StaticPolicy
-    from muxsim.compat.reward_kit.models import FireworksPolicy, OpenAIPolicy
+    from muxsim.compat.reward_kit.model_policies import FireworksPolicy, OpenAIPolicy
     from muxsim.compat.reward_kit.playing import rollout, test_mcp
     from muxsim.compat.reward_kit.policies import LLMBasePolicy, PlaybackPolicyBase
     from muxsim.compat.reward_kit.records import DatasetRow, MCPSession, MCPToolCall, Trajectory
+    from muxsim.compat.reward_kit.rows import EvaluationRow, InputMetadata, Message, Status, TerminationReason
 
 # Of reward-kit's first versions.
 _OLDER = {"MCPVectorEnv": "GeneralMCPVectorEnv"}
 _HOMES = {
     "envs": ("GeneralMCPVectorEnv", "load_jsonl", "make"),
     "fixed": ("RandomPolicy", "SimpleDeterministicPolicy", "StaticPolicy"),
-    "models": ("FireworksPolicy", "OpenAIPolicy"),
+    "model_policies": ("FireworksPolicy", "OpenAIPolicy"),
     "playing": ("rollout", "test_mcp"),
     "policies": ("LLMBasePolicy", "PlaybackPolicyBase"),
     "records": ("DatasetRow", "MCPSession", "MCPToolCall", "Trajectory"),
+    "rows": ("EvaluationRow", "InputMetadata", "Message", "Status", "TerminationReason"),
 }
 _NOT_HERE = {
+    "ExecutionManager": "await rollout(envs, policy=policy) is all of it (docs/from-reward-kit.md)",
+    "MCPConnectionManager": "muxsim.connect(url) opens sessions and calls their tools (docs/python.md)",
+    "SimulationServerBase": "write the server with GymServer or McpGym (docs/from-reward-kit.md)",
     "AnthropicPolicy": "use OpenAIPolicy with the base_url of an OpenAI-compatible endpoint",
     "LiteLLMPolicy": "use OpenAIPolicy with the base_url of a LiteLLM proxy, or a policy of your own",
     "evaluation_test": "muxsim has rollouts and rewards, and no pytest plugin (docs/rollouts.md)",
@@ -37,16 +44,21 @@ _NOT_HERE = {
 
 __all__ = [
     "DatasetRow",
+    "EvaluationRow",
     "FireworksPolicy",
     "GeneralMCPVectorEnv",
+    "InputMetadata",
     "LLMBasePolicy",
     "MCPSession",
     "MCPToolCall",
+    "Message",
     "OpenAIPolicy",
     "PlaybackPolicyBase",
     "RandomPolicy",
     "SimpleDeterministicPolicy",
     "StaticPolicy",
+    "Status",
+    "TerminationReason",
     "Trajectory",
     "load_jsonl",
     "make",
@@ -54,8 +66,12 @@ __all__ = [
     "test_mcp",
 ]
 
+find_them()
+
 
 def __getattr__(name: str) -> Any:
+    if name in BELOW:
+        return import_module(f"{__name__}.{name}")
     if name in _NOT_HERE:
         raise AttributeError(f"{__name__} has no {name}: {_NOT_HERE[name]}")
     wanted = _OLDER.get(name, name)

@@ -286,14 +286,15 @@ def _numbered(n: int | None, seeds: Sequence[int] | None) -> list[DatasetRow]:
     drawn = [random.randrange(SEED_LIMIT) for _ in range(n)] if seeds is None else list(seeds)
     if len(drawn) != n:
         raise ValueError(f"expected {n} seeds, got {len(drawn)}")
-    renamed("make(n=, seeds=)", "give rows: dataset=[{'id': …, 'environment_context': {'seed': …}, …}]", level=4)
+    renamed("make(n=, seeds=)", "give rows: dataset=[{'id': …, 'environment_context': {'seed': …}, …}]")
     return [DatasetRow(f"session_{at}", seed, _SYSTEM, _TEMPLATE) for at, seed in enumerate(drawn)]
 
 
 def _row(row: Any, at: int) -> DatasetRow:
     if isinstance(row, DatasetRow):
         return row
-    if hasattr(row, "input_metadata"):
+    evaluation_row = row if hasattr(row, "input_metadata") else None
+    if evaluation_row is not None:
         row = _of_evaluation(row, at)
     elif not isinstance(row, Mapping):
         raise ValueError(f"row {at} is no row but {row!r:.80}")
@@ -305,7 +306,7 @@ def _row(row: Any, at: int) -> DatasetRow:
         raise ValueError(f"row {at}: users are not simulated here; take user_simulation out of it")
     context = dict(row.get("environment_context") or {})
     made = DatasetRow(row["id"], context.get("seed"), row["system_prompt"], row["user_prompt_template"], context)
-    made.user_simulation = simulation
+    made.user_simulation, made.evaluation_row = simulation, evaluation_row
     return made
 
 

@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from muxsim.compat.reward_kit.records import MCPSession, Trajectory
+from muxsim.compat.reward_kit.rows import TerminationReason, Told
 from muxsim.rollouts.data.trajectory import CONTROL_METADATA_KEY, EndReason, Step
 from muxsim.rollouts.data.trajectory import Trajectory as Played
 
 # eval-protocol's words for it; whatever else ended an episode is an error, for which it may be left out.
 _REASONS: Final = {
-    EndReason.TERMINATED: "control_plane_signal",
-    EndReason.TRUNCATED: "control_plane_signal",
-    EndReason.MAX_STEPS: "max_steps",
-    EndReason.NO_TOOL_CALL: "stop",
-    EndReason.TOKEN_LIMIT: "length",
+    EndReason.TERMINATED: TerminationReason.CONTROL_PLANE_SIGNAL,
+    EndReason.TRUNCATED: TerminationReason.CONTROL_PLANE_SIGNAL,
+    EndReason.MAX_STEPS: TerminationReason.MAX_STEPS,
+    EndReason.NO_TOOL_CALL: TerminationReason.STOP,
+    EndReason.TOKEN_LIMIT: TerminationReason.LENGTH,
 }
-_ERROR: Final = "skippable_error"
 _ENDED: Final = (EndReason.TERMINATED, EndReason.TRUNCATED)
 # Ends that reward-kit calls terminated: also where the policy has nothing more to say.
 _TERMINATED: Final = (*_ENDED, EndReason.NO_TOOL_CALL)
@@ -32,7 +32,7 @@ def outcome_of(session: MCPSession, first: Any, played: Played, *, tape_over: bo
     valid = played.valid or tape_over
     summed = math.fsum(rewards) if rewards or tape_over else UNKNOWN
     total = summed if played.total_reward is None else played.total_reward
-    reason = "stop" if tape_over else _REASONS.get(played.end_reason, _ERROR)
+    reason = TerminationReason.STOP if tape_over else _REASONS.get(played.end_reason, TerminationReason.SKIPPABLE_ERROR)
     actions = [f"{step.tool}({step.arguments})" for step in played.steps]
     made = Trajectory(
         session=session,
@@ -46,11 +46,11 @@ def outcome_of(session: MCPSession, first: Any, played: Played, *, tape_over: bo
         control_plane_steps=[_step(*told) for told in zip(played.steps, rewards, actions, strict=True)],
         termination_reason=reason,
         conversation_history=[old_message(message) for message in played.messages],
-        usage={
-            "prompt_tokens": played.usage.prompt_tokens,
-            "completion_tokens": played.usage.completion_tokens,
-            "total_tokens": played.usage.total_tokens,
-        },
+        usage=Told(
+            prompt_tokens=played.usage.prompt_tokens,
+            completion_tokens=played.usage.completion_tokens,
+            total_tokens=played.usage.total_tokens,
+        ),
         valid=valid,
         error=None if valid else played.error or played.end_reason.value,
         played=played,

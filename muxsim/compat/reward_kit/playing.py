@@ -158,6 +158,7 @@ class _Run:
         self._asker.ended(at, trajectory)
         tape_over = at in self._asker.tape_over
         made = self._made[at] = outcome_of(session, self._prompts.firsts.get(at), trajectory, tape_over=tape_over)
+        made.tools = self._envs.tool_schemas[at]
         session.terminated, session.last_observation = made.terminated, made.observations[-1]
         if self._log is not None and ended_by_environment(trajectory):
             with self._log.open("a", encoding="utf-8") as log:

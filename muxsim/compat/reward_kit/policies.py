@@ -15,8 +15,10 @@ from muxsim.compat.reward_kit.tape import Messages, Turns, is_recorded, load, na
 _SENT: Final = ("role", "content", "tool_calls", "tool_call_id", "name", "reasoning_details")
 NO_CALL: Final = "_no_tool_call"
 TAPE_OVER: Final = "_playback_terminate"
-# The arguments of the newer of the two ways in which policies are called.
-_NEWER: Final = 3
+# The two ways in which policies are called, by the arguments that they have.
+_OLD_FORM: Final = ("tool_schemas", "observations", "system_prompts", "user_prompts")
+_NEW_FORM: Final = ("tool_schemas", "env_index", "conversation_history")
+_NEWER: Final = len(_NEW_FORM)
 
 
 class PlaybackPolicyBase(ABC):
@@ -43,8 +45,12 @@ class PlaybackPolicyBase(ABC):
     async def _generate_live_tool_calls(self, *arguments: Any) -> Any:
         """What to do next, without a recording."""
 
-    async def __call__(self, *arguments: Any) -> Any:
+    async def __call__(self, *arguments: Any, **named: Any) -> Any:
         """What to do next, in the form in which it is asked: for four arguments a list of calls, for three a tuple."""
+        form = _NEW_FORM if "env_index" in named or "conversation_history" in named else _OLD_FORM
+        arguments += tuple(named.pop(name) for name in form if name in named)
+        if named:
+            raise TypeError(f"a policy takes {', '.join(form)}, not {', '.join(named)}")
         if not self._is_playback:
             return await self._generate_live_tool_calls(*arguments)
         if len(arguments) == _NEWER:

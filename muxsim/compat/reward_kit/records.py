@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from muxsim.compat.reward_kit.rows import Conversation, InputMetadata, Message, Status, Told
 from muxsim.rollouts.data.trajectory import Trajectory as Played
 
 
@@ -27,6 +30,8 @@ class DatasetRow:
     user_prompt_template: str
     environment_context: dict[str, Any] = field(default_factory=dict)
     user_simulation: dict[str, Any] | None = None
+    evaluation_row: Any = field(default=None, repr=False)
+    """The row of eval-protocol's that it was made of."""
 
 
 @dataclass
@@ -43,11 +48,13 @@ class MCPSession:
 
 
 @dataclass
-class Trajectory:
+class Trajectory(Conversation):
     """One episode. ``len(observations) == steps + 1``, and ``rewards`` add up to ``total_reward``.
 
     A reward that is not known is nan, and so is every sum with it: never 0.0. ``error`` says why an episode that was
     not played to an end (``valid`` is False) was not; ``duration`` is in seconds. ``played`` is muxsim's own record.
+
+    It has what is read of eval-protocol's rows too: ``evaluation_result`` is the script's to set.
     """
 
     session: MCPSession
@@ -62,15 +69,54 @@ class Trajectory:
     control_plane_summary: dict[str, Any] = field(default_factory=dict)
     termination_reason: str = ""
     conversation_history: list[dict[str, Any]] = field(default_factory=list)
-    usage: dict[str, int] = field(default_factory=dict)
+    usage: Told = field(default_factory=Told)
     valid: bool = True
     error: str | None = None
     played: Played | None = field(default=None, repr=False)
+    tools: list[dict[str, Any]] | None = None
+    evaluation_result: Any = None
+
+    @cached_property
+    def messages(self) -> list[Message]:  # type: ignore[override]  # a list all the same
+        """The conversation in eval-protocol's form: with its record of a step in the message of the step's result."""
+        messages = [Message(message) for message in self.conversation_history]
+        results = [message for message in messages if message["role"] == "tool"]
+        told = list(zip(results, self.control_plane_steps, strict=False))  # a call that broke has no message
+        for message, step in told:
+            kept = {key: value for key, value in step.items() if key != "tool_call"}
+            message["control_plane_step"] = {**kept, "reward": None if math.isnan(step["reward"]) else step["reward"]}
+        for message, _ in told[-1:]:
+            message["control_plane_step"]["termination_reason"] = self.termination_reason
+        return messages
 
     @property
-    def messages(self) -> list[dict[str, Any]]:
-        """The conversation, as eval-protocol calls it."""
-        return self.conversation_history
+    def input_metadata(self) -> InputMetadata:  # type: ignore[override]
+        """That of the row of eval-protocol's which was played, or the same of a row of reward-kit's."""
+        row = self.session.dataset_row
+        if row is None:
+            return InputMetadata(self.session.session_id)
+        if row.evaluation_row is not None:
+            given: InputMetadata = row.evaluation_row.input_metadata
+            return given
+        info = {
+            "system_prompt": row.system_prompt,
+            "user_prompt_template": row.user_prompt_template,
+            "environment_context": row.environment_context,
+        }
+        return InputMetadata(row.id, {"model": self.session.model_id}, info)
+
+    @property
+    def ground_truth(self) -> str | None:
+        """That of the row."""
+        row = self.session.dataset_row
+        return None if row is None else getattr(row.evaluation_row, "ground_truth", None)
+
+    @property
+    def rollout_status(self) -> Status:
+        """Finished, or what has failed."""
+        if self.error is not None:
+            return Status(Status.Code.INTERNAL, self.error)
+        return Status(Status.Code.FINISHED, "Rollout finished")
 
     def get_steps(self) -> int:
         """As eval-protocol's rows have it."""
@@ -79,6 +125,10 @@ class Trajectory:
     def get_total_reward(self) -> float:
         """As eval-protocol's rows have it."""
         return self.total_reward
+
+    def get_terminated(self) -> bool:
+        """Whether the environment has ended the episode, as eval-protocol's rows have it."""
+        return any(step["terminated"] for step in self.control_plane_steps)
 
     def get_termination_reason(self) -> str:
         """As eval-protocol's rows have it."""

@@ -35,7 +35,7 @@ def named_file() -> Path | None:
     """The file that the environment variables name, if they name one. Raises `PlaybackError`: they name two."""
     file = playback_file()
     if file is not None and not _is_set(_NEW):
-        renamed(_OLD, f"the variable is {_NEW} now", level=6)
+        renamed(_OLD, f"the variable is {_NEW} now")
     return file
 
 
