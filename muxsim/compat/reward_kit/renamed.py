@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 _FOLDER: Final = str(Path(__file__).parent)
@@ -21,7 +22,8 @@ def renamed(old: str, new: str) -> None:
 
 def _frames_of_ours() -> int:
     """How many frames up the first one is that is not this package's; warnings counts importlib's for nothing."""
-    count, frame = 0, sys._getframe(1)
+    count = 0
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith((_FOLDER, "<frozen importlib")):
         count += not frame.f_code.co_filename.startswith("<frozen")
         frame = frame.f_back
