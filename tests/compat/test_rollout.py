@@ -157,6 +157,24 @@ async def test_an_image_is_part_of_the_observation():
     assert played.observations[1] == {"at": 1, "image_url": {"url": URL}}
 
 
+async def test_the_words_of_a_result_with_an_image_are_the_tools_own(tmp_path, monkeypatch):
+    """Scripts read them as JSON: of what was played, of what a policy is told, and on the tape."""
+    monkeypatch.setenv("EP_PLAYBACK_FILE", str(tmp_path / "tape"))
+    told = []
+
+    class Hears(rk.StaticPolicy):
+        def add_tool_response(self, env_index, tool_call, tool_response, *more):
+            told.append(tool_response)
+
+    [played, _] = await play(Walks(length=1, pictures=[PICTURE]), Hears("go", ["ON"]))
+    said = [message for message in played.conversation_history if message["role"] == "tool"]
+    assert [message["content"] for message in said] == ['{"at": 1}']
+    assert {"type": "image_url", "image_url": {"url": URL}} in played.conversation_history[-1]["content"]
+    assert told[0] == '{"at": 1}'
+    taped = json.loads((tmp_path / "tape").read_text().splitlines()[-1])["messages"]
+    assert '{"at": 1}' in [message["content"] for message in taped]
+
+
 async def test_a_formatter_makes_the_prompt_of_template_observation_and_context():
     def form(template, observation, context):
         return [

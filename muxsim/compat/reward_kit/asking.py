@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import anyio
 
-from muxsim.compat.reward_kit.outcomes import observation_of, old_message, reward_of
+from muxsim.compat.reward_kit.outcomes import observation_of, old_messages, reward_of
 from muxsim.compat.reward_kit.policies import NO_CALL, TAPE_OVER, LLMBasePolicy, PlaybackPolicyBase
 from muxsim.compat.reward_kit.records import MCPToolCall
 from muxsim.compat.reward_kit.tape import reply_in
@@ -102,7 +102,7 @@ class Asker:
         """Tell the policy, if it wants to know, and have it write its own recording, if it does."""
         step = trajectory.steps[-1]
         self._seen[at] = observation_of(step.content, step.structured)
-        history = [old_message(message) for message in trajectory.messages]
+        history = old_messages(trajectory)
         self._remember(at, history)
         if self._tell is not None:
             self._tell_response(at, step, history)
@@ -111,7 +111,7 @@ class Asker:
 
     def ended(self, at: int, trajectory: Trajectory) -> None:
         """No longer wait for it."""
-        self._remember(at, [old_message(message) for message in trajectory.messages])
+        self._remember(at, old_messages(trajectory))
         seen = self._seen.get(at)
         prompt = self._prompt(at, seen) if self.form is Form.ALL and seen is not None else ""
         self._together.over(at, seen, prompt)

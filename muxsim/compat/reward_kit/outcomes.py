@@ -11,6 +11,7 @@ from muxsim.compat.reward_kit.records import MCPSession, Trajectory
 from muxsim.compat.reward_kit.rows import TerminationReason, Told
 from muxsim.rollouts.data.trajectory import CONTROL_METADATA_KEY, EndReason, Step
 from muxsim.rollouts.data.trajectory import Trajectory as Played
+from muxsim.rollouts.policy.messages import image_url, tool_messages
 
 # eval-protocol's words for it; whatever else ended an episode is an error, for which it may be left out.
 _REASONS: Final = {
@@ -45,7 +46,7 @@ def outcome_of(session: MCPSession, first: Any, played: Played, *, tape_over: bo
         duration=played.seconds,
         control_plane_steps=[_step(*told) for told in zip(played.steps, rewards, actions, strict=True)],
         termination_reason=reason,
-        conversation_history=[old_message(message) for message in played.messages],
+        conversation_history=old_messages(played),
         usage=Told(
             prompt_tokens=played.usage.prompt_tokens,
             completion_tokens=played.usage.completion_tokens,
@@ -109,8 +110,21 @@ def first_observation(state: Any) -> Any:
     return observation_of(seen) if is_content else seen
 
 
-def old_message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message with reward-kit's metadata beside a tool's result, and with none of muxsim's."""
+def old_messages(played: Played) -> list[dict[str, Any]]:
+    """The conversation, with reward-kit's metadata beside a tool's result, and with none of muxsim's.
+
+    The words of a result are the tool's own, which scripts read as JSON; its images stay in the message behind it.
+    """
+    messages = [_old_message(message) for message in played.messages]
+    results = [message for message in messages if message["role"] == "tool"]
+    for message, step in zip(results, played.steps, strict=False):  # a call that broke has no message
+        words = [block for block in step.content if image_url(block) is None]
+        if 0 < len(words) < len(step.content):
+            message["content"] = tool_messages(step.call_id, words, step.structured)[0]["content"]
+    return messages
+
+
+def _old_message(message: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in message.items() if key != "metadata"}
     control = message.get("metadata", {}).get(CONTROL_METADATA_KEY)
     if control is not None:

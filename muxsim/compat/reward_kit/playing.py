@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from muxsim.compat.reward_kit.asking import Asker
 from muxsim.compat.reward_kit.envs import GeneralMCPVectorEnv, environment_in, make, schemas_of, seed_of
-from muxsim.compat.reward_kit.outcomes import ended_by_environment, log_entry, old_message, outcome_of
+from muxsim.compat.reward_kit.outcomes import ended_by_environment, log_entry, old_messages, outcome_of
 from muxsim.compat.reward_kit.records import Trajectory
 from muxsim.compat.reward_kit.renamed import renamed
 from muxsim.compat.reward_kit.tape import is_recorded, named_file, save
@@ -164,7 +164,7 @@ class _Run:
             with self._log.open("a", encoding="utf-8") as log:
                 log.write(json.dumps(log_entry(made)) + "\n")
         if self._tape is not None and trajectory.valid and not self._asker.writes_itself:
-            save(self._tape, at, [old_message(message) for message in trajectory.messages])
+            save(self._tape, at, old_messages(trajectory))
 
 
 class _Prompts:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
-from pathlib import Path
 from types import FrameType
-from typing import Final
 
-_FOLDER: Final = str(Path(__file__).parent)
+_PACKAGE = "muxsim.compat.reward_kit"
 _told: set[str] = set()
 
 
@@ -21,10 +19,14 @@ def renamed(old: str, new: str) -> None:
 
 
 def _frames_of_ours() -> int:
-    """How many frames up the first one is that is not this package's; warnings counts importlib's for nothing."""
+    """How many frames up the first one is that is not this package's; warnings leave out those of imports."""
     count = 0
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith((_FOLDER, "<frozen importlib")):
-        count += not frame.f_code.co_filename.startswith("<frozen")
+    while frame is not None and (_imports(frame) or frame.f_globals.get("__name__", "").startswith(_PACKAGE)):
+        count += not _imports(frame)
         frame = frame.f_back
     return count + 1
+
+
+def _imports(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith("<frozen importlib")
