@@ -1,6 +1,7 @@
 """The layers of the design, checked over the real files."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -142,6 +143,7 @@ MODULES = {
 }
 
 
+@functools.cache
 def imports(name):
     """What a module imports, wherever it does: under TYPE_CHECKING and inside functions too."""
     package = name if (ROOT / Path(*name.split("."))).is_dir() else name.rpartition(".")[0]
@@ -159,6 +161,7 @@ def imports(name):
     return found
 
 
+@functools.cache
 def attributes(name):
     """Every dotted name that a module uses, such as ``trio.lowlevel.start_guest_run``, and every bare one."""
     found = set()
@@ -336,10 +339,12 @@ def test_the_author_kit_needs_nothing_of_muxsim_but_itself():
 
 def test_what_sessions_ask_of_a_transport_is_in_its_interface():
     """Neither is it asked what it may not have, nor which one it is."""
+    transports = {"transports.memory", *ON_TRIO, *ON_ASYNCIO} - {"transports.asgi", "transports.event_stream"}
+    assert {name for name in MODULES if within(name, "muxsim.session") and imports(name) & transports} == set()
     guessing = {
         f"{name}: {ast.unparse(node)}"
         for name in MODULES
-        if within(name, "muxsim.session")
+        if within(name, "muxsim.session", "muxsim.serve.routes", "muxsim.serve.watch")
         for node in ast.walk(MODULES[name])
         if (isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr" and "transport" in ast.unparse(node))
         or (isinstance(node, ast.Compare) and ast.unparse(node.left).endswith("attachment.kind"))
@@ -418,7 +423,14 @@ def test_nobody_goes_by_the_wall_clock_H10():
     assert going == WALL_CLOCK
 
 
+# What others print where it would not be seen, and the output of a program that is read.
+WRITE_THEMSELVES = {"muxsim.adapters.trackers", "muxsim.provision.with_rattler"}
+
+
 def test_only_the_command_line_prints():
+    of_others = ("muxsim.cli", "muxsim.inside", "muxsim.mcpgym", "muxsim.observe")
+    writing = {name for name in MODULES if within(name, "muxsim") and attributes(name) & {"sys.stdout", "sys.stderr"}}
+    assert {name for name in writing if not within(name, *of_others)} == WRITE_THEMSELVES
     printing = {name for name in MODULES if "print" in attributes(name)}
     assert {name for name in printing if not within(name, "muxsim.cli")} == set()
 
