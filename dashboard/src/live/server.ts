@@ -82,7 +82,7 @@ export class Server {
 }
 
 /** `all` with those of `changed` in the places of the ones of the same key, and new ones behind. */
-export function replaced<T>(all: readonly T[], changed: readonly T[], key: (one: T) => string): T[] {
+function replaced<T>(all: readonly T[], changed: readonly T[], key: (one: T) => string): T[] {
   const byKey = new Map(all.map((one) => [key(one), one]));
   for (const one of changed) byKey.set(key(one), one);
   return [...byKey.values()];

@@ -38,7 +38,7 @@ export type Shown = { readonly text: string } | { readonly image: string };
 const BASE64 = /^[A-Za-z0-9+/]+=*$/;
 
 /** What an observation shows: a text, MCP's content blocks, or else JSON. */
-export function shownOf(observation: unknown): readonly Shown[] | null {
+function shownOf(observation: unknown): readonly Shown[] | null {
   if (observation === undefined || observation === null) return null;
   if (!Array.isArray(observation)) return [{ text: typeof observation === "string" ? observation : JSON.stringify(observation, null, 2) }];
   return observation.map((block: unknown) => {

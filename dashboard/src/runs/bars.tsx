@@ -11,7 +11,7 @@ interface Part {
 }
 
 /** One bar of parts. */
-export function Bar({ parts }: { parts: readonly Part[] }) {
+function Bar({ parts }: { parts: readonly Part[] }) {
   const total = parts.reduce((sum, { value }) => sum + value, 0);
   // Shares below 1 in all would leave a gap.
   const grow = (value: number): number => (100 * value) / total;

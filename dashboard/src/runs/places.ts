@@ -8,7 +8,7 @@ export type Place =
   | { readonly is: "run"; readonly run: Run }
   | { readonly is: "episode"; readonly run: Run; readonly id: string };
 
-export const DIFFERENCE = "difference";
+const DIFFERENCE = "difference";
 
 /** What a route leads to; null for nowhere. */
 export function placeOf(parts: readonly string[], runs: readonly Run[]): Place | null {

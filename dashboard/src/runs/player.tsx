@@ -21,7 +21,7 @@ export interface Frame {
   readonly missing: boolean;
 }
 
-export function framesOf(details: Details): readonly Frame[] {
+function framesOf(details: Details): readonly Frame[] {
   const start = details.initial_state;
   const first = { ...(start ? observed(start.observation) : { images: [], text: "" }), step: null, total: 0, missing: !start };
   let total = 0;

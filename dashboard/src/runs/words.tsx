@@ -2,7 +2,7 @@ import { Chip } from "../parts/basics.tsx";
 import { number, percent, signed, words } from "../numbers.ts";
 import { type Episode, environmentsOf, FAILED, type Run, type State } from "./data.ts";
 
-export const endMood = (end: string): "bad" | "plain" | "warn" => (FAILED.has(end) ? "bad" : end === "terminated" ? "plain" : "warn");
+const endMood = (end: string): "bad" | "plain" | "warn" => (FAILED.has(end) ? "bad" : end === "terminated" ? "plain" : "warn");
 
 const END_COLORS: Readonly<Record<string, string>> = { terminated: "k2", truncated: "k4", max_steps: "k1", no_tool_call: "k5", token_limit: "k3" };
 

@@ -129,7 +129,7 @@ function Folded({ seen, name }: { seen: Seen; name: string }) {
 }
 
 /** A text; of a long one its beginning, until the reader wants all of it. */
-export function Long({ text, cut = 0 }: { text: string; cut?: number }) {
+function Long({ text, cut = 0 }: { text: string; cut?: number }) {
   const whole = useSignal(false);
   const folded = !whole.value && text.length > SHORT;
   return (
