@@ -18,6 +18,14 @@ class Attachment(Hashable, Protocol):
     def principal(self) -> str | None:
         """The name of whoever speaks through it; None where nobody has to have one."""
 
+    @property
+    def number(self) -> int | None:
+        """Which of its session's clients it is; None for one that is there for a single request."""
+
+    @property
+    def is_agent(self) -> bool:
+        """Whether its client must not see the control plane."""
+
 
 class Exchange(msgspec.Struct, eq=False):
     """One client's request on its way: who asked, and under which id and progress token of theirs.

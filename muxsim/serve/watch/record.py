@@ -16,8 +16,6 @@ from muxsim.serve.watch.pictures import Picture, taken_out
 from muxsim.serve.watch.told import told
 from muxsim.session import agent_answers, agent_requests, uris
 from muxsim.session.agent_answers import META_KEY
-from muxsim.session.agent_view import AgentAttachment
-from muxsim.session.attachment import Attachment
 from muxsim.session.control.control import ControlUnreadable, resource_value
 from muxsim.session.control.ledger import TOTAL, count_in, number_in
 from muxsim.session.exchange import Exchange
@@ -195,10 +193,8 @@ class Record:
         """What the router knows of a request, also of one that was made before anybody looked."""
         if exchange is None:
             return None
-        attachment = exchange.attachment
-        number = attachment.number if isinstance(attachment, Attachment) else None
-        for_agents = isinstance(attachment, AgentAttachment)
-        return _Pending(exchange.method, None, number, exchange.aside, for_agents=for_agents)
+        client = exchange.attachment
+        return _Pending(exchange.method, None, client.number, exchange.aside, for_agents=client.is_agent)
 
     def _see(self, message: Message, source: feed.Source, pending: _Pending | None) -> bool:
         """Keep a message, which may be the answer to a request; whether an agent may see it."""
@@ -237,7 +233,7 @@ class Record:
 
     def _only_agents_ask(self) -> bool:
         """Whether what the server says by itself can be about no request that an agent could not have made."""
-        return all(isinstance(one.attachment, AgentAttachment) for one in self._router.exchanges())
+        return all(one.attachment.is_agent for one in self._router.exchanges())
 
     def _keep_image(self, picture: Picture, for_agents: bool) -> feed.Image:
         self._last_image += 1
