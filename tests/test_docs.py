@@ -4,11 +4,14 @@ import os
 import re
 import subprocess
 import tomllib
+from typing import get_args
 
 import pytest
 from harness import MUXSIM
 from test_architecture import ROOT
 
+from muxsim.cli.options import Form
+from muxsim.config.values import AUTH_KEYS, CLIENT_KEYS, ENVIRONMENT_KEYS, OAUTH_KEYS, SERVER_KEYS
 from muxsim.limits import CONNECTIONS
 from muxsim.serve.routes.fast_lane import LONGEST_BODY
 from muxsim.serve.routes.verdicts import JUDGED
@@ -103,6 +106,21 @@ def test_security_names_every_bound_of_connections_and_what_the_short_way_goes_b
     section = text[text.index("\n## Connections") : text.index("\n## Limits that we know")]
     named = set(re.findall(r"`([\w-]+)`", section)) - {"POST"}
     assert named == CONNECTIONS.keys() | {header.decode() for header in JUDGED}
+
+
+def first_cells(page):
+    """What the tables of a page have in backquotes in their first column."""
+    rows = re.findall(r"^\| (`[^|]+) \|", (ROOT / "docs" / page).read_text(), flags=re.MULTILINE)
+    return {word for row in rows for word in re.findall(r"`(\w+)`", row)}
+
+
+def test_every_key_of_a_config_has_a_row():
+    keys = {*SERVER_KEYS, *CLIENT_KEYS, *AUTH_KEYS, *OAUTH_KEYS, *ENVIRONMENT_KEYS}
+    assert keys - first_cells("configuration.md") == set()
+
+
+def test_every_form_of_an_export_has_a_row():
+    assert {*get_args(Form)} - first_cells("rollouts.md") == set()
 
 
 # ---- the command line
