@@ -9,7 +9,7 @@ import pytest
 from muxsim.rollouts.data.kept_files import KeptFile
 from muxsim.rollouts.data.run_folder import RunFolder
 from muxsim.rollouts.data.trajectory import EndReason
-from muxsim.rollouts.view.report import ReportError, render_report, write_report
+from muxsim.rollouts.view.report import ReportError, write_report
 
 from .samples import config, failure, image_block, image_part, png, step, text_block, trajectory
 
@@ -27,6 +27,10 @@ def run(tmp_path):
         return RunFolder(tmp_path / "run")
 
     return run
+
+
+def page_of(run, **options):
+    return write_report(run, **options).read_text()
 
 
 def data_of(page, id):
@@ -53,7 +57,7 @@ def flight(id, *colours):
 
 
 def test_the_page_holds_the_run_and_each_episode(run):
-    page = render_report(run(trajectory("a"), failure("b")))
+    page = page_of(run(trajectory("a"), failure("b")))
     held = data_of(page, "run")
     assert held["name"] == "run"
     assert held["metrics"]["complete"] is True
@@ -67,15 +71,15 @@ def test_the_page_holds_the_run_and_each_episode(run):
 
 
 def test_a_run_that_was_killed_is_shown_as_incomplete(run):
-    assert data_of(render_report(run(trajectory("a"), finish=False)), "run")["metrics"]["complete"] is False
+    assert data_of(page_of(run(trajectory("a"), finish=False)), "run")["metrics"]["complete"] is False
 
 
 def test_a_run_without_episodes_has_a_page(run):
-    assert data_of(render_report(run()), "run")["episodes"] == []
+    assert data_of(page_of(run()), "run")["episodes"] == []
 
 
 def test_results_are_in_the_page_once(run):
-    details = episode_of(render_report(run(trajectory("a"))), 0)
+    details = episode_of(page_of(run(trajectory("a"))), 0)
     assert [message.get("step", message["role"]) for message in details["messages"]] == [
         "system",
         "user",
@@ -94,40 +98,40 @@ def test_results_in_the_examples_of_a_prompt_are_no_steps(run):
         {"role": "tool", "tool_call_id": "x", "content": "example"},
     ]
     episode.messages[1:1] = example
-    messages = episode_of(render_report(run(episode)), 0)["messages"]
+    messages = episode_of(page_of(run(episode)), 0)["messages"]
     assert messages[2] == example[1]
     assert [message["step"] for message in messages if "step" in message] == [0, 1]
 
 
 def test_tools_that_episodes_share_are_in_the_page_once(run):
-    page = render_report(run(trajectory("a"), trajectory("b"), trajectory("c", tools=[])))
+    page = page_of(run(trajectory("a"), trajectory("b"), trajectory("c", tools=[])))
     assert len(data_of(page, "run")["tools"]) == 2
     assert [episode_of(page, index)["tools"] for index in range(3)] == [0, 0, 1]
 
 
 def test_a_long_episode_has_a_thin_curve_that_ends_where_it_ends(run):
     steps = [step(index, reward=1.0) for index in range(1000)]
-    (summary,) = data_of(render_report(run(trajectory("a", steps))), "run")["episodes"]
+    (summary,) = data_of(page_of(run(trajectory("a", steps))), "run")["episodes"]
     assert len(summary["curve"]) < 100
     assert (summary["curve"][0], summary["curve"][-1]) == (0.0, 1000.0)
 
 
 def test_a_long_text_is_shown_in_part(run):
-    page = render_report(run(trajectory("a", [step(0, text_block("x" * 1_000_000))])))
+    page = page_of(run(trajectory("a", [step(0, text_block("x" * 1_000_000))])))
     (block,) = episode_of(page, 0)["steps"][0]["content"]
     assert block["text"].endswith("… 980000 more characters in rollouts.jsonl")
     assert len(page) < 200_000
 
 
 def test_images_are_in_the_page_once(run):
-    page = render_report(run(flight("a", 1, 2, 1), flight("b", 2, 3)))
+    page = page_of(run(flight("a", 1, 2, 1), flight("b", 2, 3)))
     assert len(images_in(page)) == 3
     assert episode_of(page, 0)["steps"][0]["content"][0]["path"] in images_in(page)
 
 
 def test_images_of_the_initial_state_are_images_too(run):
     episode = trajectory("a", initial_state={"observation": [image_block(png(7, 7, 7))], "seed": 0})
-    page = render_report(run(episode))
+    page = page_of(run(episode))
     (block,) = episode_of(page, 0)["initial_state"]["observation"]
     assert images_in(page) == [block["path"]]
 
@@ -135,7 +139,7 @@ def test_images_of_the_initial_state_are_images_too(run):
 def test_images_that_there_is_no_room_for_are_left_out_by_whole_episodes(run):
     size = len(png(1, 0, 0))
     folder = run(flight("a", 1, 2), flight("b", 3, 4), flight("c", 1, 2))
-    page = render_report(folder, image_bytes=3 * size)
+    page = page_of(folder, image_bytes=3 * size)
     assert [one["images_left_out"] for one in data_of(page, "run")["episodes"]] == [0, 2, 0]
     assert len(images_in(page)) == 2
 
@@ -144,7 +148,7 @@ def test_an_image_whose_file_is_missing_leaves_no_gap(run, tmp_path):
     folder = run(flight("a", 1))
     for image in (tmp_path / "run" / "images").iterdir():
         image.unlink()
-    assert images_in(render_report(folder)) == []
+    assert images_in(page_of(folder)) == []
 
 
 @pytest.mark.parametrize("hostile", ["</script><script>alert(1)</script>", "<!--<script>", "]]>", "\u2028&amp;"])
@@ -157,13 +161,13 @@ def test_nothing_that_an_episode_says_can_end_its_element(run, hostile):
         stderr=[hostile],
         info={hostile: hostile},
     )
-    page = render_report(run(episode))
+    page = page_of(run(episode))
     assert hostile not in page.partition("<body>")[2].rpartition("<script>")[0]
     assert episode_of(page, 0)["error"] == hostile
 
 
 def test_the_page_runs_its_own_script_and_loads_nothing(run):
-    page = render_report(run(flight("a", 1)))
+    page = page_of(run(flight("a", 1)))
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
     policy = policy.replace("&#x27;", "'")
     assert policy.startswith("default-src 'none'; img-src data:;")
@@ -178,7 +182,7 @@ def test_the_page_runs_its_own_script_and_loads_nothing(run):
 
 def test_the_name_of_the_run_is_escaped_in_the_title(tmp_path):
     RunFolder.create(tmp_path / "<b>&", config()).close()
-    assert "<title>&lt;b&gt;&amp; · muxsim run</title>" in render_report(RunFolder(tmp_path / "<b>&"))
+    assert "<title>&lt;b&gt;&amp; · muxsim run</title>" in page_of(RunFolder(tmp_path / "<b>&"))
 
 
 def test_the_report_is_a_file_of_the_run_unless_another_is_named(run, tmp_path):
@@ -186,7 +190,7 @@ def test_the_report_is_a_file_of_the_run_unless_another_is_named(run, tmp_path):
     assert write_report(folder) == tmp_path / "run" / "report.html"
     assert write_report(folder, tmp_path / "other.html") == tmp_path / "other.html"
     shown = (tmp_path / "other.html").read_text(encoding="utf-8")
-    assert shown.replace('"place":"run"', '"place":"."') == render_report(folder)
+    assert shown.replace('"place":"run"', '"place":"."') == page_of(folder)
 
 
 def test_a_report_that_cannot_be_written_is_named(run, tmp_path):
@@ -195,20 +199,20 @@ def test_a_report_that_cannot_be_written_is_named(run, tmp_path):
 
 
 def test_the_index_of_a_run_stands_before_its_episodes_and_images(run):
-    page = render_report(run(flight("a", 1), flight("b", 2)))
+    page = page_of(run(flight("a", 1), flight("b", 2)))
     places = [page.index(f'id="{id}"') for id in ("run", "pack-0", images_in(page)[0])]
     assert places == sorted(places)
 
 
 def test_episodes_that_resemble_each_other_take_a_fraction_of_their_room(run, tmp_path):
     folder = run(*(trajectory(f"a-{seed}", seed=seed) for seed in range(500)))
-    assert len(render_report(folder)) < (tmp_path / "run" / "rollouts.jsonl").stat().st_size / 3
+    assert len(page_of(folder)) < (tmp_path / "run" / "rollouts.jsonl").stat().st_size / 3
 
 
 def test_every_episode_is_in_the_pack_that_the_index_names(run):
     texts = ["x" * size for size in (10, 700_000, 700_000, 3_000_000, 20)]
     steps = [[step(index, text_block(text[:19_000])) for index in range(len(text) // 19_000 + 1)] for text in texts]
-    page = render_report(run(*(trajectory(f"e-{index}", one) for index, one in enumerate(steps))))
+    page = page_of(run(*(trajectory(f"e-{index}", one) for index, one in enumerate(steps))))
     packs = [one["pack"] for one in data_of(page, "run")["episodes"]]
     assert packs[0] == [0, 0]
     assert packs[-1][0] > 1

@@ -84,17 +84,12 @@ def _written(path: Path, parts: Iterator[str]) -> Path:
     return path
 
 
-def render_report(run: RunFolder, *, image_bytes: int = DEFAULT_IMAGE_BYTES) -> str:
-    """The report of a run. ``image_bytes`` bounds the images in it."""
-    return "".join(_parts(run, image_bytes))
-
-
 def _place(run: RunFolder, page: Path) -> str:
     """Where the run's files are, seen from its page."""
     return os.path.relpath(run.path.resolve(), page.resolve().parent)
 
 
-def _parts(run: RunFolder, image_bytes: int, place: str = ".") -> Iterator[str]:
+def _parts(run: RunFolder, image_bytes: int, place: str) -> Iterator[str]:
     yield _head(f"{run.path.resolve().name} · muxsim run")
     images = _Images(image_bytes)
     # The index is complete only after the last episode, and stands before the first: the packs wait in a file.
