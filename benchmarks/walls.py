@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from building import make_channel
 from contenders import NotHad
 from environments import EXAMPLES, FROZEN_LAKE, ROOT, Environment, toml
 
@@ -69,6 +70,26 @@ def as_console_script(folder: Path) -> Environment:
     return lake("console", str(script))
 
 
+def as_tool(folder: Path) -> Environment:
+    """FrozenLake as a package of its own, as uvx names one."""
+    package = folder / "lake-tool"
+    package.mkdir()
+    (package / "pyproject.toml").write_text(
+        "[project]\nname = 'lake-tool'\nversion = '1'\nscripts = { lake-tool = 'lake_tool:server.run' }\n"
+        "[build-system]\nrequires = ['hatchling']\nbuild-backend = 'hatchling.build'\n"
+        "[tool.hatch.build.targets.wheel]\nonly-include = ['lake_tool.py']\n"
+    )
+    (package / "lake_tool.py").write_text(SERVER.read_text())
+    own = ("--with", OWN["requirements"][0], "--from", f"lake-tool @ {package.as_uri()}")
+    return lake("tool", "uvx", *own, "lake-tool", private=[])
+
+
+def in_conda(folder: Path) -> Environment:
+    channel = folder / "channel"
+    make_channel(channel)
+    return lake("conda", conda=["python"], channels=[channel.as_uri()], **OWN, private=[])
+
+
 def by_uvx(_: Path, name: str = "uvx", *, python: bool = True) -> Environment:
     fresh = {} if python else {"zygote": False}
     return Environment(
@@ -100,6 +121,8 @@ KINDS = (
     Kind("venv", "a copy of it, by a virtual environment's", in_venv, aim=OF_ANY_PYTHON),
     Kind("module", "the same with -m", as_module, aim=OF_ANY_PYTHON),
     Kind("console", "the same as a console script", as_console_script, aim=OF_ANY_PYTHON),
+    Kind("tool", "the same as a tool of uvx", as_tool, aim=OF_ANY_PYTHON),
+    Kind("conda", "plain, by the Python of a conda environment", in_conda, aim=OF_ANY_PYTHON),
     Kind("own", "dependencies of its own, nothing private", lambda _: lake("own", **OWN, private=[]), aim=BEHIND_WALLS),
     Kind("private", "a private folder", lambda folder: lake("private", **private(folder)), aim=BEHIND_WALLS),
     Kind("landlock", "behind landlock", lambda _: lake("landlock", **LANDLOCK), aim=BEHIND_WALLS),

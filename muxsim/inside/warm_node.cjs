@@ -25,6 +25,9 @@ const { pathToFileURL, fileURLToPath } = require('node:url');
 
 const FILES_LIMIT = 500; // of a package's own files that are watched for changes; more would cost every start
 
+// With --import, a node before 22 runs any script as it runs what `import` names.
+const NAMED_BY_FILE = parseInt(process.versions.node) < 22 && process.execArgv.some((one) => one.startsWith('--import'));
+
 const SCRIPT = /\.[cm]?js$/;
 const COMMENT = /\/\*[^]*?\*\//g;
 const STATIC = /(?:^|;)\s*(?:import|export)\b\s*(?:[\w$*{}\s,]+?\bfrom\b)?\s*["']([^"'\n]+)["'](?!\s*(?:with|assert)\b)/gm;
@@ -331,7 +334,7 @@ function run(kind, main) {
 /** The module that the script will be: what it requires knows it as `require.main` before it runs. */
 function mainModule(entry) {
   const main = new Module(entry, null);
-  main.id = '.';
+  main.id = NAMED_BY_FILE ? entry : '.';
   main.filename = entry;
   main.paths = Module._nodeModulePaths(path.dirname(entry));
   Module._cache[entry] = main;

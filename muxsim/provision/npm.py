@@ -70,8 +70,12 @@ class Npm:
             if more or (own := _of_project(call, Path(fixed(spec.cwd)))) is None:
                 return NpmPart(call, more, lock)
             return _running(tools, spec, *own, call.args)
-        if _names_folder(spec):
-            spec = await _from_folder(spec, tools)
+        if not _names_folder(spec):
+            return NpmPart(None, more, lock)
+        package = _package_in(spec)
+        if spec.dependencies.has_conda:  # whose node is there only when that is made
+            return NpmPart(None, more, lock, package)
+        spec = await _from_folder(spec, package, tools)
         return NpmPart(None, more, lock) if more else spec
 
 
@@ -90,6 +94,10 @@ class NpmPart:
     """What the script imports."""
 
     lock: str
+
+    folder: _Package | None = None
+    """The package of the user's that is to run, by a node of this environment."""
+
     kind = KIND
 
     @property
@@ -114,10 +122,13 @@ class NpmPart:
     def key(self) -> tuple[str, ...]:
         """The packages, options, the lock and the platform."""
         # The machine is in it because packages may hold compiled parts, and home folders are shared.
-        return (*self._wanted, "", *self._options, self.lock, platform.machine())
+        own = () if self.folder is None else (str(self.folder.folder),)
+        return (*self._wanted, "", *self._options, self.lock, platform.machine(), *own)
 
     async def fill(self, place: Place, before: str) -> None:
         """Has npm install them, as it was done before, if that is known."""
+        if not self._wanted:
+            return
         home = place.prefix / "npm"
         home.mkdir()
         args = ("install", *_QUIET, *self._options, "--", *self._wanted)
@@ -130,6 +141,10 @@ class NpmPart:
     async def check(self, place: Place, *, thorough: bool) -> Found:
         """The installed packages: each as it was asked for, and the command that there is to be."""
         home = place.prefix / "npm"
+        if self.folder is not None:
+            await _install_dependencies(self.folder, place.tools)
+        if not self._wanted:
+            return Found({}, await _version_of_node(place))
         versions = {name: _Package.read(home / "node_modules" / name).manifest.version for name in _direct(home)}
         for wanted in self.asked:
             if fault := unmet(wanted, versions):
@@ -140,7 +155,7 @@ class NpmPart:
 
     async def pins(self, place: Place, found: Found) -> str:
         """What npm wrote, but for where it had the packages from; nothing where that would tell a password."""
-        if self.asked != self._wanted:
+        if self.asked != self._wanted or not self._wanted:
             return ""
         home = place.prefix / "npm"
         kept = {}
@@ -158,6 +173,8 @@ class NpmPart:
         if self.call is not None:
             package, file = self._entry(place)
             spec = _running(place.tools, spec, package, file, self.call.args)
+        elif self.folder is not None:
+            spec = _running(place.tools, spec, self.folder, self.folder.own_bin(), spec.args)
         return finding(spec, place.prefix / "npm") if self.more else spec
 
     def _entry(self, place: Place) -> tuple[_Package, str]:
@@ -250,17 +267,21 @@ def _of_project(call: NpxCall, folder: Path) -> tuple[_Package, str] | None:
 # ---- a package's folder ----
 
 
-async def _from_folder(spec: EnvSpec, npm: Installer) -> EnvSpec:
+def _package_in(spec: EnvSpec) -> _Package:
     folder = Path(fixed(spec.command))
     if not is_package_folder(folder):
         raise PackageError(f"{folder} is a folder without a package.json: name a program or an npm package")
-    package = _Package.read(folder)
-    if package.manifest.dependencies:
-        await _install_dependencies(package, npm)
+    return _Package.read(folder)
+
+
+async def _from_folder(spec: EnvSpec, package: _Package, npm: Installer) -> EnvSpec:
+    await _install_dependencies(package, npm)
     return _running(npm, spec, package, package.own_bin(), spec.args)
 
 
 async def _install_dependencies(package: _Package, npm: Installer) -> None:
+    if not package.manifest.dependencies:
+        return
     async with locked(npm.cache / package.key) as lock:
         # The lock's file is not empty while npm is at work: node_modules does not tell of a cut-off npm.
         if os.fstat(lock).st_size or package.is_stale():

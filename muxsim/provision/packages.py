@@ -155,7 +155,7 @@ async def lock_of(wanted: Wanted, held: Held) -> tuple[Pins, ...]:
     found = []
     for part, provider in wanted.parts:
         if drift_of(part, known.values()) is None:
-            found.append(known[part.kind])
+            found += [known[part.kind]] if part.kind in known else []
         elif pins := held.manifest.pins.get(part.kind, ""):
             with wanted.tools.bounded():
                 text = await part.locked(wanted.place(held.prefix, held.lock, provider), pins)
@@ -245,6 +245,8 @@ async def _pinned(provider: Provider, spec: EnvSpec, tools: Installer, tell: Lis
 def drift_of(part: Part, pins: Iterable[Pins]) -> str | None:
     """How what is wanted of one kind differs from what the lock says; None if it does not."""
     locked = next((one for one in pins if one.kind == part.kind), None)
+    if locked is None and not part.terms:
+        return None  # nothing of it is installed here
     if locked is None:
         return f"{LOCK_NAME} has no {part.kind} packages of it"
     if locked.terms == part.terms:

@@ -20,7 +20,7 @@ from harness import alive
 from muxsim.errors import PackageError
 from muxsim.provision.conda_records import shown_channel
 from muxsim.provision.conda_wishes import SUBDIR, conda_wishes, name_of
-from muxsim.provision.packages import prepare
+from muxsim.provision.packages import prepare, wanted_of
 from muxsim.provision.preflight import problems
 from muxsim.spec import Dependencies, EnvSpec, Pins
 
@@ -447,3 +447,34 @@ async def test_npx_in_a_conda_environment_is_of_its_node(made, tmp_path):
     assert ready.args[0].startswith(prefix)
     assert run(ready) == "1.2.3"
     assert not is_there(f"{prefix}/bin/python")
+
+
+@pytest.mark.children
+async def test_a_folder_of_npms_in_a_conda_environment_gets_what_it_needs_from_its_npm(made, tmp_path, monkeypatch):
+    channel = Channel(tmp_path / "channel")
+    channel.add_node()
+    package = tmp_path / "package"
+    (package / "more").mkdir(parents=True)
+    (package / "more" / "package.json").write_text('{"name": "more", "version": "1.0.0"}')
+    (package / "more" / "index.js").write_text("module.exports = 'had'")
+    (package / "run.js").write_text("console.log(require('more'), process.execPath)")
+    (package / "package.json").write_text(
+        '{"name": "mine", "version": "1.0.0", "bin": "run.js", "dependencies": {"more": "file:./more"}}'
+    )
+    wanted = Dependencies(conda=("nodejs",), channels=(channel.index().url,))
+    spec = EnvSpec(name="mine", command=str(package), cwd="/", dependencies=wanted)
+    # As on a machine without node: nothing but the environment's own may be asked.
+    (tmp_path / "bin").mkdir()
+    for name in ("bash", "sh", "env"):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name))
+    monkeypatch.setitem(made.environ, "PATH", str(tmp_path / "bin"))
+    ready = await made(spec)
+    (prefix,) = ready.installed
+    assert (ready.command, ready.args) == (f"{prefix}/bin/node", (str(package / "run.js"),))
+    assert run(ready).startswith("had ")
+    shutil.rmtree(package / "node_modules")
+    assert run(await made(spec)).startswith("had ")
+    wanted_now = await wanted_of(spec, made.environ)
+    pins = (Pins("conda", wanted_now.parts[0][0].terms, pins_of(ready)),)
+    locked = replace(spec, dependencies=replace(wanted, pins=pins, locked=True))
+    assert run(await made(locked)).startswith("had ")

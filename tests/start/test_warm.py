@@ -26,6 +26,7 @@ from muxsim.observe.events import Events, SlotsKeepDying, SlotsNotHad
 from muxsim.placement import local
 from muxsim.processes.command import ProcessStartError
 from muxsim.processes.process import Process
+from muxsim.provision.npm_packages import finding
 from muxsim.runtime import descriptors as descriptors_left
 from muxsim.runtime.soon import begin, may_wait
 from muxsim.spec import Confinement, EnvSpec, Limits
@@ -170,6 +171,22 @@ async def test_a_script_cannot_tell_that_it_was_waited_for(package, script, opti
     assert warm["argv"][1:] == [str(package / script), "--seed", "7"]
     assert warm["env"]["SEEDS"] == "7 s"
     assert warm["late"] == ["7", ["--seed", "7"], "green"]
+
+
+@pytest.mark.parametrize("script", ["tell.js", "tell.cjs"])
+async def test_a_script_with_npm_packages_of_its_own_waits_as_any_other_and_finds_them(package, script):
+    home = package.parent / "store" / "npm"
+    shutil.move(package / "node_modules", home / "node_modules")
+    (home / "package.json").write_text('{"dependencies": {"early": "1.0.0"}}')
+    spec = finding(node(package, script), home)
+    async with some_pool(spec) as pool:
+        (slot,) = waiting(pool)
+        warm, pid, _ = await run_once(pool, spec)
+        assert pid == slot
+    async with some_pool() as pool:
+        fresh, _, _ = await run_once(pool, spec)
+    assert warm["colour"] == "green"
+    assert without_mark(warm) == without_mark(fresh)
 
 
 @pytest.mark.parametrize("own", ["{workspace}", "{seed}"])

@@ -126,7 +126,9 @@ def _program(spec: EnvSpec, environ: Mapping[str, str]) -> Forkable | str:
 def _entry(spec: EnvSpec, one: Launch, other: Launch) -> int:
     """Where the script stands in the command line: the first word that is no option."""
     options = [*takewhile(lambda arg: arg.startswith("-"), one.argv[1:])]
-    for option in (*options, *spec.env.get("NODE_OPTIONS", "").split()):
+    # Our own, of the packages that the table names, only answers where they are.
+    foreign = [option for option in options if option != f"--import={inside.NODE_PACKAGES}"]
+    for option in (*foreign, *spec.env.get("NODE_OPTIONS", "").split()):
         if option.partition("=")[0] in _NOT_FOR_NODE:
             raise NotWarm(f"{option} lets node do more than run one script: take it out, or take warm out")
     at = len(options) + 1
