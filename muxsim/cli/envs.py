@@ -110,6 +110,7 @@ def lock(
     names: NamesArgument = None,
     config: ConfigOption = None,
     upgrade: Annotated[bool, typer.Option("--upgrade", help="Of the newest versions that will do.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write muxsim.lock beside the config: what to install exactly."""
     from muxsim.cli import envs_screen as screen  # noqa: PLC0415 - see _run
@@ -124,7 +125,7 @@ def lock(
         write_lock(file, {name: pins for name, pins in locked.items() if pins})
     except ConfigError as error:
         fail(error)
-    screen.show_locked(file, locked, before)
+    screen.show_locked(file, locked, before, as_json=as_json)
 
 
 @app.command()

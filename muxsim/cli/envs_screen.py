@@ -192,8 +192,28 @@ def _ago(when: float) -> str:
     return f"{duration(max(0.0, time.time() - when))} ago"
 
 
-def show_locked(file: Path, locked: Mapping[str, tuple[Pins, ...]], before: Mapping[str, tuple[Pins, ...]]) -> None:
+def show_locked(
+    file: Path,
+    locked: Mapping[str, tuple[Pins, ...]],
+    before: Mapping[str, tuple[Pins, ...]],
+    *,
+    as_json: bool,
+) -> None:
     """Print what has become of a lock."""
+    if as_json:
+        _print_json(
+            [
+                {
+                    "name": name,
+                    "file": str(file),
+                    "kind": [one.kind for one in pins],
+                    "asked": [term for one in pins for term in one.terms],
+                    "changed": pins != before.get(name, ()),
+                }
+                for name, pins in locked.items()
+            ]
+        )
+        return
     for name, pins in locked.items():
         change = "the same as before" if pins == before.get(name, ()) else "locked"
         print(f"{name}: {change if pins else 'needs nothing installed'}")

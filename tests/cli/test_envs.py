@@ -137,6 +137,13 @@ def test_a_lock_holds_versions_until_something_else_is_asked_for(house):
     assert house.lock.read_bytes() == before
 
 
+def test_what_has_become_of_a_lock_is_told_as_json_too(house):
+    rows = house.rows("lock")
+    assert (rows["lake"]["kind"], rows["lake"]["asked"][0], rows["lake"]["changed"]) == (["uv"], "mine", True)
+    assert (rows["plain"]["kind"], rows["plain"]["file"]) == ([], str(house.lock))
+    assert [row["changed"] for row in house.rows("lock").values()] == [False, False, False]
+
+
 def test_no_lock_is_written_of_what_cannot_be_made(house):
     house.envs("lock")
     before = house.lock.read_bytes()

@@ -19,6 +19,7 @@ from muxsim.rollouts.play.outside import (
 )
 
 HOME, TEMPORARY = "/home/me", "/var/tmp"
+STORE = "/home/me/.cache/muxsim/environments"
 
 
 def sessions(*windows, held=(), idle=()):
@@ -122,14 +123,18 @@ def test_it_looks_where_the_code_is_and_where_it_runs(tmp_path):
         ({f"{HOME}/.x": 2}, 'env = { HOME = "{workspace}" } has it write into its workspace'),
         ({f"{TEMPORARY}/x": 2}, 'env = { TMPDIR = "{workspace}" } has it write into its workspace'),
         ({f"{HOME}/.x/y": 2}, f'private = ["{HOME}/.x"] gives each session its own view'),
+        (
+            {f"{STORE}/memory-0/1f0c/npm/memory.jsonl": 2},
+            "what muxsim has installed is private to each session by itself: take private = [] out",
+        ),
     ],
 )
 def test_the_advice_is_a_setting_that_keeps_the_files_apart(written, advice):
-    text = told(written, HOME, TEMPORARY)
+    text = told(written, HOME, TEMPORARY, STORE)
     assert text.endswith(f": {advice}")
     assert all(path in text for path in written)
 
 
 def test_of_many_files_the_first_are_told():
-    text = told({f"/p/{number}": 2 for number in range(9)}, HOME, TEMPORARY)
+    text = told({f"/p/{number}": 2 for number in range(9)}, HOME, TEMPORARY, STORE)
     assert "/p/4 (2 sessions wrote it), and 4 more: private" in text

@@ -21,6 +21,7 @@ from muxsim.inside.proc import families
 from muxsim.observe.events import BackendRejected, Event, SessionEnded, SessionReady, SessionStarted
 from muxsim.placement.last_words import with_last_said
 from muxsim.provision.cache import cache_folder
+from muxsim.provision.store import store_folder
 from muxsim.rollouts.environments.environment import Environment, ToolResult
 from muxsim.rollouts.environments.pool import LocalPool, open_pool
 from muxsim.rollouts.play.differences import first_difference
@@ -230,7 +231,12 @@ class Checker:
             return Finding(name, True, "of its workspace, that could be seen")
         # A file of each session's own is litter; one of several is what they have in common.
         shared = any(count > 1 for count in written.values())
-        return Finding(name, not shared and None, told(written, self._home, self._temporary), tuple(written))
+        return Finding(
+            name,
+            not shared and None,
+            told(written, self._home, self._temporary, str(store_folder(os.environ))),
+            tuple(written),
+        )
 
     async def _step(self, environment: Environment, play: Play) -> bool:
         """One more action of the same sequence, whatever the seed; False when the episode is over."""

@@ -148,18 +148,20 @@ class Outside:
         return any(path.startswith(f"{os.path.realpath(folder)}/") for folder in self.passed_over)
 
 
-def told(written: dict[str, int], home: str, temporary: str) -> str:
-    """The files, and which setting gives each session its own."""
+def told(written: dict[str, int], home: str, temporary: str, store: str) -> str:
+    """The files, and which setting gives each session its own; in ``store`` is what muxsim has installed."""
     files = [f"{path} ({count} session{'s' * (count > 1)} wrote it)" for path, count in written.items()]
     more = f", and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
-    return f"wrote {', '.join(files[:_SHOWN])}{more}: {_advice(written, home, temporary)}"
+    return f"wrote {', '.join(files[:_SHOWN])}{more}: {_advice(written, home, temporary, store)}"
 
 
-def _advice(written: Iterable[str], home: str, temporary: str) -> str:
-    variables, folders = set(), set()
+def _advice(written: Iterable[str], home: str, temporary: str, store: str) -> str:
+    variables, folders, installed = set(), set(), False
     for path in written:
         folder = os.path.dirname(path)
-        if folder == os.path.realpath(temporary):
+        if folder.startswith(f"{os.path.realpath(store)}/"):
+            installed = True
+        elif folder == os.path.realpath(temporary):
             variables.add("TMPDIR")
         elif folder == os.path.realpath(home):
             variables.add("HOME")
@@ -167,6 +169,8 @@ def _advice(written: Iterable[str], home: str, temporary: str) -> str:
             folders.add(folder)
     tops = sorted(one for one in folders if not any(one.startswith(f"{other}/") for other in folders))
     ways = []
+    if installed:  # its path changes with each build
+        ways.append("what muxsim has installed is private to each session by itself: take private = [] out")
     if tops:
         ways.append(f"private = [{', '.join(_quoted(one) for one in tops)}] gives each session its own view")
     if variables:
