@@ -683,6 +683,7 @@ def test_no_file_of_ours_is_too_long_to_have_one_subject():
     ours = [
         path for folder in ("muxsim", "transports", "scripts", "benchmarks") for path in (ROOT / folder).rglob("*.py")
     ]
+    ours = [path for path in ours if ".cache" not in path.parts]  # what benchmarks have installed
     ours += [path for kind in ("ts", "tsx", "css") for path in (ROOT / "dashboard" / "src").rglob(f"*.{kind}")]
     lengths = {str(path.relative_to(ROOT)): path.read_text().count("\n") for path in ours}
     assert {name for name, lines in lengths.items() if lines > LONGEST_FILE} == LONGER

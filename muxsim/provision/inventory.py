@@ -16,7 +16,7 @@ from muxsim.errors import PackageError
 from muxsim.observe.events import InstallRemoved, Listener, unheard
 from muxsim.provision import packages
 from muxsim.provision.cache import cache_folder, release, remove, take_nowait
-from muxsim.provision.store import Home, homes, removed, store_folder, sweep
+from muxsim.provision.store import Home, homes, removed, store_folder, sweep, sweep_home
 from muxsim.spec import EnvSpec, Pins
 
 State = Literal["ready", "missing", "damaged", "building", "failed", "nothing"]
@@ -186,8 +186,15 @@ async def remove_all(environments: Sequence[Environment], tell: Listener = unhea
 
 
 async def sweep_remains(environ: Mapping[str, str] = os.environ) -> None:
-    """Removes what a killed muxsim was removing, and what muxsims before the store have left."""
-    await sweep(store_folder(environ))
+    """Removes what a killed muxsim was making or removing, and what muxsims before the store have left."""
+    store = store_folder(environ)
+    await sweep(store)
+    for home in homes(store):
+        if (lock := take_nowait(home.folder / "lock", fcntl.LOCK_EX)) is not None:
+            try:
+                await trio.to_thread.run_sync(sweep_home, home)
+            finally:
+                release(lock)
     for name in _OF_BEFORE:
         await _sweep_old(cache_folder(environ) / name)
 

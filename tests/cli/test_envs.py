@@ -186,6 +186,22 @@ def test_what_earlier_versions_and_the_killed_have_left_goes_with_clean(house):
     assert [path for path in cache.glob("*/*") if path.is_dir()] == []
 
 
+def test_what_a_killed_one_was_making_goes_with_clean_and_what_is_whole_stays(house):
+    place = Path(house.rows("build")["lake"]["place"])
+    (half,) = [path for path in place.iterdir() if path.is_dir()]
+    for folder, left in ((place, "0f0f0f"), (house.store / "half-0", "1f1f1f")):
+        (folder / left / "bin").mkdir(parents=True)
+        (folder / "lock").touch()
+    with (house.store / "half-0" / "lock").open() as lock:  # somebody is making this one
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert house.envs("clean").status == 0
+        assert (house.store / "half-0" / "1f1f1f").exists()
+        assert [path for path in place.iterdir() if path.is_dir()] == [half]
+    assert house.envs("clean").status == 0
+    assert not (house.store / "half-0" / "1f1f1f").exists()
+    assert house.states("list")["lake"] == "ready"
+
+
 def test_who_only_looks_installs_nothing_and_removes_nothing_while_it_cannot_tell_whose_it_is(house):
     house.envs("build")
     text = (house.folder / "muxsim.toml").read_text()
