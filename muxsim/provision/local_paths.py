@@ -23,6 +23,8 @@ _MADE: Final = frozenset({"build", "dist", "__pycache__", "node_modules", "venv"
 _MADE_ENDINGS: Final = (".egg-info", ".pyc", ".pyo")
 _PROJECT: Final = ("pyproject.toml", "setup.py", "setup.cfg")
 _BLOCK: Final = 1024 * 1024
+# Bytes of a folder that are looked into: beside its code a project may have its data, of which sizes and times tell.
+_MOST_READ: Final = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +49,7 @@ class LocalPath:
                 return _digest_of_file(self.path)
             # What is installed editable is only linked to.
             files = [self.path / name for name in _PROJECT] if self.editable else sorted(_files(self.path))
-            digest = hashlib.sha256()
-            for file in files:
-                if file.is_file():
-                    name = os.path.relpath(file, self.path)
-                    digest.update(f"{name}\0{_digest_of_file(file)}\n".encode(errors="surrogateescape"))
-            return digest.hexdigest()
+            return _digest_of(self.path, (file for file in files if file.is_file()))
         except OSError:
             return ""
 
@@ -108,6 +105,16 @@ def local_path(line: str, folder: Path) -> LocalPath | None:
 def local_paths(lines: Iterable[str], folder: Path) -> Iterator[LocalPath]:
     """The same of many."""
     return (found for line in lines if (found := local_path(line, folder)) is not None)
+
+
+def _digest_of(folder: Path, files: Iterable[Path]) -> str:
+    digest, left = hashlib.sha256(), _MOST_READ
+    for file in files:
+        found = file.stat()
+        left -= found.st_size
+        seen = _digest_of_file(file) if left >= 0 else f"{found.st_size} {found.st_mtime_ns}"
+        digest.update(f"{os.path.relpath(file, folder)}\0{seen}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def _digest_of_file(path: Path) -> str:

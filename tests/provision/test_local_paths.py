@@ -14,7 +14,8 @@ from wheels import wheel
 
 from muxsim.config import load
 from muxsim.errors import PackageError
-from muxsim.provision.local_paths import is_path, local_path
+from muxsim.provision import local_paths as places
+from muxsim.provision.local_paths import LocalPath, is_path, local_path
 from muxsim.provision.packages import lock_of, prepare, taken, wanted_of
 
 LIMIT = 300  # s, on a machine that is busy with others
@@ -154,6 +155,18 @@ async def test_a_lock_has_the_commit_of_what_comes_from_git(reads, tmp_path, nam
         assert version(await prepare(locked)) == "one"
         shutil.rmtree(tmp_path / "cache")
         assert version(await prepare(spec)) == "two"
+
+
+def test_of_a_folder_with_much_in_it_sizes_and_times_tell(tmp_path, monkeypatch):
+    monkeypatch.setattr(places, "_MOST_READ", 10)
+    (tmp_path / "a").write_text("1234")
+    (tmp_path / "b").write_text("12345678")
+    digests = {(one := LocalPath("./", tmp_path, editable=False)).digest()}
+    for file, time in (("a", 0), ("b", 1), ("b", 2)):
+        (tmp_path / file).write_text((tmp_path / file).read_text()[::-1])
+        os.utime(tmp_path / file, (time, time))
+        digests.add(one.digest())
+    assert len(digests) == 4
 
 
 @given(st.text(max_size=30))
