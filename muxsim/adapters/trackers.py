@@ -48,6 +48,11 @@ _NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9_./ -]")
 _LONGEST_NAME: Final = 200
 _LONGEST_PARAMETER: Final = 500
 _PROJECT: Final = "muxsim"
+# mlflow's own place is a database, for which mlflow-skinny lacks this package; it was a folder before, which has to be
+# allowed now.
+_DATABASES: Final = "sqlalchemy"
+_FOLDER: Final = Path("mlruns")
+_ALLOW_FOLDERS: Final = "MLFLOW_ALLOW_FILE_STORE"
 
 
 class TrackerError(MuxsimError):
@@ -312,6 +317,9 @@ class _Mlflow:
 
     def open(self, config: dict[str, Any]) -> Log:
         self._mlflow = import_module("mlflow")
+        if not self._mlflow.is_tracking_uri_set() and find_spec(_DATABASES) is None:
+            os.environ.setdefault(_ALLOW_FOLDERS, "true")
+            self._mlflow.set_tracking_uri(_FOLDER.absolute().as_uri())
         self._mlflow.set_experiment(_from_variable("MLFLOW_EXPERIMENT_NAME"))
         self._mlflow.start_run(run_name=self._name)
         self._mlflow.log_params(_parameters(config))

@@ -1,7 +1,10 @@
 """What trackers are told of episodes, and that one which raises or blocks harms none of them."""
 
 import logging
+import sys
 import threading
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 import anyio
 import pytest
@@ -94,6 +97,33 @@ def test_what_logs_nothing_is_refused():
         track(7)
     with pytest.raises(TrackerError, match="there is no tracker comet: wandb, trackio, mlflow, tensorboard"):
         named("comet", folder=None)
+
+
+@pytest.mark.parametrize(("named_by_user", "place"), [(False, "mlruns"), (True, None)])
+def test_a_mlflow_without_a_database_logs_into_a_folder_unless_it_is_told_where(
+    named_by_user, place, tmp_path, monkeypatch
+):
+    mlflow, places = ModuleType("mlflow"), []
+    mlflow.__spec__ = ModuleSpec("mlflow", None)
+    entries = []
+    vars(mlflow).update(
+        is_tracking_uri_set=lambda: named_by_user,
+        set_tracking_uri=places.append,
+        set_experiment=lambda name: None,
+        start_run=lambda run_name: None,
+        log_params=lambda values: None,
+        log_metrics=lambda values, step: entries.append(step),
+        end_run=lambda: None,
+        active_run=lambda: None,
+    )
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)  # it is not there
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "")
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE")
+    monkeypatch.chdir(tmp_path)
+    told(named("mlflow", folder=tmp_path / "run"), trajectory("a", total_reward=1.0))
+    assert places == ([] if place is None else [(tmp_path / place).as_uri()])
+    assert entries == [1, 1]
 
 
 def test_one_that_raises_loses_its_entries_which_is_said_once(caplog):
