@@ -1,7 +1,9 @@
 """TypeScript clients of both SDK generations get through muxsim what they get without it."""
 
 import json
+import secrets
 
+import httpx2
 import pytest
 
 from .games import CONTROL, GAMES, LAKE
@@ -49,6 +51,23 @@ async def test_a_game_is_the_same_for_every_client(examples, references, route, 
         assert report["ok"], report
         assert report["client"]["revision"] == _revision(route, client)
         assert report["result"] == references[game.env]
+
+
+async def test_a_url_is_an_episode_for_every_client_that_comes_and_goes(examples):
+    async def play(client):
+        id = secrets.token_hex(16)
+        for step, path in enumerate(("mcp", "agent/mcp"), 1):
+            url = f"{examples.url}/s/{id}/{path}?env=frozen_lake&seed=3"
+            move = ["--tool", "lake_move", "--arguments", json.dumps([{"action": "DOWN"}])]
+            report = await run_client("play", client, ["--transport", "http", "--url", url, *move])
+            assert report["ok"], report
+            assert report["client"]["revision"] == _revision("/s/<id>/mcp", client)
+            assert bool(report["result"]["before"]) == (path == "mcp"), "an agent reads no control plane"
+            status = httpx2.get(f"{examples.url}/s/{id}/control/status").raise_for_status().json()
+            assert status["step"] == step
+        assert httpx2.delete(f"{examples.url}/sessions/{id}").status_code == 204
+
+    await gathered({client: lambda client=client: play(client) for client in CLIENTS})
 
 
 async def test_what_was_recorded_is_what_the_server_itself_says():
