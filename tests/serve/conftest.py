@@ -19,6 +19,14 @@ LIMIT = 600
 NAUGHTY = SERVERS / "naughty.py"
 
 
+def write_tokens(folder, text):
+    """The `tokens_file = "tokens"` of a config that `muxsim_serve` writes into this folder, for its owner alone."""
+    tokens = folder / "config" / "tokens"
+    tokens.parent.mkdir(exist_ok=True)
+    tokens.write_text(text)
+    tokens.chmod(0o600)
+
+
 def environment(name, *options, extra=""):
     """A table of the config for `naughty` with these options. No process waits: whatever is left over is a fault."""
     args = ", ".join(f'"{option}"' for option in ("-I", "-S", str(NAUGHTY), *options))

@@ -10,7 +10,7 @@ import pytest
 import trio
 from harness import SERVERS, muxsim_serve, serving
 
-from .conftest import environment
+from .conftest import environment, write_tokens
 from .machine import descendants, log_lines, logged
 from .test_http_rules import OURS, ROUTES, STRANGERS
 from .wire import (
@@ -54,10 +54,7 @@ def bearer(token):
 
 def with_tokens(folder):
     """The folder, with ada's two tokens and bob's in a file of the config's."""
-    tokens = folder / "config" / "tokens"
-    tokens.parent.mkdir()
-    tokens.write_text(f"# the lab\nada trainer {ADA}\nada agent {HELPER}\nbob trainer {BOB}\n")
-    tokens.chmod(0o600)
+    write_tokens(folder, f"# the lab\nada trainer {ADA}\nada agent {HELPER}\nbob trainer {BOB}\n")
     return folder
 
 

@@ -8,7 +8,7 @@ import signal
 import pytest
 from harness import muxsim_serve
 
-from .conftest import environment
+from .conftest import environment, write_tokens
 from .machine import log_lines, logged
 from .test_auth import ADA, BOB, HELPER, ROOT, bearer, requests_for, seen
 from .wire import BOTH, Client, ask, initialize, open_session, rpc, shake_hands, sse_client, tool_call
@@ -31,10 +31,7 @@ CONFIG = "\n".join(
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ended")
-    tokens = folder / "config" / "tokens"
-    tokens.parent.mkdir()
-    tokens.write_text(f"ada trainer {ADA}\nada agent {HELPER}\nbob trainer {BOB}\nroot admin {ROOT}\n")
-    tokens.chmod(0o600)
+    write_tokens(folder, f"ada trainer {ADA}\nada agent {HELPER}\nbob trainer {BOB}\nroot admin {ROOT}\n")
     with muxsim_serve(folder, CONFIG) as running:
         yield running
 

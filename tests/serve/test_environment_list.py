@@ -7,7 +7,7 @@ import time
 import pytest
 from harness import muxsim_serve
 
-from .conftest import environment
+from .conftest import environment, write_tokens
 from .machine import eventually, has_zygote
 from .test_auth import ADA, HELPER, ROOT, bearer
 from .wire import ask, initialize, shake_hands
@@ -27,10 +27,7 @@ CONFIG = "\n".join(
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
     folder = tmp_path_factory.mktemp("list")
-    tokens = folder / "config" / "tokens"
-    tokens.parent.mkdir()
-    tokens.write_text(f"ada trainer {ADA}\nada agent {HELPER}\nada monitor {MONITOR}\nroot admin {ROOT}\n")
-    tokens.chmod(0o600)
+    write_tokens(folder, f"ada trainer {ADA}\nada agent {HELPER}\nada monitor {MONITOR}\nroot admin {ROOT}\n")
     with muxsim_serve(folder, CONFIG) as running:
         yield running
 

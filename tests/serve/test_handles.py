@@ -8,7 +8,7 @@ import pytest
 import trio
 from harness import muxsim_serve
 
-from .conftest import environment
+from .conftest import environment, write_tokens
 from .machine import log_lines, logged
 from .test_auth import ADA, BOB, HELPER, ROOT, bearer
 from .wire import (
@@ -201,10 +201,7 @@ CONFIG = (
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("handles")
-    tokens = folder / "config" / "tokens"
-    tokens.parent.mkdir()
-    tokens.write_text(f"ada trainer {ADA}\nada agent {HELPER}\nbob trainer {BOB}\nroot admin {ROOT}\n")
-    tokens.chmod(0o600)
+    write_tokens(folder, f"ada trainer {ADA}\nada agent {HELPER}\nbob trainer {BOB}\nroot admin {ROOT}\n")
     with muxsim_serve(folder, CONFIG) as running:
         yield running
 

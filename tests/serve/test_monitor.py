@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from harness import SERVERS, serving
 
+from .conftest import write_tokens
 from .test_auth import ADA, ROOT, bearer
 from .wire import ask, initialize, open_session, rpc, shake_hands, tool_call
 
@@ -26,11 +27,8 @@ shared = true
 
 @pytest.fixture
 async def url(tmp_path):
-    tokens = tmp_path / "config" / "tokens"
-    tokens.parent.mkdir()
     # Of the same name as the sessions' owner: not even those does it open.
-    tokens.write_text(f"ada trainer {ADA}\nada monitor {MONITOR}\nroot admin {ROOT}\n")
-    tokens.chmod(0o600)
+    write_tokens(tmp_path, f"ada trainer {ADA}\nada monitor {MONITOR}\nroot admin {ROOT}\n")
     async with serving(tmp_path, CONFIG) as running:
         yield running.url
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from harness import SERVERS, muxsim_serve
 
-from .conftest import environment
+from .conftest import environment, write_tokens
 from .machine import log_lines
 from .test_auth import ADA, BOB, HELPER, bearer
 from .wire import BOTH, Client, ask, initialize, shake_hands
@@ -32,10 +32,7 @@ args = ["-I", "-S", "{SCORED}"]
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stock")
-    tokens = folder / "config" / "tokens"
-    tokens.parent.mkdir()
-    tokens.write_text(f"ada trainer {ADA}\nada agent {HELPER}\nbob trainer {BOB}\n")
-    tokens.chmod(0o600)
+    write_tokens(folder, f"ada trainer {ADA}\nada agent {HELPER}\nbob trainer {BOB}\n")
     with muxsim_serve(folder, CONFIG) as running:
         yield running
 
