@@ -5,6 +5,8 @@ import json
 import pyarrow.parquet
 import pytest
 from harness import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
 
 from muxsim.cli import export as command
 from muxsim.errors import MuxsimError
@@ -98,6 +100,33 @@ def test_an_episode_in_one_piece_is_one_row_in_the_words_of_each_trainer(form, r
     (told,) = token_rows([with_tokens(FIRST, SECOND)], form)
     assert row.items() <= told.items()
     assert (told["id"], told["row"], told["reward"], told["segments"], told["turns"]) == ("lake-0", "lake-0", 1.0, 1, 2)
+
+
+IDS = st.lists(st.integers(0, 99), max_size=5)
+SAID = st.lists(st.tuples(st.integers(0, 99), st.floats(-9, 0)), max_size=5)
+
+
+@given(st.lists(st.tuples(IDS, SAID, st.booleans()), max_size=5))
+def test_every_form_says_the_same_of_each_token(episode):
+    turns, known, sampled = [], [], []
+    for between, said, goes_on in episode:
+        prompt = [*known, *between] if goes_on else between
+        ids, logprobs = [id for id, _ in said], [one for _, one in said]
+        turns.append({"prompt_token_ids": prompt, "token_ids": ids, "logprobs": logprobs})
+        known = [*prompt, *ids]
+        sampled += said
+    rows = [list(token_rows([trajectory("a", tokens=turns)], form, bare=True)) for form in TOKEN_FORMS]
+    told = []
+    for plain, trl, sft, verl in zip(*rows, strict=True):
+        prompt, ids, mask = plain["prompt_token_ids"], plain["token_ids"], plain["loss_mask"]
+        logprobs = plain["logprobs"] or [None] * len(ids)
+        assert (trl["prompt_ids"], trl["completion_ids"], trl["env_mask"]) == (prompt, ids, mask)
+        assert (verl["prompt_ids"], verl["response_ids"], verl["response_mask"]) == (prompt, ids, mask)
+        assert trl["logprobs"] == verl["response_logprobs"] == [one or 0.0 for one in logprobs]
+        assert sft["input_ids"] == [*prompt, *ids]
+        assert sft["labels"] == [-100] * len(prompt) + [id if bit else -100 for id, bit in zip(ids, mask, strict=True)]
+        told += [(id, one) for id, one, bit in zip(ids, logprobs, mask, strict=True) if bit]
+    assert told == sampled, "each sampled token is in one row, with its own log probability"
 
 
 @pytest.mark.parametrize("form", TOKEN_FORMS)
