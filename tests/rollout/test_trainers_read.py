@@ -3,10 +3,11 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from own_environments import python_with
+from own_environments import for_training, python_with
 
 from muxsim.rollouts.data.run_folder import RunFolder
 from muxsim.rollouts.view.export import export_traces
@@ -55,8 +56,7 @@ def told_by(python, script, *arguments):
 
 def test_trl_trains_with_what_was_sampled_and_datasets_go_in_and_out(run, tmp_path):
     # The same as in the tests of the adapter for TRL.
-    python = python_with("trl", "trl==1.16.0", "transformers==5.24.0", first=("torch==2.13.0",), extras=("examples",))
-    told = told_by(python, "trl_reads.py", run.path, tmp_path)
+    told = told_by(for_training(), "trl_reads.py", run.path, tmp_path)
     labels = {tuple(ids): row for ids, row in told["sft"]["rows"]}
     assert labels[1, 2, 3, 4, 9, 5] == [-100, -100, 3, 4, -100, 5]
     assert labels[1, 8, 5, 0, 0, 0] == [-100, -100, 5, -100, -100, -100]
@@ -100,7 +100,7 @@ def test_a_row_is_what_verls_agent_loop_puts_out(run, tmp_path):
     """Of the published wheel only this class is looked at: the package needs Ray and a GPU's friends to be imported."""
     fetch = ["-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check", "verl==0.9.1"]
     python = with_verifiers()
-    subprocess.run([str(python), *fetch, "--dest", str(tmp_path)], check=True)
+    subprocess.run([sys.executable, *fetch, "--dest", str(tmp_path)], check=True)
     (wheel,) = tmp_path.glob("verl-*.whl")
     rows = list(token_rows(run.trajectories(), "verl"))
     (tmp_path / "rows.json").write_text(json.dumps(rows))
