@@ -46,7 +46,7 @@ class Call:
 WATCH_AFTER: Final = 0.05
 WAITING: Final = "transports.waiting"
 """Where the scope of a request may have a function that counts a message while it waits to be taken: of its size in
-bytes it makes a context, or raises `ReceiverBusy`."""
+bytes it makes a context."""
 _REFUSAL: Final = "transports.refusal"
 JSON_TYPE: Final = (b"content-type", b"application/json")
 # No body is longer, whatever is declared; int() refuses thousands of digits.
@@ -110,7 +110,7 @@ def _too_large(limit: int) -> HTTPRefusal:
 
 
 async def wait_ready(receiver: Receiver, message: Message, call: Call) -> None:
-    """Wait until ``receiver`` can take ``message``. Refuses it where that takes too long or too much waits already."""
+    """Wait until ``receiver`` can take ``message``. Refuses it where that takes too long or too many wait already."""
     if receiver.ready:
         return
     try:

@@ -147,7 +147,7 @@ class Child:
             reason = "the backend was killed, since muxsim's helper process (the guardian) has died"
             return BackendExit(reason, code, self._stderr.lines(), cause=GUARDIAN_DIED)
         if self._violation is not None:
-            reason, limit = f"the backend wrote {self._violation.message}", "max_line"
+            reason, limit = f"of what the backend wrote, {self._violation.message}", "max_line"
         elif code is None and self._process.has_exited():
             reason = "the backend exited"
         elif code is None:

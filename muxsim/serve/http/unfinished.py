@@ -1,17 +1,19 @@
 """What clients have sent that no backend has taken: how much of it there may be for one client.
 
-Of bodies that are not complete, past the bound only the client's oldest is read on, until it is complete: so it waits
-for itself, and always gets on. What is complete, and waits for a backend that does not read, is refused past it.
+Past the bound only the oldest of a client's bodies is read on, until it is complete, and none while as much waits for
+backends that do not read: so a client waits for itself. What is small is read on all the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from muxsim.observe.events import Events, HTTPLimit
-from muxsim.session.codes import BUSY
-from transports.errors import ReceiverBusy
+
+# As much of a body as the short way takes of each connection (`muxsim.serve.routes.fast_lane`).
+_SMALL: Final = 64 * 1024
 
 
 class Unfinished:
@@ -46,13 +48,10 @@ class Unfinished:
 
     @contextmanager
     def waiting(self, share: str, size: int) -> Iterator[None]:
-        """In the block a message of a client's waits to be taken. Raises `ReceiverBusy`."""
+        """In the block a message of a client's waits to be taken."""
         of_one = self._one(share)
-        if of_one.waiting and of_one.waiting + size > self._most:
-            text = "as much of what this client has sent waits for backends that do not read as may (max_unfinished)"
-            raise ReceiverBusy(BUSY, text, "max_unfinished")
-        of_one.bytes += size
         of_one.waiting += size
+        self._weigh(of_one, size)
         try:
             yield
         finally:
@@ -72,20 +71,25 @@ class Unfinished:
                 other.on_room()
 
     def may_go_on(self, arriving: Arriving) -> bool:
-        """Whether more of a body is to be read: all of its client's are within the bound, or it is the oldest."""
+        """Whether more of a body is to be read: all that its client has is within the bound, or it is the oldest."""
         of_one = self._of_share.get(arriving.share)
         if of_one is None or arriving not in of_one.arriving:
             return True
-        return of_one.bytes <= self._most or next(iter(of_one.arriving)) is arriving
+        if of_one.bytes <= self._most or arriving.size < _SMALL:
+            return True
+        return of_one.waiting <= self._most and next(iter(of_one.arriving)) is arriving
 
     def add(self, arriving: Arriving, size: int) -> None:
         """So much more of it has come."""
         of_one = self._of_share.get(arriving.share)
         if of_one is None or arriving not in of_one.arriving:
             return
+        self._weigh(of_one, size)
+
+    def _weigh(self, of_one: _OfOne, more: int) -> None:
         was_within = of_one.bytes <= self._most
-        of_one.bytes += size
-        if was_within and of_one.bytes > self._most and len(of_one.arriving) > 1:
+        of_one.bytes += more
+        if was_within and of_one.bytes > self._most:
             self._events.emit(HTTPLimit("max_unfinished"))
 
     def end(self, arriving: Arriving) -> None:
