@@ -156,7 +156,9 @@ async def respond(
 
 async def refuse(call: Call, refusal: HTTPRefusal) -> None:
     """Answer a request that was refused, and leave a note of that in its scope."""
-    call.scope[_REFUSAL] = refusal
+    # Without where it came from: the frames there have the body, and the scope, which would hold each other.
+    refusal.__context__ = refusal.__cause__ = None
+    call.scope[_REFUSAL] = refusal.with_traceback(None)
     if refusal.delay:
         await asyncio.sleep(refusal.delay)
     await respond(call, refusal.status, refusal.body().encode(), refusal.headers)

@@ -1,5 +1,7 @@
 import asyncio
+import gc
 import json
+import weakref
 
 import pytest
 from asyncio_tests import on_asyncio
@@ -29,6 +31,40 @@ def body_call(*pieces, then=None, **headers):
 
     call = Call({"type": "http", "method": "POST", "headers": http_headers(**headers)}, receive, send)
     return call, events
+
+
+class Body(bytearray):
+    """Bytes of which it can be told whether they are there."""
+
+
+@on_asyncio
+async def test_what_a_refused_request_had_sent_is_gone_with_its_answer():
+    """Whoever never looks for cycles again has its memory back all the same."""
+    bodies = []
+
+    async def serve(call):
+        body = Body(b"x" * LIMIT)
+        bodies.append(weakref.ref(body))
+        try:
+            body.decode("ascii").index("y")
+        except ValueError as error:
+            raise HTTPRefusal(404, f"not there: {error}") from error
+
+    request = Request(lambda call: answered(serve, call))
+    gc.disable()
+    try:
+        assert (await request.done()).status == 404
+        del request
+        assert [body() for body in bodies] == [None]
+    finally:
+        gc.enable()
+
+
+async def answered(serve, call):
+    try:
+        await serve(call)
+    except HTTPRefusal as refusal:
+        await refuse(call, refusal)
 
 
 GONE = {"type": "http.disconnect"}
