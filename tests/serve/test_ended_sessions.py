@@ -128,3 +128,26 @@ async def test_an_id_that_is_used_again_is_the_new_sessions(running):
     assert (await ask(running.url, "GET", "/sessions/again", mine)).error["data"] == {"cause": "deleted", "by": "ada"}
     await open_session(running.url, mine, id="again")
     assert (await ask(running.url, "GET", "/sessions/again", mine)).status == 200
+
+
+async def delete(running, client):
+    assert (await ask(running.url, "DELETE", f"/sessions/{client.id}")).status == 204
+
+
+async def reset(running, client):
+    path = "/control/reset_session"
+    assert (await ask(running.url, "POST", path, [("Mcp-Session-Id", client.id)])).status == 200
+
+
+@pytest.mark.parametrize(("end", "cause"), [(delete, "deleted"), (reset, "reset")])
+async def test_where_nobody_has_a_name_the_address_is_who_did_it(tmp_path, end, cause):
+    with muxsim_serve(tmp_path, environment("naughty")) as running:
+        client = await shake_hands(running.url, "/mcp")
+        await end(running, client)
+        line = await logged(running, event="session.ended", session=client.id)
+        (row,) = (await ask(running.url, "GET", "/sessions?state=ended")).json()["sessions"]
+        error = (await ask(running.url, "GET", f"/sessions/{client.id}")).error
+    assert (line["cause"], line["by"]) == (cause, "127.0.0.1")
+    assert row["why"].endswith(" by 127.0.0.1")
+    assert error["message"].endswith(" by 127.0.0.1")
+    assert error["data"] == {"cause": cause, "by": "127.0.0.1"}

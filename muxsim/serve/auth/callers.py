@@ -68,6 +68,10 @@ class Caller:
         """Whose share of the pool its sessions count for: the principal's, or the address's where nobody has a name."""
         return self.name or network_of(peer)
 
+    def known_as(self, peer: str) -> str:
+        """Who did what it asks for: the principal, or the address it came from where nobody has a name."""
+        return self.name or peer
+
     def sees(self, owner: str | None, *, shared: bool = False) -> bool:
         """Whether a session of ``owner`` is there for this caller; a shared one is there for everybody."""
         return self.scope is Scope.ADMIN or shared or (owner is not None and owner == self.name)

@@ -135,11 +135,11 @@ class API:
 
     async def delete(self, call: Call, id: str) -> Answered:
         """``DELETE /sessions/<id>``."""
-        session = self._lookup.session(call, id)
-        if not caller_of(call).may_end(session.owner):
+        session, caller = self._lookup.session(call, id), caller_of(call)
+        if not caller.may_end(session.owner):
             raise forbidden(Scope.ADMIN)
-        origin = origin_of(call.headers)
-        session.end("deleted", "the session was deleted", by=caller_of(call).name, origin=origin)
+        by, origin = caller.known_as(call.peer), origin_of(call.headers)
+        session.end("deleted", "the session was deleted", by=by, origin=origin)
         await self._bridge.call(session.folder.wait_removed)
         return NOTHING
 

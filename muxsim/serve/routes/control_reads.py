@@ -67,7 +67,8 @@ class ControlReads:
         for client, session in clients:
             if not session.shared:
                 text = "its client has reset the session"
-                session.end(RESET, text, by=caller_of(call).name, origin=origin_of(call.headers))
+                by = caller_of(call).known_as(call.peer)
+                session.end(RESET, text, by=by, origin=origin_of(call.headers))
             self._clients.drop(client)
         return {"message": "initialize again for a new episode", "ended": len(clients)}
 

@@ -147,7 +147,7 @@ class LogView:
                 return self._levels()
             check_json_content(call.headers)
             wish = _decoder.decode(await read_body(call, _MOST_BODY, _BODY_TIMEOUT))
-            return self._set_level(wish.level, wish.env, caller_of(call).name or call.peer)
+            return self._set_level(wish.level, wish.env, caller_of(call).known_as(call.peer))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise HTTPRefusal(400, f"the body must be {{level, env?}}: {error}") from None
         except Unanswerable as error:
