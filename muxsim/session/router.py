@@ -46,6 +46,8 @@ _UNRELATED: Final = frozenset(
 )
 # How many cancelled requests a session remembers, to tell their late answers from answers to nothing.
 _ABANDONED_KEPT: Final = 256
+# Bytes of a request that is kept while it is in flight.
+_MOST_KEPT: Final = 4 * 1024
 # Requests that hold beyond their answers, or have none.
 _LASTING: Final = NOTED | {LISTEN}
 _ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
@@ -138,7 +140,7 @@ class Router:
         return None if number is None else self._exchanges.get(number)
 
     def exchanges(self) -> Iterable[Exchange]:
-        """All that the backend has not answered."""
+        """All that the backend has not answered, the oldest first."""
         return self._exchanges.values()
 
     # ---- from a client
@@ -192,6 +194,8 @@ class Router:
         self._exchanges[self._last_id] = exchange
         self._by_client[key] = self._last_id
         sent = outgoing.with_id(self._last_id)
+        if sent.size <= _MOST_KEPT:
+            exchange.asked = sent
         if message.method == LISTEN:
             exchange.again = sent
         elif lasting:

@@ -144,8 +144,8 @@ async def test_an_answer_of_which_nobody_knows_who_asked_is_kept_from_agents():
         client.receive(messages.request(1, "tools/call", CALL))
         record = here.records.watch(session).record
         session.seam.from_backend(messages.result(asked[0].id, {"content": ["s3cret"]}))
-        (answer,) = seen(record)
-        assert answer[1]["method"] == "tools/call"
+        *_, (_, answer) = seen(record)
+        assert (answer["kind"], answer["method"]) == ("result", "tools/call")
         assert seen(record, AGENT) == []
 
 
@@ -156,7 +156,7 @@ async def test_an_agents_own_call_is_shown_to_agents_whenever_they_begin_to_look
         client.receive(messages.request(1, "tools/call", CALL))
         record = here.records.watch(session).record
         session.seam.from_backend(messages.result(asked[0].id, {"content": []}))
-        assert len(seen(record, AGENT)) == 1
+        assert [data["kind"] for _, data in seen(record, AGENT)] == ["request", "result"]
 
 
 async def test_what_another_client_asks_is_no_agents_business_nor_what_is_said_of_it():
@@ -245,3 +245,28 @@ async def test_sessions_that_were_looked_at_until_their_end_leave_room_for_other
         here.sessions.live.clear()
         assert here.records.past(session.id) is not None
         assert here.records.past(looked_at[-1].session.id) is not None
+
+
+@pytest.mark.parametrize("view", [Attachment, AgentAttachment])
+async def test_who_begins_to_look_is_told_of_what_is_in_flight(view):
+    async with house() as home:
+        session, client = home.session(answer=lambda request: None, view=view)
+        client.receive(messages.request("mine", "tools/call", CALL))
+        client.receive(messages.request("long", "tools/call", {**CALL, "arguments": {"text": "x" * 10**6}}))
+        record = home.records.watch(session).record
+        (first,) = [
+            told for name, told in seen(record, AGENT if view is AgentAttachment else TRAINER) if name == "message"
+        ]
+        assert (first["kind"], first["method"], first["attachment"]) == ("request", "tools/call", client.number)
+        assert json.loads(first["body"])["name"] == "look"
+        session.seam.from_backend(messages.result(int(first["id"]), {"content": []}))
+        *_, (_, answer) = seen(record)
+        assert (answer["id"], answer["attachment"], answer["method"]) == (first["id"], client.number, "tools/call")
+        assert answer["seconds"] is None
+
+
+async def test_what_muxsim_itself_has_in_flight_is_nobodys_business():
+    async with house() as home:
+        session, client = home.session(answer=lambda request: None)
+        client.receive(messages.request("mine", "resources/read", {"uri": "control://reward"}))
+        assert seen(home.records.watch(session).record) == []

@@ -185,12 +185,12 @@ def test_an_answer_to_the_number_of_a_request_is_its_answer_however_it_is_writte
     assert only(router.from_backend(result(other.id))).about == 1
 
 
-def test_a_call_in_flight_does_not_keep_its_payload():
+def test_a_call_in_flight_does_not_keep_a_large_payload():
     router = router_of("a")
-    data = b'{"jsonrpc":"2.0","id":1,"method":"m","params":{"_meta":{"progressToken":1},"filler":"%b"}}' % (b"x" * 1000)
+    data = b'{"jsonrpc":"2.0","id":1,"method":"m","params":{"_meta":{"progressToken":1},"filler":"%b"}}' % (b"x" * 5000)
     modern = b'{"jsonrpc":"2.0","id":2,"method":"m","params":{"_meta":%b,"filler":"%b"}}' % (
         json.dumps(ENVELOPE).encode(),
-        b"x" * 1000,
+        b"x" * 5000,
     )
     for line in (data, modern):
         references = sys.getrefcount(line)

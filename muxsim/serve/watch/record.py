@@ -131,13 +131,20 @@ class Record:
         """Nobody looks any more: keep what is to be kept then."""
         self._trim()
 
+    @optional(lambda: None)
+    def begin(self) -> None:
+        """Take note of the requests that are in flight already, and of who waits for an answer."""
+        for exchange in list(self._router.exchanges()):
+            if exchange.asked is not None and not exchange.abandoned:
+                self._request_of_client(exchange.asked, began=None)
+
     # ---- what passes the seam (muxsim.session.seam.Witness)
 
     @optional(lambda: None)
     def to_backend(self, message: Message) -> None:
         """Take note of what the backend is sent."""
         if message.kind is Kind.REQUEST:
-            self._request_of_client(message)
+            self._request_of_client(message, began=self._now())
         elif message.is_answer:
             self._answer(message, self._from_backend, "client")
         else:
@@ -164,10 +171,10 @@ class Record:
         """Take note of a line of the backend's stderr."""
         self._keep(told("stderr", feed.Stderr(time=self._time(), line=line)), for_agents=False)
 
-    def _request_of_client(self, message: Message) -> None:
+    def _request_of_client(self, message: Message, *, began: float | None) -> None:
         assert message.id is not None
         pending = self._asked_by(self._router.exchange(message.id)) or _Pending(message.method, None, None, False)
-        pending.began, pending.part = self._now(), _part_read(message)
+        pending.began, pending.part = began, _part_read(message)
         _wait(self._from_clients, message.id, pending)
         if not pending.own and pending.part is None:
             self._see(message, "client", pending)

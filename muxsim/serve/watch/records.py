@@ -79,10 +79,11 @@ class Records:
 
     def watch(self, session: Session) -> Watched:
         """Begin to look at a session; `leave` it again."""
-        watched = self._live.get(session.id)
-        if watched is None:
-            watched = self._attach(session)
+        known = self._live.get(session.id)
+        watched = known or self._attach(session)
         watched.record.readers += 1
+        if known is None:
+            watched.record.begin()
         return watched
 
     def leave(self, watched: Watched) -> None:
