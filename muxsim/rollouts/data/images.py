@@ -44,6 +44,19 @@ def with_references(value: Any, put: Put) -> Any:
     return {key: with_references(item, put) for key, item in value.items()}
 
 
+def taken_out(value: Any) -> tuple[Any, dict[str, str]]:
+    """JSON with references in place of its images, and the base64 data of each by its reference; nothing is stored."""
+    images: dict[str, str] = {}
+
+    def put(type: str, data: str) -> str | None:
+        name = reference(type, data)
+        if name is not None:
+            images[name] = data
+        return name
+
+    return with_references(value, put), images
+
+
 def with_data(value: Any, get: Callable[[str], str | None]) -> Any:
     """The reverse: ``get`` turns a reference into base64 data; where it gives None, the reference stays."""
     if isinstance(value, list):

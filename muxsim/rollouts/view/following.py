@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final, Literal
 
 import msgspec
 
-from muxsim.rollouts.data.images import is_reference, reference, with_references
+from muxsim.rollouts.data.images import is_reference, taken_out
 from muxsim.rollouts.data.metrics import Metrics, MetricsBuilder
 from muxsim.rollouts.data.run_config import RunConfig
 from muxsim.rollouts.data.run_folder import ROLLOUTS, RunFolder
@@ -127,17 +127,9 @@ class FollowedRun:
 
     def _under_way(self, trajectory: Trajectory) -> Json:
         """Its images are no files yet: they are kept for those who see a reference to them here."""
-        images: dict[str, str] = {}
-
-        def put(type: str, data: str) -> str | None:
-            name = reference(type, data)
-            if name is not None:
-                images[name] = data
-            return name
-
-        shown: Json = shortened(with_references(playing_details(trajectory), put))
+        shown, images = taken_out(playing_details(trajectory))
         self._images[trajectory.id] = images
-        return shown
+        return shortened(shown)
 
     def _begin(self) -> None:
         """Know nothing yet."""

@@ -21,7 +21,7 @@ import msgspec
 
 from muxsim.errors import MuxsimError
 from muxsim.rollouts.data.comparison import Comparison
-from muxsim.rollouts.data.images import is_reference, media_type, reference, with_references
+from muxsim.rollouts.data.images import is_reference, media_type, taken_out
 from muxsim.rollouts.data.run_folder import RunFolder
 from muxsim.rollouts.view.assets import SCRIPT, STYLE, asset
 from muxsim.rollouts.view.shown import Json, details, shortened, summary
@@ -219,15 +219,7 @@ class _Images:
 
     def referred(self, run: RunFolder, details: Json) -> tuple[Json, int]:
         """An episode's details with all images as references, and how many of them the page has no room for."""
-        inline: dict[str, str] = {}
-
-        def put(type: str, data: str) -> str | None:
-            name = reference(type, data)
-            if name is not None:
-                inline[name] = data
-            return name
-
-        details = with_references(details, put)
+        details, inline = taken_out(details)
         sizes = {name: len(data) * 3 // 4 for name, data in inline.items()}
         for name in _references(details):
             if name not in sizes and name not in self._embedded:
