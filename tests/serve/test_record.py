@@ -270,3 +270,19 @@ async def test_what_muxsim_itself_has_in_flight_is_nobodys_business():
         session, client = home.session(answer=lambda request: None)
         client.receive(messages.request("mine", "resources/read", {"uri": "control://reward"}))
         assert seen(home.records.watch(session).record) == []
+
+
+async def test_what_is_kept_changes_for_sessions_that_are_made_from_then_on():
+    async with house() as here:
+        here.records.keep(2)
+        session, client = here.session()
+        client.receive(messages.request(1, "tools/call", CALL))
+        watched = here.records.watch(session)
+        assert len(seen(watched.record)) == 2
+        here.records.keep(0)
+        here.records.leave(watched)
+        assert len(seen(watched.record)) == 2  # which was made while two were kept
+        here.records(SessionEnded(session.id, "fake", 7, None, "deleted", "it was deleted", None, None, 1.0))
+        later, client = here.session()
+        client.receive(messages.request(1, "tools/call", CALL))
+        assert seen(here.records.watch(later).record) == []

@@ -121,6 +121,7 @@ class Front:
         self._unfinished.use(config.server.max_unfinished)
         self._connections.use(_bounds(config.server))
         self._unread.use(config.server.max_unread, _most_unread(config))
+        self.dashboard.keep(config.server.history)
         changes = () if self._auth is None else self._auth.use_staged()
         if changes:
             self._clients.doubt()

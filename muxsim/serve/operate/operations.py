@@ -53,7 +53,7 @@ class Changes:
 # What is looked up each time it is needed; everything else is built into what serves.
 LIVE_SETTINGS: Final = frozenset(
     {
-        *("drain_timeout", "log_level"),
+        *("drain_timeout", "log_level", "history"),
         *("max_body", "body_timeout", "header_timeout", "max_header_bytes", "max_headers", "max_url"),
         *("max_connections", "max_connections_per_peer", "max_unread", "max_unfinished"),
         *("max_sessions", "max_pending", "queue_timeout", "max_starting"),

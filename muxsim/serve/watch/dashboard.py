@@ -59,6 +59,11 @@ class Dashboard:
         with self._part.alone():
             await self._history.run()
 
+    def keep(self, history: int) -> None:
+        """Have the record of each new session know of so many calls while nobody looks."""
+        if not self._part.is_off:
+            self.records.keep(history)
+
     def doubt(self) -> None:
         """End all feeds: with their next request their readers show who they are now."""
         self.server.doubt()

@@ -75,7 +75,7 @@ class Record:
         self.part = part
         self._router = router
         self._now = now
-        self._keeps = keeps
+        self.keeps = keeps
         self._items: deque[Item] = deque()
         self._bytes = 0
         self._calls = 0
@@ -303,7 +303,7 @@ class Record:
     @property
     def _has_more_calls(self) -> bool:
         """Whether something is kept of more calls than are wanted, be it what came before the first that is."""
-        return self._calls > self._keeps or (self._calls == self._keeps and not self._items[0].is_call)
+        return self._calls > self.keeps or (self._calls == self.keeps and not self._items[0].is_call)
 
     def _trim(self) -> None:
         quiet = not self.readers

@@ -38,7 +38,7 @@ class Records:
 
     def __init__(self, sessions: Sessions, history: int, now: Callable[[], float]) -> None:
         self._sessions = sessions
-        self.history = history
+        self._history = history
         self._now = now
         self._live: dict[str, Watched] = {}
         self._past: OrderedDict[str, Watched] = OrderedDict()
@@ -50,8 +50,12 @@ class Records:
     def use(self, part: Part) -> None:
         """Be this part; called once, before anything else."""
         self._part = part
-        if self.history:
-            self._sessions.on_begun = self._begun
+        self.keep(self._history)
+
+    def keep(self, history: int) -> None:
+        """Know of so many calls of each session that is made from now on; those that are recorded stay as they are."""
+        self._history = history
+        self._sessions.on_begun = self._begun if history else None
 
     def _begun(self, session: Session) -> None:
         self._part.attempt(self._attach, session)
@@ -66,7 +70,7 @@ class Records:
             watched = self._live.pop(event.session, None)
             if watched is not None:
                 watched.record.ended = round(self._now(), 3)
-                if self.history:
+                if watched.record.keeps:
                     self._keep(watched)
 
     def past(self, id: str) -> Watched | None:
@@ -91,7 +95,7 @@ class Records:
         watched.record.readers -= 1
         if watched.record.readers:
             return
-        if self.history:
+        if watched.record.keeps:
             watched.record.quieten()
         elif self._live.pop(watched.session.id, None) is not None:
             _detach(watched)
@@ -106,7 +110,7 @@ class Records:
 
     def _attach(self, session: Session) -> Watched:
         conversation = session.conversation
-        record = Record(conversation.router, self._part, self._now, self.history, whole=not conversation.calls_made)
+        record = Record(conversation.router, self._part, self._now, self._history, whole=not conversation.calls_made)
         opened = round(self._now() - (trio.current_time() - session.created), 3)
         watched = self._live[session.id] = Watched(session, record, opened)
         session.seam.overhear(record)

@@ -122,13 +122,13 @@ class SessionFeeds:
             else [_attached(viewer, one) for one in sorted(conversation.clients, key=lambda one: one.number or 0)],
             controls=controls,
             may_end=controls and viewer.caller.may_end(session.owner),
-            history=self._records.history,
+            history=watched.record.keeps,
             ended=self._ended(viewer, watched) if over else None,
         )
 
     def _ended(self, viewer: Viewer, watched: Watched) -> feed.Ended:
         ending, ended = watched.session.ending, watched.record.ended
-        cause, text = ("", "") if ending is None else (ending.cause, ending.text)
+        cause, text = ("", "") if ending is None else (ending.cause, ending.said if viewer.controls else ending.text)
         exit = None if ending is None or not viewer.controls else ending.exit
         failed = cause in FAILURES
         return feed.Ended(
