@@ -7,11 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""Signatures that an issuer's public key can check; with a shared secret, whoever checks a token could make one."""
-
-UNIX_PEERS = "unix"
-"""What `trusted_proxies` calls whoever calls over a unix socket."""
+from muxsim.values import CLIENT_KEYS, check_numbers
 
 TOKEN_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 """What a name in a file of tokens may be."""
@@ -100,6 +96,9 @@ class ClientBounds:
 
     max_unread: int | None = None
     """How many bytes of answers it may leave unread, on all connections."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, CLIENT_KEYS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

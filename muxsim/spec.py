@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Literal
 
+from muxsim.values import CONFINEMENT_KEYS, ENVIRONMENT_KEYS, LIMIT_KEYS, check_numbers
+
 CgroupMode = Literal["auto", "required", "off"]
 """Whether cgroups bound what runs: where they can, always (else nothing runs), or never."""
 
@@ -179,6 +181,9 @@ class Limits:
     failed_start_window: float = 30.0
     """The time within which failed starts count together, and for which nothing starts after too many."""
 
+    def __post_init__(self) -> None:
+        check_numbers(self, LIMIT_KEYS)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confinement:
@@ -224,6 +229,9 @@ class Confinement:
 
     writable: tuple[str, ...] = ()
     """Files and folders that it may read and write in a sandbox beside its workspace; placeholders are filled in."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, CONFINEMENT_KEYS)
 
 
 def confinement_fault(confinement: Confinement) -> tuple[str, str] | None:
@@ -400,6 +408,9 @@ class EnvSpec:
 
     installed: tuple[str, ...] = ()
     """The folders of muxsim's own into which the environment was installed, once the spec is prepared."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, ENVIRONMENT_KEYS)
 
     @property
     def template_folder(self) -> str:

@@ -19,10 +19,10 @@ from metrics_page import metrics_page
 from muxsim import limits
 from muxsim.access import AuthSettings, ClientBounds, OAuthSettings
 from muxsim.config import ServerSettings
-from muxsim.config.values import CONFINEMENT_KEYS, LIMIT_KEYS, SERVER_KEYS
 from muxsim.session.deadlines import DEADLINES
 from muxsim.session.states import FIRST, MEANINGS, TRANSITIONS, State
 from muxsim.spec import Confinement, Limits
+from muxsim.values import CONFINEMENT_KEYS, LIMIT_KEYS, SERVER_KEYS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

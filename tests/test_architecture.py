@@ -15,7 +15,10 @@ ROOT = Path(__file__).parent.parent
 
 # Each row may import from itself and from the rows above it.
 ROWS = [
-    {"muxsim", "muxsim.errors", "muxsim.limits", "muxsim.spec", "muxsim.provenance", "muxsim.access", "muxsim.inside"},
+    {
+        *("muxsim", "muxsim.errors", "muxsim.limits", "muxsim.values", "muxsim.spec", "muxsim.provenance"),
+        *("muxsim.access", "muxsim.inside"),
+    },
     {"muxsim.runtime"},
     {"muxsim.observe"},
     {"muxsim.processes"},
@@ -64,6 +67,7 @@ PURE = {
     "muxsim.access",
     "muxsim.doctor.findings",
     "muxsim.limits",
+    "muxsim.values",
     "muxsim.placement.last_words",
     "muxsim.rollouts.data.tokens",
     "muxsim.session.audience",

@@ -131,7 +131,8 @@ def compare(
         ),
     ] = None,
     success_reward: Annotated[
-        float | None, typer.Option(help="The least reward that is a success.", show_default="the runs'")
+        float | None,
+        typer.Option(help="The least reward that is a success.", show_default="the runs'", callback=finite),
     ] = None,
     page: Annotated[
         Path | None, typer.Option(help="Also write a page with curves.", metavar="FILE", show_default=False)

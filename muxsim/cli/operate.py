@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from muxsim.cli.operator import Asked
 
 
+# Of Linux.
+_MOST_PID: Final = 2**22
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -24,7 +27,10 @@ class Which:
     """The muxsim that is asked: one of this user's on this machine, or one at a URL, as far as a token may."""
 
     pid: Annotated[
-        int | None, typer.Option(help="Which muxsim, if several serve.", metavar="PID", show_default="the only one")
+        int | None,
+        typer.Option(
+            help="Which muxsim, if several serve.", min=1, max=_MOST_PID, metavar="PID", show_default="the only one"
+        ),
     ] = None
     url: Annotated[
         str | None,
@@ -60,7 +66,9 @@ class Filters:
         str | None, typer.Option(help="Only in this state; ended: those of the last minutes.", show_default=False)
     ] = None
     owner: Annotated[str | None, typer.Option(help="Only of this principal.", show_default=False)] = None
-    seed: Annotated[int | None, typer.Option(help="Only with this seed.", show_default=False)] = None
+    seed: Annotated[int | None, typer.Option(help="Only with this seed.", min=0, max=2**31 - 1, show_default=False)] = (
+        None
+    )
     cause: Annotated[
         str | None, typer.Option(help="Only those that ended so: deleted, idle_timeout, …", show_default=False)
     ] = None
@@ -224,7 +232,10 @@ def top(which: Which) -> None:
 
 def reap(
     pid: Annotated[
-        int | None, typer.Option(help="Only what this dead muxsim has left.", metavar="PID", show_default="all")
+        int | None,
+        typer.Option(
+            help="Only what this dead muxsim has left.", min=1, max=_MOST_PID, metavar="PID", show_default="all"
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be ended and removed.")] = False,
     as_json: JsonOption = False,

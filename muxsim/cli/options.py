@@ -150,21 +150,23 @@ class Model:
 
     base_url: Annotated[str | None, typer.Option(help="The model's endpoint.", show_default=False)] = None
     temperature: Annotated[
-        float | None, typer.Option(help="For a model.", min=0.0, show_default=False, callback=finite)
+        float | None, typer.Option(help="For a model.", min=0.0, max=100.0, show_default=False, callback=finite)
     ] = None
     top_p: Annotated[
         float | None, typer.Option(help="For a model.", min=0.0, max=1.0, show_default=False, callback=finite)
     ] = None
-    max_tokens: Annotated[int | None, typer.Option(help="Of one reply.", min=1, show_default=False)] = None
+    max_tokens: Annotated[int | None, typer.Option(help="Of one reply.", min=1, max=_MANY, show_default=False)] = None
     max_completion_tokens: Annotated[
-        int | None, typer.Option(help="The same for OpenAI's newer models.", min=1, show_default=False)
+        int | None,
+        typer.Option(help="The same for OpenAI's newer models.", min=1, max=_MANY, show_default=False),
     ] = None
     logprobs: Annotated[bool, typer.Option("--logprobs", help="Ask for log probabilities, and keep them.")] = False
     token_ids: Annotated[
         bool, typer.Option("--token-ids", help="Ask for the ids of tokens (return_token_ids), and keep them.")
     ] = False
     top_logprobs: Annotated[
-        int | None, typer.Option(help="And for those of so many alternatives.", min=0, show_default=False)
+        int | None,
+        typer.Option(help="And for those of so many alternatives.", min=0, max=1000, show_default=False),
     ] = None
     extra_body: Annotated[
         str | None, typer.Option(help="A JSON object that goes into every request.", metavar="JSON", show_default=False)

@@ -10,8 +10,8 @@ from typing import Any
 from muxsim.config.commands import in_folder, read_command
 from muxsim.config.dependencies import with_dependencies
 from muxsim.config.table import Table
-from muxsim.config.values import CONFINEMENT_KEYS, LIMIT_KEYS
 from muxsim.spec import SANDBOX_KEYS, Confinement, EnvSpec, Limits, confinement_fault, fixed
+from muxsim.values import CONFINEMENT_KEYS, LIMIT_KEYS
 
 _PATHS = ("readable", "writable")
 

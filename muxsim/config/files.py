@@ -16,9 +16,9 @@ from muxsim.config.mcp_servers import from_json
 from muxsim.config.model import Config
 from muxsim.config.table import Table
 from muxsim.config.toml import from_toml
-from muxsim.config.values import DESKTOP_KEYS
 from muxsim.config.variables import OwnVariables
 from muxsim.errors import ConfigError
+from muxsim.values import DESKTOP_KEYS
 
 CONFIG_NAME = "muxsim.toml"
 COMMAND_LINE = "the command line"

@@ -19,10 +19,10 @@ from muxsim.config.jsonc import Written
 from muxsim.config.model import Config
 from muxsim.config.server import read_auth, read_clients, read_default, read_server
 from muxsim.config.table import NAME, Table, closest, in_one_line
-from muxsim.config.values import DESKTOP_KEYS, ENVIRONMENT_KEYS
 from muxsim.config.variables import ClientVariables, OwnVariables, defaults_of
 from muxsim.errors import ConfigError
 from muxsim.spec import EnvSpec, literal
+from muxsim.values import DESKTOP_KEYS, ENVIRONMENT_KEYS
 
 # Where the servers stand: in the files of most programs, of VS Code, of Zed, and in VS Code's settings.
 _PLACES = ("mcpServers", "servers", "context_servers", "mcp.servers")

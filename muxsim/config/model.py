@@ -9,6 +9,7 @@ from muxsim.access import AuthSettings, ClientBounds
 from muxsim.config.table import shown
 from muxsim.errors import UnknownEnvironment
 from muxsim.spec import CgroupMode, EnvSpec
+from muxsim.values import SERVER_KEYS, check_numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +153,9 @@ class ServerSettings:
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least level that is logged: ``debug``, ``info``, ``warning`` or ``error``."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, SERVER_KEYS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

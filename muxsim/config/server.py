@@ -10,7 +10,8 @@ from muxsim.config.commands import absolute
 from muxsim.config.environments import Defaults
 from muxsim.config.model import ServerSettings
 from muxsim.config.table import Table, advise, shown
-from muxsim.config.values import (
+from muxsim.spec import EnvSpec
+from muxsim.values import (
     AUTH_KEYS,
     CLIENT_KEYS,
     CONFINEMENT_KEYS,
@@ -21,7 +22,6 @@ from muxsim.config.values import (
     URL,
     AnyKind,
 )
-from muxsim.spec import EnvSpec
 
 
 def read_server(table: Table) -> tuple[ServerSettings, Defaults, str | None]:

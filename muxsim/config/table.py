@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from muxsim.config.values import AnyKind, Kind, ListOf, OneOrMany, PairsOf
 from muxsim.config.variables import VariableFault, Variables, expand
 from muxsim.errors import ConfigError
 from muxsim.spec import literal, misspelt_placeholder
+from muxsim.values import AnyKind, Kind, ListOf, OneOrMany, PairsOf
 
 _SHOWN_CHARACTERS = 80
 _SLIP_LIKENESS = 0.8  # between mcp_servers and mcpServers it is more, between context_servers and mcpServers less

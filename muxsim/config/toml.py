@@ -6,7 +6,7 @@ from muxsim.config.environments import read_environment
 from muxsim.config.model import Config
 from muxsim.config.server import read_auth, read_clients, read_default, read_server
 from muxsim.config.table import Table
-from muxsim.config.values import ENVIRONMENT_KEYS
+from muxsim.values import ENVIRONMENT_KEYS
 
 
 def from_toml(root: Table, path: Path) -> Config:

@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-_OF_A_FILE: Final = (".whl", ".zip", ".tar.gz", ".tar.bz2", ".tar.xz")
+from muxsim.values import EXTRAS, MARKER, NAMED, is_path
+
 _EDITABLE: Final = re.compile(r"(?:-e|--editable)[ =]*(.+)")
-_EXTRAS: Final = re.compile(r"\[[^\]]*\]$")
-_MARKER: Final = re.compile(r"\s+;.*$")
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\s*\[[^\]]*\])?\s*@\s*")
 # What is made in a project's folder as it is built, used and kept, and is no part of what it is.
 _MADE: Final = frozenset({"build", "dist", "__pycache__", "node_modules", "venv"})
 _MADE_ENDINGS: Final = (".egg-info", ".pyc", ".pyo")
@@ -78,19 +76,11 @@ class LocalPath:
         return name if isinstance(name, str) else ""
 
 
-def is_path(text: str) -> bool:
-    """Whether what stands where a requirement may is the path of a file or a folder."""
-    bare = _EXTRAS.sub("", _MARKER.sub("", text))
-    if "://" in bare or _NAME.match(bare):
-        return False
-    return bare.startswith((".", "/", "~")) or "/" in bare or bare.endswith(_OF_A_FILE)
-
-
 def local_path(line: str, folder: Path) -> LocalPath | None:
     """What a line of requirements in a folder names on this machine; None if it names nothing there."""
     editable = _EDITABLE.fullmatch(line)
-    text = _MARKER.sub("", editable[1] if editable is not None else line).strip()
-    if (named := _NAME.match(text)) is not None:
+    text = MARKER.sub("", editable[1] if editable is not None else line).strip()
+    if (named := NAMED.match(text)) is not None:
         text = text[named.end() :]
     elif not is_path(text) and not text.startswith("file://") and editable is None:
         return None
@@ -98,7 +88,7 @@ def local_path(line: str, folder: Path) -> LocalPath | None:
         text = unquote(urlsplit(text).path)
     elif "://" in text:
         return None
-    path = Path(os.path.normpath(folder / os.path.expanduser(_EXTRAS.sub("", text))))
+    path = Path(os.path.normpath(folder / os.path.expanduser(EXTRAS.sub("", text))))
     return LocalPath(line, path, editable is not None)
 
 

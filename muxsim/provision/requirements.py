@@ -18,7 +18,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from muxsim.provision.inline import Metadata
-from muxsim.provision.local_paths import LocalPath, is_path, local_path, local_paths
+from muxsim.provision.local_paths import LocalPath, local_path, local_paths
+from muxsim.values import is_path
 
 _COMMENT: Final = re.compile(r"(^|\s+)#.*$")
 _OPTION_IN_LINE: Final = re.compile(r"\s--?[a-z][a-z-]*[ =].*$")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muxsim.access import ALGORITHMS, AuthSettings, OAuthSettings, fault_of_client, is_address, network_of
+from muxsim.access import AuthSettings, OAuthSettings, fault_of_client, is_address, network_of
 from muxsim.admission.pool import capacity_of
 from muxsim.config import ServerSettings, load
 from muxsim.errors import ConfigError, ListenError
@@ -17,6 +17,7 @@ from muxsim.serve.auth.addresses import is_loopback
 from muxsim.serve.auth.callers import NamedToken, Scope
 from muxsim.serve.auth.tokens import open_auth, strangers
 from muxsim.serve.operate.listening import listening, refuse_open_door, server_url, tls_context
+from muxsim.values import ALGORITHMS
 
 ENVIRONMENT = '[environments.x]\ncommand = "x.py"\n'
 TOKEN = "t" * 40

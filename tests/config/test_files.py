@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from muxsim.config import Config, ServerSettings, find_config, load, load_command
 from muxsim.config.table import NAME, Table
-from muxsim.config.values import ARGUMENT, CONFINEMENT_KEYS, ENVIRONMENT_KEYS, LIMIT_KEYS, SERVER_KEYS, ListOf
 from muxsim.config.variables import OwnVariables
 from muxsim.errors import ConfigError, UnknownEnvironment
 from muxsim.spec import Confinement, EnvSpec, Limits, fill
+from muxsim.values import ARGUMENT, CONFINEMENT_KEYS, ENVIRONMENT_KEYS, LIMIT_KEYS, SERVER_KEYS, ListOf
 
 MIB = 2**20
 

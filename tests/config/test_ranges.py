@@ -12,9 +12,18 @@ from hypothesis import strategies as st
 
 from muxsim.access import ClientBounds
 from muxsim.config import ServerSettings, load
-from muxsim.config.values import CLIENT_KEYS, CONFINEMENT_KEYS, ENVIRONMENT_KEYS, LIMIT_KEYS, SERVER_KEYS, Kind
 from muxsim.errors import ConfigError
-from muxsim.spec import Confinement, Limits
+from muxsim.rollouts.play.options import RolloutOptions
+from muxsim.spec import Confinement, EnvSpec, Limits
+from muxsim.values import (
+    CLIENT_KEYS,
+    CONFINEMENT_KEYS,
+    ENVIRONMENT_KEYS,
+    LIMIT_KEYS,
+    ROLLOUT_KEYS,
+    SERVER_KEYS,
+    Kind,
+)
 
 TABLES = {
     "server": {**SERVER_KEYS, **LIMIT_KEYS, **CONFINEMENT_KEYS},
@@ -119,3 +128,41 @@ def test_whatever_a_number_is_given_it_is_finite_and_does_in_arithmetic_or_is_re
     if isinstance(found, int | float):
         assert math.isfinite(found)
         assert 0 <= found * 1000 < 2**63
+
+
+MADE = {
+    Limits: LIMIT_KEYS,
+    Confinement: CONFINEMENT_KEYS,
+    ServerSettings: SERVER_KEYS,
+    ClientBounds: CLIENT_KEYS,
+    RolloutOptions: ROLLOUT_KEYS,
+    EnvSpec: ENVIRONMENT_KEYS,
+}
+OF_PROGRAMS = [
+    (made, field.name)
+    for made, keys in MADE.items()
+    for field in dataclasses.fields(made)
+    if isinstance(keys.get(field.name), Kind) and keys[field.name].span
+]
+
+
+def make(made, **settings):
+    return made(name="lake", command="true", **settings) if made is EnvSpec else made(**settings)
+
+
+@pytest.mark.parametrize(("made", "key"), OF_PROGRAMS, ids=lambda one: getattr(one, "__name__", one))
+def test_what_a_program_makes_is_held_to_the_same_range_as_a_config(made, key):
+    kind = MADE[made][key]
+    for absurd in (math.nan, -1, 10**400, True, [1], "", "much"):
+        with pytest.raises(ConfigError) as refused:
+            make(made, **{key: absurd})
+        assert key in str(refused.value)
+        assert f"must be {kind.wants}" in str(refused.value)
+    default = getattr(make(made), key)
+    assert getattr(make(made, **{key: default}), key) == default
+
+
+def test_a_program_may_say_a_size_and_a_time_in_the_words_of_a_config():
+    assert Limits(max_line="1 MiB", idle_timeout="never") == Limits(max_line=2**20, idle_timeout=None)
+    with pytest.raises(ConfigError):
+        Limits(start_timeout=None)

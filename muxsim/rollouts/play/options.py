@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from muxsim.rollouts.play.scoring import RewardFunction
+from muxsim.values import ROLLOUT_KEYS, check_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,3 +28,6 @@ class RolloutOptions:
     start_tries: int = 10
     reward: RewardFunction | None = None
     images: bool = True
+
+    def __post_init__(self) -> None:
+        check_numbers(self, ROLLOUT_KEYS)

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from muxsim.access import UNIX_PEERS
+from muxsim.values import UNIX_PEERS
 
 _FORWARDED_FOR: Final = b"x-forwarded-for"
 _UNIX_PEER: Final = "uid "

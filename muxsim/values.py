@@ -1,17 +1,28 @@
-"""What each key of a config may hold, and how it is read."""
+"""What each setting may hold, and how it is read: of a config, and of settings that a program makes. Pure."""
 
 import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from ipaddress import ip_network
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from muxsim.access import ALGORITHMS, UNIX_PEERS
-from muxsim.provision.local_paths import is_path
+from muxsim.errors import ConfigError
 
 T = TypeVar("T")
+
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+"""Signatures that an issuer's public key can check; with a shared secret, whoever checks a token could make one."""
+
+UNIX_PEERS = "unix"
+"""What `trusted_proxies` calls whoever calls over a unix socket."""
+
+# Of a line of requirements: extras behind a path, a marker, and a name before what it is found at.
+EXTRAS: Final = re.compile(r"\[[^\]]*\]$")
+MARKER: Final = re.compile(r"\s+;.*$")
+NAMED: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\s*\[[^\]]*\])?\s*@\s*")
+_OF_A_FILE: Final = (".whl", ".zip", ".tar.gz", ".tar.bz2", ".tar.xz")
 
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _SIZE = re.compile(r"(\d+) ?(KiB|MiB|GiB|TiB)")
@@ -26,6 +37,7 @@ _HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?")
 # overflows what counts in milliseconds or waits for it. What is not meant to bound anything has a word of its own.
 _DAY, YEAR = 86_400.0, 31_536_000.0
 _MANY, _MOST = 10**6, 10**9
+_LONGEST_SHOWN = 60
 _KIB, _MIB, _TIB = 2**10, 2**20, 2**40
 
 
@@ -204,6 +216,14 @@ def _requirement(value: Any) -> str:
     return str(Requirement(value))  # InvalidRequirement is a ValueError
 
 
+def is_path(text: str) -> bool:
+    """Whether what stands where a requirement may is the path of a file or a folder."""
+    bare = EXTRAS.sub("", MARKER.sub("", text))
+    if "://" in bare or NAMED.match(bare):
+        return False
+    return bare.startswith((".", "/", "~")) or "/" in bare or bare.endswith(_OF_A_FILE)
+
+
 def _line(value: Any) -> str:
     if not _text(value).isprintable() or value.strip() != value:
         raise ValueError
@@ -311,7 +331,7 @@ OAUTH_KEYS: dict[str, AnyKind] = {
     "scope_prefix": TEXT,
 }
 LIMIT_KEYS: dict[str, AnyKind] = {
-    "install_timeout": _seconds_kind(1, YEAR),
+    "install_timeout": _TIMEOUT,
     "start_timeout": _TIMEOUT,
     "handshake_timeout": _TIMEOUT_OR_NEVER,
     "call_timeout": _TIMEOUT_OR_NEVER,
@@ -346,6 +366,14 @@ CONFINEMENT_KEYS: dict[str, AnyKind] = {
     "network": Kind("true, false, or a list of TCP ports to connect to, such as [443]", _network),
     "readable": ListOf('a list of files and folders, such as ["data"]', _TEMPLATE),
     "writable": ListOf('a list of files and folders, such as ["data"]', _TEMPLATE),
+}
+ROLLOUT_KEYS: dict[str, AnyKind] = {
+    "max_steps": _count_kind(1, 10 * _MANY),
+    "max_concurrent": _count_kind(1, 10_000),
+    "call_timeout": _TIMEOUT,
+    "episode_timeout": _TIMEOUT,
+    "start_timeout": _TIMEOUT,
+    "start_tries": _count_kind(1, _MANY),
 }
 DESKTOP_KEYS: dict[str, AnyKind] = {
     "command": _TEMPLATE,
@@ -390,3 +418,21 @@ ENVIRONMENT_KEYS: dict[str, AnyKind] = {
     **LIMIT_KEYS,
     **CONFINEMENT_KEYS,
 }
+
+
+def check_numbers(settings: Any, keys: Mapping[str, AnyKind]) -> None:
+    """Hold the numbers of a frozen dataclass to what a config may say of them, also in the words of a config.
+
+    Raises `ConfigError` for one that nobody can mean. None is left where the dataclass has it.
+    """
+    for field in fields(settings):
+        kind, value = keys.get(field.name), getattr(settings, field.name)
+        if not isinstance(kind, Kind) or not kind.span or (value is None and "None" in str(field.type)):
+            continue
+        try:
+            read = kind.read(value)
+        except (ValueError, TypeError):
+            advice = f"must be {kind.wants}"
+            raise ConfigError(advice, key=field.name, value=repr(value)[:_LONGEST_SHOWN]) from None
+        if read is not value:
+            object.__setattr__(settings, field.name, read)
