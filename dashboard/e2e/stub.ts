@@ -1,5 +1,5 @@
 /** The server's side of the page, as a test wants it: its files, and feeds that say what they are told to. */
-import { createReadStream, existsSync } from "node:fs";
+import { createReadStream, existsSync, readFileSync } from "node:fs";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { extname, join } from "node:path";
@@ -60,7 +60,7 @@ export class Stub {
   #answer(request: IncomingMessage, response: ServerResponse): void {
     const path = (request.url ?? "/").split("?")[0] ?? "/";
     this.asked.push(`${request.method ?? ""} ${path}`);
-    if (path === "/") this.#file(response, "index.html", "text/html");
+    if (path === "/") this.#page(response);
     else if (path.startsWith("/ui/") && existsSync(join(DIST, path))) this.#file(response, path, TYPES[extname(path)] ?? "");
     else if (this.down) refuse(response, 502, "there is nobody behind this");
     else if (this.token !== null && request.headers.authorization !== `Bearer ${this.token}`) refuse(response, 401, "this token is not known");
@@ -81,10 +81,19 @@ export class Stub {
     response.on("close", () => streams.delete(response));
   }
 
+  #page(response: ServerResponse): void {
+    const page = readFileSync(join(DIST, "index.html"), "utf8");
+    response.writeHead(200, headers("text/html")).end(this.token === null ? page : page.replace("<html", "<html data-tokens"));
+  }
+
   #file(response: ServerResponse, name: string, type: string): void {
-    response.writeHead(200, { "content-type": type, "content-security-policy": POLICY, "x-content-type-options": "nosniff" });
+    response.writeHead(200, headers(type));
     createReadStream(join(DIST, name)).pipe(response);
   }
+}
+
+function headers(type: string): Record<string, string> {
+  return { "content-type": type, "content-security-policy": POLICY, "x-content-type-options": "nosniff" };
 }
 
 function event(name: string, data: unknown): string {
@@ -123,7 +132,7 @@ export const snapshot = (more: Partial<ServerEvents["snapshot"]> = {}): ServerEv
 export const session = (id: string, more: Partial<Session> = {}): Session => ({
   id, env: "frozen_lake", seed: 7, owner: null, state: "ready", opened: now() - 60,
   urls: { mcp: `http://127.0.0.1:8000/s/${id}/mcp`, sse: `http://127.0.0.1:8000/s/${id}/sse`, agent_mcp: `http://127.0.0.1:8000/s/${id}/agent/mcp` },
-  pid: 4242, calls: 3, in_flight: 0, attachments: [], controls: true, may_end: true, history: 0, ended: null, ...more,
+  lease: null, pid: 4242, calls: 3, in_flight: 0, attachments: [], controls: true, may_end: true, history: 0, ended: null, ...more,
 });
 
 export const change = (more: Partial<ServerEvents["change"]> = {}): ServerEvents["change"] => ({

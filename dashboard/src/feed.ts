@@ -176,8 +176,10 @@ export interface Session {
   owner: string | null;
   state: "ended" | "ending" | "opening" | "ready" | "restoring" | "started";
   opened: number;
-  /** `mcp`, `sse`, `agent_mcp`, `control` and `session`, whole; an agent has only `agent_mcp`. */
+  /** `mcp`, `sse`, `agent_mcp`, `handle`, `control` and `session`; an agent has only `agent_mcp`. */
   urls: Record<string, string>;
+  /** Seconds after which it ends unless somebody renews its lease; null for one that is on none. */
+  lease: number | null;
   pid: number | null;
   calls: number;
   in_flight: number;

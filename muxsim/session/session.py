@@ -149,6 +149,11 @@ class Session:
         """Seconds for which it goes on without `renew`; None if it does not have to be renewed."""
         return self._life.deadlines.lease
 
+    def lease_left(self, now: float) -> float | None:
+        """Seconds until it ends unless it is renewed; None where that is not so."""
+        times = self._life.deadlines
+        return None if times.lease is None else max(0.0, times.leased() - now)
+
     def renew(self) -> None:
         """Let its lease count from now."""
         self._life.renew()

@@ -75,4 +75,16 @@ async def test_what_fails_is_told_in_full_with_its_time_and_its_breaker_and_stde
 
 async def test_an_agent_is_told_no_more_than_what_there_is(running):
     agents = await listed(running, HELPER)
-    assert {frozenset(one) for one in agents.values()} == {frozenset({"name", "shared", "mcp"})}
+    assert {frozenset(one) for one in agents.values()} == {frozenset({"name", "shared", "mcp", "urls"})}
+
+
+async def test_each_url_that_makes_a_session_is_told_and_makes_one(running):
+    urls = (await listed(running, HELPER))["naughty"]["urls"]
+    here = f"{running.url}/envs/naughty"
+    handle = urls.pop("handle")
+    assert urls == {"mcp": f"{here}/mcp", "sse": f"{here}/sse", "openenv": f"{here}/openenv"}
+    path = handle.removeprefix(running.url).format(id="told-1", seed=3)
+    client = await shake_hands(running.url, path, headers=[bearer(ADA)])
+    assert (await ask(running.url, "GET", "/sessions/told-1", [bearer(ADA)])).json()["seed"] == 3
+    await client.delete()
+    assert (await ask(running.url, "DELETE", "/sessions/told-1", [bearer(ADA)])).status == 204

@@ -29,10 +29,21 @@ async def test_a_new_session_is_described_with_its_own_urls(muxsim):
     urls = session["urls"]
     assert urls["mcp"] == f"{muxsim.url}/s/{session['id']}/mcp"
     assert urls["sse"] == f"{muxsim.url}/s/{session['id']}/sse"
+    assert urls["handle"] == f"{muxsim.url}/s/{session['id']}/mcp?env=naughty&seed=7"
+    assert (session["lease"], session["lease_left"]) == (None, None)
     client = await shake_hands(muxsim.url, f"/s/{session['id']}/mcp")
     assert (await client.value("who"))["pid"] == session["pid"]
     seen = (await ask(muxsim.url, "GET", f"/sessions/{session['id']}")).json()
     assert (seen["state"], seen["attachments"], seen["in_flight"]) == ("ready", 1, 0)
+
+
+async def test_what_is_left_of_a_lease_is_told_and_a_handle_is_the_session_it_is_told_of(muxsim):
+    made = (await ask(muxsim.url, "POST", "/sessions", body={"env": "naughty", "seed": 7, "lease": 600})).json()
+    seen = (await ask(muxsim.url, "GET", f"/sessions/{made['id']}")).json()
+    assert seen["lease"] == 600
+    assert 0 < seen["lease_left"] <= 600
+    client = await shake_hands(muxsim.url, made["urls"]["handle"].removeprefix(muxsim.url))
+    assert (await client.value("who"))["pid"] == made["pid"]
 
 
 async def test_sessions_are_listed_oldest_first(muxsim):

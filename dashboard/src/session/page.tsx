@@ -64,18 +64,22 @@ function Title({ session }: { session: Session }) {
   const state = session.ended.value ? "ended" : told.state;
   return (
     <header class="title">
-      <p class="crumb"><a href={link()}>Overview</a> <span class="soft" aria-hidden="true">/</span> <code>{told.id}</code> <Copy text={told.id} label="Copy the session's id" /></p>
+      <p class="crumb"><a href={link()}>Overview</a> <span class="soft" aria-hidden="true">/</span> <code title={told.id}>{told.id}</code> <Copy text={told.id} label="Copy the session's id" /></p>
       <div class="name">
         <h1>{told.env}{told.seed === null ? null : <span class="soft"> seed {told.seed}</span>}</h1>
         <Chip mood={state === "ready" ? "good" : state === "ended" ? "" : "warn"}>{state}</Chip>
         {told.in_flight && !session.ended.value ? <Chip mood="plain">{told.in_flight} in flight</Chip> : null}
-        <span class="soft">{session.ended.value ? `was open for ${seconds(session.ended.value.time - told.opened)}` : <>open for <Age since={told.opened} /></>}{told.owner === null ? "" : `, by ${told.owner}`}{told.pid === null || session.ended.value ? "" : `, pid ${told.pid}`}, {told.calls} calls</span>
+        <span class="soft">{session.ended.value ? `was open for ${seconds(session.ended.value.time - told.opened)}` : <>open for <Age since={told.opened} /></>}{told.owner === null ? "" : `, by ${told.owner}`}{told.lease === null || session.ended.value ? "" : `, on a lease of ${seconds(told.lease)}`}{told.pid === null || session.ended.value ? "" : `, pid ${told.pid}`}, {told.calls} calls</span>
         <span class="grow" />
-        {url && !session.ended.value ? <>
-          <Copy text={curl(url, token.value !== null)} label="Copy as curl">curl</Copy>
-          <Copy text={python(url, token.value !== null)} label="Copy as a Python snippet">Python</Copy>
-        </> : null}
-        {told.may_end && !session.ended.value ? <EndButton id={told.id} /> : null}
+        {session.ended.value ? null : (
+          <span class="actions">
+            {url ? <>
+              <Copy text={curl(url, token.value !== null)} label="Copy as curl">curl</Copy>
+              <Copy text={python(url, token.value !== null)} label="Copy as a Python snippet">Python</Copy>
+            </> : null}
+            {told.may_end ? <EndButton id={told.id} /> : null}
+          </span>
+        )}
       </div>
     </header>
   );

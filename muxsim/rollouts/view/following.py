@@ -129,7 +129,8 @@ class FollowedRun:
         """Its images are no files yet: they are kept for those who see a reference to them here."""
         shown, images = taken_out(playing_details(trajectory))
         self._images[trajectory.id] = images
-        return shortened(shown)
+        under_way: Json = shortened(shown)
+        return under_way
 
     def _begin(self) -> None:
         """Know nothing yet."""

@@ -83,7 +83,7 @@ class Front:
         mcp = MCPEndpoints(clients, lookup, openings, handles, bodies)
         sse = SSEEndpoints(clients, lookup, openings, handles, bodies, public)
         events.subscribe(recent := News(time.time))
-        self._environments = environments = EnvironmentList(sessions, pool, recent, time.time)
+        self._environments = environments = EnvironmentList(sessions, pool, recent, time.time, wires)
         reads = ControlReads(sessions, clients, lookup)
         self._api = api = API(sessions, pool, bridge, lookup, openings, counters, public, environments, reads)
         rules = HostRules((*settings.allowed_hosts, *public.hosts), (*settings.allowed_origins, *public.origins))
@@ -108,7 +108,7 @@ class Front:
 
     def environments(self, asked: Mapping[str, Any], by: str) -> dict[str, Any]:
         """How each environment fares, for whoever runs muxsim."""
-        return {"environments": self._environments.rows(ANYONE, "")}
+        return {"environments": self._environments.rows(ANYONE, None)}
 
     def operate(self, answer: Answering) -> None:
         """Have whoever runs muxsim get these answers from now on."""

@@ -178,7 +178,7 @@ class API:
 
     async def envs(self, call: Call) -> Any:
         """``GET /envs``."""
-        environments = self._environments.rows(caller_of(call), self._public.base(call))
+        environments = self._environments.rows(caller_of(call), partial(self._public.urls_of_environment, call))
         return {"environments": environments, "default": self._openings.default_env}
 
     async def env(self, call: Call, env: str) -> Any:
@@ -246,7 +246,7 @@ class API:
             raise HTTPRefusal(400, str(error)) from None
 
     def _describe(self, call: Call, session: Session) -> dict[str, Any]:
-        return {**told(session), "urls": self._public.urls_of(call, session.id)}
+        return {**told(session), "urls": self._public.urls_of(call, session)}
 
 
 async def _wish(call: Call) -> OpenRequest:

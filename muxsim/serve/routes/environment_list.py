@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeAlias
 
 from muxsim.admission.pool import Pool
 from muxsim.observe.news import EnvironmentNews, News
@@ -17,19 +17,26 @@ _WAYS: Final = ("fresh", "fork", "slot")
 _INSIDE: Final = (Scope.TRAINER, Scope.MONITOR)
 
 
-class EnvironmentList:
-    """Of one muxsim. ``now`` gives the seconds since 1970."""
+Located: TypeAlias = Callable[[EnvSpec, Iterable[str]], Mapping[str, str]]
+"""Gives where an environment is found, with these wires of trainers."""
 
-    def __init__(self, sessions: Sessions, pool: Pool, news: News, now: Callable[[], float]) -> None:
+
+class EnvironmentList:
+    """Of one muxsim. ``now`` gives the seconds since 1970; ``wires`` are what trainers find beside its endpoints."""
+
+    def __init__(
+        self, sessions: Sessions, pool: Pool, news: News, now: Callable[[], float], wires: Iterable[str]
+    ) -> None:
         self._sessions = sessions
         self._pool = pool
         self._news = news
         self._now = now
+        self._wires = tuple(wires)
 
-    def rows(self, caller: Caller, base: str) -> list[dict[str, Any]]:
-        """All that can be had, with their URLs below ``base``."""
+    def rows(self, caller: Caller, urls: Located | None) -> list[dict[str, Any]]:
+        """All that can be had, with their ``urls`` where somebody asks who can use these."""
         specs = self._sessions.specs()
-        rows = [_outside(spec, base) for spec in specs]
+        rows = [_outside(spec, {} if urls is None else urls(spec, self._wires)) for spec in specs]
         if any(scope in caller.scope for scope in _INSIDE):
             live = Counter(session.spec.name for session in self._sessions.all())
             waiting, starting = self._pool.under_way()
@@ -44,8 +51,9 @@ class EnvironmentList:
         return rows
 
 
-def _outside(spec: EnvSpec, base: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": spec.name, "shared": spec.shared, "mcp": f"{base}/envs/{spec.name}/mcp"}
+def _outside(spec: EnvSpec, urls: Mapping[str, str]) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": spec.name, "shared": spec.shared}
+    row |= {"mcp": urls["mcp"], "urls": urls} if urls else {}
     return row | ({"collect": spec.collect} if spec.collect else {})
 
 

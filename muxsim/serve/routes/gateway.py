@@ -52,7 +52,7 @@ class Gateway:
         site: Site,
     ) -> None:
         self._public = public
-        self._page = Page(prefix=public.prefix)
+        self._page = Page(prefix=public.prefix, tokens=auth is not None)
         self.mcp = mcp
         self.rules = rules
         self.auth = auth

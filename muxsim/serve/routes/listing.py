@@ -96,8 +96,8 @@ def facts_of(one: Session | Past) -> dict[str, Any]:
 
 def outline(session: Session) -> dict[str, Any]:
     """What can be told of a session without its id, which opens it."""
-    statistics = session.statistics()
-    ending = session.ending
+    statistics, now = session.statistics(), trio.current_time()
+    ending, left = session.ending, session.lease_left(now)
     return {
         "number": session.number,
         "env": session.spec.name,
@@ -106,7 +106,9 @@ def outline(session: Session) -> dict[str, Any]:
         "owner": session.owner,
         "peer": session.peer,
         "pid": session.pid,
-        "age": round(trio.current_time() - session.created, 3),
+        "age": round(now - session.created, 3),
+        "lease": session.lease,
+        "lease_left": None if left is None else round(left, 1),
         "attachments": statistics.attachments,
         "calls": statistics.calls,
         "in_flight": statistics.in_flight,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
+from muxsim.session.session import Session
+from muxsim.spec import EnvSpec
 from transports.asgi import Call
 from transports.http_rules import header
 
@@ -44,16 +47,26 @@ class PublicURL:
         """What stands before a path, for whoever sent this request."""
         return self.url or f"{call.scope['scheme']}://{header(call.headers, b'host')}"
 
-    def urls_of(self, call: Call, session: str) -> dict[str, str]:
-        """Where the session of this id is found, for whoever sent this request."""
-        base = self.base(call)
+    def urls_of(self, call: Call, session: Session) -> dict[str, str]:
+        """Where a session is found, for whoever sent this request."""
+        base, id, env = self.base(call), session.id, quote(session.spec.name, safe="")
+        # A handle says what its session is, which a shared one is for nobody alone.
+        handle = {} if session.shared else {"handle": f"{base}/s/{id}/mcp?env={env}&seed={session.seed}"}
         return {
-            "mcp": f"{base}/s/{session}/mcp",
-            "sse": f"{base}/s/{session}/sse",
-            "agent_mcp": f"{base}/s/{session}/agent/mcp",
-            "control": f"{base}/sessions/{session}/control",
-            "session": f"{base}/sessions/{session}",
+            "mcp": f"{base}/s/{id}/mcp",
+            "sse": f"{base}/s/{id}/sse",
+            "agent_mcp": f"{base}/s/{id}/agent/mcp",
+            **handle,
+            "control": f"{base}/sessions/{id}/control",
+            "session": f"{base}/sessions/{id}",
         }
+
+    def urls_of_environment(self, call: Call, spec: EnvSpec, wires: Iterable[str]) -> dict[str, str]:
+        """Where sessions of an environment are made: by a handshake, by a handle, by what ``wires`` trainers have."""
+        base, env = self.base(call), quote(spec.name, safe="")
+        here = f"{base}/envs/{env}"
+        handle = {} if spec.shared else {"handle": f"{base}/s/{{id}}/mcp?env={env}&seed={{seed}}"}
+        return {"mcp": f"{here}/mcp", "sse": f"{here}/sse", **handle, **{wire: f"{here}/{wire}" for wire in wires}}
 
     def route(self, path: str) -> str:
         """Which path of muxsim's a request's path means.

@@ -49,7 +49,7 @@ class WatchEndpoints:
         check_event_stream(call.headers)
         self._dashboard.check()
         session, caller = self._session(call, id), caller_of(call)
-        urls = self._public.urls_of(call, id)
+        urls = self._public.urls_of(call, session)
         seen = urls if caller.controls else {name: urls[name] for name in _OF_AGENTS}
         with self._dashboard.sessions.readers.admit(caller, call.peer) as reading:
             await self._stream(call, self._dashboard.sessions.events(Viewer(reading, seen), session))

@@ -221,7 +221,9 @@ class Session(Fact, frozen=True):
     state: SessionState
     opened: float
     urls: dict[str, str]
-    """``mcp``, ``sse``, ``agent_mcp``, ``control`` and ``session``, whole; an agent has only ``agent_mcp``."""
+    """``mcp``, ``sse``, ``agent_mcp``, ``handle``, ``control`` and ``session``; an agent has only ``agent_mcp``."""
+    lease: float | None
+    """Seconds after which it ends unless somebody renews its lease; null for one that is on none."""
     pid: int | None
     calls: int
     in_flight: int

@@ -86,10 +86,11 @@ class _File:
 class Page:
     """Serves a build of the dashboard. Runs on asyncio."""
 
-    def __init__(self, folder: Path = BUILT, prefix: str = "") -> None:
-        """``prefix`` is the path that a proxy serves muxsim under."""
+    def __init__(self, folder: Path = BUILT, prefix: str = "", *, tokens: bool = False) -> None:
+        """``prefix`` is the path that a proxy serves muxsim under; with ``tokens`` the page asks for one at once."""
         self._folder = folder
         self._prefix = prefix
+        self._tokens = tokens
 
     def __repr__(self) -> str:
         return f"<Page {'built' if self._index is not None else 'not built'}>"
@@ -115,7 +116,10 @@ class Page:
     @functools.cached_property
     def _index(self) -> _File | None:
         file = self._folder / "index.html"
-        return _read(file) if file.is_file() else None
+        if not file.is_file():
+            return None
+        body = file.read_bytes()
+        return _made(body.replace(b"<html", b"<html data-tokens", 1) if self._tokens else body, file.name)
 
     @functools.cached_property
     def _names(self) -> frozenset[str]:

@@ -114,6 +114,7 @@ class SessionFeeds:
             state=session.state.value,
             opened=watched.opened,
             urls=dict(viewer.urls),
+            lease=session.lease if controls else None,
             pid=session.pid if controls and not over else None,
             calls=conversation.calls_made,
             in_flight=0 if over else conversation.in_flight,
