@@ -1,11 +1,35 @@
 /** A real muxsim that serves real environments, and a client that plays on it. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { chmod, mkdtemp, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { EventParser } from "../src/live/sse.ts";
 
 export const ROOT = join(import.meta.dirname, "..", "..");
 export const PYTHON = join(ROOT, ".venv", "bin", "python");
+
+/** The program of an environment of the examples. */
+export function example(name: string): string {
+  return join(ROOT, "examples", name, "server.py");
+}
+
+/** The program of one that is there for tests. */
+export function forTests(name: string): string {
+  return join(ROOT, "tests", "servers", `${name}.py`);
+}
+
+/** A new folder with a config of these programs, each by the name of its environment, and a file of `tokens`. */
+export async function configured(programs: Readonly<Record<string, string>>, server = "", tokens: readonly string[] = []): Promise<{ folder: string; config: string; tokens: string }> {
+  const folder = await mkdtemp(join(tmpdir(), "muxsim-dashboard-"));
+  const [config, file] = [join(folder, "muxsim.toml"), join(folder, "tokens")];
+  const environments = Object.entries(programs).map(([name, program]) =>
+    `[environments.${name}]\ncommand = ${JSON.stringify(program)}\n${program.endsWith(join(name, "server.py")) ? 'args = ["--seed", "{seed}"]\n' : ""}`);
+  await writeFile(config, [`[server]\n${server}\n`, ...environments].join("\n"));
+  await writeFile(file, tokens.map((line) => `${line}\n`).join(""));
+  await chmod(file, 0o600);
+  return { folder, config, tokens: file };
+}
 
 export class Muxsim {
   readonly url: string;

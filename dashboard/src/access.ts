@@ -2,8 +2,8 @@ import { signal } from "@preact/signals";
 
 /** The reader's token. It is nowhere but here: a page that is loaded again asks again. */
 export const token = signal<string | null>(null);
-/** Why a token is asked for; null while none is. */
-export const wanted = signal<string | null>(null);
+/** Why a token is asked for; null while none is. A server that will refuse whoever has none says so in its page. */
+export const wanted = signal<string | null>(document.documentElement.dataset.tokens === undefined ? null : "");
 
 /** Ask the server that the page comes from, with the reader's token. `path` is relative to the page. */
 export async function ask(path: string, init: RequestInit = {}): Promise<Response> {

@@ -3,11 +3,11 @@ import { signOut, token, wanted } from "./access.ts";
 import { server, watching } from "./live/server.ts";
 import { Overview } from "./overview/page.tsx";
 import { Empty, Panel } from "./parts/basics.tsx";
+import { Head } from "./parts/head.tsx";
 import { Playground } from "./playground/lazy.tsx";
 import { link, route } from "./route.ts";
 import { SessionPage } from "./session/page.tsx";
 import { SignIn } from "./signin.tsx";
-import { theme, toggle } from "./theme.ts";
 
 /** A page, by the first part of its route; in the order in which the top of the page names those with a title. */
 interface Place {
@@ -27,17 +27,13 @@ function Nowhere() {
 
 function Top({ here }: { here: string }) {
   return (
-    <header class="top">
-      <a class="brand" href={link()} aria-label="muxsim, overview">mux<span>sim</span></a>
+    <Head home="overview" end={<Who />}>
       <nav class="places" aria-label="Pages">
         {Object.entries(PLACES).map(([name, { title }]) => title
           ? <a key={name} href={link(name)} {...(name === here ? { "aria-current": "page" as const } : {})}>{title}</a>
           : null)}
       </nav>
-      <span class="grow" />
-      <Who />
-      <button type="button" class="button" onClick={toggle} aria-label={theme.value === "dark" ? "Light theme" : "Dark theme"} title="Light or dark">◐</button>
-    </header>
+    </Head>
   );
 }
 
@@ -48,7 +44,7 @@ function Who() {
   return (
     <>
       {hello ? <>
-        <span class="who"><span class={`pulse ${live ? "on" : ""}`} aria-hidden="true" />{live ? "live" : "not connected"}</span>
+        <span class="who"><span class={`pulse ${live ? "on" : ""}`} aria-hidden="true" /><span class={live ? "wide" : ""}>{live ? "live" : "not connected"}</span></span>
         <span class="who wide">{hello.name} {hello.version}</span>
         {hello.principal === null ? null : <span class="who">{hello.principal}, {hello.scope.replaceAll(",", ", ")}</span>}
       </> : null}

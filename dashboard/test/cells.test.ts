@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { row } from "../e2e/stub.ts";
-import { ALL, at, kindOf, layout, matches, moved } from "../src/overview/cells.ts";
+import { ALL, at, COLORS, kindOf, KINDS, layout, matches, moved } from "../src/overview/cells.ts";
 
 test("a session is found by its id, environment, seed, owner and end", () => {
   const one = row("c2623df6", { env: "frozen_lake", seed: 41, owner: "Alice", state: "ended", end: "idle_timeout" });
@@ -42,4 +42,8 @@ test("arrow keys stay among the squares", () => {
   expect(moved("End", 3, plan, 50)).toBe(49);
   expect(moved("PageDown", 45, plan, 50)).toBe(49);
   expect(moved("a", 3, plan, 50)).toBeNull();
+});
+
+test("no two kinds of sessions have one color", () => {
+  expect(new Set(Object.values(COLORS)).size).toBe(KINDS.length);
 });

@@ -284,7 +284,7 @@ async def test_the_page_is_light_or_dark_as_its_reader_likes(tmp_path):
         light = await page.evaluate(background)
         await page.ask("Emulation.setEmulatedMedia", dark)
         await until(page, f"{background} !== {json.dumps(light)}")
-        await page.evaluate("document.querySelector('[aria-label=\"Light or dark\"]').click()")
+        await page.evaluate("document.querySelector('[title=\"Light or dark\"]').click()")
         assert await page.evaluate(background) == light
 
 

@@ -50,6 +50,14 @@ async def test_a_browser_gets_the_page_and_asks_again_whether_it_is_still_the_sa
     assert (again[0], again[2]) == (304, b"")
 
 
+@pytest.mark.parametrize("tokens", [False, True])
+async def test_the_page_knows_before_it_asks_for_anything_whether_a_token_is_wanted(tmp_path, tokens):
+    (tmp_path / "index.html").write_text('<!doctype html><html lang="en"></html>')
+    _, headers, body = await get(Page(tmp_path, tokens=tokens), "/", BROWSER)
+    assert (b"<html data-tokens lang" in body) is tokens
+    assert headers[b"content-length"] == b"%d" % len(body)
+
+
 async def test_a_file_with_a_hash_in_its_name_is_kept_for_good_and_comes_packed_to_who_can_unpack_it(page):
     status, headers, body = await get(page, "/ui/index-BxUq3_a1.js", ("Accept-Encoding", "gzip, br"))
     assert (status, headers[b"content-type"]) == (200, b"text/javascript; charset=utf-8")

@@ -16,6 +16,11 @@ export const MEANINGS: Readonly<Record<Kind, string>> = {
   failed: "ended as nobody wished",
 };
 
+/** The token of each one's color: no two have the same. */
+export const COLORS: Readonly<Record<Kind, string>> = {
+  opening: "--warn", started: "--c2", idle: "--idle", busy: "--accent", restoring: "--c5", ending: "--c3", ended: "--edge", failed: "--bad",
+};
+
 const BY_STATE: Readonly<Record<SessionRow["state"], Kind>> = {
   opening: "opening", started: "started", ready: "idle", restoring: "restoring", ending: "ending", ended: "ended",
 };

@@ -1,5 +1,5 @@
 import { useSignal } from "@preact/signals";
-import type { Environment } from "../feed.ts";
+import type { Environment, Failure } from "../feed.ts";
 import { server } from "../live/server.ts";
 import { bytes, count, many, seconds } from "../numbers.ts";
 import { Chip, Dot, Empty, type Mood, Panel } from "../parts/basics.tsx";
@@ -51,8 +51,13 @@ function Card({ env, place }: { env: Environment; place: number }) {
         : null}
       {env.retry_after === null ? null : <p class="failures">tries again in {seconds(Math.ceil(env.retry_after))}</p>}
       {env.error
-        ? <details open={env.state !== "ok"}><summary>last error, {stamp(env.error.time)}</summary><pre class="error" tabIndex={0} role="region" aria-label={`last error of ${env.name}`}>{[env.error.text, ...env.error.stderr].join("\n")}</pre></details>
+        ? <details open={env.state !== "ok"}><summary>last error, {stamp(env.error.time)}</summary><pre class="error" tabIndex={0} role="region" aria-label={`last error of ${env.name}`}>{lastWords(env.error)}</pre></details>
         : null}
     </li>
   );
+}
+
+/** What went wrong, and what was said last, unless that stands in the first already. */
+function lastWords({ text, stderr }: Failure): string {
+  return [text, ...(stderr.every((line) => text.includes(line)) ? [] : stderr)].join("\n");
 }

@@ -3,6 +3,7 @@ import type { Sample } from "../feed.ts";
 import { server } from "../live/server.ts";
 import { bytes, compact, number, seconds } from "../numbers.ts";
 import { Chart, type Line } from "../parts/chart.tsx";
+import type { Rounding } from "../parts/scales.ts";
 
 type Figure = Exclude<keyof Sample, "time">;
 
@@ -10,20 +11,21 @@ interface Wish {
   readonly title: string;
   readonly unit?: string;
   readonly write: (value: number) => string;
+  readonly rounding?: Rounding;
   readonly of: readonly (readonly [Figure, string, string])[];
 }
 
 const rate = (value: number): string => (value >= 100 ? compact(Math.round(value)) : number(value, value < 10 ? 2 : 1));
 
 const WISHES: readonly Wish[] = [
-  { title: "Sessions", write: compact, of: [["sessions", "", "--accent"]] },
+  { title: "Sessions", write: compact, rounding: "whole", of: [["sessions", "", "--accent"]] },
   { title: "Opens", unit: "/s", write: rate, of: [["opens", "", "--c2"]] },
   { title: "Calls", unit: "/s", write: rate, of: [["calls", "", "--accent"]] },
   { title: "Errors", unit: "/s", write: rate, of: [["errors", "", "--bad"]] },
   { title: "Start", write: seconds, of: [["start_p50", "p50", "--c2"], ["start_p99", "p99", "--c1"]] },
   { title: "Call", write: seconds, of: [["call_p50", "p50", "--accent"], ["call_p99", "p99", "--c1"]] },
-  { title: "Queue", write: compact, of: [["queue", "", "--warn"]] },
-  { title: "Memory", write: bytes, of: [["memory", "", "--c5"]] },
+  { title: "Queue", write: compact, rounding: "whole", of: [["queue", "", "--warn"]] },
+  { title: "Memory", write: bytes, rounding: "bytes", of: [["memory", "", "--c5"]] },
 ];
 
 /** The last hour in small charts, each with what it is now. */
@@ -38,7 +40,7 @@ export function History() {
 }
 
 function Small({ wish, history }: { wish: Wish; history: readonly Sample[] }) {
-  const { title, unit = "", write, of } = wish;
+  const { title, unit = "", write, rounding = "decimal", of } = wish;
   const now = of.map(([figure, name]) => [name, lastOf(history, figure)] as const);
   const spoken = now.map(([name, value]) => `${name} ${value === null ? "none" : write(value) + unit}`).join(", ");
   return (
@@ -50,7 +52,7 @@ function Small({ wish, history }: { wish: Wish; history: readonly Sample[] }) {
       </figcaption>
       {now.every(([, value]) => value === null) ? <p class="soft wait">{history.length === 0 ? "The first comes within 10 s." : "Nothing yet."}</p> : (
         <Chart
-          xs={history.map(({ time }) => time)} timed write={write} label={`${title} of the last hour; now ${spoken}`}
+          xs={history.map(({ time }) => time)} timed write={write} rounding={rounding} label={`${title} of the last hour; now ${spoken}`}
           lines={of.map(([figure, name, color]): Line => ({ label: name || title, color, filled: of.length === 1, values: history.map((one) => one[figure]) }))}
         />
       )}

@@ -4,6 +4,7 @@ import { server } from "../live/server.ts";
 import { count } from "../numbers.ts";
 import { go } from "../route.ts";
 import { ALL, type Filter, type Kind, KINDS, kindOf, matches, MEANINGS } from "./cells.ts";
+import { Square } from "./square.tsx";
 import { Squares } from "./squares.tsx";
 import { Summary } from "./summary.tsx";
 import { SessionTable } from "./table.tsx";
@@ -70,7 +71,7 @@ function Legend({ counts, chosen, onChoose }: { counts: ReadonlyMap<Kind, number
       {KINDS.filter((kind) => counts.has(kind) || kind === chosen).map((kind) => (
         <li key={kind}>
           <button type="button" title={`${MEANINGS[kind]}; show only these`} aria-pressed={kind === chosen} onClick={() => onChoose(kind)}>
-            <span class={`square ${kind}`} aria-hidden="true" />{kind} <b>{count(counts.get(kind) ?? 0)}</b>
+            <Square kind={kind} />{kind} <b>{count(counts.get(kind) ?? 0)}</b>
           </button>
         </li>
       ))}

@@ -5,13 +5,9 @@ import { server } from "../live/server.ts";
 import { colorOf } from "../parts/chart.tsx";
 import { go } from "../route.ts";
 import { theme } from "../theme.ts";
-import { at, type Kind, KINDS, kindOf, type Layout, layout, moved, told } from "./cells.ts";
+import { at, COLORS, type Kind, KINDS, kindOf, type Layout, layout, moved, told } from "./cells.ts";
 
 type Palette = Readonly<Record<Kind, string>> & { readonly mark: string };
-
-const COLORS: Readonly<Record<Kind, string>> = {
-  opening: "--warn", started: "--c2", idle: "--idle", busy: "--accent", restoring: "--c5", ending: "--edge", ended: "--edge", failed: "--bad",
-};
 
 /**
  * A square for each session, on a canvas. For the keyboard and for a screen reader it is a list box, of which only the

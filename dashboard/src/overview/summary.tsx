@@ -3,6 +3,7 @@ import type { Count } from "../feed.ts";
 import { count, many } from "../numbers.ts";
 import { go } from "../route.ts";
 import { type Kind, KINDS, kindOfCount } from "./cells.ts";
+import { Square } from "./square.tsx";
 
 /** Sessions that are too many for a square each: how many of which kind each environment has. */
 export function Summary({ counts }: { counts: readonly Count[] }) {
@@ -26,7 +27,7 @@ export function Summary({ counts }: { counts: readonly Count[] }) {
             <dt>{env} <b>{count(total(kinds))}</b></dt>
             <dd>
               <span class="bar" aria-hidden="true" style={{ width: `${(100 * total(kinds)) / most}%` }}>
-                {KINDS.filter((kind) => kinds.has(kind)).map((kind) => <span key={kind} class={`square ${kind}`} style={{ flexGrow: kinds.get(kind) ?? 0 }} />)}
+                {KINDS.filter((kind) => kinds.has(kind)).map((kind) => <Square key={kind} kind={kind} share={kinds.get(kind) ?? 0} />)}
               </span>
               <span class="soft">{KINDS.filter((kind) => kinds.has(kind)).map((kind) => `${count(kinds.get(kind) ?? 0)} ${kind}`).join(", ")}</span>
             </dd>

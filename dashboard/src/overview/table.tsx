@@ -6,6 +6,7 @@ import { count, seconds, words } from "../numbers.ts";
 import { Age } from "../parts/time.tsx";
 import { link } from "../route.ts";
 import { kindOf } from "./cells.ts";
+import { Square } from "./square.tsx";
 
 const AT_ONCE = 100;
 
@@ -44,7 +45,7 @@ function Row({ row }: { row: SessionRow }) {
       <td>{row.env}</td>
       <td class="number">{row.seed}</td>
       <td>{row.owner ?? ""}</td>
-      <td><span class="state"><span class={`square ${kind}`} aria-hidden="true" />{kind}</span></td>
+      <td><span class="state"><Square kind={kind} />{kind}</span></td>
       <td class="number">{count(row.calls)}</td>
       <td class="number">{row.state === "ended" ? seconds(row.since - row.opened) : <Age since={row.opened} />}</td>
       <td>{row.end ? words(row.end) : ""}</td>

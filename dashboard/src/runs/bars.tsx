@@ -30,7 +30,7 @@ const STAGES = ["queue", "start", "handshake", "model", "throttled", "tool", "co
 
 /** Where time went: `told` writes the number beside each stage. */
 export function Stages({ times, told }: { times: Readonly<Record<string, number>>; told: (stage: string, value: number) => ComponentChildren }) {
-  const parts = STAGES.map((stage, index) => ({ stage, value: times[stage] ?? 0, kind: `k${index % 6}` })).filter(({ value }) => value > 0);
+  const parts = STAGES.map((stage, index) => ({ stage, value: times[stage] ?? 0, kind: `k${index}` })).filter(({ value }) => value > 0);
   // What was throttled is a part of the model's time: in the bar it has its place beside the rest of that.
   const share = (stage: string, value: number): number => (stage === "model" ? Math.max(0, value - (times.throttled ?? 0)) : value);
   return (

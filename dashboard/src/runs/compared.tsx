@@ -3,7 +3,7 @@ import { Alert } from "../parts/basics.tsx";
 import type { Change, RunComparison, RunDifference } from "./comparison.ts";
 import type { Run } from "./data.ts";
 import { differenceLink } from "./places.ts";
-import { extent, scale } from "./scales.ts";
+import { extent, scale } from "../parts/scales.ts";
 import { within } from "./words.tsx";
 
 const TITLES: Readonly<Record<string, string>> = { seconds: "time" };

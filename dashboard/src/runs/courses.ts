@@ -1,5 +1,5 @@
 import { type Episode, isScored, type Run } from "./data.ts";
-import { extent } from "./scales.ts";
+import { extent } from "../parts/scales.ts";
 
 export interface Point {
   readonly x: number;

@@ -2,12 +2,14 @@ import { number, percent } from "../numbers.ts";
 import { course, type Point, scoredIn, sharedEnvironments, shares, stretch } from "./courses.ts";
 import type { Run } from "./data.ts";
 import { memo } from "./memo.ts";
-import { extent, scale, ticks } from "./scales.ts";
+import { extent, scale, ticks } from "../parts/scales.ts";
 import { useWidth } from "./width.ts";
 
 const LEFT = 46;
 const HEIGHT = 220;
 const BOTTOM = HEIGHT - 24;
+// Pixels; below this there is room for the first words only.
+const WIDE = 420;
 
 interface Line {
   readonly name: string;
@@ -49,13 +51,14 @@ function Picture({ title, of, lines, x: [left, right], y: [low, high], write }: 
 }) {
   const [box, width] = useWidth<HTMLElement>(520, LEFT * 4);
   const flat = low === high;
+  const [least, most] = flat ? [low - 0.5, high + 0.5] : [low, high];
   const x = scale(left, right, LEFT, width - 8);
-  const y = scale(flat ? low - 0.5 : low, flat ? high + 0.5 : high, BOTTOM - 4, 10);
+  const y = scale(least, most, BOTTOM - 4, 10);
   return (
     <figure ref={box} class="panel chart">
       <header><h2>{title}</h2></header>
       <svg viewBox={`0 0 ${width} ${HEIGHT}`} role="img" aria-label={title}>
-        {(flat ? [low] : ticks(low, high, 5)).map((tick) => [
+        {ticks(least, most, 5).map((tick) => [
           <line key={`line ${tick}`} class="grid" x1={LEFT} x2={width} y1={y(tick)} y2={y(tick)} />,
           <text key={tick} x={LEFT - 8} y={y(tick) + 4} text-anchor="end">{write(tick)}</text>,
         ])}
@@ -63,7 +66,7 @@ function Picture({ title, of, lines, x: [left, right], y: [low, high], write }: 
           <polyline key={name} class={`course ${color}`} points={points.map((point) => `${x(point.x).toFixed(1)},${y(point.y).toFixed(1)}`).join(" ")} />
         ))}
         <text x={LEFT} y={HEIGHT - 4}>{number(left)}</text>
-        <text x={(LEFT + width) / 2} y={HEIGHT - 4} text-anchor="middle">{of}</text>
+        <text x={(LEFT + width) / 2} y={HEIGHT - 4} text-anchor="middle">{width < WIDE ? of.split(";")[0] : of}</text>
         <text x={width - 8} y={HEIGHT - 4} text-anchor="end">{number(right)}</text>
       </svg>
     </figure>

@@ -5,7 +5,7 @@ import { ROWS_AT_ONCE } from "./choice.ts";
 import type { Run } from "./data.ts";
 import { compared, type Comparison, type Half, type Pair } from "./pairs.ts";
 import { differenceLink, episodeLink, runLink } from "./places.ts";
-import { extent, scale } from "./scales.ts";
+import { extent, scale } from "../parts/scales.ts";
 import { tip } from "./tip.tsx";
 import { Top } from "./top.tsx";
 import { End, EnvTag, Reward, StateOf } from "./words.tsx";

@@ -4,7 +4,7 @@ import { compact, many, seconds, words } from "../numbers.ts";
 import { type Choice, chosen, type Column, ROWS_AT_ONCE } from "./choice.ts";
 import { environmentsOf, type Episode, type Run } from "./data.ts";
 import { episodeLink, open } from "./places.ts";
-import { extent, points, scale } from "./scales.ts";
+import { extent, points, scale } from "../parts/scales.ts";
 import { colorOf, End, EnvTag, Reward } from "./words.tsx";
 
 function Spark({ run, episode: { curve, env } }: { run: Run; episode: Episode }) {

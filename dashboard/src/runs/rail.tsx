@@ -1,4 +1,4 @@
-import { extent, points, scale } from "./scales.ts";
+import { extent, points, scale } from "../parts/scales.ts";
 
 const WIDTH = 420;
 const HEIGHT = 64;

@@ -2,7 +2,7 @@ import { many, number } from "../numbers.ts";
 import { environmentsOf, type Episode, isScored, type Run } from "./data.ts";
 import { memo } from "./memo.ts";
 import { open } from "./places.ts";
-import { extent, scale, ticks } from "./scales.ts";
+import { extent, scale, ticks } from "../parts/scales.ts";
 import { tip } from "./tip.tsx";
 import { useWidth } from "./width.ts";
 import { about, colorOf, EnvTag } from "./words.tsx";

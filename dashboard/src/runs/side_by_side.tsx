@@ -8,7 +8,7 @@ import { Curves } from "./curves.tsx";
 import type { Json, Run } from "./data.ts";
 import { means } from "./pairs.ts";
 import { differenceLink, runLink } from "./places.ts";
-import { extent, scale } from "./scales.ts";
+import { extent, scale } from "../parts/scales.ts";
 import { Top } from "./top.tsx";
 import { endKind, policyOf, share, StateOf, when, within } from "./words.tsx";
 

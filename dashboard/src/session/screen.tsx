@@ -1,7 +1,6 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import type { Picture, Session } from "../live/session.ts";
-import { many } from "../numbers.ts";
 import { Panel } from "../parts/basics.tsx";
 
 const STRIP = 48;
@@ -21,7 +20,7 @@ export function Screen({ session }: { session: Session }) {
     <Panel
       title="Screen" class="player"
       beside={<>
-        <span class="soft">{place + 1} of {many(pictures.length, "frame")}</span><span class="grow" />
+        <span class="soft">{place + 1} of {pictures.length}<span class="wide"> {pictures.length === 1 ? "frame" : "frames"}</span></span><span class="grow" />
         <button type="button" class="button" aria-label="Frame before" onClick={() => to(place - 1)} disabled={place === 0}>‹</button>
         <button type="button" class="button" aria-label="Frame after" onClick={() => to(place + 1)} disabled={held.value === null}>›</button>
         <button type="button" class="button" aria-pressed={held.value === null} onClick={() => { held.value = null; }}>

@@ -27,3 +27,18 @@ export function extent(values: Iterable<number>): [number, number] {
 export function points(values: readonly number[], x: (at: number) => number, y: (value: number) => number): string {
   return values.map((value, index) => `${x(index).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
 }
+
+/** What is round: decimal numbers, those whose half is a whole one, or sizes in bytes. */
+export type Rounding = "decimal" | "whole" | "bytes";
+
+const DECIMAL = [1, 2, 4, 6, 8, 10] as const;
+const BINARY = [1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024] as const;
+
+/** The least number from `value` on that is round, and so is its half: the top of a scale of three lines. */
+export function ceiling(value: number, rounding: Rounding): number {
+  if (!(value > 0)) return rounding === "decimal" ? 1 : 2;
+  const base = rounding === "bytes" ? 1024 : 10;
+  const unit = base ** Math.floor(Math.log(value) / Math.log(base) + 1e-9);
+  const top = ((rounding === "bytes" ? BINARY : DECIMAL).find((step) => step * unit >= value) ?? base) * unit;
+  return rounding === "decimal" ? top : Math.max(2, top);
+}
