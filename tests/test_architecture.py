@@ -66,6 +66,7 @@ PURE = {
     "muxsim.observe.traffic",
     "muxsim.access",
     "muxsim.doctor.findings",
+    "muxsim.errors",
     "muxsim.limits",
     "muxsim.values",
     "muxsim.placement.last_words",
