@@ -151,7 +151,7 @@ def facts_of(session: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _shown(key: str, value: Any) -> str:
-    if key in ("age", "idle", "ended"):
+    if key in ("age", "idle", "ended", "lease", "lease_left"):
         return f"{duration(value)} ago" if key == "ended" else duration(value)
     if key == "memory":
         return f"{value / 2**20:.1f} MiB"

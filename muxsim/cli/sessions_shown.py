@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from muxsim.cli.operator import Asked, duration, memory_of_tree, print_json
+from muxsim.cli.top_rows import COLUMNS, fitting, shortened
 from muxsim.errors import MuxsimError, NotRunning
 from muxsim.serve.operate.running import Running, none_serves
 
@@ -92,14 +93,17 @@ def watch(look: Callable[[], Seen], *, as_json: bool) -> None:
                 sys.stdout.flush()
                 time.sleep(_AGAIN)
         seen = look()
-        with Live(_screen(seen), auto_refresh=False, screen=Console().is_terminal) as live:
+        console = Console()
+        with Live(_screen(seen, console), console=console, auto_refresh=False, screen=console.is_terminal) as live:
             while True:
                 time.sleep(_AGAIN)
-                live.update(_screen(look()), refresh=True)
+                live.update(_screen(look(), console), refresh=True)
 
 
-def _screen(seen: Seen) -> Group:
-    return Group(_sum(seen) if seen.muxsims else none_serves(), "", table_of(seen))
+def _screen(seen: Seen, console: Console) -> Group:
+    """What a terminal has room for: who wants to copy an id, or know all, asks without --watch."""
+    width = console.width if console.is_terminal else None
+    return Group(_sum(seen) if seen.muxsims else none_serves(), "", table_of(seen, width))
 
 
 def _sum(seen: Seen) -> str:
@@ -107,16 +111,17 @@ def _sum(seen: Seen) -> str:
     return f"{len(seen.sessions)} sessions, {shown_memory(total)}"
 
 
-def table_of(seen: Seen) -> Table:
-    """A row for each session."""
+def table_of(seen: Seen, width: int | None = None) -> Table:
+    """A row for each session: all that is told of it, or what a terminal of this width has room for."""
     several = len(seen.muxsims) > 1
-    columns = ["session", "env", "seed", "state", "owner", "peer", "pid", "age", "memory", "clients", "calls", "now"]
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in (*(["muxsim"] if several else []), *columns):
+    heads = COLUMNS if width is None else fitting(width)
+    table = Table(box=None, padding=(0, 2 if len(heads) == len(COLUMNS) else 1, 0, 0), header_style="dim")
+    for column in (*(["muxsim"] if several else []), *heads.values()):
         table.add_column(column, justify="left" if column in _TEXTS else "right", no_wrap=True)
     for one in seen.sessions:
-        cells = [*([str(one["muxsim"])] if several else []), *cells_of(one)]
-        table.add_row(*map(Text, cells))
+        told = dict(zip(COLUMNS, cells_of(one), strict=True))
+        cells = [told[name] if width is None else shortened(name, told[name], width) for name in heads]
+        table.add_row(*map(Text, [*([str(one["muxsim"])] if several else []), *cells]))
     return table
 
 

@@ -6,7 +6,7 @@ import { clock } from "../parts/time.tsx";
 import { useEffect, useRef } from "preact/hooks";
 
 const NAMES: Readonly<Record<string, string>> = {
-  mcp: "MCP", sse: "SSE", agent_mcp: "for an agent", control: "control", session: "session",
+  mcp: "MCP", sse: "SSE", agent_mcp: "for an agent", handle: "handle", control: "control", session: "session",
 };
 
 export function Addresses({ session }: { session: Session }) {
