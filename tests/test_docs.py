@@ -11,10 +11,10 @@ from harness import MUXSIM
 from test_architecture import ROOT
 
 from muxsim.cli.options import Form
-from muxsim.config.values import AUTH_KEYS, CLIENT_KEYS, ENVIRONMENT_KEYS, OAUTH_KEYS, SERVER_KEYS
 from muxsim.limits import CONNECTIONS
 from muxsim.serve.routes.fast_lane import LONGEST_BODY
 from muxsim.serve.routes.verdicts import JUDGED
+from muxsim.values import AUTH_KEYS, CLIENT_KEYS, ENVIRONMENT_KEYS, OAUTH_KEYS, SERVER_KEYS
 
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md")])
