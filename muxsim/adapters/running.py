@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextvars
 import logging
 import os
 import threading
@@ -24,7 +25,6 @@ import anyio.lowlevel
 import outcome
 import sniffio
 import trio
-from anyio.from_thread import BlockingPortal
 
 from muxsim.errors import MuxsimError
 from muxsim.rollouts.environments.environment import EnvironmentPool
@@ -39,6 +39,8 @@ Source = str | Path | EnvironmentPool
 
 _Key = tuple[int, str, str | None]
 """The process, what is open in it, and with whose token."""
+
+_log: Final = logging.getLogger(__name__)
 
 URLS: Final = ("http://", "https://", "unix:")
 
@@ -60,7 +62,7 @@ class Running:
         self._pid = os.getpid()
         self._users = 0
         self._stopped = False
-        self._ready: Future[tuple[BlockingPortal, EnvironmentPool]] = Future()
+        self._ready: Future[EnvironmentPool] = Future()
         self._thread = threading.Thread(target=self._run, args=(open,), name=f"muxsim {name}", daemon=True)
         self._tidier = _tidier()
 
@@ -69,25 +71,48 @@ class Running:
 
     def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run a coroutine function with the pool before its arguments, and wait for what it returns."""
-        portal, pool = self._here()
-        return portal.call(partial(function, pool, *args))
+        return self.start(function, *args).result()
 
     def start(self, function: Callable[..., Awaitable[T]], *args: Any) -> Future[T]:
         """The same without waiting."""
-        portal, pool = self._here()
-        return portal.start_task_soon(partial(function, pool, *args))
+        pool, done = self._here(), Future[T]()
+        # One crossing of threads each way: what is under way when the caller's spans are, belongs to them.
+        context = contextvars.copy_context()
+
+        async def work() -> None:
+            try:
+                result = await function(pool, *args)
+            except Exception as error:
+                done.set_exception(error)
+            except BaseException:
+                done.set_exception(self._ended())
+                raise
+            else:
+                done.set_result(result)
+
+        def begin() -> None:
+            try:
+                context.run(self._tasks.start_soon, work)
+            except RuntimeError:  # it ends just now
+                done.set_exception(self._ended())
+
+        try:
+            self._loop.run_sync_soon(begin)
+        except trio.RunFinishedError:
+            raise self._ended() from None
+        return done
 
     async def wait(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """The same as `call` for programs that are asynchronous, on whatever loop.
 
         Where the caller is cancelled, so is the function, and what it has returned all the same is not lost.
         """
-        _, pool = self._here()
+        pool = self._here()
         done = anyio.Event()
         awake = _setter(done)
         scope: anyio.CancelScope | None = None
         given_up = False
-        result: outcome.Maybe[T] = outcome.Error(NotHere(f"{self.name} has ended"))
+        result: outcome.Maybe[T] = outcome.Error(self._ended())
 
         async def work() -> None:
             nonlocal scope, result
@@ -124,6 +149,10 @@ class Running:
                 return result.unwrap()
             raise
         return result.unwrap()
+
+    async def aside(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """From the pool's own loop: do this too, which nobody waits for. What it raises is logged."""
+        self._tasks.start_soon(_logged, function, *args)
 
     def finish(self, closing: Closing) -> None:
         """Close what somebody has open, and be without them."""
@@ -170,27 +199,29 @@ class Running:
         if self._key is not None:
             _all.pop(self._key, None)
         if self._pid == os.getpid() and self._ready.done() and self._ready.exception() is None:
-            portal, _ = self._ready.result()
-            if self._thread.is_alive():
-                portal.start_task_soon(portal.stop)
+            with suppress(trio.RunFinishedError):
+                self._loop.run_sync_soon(self._over.set)
             if threading.current_thread() is not self._thread:
                 self._thread.join()
 
-    def _here(self) -> tuple[BlockingPortal, EnvironmentPool]:
+    def _here(self) -> EnvironmentPool:
         if self._pid != os.getpid():
             raise NotHere(f"{self.name} was opened before this process was forked: make environments after the fork")
         if threading.current_thread() is self._thread:
             raise NotHere(f"{self.name} cannot wait for itself")
         if self._stopped:
-            raise NotHere(f"{self.name} has ended")
+            raise self._ended()
         return self._ready.result()
+
+    def _ended(self) -> NotHere:
+        return NotHere(f"{self.name} has ended")
 
     def _run(self, open: Callable[[], AbstractAsyncContextManager[EnvironmentPool]]) -> None:
         async def serve() -> None:
-            async with open() as pool, BlockingPortal() as portal, anyio.create_task_group() as self._tasks:
-                self._loop = trio.lowlevel.current_trio_token()
-                self._ready.set_result((portal, pool))
-                await portal.sleep_until_stopped()
+            async with open() as pool, trio.open_nursery() as self._tasks:
+                self._loop, self._over = trio.lowlevel.current_trio_token(), trio.Event()
+                self._ready.set_result(pool)
+                await self._over.wait()
 
         try:
             anyio.run(serve, backend="trio")
@@ -232,6 +263,10 @@ class _Open(Running):
     async def wait(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """`Running.wait`, on the loop that the pool is open on."""
         return await function(self._pool, *args)
+
+    async def aside(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """`Running.aside`, but waited for: there are no tasks on that loop which are ours."""
+        await _logged(function, *args)
 
     def use(self) -> Running:
         return self
@@ -286,7 +321,7 @@ class _Tidier:
             except (NotHere, RuntimeError):  # it has ended: then so has all that was in it
                 continue
             except Exception:  # nobody is left to get it, and more is to be closed
-                logging.getLogger(__name__).exception("what nobody has any more could not be closed")
+                _log.exception("what nobody has any more could not be closed")
 
 
 def _tidier() -> _Tidier:
@@ -295,6 +330,13 @@ def _tidier() -> _Tidier:
         if not _tidiers or _tidiers[-1].pid != os.getpid():
             _tidiers[:] = [_Tidier()]
         return _tidiers[-1]
+
+
+async def _logged(function: Callable[..., Awaitable[object]], *args: Any) -> None:
+    try:
+        await function(*args)
+    except Exception:
+        _log.exception("what nobody has any more could not be closed")
 
 
 def _setter(event: anyio.Event) -> Callable[[], object]:
