@@ -52,6 +52,8 @@ def from_action(space: object, element: Any) -> Any:
             return {"option": int(option), "value": from_action(space.spaces[int(option)], value)}
         case spaces.Sequence():
             return [from_action(space.feature_space, item) for item in element]
+        case spaces.Box() if space.dtype == np.bool_:  # whose schema has 0 and 1
+            return to_json(np.asarray(element, np.int8))
     return to_json(element)
 
 
