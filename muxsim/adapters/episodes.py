@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import anyio
 import numpy as np
 from gymnasium import Space, spaces
-from PIL import Image, UnidentifiedImageError
 
 from muxsim.adapters.actions import Actions, AnyText, Call, actions_of
+from muxsim.adapters.pictures import NoPicture, picture_of
 from muxsim.errors import MuxsimError
 from muxsim.mcpgym.errors import UnsupportedSpace
 from muxsim.mcpgym.exact import NotExact, from_exact
@@ -27,8 +25,29 @@ Score = Callable[[ToolResult], tuple[float, bool, bool]]
 Array = np.ndarray[Any, Any]
 
 
+Aside = Callable[..., Awaitable[None]]
+"""Does what it is given on the same loop, and does not wait for it."""
+
+
 class EpisodeError(MuxsimError):
     """A step that is no step of an episode: refused, after its end, or with a reward that is not known."""
+
+
+class SomeFailed(MuxsimError):
+    """Of many environments some have failed: ``failures`` has each one's error by its index.
+
+    The others have done what was asked of them. Where it was a step, those that failed want a reset.
+    """
+
+    def __init__(self, failures: Mapping[int, Exception]) -> None:
+        self.failures = dict(failures)
+        super().__init__("\n".join(_told(index, error) for index, error in sorted(self.failures.items())))
+
+
+def _told(index: int, error: Exception) -> str:
+    said = str(error)
+    stderr = [line for line in getattr(error, "stderr", ()) if line not in said]
+    return "\n".join((f"environment {index}: {said}", *stderr))
 
 
 @dataclass(frozen=True)
@@ -115,11 +134,14 @@ class Looks:
 class Play:
     """One session after another of one environment."""
 
-    def __init__(self, env: str, wishes: Wishes) -> None:
+    def __init__(self, env: str, wishes: Wishes, aside: Aside) -> None:
         self._env = env
         self._wishes = wishes
+        self._aside = aside
         self._session: MCPEnvironment | None = None
-        self._ended = True
+        self._leaving: anyio.Event | None = None
+        self._closed = False
+        self._over = "none has begun"
 
     async def look(self, pool: EnvironmentPool) -> Looks:
         """Open a session to see what the environment looks like. Raises what opening one does, and `ActionError`."""
@@ -139,35 +161,72 @@ class Play:
             await _close(session)
 
     async def reset(self, pool: EnvironmentPool, seed: int, looks: Looks) -> Outcome:
-        """Begin an episode in a session of its own, and end the one before."""
+        """Begin an episode in a session of its own, and have the one before end meanwhile.
+
+        Raises what opening a session does, and `EpisodeError`.
+        """
+        self._require_open()
+        await self._left()
         before, self._session = self._session, None
-        async with anyio.create_task_group() as tasks:
-            if before is not None:
-                tasks.start_soon(_close, before)
-            session = await self._open(pool, seed)
-        self._session, self._ended = session, False
+        self._over = "none has begun"
+        if before is not None:
+            self._leaving = anyio.Event()
+            await self._aside(self._leave, before, self._leaving)
+        session = await self._open(pool, seed)
+        if self._closed:  # meanwhile: nobody else would end it
+            await _close(session)
+        self._require_open()
+        self._session = session
+        self._over = "its beginning could not be read"
         content, state = await self._first(session)
         info = _info((state.get("exact") or {}).get("info"), state.get("info"))
-        return Outcome(looks.reader.read(content, state.get("exact")), info=info, frame=frame_of(content))
+        outcome = Outcome(looks.reader.read(content, state.get("exact")), info=info, frame=frame_of(content))
+        self._over = ""
+        return outcome
 
     async def step(self, pool: EnvironmentPool, call: Call, looks: Looks) -> Outcome:
-        """Make a call. Raises `EpisodeError`, and what the session's own failure is."""
-        if self._session is None or self._ended:
-            raise EpisodeError("the episode is over, or none has begun: reset the environment")
+        """Make a call. Raises `EpisodeError`, and what the session's own failure is.
+
+        With a call that was refused the episode goes on. Behind any other failure it is over: of a step that may have
+        been made the reward is not known.
+        """
+        self._require_open()
+        if self._session is None or self._over:
+            raise EpisodeError(f"there is no episode to go on with, {self._over}: reset the environment")
         tool, arguments = call
+        self._over = "a step has failed"
         result = await self._session.call(tool, arguments, timeout=self._wishes.call_timeout, exact=True)
         if result.is_error:
+            self._over = ""
             raise EpisodeError(f"{tool}: {text_of(result.content)}")
         reward, terminated, truncated, exact, info = self._scored(result)
-        self._ended = terminated or truncated
         seen = looks.reader.read(result.content, exact)
-        return Outcome(seen, reward, terminated, truncated, info, frame_of(result.content))
+        outcome = Outcome(seen, reward, terminated, truncated, info, frame_of(result.content))
+        self._over = "it is over" if terminated or truncated else ""
+        return outcome
 
     async def close(self, pool: EnvironmentPool) -> None:
         """End the session. Calling it again is harmless."""
+        self._closed = True
         session, self._session = self._session, None
         if session is not None:
             await _close(session)
+        await self._left()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise EpisodeError(f"{self._env} has been closed: make it again")
+
+    async def _left(self) -> None:
+        """The session before is gone. One at a time is on its way out, so that fast resets do not pile them up."""
+        if self._leaving is not None:
+            await self._leaving.wait()
+
+    async def _leave(self, session: MCPEnvironment, left: anyio.Event) -> None:
+        try:
+            await _close(session)
+        finally:
+            left.set()
 
     def _scored(self, result: ToolResult) -> tuple[Any, bool, bool, dict[str, Any] | None, dict[str, Any]]:
         if self._wishes.score is not None:
@@ -184,12 +243,15 @@ class Play:
     def _reader(self, told: dict[str, Any], content: list[dict[str, Any]]) -> Reader:
         if self._wishes.observe is not None:
             return Words(self._wishes.observation_space or AnyText(), self._wishes.observe)
-        if self._wishes.observation_space is None and (space := _space(told, "observation")) is not None:
+        given = self._wishes.observation_space
+        if given is not None:
+            return Pictures(given) if isinstance(given, spaces.Box) else Words(given)
+        if (space := _space(told, "observation")) is not None:
             return Exact(space)
         frame = frame_of(content)
         if frame is not None and not text_of(content):
             return Pictures(spaces.Box(0, 255, frame.shape, np.uint8))
-        return Words(self._wishes.observation_space or AnyText())
+        return Words(AnyText())
 
     async def _open(self, pool: EnvironmentPool, seed: int) -> MCPEnvironment:
         session = await pool.open(self._env, seed, start_timeout=self._wishes.start_timeout)
@@ -211,15 +273,20 @@ def text_of(content: list[dict[str, Any]]) -> str:
     return "\n".join(str(block.get("text", "")) for block in content if block.get("type") == "text")
 
 
+def is_shown(space: Space[Any]) -> bool:
+    """Whether what an environment shows may be in a space as it is: a text, or an image."""
+    image = isinstance(space, spaces.Box) and space.dtype == np.uint8 and space.shape[2:] == (3,)
+    return image or isinstance(space, spaces.Text)
+
+
 def frame_of(content: list[dict[str, Any]]) -> Array | None:
     """The last image, height x width x 3 of uint8; None without one. Raises `EpisodeError`: it is none."""
     images = [block for block in content if block.get("type") == "image"]
     if not images:
         return None
     try:
-        with Image.open(io.BytesIO(base64.b64decode(images[-1]["data"]))) as image:
-            return np.array(image.convert("RGB"))
-    except (KeyError, ValueError, OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        return np.array(picture_of(images[-1].get("data")))
+    except NoPicture as error:
         raise EpisodeError(f"an observation has an image that cannot be read: {error}") from None
 
 

@@ -11,7 +11,7 @@ wraps. For others docs/adapters/gymnasium.md says what becomes of their tools.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -22,16 +22,18 @@ from typing import Any, Final, cast
 import anyio
 import gymnasium
 import numpy as np
+import sniffio
+import trio
 from gymnasium import Space
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 
 from muxsim.adapters.actions import Call
-from muxsim.adapters.episodes import EpisodeError, Looks, Outcome, Play, Score, Wishes
+from muxsim.adapters.episodes import EpisodeError, Looks, Outcome, Play, Score, SomeFailed, Wishes, is_shown
 from muxsim.adapters.running import Source, Use, running
 from muxsim.config import find_config, load
-from muxsim.errors import ConfigError
+from muxsim.errors import ConfigError, MuxsimError
 from muxsim.rollouts.environments.environment import EnvironmentPool
 
 NAMESPACE: Final = "muxsim"
@@ -62,8 +64,9 @@ class MuxsimEnv(gymnasium.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode: with ``seed`` that of the session, and without one of this environment's own generator.
 
-        Raises what opening a session does: `StartError`, `Busy`.
+        Raises what opening a session does, `StartError` or `Busy`, and ValueError: there are ``options``.
         """
+        _require_no_options(options)
         super().reset(seed=seed)
         outcome = self._held.call(self._play.reset, _drawn(self.np_random) if seed is None else int(seed))
         self._frame = outcome.frame
@@ -119,41 +122,55 @@ class MuxsimVectorEnv(VectorEnv[Any, Any, Any]):
         self._finished: SimpleQueue[Future[_Step]] = SimpleQueue()
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin episodes everywhere, or where ``options["reset_mask"]`` is true. A number is the first one's seed."""
+        """Begin episodes everywhere, or where ``options["reset_mask"]`` is true. A number is the first one's seed.
+
+        Raises `SomeFailed`, and ValueError: there are other options.
+        """
         seeds = _seeds(seed, self.num_envs)
         mask = _mask(options, self.num_envs)
         chosen = [index for index in range(self.num_envs) if mask[index]]
+        self._require_idle(chosen)
+        if unseen := [index for index, seen in enumerate(self._seen) if seen is None and not mask[index]]:
+            raise EpisodeError(f"these have not begun, reset them too: {unseen}")
         works = [(self._plays[index].reset, (self._seed_of(index, seeds[index]), self._held.looks)) for index in chosen]
         infos: dict[str, Any] = {}
+        failures = {}
         for index, outcome in zip(chosen, self._held.running.call(_all, works), strict=True):
+            if isinstance(outcome, Exception):
+                failures[index] = outcome
+                continue
             self._seen[index], self._ended[index] = outcome.observation, False
             infos = self._add_info(infos, outcome.info, index)
+        if failures:
+            raise SomeFailed(failures)
         return self._batch(self._seen), infos
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """A step of each at once; what has ended is reset as ``autoreset_mode`` says."""
+        """A step of each at once; what has ended is reset as ``autoreset_mode`` says. Raises `SomeFailed`."""
+        self._require_idle(range(self.num_envs))
         if self.autoreset_mode is AutoresetMode.DISABLED and self._ended.any():
             raise EpisodeError(f"these have ended, reset them first: {np.flatnonzero(self._ended).tolist()}")
-        chosen = list(iterate(self.action_space, actions))
-        works = [(self._advance, (index, self._work(index, action))) for index, action in enumerate(chosen)]
-        return self._stepped(self._held.running.call(_all, works))
+        works = [(self._advance, one) for one in enumerate(self._works(range(self.num_envs), actions))]
+        done = self._held.running.call(_all, works)
+        failures = {index: one for index, one in enumerate(done) if isinstance(one, Exception)}
+        if failures:
+            self._noted([one for one in done if not isinstance(one, Exception)])
+            raise SomeFailed(failures)
+        return self._stepped(done)
 
     def send(self, actions: Any, env_ids: Sequence[int] | None = None) -> None:
         """Begin a step of some, or of all: of none that is under way. ``actions`` has one for each."""
         ids = range(self.num_envs) if env_ids is None else [int(index) for index in env_ids]
-        space = batch_space(self.single_action_space, len(ids))
-        busy = set(self._under_way.values()) & set(ids)
-        if busy:
-            raise EpisodeError(f"these are under way, receive them first: {sorted(busy)}")
-        for index, action in zip(ids, iterate(space, actions), strict=True):
-            future = self._held.running.start(self._advance, index, self._work(index, action))
+        self._require_idle(ids)
+        for index, work in zip(ids, self._works(ids, actions), strict=True):
+            future = self._held.running.start(self._advance, index, work)
             self._under_way[future] = index
             future.add_done_callback(self._finished.put)
 
     def recv(self, least: int = 1) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """What has finished, ``least`` at least, first finished first: ``info["env_id"]`` tells whose it is.
 
-        Raises `EpisodeError` where fewer are under way, and what a step raises; the others are received after it.
+        Raises `EpisodeError` where fewer are under way, and `SomeFailed`; the others are received after it.
         """
         if not 0 < least <= len(self._under_way):
             raise EpisodeError(f"{len(self._under_way)} are under way, and {least} cannot be received")
@@ -161,12 +178,15 @@ class MuxsimVectorEnv(VectorEnv[Any, Any, Any]):
         with suppress(Empty):
             while True:
                 done.append(self._finished.get_nowait())
-        for place, future in enumerate(done):
-            if future.exception() is not None:  # the steps of others are not lost with it
-                for other in (*done[:place], *done[place + 1 :]):
-                    self._finished.put(other)
-                del self._under_way[future]
-                future.result()
+        failures: dict[int, Exception] = {}
+        for future in done:
+            if isinstance(error := future.exception(), Exception):
+                failures[self._under_way.pop(future)] = error
+        if failures:
+            for future in done:  # the steps of others are not lost with it
+                if future in self._under_way:
+                    self._finished.put(future)
+            raise SomeFailed(failures)
         for future in done:
             del self._under_way[future]
         steps = [future.result() for future in done]
@@ -177,8 +197,19 @@ class MuxsimVectorEnv(VectorEnv[Any, Any, Any]):
         """End all sessions."""
         self._held.close()
 
+    def _require_idle(self, indices: Iterable[int]) -> None:
+        if busy := set(self._under_way.values()) & set(indices):
+            raise EpisodeError(f"these are under way, receive them first: {sorted(busy)}")
+
+    def _works(self, indices: Sequence[int], actions: Any) -> list[Call | int]:
+        """What a step is for each, before any is begun: none is if one of the actions is no action."""
+        whole = len(indices) == self.num_envs
+        space = self.action_space if whole else batch_space(self.single_action_space, len(indices))
+        chosen = iterate(space, actions)
+        return [self._work(index, action) for index, action in zip(indices, chosen, strict=True)]
+
     def _work(self, index: int, action: Any) -> Call | int:
-        """What a step is for one: a call, or the seed of the episode that takes the place of one that has ended."""
+        """A call, or the seed of the episode that takes the place of one that has ended."""
         if self._ended[index] and self.autoreset_mode is AutoresetMode.NEXT_STEP:
             return self._seed_of(index, None)
         return self._held.looks.actions.call_for(action)
@@ -193,6 +224,14 @@ class MuxsimVectorEnv(VectorEnv[Any, Any, Any]):
         return _Step(index, outcome)
 
     def _stepped(self, steps: list[_Step]) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        infos = self._noted(steps)
+        rewards = np.array([one.outcome.reward for one in steps], dtype=np.float64)
+        terminated = np.array([one.outcome.terminated for one in steps], dtype=np.bool_)
+        truncated = np.array([one.outcome.truncated for one in steps], dtype=np.bool_)
+        return self._batch([self._seen[one.index] for one in steps]), rewards, terminated, truncated, infos
+
+    def _noted(self, steps: list[_Step]) -> dict[str, Any]:
+        """Where each is now; returns all their infos, as Gymnasium has those of many."""
         infos: dict[str, Any] = {}
         for place, one in enumerate(steps):
             outcome, after = one.outcome, one.after
@@ -201,10 +240,7 @@ class MuxsimVectorEnv(VectorEnv[Any, Any, Any]):
             self._seen[one.index] = (after or outcome).observation
             infos = self._add_info(infos, (after or outcome).info, place)
             self._ended[one.index] = outcome.terminated or outcome.truncated
-        rewards = np.array([one.outcome.reward for one in steps], dtype=np.float64)
-        terminated = np.array([one.outcome.terminated for one in steps], dtype=np.bool_)
-        truncated = np.array([one.outcome.truncated for one in steps], dtype=np.bool_)
-        return self._batch([self._seen[one.index] for one in steps]), rewards, terminated, truncated, infos
+        return infos
 
     def _batch(self, observations: list[Any]) -> Any:
         space: Space[Any] = self.single_observation_space
@@ -247,41 +283,53 @@ class _Held:
         for wishes, looks in self.running.known.setdefault(self.env, []):
             if wishes == self._wishes:
                 return cast("Looks", looks)
-        looks = self.running.call(Play(self.env, self._wishes).look)
+        looks = self.running.call(Play(self.env, self._wishes, self.running.aside).look)
         self.running.known[self.env].append((self._wishes, looks))
         return looks
 
     def play(self) -> Play:
-        self._plays.append(Play(self.env, self._wishes))
+        self._plays.append(Play(self.env, self._wishes, self.running.aside))
         return self._plays[-1]
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        return self.running.call(function, *args, self.looks)
+        try:
+            return self.running.call(function, *args, self.looks)
+        except MuxsimError as error:
+            for line in getattr(error, "stderr", ()):  # what the environment said last, in the traceback
+                error.add_note(line)
+            raise
 
     def close(self) -> None:
         self._use.end()
 
 
 def _closing(plays: list[Play]) -> Callable[[EnvironmentPool], Awaitable[object]]:
-    return partial(_all, works=[(play.close, ()) for play in plays])
+    async def close(pool: EnvironmentPool) -> None:
+        done = await _all(pool, [(play.close, ()) for play in plays])
+        if failures := {index: one for index, one in enumerate(done) if isinstance(one, Exception)}:
+            raise SomeFailed(failures)
+
+    return close
 
 
 async def _all(pool: EnvironmentPool, works: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:
-    """Do all of this at once. The first failure is raised when all are over, so that no answer is lost on the way."""
+    """Do all of this at once: what each has returned or raised, when all are over."""
     results: list[Any] = [None] * len(works)
-    failures: list[BaseException] = []
 
     async def do(place: int, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         try:
             results[place] = await function(pool, *args)
-        except Exception as error:  # raised once the others are over
-            failures.append(error)
+        except Exception as error:  # told once the others are over
+            results[place] = error
 
-    async with anyio.create_task_group() as tasks:
-        for place, (function, args) in enumerate(works):
-            tasks.start_soon(do, place, function, args)
-    if failures:
-        raise failures[0]
+    if sniffio.current_async_library() == "trio":  # whose tasks take half the time of anyio's to begin
+        async with trio.open_nursery() as nursery:
+            for place, (function, args) in enumerate(works):
+                nursery.start_soon(do, place, function, args)
+    else:
+        async with anyio.create_task_group() as group:
+            for place, (function, args) in enumerate(works):
+                group.start_soon(do, place, function, args)
     return results
 
 
@@ -340,6 +388,10 @@ def _wishes(
 ) -> Wishes:
     if observe is not None and observation_space is None:
         raise ValueError("observe needs observation_space, the space of what it returns")
+    if observe is None and observation_space is not None and not is_shown(observation_space):
+        raise ValueError(
+            f"observation_space needs observe: of a text nothing else makes an element of {observation_space}"
+        )
     return Wishes(
         actions=None if actions is None else tuple(actions),
         observe=observe,
@@ -383,7 +435,16 @@ def _seeds(seed: Any, number: int) -> list[int | None]:
     return [None if one is None else int(one) for one in seed]
 
 
+def _require_no_options(options: Mapping[str, Any] | None) -> None:
+    if options:
+        raise ValueError(
+            f"a session takes no options at its reset, {', '.join(map(str, options))}: what an environment begins "
+            "with stands in its config, which may have several of one server"
+        )
+
+
 def _mask(options: dict[str, Any] | None, number: int) -> Any:
+    _require_no_options({name: value for name, value in (options or {}).items() if name != "reset_mask"})
     mask = (options or {}).get("reset_mask")
     if mask is None:
         return np.ones(number, dtype=np.bool_)

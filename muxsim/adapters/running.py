@@ -82,7 +82,7 @@ class Running:
         async def work() -> None:
             try:
                 result = await function(pool, *args)
-            except Exception as error:
+            except Exception as error:  # raised where it is waited for
                 done.set_exception(error)
             except BaseException:
                 done.set_exception(self._ended())
@@ -335,7 +335,7 @@ def _tidier() -> _Tidier:
 async def _logged(function: Callable[..., Awaitable[object]], *args: Any) -> None:
     try:
         await function(*args)
-    except Exception:
+    except Exception:  # nobody waits for it
         _log.exception("what nobody has any more could not be closed")
 
 

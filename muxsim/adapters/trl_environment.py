@@ -9,9 +9,7 @@ reward what the environment's control plane tells. An episode that has broken ha
 
 from __future__ import annotations
 
-import base64
 import copyreg
-import io
 import logging
 import secrets
 import weakref
@@ -326,13 +324,11 @@ def _blocks(parts: list[Part], *, images: bool) -> str | list[dict[str, Any]]:
 
 
 def _image(part: Part) -> Any:
-    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415  # only for those who want images
+    from muxsim.adapters.pictures import NoPicture, picture_of  # noqa: PLC0415  # only for those who want images
 
     try:
-        data = part["image_url"]["url"].partition(",")[2]
-        with Image.open(io.BytesIO(base64.b64decode(data))) as image:
-            return image.convert("RGB")
-    except (ValueError, OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        return picture_of(part["image_url"]["url"].partition(",")[2])
+    except NoPicture as error:
         raise EpisodeBroken(f"an image cannot be read: {error}") from None
 
 
