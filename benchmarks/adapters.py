@@ -9,6 +9,7 @@ import argparse
 import gc
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -34,6 +35,9 @@ WARM_UP = 0.5  # seconds of stepping before anything is counted
 TOOL, MOVE = "lake_move", {"action": "LEFT"}
 LEFT = 0
 RESETS = 20
+TURN = 0.2  # seconds that a model takes for a turn, in which a warm slot is filled again
+ROOT = Path(__file__).resolve().parent.parent
+OPENENV = "openenv==0.10.0"
 
 Window = Callable[[float], float]
 """Steps for so many seconds; how many there were in one."""
@@ -129,13 +133,30 @@ def gymnasium_vector(source: str, sessions: int = 8) -> Iterator[Window]:
 
 @contextmanager
 def openenv_socket(url: str) -> Iterator[Window]:
+    """OpenEnv's client wants an mcp that muxsim does not take: it plays from an interpreter of its own."""
+    script = Path(__file__).with_name("openenv_steps.py")
+    command = [str(openenv_python()), str(script), f"{url}/envs/{ENV}/openenv", TOOL, json.dumps(MOVE)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as player:
+        assert player.stdin is not None
+        assert player.stdout is not None
+
+        def window(seconds: float) -> float:
+            print(seconds, file=player.stdin, flush=True)
+            return float(player.stdout.readline())
+
+        yield window
+        player.stdin.close()
+
+
+def openenv_python() -> Path:
+    """The interpreter of the tests, which is made where there is none. Raises `Missing`."""
+    sys.path.append(str(ROOT / "tests"))
+    from own_environments import python_with  # noqa: PLC0415
+
     try:
-        from openenv.core import GenericEnvClient  # noqa: PLC0415
-    except ImportError:
-        raise Missing("openenv is not installed: pip install openenv==0.10.0") from None
-    with GenericEnvClient(base_url=f"{url}/envs/{ENV}/openenv").sync() as client:
-        client.reset(seed=0)
-        yield stepping(lambda: client.step({"type": "call_tool", "tool_name": TOOL, "arguments": MOVE}), 1)
+        return python_with("openenv", OPENENV, alone=True)
+    except AssertionError as error:
+        raise Missing(f"{OPENENV} cannot be installed: {str(error).splitlines()[-1]}") from None
 
 
 def beside(row: Row, bare: Bare, window: Window, seconds: float) -> None:
@@ -150,16 +171,19 @@ def beside(row: Row, bare: Bare, window: Window, seconds: float) -> None:
 
 
 def trl_resets(source: str) -> list[float]:
-    """Milliseconds of each reset of TRL's environment, with a warm pool."""
+    """Milliseconds of each reset of TRL's environment, with a warm pool: asked for its reward, an episode has ended."""
     from muxsim.adapters.trl_environment import environment  # noqa: PLC0415
 
-    made = environment(source, ENV)()
+    made: Any = environment(source, ENV)()
     times = []
     for seed in range(RESETS):
-        time.sleep(0.2)  # what a model takes for a turn, and a warm slot to be filled again
+        time.sleep(TURN)
         begun = time.perf_counter()
         made.reset(seed=seed)
         times.append((time.perf_counter() - begun) * 1000)
+        time.sleep(TURN)
+        made.lake_move(action=MOVE["action"])
+        made.get_reward()
     return times[1:]
 
 
