@@ -15,6 +15,8 @@ import anyio
 import sniffio
 import trio
 
+from muxsim.rollouts.play.own_code import is_cancellation
+
 
 class Detached:
     """Runs ``work`` in a task of its own until it is done or `end` is called."""
@@ -23,7 +25,7 @@ class Detached:
         self._work = work
         self._scope = anyio.CancelScope()
         self._over = anyio.Event()
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._task: Any = None
         if sniffio.current_async_library() == "trio":
             trio.lowlevel.spawn_system_task(self._run, context=contextvars.copy_context())
@@ -42,7 +44,9 @@ class Detached:
         try:
             with self._scope:
                 await self._work()
-        except Exception as error:  # on trio an exception of such a task would end the program
+        except BaseException as error:  # on trio an exception of such a task would end the program
+            if is_cancellation(error):
+                raise
             self._failure = error
         finally:
             self._over.set()

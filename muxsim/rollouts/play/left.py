@@ -18,7 +18,9 @@ from muxsim.rollouts.data.dataset import (
     samples_of,
     with_environment,
 )
+from muxsim.rollouts.data.rows import DatasetError
 from muxsim.rollouts.data.sources import source_of_rows
+from muxsim.rollouts.play.own_code import is_failure
 
 RowsLike = Dataset | Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]
 
@@ -63,9 +65,12 @@ class Left:
                 while (episode := await self._next()) is not None:
                     if episode.id not in self._skip:
                         return episode
-            except BaseException:
+            except BaseException as error:
                 self._over = True
-                raise
+                if isinstance(error, Exception | SystemExit) or not is_failure(error):
+                    raise
+                words = f"the rows break off: {type(error).__name__} {error}".strip()
+                raise DatasetError(words) from error
             self._over = True
             return None
 

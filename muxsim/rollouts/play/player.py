@@ -41,6 +41,7 @@ from muxsim.rollouts.environments.environment import (
 )
 from muxsim.rollouts.play.options import RolloutOptions
 from muxsim.rollouts.play.outlook import Outlook
+from muxsim.rollouts.play.own_code import is_failure
 from muxsim.rollouts.play.scoring import score_by, traceback_of
 from muxsim.rollouts.play.watching import Watchers
 from muxsim.rollouts.policy.checked import WrongReply, checked_reply
@@ -311,7 +312,9 @@ class Player:
             broken = isinstance(error, WrongReply) and self.company.outlook.broke()
             self.hopeless = error if error.ends_run or broken else None
             raise _Ended(_end_by(error), str(error)) from None
-        except (Exception, SystemExit) as error:  # a policy of the user's: this episode only
+        except BaseException as error:  # a policy of the user's: this episode only
+            if not is_failure(error):
+                raise
             words = f"{type(error).__name__}: {error}"
             self.hopeless = PolicyError(f"the policy only raises: {words}") if self.company.outlook.broke() else None
             trajectory.traceback = traceback_of(error)

@@ -13,6 +13,7 @@ from typing import Any
 
 from muxsim.errors import MuxsimError
 from muxsim.rollouts.data.trajectory import Trajectory
+from muxsim.rollouts.play.own_code import is_failure
 
 Reward = float | Mapping[str, float]
 RewardFunction = Callable[..., Reward | Awaitable[Reward]]
@@ -44,7 +45,9 @@ async def score_by(reward: RewardFunction, trajectory: Trajectory, workspace: Pa
         scores = _scores(await given if inspect.isawaitable(given) else given)
     except _Refused as error:
         trajectory.error = f"the reward function returned {error}"
-    except (Exception, SystemExit) as error:  # the user's function: the episode stays, and its row tells what to mend
+    except BaseException as error:  # the user's function: the episode stays, and its row tells what to mend
+        if not is_failure(error):
+            raise
         trajectory.error = f"the reward function failed: {type(error).__name__}: {error}".encode(
             errors="replace"
         ).decode()

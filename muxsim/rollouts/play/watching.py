@@ -17,6 +17,7 @@ from muxsim.errors import MuxsimError
 from muxsim.rollouts.data.kept_files import Collect
 from muxsim.rollouts.data.metrics import Metrics, MetricsBuilder
 from muxsim.rollouts.data.trajectory import Trajectory
+from muxsim.rollouts.play.own_code import is_failure
 
 _log: Final = logging.getLogger(__name__)
 _CALLS: Final = ("started", "stepped", "ended")
@@ -118,7 +119,9 @@ class Watchers:
         watcher = self._watchers[index]
         try:
             getattr(watcher, call)(*told)
-        except Exception as error:  # of others, whatever it is: the episodes go on
+        except BaseException as error:  # of others, whatever it is: the episodes go on
+            if not is_failure(error):
+                raise
             if (index, call) not in self._failed:  # once: it would be told of with every step
                 self._failed.add((index, call))
                 text = "the watcher %r failed in %s(), and is told of further episodes all the same: %s: %s"
