@@ -48,7 +48,7 @@ def rollout(
         ),
     ] = None,
 ) -> None:
-    """Run episodes and write their trajectories. Exit status 1 if some did not get on record, or none is valid."""
+    """Run episodes and write their trajectories. Exit status 1 if some are not on record, or none counts."""
     if config is not None and remote.url is not None:
         fail(MuxsimError("name a config, or a serving muxsim with --url, not both"))
     from muxsim.cli import rollout as command  # noqa: PLC0415 - `stdio` must not pay for these imports
@@ -59,6 +59,9 @@ def rollout(
     if not metrics.complete or not metrics.valid:
         typer.echo(f"muxsim: {metrics.problem or 'some episodes are missing'}; --resume plays them", err=True)
         raise typer.Exit(1)
+    if metrics.unscored:
+        typer.echo(f"muxsim: {metrics.problem}", err=True)
+        raise typer.Exit(0 if metrics.scored else 1)
 
 
 def replay(

@@ -597,7 +597,9 @@ def test_what_a_policy_or_reward_of_the_users_own_does_wrong_is_on_record(folder
     assert 'self.weights["move"]' in run.traceback
     judged = rollout(folder, "muxsim.toml", "--max-steps", "1", "--output", "judged", "--reward", "faulty:judge")
     (run,) = played(folder / "judged").values()
-    assert (judged.status, run.valid, run.total_reward) == (0, True, None)
+    assert (judged.status, run.valid, run.total_reward) == (1, True, None)
+    words = "1 of 1 valid episodes could not be scored: the reward function returned nan: a reward is a finite number"
+    assert judged.stderr.splitlines()[-1] == f"muxsim: {words}"
     assert "nan: a reward is a finite number" in judged.stderr
 
 

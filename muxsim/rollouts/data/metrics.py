@@ -58,8 +58,8 @@ class Metrics(Summary, kw_only=True):
     ``seconds`` counts the time in which at least one episode was under way, so a pause before a resume is left out, and
     ``steps_per_second`` is over it. ``rows`` are those of the rows, the best first, where any has several episodes;
     ``success_reward`` is the least that counts as a success, None for anything above 0. ``complete`` is False when
-    episodes are missing: ``planned`` says how many there should be, ``lost`` how many could not be written, ``problem``
-    why not.
+    episodes are missing: ``planned`` says how many there should be, ``lost`` how many could not be written,
+    ``unscored`` for how many valid ones a reward function gave no reward, ``problem`` why not.
     """
 
     seconds: float = 0.0
@@ -74,6 +74,7 @@ class Metrics(Summary, kw_only=True):
     complete: bool = True
     planned: int | None = None
     lost: int = 0
+    unscored: int = 0
     problem: str | None = None
 
 

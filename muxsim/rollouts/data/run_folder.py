@@ -37,7 +37,7 @@ from muxsim.rollouts.data.kept_files import Collect, keep_files
 from muxsim.rollouts.data.metrics import Metrics, MetricsBuilder
 from muxsim.rollouts.data.row_file import RowFile, RunError, read_rows, repair
 from muxsim.rollouts.data.run_config import RunConfig
-from muxsim.rollouts.data.trajectory import EndReason, Trajectory, first_and_last
+from muxsim.rollouts.data.trajectory import EndReason, Trajectory, first_and_last, is_unscored_by_mistake
 
 ROLLOUTS: Final = "rollouts.jsonl"
 FILES: Final = "files"
@@ -132,6 +132,7 @@ class RunFolder:
             counted.complete = False
             return counted
         counted.planned, counted.lost, counted.problem = written.planned, written.lost, written.problem
+        counted.unscored = written.unscored
         counted.complete = written.complete and counted.episodes == written.episodes
         return counted
 
@@ -187,7 +188,8 @@ class RunWriter:
         self.lost = 0
         self.problem: str | None = None
         self._metrics = MetricsBuilder(success_reward=folder.config.success_reward)
-        self._last_error = ""
+        self._last_error = self._mistake = ""
+        self._unscored = 0
         self._done: set[str] = set()
         lock = _locked(folder.path)
         try:
@@ -235,6 +237,7 @@ class RunWriter:
         self._done.add(trajectory.id)
         self._metrics.add(trajectory)
         self._last_error = first_and_last(trajectory.error or trajectory.end_reason.value)
+        self._note_mistake(trajectory)
         return True
 
     def write_stderr(self, session: str, lines: Sequence[str]) -> None:
@@ -259,6 +262,10 @@ class RunWriter:
         metrics.planned, metrics.lost, metrics.problem = planned, self.lost, problem or self.problem
         if metrics.problem is None and metrics.episodes and not metrics.valid:
             metrics.problem = f"no episode is valid: {self._last_error}"
+        metrics.unscored = self._unscored
+        if metrics.problem is None and self._unscored:
+            count = f"{self._unscored} of {metrics.valid} valid episodes"
+            metrics.problem = f"{count} could not be scored: {self._mistake}"
         # An episode that was cut off has its row, but says nothing: the run was interrupted.
         cut_off = EndReason.CANCELLED.value in metrics.end_reasons
         metrics.complete = self.lost == 0 and (planned or 0) <= metrics.episodes and not cut_off
@@ -267,6 +274,11 @@ class RunWriter:
         except OSError as error:
             metrics.complete, metrics.problem = False, f"{_METRICS} could not be written: {error}"
         return metrics
+
+    def _note_mistake(self, trajectory: Trajectory) -> None:
+        if is_unscored_by_mistake(trajectory):
+            self._unscored += 1
+            self._mistake = first_and_last(trajectory.error or "")
 
     def close(self) -> None:
         """Let go of the files. Calling it again is harmless."""
@@ -312,6 +324,7 @@ class RunWriter:
         if stays:
             self._done.add(trajectory.id)
             self._metrics.add(trajectory)
+            self._note_mistake(trajectory)
         return stays
 
     def _with_files(self, trajectory: Trajectory) -> Trajectory:

@@ -14,6 +14,8 @@ from muxsim.rollouts.data.rich_display import html_of
 # The key of an MCP `_meta` member, and of a tool message's metadata, under which the control plane travels.
 CONTROL_META_KEY: Final = "muxsim/control"
 CONTROL_METADATA_KEY: Final = "control_plane"
+# With which the error of an episode begins that such a function has not scored.
+REWARD_FUNCTION: Final = "the reward function"
 # Beside it in the result of a call that has asked for it: the list of tools is another than it was.
 TOOLS_CHANGED_META_KEY: Final = "muxsim/tools_changed"
 
@@ -195,6 +197,12 @@ def shown_to_agent(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for message in shown:
         message.pop("metadata", None)
     return shown
+
+
+def is_unscored_by_mistake(trajectory: Trajectory) -> bool:
+    """Whether a reward function was asked about the episode, and gave no reward."""
+    failed = (trajectory.error or "").startswith(REWARD_FUNCTION)
+    return trajectory.valid and trajectory.total_reward is None and failed
 
 
 def first_and_last(error: str) -> str:

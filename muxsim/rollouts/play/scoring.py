@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from muxsim.errors import MuxsimError
-from muxsim.rollouts.data.trajectory import Trajectory
+from muxsim.rollouts.data.trajectory import REWARD_FUNCTION, Trajectory
 from muxsim.rollouts.play.own_code import is_failure
 
 Reward = float | Mapping[str, float]
@@ -44,11 +44,11 @@ async def score_by(reward: RewardFunction, trajectory: Trajectory, workspace: Pa
         given = reward(shown, workspace) if _takes_a_workspace(reward) else reward(shown)
         scores = _scores(await given if inspect.isawaitable(given) else given)
     except _Refused as error:
-        trajectory.error = f"the reward function returned {error}"
+        trajectory.error = f"{REWARD_FUNCTION} returned {error}"
     except BaseException as error:  # the user's function: the episode stays, and its row tells what to mend
         if not is_failure(error):
             raise
-        trajectory.error = f"the reward function failed: {type(error).__name__}: {error}".encode(
+        trajectory.error = f"{REWARD_FUNCTION} failed: {type(error).__name__}: {error}".encode(
             errors="replace"
         ).decode()
         trajectory.traceback = traceback_of(error)
