@@ -157,6 +157,14 @@ def test_calls_that_failed_are_counted_and_the_first_is_shown(tmp_path):
     )
 
 
+def test_one_that_counts_otherwise_than_its_results_say_is_not_fit(tmp_path):
+    file = tmp_path / "muxsim.toml"
+    file.write_text(f'[environments.game]\ncommand = "{SERVERS / "broken_environment.py"}"\nargs = ["own-lies"]\n')
+    found = findings(muxsim(tmp_path, "check", "game", "--config", str(file), "--json", "--steps", "3"))
+    words = "the rewards of its results come to 11, and control://status says 1.5"
+    assert found["control plane"] == (False, words)
+
+
 @pytest.mark.parametrize(
     ("one", "other", "said"),
     [

@@ -122,6 +122,7 @@ class Checker:
         self._diary = _Diary()
         self._memory: list[float] = []
         self._solo: dict[int, Play] = {}
+        self._miscounted = ""
         self._home, self._temporary = os.path.expanduser("~"), tempfile.gettempdir()
         self._places: list[Place] = []
         self._outside = Outside(())
@@ -201,9 +202,17 @@ class Checker:
             family = families([pid])
             self._outside.saw(open_for_writing(family), for_certain=True)
             self._memory.append(sum(map(_pss_mib, family)))
+            await self._count(environment)
             return play
         finally:
             await environment.close()
+
+    async def _count(self, environment: Environment) -> None:
+        """See whether it counts what it has said, as it is seen of an episode that is over."""
+        try:
+            await environment.earned(timeout=_CALL_TIMEOUT, over=True)
+        except MuxsimError as error:
+            self._miscounted = self._miscounted or str(error)
 
     def _look_around(self, environment: Environment, pid: int) -> None:
         """Where to look for what it writes, once there is a process that shows it."""
@@ -286,6 +295,8 @@ class Checker:
         problems = [control["problem"] for control in controls if control and control.get("problem")]
         if problems:
             return Finding(name, False, str(problems[0]))
+        if self._miscounted:
+            return Finding(name, False, self._miscounted)
         if any(control is None for control in controls):
             return Finding(name, False, "some results have it and some do not")
         if self._solo[_SEEDS[0]].initial_state is None:
