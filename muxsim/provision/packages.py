@@ -222,6 +222,8 @@ async def wanted_of(
             else:
                 parts.append((found, provider))
     keys = [word for part, _ in parts for word in (part.kind, *part.key, "")]
+    if spec.private == ():  # its sessions may write there, where those of others would find it
+        keys.append("written to")
     first = next((part.asked[0] for part, _ in parts if part.asked), "python")
     return Wanted(spec, tuple(parts), tools, Home(store / key(first, *keys)))
 

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,14 @@ async def test_a_tool_is_installed_once_and_run_by_its_own_interpreter(fake):
 async def test_other_commands_are_left_as_they_are(fake):
     spec = EnvSpec(name="grid", command="/bin/true")
     assert await prepare(spec, fake.environ) is spec
+
+
+@pytest.mark.children
+async def test_what_may_write_into_its_environment_has_one_of_its_own(fake):
+    """Others, whose sessions have their own view of theirs, are not to find what it has left there."""
+    usual, writes = uvx("grid"), replace(uvx("grid"), private=())
+    assert (await prepare(usual, fake.environ)).installed == (await prepare(uvx("grid"), fake.environ)).installed
+    assert (await prepare(writes, fake.environ)).installed != (await prepare(usual, fake.environ)).installed
 
 
 @pytest.mark.children
