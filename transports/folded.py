@@ -10,11 +10,13 @@ from typing import Final
 
 from transports import mending
 
+# What a line takes in memory beside its bytes: there may be millions of one byte.
+_OF_A_LINE: Final = 64
 _ENDS: Final = {b"{": b"}", b"[": b"]"}
 
 
 class Folded:
-    """The lines of one such message, of at most ``max_size`` bytes, as long as they may become one."""
+    """The lines of one such message, which take at most ``max_size`` bytes, as long as they may become one."""
 
     def __init__(self, max_size: int) -> None:
         self._max_size = max_size
@@ -36,7 +38,7 @@ class Folded:
 
     def goes_on(self, line: bytes) -> bool:
         """Whether this line belongs to what has begun; then it is kept."""
-        fits = self._size + len(line) <= self._max_size
+        fits = self._size + len(line) + _OF_A_LINE <= self._max_size
         belongs = fits and (line.startswith((b" ", b"\t")) or line.rstrip(mending.BLANK) == self._end)
         if belongs:
             self._keep(line)
@@ -54,4 +56,4 @@ class Folded:
 
     def _keep(self, line: bytes) -> None:
         self._lines.append(line)
-        self._size += len(line) + 1
+        self._size += len(line) + _OF_A_LINE

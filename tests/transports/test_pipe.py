@@ -323,6 +323,15 @@ async def test_lines_that_only_look_like_the_beginning_of_a_message_keep_back_no
     assert peer.receiver.rejections
 
 
+@in_time
+async def test_lines_that_wait_for_the_rest_of_a_message_are_bounded_by_what_they_take_in_memory(peer_of):
+    peer = peer_of(max_line=4000)
+    await peer.write(b"{\n" + b" x\n" * 100)
+    await peer.receiver.has(1)
+    line, _ = peer.receiver.rejections[0]
+    assert 1 < line.count(b"\n") < 100
+
+
 @pytest.mark.parametrize("is_whole", [True, False])
 @in_time
 async def test_a_message_over_several_lines_may_be_the_last_without_a_newline_or_torn(peer, is_whole):
