@@ -78,7 +78,7 @@ class _Handlers:
             wish = (params.meta or {}).get(CONTROL_META_KEY)
             if wish is not True and not isinstance(wish, Mapping):
                 return result
-            control = self.control.of_call(failed=result.is_error, exact=_is_exact(wish))
+            control = self.control.of_call(failed=result.is_error, exact=is_exact(wish))
             # A copy: the author may return the same result again, to a call that does not ask.
             return result.model_copy(update={"meta": {**(result.meta or {}), CONTROL_META_KEY: control}})
 
@@ -94,7 +94,7 @@ class _Handlers:
         resource = CONTROL_RESOURCES.get(params.uri)
         if resource is None:
             raise MCPError(code=INVALID_PARAMS, message="Resource not found", data={"uri": params.uri})
-        exactly = _is_exact((params.meta or {}).get(CONTROL_META_KEY)) and resource.read_exact
+        exactly = is_exact((params.meta or {}).get(CONTROL_META_KEY)) and resource.read_exact
         text = json.dumps((exactly or resource.read)(self.control), ensure_ascii=False, allow_nan=False)
         contents = TextResourceContents(uri=params.uri, mime_type=_JSON, text=text)
         return ReadResourceResult(contents=[contents])
@@ -124,5 +124,6 @@ def _error(text: str) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
 
 
-def _is_exact(wish: Any) -> bool:
+def is_exact(wish: Any) -> bool:
+    """Whether what is asked for under `CONTROL_META_KEY` is what the environment itself gave, too."""
     return isinstance(wish, Mapping) and wish.get("exact") is True

@@ -1,5 +1,6 @@
 """Gymnasium's own checks and environments beside muxsim's adapter of them, over real servers."""
 
+import json
 import multiprocessing
 import os
 import sys
@@ -11,6 +12,7 @@ import anyio
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv, generate_random_map
 from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
@@ -383,3 +385,19 @@ def test_a_server_in_javascript_tells_its_space_and_its_observation(new):
 def test_examples_that_have_tools_of_their_own_have_the_wrapped_spaces(new):
     env = new(make, Path("examples/muxsim.toml"), "frozen_lake")
     assert (env.action_space, env.observation_space) == (gymnasium.spaces.Discrete(4), gymnasium.spaces.Discrete(16))
+
+
+def test_a_server_written_for_reward_kit_is_the_environment_that_it_wraps(tmp_path, new):
+    server = Path(__file__).parent.parent / "mcpgym" / "servers" / "old_lake" / "server.py"
+    args = ["-m", "muxsim.mcpgym.reward_kit", str(server), "--seed", "{seed}"]
+    config = tmp_path / "muxsim.toml"
+    config.write_text(f'[environments.lake]\ncommand = "{sys.executable}"\nargs = {json.dumps(args)}\n')
+    env = new(make, config, "lake")
+    assert (env.action_space, env.observation_space) == (gymnasium.spaces.Discrete(4), gymnasium.spaces.Discrete(16))
+    wrapped = FrozenLakeEnv(desc=generate_random_map(size=4, p=0.8, seed=3), is_slippery=False)
+    assert env.reset(seed=3) == wrapped.reset(seed=3)
+    for action in (1, 1, 2, 2, 1, 2):
+        moved = wrapped.step(action)
+        assert env.step(action) == moved
+        if moved[2]:
+            break

@@ -31,6 +31,7 @@ from muxsim.mcpgym.arguments import Read, arguments
 from muxsim.mcpgym.control import CONTROL_META_KEY
 from muxsim.mcpgym.errors import ToolError
 from muxsim.mcpgym.observation import to_content
+from muxsim.mcpgym.protocol import is_exact
 from muxsim.mcpgym.reward_kit.contents import for_agent
 from muxsim.mcpgym.reward_kit.context import Context
 from muxsim.mcpgym.reward_kit.endpoints import INITIAL_STATE, OLD_INITIAL_STATE, SCHEME, told_text
@@ -48,12 +49,16 @@ logger = logging.getLogger(__name__)
 class Plane(Protocol):
     """The control plane of a server, which stands around its calls."""
 
-    async def call(self, run: Callable[[], Any], *, asked: bool) -> tuple[CallToolResult, dict[str, Any] | None]:
-        """The result of a call, and what it has earned if that was `asked` for and can be told here."""
+    async def call(self, run: Callable[[], Any], *, wish: Any) -> tuple[CallToolResult, dict[str, Any] | None]:
+        """The result of a call, and what it has earned if the `wish` is for that and it can be told here."""
 
     @property
     def resources(self) -> Mapping[str, Callable[[], Awaitable[str]]]:
         """What there is to be read, as JSON text, by URI."""
+
+    @property
+    def exact_resources(self) -> Mapping[str, Callable[[], Awaitable[str]]]:
+        """Those that have more for who wants what the environment itself gave."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +241,8 @@ class FastMCP:
     async def _read_resource(self, _context: Any, params: ReadResourceRequestParams) -> ReadResourceResult:
         uri = str(params.uri)
         read = self._readers().get(uri)
+        if self._plane and is_exact((params.meta or {}).get(CONTROL_META_KEY)) and uri not in self._resources:
+            read = self._plane.exact_resources.get(uri, read)
         if read is None:
             raise MCPError(code=INVALID_PARAMS, message="Resource not found", data={"uri": uri})
         text = await read()
@@ -258,7 +265,7 @@ class FastMCP:
         if tool is None:
             known = ", ".join(self._tools)
             raise MCPError(code=INVALID_PARAMS, message=f"Unknown tool: {params.name!r:.80}. There is: {known}")
-        asked = (params.meta or {}).get(CONTROL_META_KEY)
+        wish = (params.meta or {}).get(CONTROL_META_KEY)
         given = params.arguments or {}
 
         def run() -> Any:
@@ -269,7 +276,7 @@ class FastMCP:
         async with self._one_call_at_a_time:
             if self._plane is None:
                 return await _called(tool.definition.name, run)
-            result, control = await self._plane.call(run, asked=asked is True or isinstance(asked, Mapping))
+            result, control = await self._plane.call(run, wish=wish)
             if control is None:
                 return result
             return result.model_copy(update={"meta": {**(result.meta or {}), CONTROL_META_KEY: control}})

@@ -24,6 +24,7 @@ from mcp_types import CallToolResult
 
 from muxsim.mcpgym.errors import EnvironmentFailed, EpisodeEnded, ToolError
 from muxsim.mcpgym.jsonable import to_json
+from muxsim.mcpgym.protocol import is_exact
 from muxsim.mcpgym.reward_kit.contents import first_observation, for_agent
 from muxsim.mcpgym.reward_kit.context import Context
 from muxsim.mcpgym.reward_kit.endpoints import (
@@ -33,6 +34,7 @@ from muxsim.mcpgym.reward_kit.endpoints import (
     endpoints_of,
 )
 from muxsim.mcpgym.reward_kit.fastmcp import FastMCP, failed_result
+from muxsim.mcpgym.reward_kit.given import SPACES, Given
 from muxsim.mcpgym.reward_kit.score import Score, State, ended, info_of, new_state
 
 _SEED_VARIABLE = "MUXSIM_SEED"
@@ -78,6 +80,7 @@ class GymProductionServer(ABC):
         np.random.seed(self.seed % _NUMPY_SEEDS)
         env, obs, info = self._new_env(seed=self.seed)
         self._first_info = info
+        self._given = Given(env, obs, info)
         self.control_plane_state: State = new_state()
         own: dict[str, Any] = {"control_plane": self.control_plane_state}
         self.sessions: dict[str, dict[str, Any]] = {
@@ -249,7 +252,7 @@ class GymProductionServer(ABC):
             self._score.moved = True
             try:
                 returned = step(env, action, *more, **named)
-                _, reward, terminated, truncated, info = returned
+                obs, reward, terminated, truncated, info = returned
             except ToolError:  # an adapter's own word that nothing has happened
                 self._score.moved = False
                 raise
@@ -257,6 +260,7 @@ class GymProductionServer(ABC):
                 self._score.fail("the environment failed in a step", error)
                 raise EnvironmentFailed(f"the environment failed ({type(error).__name__})") from error
             self._score.stepped(reward, terminated, truncated, info)
+            self._given.last = obs, info
             return returned
 
         adapter.step_environment = seen
@@ -285,22 +289,29 @@ class _Scored:
 
     @functools.cached_property
     def resources(self) -> Mapping[str, Callable[[], Awaitable[str]]]:
-        return {uri: self._reader(uri, endpoint) for uri, endpoint in self._endpoints.items()}
+        readers = {uri: self._reader(uri, endpoint) for uri, endpoint in self._endpoints.items()}
+        spaces = None if self._says_itself else self._server._given.spaces()
+        return readers if spaces is None else {SPACES: _saying(spaces), **readers}
 
-    async def call(self, run: Callable[[], Any], *, asked: bool) -> tuple[CallToolResult, dict[str, Any] | None]:
+    @functools.cached_property
+    def exact_resources(self) -> Mapping[str, Callable[[], Awaitable[str]]]:
+        return {INITIAL_STATE: self._exact_initial_state}
+
+    async def call(self, run: Callable[[], Any], *, wish: Any) -> tuple[CallToolResult, dict[str, Any] | None]:
         if self._score.failed is not None:
-            return failed_result(EnvironmentFailed(_BROKEN)), self._told(asked, refused=True)
+            return failed_result(EnvironmentFailed(_BROKEN)), self._told(wish, refused=True)
         await self._initial_state()
         self._score.begin(self._server._state())
         result = await self._run(run)
         self._score.settle(self._server._state())
-        return result, self._told(asked, refused=bool(result.is_error))
+        return result, self._told(wish, refused=bool(result.is_error))
 
-    def _told(self, asked: bool, *, refused: bool) -> dict[str, Any] | None:
+    def _told(self, wish: Any, *, refused: bool) -> dict[str, Any] | None:
         # Read by muxsim where the server says itself what its reward and status are.
-        if not asked or self._says_itself:
+        if not (wish is True or isinstance(wish, Mapping)) or self._says_itself:
             return None
-        return self._score.of_call(self._server._state(), refused=refused)
+        told = self._score.of_call(self._server._state(), refused=refused)
+        return told if told["reward"] is None or not is_exact(wish) else {**told, **self._server._given.exact()}
 
     @functools.cached_property
     def _says_itself(self) -> bool:
@@ -337,6 +348,12 @@ class _Scored:
 
         return read
 
+    async def _exact_initial_state(self) -> str:
+        """With what the reset gave, before the first step: environments use arrays again."""
+        told = json.loads(await self._initial_state())
+        begun = self._score.moved or int(self._server._state().get("step_count", 0))
+        return json.dumps(told if begun else {**told, **self._server._given.exact()}, ensure_ascii=False)
+
     async def _initial_state(self) -> str:
         """Made once, before the first step: an observation is often drawn from where the environment is."""
         if self._first is None:
@@ -346,6 +363,13 @@ class _Scored:
             told = {"observation": first_observation(value), "info": info, "seed": self._server.seed}
             self._first = json.dumps(told, ensure_ascii=False)
         return self._first
+
+
+def _saying(value: Any) -> Callable[[], Awaitable[str]]:
+    async def read() -> str:
+        return json.dumps(value, ensure_ascii=False)
+
+    return read
 
 
 def _is_ours(endpoint: Callable[..., Any]) -> bool:

@@ -8,10 +8,12 @@ from typing import Annotated, Any
 import numpy as np
 import pytest
 import trio
+from gymnasium import spaces
 from mcp import Client, MCPError
 from pydantic import Field
 
 from muxsim.mcpgym import ToolError
+from muxsim.mcpgym.exact import from_exact
 from muxsim.mcpgym.reward_kit import (
     Context,
     EnvironmentAdapter,
@@ -20,6 +22,7 @@ from muxsim.mcpgym.reward_kit import (
     McpGym,
     control_plane_endpoint,
 )
+from muxsim.mcpgym.space_json import space_from_json
 
 KEY = "muxsim/control"
 ASK = {KEY: True}
@@ -428,3 +431,66 @@ def test_a_servers_own_state_is_that_of_its_only_session():
 def test_what_cannot_be_had_says_what_to_do(wrong, says):
     with pytest.raises((TypeError, ValueError, AttributeError, NotImplementedError), match=says):
         wrong(FastMCP("wrong"))
+
+
+class Arrays:
+    """An environment of Gymnasium's, with an array that it uses again."""
+
+    action_space = spaces.Discrete(2)
+    observation_space = spaces.Box(-9, 9, (2,), np.float32)
+
+    def __init__(self, config=None):
+        self.seen = np.zeros(2, np.float32)
+
+    def reset(self, seed=None):
+        return self.seen, {"n": np.int64(1)}
+
+    def step(self, action):
+        self.seen[0] += action
+        return self.seen, 1.0, False, False, {"n": np.int64(2)}
+
+    def close(self):
+        pass
+
+
+class ArrayMcp(McpGym):
+    def __init__(self, env=Arrays):
+        super().__init__("arrays", EnvironmentAdapter(env), 5)
+
+    def _register_tools(self):
+        @self.mcp.tool(name="go")
+        def go(action: int) -> dict[str, Any]:
+            return self._execute_environment_step(action)
+
+
+async def test_who_trains_on_what_the_environment_itself_gives_has_its_spaces_and_observations():
+    async with connected(ArrayMcp()) as client:
+        told = await read(client, "spaces")
+        assert told["step"] is None
+        assert [space_from_json(told[name]) for name in ("action", "observation")] == [
+            *(Arrays.action_space, Arrays.observation_space)
+        ]
+        [contents] = (await client.read_resource("control://initial_state", meta={KEY: {"exact": True}})).contents
+        exact = from_exact(json.loads(contents.text)["exact"])
+        assert exact["observation"].dtype == np.float32
+        assert (exact["observation"].tolist(), exact["info"]) == ([0.0, 0.0], {"n": 1})
+        assert "exact" not in await read(client, "initial_state")
+        assert "exact" not in (await call(client, action=1))[2]
+        exact = from_exact((await call(client, meta={KEY: {"exact": True}}, action=1))[2]["exact"])
+        assert (exact["observation"].tolist(), exact["info"]) == ([2.0, 0.0], {"n": 2})
+        [contents] = (await client.read_resource("control://initial_state", meta={KEY: {"exact": True}})).contents
+        assert "exact" not in json.loads(contents.text), "the array is that of the last step by now"
+
+
+class Elsewhere(Arrays):
+    """One whose adapter shows something else than what is in its space."""
+
+    def reset(self, seed=None):
+        return np.zeros(3), {}
+
+
+@pytest.mark.parametrize("server", [lambda: ArrayMcp(Elsewhere), lambda: WalkMcp(seed=5)])
+async def test_spaces_that_nobody_knows_are_not_told(server):
+    async with connected(server()) as client:
+        assert "control://spaces" not in {str(one.uri) for one in (await client.list_resources()).resources}
+        assert "exact" not in (await call(client, meta={KEY: {"exact": True}}, action=1))[2]
