@@ -233,35 +233,7 @@ class _Host:
         server = _Server(_uvicorn_config(front, self._tls), self._clock, self._lag)
         bridge.finished.add_done_callback(lambda _: setattr(server, "should_exit", True))
         url = server_url(self._listener, self._config.server)
-
-        def read_again() -> Config:
-            with self._manager.reloading():
-                return self._read_again()
-
-        def apply(config: Config) -> tuple[str, ...]:
-            level = config.server.log_level
-            if self._log is not None and level != self._config.server.log_level:
-                self._log.set_level(level, None, "the config")
-            self._config = config
-            sessions.use(config.environments)
-            pool.use(capacity_of(config.server, config.clients))
-            pool.keep_warm(config.environments.values())
-            return front.use(config)
-
-        operations = Operations(
-            self._config,
-            url,
-            sessions,
-            sampler,
-            bridge,
-            reread=None if self._reread is None else read_again,
-            apply=apply,
-            stop=self._stop_for,
-            stopping=self._stop_wanted.is_set,
-            counters=self._counters,
-            events=self._events,
-            more={"logs": logs.logs, "loglevel": logs.loglevel, "environments": front.environments},
-        )
+        operations = self._operations(url, sessions, pool, sampler, bridge, front, logs)
         front.operate(operations.answer)
         self._watch_signals(operations)
         stopping = asyncio.ensure_future(self._stop_when_told(server, sessions, pool, bridge))
@@ -282,6 +254,47 @@ class _Host:
             stopping.cancel()
             keeping.cancel()
             telling.cancel()
+
+    def _operations(
+        self,
+        url: str,
+        sessions: Sessions,
+        pool: Pool,
+        sampler: Sampler,
+        bridge: Guest[Any],
+        front: Front,
+        logs: LogView,
+    ) -> Operations:
+        """What whoever runs this can ask of it."""
+
+        def read_again() -> Config:
+            with self._manager.reloading():
+                return self._read_again()
+
+        def apply(config: Config) -> tuple[str, ...]:
+            level = config.server.log_level
+            if self._log is not None and level != self._config.server.log_level:
+                self._log.set_level(level, None, "the config")
+            self._config = config
+            sessions.use(config.environments)
+            pool.use(capacity_of(config.server, config.clients))
+            pool.keep_warm(config.environments.values())
+            return front.use(config)
+
+        return Operations(
+            self._config,
+            url,
+            sessions,
+            sampler,
+            bridge,
+            reread=None if self._reread is None else read_again,
+            apply=apply,
+            stop=self._stop_for,
+            stopping=self._stop_wanted.is_set,
+            counters=self._counters,
+            events=self._events,
+            more={"logs": logs.logs, "loglevel": logs.loglevel, "environments": front.environments},
+        )
 
     def _status_of(self, operations: Operations) -> str:
         """For a service manager's eyes; "" if it fails, which is no reason to be taken for dead."""
