@@ -109,6 +109,16 @@ async def test_an_environment_that_says_the_same_does_not_differ():
     assert (pool.seed, pool.closed) == (4, 1)
 
 
+async def test_a_call_that_was_not_made_is_not_made_again():
+    refused = ToolResult([text_block("the arguments are not JSON")], is_error=True, control=None)
+    trajectory = recorded(RESULT, refused, RESULT)
+    trajectory.steps[1].called = False
+    pool = Pool(RESULT, RESULT)
+    (replayed,) = await play_again(pool, trajectory)
+    assert (replayed.divergence, replayed.steps) == (None, 2)
+    assert [arguments["number"] for _, arguments in pool.calls] == [0, 2]
+
+
 @pytest.mark.parametrize(
     ("changed", "what", "expected", "got"),
     [

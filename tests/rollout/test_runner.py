@@ -540,7 +540,7 @@ async def test_malformed_arguments_are_an_error_that_the_policy_sees_and_the_env
     trajectory = await play_one(pool, policy, max_steps=2)
     assert pool.opened[0].calls == [("step", {"to": "on"})]
     first = trajectory.steps[0]
-    assert (first.is_error, first.control) == (True, None)
+    assert (first.is_error, first.control, first.called) == (True, None, False)
     assert "the arguments are not" in policy.conversations[1][-1]["content"]
     assert (trajectory.end_reason, trajectory.total_reward) == (EndReason.MAX_STEPS, 0.0)
 

@@ -94,7 +94,8 @@ class Usage(msgspec.Struct, kw_only=True):
 class Step(msgspec.Struct, kw_only=True):
     """One tool call of an episode: ``index`` counts from 0, ``content`` is MCP's, with images as files of the run.
 
-    ``control`` is None for a server without a control plane, ``model_seconds`` 0 for a second call of one reply.
+    ``control`` is None for a server without a control plane, ``model_seconds`` 0 for a second call of one reply. A step
+    that was not ``called`` had arguments that are no JSON object: its environment does not know of it.
     """
 
     index: int
@@ -105,6 +106,7 @@ class Step(msgspec.Struct, kw_only=True):
     is_error: bool
     control: Control | None
     structured: Any = None
+    called: bool = True
     model_seconds: float = 0.0
     tool_seconds: float = 0.0
     control_seconds: float = 0.0

@@ -360,6 +360,7 @@ class Player:
             is_error=result.is_error,
             control=result.control,
             structured=result.structured,
+            called=not problem,
             model_seconds=model_seconds,
             tool_seconds=result.seconds,
             control_seconds=result.control_seconds,
