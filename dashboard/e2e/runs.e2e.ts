@@ -34,6 +34,8 @@ test("two runs stand side by side, differ row by row, and are whole in every loo
     await page.getByRole("heading", { name: "2 runs" }).waitFor();
     const table = await page.locator(".beside").innerText();
     for (const part of ["first", "second", "Reward", "Ends", "Steps", "Tokens", "Time", "options.max_steps"]) expect(table).toContain(part);
+    const against = await page.getByRole("region", { name: "second against first" }).innerText();
+    for (const part of ["pairs by row", "reward", "Sign test"]) expect(against).toContain(part);
     expect(await amiss(page)).toEqual([]);
     await page.getByRole("link", { name: "The difference" }).click();
     await page.getByRole("heading", { name: "The difference of two runs" }).waitFor();

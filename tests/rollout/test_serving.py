@@ -7,8 +7,10 @@ from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
+import msgspec
 import pytest
 
+from muxsim.rollouts.data.comparison import compare
 from muxsim.rollouts.data.run_folder import RunFolder
 from muxsim.rollouts.view import assets
 from muxsim.rollouts.view.assets import NotBuilt
@@ -59,6 +61,23 @@ def test_the_page_and_what_it_asks_for_come_from_here_alone(tmp_path):
         whole = json.loads(get(f"{url}runs/1/episode?id={quote('a/ü')}")[2])
         assert whole["steps"][1]["content"][0]["text"] == "you are at 2"
         assert get(f"{url}runs/2/episode?id=a")[0] == 404
+
+
+def test_several_runs_are_compared_with_the_first_as_compare_does_once_they_have_something_in_common(tmp_path):
+    with served(tmp_path, trajectory("a")) as url:
+        assert json.loads(get(f"{url}comparison")[2]) is None
+    runs = [tmp_path / "run", tmp_path / "other"]
+    server = RunsServer()
+    with RunFolder.create(runs[1], config()) as writer:
+        for number, run in enumerate(runs):
+            server.show(FollowedRun(str(number), run))
+        with server.beside():
+            assert json.loads(get(f"{server.url}comparison")[2]) is None
+            writer.append(trajectory("a"))
+            get(f"{server.url}news")
+            told = json.loads(get(f"{server.url}comparison")[2])
+        writer.finish(1)
+    assert told == msgspec.to_builtins(compare(*runs))
 
 
 def test_nobody_is_told_anything_who_does_not_know_the_address(tmp_path):

@@ -30,7 +30,7 @@ export function Runs({ source }: { source: Source }) {
 
 function Page({ source, place }: { source: Source; place: Place | null }) {
   if (!place) return <><Top /><Panel><Empty>There is no such page. <a href={link()}>All runs</a></Empty></Panel></>;
-  if (place.is === "all") return <SideBySide runs={source.runs.value} comparison={source.comparison} />;
+  if (place.is === "all") return <SideBySide runs={source.runs.value} comparison={source.comparison.value} />;
   if (place.is === "difference") return <Difference one={place.one} other={place.other} />;
   const { run } = place;
   return (

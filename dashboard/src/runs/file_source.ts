@@ -44,7 +44,7 @@ export function fileSource(): Source | null {
   return {
     runs: signal(runs),
     connection: signal({ is: "file" }),
-    comparison: several?.comparison ?? null,
+    comparison: signal(several?.comparison ?? null),
     details,
     image: (_, reference) => (isStored(reference) ? document.getElementById(reference)?.textContent ?? null : null),
     file: (run, path) => linkTo(indexOf(run)?.place ?? ".", path),

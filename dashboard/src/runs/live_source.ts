@@ -1,4 +1,5 @@
 import { signal } from "@preact/signals";
+import type { RunComparison } from "./comparison.ts";
 import type { Config, Details, Episode, Metrics, Run, State } from "./data.ts";
 import { type Connection, isStored, linkTo, type Source } from "./source.ts";
 
@@ -25,12 +26,24 @@ interface News {
 const INTERVAL = 1000;
 const WHILE_HIDDEN = 10_000;
 const AFTER_LOSS = 3000;
+// To compare runs the server reads all of them again: while they are played that is done less often.
+const BETWEEN_COMPARISONS = 10_000;
 
 /** The runs that the muxsim behind this page reads, asked for what is new of them again and again. */
 export function liveSource(): Source {
   const runs = signal<readonly Run[]>([]);
   const connection = signal<Connection>({ is: "connecting" });
+  const comparison = signal<RunComparison | null>(null);
   const marks = new Map<string, string>();
+  let compared = { marks: "", at: -Infinity };
+
+  const compare = async (news: readonly News[]): Promise<void> => {
+    const now = { marks: [...marks].join(), at: performance.now() };
+    const soon = news.some(({ state, more }) => more || state === "running") && now.at - compared.at < BETWEEN_COMPARISONS;
+    if (news.length < 2 || soon || now.marks === compared.marks) return;
+    comparison.value = await get<RunComparison | null>("./comparison");
+    compared = now;
+  };
 
   const look = async (): Promise<number> => {
     try {
@@ -38,6 +51,7 @@ export function liveSource(): Source {
       const news = await get<readonly News[]>(`./news?${known}`);
       for (const { key, mark } of news) marks.set(key, mark);
       runs.value = merged(runs.value, news);
+      await compare(news);
       if (connection.value.is !== "open") connection.value = { is: "open" };
       return news.some(({ more }) => more) ? 0 : document.hidden ? WHILE_HIDDEN : INTERVAL;
     } catch (error) {
@@ -54,7 +68,7 @@ export function liveSource(): Source {
   return {
     runs,
     connection,
-    comparison: null,
+    comparison,
     details: ({ key }, { id }) => get<Details>(`./runs/${encodeURIComponent(key)}/episode?id=${encodeURIComponent(id)}`),
     image: ({ key }, reference) => (isStored(reference) ? `./runs/${encodeURIComponent(key)}/${reference}` : null),
     file: ({ key }, path) => `./runs/${linkTo(key, path)}`,

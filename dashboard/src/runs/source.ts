@@ -13,8 +13,8 @@ export type Connection =
 export interface Source {
   readonly runs: ReadonlySignal<readonly Run[]>;
   readonly connection: ReadonlySignal<Connection>;
-  /** How the runs differ from the first of them, where that has been asked. */
-  readonly comparison: RunComparison | null;
+  /** How the runs differ from the first of them, where they can be compared. */
+  readonly comparison: ReadonlySignal<RunComparison | null>;
   details: (run: Run, episode: Episode) => Promise<Details>;
   /** What an `img` shows of an image of the run; null for what is no such image. */
   image: (run: Run, reference: string) => string | null;

@@ -76,6 +76,11 @@ class FollowedRun:
     def __repr__(self) -> str:
         return f"<FollowedRun {self.folder.path}: {len(self._episodes)} episodes>"
 
+    @property
+    def read_so_far(self) -> tuple[int, int, int]:
+        """What is known of it, to be told from what will be known."""
+        return self._generation, len(self._episodes), self._version
+
     def news(self, mark: str = "") -> News:
         """What is new since the answer with this mark; all of it for "" and for a mark of another time."""
         with self._asked:

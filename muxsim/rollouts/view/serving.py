@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -25,7 +25,9 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from muxsim.errors import MuxsimError
+from muxsim.rollouts.data.comparison import Comparison, ComparisonError, compare
 from muxsim.rollouts.data.images import media_type
+from muxsim.rollouts.data.row_file import RunError
 from muxsim.rollouts.data.run_folder import FILES
 from muxsim.rollouts.view.assets import SCRIPT, STYLE, asset
 from muxsim.rollouts.view.following import FollowedRun
@@ -81,6 +83,8 @@ class RunsServer:
         self._runs: dict[str, FollowedRun] = {}
         self._told_end = threading.Event()
         self._asked = False
+        self._comparing = threading.Lock()
+        self._compared: tuple[object, Comparison | None] = (), None
         self._socket = _bound(port)
         secret = secrets.token_urlsafe(16)
         self.url = f"http://{HOST}:{self._socket.getsockname()[1]}/{secret}/"
@@ -125,6 +129,7 @@ class RunsServer:
             Route(f"/{SCRIPT}", self._script),
             Route(f"/{STYLE}", self._style),
             Route("/news", self._news),
+            Route("/comparison", self._comparison),
             Route("/runs/{run}/episode", self._episode),
             Route("/runs/{run}/images/{name}", self._image),
             Route("/runs/{run}/files/{path:path}", self._file),
@@ -152,6 +157,15 @@ class RunsServer:
             self._told_end.set()
         return _json(news)
 
+    def _comparison(self, request: Request) -> Response:
+        """How each run differs from the first, by what has been read of them; null where they cannot be compared."""
+        runs = list(self._runs.values())
+        with self._comparing:
+            read = tuple(run.read_so_far for run in runs)
+            if read != self._compared[0]:
+                self._compared = read, _compared(runs)
+            return _json(self._compared[1])
+
     def _episode(self, request: Request) -> Response:
         run = self._runs.get(request.path_params["run"])
         whole = run and run.episode(request.query_params.get("id", ""))
@@ -171,6 +185,13 @@ class RunsServer:
         if path is None:
             return _nothing(request)
         return FileResponse(path, media_type=_SHOWN[path.suffix.lower()], headers=_OTHERS)
+
+
+def _compared(runs: Sequence[FollowedRun]) -> Comparison | None:
+    try:
+        return compare(*(run.folder for run in runs))
+    except (ComparisonError, RunError):  # there is one run, they have nothing in common, or one has no episode yet
+        return None
 
 
 class _Guarded:
