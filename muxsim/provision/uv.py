@@ -220,7 +220,9 @@ class UvPart:
         wanted = _file(place, "pins", "".join(files) + pins)
         argv = (*_COMPILE, "--python", str(place.bin / "python"), *self.wishes.options, "--output-file", path, wanted)
         try:
-            await place.tools.install(argv, place.prefix, place.lock, what="the hashes of its packages", folders=_QUIET)
+            # From where paths in files of requirements go.
+            cwd, what = self.wishes.folder or place.prefix, "the hashes of its packages"
+            await place.tools.install(argv, cwd, place.lock, what=what, folders=_QUIET)
             return _pinned_alone(await trio.Path(path).read_text(encoding="utf-8"), pins)
         finally:
             for name in ("hashed", "pins"):

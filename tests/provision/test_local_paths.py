@@ -53,7 +53,6 @@ def reads(tmp_path, monkeypatch):
     """Reads a config with such requirements, with caches of its own for muxsim and uv."""
     monkeypatch.setenv("MUXSIM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
-    monkeypatch.setenv("UV_NO_INDEX", "1")
 
     def read(requirements, more=""):
         text = f"[environments.lake]\ncommand = 'python'\nargs = ['-c', '1']\nrequirements = {requirements!r}\n{more}"
@@ -123,6 +122,22 @@ async def test_a_wheel_that_is_another_than_the_locked_one_is_not_installed(read
         make(tmp_path, "two")
         with pytest.raises(PackageError, match=r"now asks for \./it-1\.0-py3-none-any\.whl sha256:"):
             await prepare(locked())
+
+
+@pytest.mark.children
+@pytest.mark.parametrize("requirements", ["more.txt", ["-r more.txt"]])
+async def test_what_has_paths_in_a_file_of_requirements_can_be_locked(reads, tmp_path, requirements):
+    project(tmp_path / "project", "one")
+    wheel(tmp_path / "wheels", "other", "1.0")
+    (tmp_path / "more.txt").write_text("--no-index\n--find-links ./wheels\nother\n./project\n")
+    with trio.fail_after(LIMIT):
+        spec = reads(requirements)
+        _, held = await taken(spec)
+        (of_uv,) = await lock_of(await wanted_of(spec), held)
+        held.close()
+        assert of_uv.pins.startswith("other==1.0 \\\n    --hash=sha256:")
+        locked = replace(spec, dependencies=replace(spec.dependencies, pins=(of_uv,), locked=True))
+        assert version(await prepare(locked)) == "one"
 
 
 def git(folder, *args):
