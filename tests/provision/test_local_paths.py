@@ -135,7 +135,7 @@ async def test_what_has_paths_in_a_file_of_requirements_can_be_locked(reads, tmp
         _, held = await taken(spec)
         (of_uv,) = await lock_of(await wanted_of(spec), held)
         held.close()
-        assert of_uv.pins.startswith("other==1.0 \\\n    --hash=sha256:")
+        assert of_uv.pins == "other==1.0\n"  # a folder of wheels has no hashes
         locked = replace(spec, dependencies=replace(spec.dependencies, pins=(of_uv,), locked=True))
         assert version(await prepare(locked)) == "one"
 
