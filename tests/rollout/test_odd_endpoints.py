@@ -45,7 +45,7 @@ HOPELESS = [
         "500: CUDA error",
         "gave up after 2 calls",
     ),
-    (lambda request: refused(retry_after=3600), "429: slow down", "gave up after 1 calls"),
+    (lambda request: refused(retry_after=3600), "429: slow down", "gave up after 1 call: it asks to wait 3600 s"),
     (lambda request: hangs(), "no answer within 0.1 s", "gave up after 2 calls"),
 ]
 

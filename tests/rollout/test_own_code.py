@@ -59,7 +59,8 @@ def test_whatever_a_policy_raises_ends_its_episode_alone(loop, error):
         EndReason.POLICY_ERROR,
         EndReason.TERMINATED,
     ]
-    assert type(error).__name__ in trajectories[1].error
+    assert trajectories[1].error.startswith(type(error).__name__)
+    assert not trajectories[1].error.endswith(": ")
     assert "next_message" in trajectories[1].traceback
 
 

@@ -315,7 +315,7 @@ class Player:
         except BaseException as error:  # a policy of the user's: this episode only
             if not is_failure(error):
                 raise
-            words = f"{type(error).__name__}: {error}"
+            words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             self.hopeless = PolicyError(f"the policy only raises: {words}") if self.company.outlook.broke() else None
             trajectory.traceback = traceback_of(error)
             raise _Ended(EndReason.POLICY_ERROR, words) from error

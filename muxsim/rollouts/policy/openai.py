@@ -196,9 +196,17 @@ class OpenAIPolicy:
         if failure.cause is Cause.NO_ENTRY or (failure.status is None and not failure.passing):
             text += f" (asked at {_without_credentials(self.base_url or '').rstrip('/')}/chat/completions)"
         if failure.passing:
-            text += f" (gave up after {tries.retries.calls} calls and {tries.retries.waited:.1f} s of waiting)"
+            text += f" (gave up after {self._patience_spent(failure, tries.retries)})"
         kind = {Cause.RATE_LIMIT: RateLimited, Cause.OVERFLOW: TokenLimit}.get(failure.cause, PolicyError)
         raise kind(text, ends_run=line.is_hopeless(failure), usage=tries.usage, throttled=tries.throttled)
+
+    def _patience_spent(self, failure: Failure, retries: Retries) -> str:
+        """What has been tried, or that the endpoint asks for a wait that is longer than the patience."""
+        calls = f"{retries.calls} call{'' if retries.calls == 1 else 's'}"
+        asked = failure.retry_after or 0.0
+        if asked > self.retries.patience:
+            return f"{calls}: it asks to wait {asked:.0f} s, and the patience is {self.retries.patience:g} s"
+        return f"{calls} and {retries.waited:.1f} s of waiting"
 
     def _named(self) -> str:
         return f"model {self.model!r} at {_without_credentials(self.base_url or '')}"
