@@ -1,20 +1,22 @@
 """Evals for tests/adapters/test_inspect.py, run where inspect-ai is: `python inspect_evals.py CONFIG FOLDER [NAME...]`.
 
-It prints what they have logged. No model is asked: `mockllm` says what a script has for each turn, and how many tokens
-that was, since Inspect would fetch a tokenizer to count them.
+With `--pool` it plays on a pool that it has open itself, with `--fork` in a fork behind an eval too; with `--killed` it
+says when an episode has begun, and stays in it. It prints what they have logged. No model is asked: `mockllm` says
+what a script has for each turn, and how many tokens that was, since Inspect would fetch a tokenizer to count them.
 """
 
 import json
 import os
 import sys
-from pathlib import Path
 
-from inspect_ai import Task, eval, task
+import anyio
+from inspect_ai import Task, eval, eval_async, task
 from inspect_ai.dataset import Sample
 from inspect_ai.log import resolve_sample_attachments
 from inspect_ai.model import ModelOutput, ModelUsage, execute_tools, get_model
 from inspect_ai.solver import solver, system_message
 
+import muxsim
 from muxsim.adapters.inspect_solver import Episode, dataset, play, reward
 
 CONFIG = os.environ.get("MUXSIM_CONFIG") or sys.argv[1]
@@ -129,8 +131,46 @@ def shown(sample):
     }
 
 
+def told(name, log):
+    print(json.dumps([name, log.status, [shown(sample) for sample in log.samples or []]]), flush=True)
+
+
+async def on_a_pool(folder):
+    """On a pool of this program's own, with the eval on its loop."""
+    async with muxsim.open_pool(CONFIG) as pool:
+        job = Task(dataset=dataset(ROWS), solver=play(pool, "lake"), scorer=reward(), model=walker())
+        (log,) = await eval_async(job, log_dir=folder, fail_on_error=False)
+        told("lake", log)
+
+
+@solver
+def stays():
+    async def solve(state, generate):
+        print("begun", flush=True)
+        await anyio.sleep_forever()
+
+    return solve
+
+
+def in_a_fork(folder):
+    """An eval, and another one in a fork of this process, with a solver of the fork's own."""
+    told("before", eval(frozen_lake(), display="none", log_dir=folder, fail_on_error=False)[0])
+    if child := os.fork():
+        os.waitpid(child, 0)
+    else:
+        told("behind", eval(frozen_lake(), display="none", log_dir=folder, fail_on_error=False)[0])
+        sys.stdout.flush()
+        os._exit(0)
+
+
 if __name__ == "__main__":
-    folder, names = Path(sys.argv[2]), sys.argv[3:]
-    for name in names or TASKS:
-        (log,) = eval(TASKS[name](), display="none", log_dir=str(folder), fail_on_error=False)
-        print(json.dumps([name, log.status, [shown(sample) for sample in log.samples or []]]), flush=True)
+    folder, names = sys.argv[2], sys.argv[3:]
+    if names == ["--pool"]:
+        anyio.run(on_a_pool, folder, backend=os.environ["INSPECT_ASYNC_BACKEND"])
+    elif names == ["--killed"]:
+        eval(opening("whole", [], player=stays()), display="none", log_dir=folder)
+    elif names == ["--fork"]:
+        in_a_fork(folder)
+    else:
+        for name in names or TASKS:
+            told(name, eval(TASKS[name](), display="none", log_dir=folder, fail_on_error=False)[0])

@@ -4,17 +4,21 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
-from harness import ROOT
+import trio
+from harness import ROOT, muxsim_serve
 from own_environments import python_with
+from serve.machine import gone
 
 pytestmark = [pytest.mark.children, pytest.mark.network, pytest.mark.large]
 
 EVALS = Path(__file__).with_name("inspect_evals.py")
 HOWS = ("whole", "refuse", "is-error", "crash", "nan", "no-start", "foreign")
 LIMIT = 200
+LOOPS = pytest.mark.parametrize("loop", ["asyncio", "trio"])
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +43,20 @@ def logs(python, config):
     return played(python, config, "asyncio")
 
 
-def played(python, config, loop, *names):
+def played(python, config, loop, *names, folder=None):
+    folder = folder or config.parent
     done = subprocess.run(
-        [python, EVALS, config, config.parent / loop, *names],
+        [python, EVALS, config, folder / loop, *names],
         env={**os.environ, "INSPECT_ASYNC_BACKEND": loop},
         capture_output=True,
         text=True,
         timeout=LIMIT,
         check=False,
-        cwd=config.parent,
+        cwd=folder,
     )
     assert done.returncode == 0, done.stderr
-    return {name: (status, samples) for name, status, samples in map(json.loads, done.stdout.splitlines())}
+    told = [line for line in done.stdout.splitlines() if line.startswith('["')]  # beside what Inspect shows
+    return {name: (status, samples) for name, status, samples in map(json.loads, told)}
 
 
 def only(logs, name):
@@ -139,6 +145,54 @@ def test_it_runs_on_trio_as_well(python, config):
     assert [scored(sample)[0] for sample in logs["lake"][1]] == ["1.0", "0.0"]
     assert scored(only(logs, "message_limit")) == ("1.0", "max_steps", 2)
     assert only(logs, "crash")["score"] is None
+
+
+@LOOPS
+def test_a_pool_that_is_open_is_played_on_its_own_loop(python, config, loop):
+    status, samples = played(python, config, loop, "--pool")["lake"]
+    assert status == "success"
+    assert [scored(sample)[0] for sample in samples] == ["1.0", "0.0"]
+
+
+@LOOPS
+def test_a_muxsim_that_serves_is_played_by_its_url_and_keeps_no_session(python, config, loop, tmp_path):
+    with muxsim_serve(tmp_path, config) as running:
+        _, samples = played(python, running.url, loop, "lake", folder=tmp_path)["lake"]
+        assert [scored(sample)[0] for sample in samples] == ["1.0", "0.0"]
+        with urllib.request.urlopen(f"{running.url}/sessions") as answer:
+            assert json.load(answer)["sessions"] == []
+
+
+def test_a_fork_plays_on_a_pool_of_its_own(python, config):
+    logs = played(python, config, "asyncio", "--fork")
+    for name in ("before", "behind"):
+        assert [scored(sample)[0] for sample in logs[name][1]] == ["1.0", "0.0"]
+
+
+@LOOPS
+def test_the_session_of_an_eval_that_is_killed_ends(python, config, loop, tmp_path):
+    with subprocess.Popen(
+        [python, EVALS, config, tmp_path, "--killed"],
+        env={**os.environ, "INSPECT_ASYNC_BACKEND": loop},
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    ) as program:
+        while (line := program.stdout.readline()) and line.strip() != "begun":
+            pass
+        assert line
+        begun = descendants(program.pid)
+        assert begun
+        program.kill()
+        trio.run(gone, *begun)
+
+
+def descendants(pid):
+    """All processes that one has started, and those that these have."""
+    found = [
+        int(one) for task in Path(f"/proc/{pid}/task").iterdir() for one in (task / "children").read_text().split()
+    ]
+    return found + [one for child in found for one in descendants(child)]
 
 
 def test_its_own_command_plays_to_the_goal(python, config, tmp_path):
