@@ -151,7 +151,7 @@ class Letters:
     kind = "letters"
 
     def __init__(self, provider, asked):
-        self.provider, self.asked = provider, asked
+        self.provider, self.asked, self.terms = provider, asked, asked
         self.key = (provider.name, *asked)
 
     async def fill(self, place, before):
