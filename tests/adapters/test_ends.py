@@ -50,10 +50,14 @@ def backends(mark):
 
 
 @contextmanager
-def in_the_middle(kind, source, python=sys.executable):
+def in_the_middle(kind, source, folder, python):
     """A trainer that begins an episode, and forks; it is killed at the end. Gives what waits until it is there."""
     trainer = subprocess.Popen(
-        [str(python), str(PROGRAM), kind, source], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [str(python), str(PROGRAM), kind, source],
+        cwd=folder,  # where inspect keeps its logs
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
     def begun():
@@ -74,7 +78,7 @@ async def check_local(kinds, folder, python=sys.executable):
         config = folder / f"{kind}.toml"
         config.write_text(config_with(mark))
         trainers = ExitStack()
-        held.append((trainers, trainers.enter_context(in_the_middle(kind, str(config), python)), mark))
+        held.append((trainers, trainers.enter_context(in_the_middle(kind, str(config), folder, python)), mark))
     with ExitStack() as all_of_them:
         for trainers, _, _ in held:
             all_of_them.push(trainers)
@@ -91,7 +95,7 @@ async def check_served(kinds, folder, python=sys.executable):
     server = await trio.to_thread.run_sync(manager.__enter__)
     try:
         with ExitStack() as trainers:
-            for begun in [trainers.enter_context(in_the_middle(kind, server.url, python)) for kind in kinds]:
+            for begun in [trainers.enter_context(in_the_middle(kind, server.url, folder, python)) for kind in kinds]:
                 await trio.to_thread.run_sync(begun)
             pids = backends(mark)
             assert len(pids) == len(kinds)
