@@ -213,7 +213,10 @@ def _requirement(value: Any) -> str:
         return _line(value)
     from packaging.requirements import Requirement  # noqa: PLC0415 - only for configs that name packages
 
-    return str(Requirement(value))  # InvalidRequirement is a ValueError
+    wanted = Requirement(value)  # InvalidRequirement is a ValueError
+    # Older versions of packaging write "name@ address": a requirement is told, and locked, in one way.
+    name, _, address = str(wanted).partition("@")
+    return str(wanted) if wanted.url is None else f"{name.rstrip()} @{address}"
 
 
 def is_path(text: str) -> bool:
