@@ -126,7 +126,6 @@ WALL_CLOCK = {
     # Ages in days of files on the disk; a day more or less removes nothing that is in use.
     *("muxsim.provision.inventory", "muxsim.cli.envs_screen"),
     # Each line says when it was written.
-    "muxsim.observe.log",
     # A token says itself when it is over.
     "muxsim.serve.routes.log_view",
     "muxsim.adapters.openenv_wire",
@@ -272,11 +271,11 @@ for package in muxsim, muxsim.rollouts:
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
-# What takes long to import, and is needed only where somebody asks for it: what is shown on terminals, the SDK and what
-# comes with it, extras, the doctor, rollouts.
+# What takes long to import, and is needed only where somebody asks for it: screens, the SDK and what comes with it,
+# extras, the doctor, rollouts.
 NOT_TO_START = {
     *("cryptography", "gymnasium", "httpx2", "jwt", "mcp", "mcp_types", "numpy", "opentelemetry", "prometheus_client"),
-    *("pydantic", "pygments", "rattler", "rich", "structlog", "textual", "typer.rich_utils", "yaml"),
+    *("pydantic", "rattler", "textual", "typer.rich_utils", "yaml"),
     *("muxsim.adapters", "muxsim.compat", "muxsim.doctor", "muxsim.mcpgym", "muxsim.rollouts"),
 }
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
-import threading
-import traceback
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Final, Protocol
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Final, TextIO, cast
 
 import msgspec
+import structlog
 
 from muxsim.observe import events
 from muxsim.observe.events import Event, Events
@@ -30,6 +26,7 @@ _OF_AN_OPENING: Final = frozenset(
 )
 LEVELS: Final = ("debug", "info", "warning", "error")
 """What can be logged at least, by name."""
+_to_json: Final = structlog.processors.JSONRenderer()
 _library: Final = logging.getLogger("muxsim")
 _LEVELS: Final[Mapping[type[Event], int]] = {
     events.SessionOpening: logging.INFO,
@@ -120,19 +117,37 @@ def configure(log_format: str, level: str, buffer: int, kept: int, stream: Event
     may wait for whoever reads them; past that, lines are left out, which the stream is told. The last lines of ``kept``
     bytes in all can be had from what this returns.
     """
-    terminal = sys.stderr.isatty()
-    console = log_format == "console" or (log_format == "auto" and terminal)
-    log = EventLog(level, stream, RecentLines(kept), _renderer(colors=terminal) if console else None)
+    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    log = EventLog(level, stream, RecentLines(kept))
+    processors: list[Any] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        *(
+            [log.keep, _printable, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+            if console
+            else [log.render]
+        ),
+    ]
 
     def notice(lines: int) -> str:
         told = events.LogLinesLeftOut(lines)
-        return f"{log.line(logging.WARNING, told.name, fields_of(told))}\n"
+        line: Any = {"event": told.name, **fields_of(told)}
+        for process in processors:
+            line = process(None, "warning", line)
+        return f"{line}\n"
 
     sink = LogSink(sys.stderr.fileno(), buffer, notice, lambda: stream.emit(events.LogLinesLeftOut(1)))
-    log.file = sink
-    if console and terminal:
-        log.file = status = StatusLine(sink, sys.stderr.fileno())
-        stream.subscribe(status)
+    file: Any = sink
+    if console and sys.stderr.isatty():
+        file = StatusLine(sink, sys.stderr.fileno())
+        stream.subscribe(file)
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),  # `EventLog` knows the levels
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", file)),
+        cache_logger_on_first_use=True,
+    )
     # uvicorn and asyncio report with the standard library's logging: their words are lines of this log too.
     logging.basicConfig(handlers=[_IntoThisLog(log)], level=logging.WARNING, force=True)
     stream.subscribe(log)
@@ -141,27 +156,15 @@ def configure(log_format: str, level: str, buffer: int, kept: int, stream: Event
 
 def for_people(line: dict[str, Any], *, colors: bool) -> str:
     """A line of the log, as it is on a terminal."""
-    return _renderer(colors=colors)(line)
+    return str(structlog.dev.ConsoleRenderer(colors=colors)(None, "", _printable(None, "", line)))
 
 
-def _renderer(*, colors: bool) -> Callable[[dict[str, Any]], str]:
-    from structlog.dev import ConsoleRenderer  # noqa: PLC0415 - slow to import, and most servers log JSON
-
-    render = ConsoleRenderer(colors=colors)
-    return lambda line: str(render(None, "", _printable(line)))
-
-
-def _printable(line: dict[str, Any]) -> dict[str, Any]:
+def _printable(logger: object, name: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Have nothing that a client or a child has said move the cursor of whoever reads the log, or hide in it."""
     for key, value in line.items():
         if isinstance(value, str) and key != "exception" and not value.isprintable():
             line[key] = "".join(one if one.isprintable() else repr(one)[1:-1] for one in value)
     return line
-
-
-class _Written(Protocol):
-    def write(self, text: str) -> object: ...
-    def flush(self) -> None: ...
 
 
 class _IntoThisLog(logging.Handler):
@@ -171,29 +174,22 @@ class _IntoThisLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= self._log.least:
-            fields = {"logger": record.name, "exc_info": record.exc_info}
-            self._log.write(record.levelno, record.getMessage().strip(), fields)
+            structlog.get_logger().log(
+                record.levelno, record.getMessage().strip(), logger=record.name, exc_info=record.exc_info
+            )
 
 
 class EventLog:
-    """A listener for `muxsim.observe.events.Events`, which logs what is of the level at least that was set last.
+    """A listener for `muxsim.observe.events.Events`, which logs what is of the level at least that was set last."""
 
-    ``shown`` makes the text of a line, which is JSON without one.
-    """
-
-    def __init__(
-        self, level: str, stream: Events, recent: RecentLines, shown: Callable[[dict[str, Any]], str] | None = None
-    ) -> None:
+    def __init__(self, level: str, stream: Events, recent: RecentLines) -> None:
         self.least = _number(level)
         """Of what is of no environment with a level of its own."""
         self.recent = recent
         """The last lines."""
-        self.file: _Written = sys.stderr
-        """Where the lines go."""
-        self._writing = threading.Lock()  # other threads' words are lines too, by way of the library's logging
-        self._shown = shown
         self._of_env: dict[str, int] = {}
         self._stream = stream
+        self._logger = structlog.get_logger()
         self._causes: dict[str, tuple[str | None, dict[str, str]]] = {}
         self._follow_calls()
 
@@ -234,7 +230,7 @@ class EventLog:
             fields = fields_of(event)
             if self._causes:
                 self._name_causes(kind, fields)
-            self.write(level, event.name, fields)
+            self._logger.log(level, event.name, **fields)
         if self._causes and kind in _LAST:
             self._causes.pop(getattr(event, "session", ""), None)
 
@@ -252,33 +248,19 @@ class EventLog:
         if kind in _OF_AN_OPENING:
             fields.update(of_request)
 
-    def write(self, level: int, name: str, fields: dict[str, Any]) -> None:
-        """Write a line of what is called so, and keep it."""
-        line = self.line(level, name, fields)
-        with self._writing:
-            self.file.write(f"{line}\n")
-            self.file.flush()
+    # ---- processors of structlog's
 
-    def line(self, level: int, name: str, fields: dict[str, Any]) -> str:
-        """The line, which is kept as JSON, however it is shown."""
-        line = {**fields, "event": name, "level": logging.getLevelName(level).lower(), "timestamp": _now()}
-        exception = _traceback(line.pop("exc_info", None))
-        if exception is not None:
-            line["exception"] = exception
-        text = json.dumps(line, default=repr)
-        self.recent.keep(line.get("session"), text, is_last=name in _LAST_NAMES)
-        return text if self._shown is None else self._shown(line)
+    def render(self, logger: object, name: str, line: MutableMapping[str, Any]) -> str:
+        """The line as JSON, which is kept."""
+        session = line.get("session")
+        text = str(_to_json(logger, name, line))
+        self.recent.keep(session, text, is_last=line.get("event") in _LAST_NAMES)
+        return text
 
-
-def _now() -> str:
-    return f"{datetime.now(UTC).replace(tzinfo=None).isoformat()}Z"
-
-
-def _traceback(
-    of: BaseException | tuple[type[BaseException] | None, BaseException | None, TracebackType | None] | None,
-) -> str | None:
-    exception = of[1] if isinstance(of, tuple) else of
-    return None if exception is None else "".join(traceback.format_exception(exception)).removesuffix("\n")
+    def keep(self, logger: object, name: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        """Keep the line as JSON, whatever becomes of it."""
+        self.render(logger, name, dict(line))
+        return line
 
 
 def _number(level: str) -> int:
