@@ -139,6 +139,7 @@ CALLS = {
     "Zygotes.rehearse": (Zygotes, "python"),
     "Zygotes.next_try": (Zygotes, None),
     "Zygotes.hook_of": (Zygotes, "python"),
+    "Record.begin": (Record, None),
     "Record.to_backend": (Record, None),
     "Record.from_backend": (Record, None),
     "Record.scored": (Record, None),
@@ -313,11 +314,13 @@ async def test_a_bug_in_what_overhears_a_session_is_logged_once_and_its_client_n
             open_sessions(pool, {"scored": spec}, events) as sessions,
             open_boundary(events.part_failed) as boundary,
         ):
-            records = Records(sessions, 10, time.time)
+            # Without a history a session is overheard from when somebody begins to look.
+            records = Records(sessions, 0 if seam == "Record.begin" else 10, time.time)
             part = boundary.part("dashboard", records.let_all_go)
             records.use(part)
             events.subscribe(records)
             session = await sessions.open("scored")
+            records.watch(session)
             events.emit(BackendStderr(session.id, "scored", 1, None, "a line"))
             client = OwnClient(session)
             await client.ask("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {}})
