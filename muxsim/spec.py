@@ -100,7 +100,8 @@ def misspelt_placeholder(text: str) -> tuple[str, str] | None:
 def fill(text: str, values: Mapping[str, str]) -> str:
     """``text`` with each ``{seed}``, ``{session_id}`` and ``{workspace}`` replaced, once, by its value.
 
-    ``{{seed}}`` gives a literal ``{seed}``. Every other brace stays as it is, so JSON and templates survive.
+    ``{{seed}}`` gives a literal ``{seed}``, and so does a slip of one. Every other brace stays as it is, so JSON and
+    templates survive.
     """
 
     def replacement(match: re.Match[str]) -> str:
