@@ -34,10 +34,8 @@ async def install_as_recorded(place: Place, pip: Pip) -> None:
     """
     wrong = await _tried(place, pip, ())
     if wrong.packages:
-        again = [
-            option for name in wrong.packages for option in ("--refresh-package", name, "--reinstall-package", name)
-        ]
-        wrong = await _tried(place, pip, again)
+        # Which has uv look for them anew too; to say so would be refused where it is offline.
+        wrong = await _tried(place, pip, [f"--reinstall-package={name}" for name in wrong.packages])
     if wrong.packages:
         # One that is torn keeps from being told which others are.
         which = ["--reinstall"] if wrong.torn else [f"--reinstall-package={name}" for name in wrong.packages]

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
 import re
+import stat
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from muxsim.spec import LOCK_NAME
 from muxsim.values import EXTRAS, MARKER, NAMED, is_path
 
 _EDITABLE: Final = re.compile(r"(?:-e|--editable)[ =]*(.+)")
 # What is made in a project's folder as it is built, used and kept, and is no part of what it is.
 _MADE: Final = frozenset({"build", "dist", "__pycache__", "node_modules", "venv"})
 _MADE_ENDINGS: Final = (".egg-info", ".pyc", ".pyo")
+# What is made of rollouts in the folder of a project that is played from there, with the config that says how.
+_PLAYED: Final = frozenset({"runs", "logs", "target", "mlruns", "mlflow.db", "wandb", "muxsim.toml", LOCK_NAME})
+_RUN: Final = frozenset({"config.json", "rollouts.jsonl"})
 _PROJECT: Final = ("pyproject.toml", "setup.py", "setup.cfg")
 _BLOCK: Final = 1024 * 1024
 # Bytes of a folder that are looked into: beside its code a project may have its data, of which sizes and times tell.
@@ -41,15 +47,19 @@ class LocalPath:
         return f"{self.line} sha256:{self.digest()}" if self.path.is_file() else ""
 
     def digest(self) -> str:
-        """Of all that decides what is installed; "" for what cannot be read, of which the installer will tell."""
+        """Of all that decides what is installed; "" for what cannot be read, of which the installer will tell.
+
+        A file in a folder that cannot be read is in it by its name, size and time.
+        """
         try:
             if self.path.is_file():
                 return _digest_of_file(self.path)
-            # What is installed editable is only linked to.
-            files = [self.path / name for name in _PROJECT] if self.editable else sorted(_files(self.path))
-            return _digest_of(self.path, (file for file in files if file.is_file()))
+            os.listdir(self.path)
         except OSError:
             return ""
+        # What is installed editable is only linked to.
+        files = [self.path / name for name in _PROJECT] if self.editable else sorted(_files(self.path))
+        return _digest_of(self.path, files)
 
     def fault(self) -> str:
         """Why nothing can be installed from there; "" where nothing is amiss."""
@@ -65,7 +75,8 @@ class LocalPath:
         """Options for uv, which has what it built of a folder before for as good, whatever is there now."""
         if self.editable or self.path.is_file():
             return ()
-        return ("--refresh-package", name) if (name := self._project_name()) else ("--refresh",)
+        # Not --refresh, which uv refuses where it is offline, be it by the user's own UV_OFFLINE. This does as much.
+        return ("--reinstall-package", name) if (name := self._project_name()) else ("--reinstall",)
 
     def _project_name(self) -> str:
         try:
@@ -100,11 +111,21 @@ def local_paths(lines: Iterable[str], folder: Path) -> Iterator[LocalPath]:
 def _digest_of(folder: Path, files: Iterable[Path]) -> str:
     digest, left = hashlib.sha256(), _MOST_READ
     for file in files:
-        found = file.stat()
-        left -= found.st_size
-        seen = _digest_of_file(file) if left >= 0 else f"{found.st_size} {found.st_mtime_ns}"
-        digest.update(f"{os.path.relpath(file, folder)}\0{seen}\n".encode(errors="surrogateescape"))
+        with contextlib.suppress(OSError):  # of one that is not there, or is a link to nothing
+            found = file.stat()
+            if stat.S_ISREG(found.st_mode):
+                left -= found.st_size
+                seen = _seen(file, found, read=left >= 0)
+                digest.update(f"{os.path.relpath(file, folder)}\0{seen}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
+
+
+def _seen(file: Path, found: os.stat_result, *, read: bool) -> str:
+    """What is in a file, or else its size and time."""
+    if read:
+        with contextlib.suppress(OSError):
+            return _digest_of_file(file)
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _digest_of_file(path: Path) -> str:
@@ -124,9 +145,17 @@ def _digest(path: str, *_: int) -> str:
 
 def _files(folder: Path) -> Iterator[Path]:
     for inner, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if _is_own(name)]
-        yield from (Path(inner, name) for name in files if _is_own(name))
+        if Path(inner) != folder and _RUN.issubset(files):
+            folders.clear()
+            continue
+        made = _MADE | {name for name in _PLAYED if not _is_package(folder, name)} if Path(inner) == folder else _MADE
+        folders[:] = [name for name in folders if _is_own(name, made)]
+        yield from (Path(inner, name) for name in files if _is_own(name, made))
 
 
-def _is_own(name: str) -> bool:
-    return not name.startswith(".") and name not in _MADE and not name.endswith(_MADE_ENDINGS)
+def _is_package(folder: Path, name: str) -> bool:
+    return (folder / name / "__init__.py").is_file()
+
+
+def _is_own(name: str, made: Set[str]) -> bool:
+    return not name.startswith(".") and name not in made and not name.endswith(_MADE_ENDINGS)

@@ -68,6 +68,15 @@ async def test_what_is_damaged_there_is_fetched_anew(spec, spoil, tmp_path):
         assert contents(await prepare(spec)) == right
 
 
+async def test_so_it_is_without_a_network(spec, tmp_path, monkeypatch):
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    with trio.fail_after(LIMIT):
+        right = contents(await prepare(spec))
+        emptied(unpacked(tmp_path, "mine") / "mine.py")
+        shutil.rmtree(tmp_path / "cache")
+        assert contents(await prepare(spec)) == right
+
+
 async def test_a_package_that_is_unlike_its_own_record_is_had_as_it_is(spec, tmp_path):
     path = wheel(tmp_path / "wheels", "mine", "2.0", {"mine_data.txt": "as it is"})
     wheel(tmp_path / "other", "mine", "2.0", {"mine_data.txt": "as it was"})

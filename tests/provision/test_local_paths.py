@@ -95,6 +95,24 @@ async def test_what_is_there_under_the_same_name_is_what_is_installed(reads, tmp
         assert (again.installed, version(again)) == (first.installed, "one")
 
 
+def with_setup_py(folder, one):
+    """The project of who has written no [project], whose name nobody can read."""
+    project(folder, one)
+    (folder / "pyproject.toml").write_text(
+        (folder / "pyproject.toml").read_text().replace("[project]\nname = 'it'\nversion = '1.0'\n", "")
+    )
+
+
+@pytest.mark.children
+@pytest.mark.parametrize("make", [project, with_setup_py])
+async def test_a_folder_is_built_anew_without_a_network(reads, tmp_path, monkeypatch, make):
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    with trio.fail_after(LIMIT):
+        for content in ("one", "two"):
+            make(tmp_path / "project", content)
+            assert version(await prepare(reads(["./project"]))) == content
+
+
 @pytest.mark.children
 async def test_an_editable_one_stays_where_it_is_worked_on(reads, tmp_path):
     project(tmp_path / "project", "one")
@@ -182,6 +200,55 @@ def test_of_a_folder_with_much_in_it_sizes_and_times_tell(tmp_path, monkeypatch)
         os.utime(tmp_path / file, (time, time))
         digests.add(one.digest())
     assert len(digests) == 4
+
+
+def grown(folder, file):
+    """Write more to a file of a folder, which may not be there yet."""
+    (folder / file).parent.mkdir(parents=True, exist_ok=True)
+    with (folder / file).open("a") as opened:
+        opened.write("more\n")
+
+
+def test_what_is_played_in_a_project_makes_it_no_other(tmp_path):
+    one = LocalPath(".", project(tmp_path / "project", "one"), editable=False)
+    before = one.digest()
+    for made in ("runs/a/1.log", "target/a", "mlruns/0/meta", "wandb/run/a", "logs/a", "muxsim.toml", "muxsim.lock"):
+        grown(one.path, made)
+        assert one.digest() == before, made
+    for run in ("mine", "of/yesterday"):
+        for made in ("config.json", "rollouts.jsonl", "images/a.png"):
+            grown(one.path, f"{run}/{made}")
+        assert one.digest() == before, run
+
+
+@pytest.mark.parametrize("file", ["runs/__init__.py", "it/runs/a.py", "it/muxsim.toml", "data/rollouts.jsonl", "a.py"])
+def test_what_a_project_has_of_such_names_is_its_own(tmp_path, file):
+    one = LocalPath(".", project(tmp_path / "project", "one"), editable=False)
+    digests = {one.digest()}
+    for _ in range(2):
+        grown(one.path, file)
+        digests.add(one.digest())
+    assert len(digests) == 3
+
+
+def test_what_cannot_be_read_of_a_folder_hides_nothing_else_of_it(tmp_path, monkeypatch):
+    one = LocalPath(".", project(tmp_path / "project", "one"), editable=False)
+    read = places._digest_of_file
+
+    def refused(path):
+        if path.name == "secret":
+            raise PermissionError(path)
+        return read(path)
+
+    monkeypatch.setattr(places, "_digest_of_file", refused)
+    (one.path / "leads-nowhere").symlink_to("nothing")
+    digests = {one.digest()}
+    for file in ("secret", "secret", "it.py"):
+        grown(one.path, file)
+        digests.add(one.digest())
+    assert len(digests) == 4
+    assert one.digest() in digests - {""}
+    assert LocalPath("./none", tmp_path / "none", editable=False).digest() == ""
 
 
 @given(st.text(max_size=30))
