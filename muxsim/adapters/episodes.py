@@ -140,6 +140,7 @@ class Play:
         self._aside = aside
         self._session: MCPEnvironment | None = None
         self._leaving: anyio.Event | None = None
+        self._beginning = anyio.Lock()
         self._closed = False
         self._over = "none has begun"
 
@@ -165,6 +166,10 @@ class Play:
 
         Raises what opening a session does, and `EpisodeError`.
         """
+        async with self._beginning:  # who gave up waiting for a reset has not ended it
+            return await self._begin(pool, seed, looks)
+
+    async def _begin(self, pool: EnvironmentPool, seed: int, looks: Looks) -> Outcome:
         self._require_open()
         await self._left()
         before, self._session = self._session, None
