@@ -159,8 +159,11 @@ class MuxsimVectorEnv(VectorEnv[Any, Any, Any]):
         return self._stepped(done)
 
     def send(self, actions: Any, env_ids: Sequence[int] | None = None) -> None:
-        """Begin a step of some, or of all: of none that is under way. ``actions`` has one for each."""
-        ids = range(self.num_envs) if env_ids is None else [int(index) for index in env_ids]
+        """Begin a step of some, or of all: of none that is under way. ``actions`` has one for each.
+
+        Raises `EpisodeError`, and ValueError: one of ``env_ids`` is there twice, or is none of this vector's.
+        """
+        ids = range(self.num_envs) if env_ids is None else _ids(env_ids, self.num_envs)
         self._require_idle(ids)
         for index, work in zip(ids, self._works(ids, actions), strict=True):
             future = self._held.running.start(self._advance, index, work)
@@ -433,6 +436,13 @@ def _seeds(seed: Any, number: int) -> list[int | None]:
     if len(seed) != number:
         raise ValueError(f"seeds as a list are one for each of {number} environments, not {len(seed)}")
     return [None if one is None else int(one) for one in seed]
+
+
+def _ids(env_ids: Sequence[int], number: int) -> list[int]:
+    ids = [int(index) for index in env_ids]
+    if len(set(ids)) < len(ids) or not set(ids) <= set(range(number)):
+        raise ValueError(f"env_ids are different numbers from 0 to {number - 1}, not {ids!r:.80}")
+    return ids
 
 
 def _require_no_options(options: Mapping[str, Any] | None) -> None:

@@ -152,8 +152,9 @@ def test_who_has_finished_is_received_first_and_everybody_once(config, new):
     vector = new(make_vec, config, "cartpole", num_envs=4)
     vector.reset(seed=1)
     vector.send(np.zeros(4, dtype=np.int64))
-    with pytest.raises(EpisodeError, match="under way"):
-        vector.send(np.zeros(1, dtype=np.int64), [2])
+    for again in ([2], [3, 0]):
+        with pytest.raises(EpisodeError, match="under way"):
+            vector.send(np.zeros(len(again), dtype=np.int64), again)
     seen = []
     while len(seen) < 4:
         observations, rewards, *_, infos = vector.recv()
@@ -162,6 +163,11 @@ def test_who_has_finished_is_received_first_and_everybody_once(config, new):
     assert sorted(seen) == [0, 1, 2, 3]
     vector.send(np.ones(2, dtype=np.int64), [1, 3])
     assert sorted(vector.recv(2)[4]["env_id"].tolist()) == [1, 3]
+    with pytest.raises(EpisodeError, match="0 are under way"):
+        vector.recv()
+    for wrong in ([0, 0], [-1], [4], [1, -3]):  # -1 is another name of the last one, and busy when that is
+        with pytest.raises(ValueError, match="env_ids are different numbers from 0 to 3"):
+            vector.send(np.zeros(len(wrong), dtype=np.int64), wrong)
     with pytest.raises(EpisodeError, match="0 are under way"):
         vector.recv()
 
