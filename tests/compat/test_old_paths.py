@@ -125,3 +125,31 @@ async def test_rows_of_a_script_of_eval_protocols_are_played_and_told_of():
     [played] = await rk.rollout(Walks(), going(), evaluation_rows=[row])
     assert (played.session.seed, played.get_system_message().content) == (1, "Walk.")
     assert (played.input_metadata, played.ground_truth) == (row.input_metadata, "there")
+
+
+async def test_what_is_written_anywhere_in_a_message_is_kept():
+    [played, _] = await play(Walks(), going("ON"), model_id="mine")
+    recorded = copy.deepcopy(played.conversation_history)
+    said = next(message for message in played.messages if message.tool_calls)
+    calls = said.tool_calls
+    calls[0].function.name = "come"
+    calls.append({"id": "more", "function": {"name": "go"}})
+    said.tool_calls[-1].function.arguments = "{}"
+    assert calls is said.tool_calls is said["tool_calls"]
+    assert [call.function.name for call in said.tool_calls] == ["come", "go"]
+    told = said.model_dump()
+    assert told == json.loads(json.dumps(said))
+    assert {type(told), type(told["tool_calls"][1]["function"])} == {dict}
+    told["tool_calls"][1]["function"]["name"] = "stay"
+    assert said.tool_calls[1].function.name == "go"
+    step = next(message.control_plane_step for message in played.messages if message.control_plane_step)
+    step.reward = 7.0
+    assert any(message.get("control_plane_step", {}).get("reward") == 7.0 for message in played.messages)
+    assert played.conversation_history == recorded
+
+    parts = rk.Message(role="user", content=[{"type": "text", "text": "Walk."}])
+    parts.content[0].text = "Run."
+    assert parts == {"role": "user", "content": [{"type": "text", "text": "Run."}]}
+    played.usage.details = {"cached": 1}
+    played.usage.details.cached = 2
+    assert played.usage["details"] == {"cached": 2}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -79,11 +80,11 @@ class Trajectory(Conversation):
     @cached_property
     def messages(self) -> list[Message]:  # type: ignore[override]  # a list all the same
         """The conversation in eval-protocol's form: with its record of a step in the message of the step's result."""
-        messages = [Message(message) for message in self.conversation_history]
+        messages = [Message(message) for message in deepcopy(self.conversation_history)]
         results = [message for message in messages if message["role"] == "tool"]
         told = list(zip(results, self.control_plane_steps, strict=False))  # a call that broke has no message
         for message, step in told:
-            kept = {key: value for key, value in step.items() if key != "tool_call"}
+            kept = deepcopy({key: value for key, value in step.items() if key != "tool_call"})
             message["control_plane_step"] = {**kept, "reward": None if math.isnan(step["reward"]) else step["reward"]}
         for message, _ in told[-1:]:
             message["control_plane_step"]["termination_reason"] = self.termination_reason

@@ -17,16 +17,20 @@ class Told(dict[str, Any]):
 
     def __getattr__(self, name: str) -> Any:
         try:
-            return _told(self[name])
+            value = self[name]
         except KeyError:
             raise AttributeError(f"{type(self).__name__} has no {name!r}") from None
+        told = _told(value)
+        if told is not value:  # kept, so that what is written to it is not lost
+            self[name] = told
+        return told
 
     def __setattr__(self, name: str, value: Any) -> None:
         self[name] = value
 
     def model_dump(self, **_how: Any) -> dict[str, Any]:
-        """A plain dict."""
-        return dict(self)
+        """A plain dict, of plain ones."""
+        return {name: _plain(value) for name, value in self.items()}
 
 
 class Message(Told):
@@ -142,6 +146,14 @@ class EvaluationRow(Conversation):
 
 
 def _told(value: Any) -> Any:
+    """The same with attributes; a list stays the list that it is."""
     if isinstance(value, list):
-        return [_told(one) for one in value]
+        value[:] = map(_told, value)
+        return value
     return Told(value) if isinstance(value, dict) and not isinstance(value, Told) else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return {name: _plain(one) for name, one in value.items()} if isinstance(value, dict) else value
