@@ -12,14 +12,15 @@ from typing import Any, Final
 
 from muxsim.config.commands import absolute, is_version, runs_own_python
 from muxsim.config.table import Table, shown
+from muxsim.errors import PackageError
 from muxsim.provision.conda_records import channel_urls
 from muxsim.provision.inline import block_of, has_metadata
 from muxsim.provision.local_paths import local_path
 from muxsim.provision.npx import is_npx
 from muxsim.provision.requirements import read_file, read_lines
 from muxsim.provision.uvx import is_uvx
-from muxsim.provision.wishes import PROJECT_FILES
-from muxsim.spec import Dependencies, fixed, has_placeholder
+from muxsim.provision.wishes import PROJECT_FILES, wishes_of
+from muxsim.spec import Dependencies, EnvSpec, fixed, has_placeholder
 
 _OF_PYTHON: Final = ("requirements", "pyproject")
 _FILES: Final = ("-r", "--requirement", "-c", "--constraint")
@@ -124,8 +125,7 @@ def _digest(wanted: Dependencies) -> str:
         written = [read_lines(wanted.requirements, Path(wanted.folder or "/"))]
         if wanted.requirements_file:
             written.append(read_file(Path(wanted.requirements_file)))
-        for one in written:
-            found += [*one.texts, *(path.digest() for path in one.paths)]
+        found += [text for one in written for text in one.texts]
         if wanted.script:
             found.append(block_of(Path(wanted.script)))
         files = [
@@ -133,6 +133,8 @@ def _digest(wanted: Dependencies) -> str:
             *(os.path.join(wanted.pyproject, name) for name in PROJECT_FILES if wanted.pyproject),
         ]
         found += [Path(file).read_text(encoding="utf-8") for file in files if file and os.path.isfile(file)]
+    with contextlib.suppress(PackageError):
+        found += [path.digest() for path in wishes_of(EnvSpec(name="", command="", dependencies=wanted)).paths]
     return hashlib.sha256("\0".join(found).encode()).hexdigest() if found else ""
 
 

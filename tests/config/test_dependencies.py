@@ -170,11 +170,27 @@ def test_what_a_requirement_names_and_is_not_there_is_told_with_its_key(tmp_path
     assert f'requirements[0] = "{line}": {told.format(folder=tmp_path)}' in str(caught.value)
 
 
-def test_a_config_that_is_read_again_has_another_spec_if_a_path_names_other_content(tmp_path):
-    wheel = tmp_path / "it.whl"
-    wheel.write_text("1")
-    text = "command = 'python'\nrequirements = ['./it.whl']"
+@pytest.mark.parametrize(
+    "text",
+    [
+        "command = 'python'\nrequirements = ['./it.whl']",
+        "command = 'server.py'\nrequirements = 'requirements.txt'",
+        "command = 'server.py'\npyproject = 'project'",
+        "command = 'inline.py'",
+        "command = 'python'\nconda = 'environment.yml'",
+    ],
+)
+def test_a_config_that_is_read_again_has_another_spec_if_a_path_names_other_content(tmp_path, text):
+    sources = "[tool.uv.sources]\nit = {path = '../it.whl'}\n"
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "pyproject.toml").write_text(f"[project]\nname = 'a'\ndependencies = ['it']\n{sources}")
+    (tmp_path / "inline.py").write_text("# /// script\n# dependencies = ['it @ ./it.whl']\n# ///\n")
+    (tmp_path / "environment.yml").write_text(
+        "channels: [conda-forge]\ndependencies: [python, pip, {pip: [./it.whl]}]\n"
+    )
+    (tmp_path / "requirements.txt").write_text("./it.whl\n")
+    (tmp_path / "it.whl").write_text("1")
     before = read(tmp_path, text)
     assert read(tmp_path, text) == before
-    wheel.write_text("2")
+    (tmp_path / "it.whl").write_text("2")
     assert read(tmp_path, text) != before
