@@ -20,7 +20,8 @@ UNIX_PEERS = "unix"
 
 # Of a line of requirements: extras behind a path, a marker, and a name before what it is found at.
 EXTRAS: Final = re.compile(r"\[[^\]]*\]$")
-MARKER: Final = re.compile(r"\s+;.*$")
+# A `;` without any space may be of a path's name.
+MARKER: Final = re.compile(r"(\s+;|;\s).*$")
 NAMED: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\s*\[[^\]]*\])?\s*@\s*")
 _OF_A_FILE: Final = (".whl", ".zip", ".tar.gz", ".tar.bz2", ".tar.xz")
 

@@ -19,7 +19,7 @@ from packaging.version import InvalidVersion, Version
 
 from muxsim.provision.inline import Metadata
 from muxsim.provision.local_paths import LocalPath, local_path, local_paths
-from muxsim.values import is_path
+from muxsim.values import MARKER, is_path
 
 _COMMENT: Final = re.compile(r"(^|\s+)#.*$")
 _OPTION_IN_LINE: Final = re.compile(r"\s--?[a-z][a-z-]*[ =].*$")
@@ -66,19 +66,22 @@ def as_arguments(line: str, folder: Path) -> tuple[str, ...]:
             named, _, path = line.partition("@")
             return (f"{named}@ {found.path.as_uri()}{_after(path)}",)
         return (line,)
-    option, *values = shlex.split(line)
+    # What is behind a marker's `;` is quoted for uv, and not for a shell.
+    behind = MARKER.search(line) if line.startswith(_LINKS) else None
+    marker = "" if behind is None else behind[0]
+    option, *values = shlex.split(line.removesuffix(marker))
     name, equals, value = option.partition("=")
     if name in _WITH_PATH and (value or values):
         path = value or " ".join(values)
         path = path if "://" in path else str(folder / os.path.expanduser(path))
-        return (f"{name}={path}",) if equals else (name, path)
+        return (f"{name}={path}{marker}",) if equals else (name, f"{path}{marker}")
     return option, *values
 
 
 def _after(path: str) -> str:
     """The marker behind a path, if there is one."""
-    bare, semicolon, marker = path.partition(" ;")
-    return f" ;{marker}" if semicolon and bare else ""
+    found = MARKER.search(path)
+    return "" if found is None else f" ;{found[0].partition(';')[2]}"
 
 
 @dataclass(slots=True)
