@@ -171,7 +171,7 @@ class Running:
     def _left(self, closing: Closing) -> None:
         try:
             if (close := closing()) is not None:
-                self.start(close)
+                self.start(partial(_logged, close))
         finally:
             self.release()
 
@@ -277,7 +277,7 @@ class _Open(Running):
     def _left(self, closing: Closing) -> None:
         close, run = closing(), cast("Any", anyio.from_thread.run)
         if close is not None and self._token is not None:
-            run(close, self._pool, token=self._token)
+            run(partial(_logged, close), self._pool, token=self._token)
 
 
 class Use:

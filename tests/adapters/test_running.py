@@ -1,6 +1,7 @@
 """Pools for programs of other loops: what is waited for comes, and what is given up is neither lost nor left behind."""
 
 import gc
+import logging
 import threading
 from contextlib import asynccontextmanager
 from functools import partial
@@ -165,6 +166,72 @@ def test_what_a_collector_finds_in_the_thread_of_a_pool_is_closed_too(pool):
 
     pool.call(collected)
     assert closed.wait(60)
+
+
+class Torn:
+    """Somebody with something that cannot be closed."""
+
+    def __init__(self, pool):
+        self.use = Use(self, pool, self._closing)
+
+    @staticmethod
+    def _closing():
+        async def close(_):
+            await anyio.lowlevel.checkpoint()
+            raise RuntimeError("it hangs together still")
+
+        return close
+
+
+class Heard(logging.Handler):
+    """What is logged, and that something was."""
+
+    def __init__(self):
+        super().__init__()
+        self.errors, self.one = [], threading.Event()
+
+    def emit(self, record):
+        self.errors.append(str(record.exc_info[1]))
+        self.one.set()
+
+
+@pytest.fixture
+def heard():
+    handler, logger = Heard(), logging.getLogger("muxsim.adapters.running")
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_what_a_collector_has_closed_in_vain_is_logged(last, heard):
+    held = Running(a_pool, "a pool").use()
+    if not last:
+        held.use()
+    torn = [Torn(held)]
+    torn.clear()
+    gc.collect()
+    assert heard.one.wait(60)
+    assert heard.errors == ["it hangs together still"]
+    held.stop()
+
+
+@LOOPS
+def test_what_a_collector_has_closed_in_vain_in_an_open_pool_is_logged(loop, heard):
+    async def program():
+        held = running(FakePool())
+
+        async def nothing(_):
+            await anyio.lowlevel.checkpoint()
+
+        torn = [await anyio.to_thread.run_sync(lambda: (held.call(nothing), Torn(held))[1])]
+        torn.clear()
+        gc.collect()
+        with anyio.fail_after(60):
+            await anyio.to_thread.run_sync(heard.one.wait)
+
+    anyio.run(program, backend=loop)
+    assert heard.errors == ["it hangs together still"]
 
 
 def test_who_says_so_has_everything_closed_when_that_returns_and_only_once(pool):
