@@ -55,6 +55,29 @@ def test_scripts_import_what_they_have_always_imported():
     assert run("-c", "".join(texts)) == "imported\nimported\n"
 
 
+STARS = """
+from {kit}.mcp.types import *
+from {kit}.mcp_env import *
+assert LLMBasePolicy and MCPSession and Trajectory and make and rollout
+assert "gymnasium" not in sys.modules
+from {kit}.mcp import *
+assert McpGym and EnvironmentAdapter and control_plane_endpoint
+print("imported")
+"""
+
+
+@pytest.mark.parametrize("kit", ["muxsim.compat.reward_kit", "eval_protocol"])
+def test_scripts_import_all_at_once_what_they_have_always_imported(kit):
+    assert run("-c", ALIASED + STARS.format(kit=kit)) == "imported\n"
+
+
+def test_a_star_gives_every_name_in_each_old_module():
+    for below in BELOW:
+        given = {}
+        exec(f"from {rk.__name__}.{below} import *", given)
+        assert set(rk.__all__) <= given.keys()
+
+
 def test_a_script_is_run_as_it_is(tmp_path):
     script = tmp_path / "play.py"
     both = "".join(IMPORTS.format(kit=kit) for kit in ("reward_kit", "eval_protocol"))

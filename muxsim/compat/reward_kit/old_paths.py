@@ -19,6 +19,8 @@ _HERE: Final = "muxsim.compat.reward_kit"
 # The author kit, whose names stand beside those of the client in reward-kit's `mcp`.
 _SERVERS: Final = "muxsim.mcpgym.reward_kit"
 _OF_SERVERS: Final = ("EnvironmentAdapter", "GymProductionServer", "McpGym", "control_plane_endpoint")
+# Where `import *` gives them too: they need gymnasium, which a client does not.
+_SERVERS_IN: Final = (".mcp", ".mcp.adapter", ".mcp.gym_production_server", ".mcp.mcpgym")
 BELOW: Final = frozenset(
     {
         *("common_utils", "mcp_env", "models", "playback_policy", "types", "types.types", "utils"),
@@ -34,6 +36,9 @@ class _Old(ModuleType):
     """A module of theirs. A name is looked up when it is asked for, so that none costs an import that is not used."""
 
     def __getattr__(self, name: str) -> Any:
+        if name == "__all__":  # what `import *` gives
+            is_servers = self.__name__.endswith(_SERVERS_IN)
+            return [*import_module(_HERE).__all__, *(_OF_SERVERS if is_servers else ())]
         if name.startswith("__"):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         return getattr(import_module(_SERVERS if name in _OF_SERVERS else _HERE), name)
