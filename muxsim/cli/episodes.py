@@ -56,11 +56,17 @@ def rollout(
     metrics = or_fail(command.run, config, remote, rows, players, model, bounds, kept, watch)
     output = kept.output
     typer.echo(f"{output}: {metrics.episodes} episodes, {metrics.valid} valid; look at them with: muxsim view {output}")
+    problem = metrics.problem
+    if unscored := metrics.unscored_words:
+        if problem is not None and problem.startswith(unscored):
+            unscored, problem = problem, None
+        typer.echo(f"muxsim: {unscored}", err=True)
     if not metrics.complete or not metrics.valid:
-        typer.echo(f"muxsim: {metrics.problem or 'some episodes are missing'}; --resume plays them", err=True)
+        typer.echo(f"muxsim: {problem or 'some episodes are missing'}; --resume plays them", err=True)
         raise typer.Exit(1)
-    if metrics.unscored:
-        typer.echo(f"muxsim: {metrics.problem}", err=True)
+    if unscored:
+        if problem is not None:
+            typer.echo(f"muxsim: {problem}", err=True)
         raise typer.Exit(0 if metrics.scored else 1)
 
 

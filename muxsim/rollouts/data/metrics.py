@@ -77,6 +77,11 @@ class Metrics(Summary, kw_only=True):
     unscored: int = 0
     problem: str | None = None
 
+    @property
+    def unscored_words(self) -> str:
+        """How many a reward function gave none; empty where that is none."""
+        return f"{self.unscored} of {self.valid} valid episodes could not be scored" if self.unscored else ""
+
 
 class MetricsBuilder:
     """Takes trajectories one by one and keeps only numbers of them."""

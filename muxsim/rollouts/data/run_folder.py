@@ -264,8 +264,7 @@ class RunWriter:
             metrics.problem = f"no episode is valid: {self._last_error}"
         metrics.unscored = self._unscored
         if metrics.problem is None and self._unscored:
-            count = f"{self._unscored} of {metrics.valid} valid episodes"
-            metrics.problem = f"{count} could not be scored: {self._mistake}"
+            metrics.problem = f"{metrics.unscored_words}: {self._mistake}"
         # An episode that was cut off has its row, but says nothing: the run was interrupted.
         cut_off = EndReason.CANCELLED.value in metrics.end_reasons
         metrics.complete = self.lost == 0 and (planned or 0) <= metrics.episodes and not cut_off
