@@ -21,7 +21,8 @@ CONNECTIONS: Final[Mapping[str, str]] = {
     "max_body": "413 as soon as it is known, and the connection is closed; a WebSocket is closed with 1009",
     "body_timeout": "408, and the connection is closed; a WebSocket is closed with 1008",
     "max_unfinished": "of the client's bodies and texts on WebSockets of more than 64 KiB only the oldest is read on, "
-    "until it is complete, and none while as much waits for backends",
+    "until it is complete, and none while as much waits for backends; what has no room for body_timeout gets 503, and "
+    "a WebSocket is closed with 1013",
     "max_buffered": "the session's backend is not read on until the client has caught up; nothing is dropped. "
     "Of a shared session the client is cut, after 2 s or 8 MiB more",
     "max_unread": "no backend of the client's sessions is read on until it has caught up; on a shared session its "

@@ -1,7 +1,8 @@
 """A message that was printed over several lines, as indenting printers do. Pure.
 
 Go's SDK reads a stream of JSON values, and so takes these. What such a printer writes begins with a line that is only
-a brace, goes on with lines that are indented, and ends with the other brace at the beginning of a line.
+a brace, goes on with lines that are indented, and ends with the other brace at the beginning of a line. What is a
+message on a line of its own is taken for one, wherever it stands.
 """
 
 from __future__ import annotations

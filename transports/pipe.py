@@ -266,8 +266,13 @@ class PipeTransport:
     def _take_rest(self) -> None:
         """A message needs no newline at the end of a stream; what is none was torn."""
         line = self._framer.rest()
-        if self._folded.begun and (not line or self._folded.goes_on(line)):
-            line = self._folded.take()
+        if self._folded.begun:
+            goes_on = not line or self._folded.goes_on(line)
+            begun = self._folded.take()
+            if goes_on:
+                line = begun
+            else:
+                self._take(begun, is_whole=True)
         if not line:
             return
         try:

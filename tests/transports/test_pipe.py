@@ -332,6 +332,15 @@ async def test_lines_that_wait_for_the_rest_of_a_message_are_bounded_by_what_the
     assert 1 < line.count(b"\n") < 100
 
 
+@in_time
+async def test_lines_that_wait_for_the_rest_of_a_message_are_told_of_though_a_message_is_all_that_comes(peer):
+    await peer.write(b"{\n" + numbered(1).encode())
+    peer.hang_up("stdin")
+    await peer.receiver.left()
+    assert numbers(peer.receiver.received) == [1]
+    assert [line for line, _ in peer.receiver.rejections] == [b"{"]
+
+
 @pytest.mark.parametrize("is_whole", [True, False])
 @in_time
 async def test_a_message_over_several_lines_may_be_the_last_without_a_newline_or_torn(peer, is_whole):

@@ -38,6 +38,8 @@ class Unfinished:
     def use(self, most: int) -> None:
         """Have this bound from now on."""
         self._most = most
+        for share, of_one in list(self._of_share.items()):
+            self._tell(share, of_one)
 
     def begin(self, share: str) -> Arriving:
         """One more body of a client begins to arrive."""
@@ -85,6 +87,8 @@ class Unfinished:
         if of_one is None or arriving not in of_one.arriving:
             return
         self._weigh(of_one, size)
+        if size < 0:  # a part of it was complete by itself
+            self._tell(arriving.share, of_one)
 
     def _weigh(self, of_one: _OfOne, more: int) -> None:
         was_within = of_one.bytes <= self._most
@@ -129,9 +133,9 @@ class Arriving:
         return self._unfinished.may_go_on(self)
 
     def add(self, size: int) -> None:
-        """So much more of it has come."""
-        self._unfinished.add(self, size)
+        """So much more of it has come, or less is left of it."""
         self.size += size
+        self._unfinished.add(self, size)
 
     def end(self) -> None:
         """It is complete, or nobody wants it any more. Calling it again is harmless."""

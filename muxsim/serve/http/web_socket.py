@@ -37,6 +37,7 @@ _NOT_TEXT: Final = 1003
 _NOT_UNICODE: Final = 1007
 _NOT_ALLOWED: Final = 1008
 _TOO_LARGE: Final = 1009
+_TRY_LATER: Final = 1013  # registered with IANA, not in the RFC
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +211,7 @@ class WebSocket:
             self._fragments += frame.data
             if frame.fin:
                 text, self._fragments = bytes(self._fragments), bytearray()
+                self._forget_unfinished()  # what has come of the next one has its own time
                 self._take_text(text)
 
     def _take_text(self, text: bytes) -> None:
@@ -247,7 +249,11 @@ class WebSocket:
             self._late = None
 
     def _is_late(self) -> None:
-        if not self.over:
+        if self.over:
+            return
+        if self._arriving is not None and not self._arriving.may_go_on:
+            self.close(_TRY_LATER, "too much of what this client sends waits to be taken (server.max_unfinished)")
+        else:
             self.was_too_slow = True
             self.close(_NOT_ALLOWED, f"the text did not arrive within {self._times.text:g} s (server.body_timeout)")
 

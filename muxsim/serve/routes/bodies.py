@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from muxsim.serve.http.unfinished import Arriving, Unfinished
 from muxsim.serve.routes.guard import caller_of
@@ -13,6 +14,9 @@ from transports.http_rules import HTTPRefusal, check_json_content
 from transports.messages import Message, decode
 from transports.origin import origin_of
 from transports.unread import request_id
+
+_NO_ROOM: Final = "too much of what this client sends waits to be taken (server.max_unfinished)"
+_LATER: Final = [(b"retry-after", b"1"), (b"connection", b"close")]
 
 
 class Bodies:
@@ -43,10 +47,14 @@ class Bodies:
         return message
 
     async def read(self, call: Call, longest: int | None = None) -> bytes:
-        """The body of a request. Raises a 413, and a 408."""
+        """The body of a request. Raises a 413, a 408, and a 503: its client's others left it no room in that time."""
         arriving = self.unfinished.begin(caller_of(call).share(call.peer))
         try:
             return await read_body(call, min(self.longest, longest or self.longest), self.timeout, _Paced(arriving))
+        except HTTPRefusal as refusal:
+            if refusal.status == 408 and not arriving.may_go_on:
+                raise HTTPRefusal(503, _NO_ROOM, headers=_LATER, limit="max_unfinished") from None
+            raise
         finally:
             arriving.end()
 
