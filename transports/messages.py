@@ -302,7 +302,8 @@ def _unambiguous(members: dict[str, Raw]) -> dict[str, Raw]:
     """The members without what must not stand beside others, as the SDKs read it: what is null is not there."""
     dropped = set()
     answers = [name for name in ("result", "error") if name in members]
-    if answers and "method" in members and not _is_call(members):
+    under_id = "id" in members and not _is_null(members, "id")
+    if answers and "method" in members and (not _is_call(members) or (under_id and _has_whole_error(members))):
         dropped.add("method")
     if len(answers) == 2 and ("method" not in members or dropped):
         dropped.add("result" if _is_error(members) else "error")
@@ -318,9 +319,11 @@ def _is_call(members: dict[str, Raw]) -> bool:
 
 def _is_error(members: dict[str, Raw]) -> bool:
     """Whether it is the error that counts of an error and a result."""
-    if _is_null(members, "result"):
-        return not _is_null(members, "error")
-    return members_of(members["error"]).keys() >= {"code", "message"}
+    return not _is_null(members, "error") if _is_null(members, "result") else _has_whole_error(members)
+
+
+def _has_whole_error(members: dict[str, Raw]) -> bool:
+    return "error" in members and members_of(members["error"]).keys() >= {"code", "message"}
 
 
 def _is_null(members: dict[str, Raw], name: str) -> bool:

@@ -99,6 +99,7 @@ def read_by_sdk(line):
 @example([rb'{"jsonrpc":"2.0","id":1,"result":{"text":"cut \ud83d"}}'])
 @example([b'{"jsonrpc":"2.0","id":1,"result":{"n":NaN}}'])
 @example([b'{"jsonrpc":"2.0","id":1,"result":{},"error":null}', b'[{"jsonrpc":"2.0","id":2,"result":{}}]'])
+@example([b'{"jsonrpc":"2.0","id":1,"method":"initialize","error":{"code":0,"message":""}}'])
 @settings(max_examples=500)
 def test_whatever_a_child_writes_each_request_is_answered_or_can_still_be_and_none_twice(lines):
     async def play():
