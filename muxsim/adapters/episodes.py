@@ -140,7 +140,7 @@ class Play:
         self._aside = aside
         self._session: MCPEnvironment | None = None
         self._leaving: anyio.Event | None = None
-        self._beginning = anyio.Lock()
+        self._beginning: anyio.Lock | None = None  # of the pool's loop: this may be made on another
         self._closed = False
         self._over = "none has begun"
 
@@ -166,6 +166,7 @@ class Play:
 
         Raises what opening a session does, and `EpisodeError`.
         """
+        self._beginning = self._beginning or anyio.Lock()
         async with self._beginning:  # who gave up waiting for a reset has not ended it
             return await self._begin(pool, seed, looks)
 
