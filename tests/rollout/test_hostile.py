@@ -248,9 +248,7 @@ def test_no_valid_episode_has_another_total_than_the_environments_own(rewards, r
     called = [call["id"] for message in trajectory.messages for call in message.get("tool_calls") or ()]
     answered = [message["tool_call_id"] for message in trajectory.messages if message["role"] == "tool"]
     assert called == answered
-    # What results claim is held against the environment's count where that can be read.
-    claimed = "lies" in results and set(reads) - {"fine"}
-    if trajectory.valid and not claimed:
+    if trajectory.valid:
         assert trajectory.total_reward is not None
         assert math.isclose(trajectory.total_reward, game.earned, abs_tol=1e-9)
     else:

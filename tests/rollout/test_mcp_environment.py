@@ -226,9 +226,14 @@ async def test_an_episode_that_is_over_has_earned_nothing_where_the_environment_
         await earned(Game(scored(0.5), status={**STATUS, "failed": "the simulator is gone"}), 1, over=True)
 
 
-@pytest.mark.parametrize("status", [{"total_reward": 0.75}, {"total_reward": 0.7500001}, {"step": 2}, "odd", None])
-async def test_a_count_that_is_the_same_or_cannot_be_read_contradicts_nothing(status):
+@pytest.mark.parametrize("status", [{"total_reward": 0.75}, {"total_reward": 0.7500001}, {"step": 2}, None])
+async def test_a_count_that_is_the_same_or_not_there_contradicts_nothing(status):
     assert await earned(Game(scored(0.5), scored(0.25), status=status), 2, over=True) == 0.75
+
+
+async def test_an_episode_that_is_over_has_earned_nothing_where_the_environments_count_cannot_be_read():
+    with pytest.raises(EnvironmentFailed, match="are in doubt: control://status is malformed"):
+        await earned(Game(scored(0.5), scored(0.25), status="odd"), 2, over=True)
 
 
 @pytest.mark.parametrize("over", [True, False])

@@ -111,6 +111,7 @@ class MCPEnvironment:
         # None until it is known whether there is a control plane that scores.
         self._scored: bool | None = None
         self._published = opened.published
+        self._counts = False
         self._rewards: list[float] = []
         self._doubtful = False
         self._step: int | None = None
@@ -200,12 +201,20 @@ class MCPEnvironment:
         return float(sum(self._rewards))
 
     async def _agreed(self, timeout: float | None) -> float:
-        """The same, unless the environment's own count is another; one that cannot be read contradicts nothing."""
+        """The same, unless the environment's own count is another, or is there and cannot be read.
+
+        One that has gone with its last answer contradicts nothing.
+        """
+        if self.opened.shared:
+            return self._told
         count = None
-        if not self.opened.shared:
-            patience = _LAST_LOOK if timeout is None else min(timeout, _LAST_LOOK)
-            with suppress(Malformed, EnvironmentGone, EnvironmentFailed, MachineryFailed, CallTimeout):
-                count = await self._status(patience)
+        try:
+            with suppress(EnvironmentGone):
+                count = await self._status(_LAST_LOOK if timeout is None else min(timeout, _LAST_LOOK))
+                if count is None and self._counts:
+                    raise Malformed("control://status cannot be read")
+        except Malformed as fault:
+            raise await self._failed(f"the rewards of its results are in doubt: {fault}") from None
         if count is not None and count.failed is not None:
             raise await self._failed(count.failed)
         total = None if count is None else count.total_reward
@@ -270,8 +279,10 @@ class MCPEnvironment:
         """What ``control://status`` says; None if it is not there."""
         answer = await self._ask("resources/read", {"uri": "control://status"}, timeout, "control://status")
         if answer.kind is Kind.ERROR:
-            self._published = self._published or not says_not_there(answer)
+            self._counts = self._counts or not says_not_there(answer)
+            self._published = self._published or self._counts
             return None
+        self._counts = True
         status = read_status(answer.members["result"])
         self._scored = True
         return status
