@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import sys
 import warnings
-from contextlib import ExitStack
 from pathlib import Path
 
 import anyio
@@ -56,19 +55,6 @@ def config(tmp_path):
     path = tmp_path / "muxsim.toml"
     path.write_text("\n".join(tables))
     return path
-
-
-@pytest.fixture
-def new():
-    """Makes environments, which are closed at the end whatever happens; closing one twice is harmless."""
-    with ExitStack() as stack:
-
-        def build(maker, *args, **options):
-            env = maker(*args, **options)
-            stack.callback(env.close)
-            return env
-
-        yield build
 
 
 def name_of(id):

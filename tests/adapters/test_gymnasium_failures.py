@@ -3,7 +3,6 @@
 import base64
 import sys
 import threading
-from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -29,19 +28,6 @@ def config(tmp_path):
         f'[environments.painter]\ncommand = "{sys.executable}"\nargs = ["{ROOT}/tests/servers/painter.py"]\n'
     )
     return path
-
-
-@pytest.fixture
-def new():
-    """Makes environments, which are closed at the end whatever happens; closing one twice is harmless."""
-    with ExitStack() as stack:
-
-        def build(maker, *args, **options):
-            env = maker(*args, **options)
-            stack.callback(env.close)
-            return env
-
-        yield build
 
 
 @pytest.mark.children

@@ -178,19 +178,24 @@ def test_a_vector_is_gymnasiums_own_of_the_wrapped_environments(action_space, ob
         ours = make_vec(pool, "kit", num_envs=number, autoreset_mode=mode)
         assert (ours.action_space, ours.observation_space) == (theirs.action_space, theirs.observation_space)
         theirs.action_space.seed(seed)
-        assert_same(theirs.reset(seed=seed), ours.reset(seed=seed))
-        for _ in range(STEPS):
-            actions = theirs.action_space.sample()
-            expected, found = theirs.step(actions), ours.step(actions)
-            assert_same(expected, found)
-            ended = operator.or_(*expected[2:4])
-            if mode is AutoresetMode.DISABLED and ended.any():
-                again = [{"options": {"reset_mask": ended.copy()}} for _ in range(2)]
-                assert_same(theirs.reset(**again[0]), ours.reset(**again[1]))
-        ours.close()
-        theirs.close()
+        assert_go_alike(theirs, ours, seed, theirs.action_space.sample, STEPS)
 
     through_muxsim(build, check)
+
+
+def assert_go_alike(theirs, ours, seed, drawn, steps):
+    """Two vectors of one mode, from a reset with this seed on, with actions as they are drawn; both are closed then."""
+    assert_same(theirs.reset(seed=seed), ours.reset(seed=seed))
+    for _ in range(steps):
+        actions = drawn()
+        expected, found = theirs.step(actions), ours.step(actions)
+        assert_same(expected, found)
+        ended = operator.or_(*expected[2:4])
+        if ours.autoreset_mode is AutoresetMode.DISABLED and ended.any():
+            again = [{"options": {"reset_mask": ended.copy()}} for _ in range(2)]
+            assert_same(theirs.reset(**again[0]), ours.reset(**again[1]))
+    ours.close()
+    theirs.close()
 
 
 def assert_same(theirs, ours):
@@ -222,17 +227,7 @@ def test_a_vector_of_gymnasiums_own_environment_is_what_make_vec_gives(mode):
             wrappers=[Reseeded],
         )
         ours = make_vec(pool, "kit", num_envs=3, autoreset_mode=mode)
-        assert_same(theirs.reset(seed=4), ours.reset(seed=4))
         generator = np.random.default_rng(3)
-        for _ in range(40):
-            actions = generator.integers(0, 2, size=3)
-            expected, found = theirs.step(actions), ours.step(actions)
-            assert_same(expected, found)
-            ended = operator.or_(*expected[2:4])
-            if mode is AutoresetMode.DISABLED and ended.any():
-                again = [{"options": {"reset_mask": ended.copy()}} for _ in range(2)]
-                assert_same(theirs.reset(**again[0]), ours.reset(**again[1]))
-        ours.close()
-        theirs.close()
+        assert_go_alike(theirs, ours, 4, lambda: generator.integers(0, 2, size=3), 40)
 
     through_muxsim(build, check)

@@ -233,17 +233,22 @@ def test_a_server_that_asks_and_whose_tools_change_gives_the_same_trajectory_ove
     assert [tool["function"]["name"] for tool in trajectory.tools_changed[0].tools] == ["look", "fly"]
 
 
-@pytest.mark.parametrize("wire", WIRES)
-def test_a_shared_environment_goes_on_after_an_episode_and_has_its_own_seed(wire, tmp_path):
-    file = config(tmp_path, growing=SERVERS / "growing.py")
+def two_in_a_shared_session(wire, tmp_path, server, **options):
+    """Two episodes, one after the other."""
+    file = config(tmp_path, game=SERVERS / server)
     file.write_text(file.read_text() + "shared = true\n")
 
     async def play_it():
         async with pool_over(wire, tmp_path, file) as pool:
-            rows = [{"id": f"row-{seed}", "env": "growing", "seed": seed} for seed in (1, 2)]
-            return await library.rollout(pool, rows, policy=LastTool(), max_steps=1, max_concurrent=1)
+            rows = [{"id": f"row-{seed}", "env": "game", "seed": seed} for seed in (1, 2)]
+            return await library.rollout(pool, rows, max_concurrent=1, **options)
 
-    first, second = on(wire, play_it)
+    return on(wire, play_it)
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_shared_environment_goes_on_after_an_episode_and_has_its_own_seed(wire, tmp_path):
+    first, second = two_in_a_shared_session(wire, tmp_path, "growing.py", policy=LastTool(), max_steps=1)
     assert (first.valid, second.valid) == (True, True), (first.error, second.error)
     assert (first.session, first.seed) == (second.session, second.seed)
     assert second.steps[0].tool == "fly", "it is the one that the first has played with"
@@ -264,15 +269,7 @@ class OneCall:
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_an_episode_in_a_shared_session_has_earned_what_its_own_calls_have(wire, tmp_path):
-    file = config(tmp_path, game=SERVERS / "broken_environment.py")
-    file.write_text(file.read_text() + "shared = true\n")
-
-    async def play_it():
-        async with pool_over(wire, tmp_path, file) as pool:
-            rows = [{"id": f"row-{seed}", "env": "game", "seed": seed} for seed in (1, 2)]
-            return await library.rollout(pool, rows, policy=OneCall(), max_concurrent=1)
-
-    first, second = on(wire, play_it)
+    first, second = two_in_a_shared_session(wire, tmp_path, "broken_environment.py", policy=OneCall())
     assert (first.total_reward, second.total_reward) == (0.5, 0.0), (first.error, second.error)
 
 
