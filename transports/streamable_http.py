@@ -207,8 +207,7 @@ class StreamableHTTP:
             call.headers, functools.partial(proposed_version, message) if greets else self._agreed
         )
         wanted = accepts(call.headers)
-        if not self._receiver.ready:
-            await wait_ready(self._receiver, message, call)
+        await wait_ready(self._receiver, message, call)
         if message.kind is not Kind.REQUEST:
             self.accept(message)
             await respond(call, 202)

@@ -38,13 +38,13 @@ class Unfinished:
     def use(self, most: int) -> None:
         """Have this bound from now on."""
         self._most = most
-        for share, of_one in list(self._of_share.items()):
-            self._tell(share, of_one)
+        for of_one in list(self._of_share.values()):
+            self._tell(of_one)
 
     def begin(self, share: str) -> Arriving:
         """One more body of a client begins to arrive."""
         of_one = self._one(share)
-        arriving = Arriving(self, share)
+        arriving = Arriving(self, of_one)
         of_one.arriving[arriving] = None
         return arriving
 
@@ -59,36 +59,31 @@ class Unfinished:
         finally:
             of_one.bytes -= size
             of_one.waiting -= size
-            self._tell(share, of_one)
+            self._tell(of_one)
 
     def _one(self, share: str) -> _OfOne:
-        return self._of_share.setdefault(share, _OfOne())
+        known = self._of_share.get(share)
+        return known if known is not None else self._of_share.setdefault(share, _OfOne(share))
 
-    def _tell(self, share: str, of_one: _OfOne) -> None:
+    def _tell(self, of_one: _OfOne) -> None:
         """There is more room for what this client sends."""
         if not of_one.arriving and not of_one.waiting:
-            self._of_share.pop(share, None)
+            self._of_share.pop(of_one.share, None)
         for other in list(of_one.arriving):
-            if other.on_room is not None and self.may_go_on(other):
+            if other.on_room is not None and other.may_go_on:
                 other.on_room()
 
-    def may_go_on(self, arriving: Arriving) -> bool:
+    def may_go_on(self, arriving: Arriving, of_one: _OfOne) -> bool:
         """Whether more of a body is to be read: all that its client has is within the bound, or it is the oldest."""
-        of_one = self._of_share.get(arriving.share)
-        if of_one is None or arriving not in of_one.arriving:
-            return True
-        if of_one.bytes <= self._most or arriving.size < _SMALL:
+        if arriving not in of_one.arriving or of_one.bytes <= self._most or arriving.size < _SMALL:
             return True
         return of_one.waiting <= self._most and next(iter(of_one.arriving)) is arriving
 
-    def add(self, arriving: Arriving, size: int) -> None:
-        """So much more of it has come."""
-        of_one = self._of_share.get(arriving.share)
-        if of_one is None or arriving not in of_one.arriving:
-            return
+    def add(self, of_one: _OfOne, size: int) -> None:
+        """So much more of a body has come, or less is left of it."""
         self._weigh(of_one, size)
         if size < 0:  # a part of it was complete by itself
-            self._tell(arriving.share, of_one)
+            self._tell(of_one)
 
     def _weigh(self, of_one: _OfOne, more: int) -> None:
         was_within = of_one.bytes <= self._most
@@ -96,20 +91,18 @@ class Unfinished:
         if was_within and of_one.bytes > self._most:
             self._events.emit(HTTPLimit("max_unfinished"))
 
-    def end(self, arriving: Arriving) -> None:
+    def end(self, arriving: Arriving, of_one: _OfOne) -> None:
         """It is complete, or nobody wants it any more."""
-        of_one = self._of_share.get(arriving.share)
-        if of_one is None or arriving not in of_one.arriving:
-            return
         del of_one.arriving[arriving]
         of_one.bytes -= arriving.size
-        self._tell(arriving.share, of_one)
+        self._tell(of_one)
 
 
 class _OfOne:
     """What one client has: the bodies that arrive, the oldest first, the bytes of messages that wait, and of all."""
 
-    def __init__(self) -> None:
+    def __init__(self, share: str) -> None:
+        self.share = share
         self.arriving: dict[Arriving, None] = {}
         self.waiting = 0
         self.bytes = 0
@@ -121,23 +114,26 @@ class Arriving:
     ``on_room`` is called when it may go on again; it may be called when it could before.
     """
 
-    def __init__(self, unfinished: Unfinished, share: str) -> None:
+    def __init__(self, unfinished: Unfinished, of_one: _OfOne) -> None:
         self._unfinished = unfinished
-        self.share = share
+        self._of_one = of_one
+        self.share = of_one.share
         self.size = 0
         self.on_room: Callable[[], None] | None = None
 
     @property
     def may_go_on(self) -> bool:
         """Whether more of it is to be read."""
-        return self._unfinished.may_go_on(self)
+        return self._unfinished.may_go_on(self, self._of_one)
 
     def add(self, size: int) -> None:
-        """So much more of it has come, or less is left of it."""
-        self.size += size
-        self._unfinished.add(self, size)
+        """So much more of it has come, or less is left of it; nothing once it has ended."""
+        if self in self._of_one.arriving:
+            self.size += size
+            self._unfinished.add(self._of_one, size)
 
     def end(self) -> None:
         """It is complete, or nobody wants it any more. Calling it again is harmless."""
-        self._unfinished.end(self)
         self.on_room = None
+        if self in self._of_one.arriving:
+            self._unfinished.end(self, self._of_one)
