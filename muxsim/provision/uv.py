@@ -208,7 +208,7 @@ class UvPart:
 
     async def locked(self, place: Place, pins: str) -> str:
         """The pins with the hashes that the index has for them, the one that what was asked for names."""
-        commits = "".join(f"{line}\n" for line in pins.splitlines() if _AT in line)
+        commits = "".join(f"{line}\n" for line in _commits_in(pins))
         pins = "".join(f"{line}\n" for line in _pins_in(pins))
         return (await self._hashed(place, pins) if pins else "") + commits or _NOTHING
 
@@ -274,6 +274,11 @@ def _pins_in(text: str) -> list[str]:
     return [line for line in pins if _AT not in line and not line.startswith("#")]
 
 
+def _commits_in(text: str) -> list[str]:
+    """The ``name @ address`` of each that comes from a repository."""
+    return [line for line in text.splitlines() if _AT in line]
+
+
 def _parsed(line: str) -> tuple[str, str]:
     """What is pinned, the same for all ways to write it: an index, an installer and a package's own words differ."""
     name, _, version = line.rstrip("\\\n ").partition("==")
@@ -319,7 +324,7 @@ def _entry_of(spec: EnvSpec, call: UvxCall | None) -> Entry:
 
 def _at_commits(place: Place, pins: str) -> tuple[str, ...]:
     """Options that set what comes from a repository to its commit, whatever branch or tag is asked for."""
-    commits = [line for line in pins.splitlines() if _AT in line]
+    commits = _commits_in(pins)
     return ("--overrides", _file(place, "commits", "\n".join(commits))) if commits else ()
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from muxsim.errors import PackageError
@@ -125,31 +125,26 @@ def _of_conda(spec: EnvSpec) -> Wishes:
     if not spec.dependencies.conda_file:
         return Wishes()
     conda = conda_wishes(spec)
-    folder = conda.folder or Path("/")
-    try:
-        written = read_lines(conda.pip, folder)
-        inputs = tuple(word for line in conda.pip for word in as_arguments(line, folder))
-    except (OSError, ValueError) as error:
-        raise PackageError(f"the pip section of {spec.dependencies.conda_file} cannot be used: {error}") from error
-    return Wishes(asked=written.lines, inputs=inputs, texts=written.texts, paths=written.paths, folder=conda.folder)
+    return _of_lines(conda.pip, conda.folder, f"the pip section of {spec.dependencies.conda_file}")
 
 
 def _of_list(spec: EnvSpec) -> Wishes:
     """The requirements of the table itself."""
-    wanted, folder = spec.dependencies, Path(spec.dependencies.folder or "/")
+    wanted = spec.dependencies
+    folder = Path(wanted.folder) if wanted.folder else None
+    wishes = _of_lines(wanted.requirements, folder, f"requirements = {[*wanted.requirements]}")
+    return replace(wishes, python=wanted.python)
+
+
+def _of_lines(lines: Sequence[str], folder: Path | None, where: str) -> Wishes:
+    """What lines of requirements that stand in no file of their own say. Raises PackageError."""
+    base = folder or Path("/")
     try:
-        written = read_lines(wanted.requirements, folder)
-        inputs = tuple(word for line in wanted.requirements for word in as_arguments(line, folder))
+        written = read_lines(lines, base)
+        inputs = tuple(word for line in lines for word in as_arguments(line, base))
     except (OSError, ValueError) as error:
-        raise PackageError(f"requirements = {[*wanted.requirements]} cannot be used: {error}") from error
-    return Wishes(
-        asked=written.lines,
-        inputs=inputs,
-        texts=written.texts,
-        paths=written.paths,
-        folder=folder if wanted.folder else None,
-        python=wanted.python,
-    )
+        raise PackageError(f"{where} cannot be used: {error}") from error
+    return Wishes(asked=written.lines, inputs=inputs, texts=written.texts, paths=written.paths, folder=folder)
 
 
 def _of_file(path: Path) -> Wishes:

@@ -111,7 +111,7 @@ class MCPEnvironment:
         # None until it is known whether there is a control plane that scores.
         self._scored: bool | None = None
         self._published = opened.published
-        self._counts = False
+        self._counts = False  # whether control://status is known to be there
         self._rewards: list[float] = []
         self._doubtful = False
         self._step: int | None = None
