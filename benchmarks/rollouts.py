@@ -241,7 +241,7 @@ async def playing(pool: EnvironmentPool, sessions: int) -> AsyncIterator[tuple[G
             rows,
             policy=gate,
             watchers=[gate],
-            max_steps=10**9,
+            max_steps=10**7,
             max_concurrent=sessions,
             start_timeout=START_LIMIT,
         )
