@@ -38,7 +38,7 @@ OPENS: Final[Mapping[str, str]] = {
     "memory_limit": "503 for one more session",
     "max_sessions": "one more session has to wait; environments and clients take turns",
     "max_starting": "one more session has to wait; environments and clients take turns; a start that waits for its "
-    "client to speak counts for that client only",
+    "client to speak counts for that client only, and a fork that does for nobody",
     "max_pending": "503 for the last of the environment and client that has most waiting",
     "queue_timeout": "503 for a session that has waited so long",
 }

@@ -110,9 +110,9 @@ class LeaseStatistics:
 class Admission:
     """The leases of one pool.
 
-    A lease counts as starting until its backend's first answer, for others only once somebody has asked for that.
-    Whoever has to wait does so in a line of their own environment and client; these take turns, and when the queue is
-    too long the longest line loses its last.
+    A lease counts as starting until its backend's first answer: for others only once somebody has asked for that, and
+    that of a fork for its own client as well. Whoever has to wait does so in a line of their own environment and
+    client; these take turns, and when the queue is too long the longest line loses its last.
     """
 
     capacity: Capacity
@@ -123,6 +123,7 @@ class Admission:
     _opens: TokenBuckets = field(init=False)
     _held: int = 0
     _starting: Starts = field(default_factory=Starts)
+    _idle: set[Wish] = field(default_factory=set)
     # By environment, those whose start may yet fail: they count for its breaker.
     _unproven: defaultdict[str, Starts] = field(default_factory=lambda: defaultdict(Starts))
     _of_client: Counter[str] = field(default_factory=Counter)
@@ -232,8 +233,9 @@ class Admission:
 
     def advance(self, now: float) -> list[Verdict]:
         """Grant and refuse what can be by now; returns what has become of those who waited."""
-        for wish in [wish for wish in self._starting if wish.starting_until <= now]:
+        for wish in [wish for wish in (*self._starting, *self._idle) if wish.starting_until <= now]:
             self._starting.discard(wish)
+            self._idle.discard(wish)
             if not wish.asked:
                 # What was asked and does not answer may still fail. This one waits to be asked.
                 self._unproven[wish.env].discard(wish)
@@ -247,14 +249,23 @@ class Admission:
 
     def next_change(self) -> float:
         """When `advance` may find something by the passing of time alone."""
-        return min((wish.starting_until for wish in self._starting), default=math.inf)
+        return min((wish.starting_until for wish in (*self._starting, *self._idle)), default=math.inf)
 
     # ---- leases
+
+    def forked(self, number: int, now: float) -> list[Verdict]:
+        """The backend on this lease has its imports behind it: it idles until it is asked, and keeps nobody waiting."""
+        wish = self._wishes[number]
+        if wish in self._starting and not wish.asked:
+            self._starting.discard(wish)
+            self._idle.add(wish)
+        return self.advance(now)
 
     def asked(self, number: int, now: float) -> None:
         """The backend on this lease has been asked for its first answer."""
         wish = self._wishes[number]
-        was_starting = wish in self._starting
+        was_starting = wish in self._starting or wish in self._idle
+        self._idle.discard(wish)
         wish.asked = True
         wish.starting_until = now + SLOW
         if was_starting:
@@ -414,6 +425,7 @@ class Admission:
     def _settle(self, wish: Wish) -> None:
         """Its start is over."""
         self._starting.discard(wish)
+        self._idle.discard(wish)
         self._unproven[wish.env].discard(wish)
 
     def _forget(self, wish: Wish) -> None:

@@ -127,6 +127,8 @@ class Pool:
                 self.failed(lease)
             raise
         lease.workspace = backend.workspace
+        if backend.way != "fresh":
+            self._carry_out(self._admission.forked(lease.number, trio.current_time()))
         return backend
 
     def asked(self, lease: Lease) -> None:

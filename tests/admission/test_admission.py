@@ -284,6 +284,24 @@ def test_a_start_that_waits_for_its_client_holds_no_turn_of_others():
     assert ask(one, client="busy")[1] is QUEUED
 
 
+def test_a_fork_that_waits_for_its_client_holds_no_turn_until_it_is_asked():
+    """Its imports are behind it: who opens a hundred before speaking to any waits for no clock."""
+    one = admission(max_sessions=100, max_pending=100, max_starting=1)
+    first, waiting, last = (ask(one, client="trainer")[0] for _ in range(3))
+    assert names(one.forked(first, 0.0)) == [(waiting, GRANTED)]
+    one.asked(first, 0.0)
+    assert names(one.forked(waiting, 0.0)) == []
+    assert names(one.answered(first, 0.0)) == [(last, GRANTED)]
+
+
+def test_a_fork_that_waits_for_its_client_may_still_fail():
+    one = admission(max_sessions=100, max_pending=100)
+    forks = [ask(one, **BREAKER)[0] for _ in range(4)]
+    assert [verdict for number in forks[:3] for verdict in one.forked(number, 0.0)] == []
+    assert one.next_change() == UNASKED
+    assert names(one.advance(UNASKED)) == [(forks[3], GRANTED)]
+
+
 def test_a_start_that_its_client_asks_for_holds_a_turn_of_everybody():
     one = admission(max_starting=2)
     for number in [ask(one, client="busy")[0] for _ in range(2)]:
@@ -617,7 +635,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.note(self.one.advance(self.now))
 
     @precondition(lambda self: self.held)
-    @rule(data=st.data(), what=st.sampled_from(["asked", "answered", "failed", "release"]))
+    @rule(data=st.data(), what=st.sampled_from(["forked", "asked", "answered", "failed", "release"]))
     def go_on(self, data, what):
         number = data.draw(st.sampled_from(sorted(self.held)))
         if what == "release":
@@ -647,7 +665,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert max((shares["x"], shares["y"])) <= 3
         # What nobody has any more is forgotten.
         assert self.one._wishes.keys() == self.held | self.waiting
-        assert not {*self.one._starting, *self.one._queue.environments()} or self.held or self.waiting
+        assert not {*self.one._starting, *self.one._idle, *self.one._queue.environments()} or self.held or self.waiting
 
 
 TestAnyOrder = AnyOrder.TestCase

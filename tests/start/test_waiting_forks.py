@@ -9,7 +9,7 @@ import errno
 import os
 import re
 import signal
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -105,6 +105,16 @@ async def test_a_script_cannot_tell_that_it_was_waited_for(fields):
 
     assert_sees_the_same(early, fresh)
     assert early.status == fresh.status == 0
+
+
+async def test_a_fork_that_nobody_speaks_to_keeps_nobody_waiting():
+    """Who opens a hundred before speaking to any would wait as for a hundred starts, one after the other."""
+    spec = probe("--seed", "{seed}", warm=1)
+    async with waiting_pool(spec, max_starting=1) as pool, AsyncExitStack() as stack:
+        for seed in range(4):
+            played = await stack.enter_async_context(Played(pool, spec, seed))
+            assert played.backend.way != "fresh"
+            assert pool.statistics().leases.starting == 0
 
 
 async def test_a_folder_of_each_sessions_own_is_entered_when_there_is_a_session(tmp_path):
