@@ -212,6 +212,8 @@ export interface Seen {
   kind: "error" | "notification" | "request" | "result";
   /** Of a result or error: that of the request. */
   method: string | null;
+  /** Of a request: the tool, prompt or resource that it is about. */
+  target: string | null;
   /** The request's, as JSON, as the backend has it; an answer has that of its request. */
   id: string | null;
   /** The JSON text of params, result or error, without control plane and images; cut short if `cut` is not 0. */

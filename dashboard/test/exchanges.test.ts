@@ -4,7 +4,7 @@ import { bodyOf, converse, isFailure, pretty, toolCall } from "../src/session/ex
 
 let last = 0;
 function seen(more: Partial<Seen>): Seen {
-  return { n: ++last, time: last, from: "client", attachment: 1, kind: "request", method: "tools/call", id: "1", body: "{}", cut: 0, seconds: null, images: [], ...more };
+  return { n: ++last, time: last, from: "client", attachment: 1, kind: "request", method: "tools/call", target: null, id: "1", body: "{}", cut: 0, seconds: null, images: [], ...more };
 }
 
 test("an answer stands with its request, whatever comes between, and ids of both sides are apart", () => {
@@ -26,6 +26,20 @@ test("an answer whose request is not kept stands alone, and an id can be used ag
   const [answer, again] = [seen({ from: "server", kind: "result", id: "2" }), seen({ from: "server", kind: "error", id: "2" })];
   expect(converse([lonely, one, answer, other, again]).map((entry) => entry.is === "exchange" && [entry.request, entry.answer])).toEqual(
     [[null, lonely], [one, answer], [other, again]]);
+});
+
+test("a client's request that a new connection tells of once more is the one that waits", () => {
+  const [call, again] = [seen({ id: "3" }), seen({ id: "3", body: "", cut: 9 })];
+  const answer = seen({ from: "server", kind: "result", id: "3" });
+  expect(converse([call, again, answer])).toMatchObject([{ request: call, answer }]);
+  const [question, another] = [seen({ from: "server", id: "3" }), seen({ from: "server", id: "3" })];
+  expect(converse([question, another])).toHaveLength(2);
+});
+
+test("a tool is named whatever is left of the arguments", () => {
+  expect(toolCall(seen({ target: "move", body: '{"name":"move","argum', cut: 9 }))).toEqual({ name: "move", args: null });
+  expect(toolCall(seen({ target: "move", body: "", cut: 9 }))).toEqual({ name: "move", args: null });
+  expect(toolCall(seen({ target: "file:///a", method: "resources/read", body: "", cut: 9 }))).toBeNull();
 });
 
 test("bodies are read as far as they can be", () => {

@@ -4,7 +4,7 @@ import type { Control, Frame, Seen } from "../src/feed.ts";
 import { Session } from "../src/live/session.ts";
 
 const seen = (n: number): Seen => ({
-  n, time: n, from: "client", attachment: 1, kind: "request", method: "tools/call", id: String(n), body: "{}", cut: 0, seconds: null, images: [],
+  n, time: n, from: "client", attachment: 1, kind: "request", method: "tools/call", target: null, id: String(n), body: "{}", cut: 0, seconds: null, images: [],
 });
 const control = (time: number): Control => ({
   time, n: time, step: time, reward: 1, total: time, terminated: false, truncated: false, info: null, problem: null,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container
 from typing import Any, Final
 
@@ -9,7 +10,8 @@ import msgspec
 from msgspec import Raw
 
 from muxsim import __version__
-from transports.messages import Message, RequestId, as_number, id_in, member, members_of
+from transports import messages
+from transports.messages import Message, RequestId, as_number, id_in, member, members_of, text_of
 
 SUBSCRIPTION_KEY: Final = "io.modelcontextprotocol/subscriptionId"
 LOG_LEVEL_KEY: Final = "io.modelcontextprotocol/logLevel"
@@ -21,11 +23,40 @@ OWN_ENVELOPE: Final = {
     f"{_ENVELOPE_PREFIX}clientCapabilities": {},
 }
 """What muxsim says of itself in what it asks a backend that nobody has shaken hands with."""
+# Which of its params tells what a request is about.
+_ABOUT: Final = {
+    "tools/call": "name",
+    "prompts/get": "name",
+    "resources/read": "uri",
+    "resources/subscribe": "uri",
+    "resources/unsubscribe": "uri",
+}
+_LONGEST_TARGET: Final = 1024
+# As clients write it: before whatever is large, which then need not be gone through.
+_AT_FIRST: Final = re.compile(rb'\s*\{\s*"(name|uri)"\s*:\s*"([^"\\]{0,%d})"' % _LONGEST_TARGET)
 
 
 def cancelled_by(message: Message) -> RequestId | None:
     """The id of the request that a ``notifications/cancelled`` is about."""
     return id_in(member(message.params, "requestId"))
+
+
+def target_of(request: Message) -> str:
+    """The tool, prompt or resource that a request is about; "" where it is about none."""
+    about = _ABOUT.get(request.method)
+    if about is None or request.params is None:
+        return ""
+    found = _AT_FIRST.match(request.params)
+    if found is not None and found[1] == about.encode():
+        return found[2].decode("utf-8", "replace")
+    return text_of(member(request.params, about))[:_LONGEST_TARGET]
+
+
+def abridged(request: Message) -> Message:
+    """A request of which nothing is left but what it is about."""
+    assert request.id is not None
+    target = target_of(request)
+    return messages.request(request.id, request.method, {_ABOUT[request.method]: target} if target else None)
 
 
 def as_known(id: RequestId | None, known: Container[RequestId]) -> RequestId | None:

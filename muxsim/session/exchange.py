@@ -31,9 +31,10 @@ class Exchange(msgspec.Struct, eq=False):
     """One client's request on its way: who asked, and under which id and progress token of theirs.
 
     This and what follows are Structs, which cost a fraction of other classes to make: several are made for each call.
-    ``asked`` is what the backend was sent, for whoever begins to look while it is at work, unless that is large: a call
-    may last, and a Raw that is not a copy keeps the whole message. ``envelope`` is what a
-    2026-07-28 request has in its ``_meta``, else {}. ``aside``: nothing but the answer can be meant for its client.
+    ``asked`` is what the backend was sent, for whoever begins to look while it is at work. A call may last, and a Raw
+    that is not a copy keeps the whole message: of a large one it is abridged, and ``left_out`` its size. ``envelope``
+    is what a 2026-07-28 request has in its ``_meta``, else {}. ``aside``: nothing but the answer can be meant for its
+    client.
     ``again``, of a request that has no end, is what another backend is asked that takes this one's place; ``silent``
     until that has acknowledged it. ``began`` and ``size`` are when it was sent on and its bytes, where that is counted.
     """
@@ -51,6 +52,7 @@ class Exchange(msgspec.Struct, eq=False):
     began: float = 0.0
     size: int = 0
     asked: Message | None = None
+    left_out: int = 0
 
 
 class Delivery(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ from muxsim.session.audience import Audience
 from muxsim.session.correlation import (
     LOG_LEVEL_KEY,
     SUBSCRIPTION_KEY,
+    abridged,
     as_known,
     cancelled_by,
     envelope_of,
@@ -46,7 +47,7 @@ _UNRELATED: Final = frozenset(
 )
 # How many cancelled requests a session remembers, to tell their late answers from answers to nothing.
 _ABANDONED_KEPT: Final = 256
-# Bytes of a request that is kept while it is in flight.
+# Bytes of a request that is kept as it is while it is in flight.
 _MOST_KEPT: Final = 4 * 1024
 # Requests that hold beyond their answers, or have none.
 _LASTING: Final = NOTED | {LISTEN}
@@ -196,6 +197,8 @@ class Router:
         sent = outgoing.with_id(self._last_id)
         if sent.size <= _MOST_KEPT:
             exchange.asked = sent
+        else:
+            exchange.asked, exchange.left_out = abridged(sent), sent.size
         if message.method == LISTEN:
             exchange.again = sent
         elif lasting:

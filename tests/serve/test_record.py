@@ -252,17 +252,66 @@ async def test_who_begins_to_look_is_told_of_what_is_in_flight(view):
     async with house() as home:
         session, client = home.session(answer=lambda request: None, view=view)
         client.receive(messages.request("mine", "tools/call", CALL))
-        client.receive(messages.request("long", "tools/call", {**CALL, "arguments": {"text": "x" * 10**6}}))
         record = home.records.watch(session).record
         (first,) = [
             told for name, told in seen(record, AGENT if view is AgentAttachment else TRAINER) if name == "message"
         ]
         assert (first["kind"], first["method"], first["attachment"]) == ("request", "tools/call", client.number)
-        assert json.loads(first["body"])["name"] == "look"
+        assert first["target"] == json.loads(first["body"])["name"] == "look"
         session.seam.from_backend(messages.result(int(first["id"]), {"content": []}))
         *_, (_, answer) = seen(record)
         assert (answer["id"], answer["attachment"], answer["method"]) == (first["id"], client.number, "tools/call")
         assert answer["seconds"] is None
+
+
+@pytest.mark.parametrize("size", [5_000, 100_000, 5 * 2**20])
+@pytest.mark.parametrize("view", [Attachment, AgentAttachment])
+async def test_what_a_request_is_about_is_known_whatever_its_size_and_whenever_somebody_begins_to_look(size, view):
+    long = {"arguments": {"text": "x" * size}, "name": "look"}
+    viewer = AGENT if view is AgentAttachment else TRAINER
+    async with house() as home:
+        session, client = home.session(answer=lambda request: None, view=view)
+        client.receive(messages.request("before", "tools/call", long))
+        record = home.records.watch(session).record
+        ((_, before),) = seen(record, viewer)
+        assert (before["method"], before["target"], before["attachment"]) == ("tools/call", "look", client.number)
+        assert (before["body"], before["cut"] > size) == ("", True)
+        client.receive(messages.request("now", "tools/call", long))
+        *_, (_, now) = seen(record)
+        assert (now["target"], now["cut"] > 0) == ("look", size > 16 * 1024)
+        session.seam.from_backend(messages.result(int(before["id"]), {"content": []}))
+        *_, (_, answer) = seen(record, viewer)
+        assert (answer["id"], answer["method"], answer["target"]) == (before["id"], "tools/call", None)
+
+
+async def test_a_read_of_the_control_plane_in_flight_is_one_whatever_its_size():
+    params = {"_meta": {"filler": "x" * 10_000}, "uri": "control://reward"}
+    async with house() as home:
+        sent = []
+        session, client = home.session()
+        session.seam.to_backend = sent.append
+        client.receive(messages.request("mine", "resources/read", params))
+        record = home.records.watch(session).record
+        assert seen(record) == []
+        contents = [{"uri": "control://reward", "text": '{"reward": 2}'}]
+        session.seam.from_backend(messages.result(sent[0].id, {"contents": contents}))
+        ((name, told),) = seen(record)
+        assert (name, told["reward"]) == ("control", 2)
+
+
+async def test_messages_and_images_are_numbered_on_when_somebody_looks_again():
+    image = {"content": [{"type": "image", "mimeType": "image/png", "data": "AAAA"}]}
+    async with house() as home:
+        session, client = home.session(answer=lambda request: messages.result(request.id, image))
+        numbers = []
+        for number in (1, 2):
+            watched = home.records.watch(session)
+            client.receive(messages.request(number, "tools/call", CALL))
+            told = seen(watched.record)
+            numbers += [data["n"] for name, data in told if name == "message"]
+            numbers += [data["image"]["number"] * 100 for name, data in told if name == "frame"]
+            home.records.leave(watched)
+        assert numbers == [1, 2, 100, 3, 4, 200]
 
 
 async def test_what_muxsim_itself_has_in_flight_is_nobodys_business():

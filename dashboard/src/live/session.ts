@@ -29,6 +29,8 @@ export class Session {
   readonly ended = signal<Ended | null>(null);
   /** How many events have not come, since this reader was too slow. */
   readonly lost = signal(0);
+  /** The number of the last message that came before this connection; 0 while it is the first. */
+  readonly before = signal(0);
   /** What came before this has come before: a new connection tells from the beginning of what is kept. */
   #known = 0;
   #latest = 0;
@@ -36,6 +38,7 @@ export class Session {
   /** The next events are of a new connection. */
   again(): void {
     this.#known = this.#latest;
+    this.before.value = this.messages.value.at(-1)?.n ?? 0;
   }
 
   apply(name: string, data: unknown): "over" | undefined {

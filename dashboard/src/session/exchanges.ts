@@ -27,7 +27,10 @@ export function converse(messages: readonly Seen[]): Entry[] {
   for (const seen of messages) {
     if (seen.kind === "notification") entries.push({ is: "note", n: seen.n, from: seen.from, seen });
     else if (seen.kind === "request") {
-      waiting.set(`${seen.from} ${seen.id ?? ""}`, entries.length);
+      const key = `${seen.from} ${seen.id ?? ""}`;
+      // A client's is numbered by muxsim: under its number there is no other.
+      if (seen.from === "client" && waiting.has(key)) continue;
+      waiting.set(key, entries.length);
       entries.push({ is: "exchange", n: seen.n, from: seen.from, request: seen, answer: null });
     } else answer(entries, waiting, seen);
   }
@@ -65,9 +68,11 @@ export function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** A tool's name and arguments in a request to call it; null in any other. */
-export function toolCall(seen: Seen): { name: string; args: readonly (readonly [string, unknown])[] } | null {
-  const body = seen.method === "tools/call" ? bodyOf(seen) : undefined;
+/** A tool's name and arguments, null if these have been cut, in a request to call it; null in any other. */
+export function toolCall(seen: Seen): { name: string; args: readonly (readonly [string, unknown])[] | null } | null {
+  if (seen.method !== "tools/call") return null;
+  const body = bodyOf(seen);
+  if (body === undefined && seen.cut > 0 && seen.target !== null) return { name: seen.target, args: null };
   if (!isRecord(body) || typeof body.name !== "string") return null;
   return { name: body.name, args: isRecord(body.arguments) ? Object.entries(body.arguments) : [] };
 }

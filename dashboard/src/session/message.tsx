@@ -41,17 +41,22 @@ function Asked({ exchange: { from, request, answer }, session }: { exchange: Exc
       <div class="call">
         <span class="way" aria-label={from === "client" ? "client to server" : "server to client"}>{from === "client" ? "→" : "←"}</span>
         {call
-          ? <code><span class="tool">{call.name}</span>({call.args.map(([name, value], place) => (
+          ? <code><span class="tool">{call.name}</span>({call.args?.map(([name, value], place) => (
             <span key={name}>{place ? ", " : ""}<span class="soft">{name}:</span> {JSON.stringify(value)}</span>
-          ))})</code>
+          )) ?? "…"})</code>
           : <code><span class="method">{first.method ?? "an answer"}</span></code>}
         {from === "server" ? <Chip mood="plain">asked by the server</Chip> : null}
         <Head seen={first} seconds={answer?.seconds ?? null} />
       </div>
-      {request && !call ? <Folded seen={request} name="params" /> : null}
-      {answer ? <Answer answer={answer} session={session} /> : request ? <p class="waits">{session.ended.value ? "No answer has come: the session has ended." : "in flight …"}</p> : null}
+      {request && !call?.args ? <Folded seen={request} name="params" /> : null}
+      {answer ? <Answer answer={answer} session={session} /> : request ? <p class="waits">{unanswered(request, session)}</p> : null}
     </>
   );
+}
+
+function unanswered({ n }: Seen, { ended, before, told }: Session): string {
+  if (ended.value) return "No answer has come: the session has ended.";
+  return n <= before.value && told.value?.in_flight === 0 ? "Its answer was not seen: the connection was lost." : "in flight …";
 }
 
 function Answer({ answer, session }: { answer: Seen; session: Session }) {
@@ -124,6 +129,7 @@ function Notice({ seen }: { seen: Seen }) {
 }
 
 function Folded({ seen, name }: { seen: Seen; name: string }) {
+  if (seen.body === "" && seen.cut > 0) return <p class="soft">{count(seen.cut)} bytes of {name} are not kept.</p>;
   if (seen.body === "" || seen.body === "{}" || seen.body === "null") return null;
   return <details class="folded"><summary>{name}</summary><Long text={pretty(seen)} cut={seen.cut} /></details>;
 }

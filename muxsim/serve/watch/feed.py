@@ -258,6 +258,8 @@ class Seen(Fact, frozen=True):
     kind: Literal["request", "result", "error", "notification"]
     method: str | None
     """Of a result or error: that of the request."""
+    target: str | None
+    """Of a request: the tool, prompt or resource that it is about."""
     id: str | None
     """The request's, as JSON, as the backend has it; an answer has that of its request."""
     body: str

@@ -18,9 +18,10 @@ from muxsim.session import agent_answers, agent_requests, uris
 from muxsim.session.agent_answers import META_KEY
 from muxsim.session.control.control import ControlUnreadable, resource_value
 from muxsim.session.control.ledger import TOTAL, count_in, number_in
+from muxsim.session.correlation import target_of
 from muxsim.session.exchange import Exchange
 from muxsim.session.router import Router
-from transports.messages import Kind, Message, RequestId, member, text_of
+from transports.messages import Kind, Message, RequestId, member
 
 # What is kept while somebody looks: of events, and of their bytes.
 _MOST_EVENTS: Final = 2000
@@ -68,10 +69,20 @@ class Record:
     """One session's. Its methods are called in the midst of what it records: what fails in them fails alone.
 
     ``keeps`` is of how many calls it is to know while nobody looks. ``now`` gives the seconds since 1970. ``whole`` is
-    whether no call was made before it: else nobody here knows what those have earned.
+    whether no call was made before it: else nobody here knows what those have earned. ``last`` are the numbers of the
+    message and the image that were told last of this session: a page that was there then has them still.
     """
 
-    def __init__(self, router: Router, part: Part, now: Callable[[], float], keeps: int, *, whole: bool = True) -> None:
+    def __init__(
+        self,
+        router: Router,
+        part: Part,
+        now: Callable[[], float],
+        keeps: int,
+        *,
+        whole: bool = True,
+        last: tuple[int, int] = (0, 0),
+    ) -> None:
         self.part = part
         self._router = router
         self._now = now
@@ -79,7 +90,7 @@ class Record:
         self._items: deque[Item] = deque()
         self._bytes = 0
         self._calls = 0
-        self._said = 0
+        self._said, self._last_image = last
         self.end = 0
         """The number of the next event; that of the first one is 0."""
         self.readers = 0
@@ -87,7 +98,6 @@ class Record:
         """When its session was over."""
         self._images: OrderedDict[int, tuple[Picture, bool]] = OrderedDict()
         self._image_bytes = 0
-        self._last_image = 0
         self._from_clients: OrderedDict[RequestId, _Pending] = OrderedDict()
         self._from_backend: OrderedDict[RequestId, _Pending] = OrderedDict()
         self._total: float | None = None
@@ -114,6 +124,11 @@ class Record:
         """Bytes that it holds."""
         return self._bytes + self._image_bytes
 
+    @property
+    def last(self) -> tuple[int, int]:
+        """The numbers of the last message and the last image."""
+        return self._said, self._last_image
+
     def image(self, number: int, *, for_agent: bool) -> Picture | None:
         """The image of this number, if it is kept, and nothing that an agent must not see."""
         picture, for_agents = self._images.get(number, (None, False))
@@ -136,7 +151,7 @@ class Record:
         """Take note of the requests that are in flight already, and of who waits for an answer."""
         for exchange in list(self._router.exchanges()):
             if exchange.asked is not None and not exchange.abandoned:
-                self._request_of_client(exchange.asked, began=None)
+                self._request_of_client(exchange.asked, began=None, left_out=exchange.left_out)
 
     # ---- what passes the seam (muxsim.session.seam.Witness)
 
@@ -171,13 +186,13 @@ class Record:
         """Take note of a line of the backend's stderr."""
         self._keep(told("stderr", feed.Stderr(time=self._time(), line=line)), for_agents=False)
 
-    def _request_of_client(self, message: Message, *, began: float | None) -> None:
+    def _request_of_client(self, message: Message, *, began: float | None, left_out: int = 0) -> None:
         assert message.id is not None
         pending = self._asked_by(self._router.exchange(message.id)) or _Pending(message.method, None, None, False)
         pending.began, pending.part = began, _part_read(message)
         _wait(self._from_clients, message.id, pending)
         if not pending.own and pending.part is None:
-            self._see(message, "client", pending)
+            self._see(message, "client", pending, left_out)
 
     def _answer(self, message: Message, waiting: OrderedDict[RequestId, _Pending], source: feed.Source) -> None:
         pending = None if message.id is None else waiting.pop(message.id, None)
@@ -203,15 +218,18 @@ class Record:
         client = exchange.attachment
         return _Pending(exchange.method, None, client.number, exchange.aside, for_agents=client.is_agent)
 
-    def _see(self, message: Message, source: feed.Source, pending: _Pending | None) -> bool:
-        """Keep a message, which may be the answer to a request; whether an agent may see it."""
+    def _see(self, message: Message, source: feed.Source, pending: _Pending | None, left_out: int = 0) -> bool:
+        """Keep a message, which may be the answer to a request; whether an agent may see it.
+
+        Of one that was abridged ``left_out`` is the size.
+        """
         self._said += 1
         began = pending.began if pending is not None and message.is_answer else None
         size = len(message.encode())
         payload, pictures, for_agents = b"", list[Picture](), False
         if size <= _READABLE:
             shown, for_agents = _without_control(message, source)
-            payload, pictures = taken_out(_payload(shown))
+            payload, pictures = taken_out(b"" if left_out else _payload(shown))
         if pending is not None:
             for_agents = for_agents and pending.for_agents
         elif source == "server":
@@ -225,9 +243,10 @@ class Record:
             attachment=None if pending is None else pending.attachment,
             kind=message.kind.value,
             method=message.method or (None if pending is None else pending.method),
+            target=target_of(message) or None,
             id=None if message.raw_id is None else message.raw_id.decode("utf-8", "replace")[:_INFO],
             body=body[:_BODY],
-            cut=max(0, len(body) - _BODY) if size <= _READABLE else size,
+            cut=left_out or (max(0, len(body) - _BODY) if size <= _READABLE else size),
             seconds=None if began is None else round(self._now() - began, 6),
             images=images,
         )
@@ -334,7 +353,7 @@ def _part_read(message: Message) -> str | None:
     """Which part of the control plane a request reads; None for any other request."""
     if message.method != "resources/read":
         return None
-    uri = text_of(member(message.params, "uri"))
+    uri = target_of(message)
     return uri.partition("://")[2].strip("/").lower() if uris.is_control(uri) else None
 
 

@@ -42,6 +42,7 @@ class Records:
         self._now = now
         self._live: dict[str, Watched] = {}
         self._past: OrderedDict[str, Watched] = OrderedDict()
+        self._last: dict[str, tuple[int, int]] = {}
         self._part: Part
 
     def __repr__(self) -> str:
@@ -67,6 +68,7 @@ class Records:
             if watched is not None:
                 watched.record.stderr(event.line)
         elif isinstance(event, SessionEnded):
+            self._last.pop(event.session, None)
             watched = self._live.pop(event.session, None)
             if watched is not None:
                 watched.record.ended = round(self._now(), 3)
@@ -98,6 +100,7 @@ class Records:
         if watched.record.keeps:
             watched.record.quieten()
         elif self._live.pop(watched.session.id, None) is not None:
+            self._last[watched.session.id] = watched.record.last
             _detach(watched)
 
     def let_all_go(self) -> None:
@@ -106,11 +109,19 @@ class Records:
         for watched in self._live.values():
             _detach(watched)
         self._live.clear()
+        self._last.clear()
         self._past.clear()
 
     def _attach(self, session: Session) -> Watched:
         conversation = session.conversation
-        record = Record(conversation.router, self._part, self._now, self._history, whole=not conversation.calls_made)
+        record = Record(
+            conversation.router,
+            self._part,
+            self._now,
+            self._history,
+            whole=not conversation.calls_made,
+            last=self._last.pop(session.id, (0, 0)),
+        )
         opened = round(self._now() - (trio.current_time() - session.created), 3)
         watched = self._live[session.id] = Watched(session, record, opened)
         session.seam.overhear(record)
