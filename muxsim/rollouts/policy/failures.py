@@ -78,6 +78,10 @@ _OVERFLOW: Final = re.compile(
     r"|reduce the length of the messages|range of input length|prompt exceeds|exceed\w* (?:the )?model token limit",
     re.IGNORECASE | re.DOTALL,
 )
+# Refused as too many calls are, though it would be by itself too: more tokens than the account may ask for in a minute.
+_TOO_LARGE: Final = re.compile(
+    r"request too large|must be reduced in order to run|reduce your message size", re.IGNORECASE
+)
 _NO_MODEL_WORDS: Final = frozenset({"model_not_found", "invalid_model"})
 _NO_MODEL: Final = re.compile(
     r"(?:no such|unknown|invalid) model|model\b.{0,80}(?:not exist|not found|doesn.t exist)|not a valid model",
@@ -138,10 +142,16 @@ def failure_of(body: object, status: int | None, headers: Mapping[str, str], now
         shortened(message),
         status,
         _asked_for(error) if (asked := retry_after(headers, now)) is None else asked,
-        cause in {Cause.FAULT, Cause.RATE_LIMIT, Cause.REQUEST} and (status is None or is_passing(status, headers)),
+        _is_passing(cause, status, headers),
         cause,
         _written(error) if cause is Cause.TOOL_CALL else "",
     )
+
+
+def _is_passing(cause: Cause, status: int | None, headers: Mapping[str, str]) -> bool:
+    if cause is Cause.REQUEST and status == _TOO_MANY_REQUESTS:
+        return False
+    return cause in {Cause.FAULT, Cause.RATE_LIMIT, Cause.REQUEST} and (status is None or is_passing(status, headers))
 
 
 def is_passing(status: int, headers: Mapping[str, str]) -> bool:
@@ -176,7 +186,7 @@ def _cause(status: int | None, words: frozenset[str], message: str, error: objec
     if words & _SPENT or status in _NO_ACCOUNT:
         return Cause.NO_ACCOUNT
     if status == _TOO_MANY_REQUESTS:
-        return Cause.RATE_LIMIT
+        return Cause.REQUEST if _TOO_LARGE.search(message) else Cause.RATE_LIMIT
     if "tool_use_failed" in words or (isinstance(error, dict) and "failed_generation" in error):
         return Cause.TOOL_CALL
     if words & _OVERFLOW_WORDS or (status in _OF_REQUEST and _OVERFLOW.search(message)):
