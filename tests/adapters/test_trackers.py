@@ -14,6 +14,7 @@ from rollout.test_runner import Decides, FakePool, calls, result, rows
 
 from muxsim.adapters.trackers import Tracker, TrackerError, named, track
 from muxsim.rollouts.data.metrics import MetricsBuilder
+from muxsim.rollouts.data.run_config import RunConfig
 from muxsim.rollouts.data.trajectory import Usage
 from muxsim.rollouts.play.runner import rollout
 
@@ -266,3 +267,28 @@ def test_watchers_may_lack_what_is_told_of_the_run_and_may_fail_at_it(watcher):
 
     [played] = anyio.run(play)
     assert (played.valid, watcher.ids) == (True, ["row-0"])
+
+
+class Ends(Old):
+    def __init__(self):
+        self.ids = []
+
+    config = Old.started
+
+    def finished(self, metrics):
+        self.metrics = metrics
+
+
+def test_a_success_is_for_a_tracker_what_it_is_for_the_run():
+    watcher = Ends()
+    told = RunConfig(environments=("lake",), policy={}, notes={"success_reward": 2.0})
+
+    async def play():
+        with anyio.fail_after(LIMIT):
+            pool = FakePool(
+                by_seed={0: [result(reward=1.0, terminated=True)], 1: [result(reward=2.0, terminated=True)]}
+            )
+            await rollout(pool, rows(0, 1), policy=Decides(), watchers=[watcher], config=told)
+
+    anyio.run(play)
+    assert (watcher.metrics.success_reward, watcher.metrics.success_rate) == (2.0, 0.5)

@@ -85,6 +85,19 @@ def test_a_resumed_run_is_told_anew(folder):
     assert run.episode("b")["valid"] is True
 
 
+def test_tokens_of_tries_that_were_played_again_are_counted_once(folder):
+    with RunFolder.create(folder, config()) as writer:
+        for one in (trajectory("a"), failure("b")):
+            writer.append(one)
+    early = FollowedRun("1", folder)
+    assert early.news().metrics.usage.total_tokens == 30
+    with RunFolder.resume(folder, config()) as writer:
+        writer.append(trajectory("b"))
+        for run in (early, FollowedRun("2", folder)):
+            assert run.news().metrics.usage.total_tokens == 45
+        assert writer.finish(2).usage.total_tokens == 45
+
+
 def test_a_broken_row_is_a_problem_that_is_told_and_what_stands_before_it_is_shown(folder):
     with RunFolder.create(folder, config()) as writer:
         writer.append(trajectory("a"))

@@ -350,6 +350,16 @@ def test_tokens_of_tries_that_were_played_again_are_counted(tmp_path):
     assert RunFolder(tmp_path).metrics().usage.total_tokens == 45
 
 
+def test_tokens_of_a_failure_that_stays_on_record_are_counted_once(tmp_path):
+    with RunFolder.create(tmp_path, config()) as writer:
+        for one in (trajectory("a"), failure("b"), failure("c")):
+            writer.append(one)
+    with RunFolder.resume(tmp_path, config(), episodes={"a", "b"}) as writer:  # c stays: it failed in a longer run
+        writer.append(trajectory("b"))
+        assert writer.finish(2).usage.total_tokens == 60
+    assert RunFolder(tmp_path).metrics().usage.total_tokens == 60
+
+
 def test_a_run_with_more_episodes_than_were_asked_for_is_complete(tmp_path):
     with RunFolder.create(tmp_path, config()) as writer:
         writer.append(trajectory("a"))

@@ -1119,15 +1119,27 @@ async def test_files_of_another_machine_are_missed_on_record(tmp_path):
     assert trajectory.files_problem == "its files are on another machine: play there to keep them"
 
 
-async def test_processes_that_do_not_end_leave_nothing_to_be_scored(tmp_path):
-    pool = with_files(tmp_path, result(terminated=True))
+@pytest.mark.parametrize("reward", [None, lambda trajectory, workspace: 1.0], ids=["its own", "a function"])
+async def test_processes_that_do_not_end_leave_nothing_to_be_scored(tmp_path, reward):
+    pool = with_files(tmp_path, result(reward=1.0, terminated=True))
     keeper = Keeper(pool)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FakeEnvironment, "finish", lambda self: anyio.sleep_forever())
-        trajectory = await play_one(pool, watchers=[keeper], reward=lambda trajectory, workspace: 1.0)
+        trajectory = await play_one(pool, watchers=[keeper], reward=reward)
     assert (trajectory.end_reason, trajectory.total_reward) == (EndReason.MACHINERY_FAILED, None)
     assert "did not end within 15 s" in trajectory.error
     assert keeper.kept == []
+
+
+async def test_an_episode_that_is_not_valid_in_the_end_has_no_reward(monkeypatch):
+    async def close(self):
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(FakeEnvironment, "close", close)
+    for options in ({}, {"reward": lambda trajectory: {"reward": 1.0, "style": 0.5}}):
+        trajectory = await play_one(FakePool(result(reward=1.0, terminated=True)), **options)
+        assert (trajectory.end_reason, trajectory.valid) == (EndReason.MACHINERY_FAILED, False)
+        assert (trajectory.total_reward, trajectory.scores) == (None, {})
 
 
 async def test_a_reward_function_that_raises_leaves_its_traceback_in_the_row():

@@ -92,6 +92,7 @@ class MetricsBuilder:
         self._by_row: dict[tuple[str, str], _Group] = {}
         self._by_env: dict[str, _Group] = {}
         self._usage = Usage()
+        self._failed: set[tuple[str, str]] = set()
         self._times: dict[str, Spread] = {stage: Spread() for stage in STAGES}
         self._spans: list[tuple[datetime, datetime]] = []
         for trajectory in trajectories:
@@ -102,7 +103,7 @@ class MetricsBuilder:
         self._all.add(trajectory)
         self._by_env.setdefault(trajectory.env, _Group()).add(trajectory)
         self._by_row.setdefault((trajectory.env, trajectory.row), _Group()).add(trajectory)
-        self._usage.add(trajectory.usage)
+        self.spend(trajectory)
         for stage, spread in self._times.items():
             seconds = getattr(trajectory.times, stage)
             spread.total += seconds
@@ -111,9 +112,13 @@ class MetricsBuilder:
         if span is not None:
             self._spans.append(span)
 
-    def spend(self, usage: Usage) -> None:
-        """Count tokens that no episode of these has to show for: those of a try that was played again."""
-        self._usage.add(usage)
+    def spend(self, attempt: Trajectory) -> None:
+        """Count an attempt's tokens, once, also where it is played again: what was asked in vain was paid for too."""
+        if not attempt.valid:  # it is among the failures, and may be among the episodes
+            if (key := (attempt.id, attempt.started_at)) in self._failed:
+                return
+            self._failed.add(key)
+        self._usage.add(attempt.usage)
 
     def metrics(self) -> Metrics:
         """The numbers so far."""

@@ -40,9 +40,9 @@ from muxsim.rollouts.data.run_config import RunConfig
 from muxsim.rollouts.data.trajectory import EndReason, Trajectory, first_and_last, is_unscored_by_mistake
 
 ROLLOUTS: Final = "rollouts.jsonl"
+FAILURES: Final = "failures.jsonl"
 FILES: Final = "files"
 _CONFIG: Final = "config.json"
-_FAILURES: Final = "failures.jsonl"
 _METRICS: Final = "metrics.json"
 _LOGS: Final = "env_logs"
 _LONGEST_NAME: Final = 100
@@ -109,19 +109,15 @@ class RunFolder:
 
     def failures(self) -> Iterator[Trajectory]:
         """The failed episodes of every attempt, in the order in which they ended. Raises `RunError`."""
-        return (trajectory for _, trajectory in read_rows(self.path / _FAILURES))
+        return (trajectory for _, trajectory in read_rows(self.path / FAILURES))
 
     def metrics(self) -> Metrics:
         """What the run comes to, counted from its rows; ``complete`` is False while it runs, or if it was killed."""
         builder = MetricsBuilder(success_reward=self.config.success_reward)
-        failed = set()
         for trajectory in self.trajectories():
             builder.add(trajectory)
-            if not trajectory.valid:
-                failed.add((trajectory.id, trajectory.started_at))
         for failure in self.failures():
-            if (failure.id, failure.started_at) not in failed:
-                builder.spend(failure.usage)
+            builder.spend(failure)
         return self.finished(builder.metrics())
 
     def finished(self, counted: Metrics) -> Metrics:
@@ -193,11 +189,11 @@ class RunWriter:
         self._done: set[str] = set()
         lock = _locked(folder.path)
         try:
-            repair(folder.path / _FAILURES, keep=self._count_failure)
+            repair(folder.path / FAILURES, keep=self._count_failure)
             repair(folder.path / ROLLOUTS, keep=self._is_done)
             (folder.path / _METRICS).unlink(missing_ok=True)
             self._rollouts = RowFile(folder.path / ROLLOUTS, fsync=fsync)
-            self._failures = RowFile(folder.path / _FAILURES, fsync=fsync)
+            self._failures = RowFile(folder.path / FAILURES, fsync=fsync)
         except BaseException:
             os.close(lock)
             raise
@@ -314,8 +310,7 @@ class RunWriter:
             self.write_stderr(trajectory.session or trajectory.id, trajectory.stderr)
 
     def _count_failure(self, trajectory: Trajectory) -> bool:
-        """What was asked of a model in vain was paid for."""
-        self._metrics.spend(trajectory.usage)
+        self._metrics.spend(trajectory)
         return True
 
     def _is_done(self, trajectory: Trajectory) -> bool:

@@ -145,7 +145,6 @@ class Player:
         try:
             played.over(self.trajectory.valid)
         except PolicyError as error:
-            self.trajectory.total_reward = None
             self._end(_Ended(EndReason.POLICY_ERROR, str(error)))
 
     async def _play(self) -> None:
@@ -401,6 +400,8 @@ class Player:
         self._answer_open_calls()
         self.trajectory.end_reason = ended.reason
         self.trajectory.valid = ended.reason in VALID_ENDS
+        if not self.trajectory.valid:  # whatever it had earned before that was found out
+            self.trajectory.total_reward, self.trajectory.scores = None, {}
         # Half a character, which a policy may well have in its words, cannot be written down.
         self.trajectory.error = ended.error and ended.error.encode(errors="replace").decode()
         self.trajectory.stderr = ended.stderr

@@ -46,7 +46,7 @@ class _Run:
     async def play(self, take: Callable[[int, Trajectory], Awaitable[None]]) -> None:
         """Play them all; ``take`` is given the place of each in the run, and its trajectory."""
         left = Left(self.dataset, self.pool.environments, rollouts_per_row=self.rollouts_per_row, skip=self.skip)
-        watchers = Watchers(self.watchers)
+        watchers = Watchers(self.watchers, success_reward=None if self.config is None else self.config.success_reward)
         company = Company(self.pool, checked_policy(self.policy), self.options, watchers, Outlook())
         checked(self.options.reward)
         watchers.config(self._described())

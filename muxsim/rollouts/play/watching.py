@@ -59,10 +59,11 @@ class RunWatcher(Protocol):
 class Watchers:
     """All of them as one. Raises `MuxsimError` for one that lacks a method."""
 
-    def __init__(self, watchers: Sequence[Watcher]) -> None:
+    def __init__(self, watchers: Sequence[Watcher], *, success_reward: float | None = None) -> None:
         self._watchers = [_checked(watcher) for watcher in watchers]
         self._failed: set[tuple[int, str]] = set()
-        self._counted = MetricsBuilder() if any(_has(one, "finished") for one in self._watchers) else None
+        wanted = any(_has(one, "finished") for one in self._watchers)
+        self._counted = MetricsBuilder(success_reward=success_reward) if wanted else None
 
     def config(self, config: dict[str, Any]) -> None:
         """Tell those that want to know what is going to be run."""

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
@@ -19,7 +20,7 @@ import msgspec
 from muxsim.rollouts.data.images import is_reference, taken_out
 from muxsim.rollouts.data.metrics import Metrics, MetricsBuilder
 from muxsim.rollouts.data.run_config import RunConfig
-from muxsim.rollouts.data.run_folder import ROLLOUTS, RunFolder
+from muxsim.rollouts.data.run_folder import FAILURES, ROLLOUTS, RunFolder
 from muxsim.rollouts.data.trajectory import Trajectory
 from muxsim.rollouts.view.playing import Playing
 from muxsim.rollouts.view.shown import Json, details, playing_details, playing_summary, shortened, summary
@@ -66,7 +67,7 @@ class FollowedRun:
         self._generation = 0
         self._version = 0
         self._standing: tuple[Any, ...] = ()
-        self._counted = 0
+        self._counted = 0, 0
         self._counts_again = 0.0
         self._state: State = "incomplete"
         self._metrics: Metrics | None = None
@@ -84,7 +85,7 @@ class FollowedRun:
     def news(self, mark: str = "") -> News:
         """What is new since the answer with this mark; all of it for "" and for a mark of another time."""
         with self._asked:
-            more = self._read()
+            more = self._read() | self._read_failures()
             state, metrics = self._stand()
             known = [int(part) if part.isdecimal() else -1 for part in mark.split(".")]
             told = known[1] if len(known) == 3 and known[0] == self._generation else 0
@@ -140,6 +141,7 @@ class FollowedRun:
     def _begin(self) -> None:
         """Know nothing yet."""
         self._end = 0
+        self._end_of_failures = 0
         self._lines = 0
         self._problem: str | None = None
         self._episodes: list[Json] = []
@@ -166,6 +168,16 @@ class FollowedRun:
                 self._take(line)
             return self._problem is None and self._end - before >= _READ_AT_ONCE
 
+    def _read_failures(self) -> bool:
+        """Take in what has failed, and may have been played again: of it only what it has cost is told."""
+        before = self._end_of_failures
+        with suppress(OSError, msgspec.DecodeError), (self.folder.path / FAILURES).open("rb") as file:
+            file.seek(before)
+            for line in _whole_lines(file, _READ_AT_ONCE):
+                self._builder.spend(_decode(line))
+                self._end_of_failures += len(line)
+        return self._end_of_failures - before >= _READ_AT_ONCE
+
     def _take(self, line: bytes) -> None:
         self._lines += 1
         try:
@@ -182,15 +194,16 @@ class FollowedRun:
         """How far the run is, and what it comes to."""
         written = self.folder.is_being_written()
         standing = (self._generation, self._problem, self.folder.finished_at(), written)
+        ends = self._end, self._end_of_failures
         soon = len(self._episodes) > _MANY and time.monotonic() < self._counts_again
-        if self._metrics is not None and self._standing == standing and (self._counted == self._end or soon):
+        if self._metrics is not None and self._standing == standing and (self._counted == ends or soon):
             return self._state, self._metrics
         began = time.monotonic()
         metrics = self.folder.finished(self._builder.metrics())
         metrics.problem = self._problem or metrics.problem
         if metrics.planned is None:
             metrics.planned = self.folder.config.planned
-        self._standing, self._counted = standing, self._end
+        self._standing, self._counted = standing, ends
         self._counts_again = time.monotonic() + _REST * (time.monotonic() - began)
         self._version += 1
         self._state, self._metrics = "complete" if metrics.complete else "running" if written else "incomplete", metrics
