@@ -9,10 +9,10 @@ from typing import Final
 import msgspec
 import trio
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from muxsim.cli.console import console_of
 from muxsim.cli.notes import tell_notes
 from muxsim.config import find_config, load
 from muxsim.errors import UnknownEnvironment
@@ -48,6 +48,6 @@ def show(name: str, findings: list[Finding], fit: bool) -> None:
     for finding in findings:
         # Whole, however long a path is in it, and as it is, whatever stands in it.
         table.add_row(_MARKS[finding.ok], finding.name, Text(finding.detail, overflow="fold"))
-    console = Console()
-    console.print(f"[bold]{name}[/bold] is {'fit' if fit else 'not fit'} for rollouts")
+    console = console_of()
+    console.print(Text(name, style="bold").append(f" is {'fit' if fit else 'not fit'} for rollouts", style="not bold"))
     console.print(table)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from muxsim.cli.console import console_of
 from muxsim.errors import ConfigError
 from muxsim.rollouts.data.comparison import Change, Comparison, Difference, Price, compare
 from muxsim.rollouts.data.run_folder import RunFolder
@@ -70,7 +71,7 @@ def _price(text: str) -> Price | None:
 
 def show(compared: Comparison, console: Console | None = None) -> None:
     """Print what the runs come to."""
-    console = console or Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+    console = console or console_of(piped=_PIPED_WIDTH)
     width = min(console.width, _WIDEST)
     for note in compared.notes:
         console.print(Text(note, style="yellow"), width=width)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Final
 
-from rich.console import Console
 from rich.text import Text
 
+from muxsim.cli.console import console_of
 from muxsim.config import Config
 from muxsim.doctor.findings import AREAS, Finding
 
@@ -25,7 +24,7 @@ _INDENT: Final = 23
 
 def show(findings: Sequence[Finding], config: Config | None) -> None:
     """A block for each area, and how it stands at the end."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+    console = console_of(piped=_PIPED_WIDTH)
     width = min(console.width, _WIDEST)
     for area in AREAS:
         rows = [one for one in findings if one.area == area]

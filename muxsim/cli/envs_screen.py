@@ -12,10 +12,10 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 import trio
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from muxsim.cli.console import console_of
 from muxsim.cli.installing import shown_bytes, shown_installs
 from muxsim.cli.operator import duration
 from muxsim.cli.sessions_shown import rows_of
@@ -156,7 +156,7 @@ def show(environments: Sequence[Environment], sessions: Mapping[str, Sequence[st
         table.add_column(column, justify=justify, no_wrap=column != "environment", overflow="fold")  # type: ignore[arg-type]
     for one in environments:
         table.add_row(*_cells(one, sessions.get(one.name, ())))
-    _console().print(table)
+    console_of(piped=_PIPED_WIDTH).print(table)
     for one in environments:
         if one.problem:
             print(f"{one.name}: {one.problem}")
@@ -238,12 +238,6 @@ def show_removed(going: Sequence[Environment], left: Sequence[Environment], *, d
         print("nothing to remove")
     elif gone:
         print(f"{shown_bytes(sum(one.bytes for one in gone))} {'would be' if dry_run else 'are'} free")
-
-
-def _console() -> Console:
-    """As wide as the terminal; wide where there is none, so that nothing is cut from what is piped on."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_PIPED_WIDTH)
 
 
 def _print_json(value: Any) -> None:

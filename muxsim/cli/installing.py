@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from muxsim.cli.console import console_of
 from muxsim.observe.events import Event, InstallFinished, InstallStarted
 from muxsim.observe.installs import Installs
 
@@ -50,7 +51,7 @@ class Installing:
         self._follow()
 
     def _say(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(line, soft_wrap=True)
 
     def _follow(self) -> None:
         """Have a display on the terminal as long as there is something to show."""
@@ -89,7 +90,7 @@ def rendered_installs(installs: Installs) -> RenderableType:
 @contextmanager
 def shown_installs(console: Console | None = None) -> Iterator[Installing]:
     """Shows installs on stderr for the length of a block."""
-    installing = Installing(console or Console(stderr=True))
+    installing = Installing(console or console_of(stderr=True))
     try:
         yield installing
     finally:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from muxsim.cli.console import console_of
 from muxsim.errors import MuxsimError, NotRunning
 from muxsim.inside.proc import families
 from muxsim.processes.strays import Stray
@@ -132,7 +132,7 @@ def _show_session(session: dict[str, Any]) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, value in facts_of(session):
         table.add_row(name, Text(value, overflow="fold"))
-    _console().print(table)
+    console_of(piped=_PIPED_WIDTH).print(table)
     for line in session.get("stderr", ()):
         print(f"  {printable(line)}")
 
@@ -142,7 +142,7 @@ def facts_of(session: dict[str, Any]) -> list[tuple[str, str]]:
     facts = [
         (key.replace("_", " "), printable(_shown(key, value)))
         for key, value in session.items()
-        if key not in ("stderr", "clients") and value not in (None, "", False)
+        if key not in ("stderr", "clients") and value is not None and value is not False and value != ""
     ]
     for client in session.get("clients", ()):
         who = " ".join(filter(None, (client["principal"], client["peer"])))
@@ -167,18 +167,12 @@ def _show_status(status: dict[str, Any]) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for key in ("pid", "version", "url", "config", "state", "sessions", "in_flight"):
         if status[key] is not None:
-            table.add_row(key.replace("_", " "), str(status[key]))
+            table.add_row(key.replace("_", " "), printable(str(status[key])))
     if status["uptime"] is not None:
         table.add_row("up", duration(status["uptime"]))
     for name, count in status["limits"].items():
         table.add_row(f"past {name}", str(count))
-    _console().print(table)
-
-
-def _console() -> Console:
-    """As wide as the terminal; wide where there is none, so that nothing is cut from what is piped on."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_PIPED_WIDTH)
+    console_of(piped=_PIPED_WIDTH).print(table)
 
 
 def show_reaped(
@@ -203,7 +197,7 @@ def show_reaped(
         age = "-" if row["age"] is None else duration(row["age"])
         pid = "-" if row["pid"] is None else str(row["pid"])
         table.add_row(row["state"], row["kind"], pid, str(row["muxsim"]), age, row["what"])
-    _console().print(table)
+    console_of(piped=_PIPED_WIDTH).print(table)
 
 
 def _process_row(stray: Stray) -> dict[str, Any]:

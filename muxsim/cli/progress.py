@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from muxsim.cli.console import console_of
 from muxsim.cli.installing import Installing
 from muxsim.rollouts.data.metrics import Metrics, RowSummary
 from muxsim.rollouts.data.trajectory import Trajectory, first_and_last
@@ -35,7 +36,7 @@ class Progress:
         """``policy`` is asked how it gets on with its endpoint, if it has one; ``installing`` shares the display."""
         self._installing = installing
         self._policy = policy
-        self._console = console or Console(stderr=True)
+        self._console = console or console_of(stderr=True)
         self._total = total
         self._began = time.perf_counter()
         self._flying: dict[str, Trajectory] = {}
@@ -76,7 +77,7 @@ class Progress:
         if trajectory.total_reward is not None:
             self._rewards.append(trajectory.total_reward)
         if self._live is None:
-            self._console.print(self._line(trajectory), highlight=False, soft_wrap=True)
+            self._console.print(self._line(trajectory), soft_wrap=True)
 
     def summary(self) -> str:
         """One line over all episodes so far."""

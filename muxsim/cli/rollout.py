@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import anyio
 import trio
-from rich.console import Console
 
 from muxsim.cli.chosen import Chosen
+from muxsim.cli.console import console_of
 from muxsim.cli.installing import Installing
 from muxsim.cli.named_pool import NamedPool, named_pool
 from muxsim.cli.options import Bounds, Kept, Model, Players, Remote, Rows, Watch
@@ -99,7 +99,7 @@ def _trackers(names: Sequence[str], folder: Path) -> list[Any]:
 async def _run(plan: RolloutPlan, shown: Shown) -> Metrics:
     logs = _SessionLogs()
     kept = [plan.kept.output] if plan.kept.output else []
-    console = Console(stderr=True)
+    console = console_of(stderr=True)
     installing = Installing(console)
 
     def listen(event: Event) -> None:
@@ -129,7 +129,7 @@ async def _run(plan: RolloutPlan, shown: Shown) -> Metrics:
                     await _close(policy)
             metrics = writer.finish(len(planned), problem=stopped)
         for line in [summary, *estimated(metrics)]:
-            Console(stderr=True).print(line, highlight=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
         return metrics
 
 

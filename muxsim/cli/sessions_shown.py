@@ -16,7 +16,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from muxsim.cli.operator import Asked, duration, memory_of_tree, print_json
+from muxsim.cli.console import console_of
+from muxsim.cli.operator import Asked, duration, memory_of_tree, print_json, printable
 from muxsim.cli.top_rows import COLUMNS, fitting, shortened
 from muxsim.errors import MuxsimError, NotRunning
 from muxsim.serve.operate.running import Running, none_serves
@@ -93,7 +94,7 @@ def watch(look: Callable[[], Seen], *, as_json: bool) -> None:
                 sys.stdout.flush()
                 time.sleep(_AGAIN)
         seen = look()
-        console = Console()
+        console = console_of()
         with Live(_screen(seen, console), console=console, auto_refresh=False, screen=console.is_terminal) as live:
             while True:
                 time.sleep(_AGAIN)
@@ -121,7 +122,7 @@ def table_of(seen: Seen, width: int | None = None) -> Table:
     for one in seen.sessions:
         told = dict(zip(COLUMNS, cells_of(one), strict=True))
         cells = [told[name] if width is None else shortened(name, told[name], width) for name in heads]
-        table.add_row(*map(Text, [*([str(one["muxsim"])] if several else []), *cells]))
+        table.add_row(*(Text(printable(cell)) for cell in [*([str(one["muxsim"])] if several else []), *cells]))
     return table
 
 
@@ -143,6 +144,6 @@ def shown_memory(size: int | None) -> str:
 
 def _wide_console(table: Table) -> Console:
     """As wide as the table at least: a terminal that is not goes on in the next line, and nothing is left out."""
-    console = Console()
-    needed = Measurement.get(Console(width=10_000), console.options.update(max_width=10_000), table).maximum
-    return Console(width=max(console.width, needed))
+    console = console_of()
+    needed = Measurement.get(console_of(width=10_000), console.options.update(max_width=10_000), table).maximum
+    return console_of(width=max(console.width, needed))
