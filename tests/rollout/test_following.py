@@ -98,6 +98,17 @@ def test_tokens_of_tries_that_were_played_again_are_counted_once(folder):
         assert writer.finish(2).usage.total_tokens == 45
 
 
+def test_a_run_that_is_resumed_as_a_longer_one_is_told_as_that(folder):
+    with RunFolder.create(folder, config(notes={"rollouts": 1, "success_reward": 0.5})) as writer:
+        writer.append(trajectory("a"))
+    run = FollowedRun("1", folder)
+    known = run.news()
+    assert (known.metrics.planned, known.metrics.success_rate) == (1, 1.0)
+    with RunFolder.resume(folder, config(notes={"rollouts": 2, "success_reward": 100.0})):
+        again = run.news(known.mark)
+    assert (ids(again), again.metrics.planned, again.metrics.success_rate) == (["a"], 2, 0.0)
+
+
 def test_a_broken_row_is_a_problem_that_is_told_and_what_stands_before_it_is_shown(folder):
     with RunFolder.create(folder, config()) as writer:
         writer.append(trajectory("a"))

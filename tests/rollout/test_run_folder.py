@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 import resource
@@ -222,6 +223,36 @@ def test_what_does_not_change_an_episode_may_differ(tmp_path):
     changed = config(notes={"max_concurrent": 64, "more": 1}, dataset="moved/a.jsonl", muxsim="9.9.9")
     with RunFolder.resume(tmp_path, changed) as writer:
         assert writer.folder.config.muxsim == "0.0.1"
+
+
+def test_a_resumed_run_is_told_of_as_it_was_resumed(tmp_path):
+    before = config(notes={"rollouts": 1, "success_reward": 0.5, "transport": "http"})
+    with RunFolder.create(tmp_path, before) as writer:
+        writer.append(trajectory("a"))
+        assert writer.finish(1).success_rate == 1.0
+    with RunFolder.resume(tmp_path, config(notes={"rollouts": 2, "success_reward": 100.0})) as writer:
+        writer.append(trajectory("b"))
+        assert writer.finish(2).success_rate == 0.0
+    read = RunFolder(tmp_path)
+    assert (read.config.planned, read.config.notes["transport"], read.metrics().success_rate) == (2, "http", 0.0)
+    assert read.config.started_at == before.started_at
+    with RunFolder.resume(tmp_path, config(notes={"rollouts": 3, "success_reward": None})) as writer:
+        assert (writer.finish(3).success_reward, RunFolder(tmp_path).config.planned) == (100.0, 3)
+
+
+def test_a_run_that_is_resumed_with_other_notes_is_written_by_one_process_all_the_same(tmp_path):
+    RunFolder.create(tmp_path, config(notes={"rollouts": 1})).close()
+    before = os.open(tmp_path / "config.json", os.O_RDONLY)  # as a process that waits for its turn has it
+    try:
+        with RunFolder.resume(tmp_path, config(notes={"rollouts": 2})):
+            assert RunFolder(tmp_path).is_being_written()
+            with pytest.raises(RunError, match="written by another process"):
+                RunFolder.resume(tmp_path, config(notes={"rollouts": 3}))
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(before, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(before)
+    assert RunFolder(tmp_path).config.planned == 2
 
 
 # Folders that cannot be used.

@@ -46,6 +46,11 @@ class RunConfig(msgspec.Struct, kw_only=True, frozen=True):
         rows = self.notes.get("rollouts")
         return rows * self.rollouts_per_row if isinstance(rows, int) else None
 
+    def going_on_as(self, other: RunConfig) -> RunConfig:
+        """The config of a run that is resumed as another: with its notes, and what was noted that it does not tell."""
+        told = {name: value for name, value in other.notes.items() if value is not None}
+        return msgspec.structs.replace(self, notes={**other.notes, **self.notes, **told})
+
     def differences(self, other: RunConfig) -> list[str]:
         """Where another run differs in what its episodes are, a line for each: ``options.max_steps was 50, is 100``."""
         ours, theirs = _comparable(self), _comparable(other)

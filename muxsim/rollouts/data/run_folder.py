@@ -2,7 +2,7 @@
 
 ::
 
-    config.json       what was run; written first, and compared when the run is resumed
+    config.json       what was run; written first, and compared when the run is resumed, with the notes of the last time
     rollouts.jsonl    a `Trajectory` on each line, one for each episode that has ended
     failures.jsonl    those with ``valid`` false once more, of every attempt
     images/           the images of all rows, by hash
@@ -24,7 +24,7 @@ import os
 import re
 import time
 from collections.abc import Container, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -77,7 +77,7 @@ class RunFolder:
                 raise RunError(f"{folder} holds a run: go on with it (--resume), or choose another folder (--output)")
             if any(folder.iterdir()):
                 raise RunError(f"{folder} is not empty: choose another folder (--output)")
-            write_whole(folder / _CONFIG, msgspec.json.format(msgspec.json.encode(config)))
+            _write_config(folder, config)
             return RunWriter(cls(folder), fsync=fsync)
         except OSError as error:
             raise RunError(f"{folder}: a run cannot be started there: {error}") from None
@@ -99,7 +99,7 @@ class RunFolder:
             shown = "; ".join(differences[:_MOST_DIFFERENCES_SHOWN])
             raise RunError(f"{folder.path} is another run, resume it as it was or choose another folder: {shown}")
         try:
-            return RunWriter(folder, episodes=episodes, fsync=fsync)
+            return RunWriter(folder, config=folder.config.going_on_as(config), episodes=episodes, fsync=fsync)
         except OSError as error:
             raise RunError(f"{folder.path}: the run cannot be resumed: {error}") from None
 
@@ -178,26 +178,36 @@ class RunWriter:
     counted in ``lost``, ``problem`` says why, and `finish` marks the run as incomplete.
     """
 
-    def __init__(self, folder: RunFolder, *, episodes: Container[str] | None = None, fsync: bool = False) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        config: RunConfig | None = None,
+        episodes: Container[str] | None = None,
+        fsync: bool = False,
+    ) -> None:
         self.folder = folder
         self._episodes = episodes
         self.lost = 0
         self.problem: str | None = None
-        self._metrics = MetricsBuilder(success_reward=folder.config.success_reward)
         self._last_error = self._mistake = ""
         self._unscored = 0
         self._done: set[str] = set()
-        lock = _locked(folder.path)
-        try:
+        with ExitStack() as opened:
+            _lock(folder.path, opened)
+            if config is not None and config != folder.config:
+                _write_config(folder.path, config)
+                _lock(folder.path, opened)  # of the new file; who looks at the old one has to wait as well
+                folder.config = config
+            self._metrics = MetricsBuilder(success_reward=folder.config.success_reward)
             repair(folder.path / FAILURES, keep=self._count_failure)
             repair(folder.path / ROLLOUTS, keep=self._is_done)
             (folder.path / _METRICS).unlink(missing_ok=True)
             self._rollouts = RowFile(folder.path / ROLLOUTS, fsync=fsync)
+            opened.callback(self._rollouts.close)
             self._failures = RowFile(folder.path / FAILURES, fsync=fsync)
-        except BaseException:
-            os.close(lock)
-            raise
-        self._lock = lock
+            opened.callback(self._failures.close)
+            self._opened = opened.pop_all()
 
     def __repr__(self) -> str:
         return f"<RunWriter {self.folder.path}: {len(self._done)} episodes, {self.lost} lost>"
@@ -277,11 +287,7 @@ class RunWriter:
 
     def close(self) -> None:
         """Let go of the files. Calling it again is harmless."""
-        if self._lock >= 0:
-            self._rollouts.close()
-            self._failures.close()
-            os.close(self._lock)
-            self._lock = -1
+        self._opened.close()
 
     # As a watcher.
 
@@ -344,15 +350,19 @@ def _read_config(path: Path) -> RunConfig:
         raise RunError(f"{file} cannot be read: {error}") from None
 
 
-def _locked(path: Path) -> int:
-    """A descriptor that holds the run's lock; closing it lets go, and so does the end of the process."""
+def _write_config(path: Path, config: RunConfig) -> None:
+    write_whole(path / _CONFIG, msgspec.json.format(msgspec.json.encode(config)))
+
+
+def _lock(path: Path, opened: ExitStack) -> None:
+    """Hold the run's lock until the stack is closed, or the process ends. Raises `RunError`: another has it."""
     fd = os.open(path / _CONFIG, os.O_RDONLY | os.O_CLOEXEC)
+    opened.callback(os.close, fd)
     for _ in range(_LOOKS):
         with suppress(OSError):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return fd
+            return
         time.sleep(_LOOK_S)
-    os.close(fd)
     raise RunError(f"{path} is being written by another process: wait for its end")
 
 

@@ -19,6 +19,7 @@ import msgspec
 
 from muxsim.rollouts.data.images import is_reference, taken_out
 from muxsim.rollouts.data.metrics import Metrics, MetricsBuilder
+from muxsim.rollouts.data.row_file import RunError
 from muxsim.rollouts.data.run_config import RunConfig
 from muxsim.rollouts.data.run_folder import FAILURES, ROLLOUTS, RunFolder
 from muxsim.rollouts.data.trajectory import Trajectory
@@ -85,6 +86,7 @@ class FollowedRun:
     def news(self, mark: str = "") -> News:
         """What is new since the answer with this mark; all of it for "" and for a mark of another time."""
         with self._asked:
+            self._read_config()
             more = self._read() | self._read_failures()
             state, metrics = self._stand()
             known = [int(part) if part.isdecimal() else -1 for part in mark.split(".")]
@@ -147,6 +149,15 @@ class FollowedRun:
         self._episodes: list[Json] = []
         self._places: dict[str, int] = {}
         self._builder = MetricsBuilder(success_reward=self.folder.config.success_reward)
+
+    def _read_config(self) -> None:
+        """Know what the run is now: one that is resumed may be a longer one, or have another bar for a success."""
+        with suppress(RunError):
+            folder = RunFolder(self.folder.path)
+            if folder.config != self.folder.config:
+                self.folder = folder
+                self._generation += 1
+                self._begin()
 
     def _read(self) -> bool:
         """Take in rows that are new; whether there may be more of them."""
