@@ -149,7 +149,7 @@ def loglevel(
     level: Annotated[
         Literal["debug", "info", "warning", "error"] | None,
         typer.Argument(
-            metavar="[LEVEL]",
+            metavar="LEVEL",
             help="debug, info, warning or error: the least that is logged from now on.",
             show_default="show those in use",
         ),
@@ -158,9 +158,9 @@ def loglevel(
     as_json: JsonOption = False,
 ) -> None:
     """Show what is logged, or change it. A level for all ends that of single environments."""
-    if env and not level:
+    if env is not None and level is None:
         fail(MuxsimError("name a level with --env"))
-    given: dict[str, Any] = {name: value for name, value in {"level": level, "env": env}.items() if value}
+    given: dict[str, Any] = {name: value for name, value in {"level": level, "env": env}.items() if value is not None}
     _do(which, "loglevel", as_json=as_json, **given)
 
 

@@ -17,6 +17,17 @@ _TIMEOUT: Final = 10.0
 _FORBIDDEN: Final = 403
 # Where others than the admin read the same, as far as they may.
 _READ: Final = {"sessions": "/sessions", "environments": "/envs", "status": "/health"}
+# What is in an answer of a muxsim's at least, by the command: anything else that speaks JSON has other words.
+_STATUS: Final = frozenset({"pid", "version", "url", "config", "state", "sessions", "in_flight", "uptime", "limits"})
+_TOLD: Final = {
+    **dict.fromkeys(("status", "drain", "resume", "stop"), _STATUS),
+    **dict.fromkeys(("inspect", "end"), frozenset({"id"})),
+    "sessions": frozenset({"sessions", "next"}),
+    "environments": frozenset({"environments"}),
+    "reload": frozenset({"added", "changed", "removed", "applied", "tokens", "restart"}),
+    "logs": frozenset({"session", "lines", "after", "more", "over"}),
+    "loglevel": frozenset({"level", "environments"}),
+}
 
 
 @dataclass(frozen=True)
@@ -45,19 +56,19 @@ class OverHTTP:
                     value = answer.json()
         except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError) as error:
             raise NotRunning(f"{self.url} does not answer as a muxsim: {error or type(error).__name__}") from None
-        if not isinstance(value, dict):
+        refusal = value.get("error") if isinstance(value, dict) else None
+        if not isinstance(value, dict) or (refusal is None and not _TOLD[command] <= value.keys()):
             raise NotRunning(f"{self.url} does not answer as a muxsim")
-        refusal = value.get("error")
         return {"error": str(refusal["message"])} if isinstance(refusal, dict) and "message" in refusal else value
 
     def _as_operator(self, command: str, value: Any) -> Any:
         """What the operator would have been told, with None for what is not told to others."""
-        if not isinstance(value, dict) or "error" in value:
+        if not isinstance(value, dict):
             return value
-        if command == "sessions":
+        if command == "sessions" and "sessions" in value:
             return {**value, "sessions": [{"memory": None, **row} for row in value["sessions"]]}
-        if command == "status":
-            state = "serving" if value["status"] == "ok" else f"{value['status']}: {value['reason']}"
+        if command == "status" and "status" in value:
+            state = "serving" if value["status"] == "ok" else f"{value['status']}: {value.get('reason')}"
             met = {name: count for name, count in value.get("limits", {}).items() if count}
             known = {"version": value.get("version"), "sessions": value.get("sessions")}
             unknown = dict.fromkeys(("pid", "config", "uptime", "left", "in_flight"))

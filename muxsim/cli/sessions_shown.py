@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,33 +82,36 @@ def show(seen: Seen, *, as_json: bool) -> None:
 
 
 def watch(look: Callable[[], Seen], *, as_json: bool) -> None:
-    """Show them again and again, or print a line of JSON each time, until Ctrl-C."""
+    """Show them again and again until Ctrl-C: in one place of a terminal, else below each other, or lines of JSON."""
+    console = console_of()
     with contextlib.suppress(KeyboardInterrupt):
-        if as_json:
+        if as_json or not console.is_terminal:
             while True:
                 seen = look()
-                sys.stdout.write(
-                    msgspec.json.encode({"muxsims": seen.muxsims, "sessions": seen.sessions}).decode() + "\n"
-                )
-                sys.stdout.flush()
+                if as_json:
+                    print(
+                        msgspec.json.encode({"muxsims": seen.muxsims, "sessions": seen.sessions}).decode(), flush=True
+                    )
+                else:
+                    show(seen, as_json=False)
+                    print(flush=True)
                 time.sleep(_AGAIN)
-        seen = look()
-        console = console_of()
-        with Live(_screen(seen, console), console=console, auto_refresh=False, screen=console.is_terminal) as live:
+        with Live(_screen(look(), console.width), console=console, auto_refresh=False, screen=True) as live:
             while True:
                 time.sleep(_AGAIN)
-                live.update(_screen(look(), console), refresh=True)
+                live.update(_screen(look(), console.width), refresh=True)
 
 
-def _screen(seen: Seen, console: Console) -> Group:
+def _screen(seen: Seen, width: int) -> Group:
     """What a terminal has room for: who wants to copy an id, or know all, asks without --watch."""
-    width = console.width if console.is_terminal else None
     return Group(_sum(seen) if seen.muxsims else none_serves(), "", table_of(seen, width))
 
 
 def _sum(seen: Seen) -> str:
-    total = sum(one["memory"] or 0 for one in seen.sessions)
-    return f"{len(seen.sessions)} sessions, {shown_memory(total)}"
+    """How many there are, and what they take as far as that is known."""
+    count = f"{len(seen.sessions)} session{'' if len(seen.sessions) == 1 else 's'}"
+    known = [one["memory"] for one in seen.sessions if one["memory"] is not None]
+    return f"{count}, {shown_memory(sum(known))}" if known else count
 
 
 def table_of(seen: Seen, width: int | None = None) -> Table:

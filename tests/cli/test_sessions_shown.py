@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from muxsim.cli.sessions_shown import Seen, table_of
+from muxsim.cli.sessions_shown import Seen, show, table_of, watch
 from muxsim.cli.top_rows import COLUMNS
 
 SESSION = {
@@ -45,3 +45,26 @@ def test_whoever_asks_once_is_told_all():
     head, row = lines(None)
     assert head.split() == list(COLUMNS.values())
     assert SESSION["id"] in row
+
+
+def test_what_is_not_known_of_memory_is_not_said(capsys):
+    for row, said in ((SESSION, "1 session, 999.0 MiB"), ({**SESSION, "memory": None}, "1 session")):
+        show(Seen([4711], [row]), as_json=False)
+        assert capsys.readouterr().out.splitlines()[-1] == said
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_who_watches_through_a_pipe_is_told_each_time(as_json, capsys, monkeypatch):
+    looks = iter([Seen([4711], [SESSION]), Seen([4711], [])])
+    monkeypatch.setattr("muxsim.cli.sessions_shown._AGAIN", 0)
+
+    def look():
+        try:
+            return next(looks)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    watch(look, as_json=as_json)
+    out = capsys.readouterr().out
+    assert SESSION["id"] in out
+    assert ('"sessions":[]' if as_json else "0 sessions") in out

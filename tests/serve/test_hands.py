@@ -72,6 +72,7 @@ async def test_a_command_that_needs_a_session_says_so_and_others_take_none():
         (("end", "x", "--wait"), "No such option"),
         (("loglevel", "loud"), "'debug', 'info', 'warning', 'error'"),
         (("loglevel", "--env", "naughty"), "name a level"),
+        (("loglevel", "--env", ""), "name a level"),
         (("ending",), "No such command"),
     ):
         ended = CliRunner().invoke(app, ["ctl", *words])
