@@ -106,17 +106,22 @@ class StreamedCompletion:
 
     def add(self, chunk: Mapping[str, Any]) -> Failure | None:
         """Take in the next chunk; an error in it is the end."""
-        if _is_error(chunk):
-            return _error(chunk, usage_of(self._rest))
         for key in ("usage", *_OF_TOKENS):
             if chunk.get(key) is not None:
                 self._rest[key] = chunk[key]
+        if _is_error(chunk):
+            return _error(chunk, self.usage)
         for choice in _objects(chunk.get("choices")):
             if choice.get("index") in (0, "0", None):
                 self._add_choice(choice)
         if self._choice.get("error") or self._choice.get("finish_reason") == _FAILED:
-            return _error({"error": self._choice.get("error") or "the provider failed"}, usage_of(self._rest))
+            return _error({"error": self._choice.get("error") or "the provider failed"}, self.usage)
         return None
+
+    @property
+    def usage(self) -> Usage:
+        """The tokens that it has taken so far, as far as it says so."""
+        return usage_of(self._rest)
 
     def completion(self) -> dict[str, Any]:
         """The same completion as it would have come in one piece."""

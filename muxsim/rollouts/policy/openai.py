@@ -102,6 +102,8 @@ class OpenAIPolicy:
             raise PolicyError(f"the policy of {self.model} needs the openai package: pip install 'mcp-muxsim[openai]'")
         if self.max_concurrent < 1:
             raise PolicyError(f"max_concurrent must be at least 1, not {self.max_concurrent}")
+        if not isinstance(self.retries, RetryRule):  # else the first call that fails would find out
+            raise PolicyError(f"retries is a RetryRule, as in RetryRule(attempts=3), and not {self.retries!r:.80}")
         self.base_url = self.base_url or os.environ.get(_BASE_URL_VARIABLE) or self.KEYED_URL
         self.api_key = (self.api_key or os.environ.get(self.KEY_VARIABLE) or "").strip() or self._without_key()
         if not _HEADER_TEXT.fullmatch(self.api_key):  # what refuses it later would show it

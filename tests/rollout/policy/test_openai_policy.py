@@ -266,6 +266,35 @@ def test_an_answer_that_is_no_completion_says_so(server, run, stream, body, medi
     assert len(server.requests) == 1
 
 
+PAID = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+PIECE = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "wel"}}]}
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param([{**PIECE, "usage": {**PAID, "total_tokens": 3}}, {**PIECE, "usage": PAID}], id="broke off"),
+        pytest.param([{**PIECE, "usage": PAID}, '{"choi'], id="a piece of a piece"),
+        pytest.param(
+            [PIECE, {"error": {"message": "lost", "code": 503}}, {"choices": [], "usage": PAID}], id="an error"
+        ),
+        pytest.param([PIECE, {"error": {"message": "lost", "code": 503}, "usage": PAID}], id="in the error"),
+    ],
+)
+def test_what_a_stream_has_cost_that_failed_is_counted(server, run, pieces):
+    texts = [piece if isinstance(piece, str) else json.dumps(piece) for piece in pieces]
+    body = "".join(f"data: {text}\n\n" for text in texts).encode()
+    server.play(says("").but(body=body, headers={"content-type": "text/event-stream"}), says("whole"))
+    reply = run(asking(server, stream=True))
+    assert (reply.message["content"], len(server.requests)) == ("whole", 2)
+    assert reply.usage == Usage(prompt_tokens=14, completion_tokens=8, total_tokens=22)
+
+
+def test_a_number_is_no_rule_for_retries(server):
+    with pytest.raises(PolicyError, match=r"retries is a RetryRule, as in RetryRule\(attempts=3\), and not 3"):
+        OpenAIPolicy("tiny", base_url=server.url, retries=3)
+
+
 @pytest.fixture
 def waits(monkeypatch):
     """The waits between calls as they were wished for, none of which is waited."""
