@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 import trio
 import trio.testing
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from session.fake_backend import fake_session
 
@@ -55,6 +55,7 @@ class Hostile:
     results: list
     reads: list
     ends_after: int
+    tells_total: bool = True
     earned: float = 0.0
     steps: int = 0
     last: float = 0.0
@@ -63,7 +64,8 @@ class Hostile:
 
     def status(self):
         over = self.steps >= self.ends_after
-        return {"terminated": over, "truncated": False, "step": self.steps, "total_reward": self.earned}
+        total = {"total_reward": self.earned} if self.tells_total else {}
+        return {"terminated": over, "truncated": False, "step": self.steps, **total}
 
     def call(self, request):
         params = msgspec.json.decode(bytes(request.params))
@@ -91,11 +93,12 @@ class Hostile:
                 return messages.result(request.id, {**good, "isError": True})
             case "meta":
                 control = {**self.status(), "reward": self.last, "info": {}}
-                del control["total_reward"]
+                control.pop("total_reward", None)
                 return messages.result(request.id, {**good, "_meta": {"muxsim/control": control}})
             case "lies" | "mum":
-                control = {**self.status(), "reward": self.last + 1 if how == "lies" else None, "info": {}}
-                del control["total_reward"]
+                said = self.last + self.tells_total  # where nothing else is told, nothing contradicts a lie
+                control = {**self.status(), "reward": said if how == "lies" else None, "info": {}}
+                control.pop("total_reward", None)
                 result = {**good, "isError": how == "mum", "_meta": {"muxsim/control": control}}
                 return messages.result(request.id, result)
             case "odd-meta":
@@ -235,9 +238,15 @@ class Endpoint:
     turns=st.lists(st.sampled_from(TURNS), max_size=6),
     end=st.sampled_from(ENDS),
     ends_after=st.integers(1, 8),
+    tells_total=st.booleans(),
 )
-def test_no_valid_episode_has_another_total_than_the_environments_own(rewards, results, reads, turns, end, ends_after):
-    game = Hostile(rewards, results, reads, ends_after)
+@example([1.0], ["meta", "mum", "meta"], [], ["call"] * 3, "no-call", 8, tells_total=False)
+@example([1.0], ["fine", "error", "fine"], [], ["call"] * 3, "no-call", 8, tells_total=False)
+@example([1.0], ["meta", "error", "meta"], [], ["call"] * 3, "no-call", 8, tells_total=False)
+def test_no_valid_episode_has_another_total_than_the_environments_own(
+    rewards, results, reads, turns, end, ends_after, tells_total
+):
+    game = Hostile(rewards, results, reads, ends_after, tells_total)
 
     async def play():
         with trio.fail_after(1000):

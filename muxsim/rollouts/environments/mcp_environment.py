@@ -114,7 +114,8 @@ class MCPEnvironment:
         self._counts = False  # whether control://status is known to be there
         self._rewards: list[float] = []
         self._doubtful = False
-        self._step: int | None = None
+        self._step = 0
+        self._untold = False  # whether a step was made that no result has told the reward of
 
     def __repr__(self) -> str:
         return f"<MCPEnvironment {self.env} seed {self.seed} session {self.id[:8]}>"
@@ -191,9 +192,18 @@ class MCPEnvironment:
             return self._told
         if status.total_reward is not None:
             return status.total_reward
-        if self._doubtful and (status.step or 0) != (self._step or 0):  # before the first call it has made none
+        return await self._sum_of_results()
+
+    async def _sum_of_results(self) -> float:
+        """The total of an environment that counts its steps, if that, and not what they have earned."""
+        if self._untold:
             raise await self._failed("control://status has no total_reward, and a call that failed made a step")
         return self._told
+
+    def _count(self, step: int | None, *, scored: bool) -> None:
+        """Take in the environment's count of steps, if it has one, after a call that has told its reward or not."""
+        self._untold = self._untold or not (scored or step in (None, self._step))
+        self._step = self._step if step is None else step
 
     @property
     def _told(self) -> float:
@@ -218,7 +228,9 @@ class MCPEnvironment:
         if count is not None and count.failed is not None:
             raise await self._failed(count.failed)
         total = None if count is None else count.total_reward
-        if total is not None and not is_close(total, self._told, sum(map(abs, self._rewards))):
+        if total is None:
+            return await self._sum_of_results()
+        if not is_close(total, self._told, sum(map(abs, self._rewards))):
             text = f"the rewards of its results come to {self._told:g}, and control://status says {total:g}"
             raise await self._failed(text)
         return self._told
@@ -247,6 +259,7 @@ class MCPEnvironment:
             return result
         if status.failed is not None:
             raise await self._failed(status.failed)
+        self._count(status.step, scored=False)
         ends = Control(reward=None, terminated=status.terminated, truncated=status.truncated, step=status.step)
         return replace(result, control=ends)
 
@@ -260,7 +273,7 @@ class MCPEnvironment:
         self._scored = True
         if control.failed is not None:
             raise await self._failed(control.failed)
-        self._step = control.step
+        self._count(control.step, scored=control.reward is not None)
         if control.reward is not None:
             self._rewards.append(control.reward)
         elif control.problem is None and not result.is_error:
