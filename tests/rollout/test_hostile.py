@@ -240,9 +240,9 @@ class Endpoint:
     ends_after=st.integers(1, 8),
     tells_total=st.booleans(),
 )
-@example([1.0], ["meta", "mum", "meta"], [], ["call"] * 3, "no-call", 8, tells_total=False)
-@example([1.0], ["fine", "error", "fine"], [], ["call"] * 3, "no-call", 8, tells_total=False)
-@example([1.0], ["meta", "error", "meta"], [], ["call"] * 3, "no-call", 8, tells_total=False)
+@example([1.0], ["meta", "mum", "meta"], [], ["call"] * 3, "no-call", 8, False)
+@example([1.0], ["fine", "error", "fine"], [], ["call"] * 3, "no-call", 8, False)
+@example([1.0], ["meta", "error", "meta"], [], ["call"] * 3, "no-call", 8, False)
 def test_no_valid_episode_has_another_total_than_the_environments_own(
     rewards, results, reads, turns, end, ends_after, tells_total
 ):
