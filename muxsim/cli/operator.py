@@ -24,8 +24,8 @@ from muxsim.serve.operate.running import ANSWER_TIMEOUT, Running
 # Beyond the drain_timeout that it may have been given, which is not known here.
 _STOP_LIMIT = 600.0
 _PIPED_WIDTH = 160
-# Seconds for a session's end, with all the patience that its processes may have been given.
-_END_LIMIT = 600.0
+# Seconds: for a session's end, with all the patience that its processes may have been given; for files that are slow.
+_PATIENCE = {"end": 600.0, "reload": 60.0}
 # Seconds between two looks at whether the sessions have ended.
 _LOOK_AGAIN = 0.2
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
@@ -44,7 +44,7 @@ class Asked(Protocol):
 
 def do(muxsim: Asked, command: str, *, until_empty: bool = False, **arguments: Any) -> dict[str, Any]:
     """Have it do something, and wait until that is done. Raises `MuxsimError` if it refuses."""
-    answer = muxsim.ask(command, timeout=_END_LIMIT if command == "end" else ANSWER_TIMEOUT, **arguments)
+    answer = muxsim.ask(command, timeout=_PATIENCE.get(command, ANSWER_TIMEOUT), **arguments)
     if "error" in answer:
         raise MuxsimError(answer["error"])
     if until_empty:

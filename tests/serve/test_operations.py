@@ -338,6 +338,30 @@ async def test_a_reload_refuses_what_a_check_would(tmp_path, config, words):
         assert await command("ctl", "reload") == (0, "nothing has changed\n", "")
 
 
+async def test_a_config_that_takes_long_to_read_keeps_nobody_waiting_but_the_next_who_reads_it(tmp_path):
+    told = []
+
+    async def reload():
+        told.append(await command("ctl", "reload"))
+
+    async with serving(tmp_path, environment("naughty")) as muxsim:
+        config = config_of(tmp_path)
+        text = config.read_text()
+        config.unlink()
+        os.mkfifo(config)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reload)
+            with await trio.to_thread.run_sync(config.open, "w") as pipe:  # waits for who reads it
+                config.unlink()
+                config.write_text(text + environment("more"))
+                nursery.start_soon(reload)
+                assert (await answer("ctl", "status"))["environments"] == ["naughty"]
+                assert (await open_session(muxsim.url))["state"] == "started"
+                assert told == []
+                pipe.write(text)
+    assert told == [(0, "nothing has changed\n", ""), (0, "added: more\nsettings in use now: default\n", "")]
+
+
 async def test_an_environment_that_has_failed_all_along_keeps_no_reload_from_being_done(tmp_path):
     broken = environment("naughty") + "[environments.broken]\ncommand = '/no/such/program'\n"
     async with serving(tmp_path, broken):

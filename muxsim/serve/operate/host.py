@@ -22,13 +22,11 @@ import uvloop
 
 from muxsim.admission.pool import Pool, capacity_of, open_pool
 from muxsim.config import Config
-from muxsim.config.table import shown
 from muxsim.errors import NotDone
 from muxsim.observe.counters import Counters
 from muxsim.observe.distribution import Distribution
 from muxsim.observe.durations import Durations
 from muxsim.observe.events import (
-    ConfigNote,
     DrainTimeout,
     Events,
     SignalFailed,
@@ -42,15 +40,15 @@ from muxsim.observe.traffic import Traffics
 from muxsim.runtime.boundary import Boundary, open_boundary
 from muxsim.runtime.clock import SteadyClock
 from muxsim.runtime.descriptors import raise_limit
-from muxsim.runtime.guest import Guest, trio_guest, watch_on_this_loop
+from muxsim.runtime.guest import Guest, GuestEnded, trio_guest, watch_on_this_loop
 from muxsim.serve.auth.authenticator import Authenticator
-from muxsim.serve.auth.tokens import open_auth, read_tokens_file, strangers
+from muxsim.serve.auth.tokens import open_auth
 from muxsim.serve.metrics.families import LAG_SECONDS, Sources
 from muxsim.serve.operate.front import Front
-from muxsim.serve.operate.inspection import refuse_reload
 from muxsim.serve.operate.listening import is_of_this_machine, listening, server_url, tls_context
-from muxsim.serve.operate.operations import Operations, same_sources
+from muxsim.serve.operate.operations import Operations
 from muxsim.serve.operate.operator_socket import operator_socket, refuse_unreachable
+from muxsim.serve.operate.rereading import Rereading, tell_strangers
 from muxsim.serve.operate.service_manager import ServiceManager
 from muxsim.serve.routes.log_view import LogView
 from muxsim.serve.routes.metrics import Metrics
@@ -94,7 +92,7 @@ def serve(
     """
     events = Events() if events is None else events
     auth = open_auth(config.auth, config.server.max_failures, os.environ, config.server.public_url, events.emit)
-    _tell_strangers(config, auth, events)
+    tell_strangers(config, auth, events)
     tls = tls_context(config.server)
     if config.server.operator_socket == "required":
         refuse_unreachable()
@@ -108,13 +106,6 @@ def serve(
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
             runner.run(_Host(config, listener, announce, reread, events, auth, tls, manager, log, wires or {}).run())
-
-
-def _tell_strangers(config: Config, auth: Authenticator | None, events: Events) -> None:
-    """No fault, for a token that is taken back must not keep muxsim from starting."""
-    for name in strangers(config.clients, auth):
-        calls = "from an address that is so written" if auth is None else "with a token of that name"
-        events.emit(ConfigNote(f"[server.clients.{shown(name)}] bounds nobody: nobody calls {calls}"))
 
 
 def _run_in_batches() -> None:
@@ -147,8 +138,8 @@ class _Host:
         self._log = log
         self._wires = wires
         self._manager = manager
-        self._reread = reread
-        self._begun_with = self._config = config
+        self._rereading = None if reread is None else Rereading(reread, config, auth, events)
+        self._config = config
         self._auth = auth
         self._tls = tls
         self._listener = listener
@@ -164,19 +155,6 @@ class _Host:
         self._stop_signals = 0
         self._stopped_by: str | None = None
         self._clock = SteadyClock(lambda seconds: events.emit(StoodStill(round(seconds, 1))))
-
-    def _read_again(self) -> Config:
-        """The config as it stands in its file now, and the tokens in theirs. Raises `ConfigError` as a start does."""
-        assert self._reread is not None
-        config = self._reread()
-        for note in config.notes:
-            self._events.emit(ConfigNote(note))
-        refuse_reload(config, self._begun_with, self._config, os.environ)
-        # Other sources of tokens need a restart, but for another file.
-        if self._auth is not None and config.auth is not None and same_sources(config.auth, self._begun_with.auth):
-            self._auth.stage(read_tokens_file(config.auth))
-        _tell_strangers(config, self._auth, self._events)
-        return config
 
     async def run(self) -> None:
         """Serve until a signal; the sessions and their processes are ended before this returns."""
@@ -267,9 +245,10 @@ class _Host:
     ) -> Operations:
         """What whoever runs this can ask of it."""
 
-        def read_again() -> Config:
+        async def read_again() -> Config:
+            assert self._rereading is not None
             with self._manager.reloading():
-                return self._read_again()
+                return await bridge.call(self._rereading.read, self._config)
 
         def apply(config: Config) -> tuple[str, ...]:
             level = config.server.log_level
@@ -287,7 +266,7 @@ class _Host:
             sessions,
             sampler,
             bridge,
-            reread=None if self._reread is None else read_again,
+            reread=None if self._rereading is None else read_again,
             apply=apply,
             stop=self._stop_for,
             stopping=self._stop_wanted.is_set,
@@ -314,14 +293,19 @@ class _Host:
         if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
             return  # nohup means it
         had_terminal = _has_terminal()
+        reloads = set[asyncio.Future[None]]()
+
+        async def reload() -> None:
+            with self._going_on("reload"), contextlib.suppress(NotDone, GuestEnded):  # which has been told
+                await operations.reload("SIGHUP")
 
         def on_hangup() -> None:
             # From a terminal that is closed it means the end; from a service manager or a person, the config.
             if had_terminal and not _has_terminal():
                 self._stop_for("SIGHUP")
             else:
-                with self._going_on("reload"), contextlib.suppress(NotDone):  # which has been told
-                    operations.reload("SIGHUP")
+                reloads.add(reloading := asyncio.ensure_future(reload()))
+                reloading.add_done_callback(reloads.discard)
 
         self._loop.add_signal_handler(signal.SIGHUP, on_hangup)
 

@@ -21,7 +21,7 @@ from muxsim.observe.events import (
     RestartNeeded,
     Resumed,
 )
-from muxsim.runtime.guest import Guest
+from muxsim.runtime.guest import Guest, GuestEnded
 from muxsim.serve.routes.listing import inside, look_for, page_of, told
 from muxsim.session.endings import Past
 from muxsim.session.registry import Sessions
@@ -113,7 +113,7 @@ class Operations:
         sampler: Sampler,
         bridge: Guest[Any],
         *,
-        reread: Callable[[], Config] | None,
+        reread: Callable[[], Awaitable[Config]] | None,
         apply: Callable[[Config], tuple[str, ...]],
         stop: Callable[[str], None],
         stopping: Callable[[], bool],
@@ -133,6 +133,7 @@ class Operations:
         self._counters = counters
         self._events = events
         self._begun = asyncio.get_running_loop().time()
+        self._reloading = asyncio.Lock()
         self._commands: dict[str, Command] = {
             "status": lambda _, by: self._status(),
             "sessions": lambda asked, by: self._list(asked),
@@ -150,8 +151,11 @@ class Operations:
         do = self._commands.get(command)
         if do is None:
             raise NotThere(f"there is no command {command!r}: use one of {', '.join(self._commands)}")
-        answer = do(arguments, by)
-        return await answer if isinstance(answer, Awaitable) else answer
+        try:
+            answer = do(arguments, by)
+            return await answer if isinstance(answer, Awaitable) else answer
+        except GuestEnded as error:
+            raise NotDone(str(error)) from None
 
     # ---- sessions
 
@@ -216,15 +220,19 @@ class Operations:
         self._events.emit((Draining if wanted else Resumed)(len(self._sessions), by))
         return self._status()
 
-    def reload(self, by: str) -> dict[str, Any]:
-        """Read the config again. New sessions get what it says; those that run go on.
+    async def reload(self, by: str) -> dict[str, Any]:
+        """Read the config again, one after the other who asks. New sessions get what it says; those that run go on.
 
         Raises `NotDone` for a bad one, which changes nothing.
         """
+        async with self._reloading:
+            return await self._reload(by)
+
+    async def _reload(self, by: str) -> dict[str, Any]:
         if self._reread is None:
             raise self._refused("muxsim was started with a command, not with a config: there is nothing to read", by)
         try:
-            new = self._reread()
+            new = await self._reread()
         except ConfigError as error:
             raise self._refused(f"{error}; the config of before stays in use", by) from None
         changes = compare(self._begun_with, self.config, new)
