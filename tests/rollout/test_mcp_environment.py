@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 
 import anyio.lowlevel
 import pytest
@@ -217,6 +218,18 @@ async def test_an_episode_whose_calls_have_told_is_not_asked_about_while_it_goes
     game = Game(scored(0.5), scored(0.25), status={**STATUS, "total_reward": 9.0})
     assert await earned(game, 2) == 0.75
     assert game.asked == ["tools/call"] * 2
+
+
+async def test_nothing_is_kept_of_each_call_so_that_what_was_earned_is_told_at_once_after_ever_so_many():
+    environment = MCPEnvironment("s", "lake", 0, Game(*[scored(0.5)] * 100), Opened())
+
+    told, sizes = [], set()
+    for _ in range(100):
+        await environment.call("step", {})
+        told.append(await environment.earned())
+        sizes.add(sum(sys.getsizeof(value) for value in vars(environment).values()))
+    assert (told[0], told[-1]) == (0.5, 50.0)
+    assert len(sizes) == 1
 
 
 async def test_an_episode_that_is_over_has_earned_nothing_where_the_environment_counts_otherwise():

@@ -112,7 +112,10 @@ class MCPEnvironment:
         self._scored: bool | None = None
         self._published = opened.published
         self._counts = False  # whether control://status is known to be there
-        self._rewards: list[float] = []
+        # The sum of what its calls have said, None before one has said anything, and of the sizes of that. In the
+        # session of all clients nothing else is the episode's own.
+        self._said: float | None = None
+        self._sizes = 0.0
         self._doubtful = False
         self._step = 0
         self._untold = False  # whether a step was made that no result has told the reward of
@@ -153,7 +156,7 @@ class MCPEnvironment:
         """
         if self._scored is False:
             return None
-        if self._rewards and not self._doubtful:
+        if self._said is not None and not self._doubtful:
             return await self._agreed(timeout) if over else self._told
         try:
             status = await self._status(timeout)
@@ -207,8 +210,7 @@ class MCPEnvironment:
 
     @property
     def _told(self) -> float:
-        """The sum of what its calls have said. In the session of all clients nothing else is the episode's own."""
-        return float(sum(self._rewards))
+        return self._said or 0.0
 
     async def _agreed(self, timeout: float | None) -> float:
         """The same, unless the environment's own count is another, or is there and cannot be read.
@@ -230,7 +232,7 @@ class MCPEnvironment:
         total = None if count is None else count.total_reward
         if total is None:
             return await self._sum_of_results()
-        if not is_close(total, self._told, sum(map(abs, self._rewards))):
+        if not is_close(total, self._told, self._sizes):
             text = f"the rewards of its results come to {self._told:g}, and control://status says {total:g}"
             raise await self._failed(text)
         return self._told
@@ -275,7 +277,8 @@ class MCPEnvironment:
             raise await self._failed(control.failed)
         self._count(control.step, scored=control.reward is not None)
         if control.reward is not None:
-            self._rewards.append(control.reward)
+            self._said = self._told + control.reward
+            self._sizes += abs(control.reward)
         elif control.problem is None and not result.is_error:
             return replace(result, control=msgspec.structs.replace(control, problem="the reward is null"))
         return result
