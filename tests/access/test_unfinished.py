@@ -131,6 +131,9 @@ class Connection:
     def await_goodbye(self):
         pass
 
+    def finish(self):
+        pass
+
     def fire(self):
         (function,) = self.timers.values()
         function()
@@ -145,8 +148,8 @@ def web_socket(unfinished):
     client = protocols[1].ClientProtocol(uri, state=state)
     socket = WebSocket(connection, server, Times(ping=600.0, text=30.0), lambda: unfinished.begin("ada"))
 
-    def sent(text):
-        client.send_text(text)
+    def sent(text=None):
+        client.send_close() if text is None else client.send_text(text)
         return b"".join(client.data_to_send())
 
     return connection, socket, sent
@@ -169,6 +172,14 @@ def test_each_text_of_a_socket_has_the_time_that_a_text_has_though_each_read_end
         for timer in timers:
             of_text.setdefault(timer, set()).add(texts)
     assert all(len(texts) == 1 for texts in of_text.values())
+
+
+def test_a_goodbye_is_one_also_where_it_comes_together_with_a_text():
+    unfinished, _ = world()
+    _, socket, sent = web_socket(unfinished)
+    socket.came(sent(b"the last word") + sent())
+    assert socket.over
+    assert socket.said_goodbye
 
 
 def test_a_text_that_had_to_wait_for_others_of_its_client_is_not_said_to_be_late():

@@ -31,6 +31,11 @@ _HOW: Final = [(b"upgrade", _WEBSOCKET), (b"connection", b"upgrade")]
 # clients do, has one.
 _MOST_WAITING: Final = 64
 _MOST_WAITING_BYTES: Final = 64 * 1024
+# Opcodes of RFC 6455; of the package's own names each use would be an import, since it is an extra.
+_CONTINUATION: Final = 0
+_TEXT: Final = 1
+_BINARY: Final = 2
+_CLOSE: Final = 8
 # Codes of RFC 6455.
 _GOING_AWAY: Final = 1001
 _NOT_TEXT: Final = 1003
@@ -174,11 +179,11 @@ class WebSocket:
 
     def came(self, data: bytes) -> None:
         self._protocol.receive_data(data)
-        for event in self._protocol.events_received():
-            if not self.over:
+        events = self._protocol.events_received()
+        if not self.over:
+            for event in events:
                 self._take(event)  # type: ignore[arg-type]  # the handshake is over, so it is a frame
             self._look_whether_over()
-        self._look_whether_over()
         self._weigh()
         self._flush()  # pongs, and goodbyes
         self._read_or_not()
@@ -201,13 +206,12 @@ class WebSocket:
     # ---- frames
 
     def _take(self, frame: Frame) -> None:
-        from websockets.frames import Opcode  # noqa: PLC0415 - an extra
-
-        if frame.opcode is Opcode.CLOSE:
+        opcode = frame.opcode
+        if opcode == _CLOSE:
             self.said_goodbye = True
-        elif frame.opcode is Opcode.BINARY:
+        elif opcode == _BINARY:
             self._protocol.fail(_NOT_TEXT, "only texts are understood here")
-        elif frame.opcode in (Opcode.TEXT, Opcode.CONT):
+        elif opcode in (_TEXT, _CONTINUATION):
             self._fragments += frame.data
             if frame.fin:
                 text, self._fragments = bytes(self._fragments), bytearray()
