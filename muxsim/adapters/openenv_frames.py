@@ -48,39 +48,33 @@ class Fault(Exception):
 # ---- what clients say
 
 
-@dataclass(frozen=True, slots=True)
-class Reset:
+class Reset(msgspec.Struct, frozen=True):
     """Begin an episode; a seed that is left out is drawn."""
 
     seed: int | None = None
     episode_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ListTools:
+class ListTools(msgspec.Struct, frozen=True):
     """Tell what tools there are."""
 
 
-@dataclass(frozen=True, slots=True)
-class CallTool:
+class CallTool(msgspec.Struct, frozen=True):
     """Call one."""
 
     name: str
     arguments: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class GetState:
+class GetState(msgspec.Struct, frozen=True):
     """Tell where the episode is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(msgspec.Struct, frozen=True):
     """The client leaves."""
 
 
-@dataclass(frozen=True, slots=True)
-class AgentCalls:
+class AgentCalls(msgspec.Struct, frozen=True):
     """A request of an agent's, in JSON-RPC."""
 
     request: Any
@@ -166,11 +160,10 @@ def _quoted(value: Any) -> str:
 # ---- what they are told
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(msgspec.Struct, frozen=True):
     """What a reset or a step gave: what an agent may see, and apart from it what only its trainer may."""
 
-    observation: Raw
+    observation: Any
     reward: float | None
     done: bool
     metadata: dict[str, Any]

@@ -137,7 +137,7 @@ class Play:
     async def list_tools(self) -> Observed:
         """What tools there are. Raises `Fault`."""
         tools = await self._trainers(self._tools(lambda live: live.channel))
-        observation = Raw(msgspec.json.encode({"tools": _rows(tools, "input_schema")}))
+        observation = {"tools": _rows(tools, "input_schema")}
         episode = self._episode
         if episode is None:
             return Observed(observation, None, False, {"env": self._stage.env})
@@ -145,21 +145,7 @@ class Play:
 
     async def call(self, wish: frames.CallTool) -> Observed:
         """Make a call: a step of the episode, unless it is refused. Raises `Fault`."""
-        episode = await self._trainers(self._going())
-        try:
-            own = episode.tools.called(wish.name)
-        except LookupError as unknown:
-            return self._no_step(episode, wish.name, str(unknown))
-        environment = episode.live.environment
-        result: ToolResult = await self._trainers(environment.call(own, wish.arguments))
-        if result.tools is not None:
-            self._learn(episode, result.tools)
-        self._count(episode, result)
-        if episode.crossed:
-            await self._look(episode)
-        else:
-            episode.total = await self._trainers(environment.earned())
-        return self._observed(episode, wish.name, result)
+        return await self._trainers(self._step(wish))
 
     async def state(self) -> dict[str, Any]:
         """Where the episode is. Raises `Fault`."""
@@ -213,8 +199,10 @@ class Play:
 
     async def _going(self) -> _Episode:
         """The episode; one begins if there was none."""
-        async with self._beginning:
-            episode = self._episode or await self._begin(None, None, was_reset=False)
+        episode = self._episode
+        if episode is None:
+            async with self._beginning:
+                episode = self._episode or await self._begin(None, None, was_reset=False)
         if why := episode.live.ended():
             raise _Over(f"the session has ended: {why}; reset begins another", "the session has ended")
         return episode
@@ -256,7 +244,24 @@ class Play:
         episode.tools = Tools.of(tools)
         self._stage.remember(episode.tools)
 
-    # ---- observations
+    # ---- steps
+
+    async def _step(self, wish: frames.CallTool) -> Observed:
+        episode = await self._going()
+        try:
+            own = episode.tools.called(wish.name)
+        except LookupError as unknown:
+            return self._no_step(episode, wish.name, str(unknown))
+        environment = episode.live.environment
+        result = await environment.call(own, wish.arguments)
+        if result.tools is not None:
+            self._learn(episode, result.tools)
+        self._count(episode, result)
+        if episode.crossed:
+            await self._look(episode)
+        else:
+            episode.total = await environment.earned()
+        return self._observed(episode, wish.name, result)
 
     def _count(self, episode: _Episode, result: ToolResult) -> None:
         control = result.control
@@ -282,7 +287,7 @@ class Play:
             said = frames.result_of(result.content, result.structured, is_error=result.is_error)
         except Withheld:
             raise Fault(frames.EXECUTION_ERROR, f"{name}: {_WITHHELD}") from None
-        observation = Raw(msgspec.json.encode({"tool_name": name, "result": said, "error": None}))
+        observation = {"tool_name": name, "result": said, "error": None}
         control = result.control
         metadata = {**self._metadata(episode), "info": {} if control is None else control.info}
         if control is not None and control.problem:
@@ -291,7 +296,7 @@ class Play:
 
     def _no_step(self, episode: _Episode, name: str, text: str) -> Observed:
         error = {"error_type": "tool_not_found", "message": text}
-        observation = Raw(msgspec.json.encode({"tool_name": name, "result": None, "error": error}))
+        observation = {"tool_name": name, "result": None, "error": error}
         return Observed(observation, None, any(episode.ends), self._metadata(episode))
 
     def _metadata(self, episode: _Episode) -> dict[str, Any]:
