@@ -93,6 +93,11 @@ def test_what_a_success_is_is_the_runs_to_say(tmp_path):
     assert (written.success_rate, read.success_rate, read.success_reward) == (0.5, 0.5, 2.0)
 
 
+def test_rows_that_are_alike_are_told_in_the_same_order_in_whatever_order_their_episodes_have_ended():
+    episodes = [trajectory(f"{row}#{sample}", row=row, sample=sample) for row in "abc" for sample in range(2)]
+    assert metrics_of(*episodes).rows == metrics_of(*reversed(episodes)).rows
+
+
 def test_a_run_is_told_on_the_terminal_with_its_intervals_and_its_best_and_worst_rows():
     given = [("a#0", 0.0), ("a#1", 1.0), ("b#0", 1.0), ("b#1", 1.0)]
     metrics = metrics_of(*(trajectory(id, total_reward=reward) for id, reward in given), failure("c#0"))

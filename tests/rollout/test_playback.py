@@ -12,7 +12,7 @@ from muxsim.rollouts.policy.playback import (
     playback_file,
     with_playback,
 )
-from muxsim.rollouts.policy.protocol import PolicyError, Reply
+from muxsim.rollouts.policy.protocol import PolicyError, Reply, TokenLimit
 
 USER = {"role": "user", "content": "Go."}
 
@@ -133,6 +133,30 @@ async def test_an_episode_whose_replies_are_used_up_is_an_error_and_no_end_of_it
     path = written(tmp_path / "recording.jsonl", {"env_index": 0, "step": 0, "messages": [USER, call("move")]})
     with pytest.raises(PolicyError, match="has no more than 1 replies of episode row-0: remove the file"):
         await play(PlaybackPolicy(path), 0)
+
+
+class Overflows(Counting):
+    """Has no room for another reply after the last."""
+
+    async def next_message(self, conversation, tools, seed):
+        reply = await super().next_message(conversation, tools, seed)
+        if not reply.message.get("tool_calls"):
+            raise TokenLimit("400: the context is full")
+        return reply
+
+
+@pytest.mark.parametrize("room", [0, 1, 2])
+@pytest.mark.parametrize("start", [(USER,), (USER, {"role": "assistant", "content": "an example"}, USER)])
+async def test_a_conversation_that_was_too_long_is_too_long_when_it_is_played_back(tmp_path, room, start):
+    path = tmp_path / "recording.jsonl"
+    live = Overflows(last=room + len(start) // 2)
+    for _ in ("recorded", "played back"):
+        policy = with_playback(lambda: live, path)
+        with pytest.raises(TokenLimit, match=r"^400: the context is full$"):
+            await play(policy, 0, start=start)
+    assert live.asked == room + 1
+    with pytest.raises(PolicyError, match="has episode row-0 with another prompt"):
+        await play(PlaybackPolicy(path), 0, start=({"role": "user", "content": "Stop."}, *start[1:]))
 
 
 async def test_an_episode_that_is_not_on_record_is_an_error(tmp_path):

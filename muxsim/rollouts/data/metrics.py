@@ -156,7 +156,7 @@ class MetricsBuilder:
             )
             for (env, row), group in self._by_row.items()
         ]
-        return sorted(rows, key=lambda one: (one.mean_reward is None, -(one.mean_reward or 0.0)))
+        return sorted(rows, key=lambda one: (one.mean_reward is None, -(one.mean_reward or 0.0), one.env, one.row))
 
     def _spread(self, spread: Spread) -> Spread:
         return Spread(total=spread.total, mean=spread.total / max(1, self._all.episodes), longest=spread.longest)

@@ -3,7 +3,8 @@
 The file and its variables are reward-kit's: ``EP_PLAYBACK_FILE`` (or ``REWARD_KIT_PLAYBACK_FILE``) names a JSONL file.
 When it is not there, the run records into it; when it is, the run plays it back and no model is called. A line is
 ``{"env_index": int, "step": int, "messages": [...]}``: which episode of the run, how many replies it had before, and
-its conversation up to and with the reply. Lines of muxsim's name the episode and the policy's seed too.
+its conversation up to and with the reply. Lines of muxsim's name the episode and the policy's seed too, and one whose
+conversation was too long for the model has in ``token_limit`` what was said in place of a reply.
 
 A tape has whole episodes: what was said in one that failed is not on it. A policy sees only a conversation, so the
 runner tells by `current_episode` which episode it is for, and when that is over.
@@ -21,7 +22,7 @@ from typing import Any, Final
 import msgspec
 
 from muxsim.errors import MuxsimError
-from muxsim.rollouts.policy.protocol import Message, Policy, PolicyError, Reply
+from muxsim.rollouts.policy.protocol import Message, Policy, PolicyError, Reply, TokenLimit
 
 PLAYBACK_VARIABLES: Final = ("EP_PLAYBACK_FILE", "REWARD_KIT_PLAYBACK_FILE")
 
@@ -63,6 +64,7 @@ class _Entry(msgspec.Struct, omit_defaults=True):
     finish_reason: str | None = None
     episode: str | None = None
     seed: int | None = None
+    token_limit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class _Recorded:
 
     prompt: list[Message]
     seed: int | None
-    replies: list[Reply]
+    replies: list[Reply | TokenLimit]
 
 
 class RecordingPolicy:
@@ -102,12 +104,27 @@ class RecordingPolicy:
             self._append(b"")  # what cannot be written is known before a model is paid for
             self._lines[episode] = []
             episode.when_over(lambda valid: self._over(episode, valid))
-        reply = await self._policy.next_message(conversation, tools, seed)
-        messages = [_plain(message) for message in (*conversation, reply.message)]
-        before = _replies_in(conversation)
-        entry = _Entry(episode.index, before, messages, reply.finish_reason, episode.id, seed)
-        self._lines[episode].append(msgspec.json.encode(entry) + b"\n")
+        try:
+            reply = await self._policy.next_message(conversation, tools, seed)
+        except TokenLimit as limit:
+            self._keep(episode, conversation, seed, token_limit=str(limit))
+            raise
+        self._keep(episode, conversation, seed, reply.message, finish_reason=reply.finish_reason)
         return reply
+
+    def _keep(
+        self, episode: PlayedEpisode, conversation: Sequence[Message], seed: int, *reply: Message, **how: str | None
+    ) -> None:
+        messages = [_plain(message) for message in (*conversation, *reply)]
+        entry = _Entry(
+            episode.index,
+            _replies_in(conversation),
+            messages,
+            episode=episode.id,
+            seed=seed,
+            **how,
+        )
+        self._lines[episode].append(msgspec.json.encode(entry) + b"\n")
 
     def _over(self, episode: PlayedEpisode, valid: bool) -> None:
         lines = self._lines.pop(episode)
@@ -138,7 +155,10 @@ class PlaybackPolicy:
         return f"<PlaybackPolicy {self._path}: {replies} replies in {len(self._episodes)} episodes>"
 
     async def next_message(self, conversation: Sequence[Message], tools: Sequence[Message], seed: int) -> Reply:
-        """The recorded reply. Raises `PolicyError`: it is not on the tape, or was given in another episode."""
+        """The recorded reply. Raises `PolicyError`: it is not on the tape, or was given in another episode.
+
+        Raises `TokenLimit` where the one that was recorded did.
+        """
         episode = _episode()
         # A tape of somebody else's names none: there the place in the run is all that there is.
         recorded = self._episodes.get(episode.id) or self._episodes.get(episode.index)
@@ -152,7 +172,10 @@ class PlaybackPolicy:
         step = _replies_in(conversation) - _replies_in(recorded.prompt)
         if step >= len(recorded.replies):
             raise self._fault(f"has no more than {len(recorded.replies)} replies of episode {episode.id}")
-        return recorded.replies[step]
+        reply = recorded.replies[step]
+        if isinstance(reply, TokenLimit):
+            raise TokenLimit(str(reply))
+        return reply
 
     def _fault(self, text: str) -> PolicyError:
         return PolicyError(f"{self._path} {text}: remove the file to record it again")
@@ -230,14 +253,17 @@ def _entry(line: bytes, path: Path, number: int) -> _Entry:
 
 def _recorded(entries: Sequence[_Entry]) -> _Recorded:
     """What the conversation starts with, examples in a prompt included, and the policy's replies, in order."""
-    replies: list[Reply] = []
+    replies: list[Reply | TokenLimit] = []
     prompt: list[Message] = []
     known: list[Message] = []
     for entry in entries:
         said = [at for at, message in enumerate(entry.messages) if message.get("role") == "assistant"]
-        if said and not _goes_on(known, entry.messages):
+        if entry.token_limit is None and said and not _goes_on(known, entry.messages):
             prompt = prompt if replies else [_plain(message) for message in entry.messages[: said[-1]]]
             replies.append(Reply(entry.messages[said[-1]], finish_reason=entry.finish_reason))
+        elif entry.token_limit is not None:
+            prompt = prompt if replies else [_plain(message) for message in entry.messages]
+            replies.append(TokenLimit(entry.token_limit))
         known = entry.messages
     return _Recorded(prompt, entries[0].seed, replies)
 
