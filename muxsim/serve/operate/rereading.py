@@ -20,6 +20,8 @@ from muxsim.serve.operate.operations import same_sources
 
 # Seconds. Hundreds of environments take one or two on a busy machine; a pipe, or a lost share, takes for ever.
 LIMIT: Final = 30.0
+# Threads that still wait for a file that was given up; by then there is another in its place.
+_MOST_HANGING: Final = 8
 
 
 class Rereading:
@@ -32,8 +34,7 @@ class Rereading:
         self._begun_with = begun_with
         self._auth = auth
         self._events = events
-        # One that hangs keeps the next waiting, rather than more and more threads.
-        self._reader = trio.CapacityLimiter(1)
+        self._readers = trio.CapacityLimiter(_MOST_HANGING)
 
     async def read(self, now: Config) -> Config:
         """The config as it stands in its file, and the tokens in theirs, in place of what is in use ``now``.
@@ -42,7 +43,7 @@ class Rereading:
         """
         with trio.move_on_after(LIMIT):
             config, tokens = await trio.to_thread.run_sync(
-                self._read, now, abandon_on_cancel=True, limiter=self._reader
+                self._read, now, abandon_on_cancel=True, limiter=self._readers
             )
             for note in config.notes:
                 self._events.emit(ConfigNote(note))
