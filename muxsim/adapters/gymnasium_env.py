@@ -12,18 +12,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final, cast
 
-import anyio
 import gymnasium
 import numpy as np
-import sniffio
-import trio
 from gymnasium import Space
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -31,7 +27,7 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array,
 
 from muxsim.adapters.actions import Call
 from muxsim.adapters.episodes import EpisodeError, Looks, Outcome, Play, Score, SomeFailed, Wishes, is_shown
-from muxsim.adapters.running import Source, Use, running
+from muxsim.adapters.running import Source, Use, all_at_once, running
 from muxsim.config import find_config, load
 from muxsim.errors import ConfigError, MuxsimError
 from muxsim.rollouts.environments.environment import EnvironmentPool
@@ -118,8 +114,8 @@ class MuxsimVectorEnv(VectorEnv[Any, Any, Any]):
         self._generators = [seeding.np_random()[0] for _ in range(num_envs)]
         self._seen: list[Any] = [None] * num_envs
         self._ended = np.zeros(num_envs, dtype=np.bool_)
-        self._under_way: dict[Future[_Step], int] = {}
-        self._finished: SimpleQueue[Future[_Step]] = SimpleQueue()
+        self._under_way: set[int] = set()
+        self._finished: SimpleQueue[tuple[int, _Step, Exception | None]] = SimpleQueue()
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin episodes everywhere, or where ``options["reset_mask"]`` is true. A number is the first one's seed.
@@ -135,7 +131,7 @@ class MuxsimVectorEnv(VectorEnv[Any, Any, Any]):
         works = [(self._plays[index].reset, (self._seed_of(index, seeds[index]), self._held.looks)) for index in chosen]
         infos: dict[str, Any] = {}
         failures = {}
-        for index, outcome in zip(chosen, self._held.running.call(_all, works), strict=True):
+        for index, outcome in zip(chosen, self._held.running.call_all(works), strict=True):
             if isinstance(outcome, Exception):
                 failures[index] = outcome
                 continue
@@ -151,7 +147,7 @@ class MuxsimVectorEnv(VectorEnv[Any, Any, Any]):
         if self.autoreset_mode is AutoresetMode.DISABLED and self._ended.any():
             raise EpisodeError(f"these have ended, reset them first: {np.flatnonzero(self._ended).tolist()}")
         works = [(self._advance, one) for one in enumerate(self._works(range(self.num_envs), actions))]
-        done = self._held.running.call(_all, works)
+        done = self._held.running.call_all(works)
         failures = {index: one for index, one in enumerate(done) if isinstance(one, Exception)}
         if failures:
             self._noted([one for one in done if not isinstance(one, Exception)])
@@ -165,10 +161,10 @@ class MuxsimVectorEnv(VectorEnv[Any, Any, Any]):
         """
         ids = range(self.num_envs) if env_ids is None else _ids(env_ids, self.num_envs)
         self._require_idle(ids)
-        for index, work in zip(ids, self._works(ids, actions), strict=True):
-            future = self._held.running.start(self._advance, index, work)
-            self._under_way[future] = index
-            future.add_done_callback(self._finished.put)
+        works = [(self._advance, one) for one in zip(ids, self._works(ids, actions), strict=True)]
+        finished = self._finished
+        self._held.running.begin(works, lambda place, step, error: finished.put((ids[place], step, error)))
+        self._under_way.update(ids)
 
     def recv(self, least: int = 1) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """What has finished, ``least`` at least, first finished first: ``info["env_id"]`` tells whose it is.
@@ -181,27 +177,23 @@ class MuxsimVectorEnv(VectorEnv[Any, Any, Any]):
         with suppress(Empty):
             while True:
                 done.append(self._finished.get_nowait())
-        failures: dict[int, Exception] = {}
-        for future in done:
-            if isinstance(error := future.exception(), Exception):
-                failures[self._under_way.pop(future)] = error
-        if failures:
-            for future in done:  # the steps of others are not lost with it
-                if future in self._under_way:
-                    self._finished.put(future)
+        self._under_way.difference_update(index for index, _, _ in done)
+        if failures := {index: error for index, _, error in done if error is not None}:
+            for one in done:
+                if one[-1] is None:  # the steps of others are not lost with it
+                    self._finished.put(one)
+                    self._under_way.add(one[0])
             raise SomeFailed(failures)
-        for future in done:
-            del self._under_way[future]
-        steps = [future.result() for future in done]
-        observations, rewards, terminated, truncated, infos = self._stepped(steps)
-        return observations, rewards, terminated, truncated, {**infos, "env_id": np.array([one.index for one in steps])}
+        observations, rewards, terminated, truncated, infos = self._stepped([step for _, step, _ in done])
+        whose = np.array([index for index, _, _ in done])
+        return observations, rewards, terminated, truncated, {**infos, "env_id": whose}
 
     def close_extras(self, **kwargs: Any) -> None:
         """End all sessions."""
         self._held.close()
 
     def _require_idle(self, indices: Iterable[int]) -> None:
-        if busy := set(self._under_way.values()) & set(indices):
+        if busy := self._under_way.intersection(indices):
             raise EpisodeError(f"these are under way, receive them first: {sorted(busy)}")
 
     def _works(self, indices: Sequence[int], actions: Any) -> list[Call | int]:
@@ -308,32 +300,17 @@ class _Held:
 
 def _closing(plays: list[Play]) -> Callable[[EnvironmentPool], Awaitable[object]]:
     async def close(pool: EnvironmentPool) -> None:
-        done = await _all(pool, [(play.close, ()) for play in plays])
-        if failures := {index: one for index, one in enumerate(done) if isinstance(one, Exception)}:
+        failures: dict[int, Exception] = {}
+
+        def tell(index: int, _: None, error: Exception | None) -> None:
+            if error is not None:
+                failures[index] = error
+
+        await all_at_once(pool, [(play.close, ()) for play in plays], tell)
+        if failures:
             raise SomeFailed(failures)
 
     return close
-
-
-async def _all(pool: EnvironmentPool, works: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:
-    """Do all of this at once: what each has returned or raised, when all are over."""
-    results: list[Any] = [None] * len(works)
-
-    async def do(place: int, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        try:
-            results[place] = await function(pool, *args)
-        except Exception as error:  # told once the others are over
-            results[place] = error
-
-    if sniffio.current_async_library() == "trio":  # whose tasks take half the time of anyio's to begin
-        async with trio.open_nursery() as nursery:
-            for place, (function, args) in enumerate(works):
-                nursery.start_soon(do, place, function, args)
-    else:
-        async with anyio.create_task_group() as group:
-            for place, (function, args) in enumerate(works):
-                group.start_soon(do, place, function, args)
-    return results
 
 
 def make(

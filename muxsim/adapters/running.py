@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
@@ -34,6 +34,10 @@ from muxsim.rollouts.environments.remote import connect
 T = TypeVar("T")
 Closing = Callable[[], Callable[[EnvironmentPool], Awaitable[object]] | None]
 """Finds what closes everything that somebody has open, if there is anything."""
+Work = tuple[Callable[..., Awaitable[Any]], tuple[Any, ...]]
+"""A coroutine function, which gets the pool, and its other arguments."""
+Tell = Callable[[int, Any, Exception | None], object]
+"""Takes what the work at a place has returned, or the Exception that it has raised."""
 Source = str | Path | EnvironmentPool
 """The path of a config, the URL of a muxsim that serves, or a pool that is open."""
 
@@ -71,36 +75,74 @@ class Running:
 
     def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run a coroutine function with the pool before its arguments, and wait for what it returns."""
-        return self.start(function, *args).result()
+        told: SimpleQueue[tuple[T, Exception | None]] = SimpleQueue()
+        self.begin([(function, args)], lambda _, value, error: told.put((value, error)))
+        value, error = told.get()
+        try:
+            if error is not None:
+                raise error
+            return value
+        finally:
+            del error  # it has this frame in its traceback, and so whoever calls
+
+    def call_all(self, works: Sequence[Work]) -> list[Any]:
+        """Run all of these at once, and wait for them: what each has returned, or the Exception that it has raised."""
+        results: list[Any] = [None] * len(works)
+        left = len(works)
+        over: SimpleQueue[None] = SimpleQueue()
+
+        def tell(place: int, value: Any, error: Exception | None) -> None:
+            nonlocal left
+            results[place] = value if error is None else error
+            left -= 1
+            if not left:  # the caller is woken once, and not for each
+                over.put(None)
+
+        self.begin(works, tell)
+        over.get()
+        return results
 
     def start(self, function: Callable[..., Awaitable[T]], *args: Any) -> Future[T]:
-        """The same without waiting."""
-        pool, done = self._here(), Future[T]()
-        # One crossing of threads each way: what is under way when the caller's spans are, belongs to them.
+        """The same as `call` without waiting."""
+        done: Future[T] = Future()
+
+        def tell(_: int, value: T, error: Exception | None) -> None:
+            if error is None:
+                done.set_result(value)
+            else:
+                done.set_exception(error)  # raised where it is waited for
+
+        self.begin([(function, args)], tell)
+        return done
+
+    def begin(self, works: Sequence[Work], tell: Tell) -> None:
+        """Begin all of these in one crossing of threads, and do not wait: ``tell`` is called on the pool's loop."""
+        pool = self._here()
+        # What is under way when the caller's spans are, belongs to them.
         context = contextvars.copy_context()
 
-        async def work() -> None:
+        async def work(place: int, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
             try:
-                result = await function(pool, *args)
+                value = await function(pool, *args)
             except Exception as error:  # raised where it is waited for
-                done.set_exception(error)
+                tell(place, None, _without_our_frame(error))
             except BaseException:
-                done.set_exception(self._ended())
+                tell(place, None, self._ended())
                 raise
             else:
-                done.set_result(result)
+                tell(place, value, None)
 
         def begin() -> None:
-            try:
-                context.run(self._tasks.start_soon, work)
-            except RuntimeError:  # it ends just now
-                done.set_exception(self._ended())
+            for place, (function, args) in enumerate(works):
+                try:
+                    context.run(self._tasks.start_soon, work, place, function, args)
+                except RuntimeError:  # it ends just now
+                    tell(place, None, self._ended())
 
         try:
             self._loop.run_sync_soon(begin)
         except trio.RunFinishedError:
             raise self._ended() from None
-        return done
 
     async def wait(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """The same as `call` for programs that are asynchronous, on whatever loop.
@@ -252,13 +294,8 @@ class _Open(Running):
                 f"{self.name} is open on a loop: use this inside anyio.to_thread.run_sync, or give the config's path"
             ) from None
 
-    def start(self, function: Callable[..., Awaitable[T]], *args: Any) -> Future[T]:
-        done: Future[T] = Future()
-        try:
-            done.set_result(self.call(function, *args))
-        except BaseException as error:  # whoever waits for it gets it
-            done.set_exception(error)
-        return done
+    def begin(self, works: Sequence[Work], tell: Tell) -> None:
+        self.call(all_at_once, works, tell)
 
     async def wait(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """`Running.wait`, on the loop that the pool is open on."""
@@ -330,6 +367,27 @@ def _tidier() -> _Tidier:
         if not _tidiers or _tidiers[-1].pid != os.getpid():
             _tidiers[:] = [_Tidier()]
         return _tidiers[-1]
+
+
+async def all_at_once(pool: EnvironmentPool, works: Sequence[Work], tell: Tell) -> None:
+    """Do all of these, and return when they are over."""
+
+    async def do(place: int, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
+        try:
+            value = await function(pool, *args)
+        except Exception as error:  # told, so that the others go on
+            tell(place, None, _without_our_frame(error))
+        else:
+            tell(place, value, None)
+
+    async with anyio.create_task_group() as group:
+        for place, (function, args) in enumerate(works):
+            group.start_soon(do, place, function, args)
+
+
+def _without_our_frame(error: Exception) -> Exception:
+    """The frame that caught it knows who is told of it: each would keep the other, and who called, for a collector."""
+    return error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
 
 
 async def _logged(function: Callable[..., Awaitable[object]], *args: Any) -> None:

@@ -2,12 +2,15 @@
 
 import gc
 import logging
+import signal
 import threading
-from contextlib import asynccontextmanager
+import weakref
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import anyio
 import pytest
+import trio
 
 from adapters.fakes import FakePool
 from muxsim.adapters.running import NotHere, Running, Use, running
@@ -117,6 +120,85 @@ def test_a_pool_that_has_ended_says_so():
     with pytest.raises(NotHere, match="a pool has ended"):
         running.call(None)
     running.release()
+
+
+def test_many_begin_in_one_crossing_of_threads_and_who_fails_is_told_by_its_place(pool, monkeypatch):
+    crossings, loop = [], pool.call(current_loop)
+    monkeypatch.setattr(pool, "_loop", Loop(loop, crossings))
+    together = [0]
+
+    async def work(pool, place):
+        together[0] += 1
+        while together[0] < 3:  # none is over before all have begun
+            await anyio.lowlevel.checkpoint()
+        if place == 1:
+            raise ValueError("as it is")
+        return pool, place
+
+    first, failed, last = pool.call_all([(work, (place,)) for place in range(3)])
+    assert (first, last) == (("the pool", 0), ("the pool", 2))
+    assert str(failed) == "as it is"
+    assert len(crossings) == 1
+
+
+async def current_loop(_):
+    return trio.lowlevel.current_trio_token()
+
+
+class Loop:
+    """A loop of trio's, and every crossing to it."""
+
+    def __init__(self, loop, crossings):
+        self._loop, self._crossings = loop, crossings
+
+    def run_sync_soon(self, function):
+        self._crossings.append(function)
+        self._loop.run_sync_soon(function)
+
+
+@pytest.mark.parametrize("way", ["call", "start", "call_all"])
+def test_what_has_failed_holds_nobody_after_it_has_been_handled(way, pool):
+    """Who waits for a collector ends late: a session ends with the last reference to its environment."""
+
+    class Caller:
+        def ask(self):
+            async def fails(_):
+                raise ValueError("as it is")
+
+            if way == "call_all":
+                raise pool.call_all([(fails, ())])[0]
+            if way == "start":
+                pool.start(fails).result()
+            pool.call(fails)
+
+    gc.collect()
+    gc.disable()
+    try:
+        caller = Caller()
+        held = weakref.ref(caller)
+        with suppress(ValueError):
+            caller.ask()
+        del caller
+        assert held() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("way", ["call", "call_all"])
+def test_who_waits_is_interrupted(way, pool):
+    """A Ctrl-C ends the waiting; what was begun goes on, and has ended with the pool."""
+    endless = Endless()
+
+    def interrupt():
+        if endless.begun.wait(60):
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    interrupted = threading.Thread(target=interrupt)
+    interrupted.start()
+    with pytest.raises(KeyboardInterrupt):
+        pool.call(endless.opened) if way == "call" else pool.call_all([(endless.opened, ())])
+    interrupted.join()
+    pool.call(endless.release)
 
 
 class User:
