@@ -11,22 +11,34 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
+import pytest
 from harness import ROOT
 
 FOLDER = ROOT / ".venv" / "own"
 
 
-def python_with(name: str, *requirements: str, extras: tuple[str, ...] = (), alone: bool = False) -> Path:
+def python_with(
+    name: str,
+    *requirements: str,
+    extras: tuple[str, ...] = (),
+    alone: bool = False,
+    python: str = sys.executable,
+    overrides: Iterable[str] = (),
+    bare: Iterable[str] = (),
+) -> Path:
     """The interpreter of an environment that has this muxsim with `extras`, and `requirements`.
 
     It is made once and stays, until what it is made of has changed. `alone` is for what cannot be installed beside
-    muxsim, and speaks to one over HTTP.
+    muxsim, and speaks to one over HTTP; `overrides` stand in place of what others require, and what is `bare` comes
+    without what it requires.
     """
     folder = FOLDER / name
     project = f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)
-    made_of = repr((sys.version, sorted(requirements), project, (ROOT / "pyproject.toml").read_text()))
+    wanted = sorted(requirements), sorted(overrides), sorted(bare), project
+    made_of = repr((sys.version, python, wanted, (ROOT / "pyproject.toml").read_text()))
     content = hashlib.sha256(made_of.encode()).hexdigest()
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / f"{name}.lock").open("w") as lock:
@@ -34,12 +46,25 @@ def python_with(name: str, *requirements: str, extras: tuple[str, ...] = (), alo
         stamp = folder / ".complete"
         if not stamp.exists() or stamp.read_text() != content:
             shutil.rmtree(folder, ignore_errors=True)
-            uv("venv", "--python", sys.executable, folder)
+            uv("venv", "--python", python, folder)
+            install = "pip", "install", "--python", folder / "bin" / "python"
             links = [option for place in pips_links() for option in ("--find-links", place)]
             project_too = () if alone else ("--editable", project)
-            uv("pip", "install", "--python", folder / "bin" / "python", *links, *requirements, *project_too)
+            instead = folder / "overrides.txt"
+            instead.write_text("\n".join(overrides))
+            uv(*install, *links, "--override", instead, *requirements, *project_too)
+            if bare:
+                uv(*install, "--no-deps", *bare)
             stamp.write_text(content)
     return folder / "bin" / "python"
+
+
+def other_python(version: str) -> str:
+    """An interpreter of that version (3.12, say); a test whose machine has none is skipped."""
+    found = subprocess.run([ROOT / "scripts" / "find_python", version], capture_output=True, text=True, check=False)
+    if found.returncode:
+        pytest.skip(f"this machine has no Python {version}, and the package wants it")
+    return found.stdout.strip()
 
 
 def for_training() -> Path:

@@ -9,13 +9,15 @@ Each rollout is a session of its own with the row's ``seed``. The row's request 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import anyio
 from nemo_gym.base_resources_server import BaseResourcesServerConfig
 from nemo_gym.openai_utils import NeMoGymResponse
+from nemo_gym.server_utils import SESSION_ID_KEY
 from pydantic import PrivateAttr
 from resources_servers.gymnasium import GymnasiumServer
+from starlette.requests import Request
 
 from muxsim.adapters.dialogue import (
     DEFAULT_CALL_TIMEOUT,
@@ -32,6 +34,9 @@ from muxsim.adapters.running import Running, kept, portable, running
 from muxsim.adapters.written_calls import NoCall, arguments_in
 
 Step = tuple[str | None, float, bool, bool, dict[str, Any]]
+
+# Tells NeMo Gym's agent, from 0.7 on, that there is ``/close``.
+_CLOSES: Final = {"supports_explicit_close": True}
 
 
 class MuxsimServerConfig(BaseResourcesServerConfig):
@@ -52,6 +57,16 @@ class MuxsimServer(GymnasiumServer):
     config: MuxsimServerConfig
     _episodes: dict[str, Dialogue] = PrivateAttr(default_factory=dict)
 
+    def setup_webserver(self) -> Any:
+        """Serve ``/close`` too, by which the agent of NeMo Gym 0.7 ends each episode, also one that it gives up."""
+        app = super().setup_webserver()
+        app.post("/close")(self._close_endpoint)
+        return app
+
+    async def _close_endpoint(self, request: Request) -> dict[str, Any]:
+        await self.close_session(request.session.get(SESSION_ID_KEY))
+        return {}
+
     async def reset(self, metadata: dict[str, Any], session_id: str | None = None) -> tuple[str | None, dict[str, Any]]:
         """Begin an episode with the row's seed; returns what the environment says at its start.
 
@@ -68,7 +83,8 @@ class MuxsimServer(GymnasiumServer):
             await self.close_session(session)
             raise ValueError(f"{config.env} has no control plane, so that nobody knows what an episode has earned")
         told, parts = dialogue.beginning(instructions=config.instructions)
-        return "\n\n".join(text for text in (told, text_of(parts)) if text) or None, {"seed": dialogue.seed}
+        observation = "\n\n".join(text for text in (told, text_of(parts)) if text) or None
+        return observation, {"seed": dialogue.seed, **_CLOSES}
 
     async def step(self, action: NeMoGymResponse, metadata: dict[str, Any], session_id: str | None = None) -> Step:
         """Make the calls of a response; one without a call truncates the episode. Raises `EpisodeBroken`."""

@@ -1,9 +1,17 @@
-"""What NeMo Gym's gymnasium_agent sees of an environment: a resources server. A stand-in has the interface."""
+"""What NeMo Gym's gymnasium_agent sees of an environment: a resources server.
 
+A stand-in has its interface; NeMo Gym itself plays in an environment of its own.
+"""
+
+import json
+import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import anyio
 import pytest
+from harness import ROOT
+from own_environments import other_python, python_with
 from pydantic import BaseModel
 
 from adapters.fakes import FakePool, said, stand_in
@@ -33,6 +41,7 @@ def serve(monkeypatch):
         "muxsim.adapters.nemo_server",
         nemo_gym__base_resources_server={"BaseResourcesServerConfig": BaseModel},
         nemo_gym__openai_utils={"NeMoGymResponse": SimpleNamespace},
+        nemo_gym__server_utils={"SESSION_ID_KEY": "session_id"},
         resources_servers__gymnasium={"GymnasiumServer": Server},
     )
 
@@ -47,7 +56,8 @@ async def test_a_rollout_is_an_episode_of_the_rows_seed(serve):
     pool = FakePool(said("One.", 0.5), said("The goal.", 1.0, terminated=True))
     server = serve(pool)
     with anyio.fail_after(60):
-        assert await server.reset({"seed": 7}, "a") == ("Walk.\n\nGo.", {"seed": 7})
+        told = {"seed": 7, "supports_explicit_close": True}
+        assert await server.reset({"seed": 7}, "a") == ("Walk.\n\nGo.", told)
         observation, reward, terminated, truncated, info = await server.step(
             response(("move", '{"direction": "left"}'), ("move", "{")), {}, "a"
         )
@@ -89,3 +99,46 @@ async def test_what_has_broken_or_is_not_scored_is_an_error_and_no_reward(serve)
             await server.reset({}, None)
         with pytest.raises(ValueError, match="a seed is a whole number"):
             await server.reset({"seed": "x"}, "a")
+
+
+# As docs/adapters/trainers.md has it.
+OVERRIDES = ["mcp>=2.3"]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """What came of episodes that NeMo Gym's own agent has played."""
+    python = python_with(
+        "nemo", "nemo-gym==0.4.0", extras=("examples",), python=other_python("3.12"), overrides=OVERRIDES
+    )
+    folder = tmp_path_factory.mktemp("nemo")
+    script = Path(__file__).parent / "own" / "nemo_plays.py"
+    command = [python, script, ROOT / "examples" / "muxsim.toml", folder / "told.json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "told.json").read_text())
+
+
+@pytest.mark.large
+@pytest.mark.network
+@pytest.mark.children
+def test_its_own_agent_plays_each_row_as_an_episode_of_its_seed(told):
+    *walks, quiet, refused = told["rollouts"]
+    assert [{name: walk[name] for name in ("heard", "reward", "ended")} for walk in walks] == [
+        {name: walk[name] for name in ("heard", "reward", "ended")} for walk in told["expected"]
+    ]
+    for walk, expected in zip(walks, told["expected"], strict=True):
+        assert walk["asked"].endswith(expected["state"])
+    assert {walk["reward"] for walk in walks} == {0.0, 1.0}
+    assert (quiet["reward"], quiet["ended"]) == (0.0, [False, True])
+    assert refused["status"] == 500
+    assert "a seed is a whole number" in refused["told"]
+
+
+@pytest.mark.large
+@pytest.mark.network
+@pytest.mark.children
+def test_an_agent_that_gives_an_episode_up_ends_it(told):
+    closed = told["closed"]
+    assert (closed["ends"], closed["closed"]) == (True, [200, 200])
+    assert "reset first" in closed["after"]
