@@ -22,8 +22,10 @@ GRACE = 60.0
 def pytest_configure(config):
     # Workers, and later runs, need not compile the tests again.
     sys.dont_write_bytecode = False
-    # A shell has what it starts in the background ignore this signal, and so would the children of tests.
+    # A shell has what it starts in the background ignore the one, nohup the other; so would the children of tests.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
     if "MUXSIM_CACHE" not in os.environ:  # workers have that of whoever started them
         # What earlier runs have installed and learned is not there for these tests, nor is theirs for later ones.
         os.environ["MUXSIM_CACHE"] = cache = tempfile.mkdtemp(prefix="muxsim-tests-")

@@ -49,7 +49,7 @@ def muxsim_serve(
     if isinstance(config, str):
         file = folder / "config" / "muxsim.toml"
         file.parent.mkdir(exist_ok=True)
-        file.write_text(config)
+        file.write_text(patient(config))
     else:
         file = config
     elsewhere = folder / "elsewhere"
@@ -80,6 +80,15 @@ def muxsim_serve(
                 process.wait()
         assert process.stdout is not None
         process.stdout.close()
+
+
+def patient(config: str) -> str:
+    """The text of a muxsim.toml that waits for clients which a busy machine keeps from speaking, unless it says how long."""
+    ours = "".join(f"{key} = 600\n" for key in ("header_timeout", "body_timeout") if key not in config)
+    table = re.compile(r"^\[server\]\n", re.MULTILINE)
+    if table.search(config):
+        return table.sub(lambda found: found[0] + ours, config, count=1)
+    return f"{config}\n[server]\n{ours}"
 
 
 @asynccontextmanager

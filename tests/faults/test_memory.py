@@ -70,11 +70,12 @@ async def test_h11_after_hundreds_of_real_sessions_muxsim_has_no_more_than_befor
             await muxsim.collector.collect()
 
     await come_and_go(WARM_UP)
-    before = memory(muxsim.pid), threads(muxsim.pid)
+    before, threads_before = memory(muxsim.pid), threads(muxsim.pid)
     await come_and_go(ROUNDS)
-    after = memory(muxsim.pid), threads(muxsim.pid)
-    assert after[0] - before[0] <= 3 * ROUNDS * KIB + 512 * KIB
-    assert after[1] <= before[1] + 1
+    assert memory(muxsim.pid) - before <= 3 * ROUNDS * KIB + 512 * KIB
+    await eventually(
+        lambda: threads(muxsim.pid) <= threads_before
+    )  # those that wait for work end after a while without
     await eventually(lambda: not muxsim.leftovers())
     client = await shake_hands(muxsim.url, "/mcp?env=naughty")
     assert await client.text("say", text="here") == "here"

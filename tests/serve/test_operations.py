@@ -14,7 +14,7 @@ from functools import partial
 import harness
 import pytest
 import trio
-from harness import MUXSIM, alive, serving
+from harness import MUXSIM, alive, patient, serving
 
 from muxsim.config import load
 from muxsim.serve.operate.operations import compare
@@ -54,6 +54,11 @@ async def answer(*args):
 
 def config_of(tmp_path):
     return tmp_path / "config" / "muxsim.toml"
+
+
+def rewrite(tmp_path, config):
+    """Have another config in the file of the one that is served."""
+    config_of(tmp_path).write_text(patient(config))
 
 
 # ---- looking
@@ -279,7 +284,7 @@ async def test_a_changed_config_is_for_new_sessions_and_running_ones_go_on(tmp_p
             await shake_hands(muxsim.url, "/envs/gone/mcp"),
         )
         common = await shake_hands(muxsim.url, "/envs/common/mcp")
-        config_of(tmp_path).write_text(then)
+        rewrite(tmp_path, then)
         if way == "ctl":
             told = await answer("ctl", "reload")
             assert told == {
@@ -308,7 +313,7 @@ async def test_a_changed_config_is_for_new_sessions_and_running_ones_go_on(tmp_p
 
 async def test_a_config_with_a_fault_changes_nothing_and_says_why(tmp_path):
     async with serving(tmp_path, environment("naughty")) as muxsim:
-        config_of(tmp_path).write_text("[environments.other]\ncommand = 7\n")
+        rewrite(tmp_path, "[environments.other]\ncommand = 7\n")
         status, out, problem = await command("ctl", "reload")
         assert (status, out) == (2, "")
         assert "[environments.other] command = 7: must be a string" in problem
@@ -329,12 +334,12 @@ async def test_a_config_with_a_fault_changes_nothing_and_says_why(tmp_path):
 )
 async def test_a_reload_refuses_what_a_check_would(tmp_path, config, words):
     async with serving(tmp_path, environment("naughty")):
-        config_of(tmp_path).write_text(config + environment("naughty"))
+        rewrite(tmp_path, config + environment("naughty"))
         status, out, problem = await command("ctl", "reload")
         assert (status, out) == (2, "")
         assert words in problem
         assert (await answer("ctl", "status"))["environments"] == ["naughty"]
-        config_of(tmp_path).write_text(environment("naughty"))
+        rewrite(tmp_path, environment("naughty"))
         assert await command("ctl", "reload") == (0, "nothing has changed\n", "")
 
 
@@ -365,7 +370,7 @@ async def test_a_config_that_takes_long_to_read_keeps_nobody_waiting_but_the_nex
 async def test_an_environment_that_has_failed_all_along_keeps_no_reload_from_being_done(tmp_path):
     broken = environment("naughty") + "[environments.broken]\ncommand = '/no/such/program'\n"
     async with serving(tmp_path, broken):
-        config_of(tmp_path).write_text(broken + "[environments.more]\ncommand = 'python3'\nargs = ['-V']\n")
+        rewrite(tmp_path, broken + "[environments.more]\ncommand = 'python3'\nargs = ['-V']\n")
         assert await command("ctl", "reload") == (0, "added: more\n", "")
 
 
@@ -386,7 +391,7 @@ async def test_a_reload_says_whose_tokens_have_changed_and_no_token(tmp_path):
         told = (await answer("ctl", "reload"))["tokens"]
         assert told == ["added eve (agent)", "replaced ada (trainer)", "removed bob (agent)"]
         await logged(muxsim, event="muxsim.reloaded", tokens=told)
-        config_of(tmp_path).write_text(with_tokens(tmp_path, f"root admin {'r' * 32}\n", "others"))
+        rewrite(tmp_path, with_tokens(tmp_path, f"root admin {'r' * 32}\n", "others"))
         told = await answer("ctl", "reload")
         assert told["restart"] == [], "another file is read like a changed one"
         assert told["tokens"] == ["removed ada (trainer)", "removed eve (agent)"]
@@ -394,7 +399,7 @@ async def test_a_reload_says_whose_tokens_have_changed_and_no_token(tmp_path):
 
 async def test_settings_that_need_a_restart_are_named(tmp_path):
     async with serving(tmp_path, environment("naughty")) as muxsim:
-        config_of(tmp_path).write_text("[server]\nmemory_limit = '50%'\nhost = '127.0.0.2'\n" + environment("naughty"))
+        rewrite(tmp_path, "[server]\nmemory_limit = '50%'\nhost = '127.0.0.2'\n" + environment("naughty"))
         status, out, _ = await command("ctl", "reload")
         assert (status, out) == (0, "settings that need a restart: host, memory_limit\n")
         assert (await logged(muxsim, event="muxsim.restart_needed"))["settings"] == ["host", "memory_limit"]
@@ -402,10 +407,10 @@ async def test_settings_that_need_a_restart_are_named(tmp_path):
 
 async def test_a_restart_is_asked_for_as_long_as_what_runs_differs_from_the_config_and_no_longer(tmp_path):
     async with serving(tmp_path, environment("naughty")):
-        config_of(tmp_path).write_text("[server]\npublic_url = 'https://lab.example'\n" + environment("naughty"))
+        rewrite(tmp_path, "[server]\npublic_url = 'https://lab.example'\n" + environment("naughty"))
         for _ in range(2):
             assert (await command("ctl", "reload"))[1] == "settings that need a restart: public_url\n"
-        config_of(tmp_path).write_text(environment("naughty"))
+        rewrite(tmp_path, environment("naughty"))
         assert (await command("ctl", "reload"))[1] == "nothing has changed\n"
 
 
@@ -415,9 +420,9 @@ async def test_the_bounds_on_sessions_can_be_changed_while_some_are_open_and_oth
         async with trio.open_nursery() as nursery:
             nursery.start_soon(shake_hands, muxsim.url)
             await eventually(partial(waiting, muxsim.url, 1))
-            config_of(tmp_path).write_text("[server]\nmax_sessions = 2\n" + environment("naughty"))
+            rewrite(tmp_path, "[server]\nmax_sessions = 2\n" + environment("naughty"))
             assert (await command("ctl", "reload"))[0] == 0
-        config_of(tmp_path).write_text("[server]\nmax_sessions = 1\nmax_pending = 0\n" + environment("naughty"))
+        rewrite(tmp_path, "[server]\nmax_sessions = 1\nmax_pending = 0\n" + environment("naughty"))
         assert (await command("ctl", "reload"))[0] == 0
         assert (await ask(muxsim.url, "POST", "/sessions", body={"env": "naughty"})).status == 503
         assert await first.text("say", text="still here") == "still here"
@@ -428,7 +433,7 @@ async def test_what_single_clients_may_have_can_be_changed(tmp_path):
     async with serving(tmp_path, less) as muxsim:
         await open_session(muxsim.url)
         assert (await ask(muxsim.url, "POST", "/sessions", body={"env": "naughty"})).status == 429
-        config_of(tmp_path).write_text(less + '[server.clients."127.0.0.1"]\nmax_sessions_per_client = 2\n')
+        rewrite(tmp_path, less + '[server.clients."127.0.0.1"]\nmax_sessions_per_client = 2\n')
         assert (await command("ctl", "reload"))[1] == "settings in use now: clients\n"
         await open_session(muxsim.url)
         refused = await ask(muxsim.url, "POST", "/sessions", body={"env": "naughty"})
