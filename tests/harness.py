@@ -83,7 +83,7 @@ def muxsim_serve(
 
 
 def patient(config: str) -> str:
-    """The text of a muxsim.toml that waits for clients which a busy machine keeps from speaking, unless it says how long."""
+    """The text of a muxsim.toml that waits for clients on a busy machine, unless it says how long it does."""
     ours = "".join(f"{key} = 600\n" for key in ("header_timeout", "body_timeout") if key not in config)
     table = re.compile(r"^\[server\]\n", re.MULTILINE)
     if table.search(config):

@@ -20,7 +20,7 @@ from muxsim.rollouts.play.replay import Divergence, replay
 from .runs import dice, played, told, treasure
 from .samples import image_block, png, text_block
 
-LIMIT = 60
+LIMIT = 300  # s, on a machine that is busy with others
 TOOL = Tool("step", "Go on.", {"type": "object"})
 STATE = {"observation": "a lake"}
 CONTROL = Control(reward=0.5, step=1, info={"at": [1, 2]})
