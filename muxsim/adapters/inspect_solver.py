@@ -25,10 +25,10 @@ from typing import Any, Final
 
 import anyio
 from inspect_ai.dataset import MemoryDataset
-from inspect_ai.model import Content
+from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageTool, Content
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
 from inspect_ai.solver import Generate, Solver, TaskState, solver
-from inspect_ai.tool import Tool, ToolDef, ToolError, ToolParams
+from inspect_ai.tool import Tool, ToolDef, ToolError, ToolFunction, ToolParams
 from inspect_ai.util import LimitExceededError, StoreModel
 from pydantic import Field
 
@@ -52,6 +52,8 @@ _TRIES: Final = 10
 _OVER: Final = "not called: the episode had ended"
 # What Inspect says of a model's output that ends for its length, and what it names its limits.
 _CUT_OFF: Final = ("max_tokens", "model_length")
+# Of a call that Inspect does not make: no tool has its name, its arguments do not fit, or an approver said no.
+_REFUSED: Final = ("parsing", "approval")
 _LIMITS: Final = {
     "message": EndReason.MAX_STEPS,
     "turn": EndReason.MAX_STEPS,
@@ -65,8 +67,9 @@ _LIMITS: Final = {
 class Episode(StoreModel):
     """What a sample's episode was, which no model is shown; ``state.store_as(Episode)`` in a scorer.
 
-    ``rewards`` has one for each call, None where it is not known; ``total_reward`` is None for an environment without a
-    control plane. ``end_reason`` is one of muxsim's, ``cancelled`` until it has ended.
+    ``rewards`` has one for each call, None where it is not known, and for one that Inspect itself has refused;
+    ``total_reward`` is None for an environment without a control plane. ``end_reason`` is one of muxsim's,
+    ``cancelled`` until it has ended.
     """
 
     env: str = ""
@@ -190,6 +193,10 @@ class _Held:
             return self._running
 
 
+def _is_refused(message: ChatMessage) -> bool:
+    return isinstance(message, ChatMessageTool) and message.error is not None and message.error.type in _REFUSED
+
+
 def _nothing_open() -> None:
     """Each sample closes its own session."""
 
@@ -244,7 +251,7 @@ class _Game:
         show(state, row, session.opened)
         self._offer(session.opened.tools)
         try:
-            state = await (generate(state) if player is None else player(state, generate))
+            state = await (self._turns(generate) if player is None else player(state, generate))
         except LimitExceededError as limit:  # of the sample, which Inspect scores as it is
             self._raise_fault()
             await self._settle(_LIMITS.get(limit.type, EndReason.CANCELLED))
@@ -256,6 +263,23 @@ class _Game:
         state.completed = False
         state.tools = self._others()
         return state
+
+    async def _turns(self, generate: Generate) -> TaskState:
+        """Inspect's own loop, turn by turn: calls that it refuses itself count too, though no session hears of them."""
+        state, choice = self._state, self._state.tool_choice
+        try:
+            while True:
+                before = len(state.messages)
+                state = await generate(state, tool_calls="single")
+                said = state.messages[before:]
+                if self._reason is None:
+                    self._count([None] * sum(map(_is_refused, said)))
+                if state.completed or not any(isinstance(one, ChatMessageAssistant) and one.tool_calls for one in said):
+                    return state
+                if isinstance(state.tool_choice, ToolFunction):  # as in Inspect's loop: one call was asked for, once
+                    state.tool_choice = "auto"
+        finally:
+            state.tool_choice = choice
 
     async def _settle(self, reason: EndReason) -> None:
         episode = self._episode
@@ -307,12 +331,15 @@ class _Game:
         if result.tools is not None:
             self._offer(result.tools)
         control = result.control
-        self._episode.rewards = [*self._episode.rewards, None if control is None else control.reward]
-        if control is not None and control.reward is None and control.problem is not None:
-            raise EnvironmentFailed(f"a reward could not be read: {control.problem}")
         if control is not None and (control.terminated or control.truncated):
             self._end(EndReason.TERMINATED if control.terminated else EndReason.TRUNCATED)
-        elif len(self._episode.rewards) >= self._max_steps:
+        self._count([None if control is None else control.reward])
+        if control is not None and control.reward is None and control.problem is not None:
+            raise EnvironmentFailed(f"a reward could not be read: {control.problem}")
+
+    def _count(self, rewards: list[float | None]) -> None:
+        self._episode.rewards = [*self._episode.rewards, *rewards]
+        if self._reason is None and len(self._episode.rewards) >= self._max_steps:
             self._end(EndReason.MAX_STEPS)
 
     def _end(self, reason: EndReason) -> None:

@@ -103,6 +103,12 @@ def test_what_ends_before_the_episode_is_scored_by_what_it_has_earned(logs):
     assert scored(only(logs, "gives up")) == ("0.5", "no_tool_call", 1)
 
 
+def test_a_call_that_inspect_refuses_itself_counts_as_one_so_that_no_model_plays_on_for_ever(logs):
+    assert scored(only(logs, "no such tool")) == ("0.0", "max_steps", 3)
+    assert scored(only(logs, "unfit arguments")) == ("0.5", "max_steps", 3)
+    assert scored(only(logs, "one made, one refused")) == ("2.0", "terminated", 7)
+
+
 def test_an_error_of_the_environments_own_is_the_models_to_read(logs):
     for name, said in (("refuse", "not that way"), ("is-error", "no such door")):
         sample = only(logs, name)
