@@ -185,8 +185,8 @@ class MuxsimVectorEnv(VectorEnv[Any, Any, Any]):
                     self._under_way.add(one[0])
             raise SomeFailed(failures)
         observations, rewards, terminated, truncated, infos = self._stepped([step for _, step, _ in done])
-        whose = np.array([index for index, _, _ in done])
-        return observations, rewards, terminated, truncated, {**infos, "env_id": whose}
+        infos = _first(infos, len(done)) | {"env_id": np.array([index for index, _, _ in done])}
+        return observations, rewards, terminated, truncated, infos
 
     def close_extras(self, **kwargs: Any) -> None:
         """End all sessions."""
@@ -413,6 +413,11 @@ def _seeds(seed: Any, number: int) -> list[int | None]:
     if len(seed) != number:
         raise ValueError(f"seeds as a list are one for each of {number} environments, not {len(seed)}")
     return [None if one is None else int(one) for one in seed]
+
+
+def _first(infos: dict[str, Any], number: int) -> dict[str, Any]:
+    """Infos of so many. Gymnasium's have a place for each environment; a mask has to be as long as what it masks."""
+    return {key: _first(one, number) if isinstance(one, dict) else one[:number] for key, one in infos.items()}
 
 
 def _ids(env_ids: Sequence[int], number: int) -> list[int]:

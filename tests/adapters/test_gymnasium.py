@@ -158,6 +158,19 @@ def test_who_has_finished_is_received_first_and_everybody_once(config, new):
         vector.recv()
 
 
+def test_infos_have_a_row_for_each_that_is_received_and_masks_are_as_long_as_what_they_mask(config, new):
+    vector = new(make_vec, config, "frozenlake", num_envs=4, autoreset_mode="SameStep")
+    vector.reset(seed=1)
+    ended = 0
+    while not ended:
+        vector.send(np.ones(2, dtype=np.int64), [3, 1])
+        observations, *_, infos = vector.recv(2)
+        assert {len(one) for name, one in infos.items() if not isinstance(one, dict)} == {2}
+        assert observations[infos["_prob"]].tolist() == observations.tolist()
+        ended = len(observations[infos["_final_obs"]]) if "_final_obs" in infos else 0
+    assert len(infos["final_info"]["prob"]) == 2
+
+
 WAITING = """
 import os, select
 import gymnasium
