@@ -121,7 +121,7 @@ def handshake_only(message: Message) -> HTTPRefusal:
     return HTTPRefusal(
         400,
         "this URL makes a session by the initialize handshake; for revisions without one, "
-        "POST /sessions first and use the session's own URL",
+        "POST /sessions first and use the session's own URL, or /s/<an id of your own>/mcp?env=<name>&seed=<n>",
         code=UNSUPPORTED_VERSION,
         data={"supported": list(HANDSHAKE_VERSIONS), "requested": name},
         id=message.id,

@@ -39,7 +39,7 @@ def adopt(folder: Path, home: Path, file: Path | None) -> tuple[Path, Config]:
     """Write the config of a folder from this file, or the first that has servers. Raises `MuxsimError`."""
     target = folder / CONFIG_NAME
     if target.exists():
-        raise MuxsimError(f"{target} is there already, and is not written over")
+        raise MuxsimError(f"{target} is there already, and is not written over: move it away, or use it")
     problems = []
     for path in [file] if file is not None else find_files(folder, home):
         try:

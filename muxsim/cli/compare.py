@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -92,7 +93,7 @@ def _heading(difference: Difference) -> Text:
 def _table(difference: Difference) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
     table.add_column("mean", no_wrap=True, min_width=10)
-    for name in (difference.first, difference.second):
+    for name in _headers(difference.first, difference.second):
         table.add_column(
             Text(name, overflow="ellipsis"), justify="right", no_wrap=True, min_width=_NUMBER, max_width=_LONGEST_NAME
         )
@@ -104,6 +105,17 @@ def _table(difference: Difference) -> Table:
     for name, change, judged in shown:
         table.add_row(name, *_cells(change, judged))
     return table
+
+
+def _headers(first: str, second: str) -> tuple[str, str]:
+    """Two names of which as much is shown as tells them apart: their ends, where they begin alike."""
+    if first[: _LONGEST_NAME - 1] != second[: _LONGEST_NAME - 1]:
+        return first, second
+    return _end_of(first), _end_of(second)
+
+
+def _end_of(name: str) -> str:
+    return name if cell_len(name) <= _LONGEST_NAME else "…" + name[1 - _LONGEST_NAME :]
 
 
 def _cells(change: Change, judged: bool) -> Iterator[str | Text]:

@@ -96,6 +96,7 @@ def test_what_is_made_of_a_file_is_what_the_file_has(tmp_path, place, key):
         assert made.environments == original.environments
     again = muxsim(project, "init", env={"HOME": str(home)})
     assert (again.status, "is there already" in again.complaint) == (2, True)
+    assert "move it away, or use it" in again.complaint
 
 
 def test_the_nearest_file_with_servers_is_taken_and_one_without_is_passed_over(tmp_path):

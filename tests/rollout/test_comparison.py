@@ -204,6 +204,20 @@ def test_the_table_fits_into_80_columns(tmp_path):
     assert reward.split()[-4:] == ["30", "0", "0", "<"] or reward.endswith("30 0 0   < 0.0001")
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("runs/policy (1)", "runs/policy (2)"), ("checkpoint-1000", "checkpoint-2000"), ("checkpoint-10", "checkpoint-1")],
+)
+def test_names_that_begin_alike_are_told_apart_in_the_head_of_the_table(names, tmp_path):
+    console = Console(width=80, record=True, highlight=False, file=(tmp_path / "out").open("w"))
+    show(compare(played(0.0), played(1.0), names=names), console)
+    [header] = [line for line in console.export_text().splitlines() if line.startswith("mean")]
+    first, second = header.partition("difference")[0].removeprefix("mean").strip().rsplit("  ", 1)
+    assert first.strip() != second.strip()
+    for name, shown in zip(names, (first, second), strict=True):
+        assert name.endswith(shown.strip().lstrip("…"))
+
+
 def test_the_command_prints_a_table_json_and_a_page(tmp_path):
     one, other = folder(tmp_path / "one", *played(0.0, 1.0)), folder(tmp_path / "other", *played(1.0, 1.0))
     run = CliRunner().invoke

@@ -9,6 +9,7 @@ import os
 import threading
 import types
 import weakref
+from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
@@ -20,6 +21,7 @@ from muxsim.rollouts.data import sources, spool
 from muxsim.rollouts.data.dataset import dataset_from_rows, load_dataset
 from muxsim.rollouts.data.rows import DatasetError, Row
 from muxsim.rollouts.data.spool import SpooledRows, kept
+from muxsim.rollouts.play.left import Left
 
 ROWS = [
     {"id": "a", "env": "lake", "seed": 3, "prompt": "Cross it.", "info": {"answer": "x"}},
@@ -162,6 +164,7 @@ def test_columns_with_other_names_are_named_and_the_rest_may_be_info(tmp_path):
     [
         ("rows.csv", "id,seed\na,1\nb,x\n", 'row 2: seed = "x": a seed is a whole number from 0 to'),
         ("rows.csv", "id,sed\na,1\n", 'row 1: sed = "1": no such key; did you mean seed?'),
+        ("rows.csv", "id,question\na,q\n", "under info, or use --column (id, env, "),
         ("rows.csv", "id,seed\na,1,2\n", "row 1 (line 2): has 3 cells, and there are 2 columns"),
         ("rows.csv", 'id,prompt\na,"p\nb,q\n', "row 1: is no CSV: unexpected end of data"),
         ("rows.csv", "id,id\na,b\n", 'has no name or one of two columns: "id"; the first line names each column'),
@@ -197,6 +200,24 @@ def test_a_fault_names_file_row_column_and_what_to_do(tmp_path, name, content, m
 def test_two_rows_with_one_id_are_refused_whoever_gave_it(rows, message):
     with pytest.raises(DatasetError, match=message):
         dataset_from_rows(rows)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("tasks.jsonl", r"'tasks.jsonl' names rows, and is none: give muxsim.load_dataset\('tasks.jsonl'\)"),
+        (Path("tasks.jsonl"), "names rows"),
+        (b"{}", "names rows"),
+        ({"env": "lake"}, "is one row: give a list of rows"),
+        (32, "32 is no rows: give a list"),
+        (None, "None is no rows"),
+    ],
+)
+def test_what_is_no_rows_is_told_as_that_to_a_list_and_to_an_iterator(rows, message):
+    with pytest.raises(DatasetError, match=message):
+        dataset_from_rows(rows)
+    with pytest.raises(DatasetError, match=message):
+        Left(rows, ["lake"], rollouts_per_row=1, skip=frozenset())
 
 
 @given(st.lists(st.none() | st.sampled_from([f"row-{number}" for number in range(6)]), max_size=6))

@@ -180,6 +180,12 @@ async def test_only_a_request_that_is_in_order_makes_a_session(muxsim):
     assert len(log_lines(muxsim, event="session.opening")) == openings
 
 
+async def test_a_request_of_neither_kind_is_told_both(muxsim):
+    answer = await ask(muxsim.url, "POST", f"/s/never/mcp?{PLAY}", LEGACY, json.dumps(rpc(1, "tools/list")).encode())
+    assert "Mcp-Session-Id" in answer.error["message"]
+    assert "MCP-Protocol-Version: 2026-07-28" in answer.error["message"]
+
+
 async def test_who_leaves_before_it_is_there_does_not_keep_others_from_it(muxsim):
     """The first of two lets go while the session is made."""
     target = f"/s/shared-start/mcp?{PLAY}"

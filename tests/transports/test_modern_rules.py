@@ -196,6 +196,7 @@ def test_a_url_of_handshakes_says_so_to_a_client_of_the_new_era():
     error = msgspec.json.decode(refused.body().encode())["error"]
     assert error["data"] == {"supported": HANDSHAKE_VERSIONS, "requested": "v999.0.0"}
     assert "POST /sessions" in refused.message
+    assert "/s/<an id of your own>/mcp?env=<name>" in refused.message
 
 
 @pytest.mark.parametrize("version", [Raw(b"1e400"), Raw(b"1" * 5000), {}, None])

@@ -117,7 +117,7 @@ class RowReader:
                 advice = (
                     f"did you mean {near[0]}?"
                     if near
-                    else f"put what your rewards need under info ({', '.join(ROW_KEYS)})"
+                    else f"put what your rewards need under info, or use --column ({', '.join(ROW_KEYS)})"
                 )
                 raise self._fault(f"no such key; {advice}", key)
         simulation = self._value.get("user_simulation")

@@ -82,8 +82,19 @@ def open_source(path: str | Path, *, split: str | None = None) -> Source:
         raise DatasetError(f"cannot be read: {error.strerror}", where=name) from None
 
 
+def require_rows(rows: Any) -> None:
+    """Raises `DatasetError` for what a program may give by mistake in the place of its rows."""
+    if isinstance(rows, str | bytes | Path):
+        raise DatasetError(f"{rows!r:.80} names rows, and is none: give muxsim.load_dataset({rows!r:.80})")
+    if isinstance(rows, Mapping):
+        raise DatasetError(f"{rows!r:.80} is one row: give a list of rows")
+    if not isinstance(rows, Iterable):
+        raise DatasetError(f"{rows!r:.80} is no rows: give a list or an iterator of dicts, or a dataset")
+
+
 def source_of_rows(rows: Iterable[Any]) -> Source:
-    """Rows that a program makes, numbered from 0."""
+    """Rows that a program makes, numbered from 0. Raises `DatasetError`: they are none."""
+    require_rows(rows)
     return Source("", "row", enumerate(rows), table=False)
 
 

@@ -19,7 +19,7 @@ from muxsim.rollouts.data.dataset import (
     with_environment,
 )
 from muxsim.rollouts.data.rows import DatasetError
-from muxsim.rollouts.data.sources import source_of_rows
+from muxsim.rollouts.data.sources import require_rows, source_of_rows
 from muxsim.rollouts.play.own_code import is_failure
 
 RowsLike = Dataset | Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]
@@ -56,6 +56,7 @@ class Left:
         elif isinstance(rows, AsyncIterable):
             self._rows = aiter(rows)
         else:
+            require_rows(rows)
             self._rows = iter(rows)
 
     async def take(self) -> Episode | None:

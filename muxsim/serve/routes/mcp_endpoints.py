@@ -156,7 +156,10 @@ class MCPEndpoints:
             await handshake(message)
         else:
             raise HTTPRefusal(
-                400, "this needs the Mcp-Session-Id header that the answer to initialize had", id=message.id
+                400,
+                "this needs the Mcp-Session-Id header that the answer to initialize had; where there was none, "
+                "the header MCP-Protocol-Version: 2026-07-28",
+                id=message.id,
             )
 
     async def _read_of_stranger(self, call: Call) -> Message:
