@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -133,10 +134,12 @@ def serve(
         fail(error)
 
 
-def _openenv(site: Site) -> Wire:
+def _openenv() -> Callable[[Site], Wire]:
     from muxsim.adapters.openenv_wire import OpenEnvWire  # noqa: PLC0415 - nobody else needs it
+    from muxsim.serve.http.web_socket import load  # noqa: PLC0415
 
-    return OpenEnvWire(site)
+    load()
+    return OpenEnvWire
 
 
 @app.command()

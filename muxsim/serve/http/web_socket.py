@@ -7,6 +7,7 @@ the first socket, since it is an extra.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,6 +67,12 @@ class Times:
 
     ping: float
     text: float
+
+
+def load() -> None:
+    """Import what a WebSocket needs, if that is installed: beforehand, where nobody waits for it."""
+    with contextlib.suppress(ImportError):
+        import websockets.server  # noqa: F401, PLC0415 - an extra
 
 
 def accept(call: Call, *, max_size: int, times: Times, arriving: Callable[[], Arriving]) -> WebSocket:

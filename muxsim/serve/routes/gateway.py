@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -25,7 +24,7 @@ from muxsim.serve.routes.metrics import Metrics
 from muxsim.serve.routes.public_url import PublicURL
 from muxsim.serve.routes.sse_endpoints import SSEEndpoints
 from muxsim.serve.routes.watch_endpoints import WatchEndpoints
-from muxsim.serve.routes.wires import Site, Wires
+from muxsim.serve.routes.wires import LateWire, Site, Wires
 from muxsim.serve.watch.page import PATH, Page
 from transports.asgi import Call, ClientGone, refusal_of, refuse
 from transports.http_rules import HostRules, HTTPRefusal, header
@@ -146,15 +145,10 @@ def _router(
 
 
 def _wire_routes(wires: Wires, site: Site) -> list[Route]:
-    def route(name: str) -> Route:
-        made = functools.cache(lambda: wires[name](site))
-
-        async def answer(call: Call, env: str, path: str) -> None:
-            await made().answer(call, env, path)
-
-        return _route(f"/envs/{{env}}/{name}/{{path}}", answer, ["GET", "POST"])
-
-    return [route(name) for name in wires]
+    return [
+        _route(f"/envs/{{env}}/{name}/{{path}}", LateWire(load, site).answer, ["GET", "POST"])
+        for name, load in wires.items()
+    ]
 
 
 class _Endpoint:

@@ -6,6 +6,7 @@ is served so has been judged as every request has: by Host, Origin and token.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -44,5 +45,25 @@ class Wire(Protocol):
         """Serve one request. Raises `HTTPRefusal`."""
 
 
-Wires: TypeAlias = Mapping[str, Callable[[Site], Wire]]
-"""How each is made, by the name that it has in a path. Called with the first request for it."""
+Load: TypeAlias = Callable[[], Callable[[Site], Wire]]
+"""Imports what makes a wire, and returns that."""
+Wires: TypeAlias = Mapping[str, Load]
+"""Each by the name that it has in a path."""
+
+
+class LateWire:
+    """One that is made with the first request for it: to import it takes some 30 ms, which every session would wait."""
+
+    def __init__(self, load: Load, site: Site) -> None:
+        self._load = load
+        self._site = site
+        self._loading = asyncio.Lock()
+        self._wire: Wire | None = None
+
+    async def answer(self, call: Call, env: str, path: str) -> None:
+        """Serve one request, as `Wire`."""
+        if self._wire is None:
+            async with self._loading:
+                if self._wire is None:
+                    self._wire = (await asyncio.to_thread(self._load))(self._site)
+        await self._wire.answer(call, env, path)
