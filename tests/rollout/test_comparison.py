@@ -93,6 +93,17 @@ def test_an_episode_that_is_not_valid_and_one_without_a_reward_are_left_out_and_
     ]
 
 
+def test_a_run_that_was_killed_says_how_many_of_its_episodes_are_compared(tmp_path):
+    whole, notes = played([0.0, 1.0], [0.0, 1.0]), {"rollouts": 2}
+    one = folder(tmp_path / "one", *whole, notes=notes, rollouts_per_row=2)
+    other = folder(tmp_path / "other", *whole[:3], notes=notes, rollouts_per_row=2)
+    assert (
+        "only 3 of the 4 episodes of other are on record: it was stopped, or is going on"
+        in only(compare(one, other)).notes
+    )
+    assert not any("on record" in note for note in only(compare(one, one)).notes)
+
+
 def test_no_figure_is_there_of_which_nobody_knows_anything():
     silent = {"usage": Usage()}
     told = only(compare(played(None, **silent), played(None, **silent)))

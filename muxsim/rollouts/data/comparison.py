@@ -369,6 +369,10 @@ def _notes(made: Difference, first: _Given, second: _Given, several: bool) -> It
 
 def _left_out(made: Difference, first: _Given, second: _Given) -> Iterator[str]:
     for run in (first, second):
+        planned = (run.config and run.config.planned) or 0
+        if run.episodes < planned:
+            missing = f"only {run.episodes} of the {planned} episodes of {run.name} {_is(run.episodes)} on record"
+            yield f"{missing}: it was stopped, or is going on"
         broken, unscored = run.episodes - run.valid, run.valid - run.scored
         if broken:
             yield f"{broken} of {_many(run.episodes, 'episode')} of {run.name} {_is(broken)} not valid and left out"
