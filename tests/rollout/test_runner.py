@@ -533,7 +533,14 @@ async def test_what_the_row_carries_for_rewards_comes_with_the_trajectory():
     assert (trajectory.info, trajectory.evaluation_criteria) == ({"answer": 42}, "by 42")
 
 
-@pytest.mark.parametrize("raw", ['{"to": ', "[1, 2]", '"on"', 7, "null"])
+def repr_of_20(value):
+    return f"{value!r:.20}"
+
+
+DEEP = [f'{{"to": {"[" * depth}{"]" * depth}}}' for depth in (500, 950, 2_000, 100_000)]
+
+
+@pytest.mark.parametrize("raw", ['{"to": ', "[1, 2]", '"on"', 7, "null", *DEEP, json.loads(DEEP[0])], ids=repr_of_20)
 async def test_malformed_arguments_are_an_error_that_the_policy_sees_and_the_environment_does_not(raw):
     pool = FakePool()
     policy = Decides(lambda conversation: raw_call(raw) if turn_of(conversation) == 0 else calls("on"))
@@ -898,6 +905,7 @@ ASSISTANT = {"role": "assistant", "content": "hi"}
         (Reply({**ASSISTANT, "content": "\ud83d"}), "that is JSON"),
         (Reply(ASSISTANT, usage={"total_tokens": 3}), "whose usage is a Usage"),
         (Reply(ASSISTANT, tokens={"token_ids": {1j}}), "that is JSON"),
+        (Reply(ASSISTANT, throttled=None), "whose throttled is a number of seconds"),
     ],
 )
 async def test_a_wrong_return_of_a_policy_says_what_is_wanted(returned, wanted):

@@ -62,6 +62,9 @@ _WITHHELD: Final = frozenset({"content_filter", "safety", "recitation", "blockli
 # What an environment raises for a call that has no result.
 _FAULTS: Final = (EnvironmentGone, EnvironmentFailed, MachineryFailed, CallTimeout)
 
+# How deep arguments may be nested: what is read has to be written again, inside of a request and of a row.
+_DEEPEST: Final = 200
+
 # In place of the results of calls that have none.
 _NOT_MADE: Final = "(not called: the episode had ended)"
 _NO_ANSWER: Final = "(no result: the episode ended before it came)"
@@ -443,13 +446,24 @@ def _end_of(control: Control | None) -> EndReason | None:
 
 def _arguments(raw: Any) -> tuple[dict[str, Any], str]:
     """A tool call's arguments, or what is wrong with them: models do not always write JSON."""
-    if isinstance(raw, dict):
-        return raw, ""
     try:
-        arguments = msgspec.json.decode(raw or "{}")
+        arguments = raw if isinstance(raw, dict) else msgspec.json.decode(raw or "{}")
+        within = _is_within(arguments, _DEEPEST)
     except (msgspec.DecodeError, TypeError) as error:
         return {}, f"the arguments are not JSON: {error}"
+    except RecursionError:
+        within = False
+    if not within:
+        return {}, f"the arguments are not to be read: they are nested more than {_DEEPEST} deep"
     return (arguments, "") if isinstance(arguments, dict) else ({}, "the arguments are not a JSON object")
+
+
+def _is_within(value: Any, levels: int) -> bool:
+    """Whether a value is nested so deep at most."""
+    if not isinstance(value, dict | list):
+        return True
+    items = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_within(item, levels - 1) for item in items)
 
 
 def _not_called(problem: str) -> ToolResult:

@@ -49,6 +49,8 @@ def checked_reply(reply: Any) -> Reply:
         raise WrongReply(f"{_WANTED} whose message has tool_calls as {form}, not {calls!r:.80}")
     if not isinstance(reply.usage, Usage):
         raise WrongReply(f"{_WANTED} whose usage is a Usage (muxsim.rollouts.data.trajectory), not {reply.usage!r:.80}")
+    if not isinstance(reply.throttled, int | float):
+        raise WrongReply(f"{_WANTED} whose throttled is a number of seconds, not {reply.throttled!r:.80}")
     try:
         message, tokens = msgspec.json.decode(msgspec.json.encode((reply.message, reply.tokens)))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
