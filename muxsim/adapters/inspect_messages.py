@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-import msgspec
 from inspect_ai.dataset import Sample
 from inspect_ai.model import (
     ChatMessage,
@@ -21,6 +20,7 @@ from inspect_ai.model import (
 from inspect_ai.solver import TaskState
 from inspect_ai.tool import ToolCall
 
+from muxsim.rollouts.data.arguments import arguments_of
 from muxsim.rollouts.data.prompts import first_messages
 from muxsim.rollouts.data.rows import DEFAULT_TEMPLATE, SEED_ADVICE, SEED_LIMIT, DatasetError, Row, derived_seed, shown
 from muxsim.rollouts.environments.environment import Opened, ToolResult
@@ -133,12 +133,8 @@ def message_of(message: Mapping[str, Any]) -> ChatMessage:
 
 def _call_of(call: Mapping[str, Any]) -> ToolCall:
     function = call.get("function") or {}
-    try:
-        arguments = msgspec.json.decode(function.get("arguments") or "{}")
-    except (msgspec.DecodeError, TypeError):
-        arguments = function.get("arguments")
     return ToolCall(
         id=str(call.get("id", "")),
         function=str(function.get("name", "")),
-        arguments=arguments if isinstance(arguments, dict) else {},
+        arguments=arguments_of(function.get("arguments"))[0],
     )

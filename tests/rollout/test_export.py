@@ -228,7 +228,9 @@ def test_several_calls_of_one_reply_are_observed_together(run):
     assert [one["source_call_id"] for one in document["steps"][2]["observation"]["results"]] == ["call_0", "call_1"]
 
 
-@pytest.mark.parametrize("raw", ['{"action": ', "[1]", None])
+@pytest.mark.parametrize(
+    "raw", ['{"action": ', "[1]", None, pytest.param('{"a":' * 5000 + "1" + "}" * 5000, id="deep")]
+)
 def test_arguments_that_are_not_an_object_are_kept_as_they_came(run, raw):
     call = {"id": "c", "type": "function", "function": {"name": "lake_move", "arguments": raw}}
     reply = {"role": "assistant", "content": "Hm.", "reasoning_content": "Left?", "tool_calls": [call]}

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import anyio
-import msgspec
 
 from muxsim.errors import Busy, MuxsimError, StartError, UnknownEnvironment
+from muxsim.rollouts.data.arguments import arguments_of
 from muxsim.rollouts.data.dataset import Episode
 from muxsim.rollouts.data.prompts import first_messages
 from muxsim.rollouts.data.trajectory import (
@@ -61,9 +61,6 @@ _WITHHELD: Final = frozenset({"content_filter", "safety", "recitation", "blockli
 
 # What an environment raises for a call that has no result.
 _FAULTS: Final = (EnvironmentGone, EnvironmentFailed, MachineryFailed, CallTimeout)
-
-# How deep arguments may be nested: what is read has to be written again, inside of a request and of a row.
-_DEEPEST: Final = 200
 
 # In place of the results of calls that have none.
 _NOT_MADE: Final = "(not called: the episode had ended)"
@@ -350,7 +347,7 @@ class Player:
         """Carry out one tool call; returns why the episode has ended, if it has."""
         function = call.get("function") or {}
         name, raw = str(function.get("name", "")), function.get("arguments")
-        arguments, problem = _arguments(raw)
+        arguments, problem = arguments_of(raw)
         result = _not_called(problem) if problem else await self._call(environment, name, arguments)
         del self._open_calls[0]
         step = Step(
@@ -442,28 +439,6 @@ def _end_of(control: Control | None) -> EndReason | None:
     if control.terminated:
         return EndReason.TERMINATED
     return EndReason.TRUNCATED if control.truncated else None
-
-
-def _arguments(raw: Any) -> tuple[dict[str, Any], str]:
-    """A tool call's arguments, or what is wrong with them: models do not always write JSON."""
-    try:
-        arguments = raw if isinstance(raw, dict) else msgspec.json.decode(raw or "{}")
-        within = _is_within(arguments, _DEEPEST)
-    except (msgspec.DecodeError, TypeError) as error:
-        return {}, f"the arguments are not JSON: {error}"
-    except RecursionError:
-        within = False
-    if not within:
-        return {}, f"the arguments are not to be read: they are nested more than {_DEEPEST} deep"
-    return (arguments, "") if isinstance(arguments, dict) else ({}, "the arguments are not a JSON object")
-
-
-def _is_within(value: Any, levels: int) -> bool:
-    """Whether a value is nested so deep at most."""
-    if not isinstance(value, dict | list):
-        return True
-    items = value.values() if isinstance(value, dict) else value
-    return levels > 0 and all(_is_within(item, levels - 1) for item in items)
 
 
 def _not_called(problem: str) -> ToolResult:

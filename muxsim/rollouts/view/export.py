@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from muxsim.rollouts.data.arguments import arguments_of
 from muxsim.rollouts.data.images import is_reference, media_type, url_of
 from muxsim.rollouts.data.run_folder import RunFolder
 from muxsim.rollouts.data.tokens import turn_tokens
@@ -190,18 +191,13 @@ def _tokens_of_replies(trajectory: Trajectory) -> list[Json | None]:
 
 def _tool_call(call: Json) -> Json:
     function = call.get("function") or {}
-    arguments, raw = function.get("arguments"), None
-    if isinstance(arguments, str):
-        try:
-            arguments, raw = msgspec.json.decode(arguments), arguments
-        except msgspec.DecodeError:
-            arguments, raw = None, arguments
-    known = isinstance(arguments, dict)
+    raw = function.get("arguments")
+    arguments, problem = arguments_of(raw)
     return _without_none(
         tool_call_id=str(call.get("id", "")),
         function_name=str(function.get("name", "")),
-        arguments=arguments if known else {},
-        extra=None if known else {"raw_arguments": raw},
+        arguments=arguments,
+        extra={"raw_arguments": raw} if problem or raw in (None, "") else None,
     )
 
 
