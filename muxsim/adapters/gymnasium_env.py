@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final, cast
@@ -108,7 +108,8 @@ class MuxsimVectorEnv(VectorEnv[Any, Any, Any]):
         self._held = _Held(source, env, wishes, token)
         looks = self._held.looks
         self.single_action_space, self.single_observation_space = looks.actions.space, looks.reader.space
-        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._actions_for = cache(partial(batch_space, self.single_action_space))  # as many; one takes long to make
+        self.action_space = self._actions_for(num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self._plays = [self._held.play() for _ in range(num_envs)]
         self._generators = [seeding.np_random()[0] for _ in range(num_envs)]
@@ -198,9 +199,7 @@ class MuxsimVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _works(self, indices: Sequence[int], actions: Any) -> list[Call | int]:
         """What a step is for each, before any is begun: none is if one of the actions is no action."""
-        whole = len(indices) == self.num_envs
-        space = self.action_space if whole else batch_space(self.single_action_space, len(indices))
-        chosen = iterate(space, actions)
+        chosen = iterate(self._actions_for(len(indices)), actions)
         return [self._work(index, action) for index, action in zip(indices, chosen, strict=True)]
 
     def _work(self, index: int, action: Any) -> Call | int:
