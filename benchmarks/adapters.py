@@ -95,14 +95,13 @@ class Bare:
         self._running.release()
 
 
-def stepping(step: Callable[[], object], at_once: int) -> Window:
-    """A window of a program that is not asynchronous, each of whose steps is ``at_once`` ones."""
+def stepping(step: Callable[[], int]) -> Window:
+    """A window of a program that is not asynchronous; ``step`` returns how many steps it has made."""
 
     def window(seconds: float) -> float:
         steps, begun = 0, time.perf_counter()
         while time.perf_counter() - begun < seconds:
-            step()
-            steps += at_once
+            steps += step()
         return steps / (time.perf_counter() - begun)
 
     return window
@@ -114,7 +113,12 @@ def gymnasium_single(source: str) -> Iterator[Window]:
 
     env = make(source, ENV)
     env.reset(seed=0)
-    yield stepping(lambda: env.step(LEFT), 1)
+
+    def step() -> int:
+        env.step(LEFT)
+        return 1
+
+    yield stepping(step)
     env.close()
 
 
@@ -127,7 +131,34 @@ def gymnasium_vector(source: str, sessions: int = 8) -> Iterator[Window]:
     envs = make_vec(source, ENV, num_envs=sessions)
     envs.reset(seed=0)
     moves = np.full(sessions, LEFT)
-    yield stepping(lambda: envs.step(moves), sessions)
+
+    def step() -> int:
+        envs.step(moves)
+        return sessions
+
+    yield stepping(step)
+    envs.close()
+
+
+@contextmanager
+def gymnasium_received(source: str, sessions: int = 8) -> Iterator[Window]:
+    """Each has its next move as soon as it is received."""
+    import numpy as np  # noqa: PLC0415
+
+    from muxsim.adapters.gymnasium_env import make_vec  # noqa: PLC0415
+
+    envs = make_vec(source, ENV, num_envs=sessions)
+    envs.reset(seed=0)
+    moves = np.full(sessions, LEFT)
+    ready = list(range(sessions))
+
+    def step() -> int:
+        nonlocal ready
+        envs.send(moves[: len(ready)], ready)
+        ready = envs.recv()[4]["env_id"].tolist()
+        return len(ready)
+
+    yield stepping(step)
     envs.close()
 
 
@@ -226,6 +257,7 @@ def main() -> None:
         rows = [
             measure("Gymnasium, one", local, 1, gymnasium_single, None, options.seconds),
             measure("Gymnasium, a vector of 8", local, 8, gymnasium_vector, 0.8, options.seconds),
+            measure("Gymnasium, send and recv of 8", local, 8, gymnasium_received, None, options.seconds),
         ]
         server = Server([sys.executable, "-m", "muxsim", "serve", local, "--port", "0", "--log-level", "warning"], 0)
         try:
