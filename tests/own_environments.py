@@ -70,7 +70,12 @@ def other_python(version: str) -> str:
 def for_training() -> Path:
     """The interpreter that has torch, for all tests that need it: to install it is most of the time that they take."""
     trainers = ("stable-baselines3==2.9.2", "moviepy==2.2.1", "trl==1.16.0", "transformers==5.24.0")
-    return python_with("training", "torch==2.13.0", *trainers, extras=("examples",))
+    # verl wants an older transformers than TRL, and packages for GPUs: these are what its rollout worker imports.
+    for_verl = (
+        *("cachetools==7.3.3", "codetiming==1.4.0", "fastapi==0.165.0", "hydra-core==1.3.8", "ray==2.60.0"),
+        *("tensordict==0.10.0", "uvicorn"),
+    )
+    return python_with("training", "torch==2.13.0", *trainers, *for_verl, extras=("examples",), bare=("verl==0.9.1",))
 
 
 def pips_links() -> list[str]:

@@ -18,6 +18,7 @@ from uuid import uuid4
 import anyio
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 from verl.experimental.agent_loop.tool_parser import ToolParser
+from verl.tools.schemas import OpenAIFunctionToolSchema
 
 from muxsim.adapters.dialogue import (
     DEFAULT_CALL_TIMEOUT,
@@ -31,10 +32,14 @@ from muxsim.adapters.dialogue import (
     seed_in,
 )
 from muxsim.adapters.running import Running, Source, kept, portable
-from muxsim.adapters.written_calls import NoCall, arguments_in
+from muxsim.adapters.written_calls import NoCall, arguments_in, kinds
 from muxsim.errors import Busy, StartError
+from muxsim.rollouts.environments.environment import Tool
 
 _TRIES: Final = 3
+# What verl is told of each generation: counts of it alone, and of the weights that were there last.
+_COUNTS: Final[tuple[str, ...]] = ("spec_num_draft_tokens", "spec_num_accepted_tokens", "spec_num_verify_steps")
+_LAST: Final = "max_global_steps"
 
 
 class MuxsimAgentLoop(AgentLoopBase):
@@ -72,19 +77,19 @@ class MuxsimAgentLoop(AgentLoopBase):
         seed = seed_in(row)
         for remaining in reversed(range(self._tries)):
             try:
-                return await self._play(running, seed, sampling_params, list(row["raw_prompt"]))
+                return await self._play(running, seed, sampling_params, row)
             except (EpisodeBroken, StartError, Busy):
                 if not remaining:
                     raise
         raise AssertionError("there is at least one try")
 
     async def _play(
-        self, running: Running, seed: int, sampling_params: dict[str, Any], prompt: list[dict[str, Any]]
+        self, running: Running, seed: int, sampling_params: dict[str, Any], row: dict[str, Any]
     ) -> AgentLoopOutput:
         dialogue = await running.wait(open_dialogue, self._env, seed, self._terms)
         try:
-            sample = _Sample(self, running, dialogue, sampling_params)
-            await sample.begin(asked(prompt, dialogue, instructions=self._instructions))
+            sample = _Sample(self, running, dialogue, sampling_params, row)
+            await sample.begin(asked(row["raw_prompt"], dialogue, instructions=self._instructions))
             await sample.play()
             reward = await running.wait(of_its_own(dialogue.earned))
             if reward is None:
@@ -100,23 +105,40 @@ class MuxsimAgentLoop(AgentLoopBase):
         return self._parser
 
 
+def for_parser(tool: Tool) -> OpenAIFunctionToolSchema:
+    """A tool as verl's parsers want it, of which some read values by it: for those each argument has one type."""
+    properties = {name: {"type": kind} for name, kind in kinds(tool.input_schema).items()}
+    parameters = {"type": "object", "properties": properties}
+    function = {"name": tool.name, "description": tool.description, "parameters": parameters}
+    return OpenAIFunctionToolSchema.model_validate({"type": "function", "function": function})
+
+
 class _Sample:
     """The tokens of an episode, of which a mask says which the model has written."""
 
     def __init__(
-        self, loop: MuxsimAgentLoop, running: Running, dialogue: Dialogue, sampling_params: dict[str, Any]
+        self,
+        loop: MuxsimAgentLoop,
+        running: Running,
+        dialogue: Dialogue,
+        sampling_params: dict[str, Any],
+        row: dict[str, Any],
     ) -> None:
         self.loop, self.running, self.dialogue = loop, running, dialogue
         stop = [*(sampling_params.get("stop_token_ids") or ()), *loop.parser.stop_token_ids]
         self.sampling = {**sampling_params, "stop_token_ids": sorted(set(stop))} if stop else sampling_params
         self.tools = [tool.for_chat() for tool in dialogue.tools]
-        self.request = uuid4().hex
+        self.for_parser = [for_parser(tool) for tool in dialogue.tools]
+        same_each_time = loop.rollout_config.full_determinism
+        self.request = f"det-{row.get('priority', 0)}" if same_each_time else uuid4().hex
         self.messages: list[dict[str, Any]] = []
         self.ids: list[int] = []
         self.mask: list[int] = []
         self.logprobs: list[float] = []
         self.turns = 0
         self.extra: dict[str, Any] = {}
+        self.experts: Any = None
+        self.preempted: list[int] = []
         self.times = {"generate_sequences": 0.0, "tool_calls": 0.0}
 
     async def begin(self, messages: list[dict[str, Any]]) -> None:
@@ -125,13 +147,18 @@ class _Sample:
 
     async def play(self) -> None:
         """Take turns until the environment, the model or verl's bounds end it."""
-        most = self.loop.rollout_config.multi_turn.max_assistant_turns
+        bounds = self.loop.rollout_config.multi_turn
         while True:
             token_ids = await self._generate()
             self.turns += 1
-            if len(self.mask) >= self.loop.rollout_config.response_length or (most and self.turns >= most):
+            answered = self.turns - 1
+            if (
+                len(self.mask) >= self.loop.rollout_config.response_length
+                or (bounds.max_assistant_turns and self.turns >= bounds.max_assistant_turns)
+                or (bounds.max_user_turns and answered >= bounds.max_user_turns)
+            ):
                 return
-            content, calls = await self.loop.parser.extract_tool_calls(token_ids)
+            content, calls = await self.loop.parser.extract_tool_calls(token_ids, self.for_parser)
             if not calls:
                 return
             answers = await self._call(calls)
@@ -144,13 +171,24 @@ class _Sample:
             request_id=self.request, prompt_ids=self.ids, sampling_params=self.sampling
         )
         self.times["generate_sequences"] += time.perf_counter() - began
-        self.extra.update(output.extra_fields or {})
+        self._keep(output)
         known = self.logprobs if self.logprobs or output.log_probs else None
         merged, self.mask, logprobs = await self.loop.ct_merge_assistant_token(
             self.ids, output.token_ids, self.mask, known, assistant_logprobs=output.log_probs or None
         )
         self.ids, self.logprobs = merged.token_ids, logprobs or []
         return list(output.token_ids)
+
+    def _keep(self, output: Any) -> None:
+        """What is told beside the tokens: that of the first generation, but for counts and what was there last."""
+        told = output.extra_fields or {}
+        counts = {name: self.extra[name] + told[name] for name in _COUNTS if name in self.extra and name in told}
+        last = {_LAST: told[_LAST]} if told.get(_LAST) is not None else {}
+        self.extra = {**told, **self.extra, **counts, **last}
+        if output.routed_experts is not None:  # of all tokens so far
+            self.experts = output.routed_experts
+        if output.num_preempted is not None:
+            self.preempted.append(output.num_preempted)
 
     async def _call(self, calls: list[Any]) -> list[dict[str, Any]]:
         """The answers to calls, one after the other; those behind the end are not made."""
@@ -159,9 +197,10 @@ class _Sample:
         for call in calls:
             try:
                 said = await self.running.wait(of_its_own(self.dialogue.call), call.name, arguments_in(call.arguments))
-                answers.append({"role": "tool", "content": said.text})
+                content = said.text
             except (NoCall, EpisodeOver) as error:
-                answers.append({"role": "tool", "content": str(error)})
+                content = str(error)
+            answers.append({"role": "tool", "content": content, **_id("tool_call_id", call)})
         self.times["tool_calls"] += time.perf_counter() - began
         return answers
 
@@ -179,23 +218,32 @@ class _Sample:
 
     def output(self, reward: float) -> AgentLoopOutput:
         room = self.loop.rollout_config.response_length
+        asked = len(self.ids) - len(self.mask)
+        preempted = {"num_preempted": sum(self.preempted)} if self.preempted else {}
         return AgentLoopOutput(
-            prompt_ids=self.ids[: len(self.ids) - len(self.mask)],
-            response_ids=self.ids[len(self.ids) - len(self.mask) :][:room],
+            prompt_ids=self.ids[:asked],
+            response_ids=self.ids[asked:][:room],
             response_mask=self.mask[:room],
             response_logprobs=self.logprobs[:room] if self.logprobs else None,
+            routed_experts=None if self.experts is None else self.experts[: asked + room],
             reward_score=reward,
             num_turns=2 * self.turns,
-            metrics=AgentLoopMetrics(**self.times),
+            metrics=AgentLoopMetrics(**self.times, **preempted),
             extra_fields={**self.extra, "turn_scores": [], "tool_rewards": [], "muxsim_seed": self.dialogue.seed},
         )
 
 
 def _assistant(content: str, calls: list[Any]) -> dict[str, Any]:
-    made = [
-        {"type": "function", "function": {"name": call.name, "arguments": _or_empty(call.arguments)}} for call in calls
-    ]
+    made = []
+    for call in calls:
+        function = {"name": call.name, "arguments": _or_empty(call.arguments)}
+        made.append({"type": "function", "function": function, **_id("id", call)})
     return {"role": "assistant", "content": content or "", "tool_calls": made}
+
+
+def _id(key: str, call: Any) -> dict[str, str]:
+    """What some models name a call by, which their chat template wants to see again."""
+    return {} if call.tool_call_id is None else {key: call.tool_call_id}
 
 
 def _or_empty(arguments: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ with results in ``<tool_response>``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -29,6 +29,10 @@ You are provided with function signatures within <tools></tools> XML tags:
 
 For each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:
 {form}"""
+
+_PLAIN: Final = {"string", "integer", "number", "boolean"}
+_WHATEVER: Final = "object"
+_ALTERNATIVES: Final = ("anyOf", "oneOf")
 
 
 class NoCall(ValueError):
@@ -72,3 +76,28 @@ def arguments_in(arguments: Any) -> dict[str, Any]:
     if arguments is not None and arguments != "" and not isinstance(arguments, dict):
         raise NoCall(f"arguments are an object; write {_FORM}")
     return dict(arguments or {})
+
+
+def kinds(input_schema: Mapping[str, Any]) -> dict[str, str]:
+    """What each argument of a tool is, for those who read values that stand in a text without quotes.
+
+    ``string``, ``integer``, ``number`` or ``boolean``, or null beside it; else ``object``, which is whatever JSON says.
+    """
+    return {name: _kind(schema) for name, schema in input_schema.get("properties", {}).items()}
+
+
+def _kind(schema: Any) -> str:
+    may_be = _may_be(schema) - {"null"}
+    return may_be.pop() if len(may_be) == 1 and may_be <= _PLAIN else _WHATEVER
+
+
+def _may_be(schema: Any) -> set[str]:
+    if not isinstance(schema, Mapping):
+        return {_WHATEVER}
+    if "type" in schema:
+        return {schema["type"]} if isinstance(schema["type"], str) else set(schema["type"])
+    for alternatives in _ALTERNATIVES:
+        if alternatives in schema:
+            return set().union(*map(_may_be, schema[alternatives]))
+    choices = schema.get("enum", [schema.get("const")])
+    return {"string"} if all(isinstance(one, str) for one in choices) else {_WHATEVER}
