@@ -1183,8 +1183,9 @@ async def test_scoring_does_not_count_as_an_episodes_time(autojump_clock):
     assert (trajectory.end_reason, trajectory.total_reward) == (EndReason.TERMINATED, 1.0)
 
 
-async def test_what_is_no_reward_function_fails_the_run_before_anything_starts():
+@pytest.mark.parametrize("reward", [1.0, lambda: 1.0, lambda trajectory, workspace, more: 1.0])
+async def test_what_is_no_reward_function_fails_the_run_before_anything_starts(reward):
     pool = FakePool()
     with pytest.raises(MuxsimError, match="a reward is a function of the trajectory"):
-        await rollout(pool, rows(0), policy=Decides(), reward=1.0)
+        await rollout(pool, rows(0), policy=Decides(), reward=reward)
     assert pool.asked == []

@@ -29,9 +29,11 @@ class _Refused(ValueError):
 
 def checked(reward: RewardFunction | None) -> RewardFunction | None:
     """A reward function that can be called. Raises `MuxsimError`."""
-    if reward is None or callable(reward):
+    if reward is None or (callable(reward) and (_takes(reward, 1) or _takes(reward, 2))):
         return reward
-    raise MuxsimError(f"reward = {reward!r:.80}: a reward is a function of the trajectory")
+    raise MuxsimError(
+        f"reward = {reward!r:.80}: a reward is a function of the trajectory, or of that and the workspace"
+    )
 
 
 async def score_by(reward: RewardFunction, trajectory: Trajectory, workspace: Path | None) -> None:
@@ -41,7 +43,7 @@ async def score_by(reward: RewardFunction, trajectory: Trajectory, workspace: Pa
     """
     try:
         shown = deepcopy(trajectory)
-        given = reward(shown, workspace) if _takes_a_workspace(reward) else reward(shown)
+        given = reward(shown, workspace) if _takes(reward, 2) else reward(shown)
         scores = _scores(await given if inspect.isawaitable(given) else given)
     except _Refused as error:
         trajectory.error = f"{REWARD_FUNCTION} returned {error}"
@@ -65,13 +67,14 @@ def traceback_of(error: BaseException) -> str:
     return "".join(told.format()).encode(errors="replace").decode()
 
 
-def _takes_a_workspace(reward: RewardFunction) -> bool:
+def _takes(reward: RewardFunction, arguments: int) -> bool:
+    """Whether a function can be called with so many."""
     try:
         signature = inspect.signature(reward)
     except (TypeError, ValueError):  # some that are written in C have none
-        return False
+        return arguments == 1
     try:
-        signature.bind(None, None)
+        signature.bind(*[None] * arguments)
     except TypeError:
         return False
     return True
