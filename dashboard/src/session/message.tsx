@@ -129,7 +129,7 @@ function Notice({ seen }: { seen: Seen }) {
 }
 
 function Folded({ seen, name }: { seen: Seen; name: string }) {
-  if (seen.body === "" && seen.cut > 0) return <p class="soft">{count(seen.cut)} bytes of {name} are not kept.</p>;
+  if (seen.body === "" && seen.cut > 0) return <p class="folded soft">{count(seen.cut)} bytes of {name} are not kept.</p>;
   if (seen.body === "" || seen.body === "{}" || seen.body === "null") return null;
   return <details class="folded"><summary>{name}</summary><Long text={pretty(seen)} cut={seen.cut} /></details>;
 }
