@@ -19,7 +19,7 @@ from muxsim.errors import UnknownEnvironment
 from muxsim.rollouts.play.check import Finding, check
 from muxsim.rollouts.policy.random import RandomPolicy
 
-_MARKS: Final = {True: "[green]yes[/green]", False: "[red]no[/red]", None: "[dim]-[/dim]"}
+_MARKS: Final = {True: Text("yes", "green"), False: Text("no", "red"), None: Text("-", "dim")}
 
 
 def run(env: str, config: Path | None, steps: int, as_json: bool, locked: bool) -> bool:

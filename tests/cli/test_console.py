@@ -19,7 +19,9 @@ from muxsim.inside.proc import Stat
 from muxsim.processes.owner import Owner
 from muxsim.processes.strays import Stray
 from muxsim.provision.inventory import Environment
+from muxsim.rollouts.play.check import Finding
 
+ROOT = Path(muxsim.__file__).parent
 TEXT = "say [/red] [bold] :smile: [link=x]"
 STATUS = {
     "pid": 1,
@@ -64,9 +66,18 @@ def test_what_is_shown_is_text_and_no_markup(show, capsys):
     assert TEXT in capsys.readouterr().out
 
 
+def test_no_markup_of_our_own_is_shown_as_text(capsys):
+    show_check(
+        "lake", [Finding("starts", True, "a"), Finding("plays", False, "b"), Finding("differs", None, "c")], False
+    )
+    told = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert told[1:] == [["yes", "starts", "a"], ["no", "plays", "b"], ["-", "differs", "c"]]
+    written = [path for path in ROOT.rglob("*.py") if re.search(r"\[/(\w[\w ]*)?\]", path.read_text())]
+    assert written == [], "consoles take no markup"
+
+
 def test_no_other_console_is_made():
-    root = Path(muxsim.__file__).parent
-    made = {path.name for path in root.rglob("*.py") if re.search(r"\bConsole\(", path.read_text())}
+    made = {path.name for path in ROOT.rglob("*.py") if re.search(r"\bConsole\(", path.read_text())}
     assert made == {"console.py"}
 
 
