@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache, partial
+from functools import cache, partial, reduce
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final, cast
@@ -130,17 +130,17 @@ class MuxsimVectorEnv(VectorEnv[Any, Any, Any]):
         if unseen := [index for index, seen in enumerate(self._seen) if seen is None and not mask[index]]:
             raise EpisodeError(f"these have not begun, reset them too: {unseen}")
         works = [(self._plays[index].reset, (self._seed_of(index, seeds[index]), self._held.looks)) for index in chosen]
-        infos: dict[str, Any] = {}
+        infos = []
         failures = {}
         for index, outcome in zip(chosen, self._held.running.call_all(works), strict=True):
             if isinstance(outcome, Exception):
                 failures[index] = outcome
                 continue
             self._seen[index], self._ended[index] = outcome.observation, False
-            infos = self._add_info(infos, outcome.info, index)
+            infos.append((index, outcome.info))
         if failures:
             raise SomeFailed(failures)
-        return self._batch(self._seen), infos
+        return self._batch(self._seen), self._infos(infos)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """A step of each at once; what has ended is reset as ``autoreset_mode`` says. Raises `SomeFailed`."""
@@ -226,15 +226,45 @@ class MuxsimVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _noted(self, steps: list[_Step]) -> dict[str, Any]:
         """Where each is now; returns all their infos, as Gymnasium has those of many."""
-        infos: dict[str, Any] = {}
+        infos = []
         for place, one in enumerate(steps):
             outcome, after = one.outcome, one.after
             if after is not None:
-                infos = self._add_info(infos, {"final_obs": outcome.observation, "final_info": outcome.info}, place)
+                infos.append((place, {"final_obs": outcome.observation, "final_info": outcome.info}))
             self._seen[one.index] = (after or outcome).observation
-            infos = self._add_info(infos, (after or outcome).info, place)
+            infos.append((place, (after or outcome).info))
             self._ended[one.index] = outcome.terminated or outcome.truncated
-        return infos
+        return self._infos(infos)
+
+    def _infos(self, infos: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
+        """The infos at these places in one, as Gymnasium has them.
+
+        Values that do not go into one of its arrays, such as a number at one place and a word at another, are in an
+        array of objects: the step has been made, and what it has earned is not lost for that.
+        """
+        values: dict[str, list[tuple[int, Any]]] = {}
+        for place, info in infos:
+            for key, value in info.items():
+                values.setdefault(key, []).append((place, value))
+        made: dict[str, Any] = {}
+        for key, placed in values.items():
+            made |= self._info_of(key, placed)
+        return made
+
+    def _info_of(self, key: str, placed: list[tuple[int, Any]]) -> dict[str, Any]:
+        objects = key != "final_obs" and {isinstance(value, dict) for _, value in placed}
+        if not objects or objects == {False}:
+            with suppress(ValueError, TypeError, OverflowError):
+                return reduce(lambda made, one: self._add_info(made, {key: one[1]}, one[0]), placed, {})
+        if objects == {True}:
+            array: Any = self._infos(placed)
+        else:
+            array = np.full(self.num_envs, None, dtype=object)
+            for place, value in placed:
+                array[place] = value
+        mask = np.zeros(self.num_envs, dtype=np.bool_)
+        mask[[place for place, _ in placed]] = True
+        return {key: array, f"_{key}": mask}
 
     def _batch(self, observations: list[Any]) -> Any:
         space: Space[Any] = self.single_observation_space

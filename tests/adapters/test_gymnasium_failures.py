@@ -117,6 +117,50 @@ def test_who_has_failed_is_told_of_those_that_are_received_too(config, new):
     assert "the brush broke" in said[0]
 
 
+TELLING = """
+import gymnasium
+import numpy as np
+from muxsim.mcpgym import GymServer
+
+SAID = [1, "a word", {"deep": 2}, np.zeros(3), np.zeros(2)]
+
+
+class Telling(gymnasium.Env):
+    action_space = observation_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.said = {"what": SAID[seed % 5], "in": {"it": SAID[seed % 2]}, "kind": seed % 5}
+        return 0, self.said
+
+    def step(self, action):
+        return action, 1.0, bool(action), False, self.said
+
+
+GymServer("telling", lambda seed: Telling()).run()
+"""
+
+
+@pytest.mark.children
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
+def test_infos_that_fit_into_no_array_take_no_step_away(mode, config, tmp_path, new):
+    (tmp_path / "telling.py").write_text(TELLING)
+    config.write_text(f'[environments.telling]\ncommand = "{sys.executable}"\nargs = ["{tmp_path}/telling.py"]\n')
+    envs = new(make_vec, config, "telling", num_envs=5, autoreset_mode=mode)
+    _, infos = envs.reset(seed=0)
+    assert infos["kind"].dtype == np.int64
+    for said in (infos, envs.step(np.zeros(5, dtype=np.int64))[4]):
+        assert [type(one) for one in said["what"]] == [int, str, dict, np.ndarray, np.ndarray]
+        assert said["in"]["it"].tolist() == [1, "a word", 1, "a word", 1]
+        assert said["_what"].all()
+        assert said["kind"].tolist() == [0, 1, 2, 3, 4]
+    _, rewards, terminated, _, infos = envs.step(np.ones(5, dtype=np.int64))
+    assert rewards.tolist() == [1.0] * 5
+    assert terminated.all()
+    if mode == "SameStep":
+        assert infos["final_info"]["what"][1] == "a word"
+    assert not envs.step(np.zeros(5, dtype=np.int64))[2].any()
+
+
 @pytest.mark.children
 def test_an_action_that_is_none_makes_no_step_of_another(config, new):
     envs = new(make_vec, config, "painter", num_envs=2)
