@@ -21,6 +21,7 @@ from muxsim.rollouts.data.prompts import first_messages
 from muxsim.rollouts.data.rows import SEED_ADVICE, SEED_LIMIT, Row
 from muxsim.rollouts.environments.environment import Environment, EnvironmentPool, Tool, ToolResult
 from muxsim.rollouts.policy.messages import content_parts
+from muxsim.values import ROLLOUT_KEYS, check_numbers
 
 Part = dict[str, Any]
 """A part of a chat message: ``{"type": "text", "text": …}``, or ``image_url`` with a data URL."""
@@ -71,6 +72,7 @@ class Terms:
     def __post_init__(self) -> None:
         if self.max_calls is not None and (isinstance(self.max_calls, bool) or self.max_calls < 1):
             raise ValueError(f"max_calls = {self.max_calls!r}: give 1 or more, or None")
+        check_numbers(self, ROLLOUT_KEYS)
 
 
 @dataclass(frozen=True)

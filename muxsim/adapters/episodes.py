@@ -18,6 +18,7 @@ from muxsim.mcpgym.exact import NotExact, from_exact
 from muxsim.mcpgym.space_json import space_from_json
 from muxsim.rollouts.environments.environment import EnvironmentPool, ToolResult
 from muxsim.rollouts.environments.mcp_environment import MCPEnvironment
+from muxsim.values import ROLLOUT_KEYS, check_numbers
 
 Score = Callable[[ToolResult], tuple[float, bool, bool]]
 """The reward of a call, and whether the episode has terminated or been truncated."""
@@ -72,6 +73,9 @@ class Wishes:
     score: Score | None = None
     start_timeout: float | None = None
     call_timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        check_numbers(self, ROLLOUT_KEYS)
 
 
 class Reader(Protocol):

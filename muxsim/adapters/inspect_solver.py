@@ -41,6 +41,7 @@ from muxsim.rollouts.data.rows import Row
 from muxsim.rollouts.data.trajectory import VALID_ENDS, EndReason
 from muxsim.rollouts.environments.environment import Environment, EnvironmentFailed, EnvironmentPool, ToolResult
 from muxsim.rollouts.environments.environment import Tool as EnvironmentTool
+from muxsim.rollouts.play.options import RolloutOptions
 from muxsim.rollouts.policy.messages import tool_messages
 from muxsim.rollouts.policy.tools import WireTools
 
@@ -101,19 +102,18 @@ def play(
     ``player`` plays with ``state.tools`` until ``state.completed`` is set: by default Inspect's own loop of `generate`.
     ``max_steps`` counts calls; times are in seconds; ``token`` is for a URL.
 
-    Raises `ConfigError` for a config file. An environment that fails, an unknown reward and all that muxsim does not
-    get done is raised as it is (`muxsim.errors`), and so an error of the sample.
+    Raises `ConfigError` for a config file, and for a bound that nobody can mean. An environment that fails, an unknown
+    reward and all that muxsim does not get done is raised as it is (`muxsim.errors`), and so an error of the sample.
     """
-    if max_steps < 1:
-        raise ValueError(f"max_steps must be 1 or more, not {max_steps}")
+    bounds = RolloutOptions(max_steps=max_steps, start_timeout=start_timeout, call_timeout=call_timeout)
     held = _Held(source, token)
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         row = row_of(state)
         pool = await held.running()
         (row,) = (await pool.wait(partial(_with_environment, row, env))).rows
-        async with _opened(pool, row, start_timeout) as session:
-            game = _Game(pool, session, state, max_steps, call_timeout)
+        async with _opened(pool, row, bounds.start_timeout) as session:
+            game = _Game(pool, session, state, bounds)
             return await game.played(row, generate, player)
 
     return solve
@@ -233,11 +233,9 @@ async def _opened(held: Running, row: Row, start_timeout: float | None) -> Async
 class _Game:
     """A sample and its session: tools that end the sample's loop where the episode ends."""
 
-    def __init__(
-        self, pool: Running, session: Environment, state: TaskState, max_steps: int, call_timeout: float | None
-    ) -> None:
+    def __init__(self, pool: Running, session: Environment, state: TaskState, bounds: RolloutOptions) -> None:
         self._pool, self._session, self._state = pool, session, state
-        self._max_steps, self._call_timeout = max_steps, call_timeout
+        self._max_steps, self._call_timeout = bounds.max_steps, bounds.call_timeout
         self._episode = state.store_as(Episode)
         self._own: list[Tool] = []
         self._reason: EndReason | None = None

@@ -15,6 +15,11 @@ from muxsim.rollouts.view.tables import ROW_FORMS, RowForm, TableForm, export_ro
 
 _TABLES: Final = ("parquet", "datasets")
 _CHAT: Final[RowForm] = "chat"
+# With which formats an option goes that says how.
+_FORMS_OF: Final[dict[str, tuple[str, ...]]] = {
+    "--bare": (*ROW_FORMS, *_TABLES),
+    "--inline-images": (_CHAT, "verifiers", *_TABLES),
+}
 
 
 def run(
@@ -31,6 +36,11 @@ def run(
     """Write it; returns what there is to say of it. Raises `MuxsimError`."""
     if rows is not None and form not in _TABLES:
         raise MuxsimError(f"--rows goes with --format parquet and datasets; {form} says itself what a row is")
+    given = {"--bare": bare, "--inline-images": inline_images}
+    if odd := [option for option, there in given.items() if there and form not in _FORMS_OF[option]]:
+        raise MuxsimError(f"{odd[0]} says nothing of {form}: it goes with --format {', '.join(_FORMS_OF[odd[0]])}")
+    if output.suffix == ".parquet" and form != "parquet":
+        raise MuxsimError(f"{output} would be {form} and no Parquet: add --format parquet, or name it otherwise")
     folder = RunFolder(run)
     if form == "atif":
         return [f"{output}: {len(exports.export_atif(folder, output, **chosen))} episodes"]

@@ -15,7 +15,8 @@ from servers import painter
 from muxsim.adapters.episodes import EpisodeError, SomeFailed
 from muxsim.adapters.gymnasium_env import make, make_vec
 from muxsim.adapters.pictures import NoPicture, picture_of
-from muxsim.errors import MuxsimError
+from muxsim.adapters.trl_environment import environment
+from muxsim.errors import ConfigError, MuxsimError
 from muxsim.rollouts.environments.environment import EnvironmentGone
 
 SAME, LARGER, TORN, NONE, WORDS, DIE, REFUSE, UNKNOWN, WAIT, END = range(len(painter.WAYS))
@@ -57,6 +58,16 @@ def test_a_user_says_the_space_of_images_beside_which_there_is_text(config, new)
     for other in (spaces.Discrete(3), spaces.Box(0, 1, (4, 6, 3)), spaces.Box(0, 255, (4, 6), np.uint8)):
         with pytest.raises(ValueError, match="needs observe"):
             make(config, "painter", observation_space=other)
+
+
+@pytest.mark.parametrize("bound", ["call_timeout", "start_timeout"])
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), "soon"])
+def test_a_time_that_nobody_can_mean_is_refused_before_anything_starts(bound, seconds, config):
+    for made in (make, make_vec):
+        with pytest.raises(ConfigError, match=f"{bound} = .*must be a number of seconds"):
+            made(config, "painter", **{bound: seconds})
+    with pytest.raises(ConfigError, match=f"{bound} = "):
+        environment(config, "painter", **{bound: seconds})
 
 
 @pytest.mark.children

@@ -275,8 +275,8 @@ def test_traces_are_a_folder_that_verifiers_finds(run, tmp_path):
 # The command.
 
 
-def exported(run, output, form, rows=None, bare=False):
-    return command.run(run.path, output, form, rows, {}, bare=bare, inline_images=False, fps=4.0)
+def exported(run, output, form, rows=None, bare=False, inline_images=False):
+    return command.run(run.path, output, form, rows, {}, bare=bare, inline_images=inline_images, fps=4.0)
 
 
 def test_the_command_says_how_many_rows_there_are_and_which_episodes_have_none(run, tmp_path):
@@ -290,6 +290,25 @@ def test_the_command_says_how_many_rows_there_are_and_which_episodes_have_none(r
     assert exported(folder, tmp_path / "d", "verifiers") == [f"{tmp_path / 'd'}: 2 episodes"]
     with pytest.raises(MuxsimError, match="--rows goes with --format parquet and datasets; trl says itself"):
         exported(folder, tmp_path / "e", "trl", "trl")
+
+
+@pytest.mark.parametrize(
+    ("form", "how", "said"),
+    [
+        ("atif", {"bare": True}, "--bare says nothing of atif: it goes with --format chat, "),
+        ("verifiers", {"bare": True}, "--bare says nothing of verifiers"),
+        (
+            "trl",
+            {"inline_images": True},
+            "--inline-images says nothing of trl: it goes with --format chat, verifiers, ",
+        ),
+        ("chat", {}, r"rows.parquet would be chat and no Parquet: add --format parquet"),
+    ],
+)
+def test_what_would_be_passed_over_or_mistaken_is_refused(form, how, said, run, tmp_path):
+    with pytest.raises(MuxsimError, match=said):
+        exported(run(trajectory("a")), tmp_path / "rows.parquet", form, **how)
+    assert not (tmp_path / "rows.parquet").exists()
 
 
 def test_every_format_of_the_command_is_in_the_manual():
