@@ -72,6 +72,7 @@ def nemo(source):
         "muxsim.adapters.nemo_server",
         nemo_gym__base_resources_server={"BaseResourcesServerConfig": BaseModel},
         nemo_gym__openai_utils={"NeMoGymResponse": SimpleNamespace},
+        nemo_gym__server_utils={"SESSION_ID_KEY": "session_id"},
         resources_servers__gymnasium={"GymnasiumServer": server},
     )
     played = adapter.MuxsimServer(config=adapter.MuxsimServerConfig(source=source, env=ENV))
