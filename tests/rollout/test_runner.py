@@ -29,6 +29,7 @@ from muxsim.rollouts.environments.environment import (
 from muxsim.rollouts.play.options import RolloutOptions
 from muxsim.rollouts.play.runner import episodes, rollout
 from muxsim.rollouts.policy.messages import assistant_calls, turn_of
+from muxsim.rollouts.policy.playback import current_episode
 from muxsim.rollouts.policy.protocol import PolicyError, RateLimited, Reply, TokenLimit
 
 from .samples import image_block, png, text_block
@@ -1181,6 +1182,18 @@ async def test_scoring_does_not_count_as_an_episodes_time(autojump_clock):
 
     trajectory = await play_one(FakePool(result(terminated=True)), reward=reward, episode_timeout=10)
     assert (trajectory.end_reason, trajectory.total_reward) == (EndReason.TERMINATED, 1.0)
+
+
+async def test_what_was_asked_in_vain_is_counted_where_the_time_of_an_episode_ends_first(autojump_clock):
+    class Slow(Decides):
+        async def next_message(self, conversation, tools, seed):
+            try:
+                await anyio.sleep_forever()
+            finally:
+                current_episode.get().spent.add(Usage(prompt_tokens=3, completion_tokens=1, total_tokens=4))
+
+    trajectory = await play_one(FakePool(), Slow(), episode_timeout=5)
+    assert (trajectory.end_reason, trajectory.usage.total_tokens) == (EndReason.EPISODE_TIMEOUT, 4)
 
 
 @pytest.mark.parametrize("reward", [1.0, lambda: 1.0, lambda trajectory, workspace, more: 1.0])

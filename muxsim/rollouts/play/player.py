@@ -138,6 +138,7 @@ class Player:
             current_episode.reset(token)
             self.trajectory.seconds = time.perf_counter() - began - self.trajectory.times.queue
             self._answer_open_calls()
+            self.trajectory.usage.add(played.spent)
             self._tell_over(played)
             self.watchers.ended(self.trajectory)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 from urllib.parse import urlsplit
 
 import anyio
+from anyio import get_cancelled_exc_class
 from anyio.lowlevel import RunVar
 
 from muxsim.rollouts.data.trajectory import Usage
@@ -19,6 +20,7 @@ from muxsim.rollouts.policy.adaptive import AdaptiveLimit
 from muxsim.rollouts.policy.completions import reply_of
 from muxsim.rollouts.policy.failures import Cause, Failure
 from muxsim.rollouts.policy.messages import request_messages, turn_of
+from muxsim.rollouts.policy.playback import current_episode
 from muxsim.rollouts.policy.protocol import Message, PolicyError, RateLimited, Reply, TokenLimit
 from muxsim.rollouts.policy.retries import Retries, RetryRule
 from muxsim.rollouts.policy.tools import WireTools
@@ -113,10 +115,17 @@ class OpenAIPolicy:
 
     async def next_message(self, conversation: Sequence[Message], tools: Sequence[Message], seed: int) -> Reply:
         """The model's next message. Raises `RateLimited` when patience is over, `TokenLimit`, and `PolicyError`."""
-        wire = WireTools(tools)
+        tries = _Tries(Retries(self.retries, random.random))
+        try:
+            return await self._asked(conversation, WireTools(tools), seed, tries)
+        except get_cancelled_exc_class():
+            if (episode := current_episode.get()) is not None:  # else nobody would know what was paid for
+                episode.spent.add(tries.usage)
+            raise
+
+    async def _asked(self, conversation: Sequence[Message], wire: WireTools, seed: int, tries: _Tries) -> Reply:
         request = self._request(conversation, wire, seed)
         line = self._connected()
-        tries = _Tries(Retries(self.retries, random.random))
         while True:
             answer = await line.complete(request, self.timeout, tries)
             if not isinstance(answer, Failure):

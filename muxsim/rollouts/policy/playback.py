@@ -22,6 +22,7 @@ from typing import Any, Final
 import msgspec
 
 from muxsim.errors import MuxsimError
+from muxsim.rollouts.data.trajectory import Usage
 from muxsim.rollouts.policy.protocol import Message, Policy, PolicyError, Reply, TokenLimit
 
 PLAYBACK_VARIABLES: Final = ("EP_PLAYBACK_FILE", "REWARD_KIT_PLAYBACK_FILE")
@@ -33,6 +34,8 @@ class PlayedEpisode:
 
     index: int
     id: str
+    spent: Usage = field(default_factory=Usage)
+    """What calls have cost of a message that nobody waited for any more."""
     _when_over: list[Callable[[bool], None]] = field(default_factory=list)
 
     def when_over(self, callback: Callable[[bool], None]) -> None:

@@ -15,6 +15,7 @@ from muxsim.rollouts.data.trajectory import Usage
 from muxsim.rollouts.policy.fireworks import FireworksPolicy
 from muxsim.rollouts.policy.messages import tool_messages
 from muxsim.rollouts.policy.openai import OpenAIPolicy, PolicyStatistics
+from muxsim.rollouts.policy.playback import PlayedEpisode, current_episode
 from muxsim.rollouts.policy.protocol import PolicyError, RateLimited, TokenLimit
 from muxsim.rollouts.policy.retries import RetryRule
 
@@ -288,6 +289,22 @@ def test_what_a_stream_has_cost_that_failed_is_counted(server, run, pieces):
     reply = run(asking(server, stream=True))
     assert (reply.message["content"], len(server.requests)) == ("whole", 2)
     assert reply.usage == Usage(prompt_tokens=14, completion_tokens=8, total_tokens=22)
+
+
+def test_what_calls_have_cost_is_known_where_nobody_waits_for_their_message_any_more(server, run):
+    failed = {"choices": [{"message": None, "error": {"code": 502, "message": "lost"}}], "usage": PAID}
+    server.play(says("").but(body=json.dumps(failed).encode(), headers={"content-type": "application/json"}), hangs())
+
+    async def late():
+        episode = PlayedEpisode(0, "late")
+        current_episode.set(episode)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(asking(server))
+            await anyio.to_thread.run_sync(server.wait_for_requests, 2)
+            tasks.cancel_scope.cancel()
+        return episode.spent
+
+    assert run(late) == Usage(prompt_tokens=3, completion_tokens=1, total_tokens=4)
 
 
 def test_a_number_is_no_rule_for_retries(server):
