@@ -117,6 +117,7 @@ class MuxsimVectorEnv(VectorEnv[Any, Any, Any]):
         self._ended = np.zeros(num_envs, dtype=np.bool_)
         self._under_way: set[int] = set()
         self._finished: SimpleQueue[tuple[int, _Step, Exception | None]] = SimpleQueue()
+        self._received: list[tuple[int, _Step, Exception | None]] = []
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin episodes everywhere, or where ``options["reset_mask"]`` is true. A number is the first one's seed.
@@ -170,21 +171,24 @@ class MuxsimVectorEnv(VectorEnv[Any, Any, Any]):
     def recv(self, least: int = 1) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """What has finished, ``least`` at least, first finished first: ``info["env_id"]`` tells whose it is.
 
-        Raises `EpisodeError` where fewer are under way, and `SomeFailed`; the others are received after it.
+        Raises `EpisodeError` where fewer are under way, `NotHere` in a fork, and `SomeFailed`; the others are received
+        after it.
         """
+        self._held.running.require_same_process()
         if not 0 < least <= len(self._under_way):
             raise EpisodeError(f"{len(self._under_way)} are under way, and {least} cannot be received")
-        done = [self._finished.get() for _ in range(least)]
+        while len(self._received) < least:  # what has come is there for the next call if this one is interrupted
+            self._received.append(self._finished.get())
         with suppress(Empty):
             while True:
-                done.append(self._finished.get_nowait())
-        self._under_way.difference_update(index for index, _, _ in done)
-        if failures := {index: error for index, _, error in done if error is not None}:
-            for one in done:
-                if one[-1] is None:  # the steps of others are not lost with it
-                    self._finished.put(one)
-                    self._under_way.add(one[0])
+                self._received.append(self._finished.get_nowait())
+        if failures := {index: error for index, _, error in self._received if error is not None}:
+            self._under_way.difference_update(failures)
+            # The steps of others are not lost with it.
+            self._received = [one for one in self._received if one[-1] is None]
             raise SomeFailed(failures)
+        done, self._received = self._received, []
+        self._under_way.difference_update(index for index, _, _ in done)
         observations, rewards, terminated, truncated, infos = self._stepped([step for _, step, _ in done])
         infos = _first(infos, len(done)) | {"env_id": np.array([index for index, _, _ in done])}
         return observations, rewards, terminated, truncated, infos

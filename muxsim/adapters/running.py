@@ -246,9 +246,13 @@ class Running:
             if threading.current_thread() is not self._thread:
                 self._thread.join()
 
-    def _here(self) -> EnvironmentPool:
+    def require_same_process(self) -> None:
+        """Raises `NotHere` in a fork of the process that opened it: whoever waits there for its loop waits for ever."""
         if self._pid != os.getpid():
             raise NotHere(f"{self.name} was opened before this process was forked: make environments after the fork")
+
+    def _here(self) -> EnvironmentPool:
+        self.require_same_process()
         if threading.current_thread() is self._thread:
             raise NotHere(f"{self.name} cannot wait for itself")
         if self._stopped:

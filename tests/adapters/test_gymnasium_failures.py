@@ -1,8 +1,12 @@
 """Nothing that has failed becomes a step: who it was is told, and the others go on."""
 
 import base64
+import multiprocessing
+import os
+import signal
 import sys
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -126,6 +130,58 @@ def test_who_has_failed_is_told_of_those_that_are_received_too(config, new):
             said.append(str(failed))
     assert sorted(whose) == [0, 2]
     assert "the brush broke" in said[0]
+
+
+@pytest.mark.children
+def test_nobody_waits_in_a_fork_for_what_was_sent_before_it(config, new):
+    envs = new(make_vec, config, "painter", num_envs=1)
+    envs.reset(seed=1)
+    envs.send(np.array([WAIT]))
+    ours, theirs = multiprocessing.get_context("fork").Pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that other threads are running, which is what this is about
+        child = os.fork()
+    if not child:
+        try:
+            envs.recv()
+        except BaseException as error:
+            theirs.send(str(error))
+        finally:
+            os._exit(0)
+    try:
+        assert ours.poll(60)
+        assert "before this process was forked" in ours.recv()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+class Interrupting:
+    """A queue, and somebody who presses Ctrl-C when the second is waited for."""
+
+    def __init__(self, queue):
+        self.queue, self.gets = queue, 0
+
+    def get(self):
+        self.gets += 1
+        if self.gets == 2:
+            raise KeyboardInterrupt
+        return self.queue.get()
+
+    def __getattr__(self, name):
+        return getattr(self.queue, name)
+
+
+@pytest.mark.children
+def test_what_has_come_is_received_behind_an_interruption(config, new):
+    envs = new(make_vec, config, "painter", num_envs=2)
+    envs.reset(seed=1)
+    envs._finished = Interrupting(envs._finished)
+    envs.send(np.array([SAME, SAME]))
+    with pytest.raises(KeyboardInterrupt):
+        envs.recv(2)
+    assert sorted(envs.recv(2)[4]["env_id"].tolist()) == [0, 1]
+    envs.reset(seed=1)
 
 
 TELLING = """
