@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -97,17 +96,14 @@ def test_verifiers_reads_traces_with_their_tokens_rewards_and_errors(run, tmp_pa
 
 
 def test_a_row_is_what_verls_agent_loop_puts_out(run, tmp_path):
-    """Of the published wheel only this class is looked at: the package needs Ray and a GPU's friends to be imported."""
-    fetch = ["-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check", "verl==0.9.1"]
-    python = with_verifiers()
-    subprocess.run([sys.executable, *fetch, "--dest", str(tmp_path)], check=True)
-    (wheel,) = tmp_path.glob("verl-*.whl")
     rows = list(token_rows(run.trajectories(), "verl"))
     (tmp_path / "rows.json").write_text(json.dumps(rows))
-    read = told_by(python, "verl_reads.py", wheel, tmp_path / "rows.json")
-    assert len(read) == len(rows) == 3
-    for row, one in zip(rows, read, strict=True):
+    told = told_by(for_training(), "verl_reads.py", tmp_path / "rows.json")
+    assert len(told["rows"]) == len(rows) == 3
+    for row, one in zip(rows, told["rows"], strict=True):
         assert {name: one[name] for name in row if name in one and name != "metrics"} == {
             name: value for name, value in row.items() if name in one and name != "metrics"
         }
         assert row["metrics"].items() <= one["metrics"].items()
+    # verl gives the reward to the last token.
+    assert told["scores"] == [[0.0] * (len(row["response_ids"]) - 1) + [row["reward_score"]] for row in rows]
