@@ -9,6 +9,7 @@ Each rollout is a session of its own with the row's ``seed``. The row's request 
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import anyio
@@ -35,8 +36,20 @@ from muxsim.adapters.written_calls import NoCall, arguments_in
 
 Step = tuple[str | None, float, bool, bool, dict[str, Any]]
 
-# Tells NeMo Gym's agent, from 0.7 on, that there is ``/close``.
-_CLOSES: Final = {"supports_explicit_close": True}
+# What NeMo Gym's agent is told, from 0.7 on: that there is ``/close``, and that each step may have an id.
+_OFFERS: Final = {"supports_explicit_close": True, "supports_step_idempotency": True}
+_STEP_ID: Final = "_ng_step_request_id"
+
+
+@dataclass
+class _Episode:
+    """An episode with its last step under its id: NeMo's client asks again when a connection breaks."""
+
+    dialogue: Dialogue
+    turn: anyio.Lock = field(default_factory=anyio.Lock)
+    step_id: Any = None
+    step: Step | None = None
+    closed: bool = False
 
 
 class MuxsimServerConfig(BaseResourcesServerConfig):
@@ -55,7 +68,7 @@ class MuxsimServer(GymnasiumServer):
     """Plays the episodes of NeMo's sessions. A failure is an HTTP error, which fails the rollout: nothing becomes 0."""
 
     config: MuxsimServerConfig
-    _episodes: dict[str, Dialogue] = PrivateAttr(default_factory=dict)
+    _episodes: dict[str, _Episode] = PrivateAttr(default_factory=dict)
 
     def setup_webserver(self) -> Any:
         """Serve ``/close`` too, by which the agent of NeMo Gym 0.7 ends each episode, also one that it gives up."""
@@ -64,7 +77,7 @@ class MuxsimServer(GymnasiumServer):
         return app
 
     async def _close_endpoint(self, request: Request) -> dict[str, Any]:
-        await self.close_session(request.session.get(SESSION_ID_KEY))
+        await self._forget(request.session.get(SESSION_ID_KEY))
         return {}
 
     async def reset(self, metadata: dict[str, Any], session_id: str | None = None) -> tuple[str | None, dict[str, Any]]:
@@ -73,24 +86,32 @@ class MuxsimServer(GymnasiumServer):
         Raises `StartError`, `Busy` or `ValueError`.
         """
         session = _known(session_id)
-        await self.close_session(session)
+        await self._forget(session)
         config = self.config
         terms = Terms(max_calls=config.max_calls, start_timeout=config.start_timeout, call_timeout=config.call_timeout)
         held = await self._running()
         dialogue = await held.wait(open_dialogue, config.env, seed_in(metadata), terms)
-        self._episodes[session] = dialogue
+        self._episodes[session] = _Episode(dialogue)
         if not dialogue.scored:
             await self.close_session(session)
             raise ValueError(f"{config.env} has no control plane, so that nobody knows what an episode has earned")
         told, parts = dialogue.beginning(instructions=config.instructions)
         observation = "\n\n".join(text for text in (told, text_of(parts)) if text) or None
-        return observation, {"seed": dialogue.seed, **_CLOSES}
+        return observation, {"seed": dialogue.seed, **_OFFERS}
 
     async def step(self, action: NeMoGymResponse, metadata: dict[str, Any], session_id: str | None = None) -> Step:
         """Make the calls of a response; one without a call truncates the episode. Raises `EpisodeBroken`."""
-        dialogue = self._episodes.get(_known(session_id))
-        if dialogue is None:
+        episode = self._episodes.get(_known(session_id))
+        if episode is None:
             raise ValueError("there is no episode under way: reset first")
+        step_id = metadata.get(_STEP_ID)
+        async with episode.turn:
+            if episode.step is None or step_id is None or step_id != episode.step_id:
+                episode.step = await self._made(episode.dialogue, action)
+                episode.step_id = step_id
+            return episode.step
+
+    async def _made(self, dialogue: Dialogue, action: NeMoGymResponse) -> Step:
         calls = [item for item in action.output if item.type == "function_call"]
         outputs = []
         held = await self._running()
@@ -106,10 +127,22 @@ class MuxsimServer(GymnasiumServer):
 
     async def close_session(self, session_id: str | None) -> None:
         """End a session. Calling it again is harmless."""
-        dialogue = self._episodes.pop(session_id or "", None)
-        if dialogue is not None:
+        episode = self._episodes.get(session_id or "")
+        if episode is None or episode.step_id is None:
+            await self._forget(session_id)
+        else:  # its last step may be asked again; whoever gives steps their ids calls ``/close``
+            await self._end(episode)
+
+    async def _forget(self, session_id: str | None) -> None:
+        episode = self._episodes.pop(session_id or "", None)
+        if episode is not None:
+            await self._end(episode)
+
+    async def _end(self, episode: _Episode) -> None:
+        if not episode.closed:
+            episode.closed = True
             held = await self._running()
-            await held.wait(of_its_own(dialogue.close))
+            await held.wait(of_its_own(episode.dialogue.close))
 
     async def _running(self) -> Running:
         return await anyio.to_thread.run_sync(kept, portable(self.config.source), self.config.token)

@@ -56,7 +56,7 @@ async def test_a_rollout_is_an_episode_of_the_rows_seed(serve):
     pool = FakePool(said("One.", 0.5), said("The goal.", 1.0, terminated=True))
     server = serve(pool)
     with anyio.fail_after(60):
-        told = {"seed": 7, "supports_explicit_close": True}
+        told = {"seed": 7, "supports_explicit_close": True, "supports_step_idempotency": True}
         assert await server.reset({"seed": 7}, "a") == ("Walk.\n\nGo.", told)
         observation, reward, terminated, truncated, info = await server.step(
             response(("move", '{"direction": "left"}'), ("move", "{")), {}, "a"
@@ -81,6 +81,31 @@ async def test_a_response_without_a_call_and_the_last_call_truncate_it(serve):
         assert (await server.step(response(), {}, "a"))[1:4] == (0.0, False, True)
         await server.reset({}, "a")
         assert (await server.step(response(("move", {})), {}, "a"))[1:4] == (0.5, False, True)
+        await server.close_session("a")
+
+
+async def test_a_step_that_is_asked_again_is_made_once_and_answered_alike_also_when_it_was_the_last(serve):
+    """NeMo Gym's client asks again when a connection breaks, whether or not the step was made."""
+    pool = FakePool(said("One.", 0.5), said("The goal.", 1.0, terminated=True))
+    server = serve(pool)
+    told = []
+
+    async def step(request):
+        told.append(await server.step(response(("move", {})), {"_ng_step_request_id": request}, "a"))
+
+    with anyio.fail_after(60):
+        await server.reset({"seed": 7}, "a")
+        async with anyio.create_task_group() as at_once:
+            at_once.start_soon(step, "first")
+            at_once.start_soon(step, "first")
+        await step("second")
+        await server.close_session("a")  # as its endpoint does it after an episode's last step
+        await step("second")
+        assert [one[1] for one in told] == [0.5, 0.5, 1.0, 1.0]
+        assert told[2] == told[3]
+        assert (len(pool.sessions[0].called), pool.sessions[0].closed) == (2, 1)
+        await server.reset({"seed": 8}, "a")
+        assert pool.sessions[1].called == []
         await server.close_session("a")
 
 
