@@ -31,7 +31,8 @@ class Answer:
     body: bytes
 
     def json(self):
-        return json.loads(self.body)
+        """What is in the body; the last message of an event stream, as which an answer comes that is long in coming."""
+        return self.messages[-1] if self._is_stream else json.loads(self.body)
 
     @property
     def error(self):
@@ -41,9 +42,13 @@ class Answer:
     @property
     def messages(self):
         """The MCP messages in the body, be it JSON or an event stream."""
-        if self.headers["content-type"] == "application/json":
-            return [self.json()]
+        if not self._is_stream:
+            return [json.loads(self.body)]
         return [json.loads(event.data) for event in parse_events(self.body) if event.data]
+
+    @property
+    def _is_stream(self):
+        return self.headers.get("content-type", "").startswith("text/event-stream")
 
 
 @dataclass
