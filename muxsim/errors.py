@@ -89,6 +89,10 @@ class NotRunning(MuxsimError):
     """No muxsim is there to be asked, or not the one that was meant."""
 
 
+class Gone(NotRunning):
+    """The muxsim that was asked was there, and is no more."""
+
+
 class NotDone(MuxsimError):
     """What an operator wished cannot be done; the message says why."""
 

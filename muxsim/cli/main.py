@@ -192,7 +192,8 @@ def _check_starts(config: Config) -> None:
         typer.echo(f"muxsim: {problem}", err=True)
     if found:
         raise typer.Exit(USAGE_ERROR)
-    typer.echo(f"{len(config.environments)} environments: nothing stands in the way of a start")
+    count = len(config.environments)
+    typer.echo(f"{count} environment{'' if count == 1 else 's'}: nothing stands in the way of a start")
     typer.echo(sandboxes())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from rich.text import Text
 from muxsim.cli.console import console_of
 from muxsim.cli.operator import Asked, duration, memory_of_tree, print_json, printable
 from muxsim.cli.top_rows import COLUMNS, fitting, shortened
-from muxsim.errors import MuxsimError, NotRunning
+from muxsim.errors import Gone, MuxsimError, NotRunning
 from muxsim.serve.operate.running import Running, none_serves
 
 _PAGE: Final = 1000
@@ -33,16 +34,28 @@ class Seen:
 
     muxsims: Sequence[int | str]
     sessions: Sequence[dict[str, Any]]
+    silent: Sequence[str] = ()
+    """Of those that do not answer, in words."""
 
 
 def look(asked: Sequence[Asked], filters: Mapping[str, Any]) -> Seen:
-    """All sessions that are looked for. Raises `MuxsimError` for a muxsim that refuses, or that is not to be had."""
-    rows = [row for muxsim in asked for row in sessions_of(muxsim, filters)]
-    return Seen([muxsim.name for muxsim in asked], rows)
+    """All sessions that are looked for. Raises `MuxsimError` for a muxsim that refuses, or if none answers."""
+    there, rows, silent = list[int | str](), list[dict[str, Any]](), list[str]()
+    for muxsim in asked:
+        try:
+            rows += sessions_of(muxsim, filters)
+            there.append(muxsim.name)
+        except Gone:
+            continue
+        except NotRunning as error:
+            silent.append(str(error))
+    if silent and not there:
+        raise NotRunning("; ".join(silent))
+    return Seen(there, rows, silent)
 
 
 def sessions_of(muxsim: Asked, filters: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The sessions of a muxsim, with the memory of each one's processes in bytes; none if it has just gone."""
+    """The sessions of a muxsim, with the memory of each one's processes in bytes."""
     rows = rows_of(muxsim, filters)
     if isinstance(muxsim, Running):  # its processes are here
         for row in rows:
@@ -55,12 +68,7 @@ def rows_of(muxsim: Asked, filters: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     after: str | None = "0"
     while after is not None:
-        try:
-            answer = muxsim.ask("sessions", limit=_PAGE, after=after, **filters)
-        except NotRunning:
-            if isinstance(muxsim, Running):
-                return rows
-            raise
+        answer = muxsim.ask("sessions", limit=_PAGE, after=after, **filters)
         if "error" in answer:
             raise MuxsimError(answer["error"])
         rows += answer["sessions"]
@@ -79,6 +87,8 @@ def show(seen: Seen, *, as_json: bool) -> None:
     else:
         _wide_console(table_of(seen)).print(table_of(seen))
         print(_sum(seen))
+    for problem in seen.silent:
+        print(f"muxsim: {problem}", file=sys.stderr)
 
 
 def watch(look: Callable[[], Seen], *, as_json: bool) -> None:
@@ -104,7 +114,7 @@ def watch(look: Callable[[], Seen], *, as_json: bool) -> None:
 
 def _screen(seen: Seen, width: int) -> Group:
     """What a terminal has room for: who wants to copy an id, or know all, asks without --watch."""
-    return Group(_sum(seen) if seen.muxsims else none_serves(), "", table_of(seen, width))
+    return Group(_sum(seen) if seen.muxsims else none_serves(), *seen.silent, "", table_of(seen, width))
 
 
 def _sum(seen: Seen) -> str:

@@ -7,8 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
-from muxsim.cli.sessions_shown import Seen, show, table_of, watch
+from muxsim.cli.sessions_shown import Seen, look, show, table_of, watch
 from muxsim.cli.top_rows import COLUMNS
+from muxsim.errors import Gone, NotRunning
 
 SESSION = {
     "id": "0123456789abcdef" * 2,
@@ -68,3 +69,28 @@ def test_who_watches_through_a_pipe_is_told_each_time(as_json, capsys, monkeypat
     out = capsys.readouterr().out
     assert SESSION["id"] in out
     assert ('"sessions":[]' if as_json else "0 sessions") in out
+
+
+class Asked:
+    """A muxsim that has one session, or fails."""
+
+    def __init__(self, name, error=None):
+        self.name = name
+        self.error = error
+
+    def ask(self, command, **arguments):
+        if self.error is not None:
+            raise self.error
+        return {"sessions": [dict(SESSION)], "next": None}
+
+
+def test_one_that_does_not_answer_hides_no_others_and_is_named(capsys):
+    gone, hangs = Asked(1, Gone("muxsim 1 has gone")), Asked(2, NotRunning("muxsim 2 does not answer within 10 s"))
+    seen = look([gone, hangs, Asked(3)], {})
+    assert (seen.muxsims, [row["muxsim"] for row in seen.sessions]) == ([3], [3])
+    show(seen, as_json=False)
+    shown = capsys.readouterr()
+    assert (shown.err, SESSION["id"] in shown.out) == ("muxsim: muxsim 2 does not answer within 10 s\n", True)
+    with pytest.raises(NotRunning, match="muxsim 2 does not answer"):
+        look([gone, hangs], {})
+    assert look([gone], {}) == Seen([], [], [])

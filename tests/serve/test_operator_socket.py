@@ -6,12 +6,13 @@ import os
 import re
 import shutil
 import stat
+import threading
 
 import pytest
 import trio
 from harness import serving
 
-from muxsim.errors import NotRunning
+from muxsim.errors import Gone, NotRunning
 from muxsim.serve.operate import running
 
 from .conftest import environment
@@ -46,6 +47,44 @@ def here(tmp_path, monkeypatch):
     places = [tmp_path / "one", tmp_path / "two"]
     monkeypatch.setattr(running, "places", lambda: places)
     return places
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "words"),
+    [
+        (b"", Gone, "muxsim {pid} has gone"),
+        (b'{"pid": ', Gone, "muxsim {pid} has gone"),
+        (b"nonsense\n", NotRunning, "muxsim {pid} does not answer: Expecting value"),
+        (None, NotRunning, "muxsim {pid} does not answer within 0.2 s"),
+    ],
+)
+async def test_one_that_ends_in_the_midst_of_a_question_has_gone_and_one_that_hangs_is_said_to(
+    here, said, error, words
+):
+    pid, reachable = os.getpid(), running.be_reachable()
+    over = threading.Event()
+
+    def answer_one():
+        connection, _ = reachable.listener.accept()
+        with connection:
+            connection.recv(4096)
+            if said is None:
+                over.wait()
+            else:
+                connection.sendall(said)
+
+    reachable.listener.setblocking(True)
+    thread = threading.Thread(target=answer_one)
+    thread.start()
+    try:
+        with pytest.raises(error, match=re.escape(words.format(pid=pid))):
+            running.Running(pid, reachable.path.parent).ask("status", timeout=0.2 if said is None else 60)
+    finally:
+        over.set()
+        thread.join()
+        reachable.close()
+    with pytest.raises(Gone, match=f"muxsim {pid} has gone"):
+        running.Running(pid, here[0]).ask("status")
 
 
 async def test_a_place_that_cannot_be_had_is_passed_over_and_one_left_behind_is_found(here):

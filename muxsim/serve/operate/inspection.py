@@ -70,9 +70,10 @@ def _try_listening(settings: ServerSettings, *, authenticated: bool) -> None:
 
 def _is_served(settings: ServerSettings) -> bool:
     """Whether a muxsim of this user's has the port, or the socket."""
-    with contextlib.suppress(OSError, NotRunning):
-        urls = [one.ask("status").get("url", "") for one in running.find_running()]
-        if settings.unix:
-            return f"unix:{settings.unix}" in urls
-        return any(url.rpartition(":")[2] == str(settings.port) for url in urls)
-    return False
+    urls = []
+    for one in running.find_running():
+        with contextlib.suppress(OSError, NotRunning):
+            urls.append(one.ask("status").get("url", ""))
+    if settings.unix:
+        return f"unix:{settings.unix}" in urls
+    return any(url.rpartition(":")[2] == str(settings.port) for url in urls)

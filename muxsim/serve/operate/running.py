@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from muxsim.errors import NotRunning
+from muxsim.errors import Gone, NotRunning
 from muxsim.runtime.peers import peer_user
 
 FOLDER_VARIABLE: Final = "MUXSIM_RUNTIME_DIR"
@@ -42,15 +42,21 @@ class Running:
         return self.pid
 
     def ask(self, command: str, *, timeout: float = ANSWER_TIMEOUT, **arguments: Any) -> dict[str, Any]:
-        """Its answer to a command. Raises `NotRunning` if it has gone or does not answer within ``timeout`` s."""
+        """Its answer to a command. Raises `NotRunning` if it does not answer within ``timeout`` s, `Gone` if it has."""
         try:
             with _connected(self.folder, self.pid) as connection, connection.makefile("rb") as answers:
                 connection.settimeout(timeout)
                 connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
                 line = answers.readline()
+            if not line.endswith(b"\n"):
+                raise ConnectionError
             answer: dict[str, Any] = json.loads(line)
+        except (FileNotFoundError, ConnectionError):
+            raise Gone(f"muxsim {self.pid} has gone") from None
+        except TimeoutError:
+            raise NotRunning(f"muxsim {self.pid} does not answer within {timeout:g} s") from None
         except (OSError, ValueError) as error:
-            raise NotRunning(f"muxsim {self.pid} does not answer: {error or 'it has gone'}") from None
+            raise NotRunning(f"muxsim {self.pid} does not answer: {error}") from None
         return answer
 
 
