@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import httpx2
+import trio
 
 from muxsim.errors import MuxsimError, NotRunning
 
@@ -54,12 +55,21 @@ class OverHTTP:
                     value = self._as_operator(command, answer.json())
                 else:
                     value = answer.json()
-        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError) as error:
-            raise NotRunning(f"{self.url} does not answer as a muxsim: {error or type(error).__name__}") from None
+        except httpx2.HTTPError as error:
+            raise NotRunning(f"{self.url} does not answer as a muxsim: {self._why(error)}") from None
+        except (httpx2.InvalidURL, ValueError, OSError) as error:
+            raise NotRunning(f"{self.url} does not answer as a muxsim: {error}") from None
         refusal = value.get("error") if isinstance(value, dict) else None
         if not isinstance(value, dict) or (refusal is None and not _TOLD[command] <= value.keys()):
             raise NotRunning(f"{self.url} does not answer as a muxsim")
         return {"error": str(refusal["message"])} if isinstance(refusal, dict) and "message" in refusal else value
+
+    def _why(self, error: httpx2.HTTPError) -> str:
+        from muxsim.rollouts.environments.unreachable import why_unreachable  # noqa: PLC0415 - it imports much else
+
+        if self.url.startswith(_UNIX):
+            return str(error) or type(error).__name__
+        return trio.run(why_unreachable, self.url, error)
 
     def _as_operator(self, command: str, value: Any) -> Any:
         """What the operator would have been told, with None for what is not told to others."""

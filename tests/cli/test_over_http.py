@@ -45,3 +45,14 @@ def test_what_is_no_muxsim_is_told_as_that(stranger, command, status, body):
     stranger.status, stranger.body = status, body
     with pytest.raises(NotRunning, match="does not answer as a muxsim"):
         OverHTTP(stranger.url, None).ask(command)
+
+
+def test_why_nothing_answers_is_said_with_what_to_do(stranger):
+    stranger.status, stranger.body = 200, b"{}"
+    for url, words in (
+        (stranger.url.replace("http:", "https:"), f"it speaks plain HTTP, without TLS: write {stranger.url}"),
+        ("unix:/no/such/socket", "No such file or directory"),
+        ("127.0.0.1:1", "missing an 'http://'"),
+    ):
+        with pytest.raises(NotRunning, match=f"{url} does not answer as a muxsim: .*{words}"):
+            OverHTTP(url, None).ask("status")
