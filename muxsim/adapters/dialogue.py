@@ -164,16 +164,22 @@ class Dialogue:
         return Said(content_parts(result.content, result.structured), result.is_error, reward, self.ended)
 
     async def earned(self) -> float | None:
-        """What it has earned so far; None where nothing tells. Raises `EpisodeBroken`."""
+        """What it has earned, if this is its end, by the environment's own count too; None where nothing tells.
+
+        Raises `EpisodeBroken`.
+        """
+        return await self._earned(over=True)
+
+    async def _earned(self, *, over: bool) -> float | None:
         self._require_whole()
         if self._terms.score is not None:
             return float(sum(self._scores))
         with self._breaking("its reward was not waited for"):
-            return await self._session.earned(timeout=self._terms.call_timeout)
+            return await self._session.earned(timeout=self._terms.call_timeout, over=over)
 
     async def newly_earned(self) -> float:
         """What it has earned since this was asked last, for trainers that add up. Raises `EpisodeBroken`."""
-        earned = await self.earned()
+        earned = await self._earned(over=self.ended)
         if earned is None:
             raise self.break_("nothing tells its reward")
         before, self._told = self._told, earned

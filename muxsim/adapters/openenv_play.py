@@ -257,7 +257,7 @@ class Play:
         if result.tools is not None:
             self._learn(episode, result.tools)
         self._count(episode, result)
-        if episode.crossed:
+        if episode.crossed or environment.untold:
             await self._look(episode)
         else:
             episode.total = await environment.earned()
@@ -273,7 +273,8 @@ class Play:
             episode.steps += 1
 
     async def _look(self, episode: _Episode) -> None:
-        """Ask where an episode is in which not every call was a trainer's."""
+        """Ask where an episode is in which not every call was a trainer's, or has told its reward."""
+        episode.total = None
         status = await self._trainers(episode.live.environment.read("status"))
         if not isinstance(status, dict):
             return

@@ -6,7 +6,7 @@ from types import ModuleType
 
 from muxsim.errors import UnknownEnvironment
 from muxsim.rollouts.data.trajectory import Control
-from muxsim.rollouts.environments.environment import Opened, Tool, ToolResult
+from muxsim.rollouts.environments.environment import EnvironmentFailed, Opened, Tool, ToolResult
 
 MOVE = Tool(
     "move",
@@ -31,8 +31,9 @@ def text_block(text):
 class FakeEnvironment:
     """A session that says ``script`` one by one, and raises what in it is an exception."""
 
-    def __init__(self, env, seed, script, opened):
+    def __init__(self, env, seed, script, opened, counts=True):
         self.id, self.env, self.seed, self.opened = f"session-{seed}", env, seed, opened
+        self.counts = counts
         self.script = iter(script)
         self.called = []
         self.rewards = []
@@ -48,6 +49,8 @@ class FakeEnvironment:
         return result
 
     async def earned(self, *, timeout=None, over=False):
+        if over and not self.counts:
+            raise EnvironmentFailed("control://status says otherwise")
         return float(sum(self.rewards)) if self.opened.published else None
 
     async def close(self):
@@ -55,10 +58,15 @@ class FakeEnvironment:
 
 
 class FakePool:
-    """Sessions that all say the same; a start that is an exception in ``starts`` raises it."""
+    """Sessions that all say the same; a start that is an exception in ``starts`` raises it.
 
-    def __init__(self, *script, tools=(MOVE,), published=True, state="Go.", instructions="Walk.", starts=()):
-        self.script = script
+    Without ``counts`` an environment's own count of what was earned is another than that of its results.
+    """
+
+    def __init__(
+        self, *script, tools=(MOVE,), published=True, state="Go.", instructions="Walk.", starts=(), counts=True
+    ):
+        self.script, self.counts = script, counts
         self.opened = Opened(
             instructions=instructions,
             tools=tuple(tools),
@@ -76,7 +84,7 @@ class FakePool:
         failure = next(self.starts, None)
         if failure is not None:
             raise failure
-        self.sessions.append(FakeEnvironment(env, seed, self.script, self.opened))
+        self.sessions.append(FakeEnvironment(env, seed, self.script, self.opened, self.counts))
         return self.sessions[-1]
 
 

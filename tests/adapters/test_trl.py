@@ -114,6 +114,17 @@ async def test_a_broken_episode_has_no_reward_and_tells_the_model_nothing_of_why
     await in_thread(play, FakePool(said("A step.", 5.0), failure))
 
 
+async def test_an_episode_whose_environment_counts_otherwise_at_its_end_has_no_reward(caplog):
+    def play(pool):
+        one = environment(pool, "lake")()
+        one.reset(seed=1)
+        one.move(direction="left")
+        assert one.get_reward() is None
+        assert "control://status says otherwise" in caplog.text
+
+    await in_thread(play, FakePool(said("A step.", 0.5), counts=False))
+
+
 async def test_who_wants_no_broken_episode_is_told_where_trl_listens():
     def play(pool):
         one = environment(pool, "lake", on_broken="raise")()

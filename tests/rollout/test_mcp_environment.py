@@ -220,6 +220,14 @@ async def test_an_episode_whose_calls_have_told_is_not_asked_about_while_it_goes
     assert game.asked == ["tools/call"] * 2
 
 
+async def test_rewards_that_are_known_are_no_total_beside_one_that_is_not():
+    steps = [scored(0.5, step=1), scored(None, step=2), scored(0.5, step=3)]
+    assert await earned(Game(*steps, status={**STATUS, "total_reward": 1.5}), 3) == 1.5
+    with pytest.raises(EnvironmentFailed, match="has no total_reward"):
+        await earned(Game(*steps, status={"terminated": False, "truncated": False}), 3)
+    assert await earned(Game(steps[0], scored(None, step=1), status={**STATUS, "total_reward": 9.0}), 2) == 0.5
+
+
 async def test_nothing_is_kept_of_each_call_so_that_what_was_earned_is_told_at_once_after_ever_so_many():
     environment = MCPEnvironment("s", "lake", 0, Game(*[scored(0.5)] * 100), Opened())
 

@@ -29,6 +29,7 @@ CONFIG = "\n".join(
         environment("common", extra="shared = true"),
         environment("mute", "--mute", extra="start_timeout = 0.5\neof_timeout = 0.1\nterm_timeout = 0.1"),
         SCORED,
+        f'[environments.painter]\ncommand = "python3"\nargs = ["-I", "-S", "{SERVERS / "painter.py"}"]\nwarm = 0\n',
     ]
 )
 
@@ -210,6 +211,16 @@ async def test_a_step_has_its_reward_and_end_beside_the_observation(muxsim):
         assert "env_step" in refused["observation"]["error"]["message"]
         assert refused["reward"] is None
         assert (await one.ask("state"))["data"]["step_count"] == 2
+
+
+async def test_a_reward_that_is_not_known_is_no_nought_in_the_total(muxsim):
+    """The total is the environment's own count from there on: that of the painter is always 0.5."""
+    async with socket(muxsim, "painter") as one:
+        await one.ask("reset", {"seed": 5})
+        said = [(await one.ask("step", call("draw", way=way)))["data"] for way in ("same", "same", "unknown", "same")]
+        assert [data["reward"] for data in said] == [0.5, 0.5, None, 0.5]
+        assert [data["metadata"]["total_reward"] for data in said] == [0.5, 1.0, 0.5, 0.5]
+        assert "problem" in said[2]["metadata"]
 
 
 async def test_who_steps_without_a_reset_is_told_so_beside_the_observation(muxsim):

@@ -148,6 +148,11 @@ class MCPEnvironment:
         except TimeoutError:
             raise CallTimeout(f"tools/list: no answer within {timeout:g} s") from None
 
+    @property
+    def untold(self) -> bool:
+        """Whether a step was made whose reward no result has told: what is known of the others is no total then."""
+        return self._untold
+
     async def earned(self, *, timeout: float | None = None, over: bool = False) -> float | None:
         """What the episode has earned so far; None for an environment without a control plane.
 
@@ -156,7 +161,7 @@ class MCPEnvironment:
         """
         if self._scored is False:
             return None
-        if self._said is not None and not self._doubtful:
+        if self._said is not None and not self._doubtful and (over or not self._untold):
             return await self._agreed(timeout) if over else self._told
         try:
             status = await self._status(timeout)
