@@ -258,14 +258,13 @@ class _Line:
         """Whether no call will be answered any more, after one that was given up.
 
         An endpoint that has answered before refuses a request, or is down for a while; but without an account nothing
-        can be had of it. One that says that a conversation is too long for the model would read another.
+        can be had of it.
         """
         if failure.cause is Cause.NO_ACCOUNT:
             return True
-        if failure.cause is Cause.OVERFLOW:
-            return False
         self._turned_away += 1
-        return not self.answered and (failure.cause is not Cause.REQUEST or self._turned_away >= _HOPELESS_AFTER)
+        of_request = failure.cause in {Cause.REQUEST, Cause.OVERFLOW}
+        return not self.answered and (not of_request or self._turned_away >= _HOPELESS_AFTER)
 
 
 @dataclass

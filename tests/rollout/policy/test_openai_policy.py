@@ -594,20 +594,3 @@ def test_a_context_that_is_full_is_a_limit_on_tokens_at_the_first_prompt_too(ser
     server.play(fails(400, "This model's maximum context length is 10 tokens", code="context_length_exceeded"))
     with pytest.raises(TokenLimit, match="maximum context length"):
         run(asking(server))
-
-
-def test_prompts_that_are_too_long_are_no_reason_to_ask_no_more(server, run):
-    full = fails(400, "This model's maximum context length is 10 tokens", code="context_length_exceeded")
-    server.play(*[full] * 5, fails(400, "no tools here"))
-
-    async def asked():
-        async with OpenAIPolicy("tiny", base_url=server.url, retries=QUICK) as policy:
-            for _ in range(5):
-                with pytest.raises(TokenLimit) as caught:
-                    await policy.next_message(GO, [MOVE], 7)
-                assert not caught.value.ends_run
-            with pytest.raises(PolicyError) as refused:
-                await policy.next_message(GO, [MOVE], 7)
-            assert not refused.value.ends_run, "the first of its kind"
-
-    run(asked)
