@@ -91,6 +91,18 @@ async def test_a_certificate_that_is_not_accepted_is_said_to_be_what_it_is(tmp_p
         assert said in await said_of(f"https://127.0.0.1:{port}")
 
 
+@pytest.mark.parametrize("path", ["/envs/lake/mcp", "/envs/lake", "/mcp", "/sse", "/s/1f/mcp", "/envs/lake/openenv/ws"])
+@pytest.mark.parametrize("under", ["", "/lab"])
+async def test_the_url_of_an_endpoint_is_told_from_that_of_the_muxsim_that_has_it(path, under):
+    body = b'{"error": "no such path"}'
+    head = b"HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    async with serving(head + body) as port:
+        assert f"; give the URL of the whole, http://127.0.0.1:{port}{under}, and" in await said_of(
+            f"http://127.0.0.1:{port}{under}{path}"
+        )
+        assert "endpoint" not in await said_of(f"http://127.0.0.1:{port}/lab")
+
+
 async def test_http_where_tls_is_spoken_names_the_url_that_would_do(tmp_path):
     async with serving(b"", certificate(tmp_path)) as port:
         told = await said_of(f"http://127.0.0.1:{port}")

@@ -33,6 +33,8 @@ LEASE: Final = 60.0
 
 _START_TIMEOUT: Final = 60.0
 _UNIX: Final = "unix:"
+# What the URLs end with that a muxsim prints beside its own, for clients of MCP and OpenEnv.
+_ENDPOINT: Final = re.compile(r"/(envs/[^/]+(/.*)?|s/[^/]+/.*|mcp|sse|sessions(/.*)?)$")
 # A host that every muxsim is served under; over a socket it leads nowhere else.
 _OVER_UNIX: Final = "http://localhost"
 # Of RFC 6750: nothing that could end a header.
@@ -235,7 +237,9 @@ def _base(url: str) -> str:
     if parsed.userinfo:
         raise StartError("the URL has a user or password in it: muxsim asks for a token, which is given apart from it")
     if parsed.query or parsed.fragment:
-        raise StartError(f"{url!r} has something behind its path: give the URL that muxsim printed when it started")
+        raise StartError(
+            f"{url!r} has something behind its path: give the URL that muxsim printed first when it started"
+        )
     return str(parsed).rstrip("/")
 
 
@@ -259,6 +263,7 @@ async def _served(http: httpx2.AsyncClient, address: Address) -> dict[str, _Serv
         }
     except (ValueError, KeyError, TypeError, AttributeError):
         kind = response.headers.get("content-type", "nothing")
-        raise StartError(
-            f"no muxsim answers at {base}: {base}/envs gave HTTP status {response.status_code} and {kind}"
-        ) from None
+        text = f"no muxsim answers at {base}: {base}/envs gave HTTP status {response.status_code} and {kind}"
+        if (own := _ENDPOINT.sub("", base)) != base:
+            text += f"; give the URL of the whole, {own}, and not of an endpoint"
+        raise StartError(text) from None
