@@ -281,6 +281,12 @@ def test_a_folder_without_a_run_is_refused(tmp_path, content, message):
         RunFolder(tmp_path)
 
 
+def test_a_file_is_no_run_either(tmp_path):
+    (tmp_path / "rows.csv").write_text("")
+    with pytest.raises(RunError, match=r"rows\.csv holds no run"):
+        RunFolder(tmp_path / "rows.csv")
+
+
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="a run cannot be started there"):

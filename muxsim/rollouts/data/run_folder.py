@@ -344,7 +344,7 @@ def _read_config(path: Path) -> RunConfig:
     file = path / _CONFIG
     try:
         return msgspec.json.decode(file.read_bytes(), type=RunConfig)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise RunError(f"{path} holds no run: there is no {_CONFIG} in it") from None
     except (OSError, msgspec.DecodeError) as error:
         raise RunError(f"{file} cannot be read: {error}") from None
