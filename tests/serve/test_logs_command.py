@@ -6,7 +6,7 @@ import json
 
 import pytest
 import trio
-from harness import serving
+from harness import patient, serving
 
 from .conftest import environment
 from .machine import eventually, log_lines
@@ -152,7 +152,7 @@ async def test_the_level_can_be_changed_while_it_runs_for_one_environment_too(tm
 async def test_a_level_in_the_config_is_in_use_after_a_reload(tmp_path):
     async with serving(tmp_path, environment("naughty")) as muxsim:
         file = tmp_path / "config" / "muxsim.toml"
-        file.write_text(DEBUG + environment("naughty"))
+        file.write_text(patient(DEBUG + environment("naughty")))
         assert (await answer("ctl", "reload"))["applied"] == ["log_level"]
         assert (await answer("ctl", "loglevel"))["level"] == "debug"
         (line,) = log_lines(muxsim, event="log.level_set")
