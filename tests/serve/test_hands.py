@@ -211,6 +211,24 @@ async def test_the_admin_does_the_same_over_http_and_nobody_else(tmp_path, monke
         await eventually(lambda: muxsim.process.poll() is not None)
 
 
+async def test_what_a_command_does_not_know_is_not_passed_over(tmp_path):
+    async with serving(tmp_path, guarded(tmp_path)) as muxsim:
+        for name, given, words in (
+            ("stop", {"session": "x"}, "stop takes nothing, not 'session'"),
+            ("drain", {"wait": True}, "drain takes nothing, not 'wait'"),
+            ("end", {"session": "x", "env": "naughty"}, "end takes session, not 'env'"),
+            ("loglevel", {"levle": "debug"}, "loglevel takes level and env, not 'levle'"),
+            ("loglevel", {"env": "naughty"}, "name a level"),
+            ("loglevel", {"level": "debug", "env": ""}, "no environment is called ''"),
+            ("logs", {"after": "nan"}, "after must be the whole number"),
+            ("logs", {"wait": "x"}, "wait true or seconds"),
+            ("sessions", {"envs": "naughty"}, "not by 'envs'"),
+        ):
+            refused = await ask(muxsim.url, "POST", f"/operate/{name}", [bearer(ROOT)], given)
+            assert (refused.status, words in refused.error["message"]) == (409, True), refused.error
+        assert (await ask(muxsim.url, "GET", "/ready")).status == 200
+
+
 async def test_without_tokens_nobody_does_it_over_http_and_a_page_never(tmp_path):
     async with serving(tmp_path, environment("naughty")) as muxsim:
         refused = await ask(muxsim.url, "POST", "/operate/stop", body={})

@@ -31,6 +31,14 @@ from muxsim.session.session import Session
 # So many ids are named to whoever has given the beginning of several.
 _MOST_NAMED: Final = 5
 
+# What may come beside a command; `look_for` knows what may beside ``sessions``.
+_TAKES: Final[Mapping[str, tuple[str, ...]]] = {
+    "inspect": ("session",),
+    "end": ("session",),
+    "logs": ("session", "after", "wait"),
+    "loglevel": ("level", "env"),
+}
+
 Command: TypeAlias = Callable[[Mapping[str, Any], str], dict[str, Any] | Awaitable[dict[str, Any]]]
 """Does something with what came beside a command, for whom it is told, and returns the answer."""
 
@@ -151,6 +159,11 @@ class Operations:
         do = self._commands.get(command)
         if do is None:
             raise NotThere(f"there is no command {command!r}: use one of {', '.join(self._commands)}")
+        known = _TAKES.get(command, ())
+        for name in arguments:
+            if name not in known and command != "sessions":
+                # Else what is misspelt would do more than was wished.
+                raise NotDone(f"{command} takes {' and '.join(known) or 'nothing'}, not {name!r}")
         try:
             answer = do(arguments, by)
             return await answer if isinstance(answer, Awaitable) else answer

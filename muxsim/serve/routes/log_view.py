@@ -53,9 +53,11 @@ class LogView:
         session, after, wait = wanted.get("session"), wanted.get("after", 0), wanted.get("wait")
         try:
             id = None if session is None else self._find(str(session))
-            patience = _PATIENCE if isinstance(wait, bool) or not wait else min(_PATIENCE, float(wait))
-            page = await self._page(id, int(after), wait=bool(wait), patience=patience)
-        except (Unanswerable, TypeError, ValueError) as error:
+            if type(after) is not int or not isinstance(wait, int | float | None):
+                raise Unanswerable("after must be the whole number of the page before, and wait true or seconds")
+            patience = _PATIENCE if isinstance(wait, bool) or not wait else min(_PATIENCE, wait)
+            page = await self._page(id, after, wait=bool(wait), patience=patience)
+        except Unanswerable as error:
             return {"error": str(error)}
         return {"session": id, **msgspec.to_builtins(page), "over": self._is_over(id, page)}
 
@@ -63,6 +65,8 @@ class LogView:
         """Set a ``level``, of one ``env`` or of all, if there is one; returns those in use."""
         level, env = wanted.get("level"), wanted.get("env")
         try:
+            if level is None and env is not None:
+                raise Unanswerable("name a level for the environment")
             return self._levels() if level is None else self._set_level(str(level), env, by)
         except Unanswerable as error:
             return {"error": str(error)}
