@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -163,10 +163,10 @@ def gymnasium_received(source: str, sessions: int = 8) -> Iterator[Window]:
 
 
 @contextmanager
-def openenv_socket(url: str) -> Iterator[Window]:
+def openenv_socket(url: str, *how: str) -> Iterator[Window]:
     """OpenEnv's client wants an mcp that muxsim does not take: it plays from an interpreter of its own."""
     script = Path(__file__).with_name("openenv_steps.py")
-    command = [str(openenv_python()), str(script), f"{url}/envs/{ENV}/openenv", TOOL, json.dumps(MOVE)]
+    command = [str(openenv_python()), str(script), f"{url}/envs/{ENV}/openenv", TOOL, json.dumps(MOVE), *how]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as player:
         assert player.stdin is not None
         assert player.stdout is not None
@@ -177,6 +177,10 @@ def openenv_socket(url: str) -> Iterator[Window]:
 
         yield window
         player.stdin.close()
+
+
+def openenv_async(url: str) -> AbstractContextManager[Window]:
+    return openenv_socket(url, "async")
 
 
 def openenv_python() -> Path:
@@ -265,6 +269,7 @@ def main() -> None:
             url = f"http://127.0.0.1:{server.port}"
             rows += [
                 measure("OpenEnv, its own client", url, 1, openenv_socket, 0.9, options.seconds),
+                measure("OpenEnv, its asynchronous client", url, 1, openenv_async, None, options.seconds),
                 measure("Gymnasium behind a URL, one", url, 1, gymnasium_single, None, options.seconds),
             ]
         finally:
