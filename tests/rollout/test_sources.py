@@ -1,6 +1,7 @@
 """Rows from files of several formats, folders and pipes: the same whatever they stand in, and errors that say where."""
 
 import csv
+import functools
 import gc
 import gzip
 import io
@@ -9,6 +10,7 @@ import os
 import threading
 import types
 import weakref
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow
@@ -28,6 +30,8 @@ ROWS = [
     {"id": "b", "env": "ring", "prompt": "Go, “round”:\n\t1"},
     {"id": "c", "seed": 0, "prompt": "Stay."},
 ]
+# Deeper than anything that reads JSON goes.
+DEEP = "[" * 100_000 + "]" * 100_000
 TABLE = (
     "id,env,seed,prompt,info.answer\n"
     'a,lake,3,Cross it.,x\nb,ring,,"Go, “round”:\n\t1",\nc,,0,Stay.,\n'
@@ -164,6 +168,8 @@ def test_columns_with_other_names_are_named_and_the_rest_may_be_info(tmp_path):
     [
         ("rows.csv", "id,seed\na,1\nb,x\n", 'row 2: seed = "x": a seed is a whole number from 0 to'),
         ("rows.csv", "id,sed\na,1\n", 'row 1: sed = "1": no such key; did you mean seed?'),
+        ("rows.jsonl", '{"info":' + DEEP + "}\n", "line 1: is not JSON: maximum recursion depth"),
+        ("rows.csv", f"id,info\na,{DEEP}\n", "row 1: info = "),
         ("rows.csv", "id,question\na,q\n", "under info, or use --column (id, env, "),
         ("rows.csv", "id,seed\na,1,2\n", "row 1 (line 2): has 3 cells, and there are 2 columns"),
         ("rows.csv", 'id,prompt\na,"p\nb,q\n', "row 1: is no CSV: unexpected end of data"),
@@ -200,6 +206,22 @@ def test_a_fault_names_file_row_column_and_what_to_do(tmp_path, name, content, m
 def test_two_rows_with_one_id_are_refused_whoever_gave_it(rows, message):
     with pytest.raises(DatasetError, match=message):
         dataset_from_rows(rows)
+
+
+def test_a_cell_may_be_as_long_as_a_document(tmp_path):
+    before = csv.field_size_limit()
+    (tmp_path / "long.csv").write_text(f"id,prompt\na,{'x' * 1_000_000}\n")
+    [row] = load_dataset(tmp_path / "long.csv").rows
+    assert len(row.prompt) == 1_000_000
+    assert csv.field_size_limit() == before
+
+
+@pytest.mark.parametrize("depth", [100, 450, 900, 5_000])
+def test_a_row_is_read_and_kept_or_refused_however_deep_it_is(depth):
+    info = functools.reduce(lambda inside, _: [inside], range(depth), 1)
+    with pytest.raises(DatasetError, match="row 0: has no JSON form: ") if depth > 900 else nullcontext():
+        [row] = dataset_from_rows([{"info": info}]).rows
+        assert row.info == info
 
 
 @pytest.mark.parametrize(

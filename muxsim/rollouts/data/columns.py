@@ -68,7 +68,7 @@ def _cell(column: str, cell: Any, where: str) -> Any:
     if column in _JSON_CELLS or (column == "prompt" and cell.lstrip().startswith("[{")):
         try:
             return msgspec.json.decode(cell)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             if column == "prompt":
                 return cell
             advice = f"is not JSON: {error}; write {column}.NAME as a column of its own for text"

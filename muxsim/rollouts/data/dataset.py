@@ -259,7 +259,7 @@ def generate_dataset(rollouts: int, *, envs: Sequence[str] = (), first_seed: int
 def _as_json(row: Mapping[str, Any], where: str) -> Any:
     try:
         return msgspec.json.decode(msgspec.json.encode(row))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise DatasetError(f"has no JSON form: {error}", where=where) from None
 
 

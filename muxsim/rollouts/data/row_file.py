@@ -60,7 +60,7 @@ def read_rows(path: Path) -> Iterator[tuple[bytes, Trajectory]]:
                 return
             try:
                 yield line, _decode_trajectory(line)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise RunError(f"{path}, line {number}: {error}") from None
 
 

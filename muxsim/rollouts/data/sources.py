@@ -33,6 +33,7 @@ _HUB: Final = "hf:"
 _BATCH: Final = 256
 # How far a pipe is looked into for what it is.
 _SNIFFED: Final = 512
+_LONGEST_CELL: Final = 2**31 - 1
 _SUFFIXES: Final = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 _TABLE: Final = ".parquet"
 # train.jsonl, train-00000-of-00002.parquet
@@ -161,7 +162,7 @@ def _jsonl(file: io.BufferedReader, name: str) -> Iterator[Record]:
                 raise DatasetError(advice, where=name)
             try:
                 yield number, msgspec.json.decode(text)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise DatasetError(f"is not JSON: {error}", where=f"{name}, line {number}") from None
 
 
@@ -169,13 +170,14 @@ def _csv(file: io.BufferedReader, name: str, delimiter: str) -> Iterator[Record]
     number = 0
     with io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
         reader = csv.reader(_read(text, name), delimiter=delimiter, strict=True)
+        rows = _cells(reader)
         try:
-            header = next(reader, [])
+            header = next(rows, [])
             for column in header:
                 if not column.strip() or header.count(column) > 1:
                     problem = f"has no name or one of two columns: {shown(column)}; the first line names each column"
                     raise DatasetError(problem, where=name)
-            for number, cells in enumerate(reader, 1):
+            for number, cells in enumerate(rows, 1):
                 if not cells:
                     continue
                 if len(cells) != len(header):
@@ -184,6 +186,19 @@ def _csv(file: io.BufferedReader, name: str, delimiter: str) -> Iterator[Record]
                 yield number, {column: cell or None for column, cell in zip(header, cells, strict=True)}
         except csv.Error as error:
             raise DatasetError(f"is no CSV: {error}", where=f"{name}, row {number + 1}") from None
+
+
+def _cells(reader: Iterator[list[str]]) -> Iterator[list[str]]:
+    """Its rows, however long a cell is: csv has one bound for all of a process, of 128 KiB, which is put back."""
+    while True:
+        before = csv.field_size_limit(_LONGEST_CELL)
+        try:
+            cells = next(reader, None)
+        finally:
+            csv.field_size_limit(before)
+        if cells is None:
+            return
+        yield cells
 
 
 def _read(lines: Iterable[Any], name: str) -> Iterator[Any]:

@@ -250,7 +250,7 @@ def _read_entries(path: Path) -> dict[str | int, list[_Entry]]:
 def _entry(line: bytes, path: Path, number: int) -> _Entry:
     try:
         return msgspec.json.decode(line, type=_Entry)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PlaybackError(f"{path}, line {number}: {error}; remove the file to record it again") from None
 
 

@@ -128,7 +128,7 @@ def _from_lines(text: bytes, path: str) -> Scripts:
 def _decoded(text: bytes, where: str) -> Any:
     try:
         return msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise PolicyError(f"{where}: this is not JSON: {error}") from None
 
 

@@ -38,7 +38,7 @@ class Operating:
         check_json_content(call.headers)
         try:
             arguments = _decoder.decode(await read_body(call, _MAX_BODY, _BODY_TIMEOUT) or b"{}")
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise HTTPRefusal(400, f"the body must be an object of names and values: {error}") from None
         if self.answer is None:
             raise HTTPRefusal(503, "muxsim is only starting")
