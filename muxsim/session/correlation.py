@@ -32,8 +32,11 @@ _ABOUT: Final = {
     "resources/unsubscribe": "uri",
 }
 _LONGEST_TARGET: Final = 1024
-# As clients write it: before whatever is large, which then need not be gone through.
-_AT_FIRST: Final = re.compile(rb'\s*\{\s*"(name|uri)"\s*:\s*"([^"\\]{0,%d})"' % _LONGEST_TARGET)
+# As clients write it: before whatever is large or, in order of the alphabet, behind it, which need not be gone through.
+_MEMBER: Final = rb'\s*"(name|uri)"\s*:\s*"([^"\\]{0,%d})"\s*' % _LONGEST_TARGET
+_AT_FIRST: Final = re.compile(rb"\s*\{" + _MEMBER)
+_AT_LAST: Final = re.compile(rb"," + _MEMBER + rb"\}\Z")
+_TAIL: Final = 2 * _LONGEST_TARGET
 
 
 def cancelled_by(message: Message) -> RequestId | None:
@@ -46,7 +49,8 @@ def target_of(request: Message) -> str:
     about = _ABOUT.get(request.method)
     if about is None or request.params is None:
         return ""
-    found = _AT_FIRST.match(request.params)
+    behind = max(0, len(memoryview(request.params)) - _TAIL)
+    found = _AT_LAST.search(request.params, behind) or _AT_FIRST.match(request.params)
     if found is not None and found[1] == about.encode():
         return found[2].decode("utf-8", "replace")
     return text_of(member(request.params, about))[:_LONGEST_TARGET]

@@ -199,6 +199,36 @@ def test_a_call_in_flight_does_not_keep_a_large_payload():
     assert router.in_flight == 2
 
 
+BIG = b'"arguments":{"text":"' + b"x" * 5000 + b'"}'
+HIDDEN = rb'"arguments":{"text":"%b\",\"name\":\"other\"}","name":"other"}' % (b"x" * 5000)
+
+
+@pytest.mark.parametrize(
+    ("params", "target"),
+    [
+        (b'{"name":"look",%b}' % BIG, "look"),
+        (b'{ "name" : "look" , %b}' % BIG, "look"),
+        (b'{%b,"name":"look"}' % BIG, "look"),
+        (b'{%b , "name" : "look" }' % BIG, "look"),
+        (b'{"_meta":{},"name":"look",%b}' % BIG, "look"),
+        (b'{"_meta":{},%b,"name":"look","task":{}}' % BIG, "look"),
+        (rb'{"_meta":{},"name":"l\u00f6ok",%b}' % BIG, "l\u00f6ok"),
+        (b'{"name":"look",%b}' % HIDDEN, "look"),
+        (b'{%b,"name":"look"}' % HIDDEN, "look"),
+        (b"{%b}" % HIDDEN, ""),
+        (b'{"uri":"file:///a",%b}' % BIG, ""),
+        (b'{%b,"name":7}' % BIG, ""),
+        (b'{%b,"name":"%b"}' % (BIG, b"n" * 5000), "n" * 1024),
+    ],
+)
+def test_what_a_large_call_is_about_is_its_own_tool_wherever_that_stands(params, target):
+    router = router_of("a")
+    ask(router, "a", decode(b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":%b}' % params))
+    (exchange,) = router.exchanges()
+    assert exchange.left_out > 5000
+    assert body(exchange.asked).get("params", {"name": ""})["name"] == target
+
+
 # progress
 
 
