@@ -22,6 +22,7 @@ from typing import Any, overload
 
 import msgspec
 
+from muxsim.rollouts.data.arguments import DEEPEST, is_within
 from muxsim.rollouts.data.columns import nested, renamed
 from muxsim.rollouts.data.prompts import check_placeholders
 from muxsim.rollouts.data.rows import SEED_ADVICE, SEED_LIMIT, DatasetError, Row, RowReader, derived_seed, shown
@@ -209,6 +210,8 @@ class Reading:
         if isinstance(value, dict) and (self._source.table or self._columns):
             cells = renamed(value, self._columns, where) if self._columns else value
             value = nested(cells, where, table=self._source.table)
+        if not is_within(value, DEEPEST):
+            raise DatasetError(f"is nested more than {DEEPEST} deep", where=where)
         row = RowReader(where, value).row(f"{self._source.unit}-{number}", self._base_seed)
         check_placeholders(row)
         self._check_id(row, number, brought=isinstance(value, dict) and value.get("id") is not None)
