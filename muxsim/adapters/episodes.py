@@ -314,9 +314,14 @@ def _space(told: dict[str, Any], name: str) -> Space[Any] | None:
         raise EpisodeError(f"control://spaces: {error}") from None
 
 
-def _element(space: Space[Any], value: Any) -> Any:
-    """An element of what plain JSON says: other kits than Python's tell no types."""
-    if isinstance(space, spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary) and not isinstance(value, np.ndarray):
+def _element(space: Space[Any] | None, value: Any) -> Any:
+    """An element of what plain JSON says, in every part: other kits than Python's tell no types."""
+    if isinstance(space, spaces.Dict) and isinstance(value, dict):
+        return {key: _element(space.spaces.get(key), part) for key, part in value.items()}
+    if isinstance(space, spaces.Tuple) and isinstance(value, list | tuple) and len(value) == len(space.spaces):
+        return type(value)(map(_element, space.spaces, value))
+    told = isinstance(value, np.ndarray | np.generic)
+    if isinstance(space, spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary) and not told:
         return np.asarray(value, dtype=space.dtype).reshape(space.shape)
     return value
 

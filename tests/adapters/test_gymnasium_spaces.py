@@ -11,13 +11,15 @@ import pytest
 from gymnasium import spaces
 from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from adapters.in_process import in_process
+from muxsim.adapters.episodes import Exact
 from muxsim.adapters.gymnasium_env import make, make_vec
 from muxsim.mcpgym import GymServer
+from muxsim.mcpgym.jsonable import to_json
 
 # An example takes a server and its client: to make a failing one small would take minutes.
 EXAMPLES = settings(
@@ -141,6 +143,7 @@ def assert_equal(theirs, ours):
 
 
 @EXAMPLES
+@example(spaces.Discrete(2), spaces.Box(0, 1, (), np.uint8), 3)  # one of numpy's numbers, and no array without sides
 @given(NESTED, NESTED, st.integers(0, 2**31))
 def test_one_is_the_wrapped_environment_bit_for_bit(action_space, observation_space, seed):
     def build():
@@ -231,3 +234,18 @@ def test_a_vector_of_gymnasiums_own_environment_is_what_make_vec_gives(mode):
         assert_go_alike(theirs, ours, 4, lambda: generator.integers(0, 2, size=3), 40)
 
     through_muxsim(build, check)
+
+
+def test_what_kits_tell_that_know_no_types_are_elements_in_every_part():
+    place = spaces.Box(-1, 1, (2,), np.float32)
+    space = spaces.Dict({"place": place, "seen": spaces.Tuple([spaces.MultiBinary(2), spaces.Dict({"far": place})])})
+    told = {"place": [0, 0.5], "seen": [[1, 0], {"far": [1, -1]}]}
+    element = Exact(space).read([], {"observation": told})
+    assert element in space
+    assert to_json(element) == told
+
+
+def test_an_element_of_other_parts_than_its_space_is_left_as_it_was_told():
+    space = spaces.Dict({"two": spaces.Tuple([spaces.Discrete(2), spaces.Discrete(2)])})
+    told = {"two": [1], "more": [1, 2]}
+    assert Exact(space).read([], {"observation": told}) == told
