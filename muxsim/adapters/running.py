@@ -89,28 +89,29 @@ class Running:
         """Run all of these at once, and wait for them: what each has returned, or the Exception that it has raised."""
         results: list[Any] = [None] * len(works)
         left = len(works)
-        over: SimpleQueue[None] = SimpleQueue()
+        over: SimpleQueue[list[Any]] = SimpleQueue()
 
         def tell(place: int, value: Any, error: Exception | None) -> None:
-            nonlocal left
+            nonlocal left, results
             results[place] = value if error is None else error
             left -= 1
             if not left:  # the caller is woken once, and not for each
-                over.put(None)
+                over.put(results)
+                results = []  # an error has this in its frames, and so would have itself
 
         self.begin(works, tell)
-        over.get()
-        return results
+        return over.get()
 
     def start(self, function: Callable[..., Awaitable[T]], *args: Any) -> Future[T]:
         """The same as `call` without waiting."""
         done: Future[T] = Future()
+        waiting = [done]  # until it is told: an error has this in its frames, and so would have itself
 
         def tell(_: int, value: T, error: Exception | None) -> None:
             if error is None:
-                done.set_result(value)
+                waiting.pop().set_result(value)
             else:
-                done.set_exception(error)  # raised where it is waited for
+                waiting.pop().set_exception(error)  # raised where it is waited for
 
         self.begin([(function, args)], tell)
         return done

@@ -87,7 +87,7 @@ async def test_ps_lists_sessions_with_the_memory_of_their_trees(tmp_path):
         status, shown, _ = await command("ps")
         assert status == 0
         assert client.id in shown
-        assert "1 sessions" in shown
+        assert "\n1 session, " in shown
 
 
 async def test_status_tells_what_runs_and_which_bounds_were_met(tmp_path):
