@@ -208,7 +208,7 @@ async def peer_of(nursery, watch):
         assert one.receiver.gone == 1
     assert watch is None or watch.watching == 0
     await trio.testing.wait_all_tasks_blocked()
-    assert os.listdir("/proc/self/fd") == before
+    assert {*os.listdir("/proc/self/fd")} <= {*before}  # what an earlier test has left may go meanwhile
 
 
 @pytest.fixture
