@@ -1,8 +1,6 @@
 """Gymnasium's own checks and environments beside muxsim's adapter of them, over real servers."""
 
 import json
-import multiprocessing
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -16,6 +14,7 @@ from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import muxsim
+from adapters.forks import raised_in_a_fork
 from muxsim.adapters.actions import ActionError
 from muxsim.adapters.episodes import EpisodeError
 from muxsim.adapters.gymnasium_env import make, make_vec, register
@@ -252,20 +251,7 @@ class Maker:
 def test_what_was_made_before_a_fork_says_so_after_it(config, new):
     env = new(make, config, "cartpole")
     env.reset(seed=1)
-    ours, theirs = multiprocessing.get_context("fork").Pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that other threads are running, which is what this is about
-        child = os.fork()
-    if not child:
-        try:
-            env.step(0)
-        except BaseException as error:
-            theirs.send(str(error))
-        finally:
-            os._exit(0)
-    assert ours.poll(60)
-    assert "before this process was forked" in ours.recv()
-    os.waitpid(child, 0)
+    assert "before this process was forked" in raised_in_a_fork(env.step, 0)
     env.step(0)
 
 

@@ -1,12 +1,8 @@
 """Nothing that has failed becomes a step: who it was is told, and the others go on."""
 
 import base64
-import multiprocessing
-import os
-import signal
 import sys
 import threading
-import warnings
 
 import numpy as np
 import pytest
@@ -16,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers import painter
 
+from adapters.forks import raised_in_a_fork
 from muxsim.adapters.episodes import EpisodeError, SomeFailed
 from muxsim.adapters.gymnasium_env import make, make_vec
 from muxsim.adapters.pictures import NoPicture, picture_of
@@ -137,23 +134,7 @@ def test_nobody_waits_in_a_fork_for_what_was_sent_before_it(config, new):
     envs = new(make_vec, config, "painter", num_envs=1)
     envs.reset(seed=1)
     envs.send(np.array([WAIT]))
-    ours, theirs = multiprocessing.get_context("fork").Pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that other threads are running, which is what this is about
-        child = os.fork()
-    if not child:
-        try:
-            envs.recv()
-        except BaseException as error:
-            theirs.send(str(error))
-        finally:
-            os._exit(0)
-    try:
-        assert ours.poll(60)
-        assert "before this process was forked" in ours.recv()
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+    assert "before this process was forked" in raised_in_a_fork(envs.recv)
 
 
 class Interrupting:
