@@ -344,10 +344,10 @@ async def test_a_reload_refuses_what_a_check_would(tmp_path, config, words):
 
 
 async def test_a_config_that_takes_long_to_read_keeps_nobody_waiting_but_the_next_who_reads_it(tmp_path):
-    told = []
+    told = {}
 
-    async def reload():
-        told.append(await command("ctl", "reload"))
+    async def reload(which):
+        told[which] = await command("ctl", "reload")
 
     async with serving(tmp_path, environment("naughty")) as muxsim:
         config = config_of(tmp_path)
@@ -355,16 +355,19 @@ async def test_a_config_that_takes_long_to_read_keeps_nobody_waiting_but_the_nex
         config.unlink()
         os.mkfifo(config)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(reload)
+            nursery.start_soon(reload, "first")
             with await trio.to_thread.run_sync(config.open, "w") as pipe:  # waits for who reads it
                 config.unlink()
                 config.write_text(text + environment("more"))
-                nursery.start_soon(reload)
+                nursery.start_soon(reload, "next")
                 assert (await answer("ctl", "status"))["environments"] == ["naughty"]
                 assert (await open_session(muxsim.url))["state"] == "started"
-                assert told == []
+                assert told == {}
                 pipe.write(text)
-    assert told == [(0, "nothing has changed\n", ""), (0, "added: more\nsettings in use now: default\n", "")]
+    assert told == {
+        "first": (0, "nothing has changed\n", ""),
+        "next": (0, "added: more\nsettings in use now: default\n", ""),
+    }
 
 
 async def test_an_environment_that_has_failed_all_along_keeps_no_reload_from_being_done(tmp_path):
