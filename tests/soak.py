@@ -33,10 +33,10 @@ from serve.machine import (
 )
 from serve.wire import ask, shake_hands
 from soaking.plan import draw_life, draw_weather
-from soaking.player import Player
+from soaking.player import PATIENCE, Player
 from soaking.record import Record
 
-SETTLING = 60
+SETTLING = PATIENCE
 """Seconds for the lives under way to end when time is up."""
 
 MIB = 2**20
@@ -76,7 +76,7 @@ async def soak(folder, seed, sessions, seconds, only=None):
         client = await shake_hands(muxsim.url, "/mcp?env=naughty&seed=99999999")
         assert await client.text("say", text="hello") == "hello"
         assert (await client.delete()).status == 204
-        await eventually(lambda: not _processes_of_sessions(muxsim.process.pid), within=60)
+        await eventually(lambda: not _processes_of_sessions(muxsim.process.pid), within=PATIENCE)
         before = _own_descriptors(muxsim.process.pid)
         _reload(muxsim, folder, config(warm=2))
         slots = range(sessions) if only is None else [only]
@@ -183,7 +183,7 @@ async def _check_nothing_left(muxsim, record, temporary, before):
         return [*processes, *marked, *folders, *([f"{more} descriptors"] if more > 0 else [])]
 
     try:
-        await eventually(lambda: not left(), within=60)
+        await eventually(lambda: not left(), within=PATIENCE)
     except trio.TooSlowError:
         record.wrongs.append(f"left behind: {left()} {descriptors(muxsim.process.pid)}")
     client = await shake_hands(muxsim.url, "/mcp?env=naughty")

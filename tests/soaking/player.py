@@ -16,7 +16,7 @@ from serve.wire import LATEST, Client, EventReader, ask, connect, initialize, to
 
 from .plan import KINDS, SHORT_LIVED
 from .record import Gone, Violation, is_answer
-from .ways import Modern, SSEPair, Streamable
+from .ways import Modern, SSEPair, Streamable, streams
 
 PATIENCE = 300
 """Seconds for one answer. Two hundred children share a few cores; a hang lasts for ever."""
@@ -362,24 +362,18 @@ class Player:
         if not isinstance(self.way, Streamable) or isinstance(self.way, Modern):
             return await self.say()
         id, client = next(self.ids), self.way.client
-        last = None
         async with connect(self.url) as connection:
             await self.way.send(connection, self.way.message(id, "log_then_wait", {"seconds": 0.2}))
             status, headers = await connection.head()
-            if headers.get("content-type", "").startswith("text/event-stream"):
-                last = await EventReader(connection).next()
-                connection.drop()
-        if last is None:
-            return None if self.may_fail or self.may_time_out else self.wrong(f"log_then_wait: {status} {headers}")
+            if not streams(headers):
+                messages = await self.way.messages(connection, headers)
+                return self.judge("log_then_wait", id, status, messages)
+            last = await EventReader(connection).next()
+            connection.drop()
         async with connect(self.url) as connection:
             await connection.send("GET", client.path, [*client.headers, ("Last-Event-ID", last.id)])
-            with trio.move_on_after(PATIENCE):
-                status, _ = await connection.head()
-                if status != 200:
-                    return self._refused(f"resuming: {status}")
-                messages = [event.json() for event in await EventReader(connection).rest() if event.data]
-                return self.judge("log_then_wait", id, status, messages)
-            raise Violation("a resumed stream did not end")
+            status, messages = await self._in_time("the resumed stream", self.way.read, connection)
+        return self.judge("log_then_wait", id, status, messages)
 
     async def same_id_twice(self):
         if self.life.way == "sse":

@@ -11,6 +11,11 @@ from serve.wire import ask, connect, modern_call, modern_headers, tool_call
 from .record import Gone, Violation, is_answer
 
 
+def streams(headers):
+    """Whether an answer is a stream of events."""
+    return headers.get("content-type", "").startswith("text/event-stream")
+
+
 class Streamable:
     """A client of a handshake revision over streamable HTTP."""
 
@@ -33,15 +38,19 @@ class Streamable:
 
     async def read(self, connection):
         status, headers = await connection.head()
-        if not headers.get("content-type", "").startswith("text/event-stream"):
+        return status, await self.messages(connection, headers)
+
+    async def messages(self, connection, headers):
+        """What comes behind such a head."""
+        if not streams(headers):
             body = await connection.read_body()
-            return status, [json.loads(body)] if body else []
+            return [json.loads(body)] if body else []
         messages = []
         async for event in connection.events():
             if event.data:
                 messages.append(event.json())
                 await self.reply(messages[-1])
-        return status, messages
+        return messages
 
     async def reply(self, message):
         if "method" in message and "id" in message:
