@@ -47,6 +47,12 @@ def as_parquet(rows):
     return out.getvalue()
 
 
+TWICE = io.BytesIO()
+pyarrow.parquet.write_table(pyarrow.table([pyarrow.array([1]), pyarrow.array([2])], names=["seed", "seed"]), TWICE)
+TWICE = TWICE.getvalue()
+# What begins as gzip: its first bytes alone, a torn head, and one with no stream of bytes behind it.
+TORN = [b"\x1f\x8b", b"\x1f\x8b\x08\x00", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03AAAAAAAA", b"\x1f\x8bplain"]
+
 FORMS = {
     "rows.jsonl": as_jsonl(ROWS),
     "rows.ndjson": as_jsonl(ROWS),
@@ -175,6 +181,9 @@ def test_columns_with_other_names_are_named_and_the_rest_may_be_info(tmp_path):
         ("rows.csv", "id,id\na,b\n", 'has no name or one of two columns: "id"; the first line names each column'),
         ("rows.csv", "id,info\na,not json\n", 'row 1: info = "not json": is not JSON: '),
         ("rows.csv", "id,info,info.x\na,[],1\n", "row 1: info.x: stands beside info, which is no object"),
+        ("rows.csv", "id,info.x,info\na,1,[]\n", "row 1: info.x: stands beside info, which is no object"),
+        ("rows.csv", 'id,info,info.x\na,"{""x"": 2}",1\n', "row 1: info.x: stands in info too; keep one of the two"),
+        ("rows.csv", f"id,seed\na,{'9' * 5000}\n", 'row 1: seed = "999'),
         ("rows.csv", "id,seed\na,1\na,2\n", 'row 2: id = "a": '),
         ("rows.csv", "id,seed\n", "has no rows"),
         ("rows.csv", "", "has no rows"),
@@ -182,6 +191,8 @@ def test_columns_with_other_names_are_named_and_the_rest_may_be_info(tmp_path):
         ("rows.parquet", "PAR1 it is not", "cannot be read as Parquet: "),
         ("rows.parquet", as_parquet([{"id": "a", "prompt": 7}]), "row 1: prompt = 7: must be text"),
         ("rows.parquet", as_parquet([{"id": "a", "info": [{"x": b"1"}]}, {"id": "a"}]), 'row 2: id = "a": '),
+        ("rows.parquet", TWICE, 'has two columns that are called "seed": rename one'),
+        *[(name, packed, "cannot be read: ") for name in ("rows.jsonl", "rows") for packed in TORN],
         ("rows.jsonl.gz", gzip.compress(as_jsonl(ROWS), mtime=0)[:-12], "cannot be read: "),
         ("rows.jsonl.gz", gzip.compress(as_jsonl(ROWS), mtime=0)[:30] + b"????" * 9, "cannot be read: "),
     ],
@@ -279,6 +290,25 @@ def test_a_folder_with_one_split_needs_no_choice_and_data_may_be_below(tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train.jsonl.gz").write_bytes(gzip.compress(as_jsonl(ROWS)))
     assert said(load_dataset(tmp_path)) == said(dataset_from_rows(ROWS))
+
+
+@pytest.mark.parametrize("packed", [*TORN, gzip.compress(as_parquet(ROWS))[:-40]])
+def test_what_is_torn_is_told_wherever_it_comes_from(tmp_path, monkeypatch, packed):
+    for shard in ("train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl"):
+        (tmp_path / shard).write_bytes(packed)
+    assert fault(tmp_path).startswith(f"{tmp_path / 'train-00000-of-00002.jsonl'}")
+    stdin = types.SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(packed)), isatty=lambda: False)
+    monkeypatch.setattr("sys.stdin", stdin)
+    assert fault("-").startswith("-: cannot be read: ")
+
+
+def test_shards_of_lines_mean_what_one_file_of_them_means(tmp_path):
+    row = {"id": "a", "info": "some text", "prompt": '[{"no": "message"}]'}
+    (tmp_path / "train-00000-of-00002.jsonl").write_bytes(as_jsonl([row]))
+    (tmp_path / "train-00001-of-00002.JSONL.gz").write_bytes(gzip.compress(as_jsonl([{**row, "id": "b"}])))
+    assert [(one.info, one.prompt) for one in load_dataset(tmp_path).rows] == [(row["info"], row["prompt"])] * 2
+    (tmp_path / "train.csv").write_text(TABLE)
+    assert "tables and JSON lines are one split here (train-00000-of-00002.jsonl, " in fault(tmp_path)
 
 
 def test_a_folder_of_something_else_is_no_dataset(tmp_path):

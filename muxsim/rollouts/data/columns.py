@@ -51,12 +51,16 @@ def nested(cells: Mapping[str, Any], where: str, *, table: bool) -> dict[str, An
             continue
         top, dot, inner = column.partition(".")
         value = _cell(column, cell, where) if table else cell
-        if not dot:
-            row[top] = {**value, **row[top]} if isinstance(value, dict) and isinstance(row.get(top), dict) else value
-        elif isinstance(row.setdefault(top, {}), dict):
-            row[top][inner] = value
-        else:
-            raise DatasetError(f"stands beside {top}, which is no object", where=where, key=column)
+        members = {inner: value} if dot else value
+        if top not in row:
+            row[top] = members
+            continue
+        if not isinstance(row[top], dict) or not isinstance(members, dict):
+            inside = next(other for other in cells if other.startswith(f"{top}."))
+            raise DatasetError(f"stands beside {top}, which is no object", where=where, key=inside)
+        if twice := row[top].keys() & members.keys():
+            raise DatasetError(f"stands in {top} too; keep one of the two", where=where, key=f"{top}.{min(twice)}")
+        row[top] = row[top] | members
     return row
 
 
@@ -64,7 +68,7 @@ def _cell(column: str, cell: Any, where: str) -> Any:
     if not isinstance(cell, str):
         return cell
     if column in _NUMBERS:
-        return int(cell) if re.fullmatch(r"\s*\d+\s*", cell) else cell
+        return int(cell) if re.fullmatch(r"\s*\d{1,40}\s*", cell) else cell
     if column in _JSON_CELLS or (column == "prompt" and cell.lstrip().startswith("[{")):
         try:
             return msgspec.json.decode(cell)

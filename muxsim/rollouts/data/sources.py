@@ -15,6 +15,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -71,16 +72,15 @@ def open_source(path: str | Path, *, split: str | None = None) -> Source:
     if name == _STDIN:
         if sys.stdin is None or sys.stdin.isatty():
             raise DatasetError("nothing is piped in: `make-rows | muxsim rollout --dataset -`", where="-")
-        return _single(name, _of_stream(name, sys.stdin.buffer), split)
-    try:
+        with _reading(name):
+            return _single(name, _of_stream(name, sys.stdin.buffer), split)
+    with _reading(name):
         mode = Path(path).stat().st_mode
         if stat.S_ISDIR(mode):
             return _of_folder(Path(path), split)
         if stat.S_ISREG(mode):
             return _single(name, _of_file(Path(path), name), split)
         return _single(name, _of_stream(name, Path(path).open("rb")), split)
-    except OSError as error:
-        raise DatasetError(f"cannot be read: {error.strerror}", where=name) from None
 
 
 def require_rows(rows: Any) -> None:
@@ -109,10 +109,7 @@ def _single(name: str, source: Source, split: str | None) -> Source:
 
 
 def _of_file(path: Path, name: str) -> Source:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes[-1:] == [".gz"]:
-        del suffixes[-1]
-    last = suffixes[-1] if suffixes else ""
+    last = _suffix(path)
     if last == _TABLE:
         return Source(name, "row", _parquet(path, name))
     form = _SUFFIXES.get(last)
@@ -120,6 +117,18 @@ def _of_file(path: Path, name: str) -> Source:
         if form is None and file.read(len(_PARQUET)) == _PARQUET:
             return Source(name, "row", _parquet(path, name))
     return _of_text(name, lambda: path.open("rb"), form)
+
+
+def _suffix(path: Path) -> str:
+    """What a name says of its file, packed or not."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes[-1:] == [".gz"]:
+        del suffixes[-1]
+    return suffixes[-1] if suffixes else ""
+
+
+def _is_table(path: Path) -> bool:
+    return _SUFFIXES.get(_suffix(path)) != "jsonl"
 
 
 def _of_stream(name: str, stream: BinaryIO) -> Source:
@@ -202,12 +211,20 @@ def _cells(reader: Iterator[list[str]]) -> Iterator[list[str]]:
 
 
 def _read(lines: Iterable[Any], name: str) -> Iterator[Any]:
-    try:
+    with _reading(name):
         yield from lines
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Whatever reads a file stands in it: also a look ahead unpacks what may be no gzip."""
+    try:
+        yield
     except UnicodeDecodeError as error:
         raise DatasetError(f"is not UTF-8: {error}", where=name) from None
-    except (OSError, EOFError, zlib.error) as error:  # of a disk, or of gzip
-        raise DatasetError(f"cannot be read: {error}", where=name) from None
+    except (OSError, EOFError, zlib.error) as error:
+        why = error.strerror if isinstance(error, OSError) else None
+        raise DatasetError(f"cannot be read: {why or error}", where=name) from None
 
 
 # Tables.
@@ -218,6 +235,9 @@ def _parquet(path: Any, name: str) -> Iterator[Record]:
     number = 0
     try:
         with parquet.ParquetFile(path) as file:
+            columns = file.schema_arrow.names
+            if twice := [column for column in columns if columns.count(column) > 1]:
+                raise DatasetError(f"has two columns that are called {shown(twice[0])}: rename one", where=name)
             for batch in file.iter_batches(batch_size=_BATCH):
                 for row in batch.to_pylist():
                     number += 1
@@ -229,7 +249,8 @@ def _parquet(path: Any, name: str) -> Iterator[Record]:
 def _piped_parquet(file: BinaryIO, name: str) -> Iterator[Record]:
     """What a Parquet file has stands at its end."""
     with tempfile.TemporaryFile(prefix="muxsim-") as whole:
-        shutil.copyfileobj(file, whole)
+        with _reading(name):
+            shutil.copyfileobj(file, whole)
         whole.seek(0)
         yield from _parquet(whole, name)
 
@@ -254,10 +275,13 @@ def _of_hub(name: str, split: str | None) -> Source:
     datasets = _package("datasets", "datasets", name)
     faults = _package("datasets.exceptions", "datasets", name)
     path, _, config = name.removeprefix(_HUB).partition(":")
+    if not path:
+        raise DatasetError("names no dataset: write hf:NAME, or hf:NAME:CONFIG", where=name)
     try:
         found = datasets.load_dataset(path, config or None, split=split)
     except (OSError, ValueError, ImportError, faults.DatasetsError) as error:  # of the hub, and of what is there
-        raise DatasetError(f"cannot be loaded: {_in_one_line(error)}", where=name) from None
+        why = f": {_in_one_line(error.__cause__)}" if isinstance(error.__cause__, Exception) else ""
+        raise DatasetError(f"cannot be loaded: {_in_one_line(error)}{why}", where=name) from None
     return Source(name, "row", _of_datasets(_one_split(found, name, split), name))
 
 
@@ -290,6 +314,8 @@ def _of_folder(path: Path, split: str | None) -> Source:
             found = datasets.load_from_disk(name)
         except (OSError, ValueError) as error:
             raise DatasetError(f"cannot be loaded: {_in_one_line(error)}", where=name) from None
+        except (LookupError, TypeError) as error:  # it has other members than `save_to_disk` writes
+            raise DatasetError(f"is no dataset that was saved whole: {error!r}", where=name) from None
         if split is not None and not isinstance(found, dict):
             raise DatasetError("was saved without splits: leave --split out", where=name, key="split", value=split)
         return Source(name, "row", _of_datasets(_one_split(found, name, split), name))
@@ -300,7 +326,12 @@ def _of_folder(path: Path, split: str | None) -> Source:
     chosen = files[_split_of(sorted(files), name, split)]
     if len(chosen) == 1:
         return _of_file(chosen[0], str(chosen[0]))
-    return Source(f"{name}, {split or next(iter(files))}", "row", _one_after_the_other(chosen))
+    place = f"{name}, {split or next(iter(files))}"
+    table = {_is_table(file) for file in chosen}
+    if len(table) > 1:
+        names = ", ".join(file.name for file in chosen)
+        raise DatasetError(f"tables and JSON lines are one split here ({names}): keep one kind", where=place)
+    return Source(place, "row", _one_after_the_other(chosen), table=table.pop())
 
 
 def _files_of(path: Path) -> dict[str, list[Path]]:
@@ -308,8 +339,7 @@ def _files_of(path: Path) -> dict[str, list[Path]]:
     for folder in (path, path / "data"):
         found: dict[str, list[Path]] = {}
         for file in sorted(folder.glob("*")):
-            suffixes = [suffix for suffix in file.suffixes if suffix != ".gz"]
-            if file.is_file() and suffixes and (suffixes[-1] in _SUFFIXES or suffixes[-1] == _TABLE):
+            if file.is_file() and (_suffix(file) in _SUFFIXES or _suffix(file) == _TABLE):
                 match = _SPLIT.fullmatch(file.name.partition(".")[0])
                 found.setdefault(match["split"] if match else file.name, []).append(file)
         if found:
@@ -321,7 +351,9 @@ def _one_after_the_other(files: list[Path]) -> Iterator[Record]:
     """The records of the shards of one split, numbered through."""
     number = 0
     for file in files:
-        for _, value in _of_file(file, str(file)).records:
+        with _reading(str(file)):
+            records = _of_file(file, str(file)).records
+        for _, value in records:
             number += 1
             yield number, value
 
