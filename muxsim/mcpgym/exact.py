@@ -7,6 +7,7 @@ themselves, and an object with the member `$` for what JSON has no word for:
     {"$": "number", "dtype": "<i8", "data": base64}              one of numpy's
     {"$": "float", "value": "NaN" | "Infinity" | "-Infinity"}
     {"$": "tuple", "items": [...]}
+    {"$": "graph", "nodes": array, "edges": array or null, "edge_links": array or null}    an element of `Graph`
     {"$": "dict", "items": [[key, value], ...]}                  with keys that are no text, or with a `$` among them
 """
 
@@ -17,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
+from gymnasium.spaces import GraphInstance
 
 from muxsim.mcpgym.jsonable import to_json, to_text
 
@@ -47,6 +49,8 @@ def to_exact(value: Any, *, lenient: bool = False) -> Any:  # noqa: PLR0911  # i
         return [to_exact(item, lenient=lenient) for item in value]
     if kind is tuple:
         return {_KIND: "tuple", "items": [to_exact(item, lenient=lenient) for item in value]}
+    if kind is GraphInstance:
+        return {_KIND: "graph"} | {name: to_exact(part, lenient=lenient) for name, part in value._asdict().items()}
     if isinstance(value, np.ndarray) and value.dtype.kind in _DTYPES:
         return {_KIND: "array", "dtype": value.dtype.str, "shape": list(value.shape), "data": _bytes_of(value)}
     if isinstance(value, np.generic) and value.dtype.kind in _DTYPES:
@@ -87,6 +91,8 @@ def _special(value: dict[str, Any]) -> Any:
             return float(value["value"])
         case "tuple":
             return tuple(from_exact(item) for item in value["items"])
+        case "graph":
+            return GraphInstance(*(from_exact(value[name]) for name in GraphInstance._fields))
         case "dict":
             return {from_exact(key): from_exact(item) for key, item in value["items"]}
     raise ValueError("there is no such kind")

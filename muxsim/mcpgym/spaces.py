@@ -133,7 +133,10 @@ def _is_integral(dtype: Any) -> bool:
 
 
 def _array_schema(shape: tuple[int, ...], low: Array, high: Array, *, integral: bool) -> Schema:
-    schema = _number_schema(_plain(low.min()), _plain(high.max()), integral=integral)
+    if low.size:
+        schema = _number_schema(_plain(low.min()), _plain(high.max()), integral=integral)
+    else:  # no number, and no bounds
+        schema = {"type": "integer" if integral else "number"}
     for length in reversed(shape):
         schema = {"type": "array", "items": schema, "minItems": length, "maxItems": length}
     return schema
@@ -255,7 +258,8 @@ def _(space: spaces.Dict, value: Any, path: str = "action") -> Any:
 def _(space: spaces.Tuple[Any]) -> Schema:
     length = len(space.spaces)
     parts = [action_schema(part) for part in space.spaces]
-    return {"type": "array", "prefixItems": parts, "items": False, "minItems": length, "maxItems": length}
+    each = {"prefixItems": parts} if parts else {}  # which JSON Schema has no empty list of
+    return {"type": "array", **each, "items": False, "minItems": length, "maxItems": length}
 
 
 @to_action.register(spaces.Tuple)

@@ -112,6 +112,24 @@ def test_a_space_comes_back_equal(space):
         assert data_equivalence(back.sample(), space.sample())
 
 
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Graph(spaces.Box(0, 1, (2,)), spaces.Discrete(3)),
+        spaces.Graph(spaces.Discrete(3), None),
+        spaces.Dict({"map": spaces.Graph(spaces.Box(0, 1, (1,)), spaces.Box(0, 1, (2,)))}),
+    ],
+    ids=repr,
+)
+def test_a_graph_that_is_observed_comes_back_as_it_was(space):
+    space.seed(3)
+    for _ in range(20):
+        graph = space.sample()
+        back = from_exact(over_the_wire(to_exact(graph)))
+        assert space.contains(back)
+        assert repr(back) == repr(graph)
+
+
 @pytest.mark.parametrize("space", SPACES[:-1], ids=repr)
 def test_an_action_goes_to_the_kit_and_is_the_same_there(space):
     space.seed(5)
