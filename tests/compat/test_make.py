@@ -44,6 +44,11 @@ def test_what_is_no_place_is_refused(wrong):
         rk.make(wrong, n=1)
 
 
+def test_a_config_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match=r"there is no file 'nowhere\.toml'"):
+        rk.make("nowhere.toml#lake", n=1)
+
+
 def test_a_url_names_one_environment():
     with pytest.raises(ValueError, match="names several environments: lake, sea"):
         place_of("http://127.0.0.1:8000/envs/lake/mcp?env=sea")
@@ -83,6 +88,10 @@ def test_seeds_are_drawn_where_none_are_given():
         ({"n": 2, "seeds": [1]}, "expected 2 seeds, got 1"),
         ({"dataset": [{"id": "a"}]}, "row 0 has no system_prompt, user_prompt_template"),
         ({"dataset": ["a"]}, "row 0 is no row but 'a'"),
+        ({"dataset": "rows.jsonl"}, r"dataset is a list of rows, not 'rows.jsonl': load_jsonl\(path\) reads a file"),
+        ({"dataset": rows(1)[0]}, "dataset is a list of rows, not {'id'"),
+        ({"dataset": [{**rows(1)[0], "environment_context": "x"}]}, "row 0: environment_context is no object but 'x'"),
+        ({"dataset": [{**rows(1)[0], "user_simulation": 1}]}, "row 0: user_simulation is no object but 1"),
         ({"dataset": [{**rows(1)[0], "user_simulation": {"enabled": True}}]}, "users are not simulated here"),
     ],
 )
@@ -124,6 +133,16 @@ def test_jsonl_is_read_and_a_line_that_is_none_is_named(tmp_path):
     file.write_text('{"id": 1}\n{\n')
     with pytest.raises(ValueError, match=r"rows\.jsonl, line 2 is no JSON"):
         rk.load_jsonl(file)
+    file.write_text('{"id": 1}\n[2]\n')
+    with pytest.raises(ValueError, match=r"rows\.jsonl, line 2 is no object but \[2\]"):
+        rk.load_jsonl(file)
+
+
+def test_only_ends_of_lines_end_a_row(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    said = "one\u2028two\x85three"
+    file.write_bytes(b"\xef\xbb\xbf" + f'{{"id": "{said}"}}\r\n{{"id": 2}}'.encode())
+    assert rk.load_jsonl(file) == [{"id": said}, {"id": 2}]
 
 
 def test_every_name_is_there():

@@ -7,6 +7,7 @@ import pytest
 from asyncio_tests import on_asyncio
 
 import muxsim.compat.reward_kit as rk
+from muxsim.rollouts.environments.environment import EnvironmentGone
 from muxsim.rollouts.policy.protocol import Reply
 
 from .walks import Walks, rows
@@ -396,6 +397,21 @@ async def test_environments_can_be_stepped_by_hand():
     assert len(pool.open_now) == 2
     await envs.close()
     assert pool.open_now == set()
+
+
+async def test_what_fails_by_hand_is_raised_as_it_is_when_the_others_are_done():
+    pool = Walks()
+    envs = rk.make(pool, dataset=rows(2))
+    await envs.reset()
+    with pytest.raises(EnvironmentGone, match="it is gone"):
+        await envs.step([rk.MCPToolCall("go", {"action": action}) for action in ("CRASH", "RIGHT")])
+    assert envs.sessions[1].last_observation == {"at": 1}
+    envs.sessions[0].seed = -1
+    with pytest.raises(ValueError, match="-1 is no seed"):
+        await envs.reset()
+    assert envs.sessions[1].last_observation == {"at": 0}
+    await envs.close()
+    assert not pool.open_now
 
 
 async def test_a_step_by_hand_of_what_has_not_begun_says_so():

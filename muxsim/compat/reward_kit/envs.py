@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,12 +31,16 @@ _NOTHING_TO_SEE: Final = "Use available tools to interact with the environment."
 def load_jsonl(path: str | Path) -> list[dict[str, Any]]:
     """The rows of a JSONL file. Raises ValueError: a line is no JSON object; its number is named."""
     rows = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number} is no JSON: {error}") from None
+    with Path(path).open(encoding="utf-8-sig") as lines:  # a text may have what `str.splitlines` takes for an end
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise ValueError(f"{path}, line {number} is no JSON: {error}") from None
+                if not isinstance(row, dict):
+                    raise ValueError(f"{path}, line {number} is no object but {row!r:.80}")
+                rows.append(row)
     return rows
 
 
@@ -60,6 +64,8 @@ def make(
     renamed("make", "muxsim.connect(url) and muxsim.open_pool(config) are muxsim's own")
     place = place_of(env_spec, token)
     given = evaluation_rows if evaluation_rows is not None else dataset
+    if isinstance(given, str | Path | Mapping):
+        raise ValueError(f"dataset is a list of rows, not {given!r:.80}: load_jsonl(path) reads a file of them")
     rows = _numbered(n, seeds) if given is None else [_row(row, at) for at, row in enumerate(given)]
     sessions = [MCPSession(row.id, place.name, row.seed, model_id, row) for row in rows]
     return GeneralMCPVectorEnv(sessions, rows, user_prompt_formatter, place=place)
@@ -95,16 +101,8 @@ class GeneralMCPVectorEnv:
         if session is not None:
             at = self._place_of(session)
             return await self._begin(at), self.tool_schemas[at]
-        observations: dict[int, Any] = {}
-
-        async def begin(at: int) -> None:
-            observations[at] = await self._begin(at)
-
-        async with anyio.create_task_group() as tasks:
-            for at in range(self.n):
-                tasks.start_soon(begin, at)
-        prompts = [row.system_prompt for row in self.dataset_rows]
-        return [observations[at] for at in range(self.n)], self.tool_schemas, prompts
+        observations = await self._in_each(self._begin)
+        return observations, self.tool_schemas, [row.system_prompt for row in self.dataset_rows]
 
     async def step(self, *given: Any) -> Any:
         """Make a call in each environment: observations, rewards, dones, infos. Or ``step(env_index, call)`` in one.
@@ -116,15 +114,8 @@ class GeneralMCPVectorEnv:
         [calls] = given
         if len(calls) != self.n:
             raise ValueError(f"{self.n} calls are wanted, one for each environment, not {len(calls)}")
-        made: dict[int, Any] = {}
-
-        async def step(at: int) -> None:
-            made[at] = await self._step(at, calls[at])
-
-        async with anyio.create_task_group() as tasks:
-            for at in range(self.n):
-                tasks.start_soon(step, at)
-        return tuple(map(list, zip(*(made[at] for at in range(self.n)), strict=True)))
+        made = await self._in_each(lambda at: self._step(at, calls[at]))
+        return tuple(map(list, zip(*made, strict=True)))
 
     async def close(self) -> None:
         """End the sessions that `reset` has begun; those of a rollout have ended with it."""
@@ -167,6 +158,24 @@ class GeneralMCPVectorEnv:
                     "before the first call (control://initial_state)"
                 )
         return observation, self.format_user_prompt(env_index, observation)
+
+    async def _in_each(self, do: Callable[[int], Awaitable[Any]]) -> list[Any]:
+        """What comes of it in each, at once. Raises what the first has raised, when all are done."""
+        made: list[Any] = [None] * self.n
+        failed: dict[int, Exception] = {}
+
+        async def one(at: int) -> None:
+            try:
+                made[at] = await do(at)
+            except Exception as error:  # raised as it is, and not in a group of one
+                failed[at] = error
+
+        async with anyio.create_task_group() as tasks:
+            for at in range(self.n):
+                tasks.start_soon(one, at)
+        if failed:
+            raise failed[min(failed)]
+        return made
 
     def _place_of(self, session: MCPSession) -> int:
         return next(at for at, one in enumerate(self.sessions) if one is session)
@@ -301,6 +310,9 @@ def _row(row: Any, at: int) -> DatasetRow:
     missing = [key for key in ("id", "system_prompt", "user_prompt_template") if key not in row]
     if missing:
         raise ValueError(f"row {at} has no {', '.join(missing)}")
+    for key in ("environment_context", "user_simulation"):
+        if not isinstance(row.get(key), Mapping | None):
+            raise ValueError(f"row {at}: {key} is no object but {row[key]!r:.80}")
     simulation = row.get("user_simulation")
     if simulation and simulation.get("enabled"):
         raise ValueError(f"row {at}: users are not simulated here; take user_simulation out of it")

@@ -44,9 +44,10 @@ def place_of(spec: Any, token: str | None = None) -> Place:
     if text.startswith(_UNIX):
         return Place(text, env, lambda: connect(where, token=token))
     if not where or not Path(where).is_file():
+        missing = f"; there is no file {where!r}" if where else ""
         raise ValueError(
             f"{text!r} is neither a URL (http://127.0.0.1:8000/envs/frozen_lake/mcp) nor a config with an environment "
-            "(examples/muxsim.toml#frozen_lake)"
+            f"(examples/muxsim.toml#frozen_lake){missing}"
         )
     path = Path(where).absolute()  # as it is now, wherever the program goes before it plays
     return Place(text, env, lambda: _local(path, env))
