@@ -156,7 +156,7 @@ def compare(
 
 def export(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
-    output: Annotated[Path, typer.Argument(help="A file for rows and parquet, else a folder.")],
+    output: Annotated[Path, typer.Argument(help="A file for rows (- for stdout) and parquet, else a folder.")],
     form: Annotated[
         Form,
         typer.Option("--format", help="JSONL of chat or of tokens, or what other tools read: see docs/rollouts.md."),
@@ -188,8 +188,9 @@ def export(
         "best_of_group": best_of_group,
     }
     written = or_fail(command.run, run, output, form, rows, chosen, bare=bare, inline_images=inline_images, fps=fps)
+    to_stdout = str(output) in ("-", "/dev/stdout")
     for line in written:
-        typer.echo(line, err=line.startswith("muxsim:"))
+        typer.echo(line, err=to_stdout or line.startswith("muxsim:"))
 
 
 def check(

@@ -41,15 +41,24 @@ def run(
         raise MuxsimError(f"{odd[0]} says nothing of {form}: it goes with --format {', '.join(_FORMS_OF[odd[0]])}")
     if output.suffix == ".parquet" and form != "parquet":
         raise MuxsimError(f"{output} would be {form} and no Parquet: add --format parquet, or name it otherwise")
+    if str(output) == "-" and form not in ROW_FORMS:
+        raise MuxsimError(f"{form} cannot be written to stdout: name a file or folder")
     folder = RunFolder(run)
     if form == "atif":
-        return [f"{output}: {len(exports.export_atif(folder, output, **chosen))} episodes"]
+        return [_of_episodes(output, len(exports.export_atif(folder, output, **chosen)), folder)]
     if form == "gif":
-        return [f"{output}: {len(exports.export_gif(folder, output, frames_per_second=fps, **chosen))} episodes"]
+        written = exports.export_gif(folder, output, frames_per_second=fps, **chosen)
+        return [_of_episodes(output, len(written), folder)]
     if form == "verifiers":
         count = exports.export_traces(folder, output, inline_images=inline_images, **chosen)
-        return [f"{output}: {count} episodes"]
+        return [_of_episodes(output, count, folder)]
     return _rows(folder, output, form, rows, chosen, bare=bare, inline_images=inline_images)
+
+
+def _of_episodes(output: Path, count: int, folder: RunFolder) -> str:
+    """How many there are, and of how many, where some were left out: not valid, or not chosen."""
+    recorded = folder.recorded()
+    return f"{output}: {count}{f' of {recorded}' if count < recorded else ''} episodes"
 
 
 def _rows(
@@ -63,5 +72,5 @@ def _rows(
         why[reason] += 1
 
     count = export_rows(folder, output, rows=kind, table=table, left_out=left_out, **how, **chosen)
-    said = [f"{output}: {count} {'episodes' if kind == _CHAT else 'rows'}"]
+    said = [_of_episodes(output, count, folder) if kind == _CHAT else f"{output}: {count} rows"]
     return said + [f"muxsim: {times} episodes have no row: {reason}" for reason, times in why.most_common()]

@@ -153,9 +153,9 @@ def test_chat_rows_are_written_as_json_lines(run, tmp_path):
 
 def test_a_file_that_cannot_be_written_is_named(run, tmp_path):
     folder = run(trajectory())
-    with pytest.raises(ExportError, match=r"could not be written: .*No such file"):
-        export_chat(folder, tmp_path / "missing" / "chat.jsonl")
     (tmp_path / "file").write_text("")
+    with pytest.raises(ExportError, match=r"file/chat\.jsonl could not be written: .*file is no folder"):
+        export_chat(folder, tmp_path / "file" / "chat.jsonl")
     with pytest.raises(ExportError, match="could not be written"):
         export_atif(folder, tmp_path / "file")
 

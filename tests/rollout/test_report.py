@@ -194,8 +194,9 @@ def test_the_report_is_a_file_of_the_run_unless_another_is_named(run, tmp_path):
 
 
 def test_a_report_that_cannot_be_written_is_named(run, tmp_path):
-    with pytest.raises(ReportError, match=r"missing/report\.html could not be written"):
-        write_report(run(trajectory("a")), tmp_path / "missing" / "report.html")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ReportError, match=r"file/report\.html could not be written: .*file is no folder"):
+        write_report(run(trajectory("a")), tmp_path / "file" / "report.html")
 
 
 def test_the_index_of_a_run_stands_before_its_episodes_and_images(run):

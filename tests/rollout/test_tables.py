@@ -1,19 +1,23 @@
 """Exports in rows: what TRL, verl and verifiers read, as JSONL and as tables."""
 
 import json
+import subprocess
+from pathlib import Path
 
 import pyarrow.parquet
 import pytest
-from harness import ROOT
+from harness import MUXSIM, ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
 from muxsim.cli import export as command
 from muxsim.errors import MuxsimError
-from muxsim.rollouts.data.run_folder import RunFolder
+from muxsim.rollouts.data.comparison import compare
+from muxsim.rollouts.data.run_folder import RunError, RunFolder
 from muxsim.rollouts.data.trajectory import EndReason
 from muxsim.rollouts.view import tables
-from muxsim.rollouts.view.export import export_traces
+from muxsim.rollouts.view.export import export_atif, export_traces
+from muxsim.rollouts.view.report import write_comparison, write_report
 from muxsim.rollouts.view.tables import ExportError, chat_rows, export_rows
 from muxsim.rollouts.view.token_rows import TOKEN_FORMS, token_rows
 from muxsim.rollouts.view.traces import trace_rows
@@ -275,8 +279,8 @@ def test_traces_are_a_folder_that_verifiers_finds(run, tmp_path):
 # The command.
 
 
-def exported(run, output, form, rows=None, bare=False, inline_images=False):
-    return command.run(run.path, output, form, rows, {}, bare=bare, inline_images=inline_images, fps=4.0)
+def exported(run, output, form, rows=None, bare=False, inline_images=False, **chosen):
+    return command.run(run.path, output, form, rows, chosen, bare=bare, inline_images=inline_images, fps=4.0)
 
 
 def test_the_command_says_how_many_rows_there_are_and_which_episodes_have_none(run, tmp_path):
@@ -314,3 +318,85 @@ def test_what_would_be_passed_over_or_mistaken_is_refused(form, how, said, run, 
 def test_every_format_of_the_command_is_in_the_manual():
     manual = (ROOT / "docs" / "rollouts.md").read_text()
     assert {form for form in command.Form.__args__ if f"`{form}`" not in manual} == set()
+
+
+# Where an export goes.
+
+
+@pytest.mark.parametrize(
+    "name", ["rollouts.jsonl", "config.json", "failures.jsonl", "images/x.png", "files/lake-0/new", "link"]
+)
+def test_nothing_that_a_run_consists_of_is_written_over(run, tmp_path, name):
+    folder = run(trajectory())
+    (folder.path / "link").symlink_to("rollouts.jsonl")
+    before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    for write in (
+        lambda file: export_rows(folder, file),
+        lambda file: export_rows(folder, file, table="parquet"),
+        lambda file: write_report(folder, file),
+        lambda file: write_comparison(compare(folder, folder), [folder, folder], file),
+    ):
+        with pytest.raises(RunError, match=r"is a part of the run .*, and is not written over: name another file"):
+            write(folder.path / name)
+    assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == before
+    assert export_rows(folder, folder.path / "chat.jsonl") == 1
+
+
+def test_an_episode_that_is_called_like_a_file_of_its_run_is_not_written_over_that(run):
+    folder = run(trajectory("config"))
+    with pytest.raises(RunError, match=r"config\.json is a part of the run"):
+        export_atif(folder, folder.path)
+    assert RunFolder(folder.path).config.environments
+
+
+def test_a_file_is_written_into_a_new_folder_and_where_a_link_leads(run, tmp_path):
+    export_rows(run(trajectory()), tmp_path / "a" / "b" / "rows.jsonl")
+    (tmp_path / "link").symlink_to(tmp_path / "rows.jsonl")
+    export_rows(RunFolder(tmp_path / "run"), tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "rows.jsonl").read_bytes() == (tmp_path / "a" / "b" / "rows.jsonl").read_bytes()
+    assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == ["rows.jsonl"]
+
+
+def test_rows_go_to_stdout_and_only_they(run, tmp_path):
+    run(trajectory())
+    kept = tmp_path / "kept"
+    for output in ("-", "/dev/stdout"):
+        asked = [*MUXSIM, "export", "run", output]
+        piped = subprocess.run(asked, cwd=tmp_path, capture_output=True, check=True)
+        assert [json.loads(line)["id"] for line in piped.stdout.splitlines()] == ["lake-0"]
+        assert piped.stderr.decode() == f"{output}: 1 episodes\n"
+        kept.write_text("before\n")
+        with kept.open("ab") as file:
+            into = subprocess.run(asked, cwd=tmp_path, stdout=file, stderr=subprocess.PIPE, check=False)
+        assert kept.read_text().startswith("before\n")
+        assert (into.returncode, len(kept.read_text().splitlines())) == ((0, 2) if output == "-" else (2, 1))
+    with pytest.raises(MuxsimError, match="atif cannot be written to stdout: name a file or folder"):
+        exported(RunFolder(tmp_path / "run"), Path("-"), "atif")
+
+
+def test_it_is_said_of_how_many_episodes_an_export_is(run, tmp_path):
+    folder = run(trajectory(), failure("b"), trajectory("c", total_reward=None))
+    output = tmp_path / "chat.jsonl"
+    assert exported(folder, output, "chat") == [f"{output}: 2 of 3 episodes"]
+    assert exported(folder, output, "chat", include_invalid=True) == [f"{output}: 3 episodes"]
+    assert exported(folder, tmp_path / "atif", "atif", min_reward=0.5) == [f"{tmp_path / 'atif'}: 1 of 3 episodes"]
+
+
+def test_two_episodes_of_one_name_are_two_files(run, tmp_path):
+    folder = run(trajectory("a"))
+    rows = folder.path / "rollouts.jsonl"
+    rows.write_bytes(rows.read_bytes() * 2)
+    assert [path.name for path in export_atif(folder, tmp_path / "atif")] == ["a.json", "a.2.json"]
+
+
+def test_contents_of_any_form_have_a_place_in_a_table(run, tmp_path):
+    parts = ["words", {"type": "text", "text": 5}, {"type": "image_url", "image_url": "data:x"}, {"type": "audio"}]
+    contents = [parts, {"x": 1}, 7, None, "plain"]
+    folder = run(trajectory(messages=[{"role": "user", "content": content} for content in contents]))
+    export_rows(folder, tmp_path / "rows.parquet", table="parquet")
+    (row,) = pyarrow.parquet.read_table(tmp_path / "rows.parquet").to_pylist()
+    first, *others = [message["content"] for message in row["messages"]]
+    told = ['"words"', '{"type":"text","text":5}', {"url": "data:x"}, '{"type":"audio"}']
+    assert [part["text"] or part["image_url"] for part in first] == told
+    assert [content and content[0]["text"] for content in others] == ['{"x":1}', "7", None, "plain"]

@@ -67,6 +67,7 @@ def test_trl_trains_with_what_was_sampled_and_datasets_go_in_and_out(run, tmp_pa
     assert {name: value for name, value in told["folders"]["trl"].items() if name in row and name != "scores"} == {
         name: value for name, value in row.items() if name != "scores"
     }
+    assert told["none"] == [0, True]
     turn, _ = told["folders"]["chat"]["tokens"]
     assert (turn["token_ids"], turn["loss_mask"]) == ([3, 4], [0, 0, 1, 1])
     unchosen, unknown, nowhere = told["rows"].pop("faults")

@@ -32,6 +32,7 @@ from typing import Any, Final
 
 import msgspec
 
+from muxsim.rollouts.data.images import FOLDER as IMAGES
 from muxsim.rollouts.data.images import ImageFolder, reference, with_data, with_references, write_whole
 from muxsim.rollouts.data.kept_files import Collect, keep_files
 from muxsim.rollouts.data.metrics import Metrics, MetricsBuilder
@@ -45,6 +46,8 @@ FILES: Final = "files"
 _CONFIG: Final = "config.json"
 _METRICS: Final = "metrics.json"
 _LOGS: Final = "env_logs"
+_OWN_FILES: Final = (_CONFIG, ROLLOUTS, FAILURES, _METRICS)
+_OWN_FOLDERS: Final = (IMAGES, FILES, _LOGS)
 _LONGEST_NAME: Final = 100
 # Whoever looks whether a run is being written holds its lock for an instant.
 _LOOKS: Final = 5
@@ -106,6 +109,16 @@ class RunFolder:
     def trajectories(self) -> Iterator[Trajectory]:
         """The episodes in the order in which they ended. Raises `RunError`: a row other than a torn last is broken."""
         return (trajectory for _, trajectory in read_rows(self.path / ROLLOUTS))
+
+    def recorded(self) -> int:
+        """How many episodes are on record. Raises `RunError`."""
+        try:
+            with (self.path / ROLLOUTS).open("rb") as file:
+                return sum(line.endswith(b"\n") for line in file)
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise RunError(f"{self.path / ROLLOUTS} cannot be read: {error.strerror}") from None
 
     def failures(self) -> Iterator[Trajectory]:
         """The failed episodes of every attempt, in the order in which they ended. Raises `RunError`."""
@@ -338,6 +351,16 @@ class RunWriter:
         steps = [msgspec.structs.replace(step, content=with_references(step.content, put)) for step in trajectory.steps]
         messages = with_references(trajectory.messages, put)
         return msgspec.structs.replace(trajectory, steps=steps, messages=messages)
+
+
+def keep_runs(file: Path) -> None:
+    """Look, before a file is written, whether it is one that a run consists of. Raises `RunError`: it is."""
+    real = Path(os.path.realpath(file))
+    for folder in real.parents:
+        if (folder / ROLLOUTS).is_file() and (folder / _CONFIG).is_file():
+            name = real.relative_to(folder).parts
+            if name[0] in (_OWN_FILES if len(name) == 1 else _OWN_FOLDERS):
+                raise RunError(f"{file} is a part of the run {folder}, and is not written over: name another file")
 
 
 def _read_config(path: Path) -> RunConfig:

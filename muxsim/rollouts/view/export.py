@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -15,13 +16,14 @@ import msgspec
 
 from muxsim.rollouts.data.arguments import arguments_of
 from muxsim.rollouts.data.images import is_reference, media_type, url_of
-from muxsim.rollouts.data.run_folder import RunFolder
+from muxsim.rollouts.data.run_folder import RunFolder, keep_runs
 from muxsim.rollouts.data.tokens import turn_tokens
 from muxsim.rollouts.data.trajectory import CONTROL_METADATA_KEY, Trajectory
 from muxsim.rollouts.view.animation import frames_of, write_gif
 from muxsim.rollouts.view.selection import Selection
-from muxsim.rollouts.view.tables import ExportError, export_rows, whole
+from muxsim.rollouts.view.tables import ExportError, export_rows
 from muxsim.rollouts.view.traces import TRACES, trace_rows
+from muxsim.rollouts.view.writing import make_folder, whole
 
 ATIF_VERSION: Final = "ATIF-v1.8"
 
@@ -47,13 +49,12 @@ def export_traces(run: RunFolder, folder: str | Path, *, inline_images: bool = F
     file = Path(folder) / TRACES
     count = 0
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         with whole(file) as unfinished, unfinished.open("wb") as out:
             for row in trace_rows(run, inline_images=inline_images, **chosen):
                 out.write(msgspec.json.encode(row) + b"\n")
                 count += 1
     except OSError as error:
-        raise ExportError(f"{file} could not be written: {error}") from None
+        raise ExportError(f"{file} could not be written: {error.strerror or error}") from None
     return count
 
 
@@ -61,15 +62,16 @@ def export_gif(run: RunFolder, folder: str | Path, *, frames_per_second: float =
     """Write a GIF for each episode that shows images, ``<id>.gif``. Raises `ExportError` and `AnimationError`."""
     folder = Path(folder)
     written = []
+    names = _Names(folder, "gif")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for trajectory in Selection(**chosen).of(run):
             frames = frames_of(trajectory)
             if frames:
-                written.append(folder / _file_name(trajectory.id, "gif"))
+                make_folder(folder)
+                written.append(names.of(trajectory.id))
                 write_gif(frames, run.path, written[-1], frames_per_second=frames_per_second)
     except OSError as error:
-        raise ExportError(f"{folder} could not be written: {error}") from None
+        raise ExportError(f"{folder} could not be written: {error.strerror or error}") from None
     if not written:
         raise ExportError(f"{run.path}: none of these episodes has shown an image")
     return written
@@ -82,16 +84,17 @@ def export_atif(run: RunFolder, folder: str | Path, **chosen: Any) -> list[Path]
     """
     folder = Path(folder)
     written = []
+    names = _Names(folder, "json")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for trajectory in Selection(**chosen).of(run):
             if trajectory.messages:
                 document = atif(trajectory, run)
                 _copy_images(document, run.path, folder)
-                written.append(folder / _file_name(trajectory.id, "json"))
+                written.append(names.of(trajectory.id))
                 written[-1].write_bytes(msgspec.json.format(msgspec.json.encode(document)))
     except OSError as error:
-        raise ExportError(f"{folder} could not be written: {error}") from None
+        raise ExportError(f"{folder} could not be written: {error.strerror or error}") from None
     return written
 
 
@@ -270,12 +273,23 @@ def _words(value: Any) -> Json:
     return {"type": "text", "text": msgspec.json.encode(value).decode()}
 
 
-def _file_name(id: str, suffix: str) -> str:
-    """A file name that no other id has, and that stays within its folder."""
-    name = quote(id, safe=" #").lstrip(".")
-    if len(name) > _LONGEST_FILE_NAME or not name or name != quote(id, safe=" #"):
-        name = f"{name[:_LONGEST_FILE_NAME]}-{hashlib.sha256(id.encode()).hexdigest()[:16]}"
-    return f"{name}.{suffix}"
+class _Names:
+    """A file of a folder for each episode, which no other has, and none that a run consists of."""
+
+    def __init__(self, folder: Path, suffix: str) -> None:
+        self._folder, self._suffix = folder, suffix
+        self._given: Counter[str] = Counter()
+
+    def of(self, id: str) -> Path:
+        """Raises `RunError`: the folder is a run's own."""
+        name = quote(id, safe=" #").lstrip(".")
+        if len(name) > _LONGEST_FILE_NAME or not name or name != quote(id, safe=" #"):
+            name = f"{name[:_LONGEST_FILE_NAME]}-{hashlib.sha256(id.encode()).hexdigest()[:16]}"
+        self._given[id] += 1  # twice in a file that somebody has put together of two runs
+        again = f".{self._given[id]}" if self._given[id] > 1 else ""
+        path = self._folder / f"{name}{again}.{self._suffix}"
+        keep_runs(path)
+        return path
 
 
 def _copy_images(document: Json, run: Path, folder: Path) -> None:

@@ -25,6 +25,7 @@ from muxsim.rollouts.data.images import is_reference, media_type, taken_out
 from muxsim.rollouts.data.run_folder import RunFolder
 from muxsim.rollouts.view.assets import SCRIPT, STYLE, asset
 from muxsim.rollouts.view.shown import Json, details, shortened, summary
+from muxsim.rollouts.view.writing import whole
 
 REPORT_NAME: Final = "report.html"
 # Past this a page gets slow to open. Episodes whose images go over it are shown without them, and say so.
@@ -77,10 +78,10 @@ def write_comparison(
 
 def _written(path: Path, parts: Iterator[str]) -> Path:
     try:
-        with path.open("w", encoding="utf-8") as out:
+        with whole(path) as unfinished, unfinished.open("w", encoding="utf-8") as out:
             out.writelines(parts)
     except OSError as error:
-        raise ReportError(f"{path} could not be written: {error}") from None
+        raise ReportError(f"{path} could not be written: {error.strerror or error}") from None
     return path
 
 

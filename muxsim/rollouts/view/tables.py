@@ -6,8 +6,8 @@ there. Parquet needs pyarrow, the folder `datasets` (the extras `data` and `data
 
 from __future__ import annotations
 
-import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,20 +15,23 @@ from importlib import import_module
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, BinaryIO, Final, Literal, get_args
 
 import msgspec
 
 from muxsim.errors import MuxsimError
-from muxsim.rollouts.data.run_folder import RunFolder
+from muxsim.rollouts.data.images import url_of
+from muxsim.rollouts.data.run_folder import RunFolder, keep_runs
 from muxsim.rollouts.data.trajectory import Trajectory, shown_to_agent
 from muxsim.rollouts.view.fate import fate_of
 from muxsim.rollouts.view.selection import Selection
 from muxsim.rollouts.view.token_rows import TOKEN_FORMS, TokenForm, token_rows, turn_rows
+from muxsim.rollouts.view.writing import whole
 
 RowForm = Literal["chat", "tokens", "trl", "sft", "verl"]
 TableForm = Literal["jsonl", "parquet", "datasets"]
 ROW_FORMS: Final[tuple[RowForm, ...]] = get_args(RowForm)
+_STDOUT: Final = Path("-")
 # In memory at a time, and a group of a Parquet file.
 _ROWS_AT_ONCE: Final = 256
 _NO_TOKENS: Final = (
@@ -71,7 +74,8 @@ def export_rows(
 ) -> int:
     """Write `chat_rows` or `token_rows` as a file or folder, whole or not at all; returns how many.
 
-    ``left_out`` is called for each episode without tokens, with the reason. Raises `ExportError`.
+    ``-`` is stdout, for JSONL. ``left_out`` is called for each episode without tokens, with the reason. Raises
+    `ExportError`, and `RunError`.
     """
     output = Path(output)
     if rows == "chat":
@@ -88,7 +92,7 @@ def export_rows(
             write = _write_parquet if table == "parquet" else _write_folder
             write(counted, output, _Columns(rows, bare=bare, parts=parts))
     except OSError as error:
-        raise ExportError(f"{output} could not be written: {error}") from None
+        raise ExportError(f"{output} could not be written: {error.strerror or error}") from None
     return counted.count
 
 
@@ -106,29 +110,23 @@ class _Counted:
 
 
 def _write_jsonl(rows: _Counted, output: Path, form: RowForm) -> None:
+    if output == _STDOUT:
+        _write_lines(rows, sys.stdout.buffer, form)
+        sys.stdout.buffer.flush()
+        return
     with whole(output) as unfinished, unfinished.open("wb") as out:
-        for row in rows:
-            out.write(msgspec.json.encode(row) + b"\n")
-        _check_tokens(rows, form)
+        _write_lines(rows, out, form)
+
+
+def _write_lines(rows: _Counted, out: BinaryIO, form: RowForm) -> None:
+    for row in rows:
+        out.write(msgspec.json.encode(row) + b"\n")
+    _check_tokens(rows, form)
 
 
 def _check_tokens(rows: _Counted, form: RowForm) -> None:
     if form in TOKEN_FORMS and not rows.count:
         raise ExportError(_NO_TOKENS)
-
-
-@contextmanager
-def whole(output: Path) -> Iterator[Path]:
-    """A file beside the one that is meant, which it becomes at the end of the block, unless that raises."""
-    if output.exists() and not output.is_file():  # a pipe, or /dev/stdout
-        yield output
-        return
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
-        yield unfinished
-        unfinished.replace(output)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 class _Columns:
@@ -155,10 +153,12 @@ class _Columns:
 
     def _message(self, message: Json) -> Json:
         content = message.get("content")
+        if content is not None and not isinstance(content, str | list):  # a dataset's prompt may bring anything
+            content = _as_text(content)
         if self._parts and isinstance(content, str):
             content = [{"type": "text", "text": content}]
         elif self._parts and content is not None:
-            content = [part for part in content if isinstance(part, dict)]
+            content = [_part(part) for part in content]
         reasoning = message.get("reasoning_content") or message.get("reasoning")
         calls = [_call(call) for call in message.get("tool_calls") or ()]
         return {
@@ -217,6 +217,20 @@ def _call(call: Json) -> Json:
     return {"id": str(call.get("id", "")), "type": "function", "function": named}
 
 
+def _part(part: Any) -> Json:
+    """A part of a message in the columns that there are for it; what has none of them is JSON in its text."""
+    text, url = (part.get("text"), url_of(part)) if isinstance(part, dict) else (None, "")
+    if url:
+        return {"type": "image_url", "image_url": {"url": url}}
+    if isinstance(text, str):
+        return {"type": "text", "text": text}
+    return {"type": "text", "text": _as_text(part)}
+
+
+def _as_text(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
 def _has_parts(trajectory: Trajectory) -> bool:
     return any(isinstance(message.get("content"), list) for message in trajectory.messages)
 
@@ -235,16 +249,19 @@ def _write_folder(rows: _Counted, output: Path, columns: _Columns) -> None:
     datasets = _package("datasets", "datasets")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ExportError(f"{output} is there already: name a folder that is new or empty")
+    keep_runs(output / "dataset_info.json")
     output.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
         _write_parquet(rows, beside / "rows.parquet", columns)
         with _quiet(datasets):
-            # Without rows there is nothing from which it could tell the columns.
-            features = datasets.Features.from_arrow_schema(columns.schema)
             file, cache = str(beside / "rows.parquet"), str(beside / "cache")
-            read = datasets.Dataset.from_parquet(file, features=features, cache_dir=cache)
-            read.save_to_disk(str(beside / "folder"))
+            if rows.count:
+                features = datasets.Features.from_arrow_schema(columns.schema)
+                read = datasets.Dataset.from_parquet(file, features=features, cache_dir=cache)
+            else:  # from a file without rows it cannot tell that there is a split
+                read = datasets.Dataset(columns.schema.empty_table())
+            read.save_to_disk(str(beside / "folder"), num_shards=None if rows.count else 1)
         if output.exists():
             output.rmdir()
         (beside / "folder").replace(output)

@@ -24,6 +24,9 @@ def main(run, folder):
     for form in ("chat", "tokens", "trl", "verl"):
         export_rows(run, folder / form, rows=form, table="datasets")
         told["folders"][form] = load_from_disk(folder / form)[0]
+    export_rows(run, folder / "none", table="datasets", min_reward=1e9)
+    none = load_from_disk(folder / "none")
+    told["none"] = [len(none), none.features == load_from_disk(folder / "chat").features]
     print(json.dumps(told))
 
 
