@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,7 @@ from muxsim.rollouts.view import export as exports
 from muxsim.rollouts.view.tables import ROW_FORMS, RowForm, TableForm, export_rows
 
 _TABLES: Final = ("parquet", "datasets")
+_STDOUT: Final = "-"
 _CHAT: Final[RowForm] = "chat"
 # With which formats an option goes that says how.
 _FORMS_OF: Final[dict[str, tuple[str, ...]]] = {
@@ -41,7 +43,7 @@ def run(
         raise MuxsimError(f"{odd[0]} says nothing of {form}: it goes with --format {', '.join(_FORMS_OF[odd[0]])}")
     if output.suffix == ".parquet" and form != "parquet":
         raise MuxsimError(f"{output} would be {form} and no Parquet: add --format parquet, or name it otherwise")
-    if str(output) == "-" and form not in ROW_FORMS:
+    if str(output) == _STDOUT and form not in ROW_FORMS:
         raise MuxsimError(f"{form} cannot be written to stdout: name a file or folder")
     folder = RunFolder(run)
     if form == "atif":
@@ -71,6 +73,7 @@ def _rows(
     def left_out(_: Trajectory, reason: str) -> None:
         why[reason] += 1
 
-    count = export_rows(folder, output, rows=kind, table=table, left_out=left_out, **how, **chosen)
+    stream = sys.stdout.buffer if str(output) == _STDOUT else output
+    count = export_rows(folder, stream, rows=kind, table=table, left_out=left_out, **how, **chosen)
     said = [_of_episodes(output, count, folder) if kind == _CHAT else f"{output}: {count} rows"]
     return said + [f"muxsim: {times} episodes have no row: {reason}" for reason, times in why.most_common()]

@@ -7,7 +7,6 @@ there. Parquet needs pyarrow, the folder `datasets` (the extras `data` and `data
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -31,7 +30,6 @@ from muxsim.rollouts.view.writing import whole
 RowForm = Literal["chat", "tokens", "trl", "sft", "verl"]
 TableForm = Literal["jsonl", "parquet", "datasets"]
 ROW_FORMS: Final[tuple[RowForm, ...]] = get_args(RowForm)
-_STDOUT: Final = Path("-")
 # In memory at a time, and a group of a Parquet file.
 _ROWS_AT_ONCE: Final = 256
 _NO_TOKENS: Final = (
@@ -63,7 +61,7 @@ def chat_rows(run: RunFolder, *, inline_images: bool = False, bare: bool = False
 
 def export_rows(
     run: RunFolder,
-    output: str | Path,
+    output: str | Path | BinaryIO,
     *,
     rows: RowForm = "chat",
     table: TableForm = "jsonl",
@@ -74,25 +72,30 @@ def export_rows(
 ) -> int:
     """Write `chat_rows` or `token_rows` as a file or folder, whole or not at all; returns how many.
 
-    ``-`` is stdout, for JSONL. ``left_out`` is called for each episode without tokens, with the reason. Raises
+    JSONL may go to a stream. ``left_out`` is called for each episode without tokens, with the reason. Raises
     `ExportError`, and `RunError`.
     """
-    output = Path(output)
+    stream, path = (None, Path(output)) if isinstance(output, str | Path) else (output, Path("-"))
+    if stream is not None and table != "jsonl":
+        raise ExportError(f"{table} goes to no stream: name a file or folder")
     if rows == "chat":
         found = chat_rows(run, inline_images=inline_images, bare=bare, **chosen)
     else:
         found = token_rows(Selection(**chosen).of(run), rows, bare=bare, left_out=left_out)
     counted = _Counted(found)
     try:
-        if table == "jsonl":
-            _write_jsonl(counted, output, rows)
+        if stream is not None:
+            _write_lines(counted, stream, rows)
+            stream.flush()
+        elif table == "jsonl":
+            _write_jsonl(counted, path, rows)
         else:
             _package(*(("pyarrow", "data") if table == "parquet" else ("datasets", "datasets")))
             parts = rows == "chat" and any(_has_parts(one) for one in Selection(**chosen).of(run))
             write = _write_parquet if table == "parquet" else _write_folder
-            write(counted, output, _Columns(rows, bare=bare, parts=parts))
+            write(counted, path, _Columns(rows, bare=bare, parts=parts))
     except OSError as error:
-        raise ExportError(f"{output} could not be written: {error.strerror or error}") from None
+        raise ExportError(f"{path} could not be written: {error.strerror or error}") from None
     return counted.count
 
 
@@ -110,10 +113,6 @@ class _Counted:
 
 
 def _write_jsonl(rows: _Counted, output: Path, form: RowForm) -> None:
-    if output == _STDOUT:
-        _write_lines(rows, sys.stdout.buffer, form)
-        sys.stdout.buffer.flush()
-        return
     with whole(output) as unfinished, unfinished.open("wb") as out:
         _write_lines(rows, out, form)
 
