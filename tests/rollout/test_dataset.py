@@ -154,6 +154,10 @@ def test_a_line_that_is_no_utf8_is_named(tmp_path):
         load_dataset(file)
 
 
+def called(id):
+    return {"id": id, "type": "function", "function": {"name": "move", "arguments": "{}"}}
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -166,6 +170,27 @@ def test_a_line_that_is_no_utf8_is_named(tmp_path):
         ({"prompt": 7}, "row 0: prompt = 7: must be text"),
         ({"prompt": []}, "row 0: prompt = []: must be text, or a list of chat messages"),
         ({"prompt": [{"role": "robot", "content": "x"}]}, "must be text, or a list of chat messages"),
+        *[
+            ({"prompt": [{"role": "assistant", "content": None, "tool_calls": calls}]}, f"message 0 has {wrong}")
+            for calls, wrong in [
+                ("no", "tool_calls that are not ["),
+                ([None], "tool_calls that are not ["),
+                ([{"id": "a"}], "tool_calls that are not ["),
+                ([called("a")], 'the call "a", and no tool message behind it answers that'),
+            ]
+        ],
+        (
+            {
+                "prompt": [
+                    {"role": "assistant", "content": None, "tool_calls": [called("a"), called("b")]},
+                    {"role": "tool", "content": "x", "tool_call_id": "a"},
+                    {"role": "user", "content": "Go on."},
+                    {"role": "tool", "content": "x", "tool_call_id": "b"},
+                ]
+            },
+            'message 0 has the call "b", and no tool message behind it answers that',
+        ),
+        ({"prompt": [{"role": "user", "content": ["x"]}]}, "message 0 has a part of its content that is no object"),
         ({"prompt": "x", "user_prompt_template": "y"}, 'row 0: prompt = "x": stands beside user_prompt_template'),
         (
             {"system_prompt": "x", "prompt": [{"role": "system", "content": "y"}]},
@@ -370,10 +395,9 @@ def test_a_null_inside_a_row_is_not_there_either(write):
     assert (row.id, row.seed, row.environment_context) == ("line-1", 5, {"x": None})
     padded = {"role": "user", "content": "Play.", "name": None, "tool_calls": None}
     assert dataset_from_rows([{"prompt": [padded]}]).rows[0].prompt == [{"role": "user", "content": "Play."}]
-    asks = {"role": "assistant", "content": None, "tool_calls": [{"id": "a"}], "name": None}
-    assert dataset_from_rows([{"prompt": [asks]}]).rows[0].prompt == [
-        {"role": "assistant", "content": None, "tool_calls": [{"id": "a"}]}
-    ]
+    asks = {"role": "assistant", "content": None, "tool_calls": [called("a")]}
+    told = {"role": "tool", "content": "x", "tool_call_id": "a"}
+    assert dataset_from_rows([{"prompt": [{**asks, "name": None}, told]}]).rows[0].prompt == [asks, told]
 
 
 def test_a_key_that_nobody_knows_is_a_fault_also_when_it_is_null():

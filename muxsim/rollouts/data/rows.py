@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -172,6 +173,9 @@ class RowReader:
         if not prompt or not all(_is_message(message) for message in prompt):
             raise self._fault("must be text, or a list of chat messages with role and content", "prompt")
         prompt = [_without_nulls(message) for message in prompt]
+        for number, message in enumerate(prompt):
+            if wrong := _wrong_with(message, prompt[number + 1 :]):
+                raise self._fault(f"message {number} {wrong}", "prompt")
         if "system_prompt" in self._value and any(message["role"] in ("system", "developer") for message in prompt):
             raise self._fault("stands beside a prompt that has a system message; keep one of the two", "system_prompt")
         return prompt
@@ -180,6 +184,32 @@ class RowReader:
 def _is_message(value: Any) -> bool:
     return (
         isinstance(value, dict) and value.get("role") in _ROLES and isinstance(value.get("content"), str | list | None)
+    )
+
+
+def _wrong_with(message: Message, following: list[Message]) -> str:
+    """What no endpoint takes, nor anything that reads a conversation: "" if there is nothing."""
+    parts, calls = message["content"] or (), message.get("tool_calls") or []
+    if isinstance(parts, list) and not all(
+        isinstance(part, dict) and isinstance(part.get("type"), str) for part in parts
+    ):
+        return "has a part of its content that is no object with a type"
+    if not isinstance(calls, list) or not all(map(_is_call, calls)):
+        return 'has tool_calls that are not [{"id": …, "type": "function", "function": {"name": …, "arguments": …}}]'
+    results = itertools.takewhile(lambda one: one["role"] == "tool", following)
+    answered = {one.get("tool_call_id") for one in results}
+    if waiting := [call["id"] for call in calls if call["id"] not in answered]:
+        return f"has the call {shown(waiting[0])}, and no tool message behind it answers that"
+    return ""
+
+
+def _is_call(call: Any) -> bool:
+    function = call.get("function") if isinstance(call, dict) else None
+    return (
+        isinstance(function, dict)
+        and isinstance(call.get("id"), str)
+        and isinstance(function.get("name"), str)
+        and isinstance(function.get("arguments"), str | dict | None)
     )
 
 
