@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -38,7 +39,7 @@ def adopted(path: Path) -> Config:
 def adopt(folder: Path, home: Path, file: Path | None) -> tuple[Path, Config]:
     """Write the config of a folder from this file, or the first that has servers. Raises `MuxsimError`."""
     target = folder / CONFIG_NAME
-    if target.exists():
+    if os.path.lexists(target):
         raise MuxsimError(f"{target} is there already, and is not written over: move it away, or use it")
     problems = []
     for path in [file] if file is not None else find_files(folder, home):
@@ -47,15 +48,41 @@ def adopt(folder: Path, home: Path, file: Path | None) -> tuple[Path, Config]:
         except ConfigError as error:
             problems.append(str(error))
             continue
-        try:
-            target.write_text(as_toml(found, path), encoding="utf-8")
-        except OSError as error:
-            raise MuxsimError(f"{target} cannot be written: {error.strerror}") from None
-        return target, found
+        _write(target, found, path)
+        return target, replace(found, notes=(*found.notes, *_folders_left_out(found)))
     if problems:
         raise MuxsimError("; ".join(problems))
     looked = ", ".join((*_OF_PROJECTS, *(f"~/{name}" for name in (*_OF_USERS, *_OF_USERS_AFTER))))
     raise MuxsimError(f"no file with servers was found ({looked}): name one, or begin with muxsim new NAME")
+
+
+def _write(target: Path, found: Config, source: Path) -> None:
+    """Write the config, whole or not at all, if it means what was found. Raises `MuxsimError`."""
+    unfinished = target.with_name(f".{os.getpid()}.{target.name}")
+    try:
+        unfinished.write_text(as_toml(found, source), encoding="utf-8")
+        if not _is_same(load(unfinished, _Names()), found):
+            advice = f"it is a config as it is: muxsim serve {source}"
+            raise MuxsimError(f"{source} has settings of muxsim's own, which would be lost in {target}; {advice}")
+        unfinished.replace(target)
+    except OSError as error:
+        raise MuxsimError(f"{target} cannot be written: {error.strerror}") from None
+    except UnicodeEncodeError:
+        raise MuxsimError(f"{os.fsencode(target)!r} is no UTF-8, which TOML is: rename the folder") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _is_same(made: Config, found: Config) -> bool:
+    """Whether nothing is lost but folders that are not there."""
+    specs = {name: replace(spec, cwd=found.environments[name].cwd) for name, spec in made.environments.items()}
+    return (specs, made.server, made.default) == (found.environments, found.server, found.default)
+
+
+def _folders_left_out(found: Config) -> Iterator[str]:
+    for spec in found.environments.values():
+        if not os.path.isdir(spec.cwd):
+            yield f"{found.file}: [{spec.name}] cwd = {_quoted(spec.cwd)} is no folder here, and is left out"
 
 
 class _Names(Mapping[str, str]):
@@ -76,7 +103,9 @@ class _Names(Mapping[str, str]):
 
 def as_toml(config: Config, source: Path) -> str:
     """The text of a muxsim.toml with these environments."""
-    head = f"# Made by muxsim init from {source.absolute()}. docs/configuration.md has all that may stand here.\n"
+    place = str(source.absolute())
+    place = place if place.isprintable() else _quoted(place)
+    head = f"# Made by muxsim init from {place}. docs/configuration.md has all that may stand here.\n"
     return "\n".join([head, *(_table(spec) for spec in config.environments.values())])
 
 

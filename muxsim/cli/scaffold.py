@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, Literal
@@ -25,12 +26,24 @@ def write_environment(folder: Path, language: Language) -> list[Path]:
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise MuxsimError(f"{folder} is there already, and is not written over: name another, or remove it")
+        made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        written = []
+    except OSError as error:
+        raise MuxsimError(f"{error.filename or folder} cannot be written: {error.strerror}") from None
+    written: list[Path] = []
+    try:
         for template in sorted(files("muxsim.cli").joinpath("templates", language).iterdir(), key=lambda one: one.name):
             path = folder / template.name.removesuffix(_ENDING)
-            path.write_text(template.read_text(encoding="utf-8").replace(_PLACE, name), encoding="utf-8")
+            text = template.read_text(encoding="utf-8").replace(_PLACE, name)
             written.append(path)
-    except OSError as error:
+            path.write_text(text, encoding="utf-8")
+    except BaseException as error:
+        with suppress(OSError):  # half an environment is none, and would be in the way of the next try
+            for path in written:
+                path.unlink(missing_ok=True)
+            if made:
+                folder.rmdir()
+        if not isinstance(error, OSError):
+            raise
         raise MuxsimError(f"{error.filename or folder} cannot be written: {error.strerror}") from None
     return written

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from muxsim.cli.adopt import adopted, as_toml
+from muxsim.cli.adopt import adopt, adopted, as_toml
+from muxsim.cli.scaffold import write_environment
 from muxsim.config import load
+from muxsim.errors import MuxsimError
 
 from .terminal import muxsim
 
@@ -120,6 +125,71 @@ def test_values_that_look_like_variables_stay_as_they_are(tmp_path):
     file.write_text(json.dumps({"mcpServers": {"a": {"command": "a", "args": ["${weird:x}", "${", "$", "{x}"]}}}))
     (tmp_path / "muxsim.toml").write_text(as_toml(adopted(file), file))
     assert load(tmp_path / "muxsim.toml").environments["a"].args == load(file).environments["a"].args
+
+
+ONE = {"mcpServers": {"a": {"command": "python", "args": ["x.py"]}}}
+
+
+@pytest.mark.parametrize("name", ["new\nline", "esc\x1b[31m", 'quote"', "tab\t", "ü\u2028"])
+def test_a_config_is_made_in_a_folder_of_any_name(tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / ".mcp.json").write_text(json.dumps(ONE))
+    adopt(folder, tmp_path, None)
+    assert load(folder / "muxsim.toml").environments == load(folder / ".mcp.json").environments
+    assert sorted(path.name for path in folder.iterdir()) == [".mcp.json", "muxsim.toml"]
+
+
+def test_a_folder_whose_name_no_toml_can_hold_is_told(tmp_path):
+    folder = tmp_path / os.fsdecode(b"a\xff")
+    folder.mkdir()
+    (folder / ".mcp.json").write_text(json.dumps(ONE))
+    with pytest.raises(MuxsimError, match="is no UTF-8, which TOML is: rename the folder"):
+        adopt(folder, tmp_path, None)
+    assert [path.name for path in folder.iterdir()] == [".mcp.json"]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"muxsim": {"port": 9000}}, {"mcpServers": {"a": {"command": "python", "muxsim": {"shared": True}}}}]
+)
+def test_settings_of_muxsims_own_are_not_lost(tmp_path, settings):
+    (tmp_path / ".mcp.json").write_text(json.dumps(ONE | settings))
+    with pytest.raises(MuxsimError, match=r"which would be lost in .*; it is a config as it is: muxsim serve .*\.json"):
+        adopt(tmp_path, tmp_path, None)
+    assert [path.name for path in tmp_path.iterdir()] == [".mcp.json"]
+
+
+def test_a_folder_that_is_not_there_is_told_of(tmp_path):
+    (tmp_path / ".mcp.json").write_text(json.dumps({"mcpServers": {"a": {"command": "python", "cwd": "/not/here"}}}))
+    _, found = adopt(tmp_path, tmp_path, None)
+    assert found.notes[-1].endswith('[a] cwd = "/not/here" is no folder here, and is left out')
+
+
+def test_a_link_that_leads_nowhere_is_there_too(tmp_path):
+    (tmp_path / ".mcp.json").write_text(json.dumps(ONE))
+    (tmp_path / "muxsim.toml").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(MuxsimError, match="is there already"):
+        adopt(tmp_path, tmp_path, None)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_config_and_an_environment_are_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    (tmp_path / ".mcp.json").write_text(json.dumps(ONE))
+    (tmp_path / "empty").mkdir()
+
+    def full(path, text, **_):
+        path.write_bytes(text.encode()[:10])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    for begin in (
+        lambda: adopt(tmp_path, tmp_path, None),
+        lambda: write_environment(tmp_path / "walker", "python"),
+        lambda: write_environment(tmp_path / "empty", "javascript"),
+    ):
+        with pytest.raises(MuxsimError, match="cannot be written: No space left on device"):
+            begin()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".mcp.json", "empty"]
 
 
 # ---- completion
