@@ -16,10 +16,11 @@ from typing import Any, Final
 
 import anyio
 
-from muxsim.errors import Busy, MuxsimError
+from muxsim.errors import Busy, MuxsimError, StartError
 from muxsim.rollouts.data.prompts import first_messages
 from muxsim.rollouts.data.rows import SEED_ADVICE, SEED_LIMIT, Row
 from muxsim.rollouts.environments.environment import Environment, EnvironmentPool, Tool, ToolResult
+from muxsim.rollouts.environments.mcp_environment import MCPEnvironment
 from muxsim.rollouts.policy.messages import content_parts
 from muxsim.values import ROLLOUT_KEYS, check_numbers
 
@@ -93,7 +94,9 @@ class Said:
 class Dialogue:
     """One episode. Made by `open_dialogue`; `close` it."""
 
-    def __init__(self, session: Environment, terms: Terms) -> None:
+    def __init__(self, session: Environment, terms: Terms, *, scored: bool) -> None:
+        self.scored = scored
+        """Whether anything tells what it earns."""
         self.failure: str | None = None
         """Why it counts for nothing; None if nothing has failed."""
         self.terminated = False
@@ -127,11 +130,6 @@ class Dialogue:
     def tools(self) -> tuple[Tool, ...]:
         """Those that a model may call."""
         return self._session.opened.tools
-
-    @property
-    def scored(self) -> bool:
-        """Whether anything tells what it earns."""
-        return self._terms.score is not None or self._session.opened.published
 
     def beginning(self, *, instructions: bool = True) -> tuple[str, list[Part]]:
         """What a model is told before its first call: the environment's ``instructions``, and its first observation."""
@@ -241,14 +239,27 @@ async def open_dialogue(pool: EnvironmentPool, env: str, seed: int, terms: Terms
     for remaining in reversed(range(_OPEN_TRIES)):
         try:
             session = await pool.open(env, seed, start_timeout=terms.start_timeout)
-            return Dialogue(session, terms)
+            break
         except Busy as busy:
             if not remaining:
                 raise
             # Whoever is refused together must not come back together.
             await anyio.sleep(max(wait, busy.retry_after) * random.uniform(1.0, 1.5))
             wait = min(2 * wait, _LONGEST_WAIT)
-    raise AssertionError("there is at least one try")
+    try:
+        return Dialogue(session, terms, scored=terms.score is not None or await _is_scored(session, terms))
+    except BaseException as error:
+        with anyio.CancelScope(shield=True):
+            await session.close()
+        if isinstance(error, MuxsimError):
+            raise StartError(f"environment {env!r}: {error}") from error
+        raise
+
+
+async def _is_scored(session: Environment, terms: Terms) -> bool:
+    if isinstance(session, MCPEnvironment):
+        return await session.tells_rewards(timeout=terms.call_timeout)
+    return session.opened.published
 
 
 def asked(

@@ -154,7 +154,7 @@ class Play:
         try:
             told = await session.read("spaces")
             told = told if isinstance(told, dict) else {}
-            if not session.opened.published and self._wishes.score is None:
+            if self._wishes.score is None and not await session.tells_rewards(timeout=self._wishes.call_timeout):
                 raise EpisodeError(
                     f"{self._env} has no control plane: give score=, a function that makes reward, terminated and "
                     "truncated of a tool's result"

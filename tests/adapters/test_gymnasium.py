@@ -12,10 +12,12 @@ import pytest
 from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv, generate_random_map
 from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from harness import SERVERS
 
 import muxsim
 from adapters.forks import raised_in_a_fork
 from muxsim.adapters.actions import ActionError
+from muxsim.adapters.dialogue import Terms, looked_at, open_dialogue
 from muxsim.adapters.episodes import EpisodeError
 from muxsim.adapters.gymnasium_env import make, make_vec, register
 from muxsim.errors import MuxsimError
@@ -53,6 +55,15 @@ def config(tmp_path):
         tables.append(f'[environments.{name_of(id)}]\ncommand = "{sys.executable}"\nargs = ["{file}"]\n')
     path = tmp_path / "muxsim.toml"
     path.write_text("\n".join(tables))
+    return path
+
+
+@pytest.fixture
+def unbegun(tmp_path):
+    """A config of an environment with a control plane that has no initial state."""
+    path = tmp_path / "muxsim.toml"
+    args = ["-I", "-S", str(SERVERS / "scored.py"), "--counting", "--unbegun"]
+    path.write_text(f'[environments.unbegun]\ncommand = "{sys.executable}"\nargs = {args}\n')
     return path
 
 
@@ -317,6 +328,20 @@ def test_a_user_says_which_calls_are_actions_and_what_a_text_is(doors, new):
 def test_an_unknown_reward_is_no_number(doors, new):
     with pytest.raises(EpisodeError, match="no control plane"):
         new(make, doors, "doors")
+
+
+def test_a_control_plane_that_tells_nothing_of_the_start_is_one(unbegun, new):
+    env = new(make, unbegun, "unbegun")
+    env.reset(seed=1)
+    assert [env.step(0)[1:3] for _ in range(3)] == [(1.0, False), (2.0, False), (3.0, True)]
+
+
+async def test_whoever_asks_whether_anything_is_earned_finds_such_a_control_plane_too(unbegun):
+    async with muxsim.open_pool(unbegun) as pool:
+        assert (await looked_at(pool, "unbegun", Terms()))[1]
+        dialogue = await open_dialogue(pool, "unbegun", 1, Terms())
+        assert dialogue.scored
+        await dialogue.close()
 
 
 def test_what_an_environment_draws_is_its_frame(new):

@@ -1,13 +1,14 @@
 """A small environment with a control plane: each `step` earns one more. Python's standard library only.
 
 With `--counting` it also says how many steps there were and what they have earned, ends with the third, and `look` is
-none.
+none. With `--unbegun` it tells nothing of its start.
 """
 
 import json
 import sys
 
 PARTS = ("reward", "status", "info", "initial_state")
+UNBEGUN = "--unbegun" in sys.argv
 game = {"steps": 0}
 COUNTING = "--counting" in sys.argv
 
@@ -15,7 +16,7 @@ COUNTING = "--counting" in sys.argv
 def resources():
     return [
         {"uri": "game://board", "name": "board"},
-        *({"uri": f"control://{part}", "name": part} for part in PARTS),
+        *({"uri": f"control://{part}", "name": part} for part in PARTS[: -1 if UNBEGUN else None]),
     ]
 
 
@@ -53,4 +54,7 @@ def answer(request):
 for line in sys.stdin:
     request = json.loads(line)
     if "id" in request:
-        print(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": answer(request)}), flush=True)
+        said = {"result": answer(request)}
+        if UNBEGUN and request.get("params", {}).get("uri") == "control://initial_state":
+            said = {"error": {"code": -32002, "message": "there is none"}}
+        print(json.dumps({"jsonrpc": "2.0", "id": request["id"], **said}), flush=True)

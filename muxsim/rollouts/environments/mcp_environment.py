@@ -185,6 +185,10 @@ class MCPEnvironment:
         except (Malformed, msgspec.DecodeError, RecursionError) as fault:
             raise await self._failed(f"{uri} cannot be read: {fault}") from None
 
+    async def tells_rewards(self, *, timeout: float | None = None) -> bool:
+        """Whether there is a control plane: one may tell no initial state, but has a status. Raises as `call` does."""
+        return self.opened.published or await self.read("status", timeout=timeout) is not None
+
     async def finish(self) -> None:
         """End the session's processes: what is in its workspace is final then, and stays there until `close`."""
         await self._channel.finish()
