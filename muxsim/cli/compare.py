@@ -26,6 +26,7 @@ _LONGEST_NAME: Final = 12
 _NUMBER: Final = 6
 _LEAST_CHANCE: Final = 0.0001
 _SMALL: Final = 0.001
+_LONG: Final = 1e9
 # Which of more and less is better; of the others neither is, by itself.
 _BETTER: Final = frozenset({"reward", "success", "valid"})
 
@@ -146,6 +147,8 @@ def _small(chance: float) -> str:
 
 
 def _number(value: float) -> str:
+    if abs(value) >= _LONG:
+        return f"{value:.3g}".replace("e+", "e")
     if abs(value) >= 1_000:
         return f"{value:,.0f}"
     # Of a cost: few columns.

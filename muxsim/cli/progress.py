@@ -14,6 +14,7 @@ from rich.text import Text
 
 from muxsim.cli.console import console_of
 from muxsim.cli.installing import Installing
+from muxsim.rollouts.data.estimates import mean
 from muxsim.rollouts.data.metrics import Metrics, RowSummary
 from muxsim.rollouts.data.trajectory import Trajectory, first_and_last
 from muxsim.rollouts.policy.openai import OpenAIPolicy, PolicyStatistics
@@ -84,10 +85,10 @@ class Progress:
         seconds = max(time.perf_counter() - self._began, 1e-9)
         reasons = ", ".join(f"{count} {reason}" for reason, count in self._reasons.most_common())
         fewer = f" over {len(self._rewards)} of {self._ended}" if len(self._rewards) < self._ended else ""
-        mean = f", mean reward {sum(self._rewards) / len(self._rewards):.3g}{fewer}" if self._rewards else ""
+        rewards = f", mean reward {mean(self._rewards):.3g}{fewer}" if self._rewards else ""
         rate = f"{self._steps} steps, {self._steps / seconds:.0f}/s"
         done = f"{self._ended} of {self._total} episodes in {seconds:.1f} s"
-        return f"{done} ({rate}{mean}{self._throttling()}): {reasons or 'none yet'}"
+        return f"{done} ({rate}{rewards}{self._throttling()}): {reasons or 'none yet'}"
 
     def _throttling(self) -> str:
         """How often the endpoint has refused for its rate limit, and how many calls are still made at once."""

@@ -1,8 +1,10 @@
 """Policies compared on the same rows: what is paired, what is left out and said, and how surely."""
 
+import io
 import json
 from math import comb
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ import muxsim
 from muxsim.cli.compare import show
 from muxsim.cli.main import app
 from muxsim.rollouts import Price, RunFolder
-from muxsim.rollouts.data.comparison import ComparisonError, compare
+from muxsim.rollouts.data.comparison import Comparison, ComparisonError, compare
 from muxsim.rollouts.data.estimates import sign_test
 from muxsim.rollouts.data.trajectory import EndReason, Usage
 from muxsim.rollouts.view.report import ReportError, write_comparison
@@ -248,3 +250,15 @@ def test_a_page_is_made_of_the_folders_that_were_compared(tmp_path):
     compared = compare(one, other)
     with pytest.raises(ReportError, match="all in order"):
         write_comparison(compared, [RunFolder(other), RunFolder(one)], tmp_path / "page.html")
+
+
+@pytest.mark.parametrize(("one", "other"), [(1e308, -1e308), (-1e308, 1e308), (1e308, 1.0)])
+def test_rewards_whose_sum_is_past_the_largest_number_are_compared(one, other):
+    compared = compare(played(one, one, one), played(other, other, one))
+    reward = compared.differences[0].figures["reward"]
+    assert (reward.first, reward.pairs, reward.same) == (one, 3, 1)
+    assert (reward.difference > 0) == (other > one)
+    assert msgspec.json.decode(msgspec.json.encode(compared), type=Comparison) == compared
+    console = Console(file=io.StringIO(), width=120)
+    show(compared, console)
+    assert "1e308" in console.file.getvalue()

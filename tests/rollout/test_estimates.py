@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muxsim.rollouts.data.estimates import estimate, pass_at
+from muxsim.rollouts.data.estimates import estimate, mean, pass_at
 
 REWARDS = st.floats(-100, 100)
 ROWS = st.lists(st.lists(REWARDS, max_size=5), max_size=6)
@@ -20,6 +20,16 @@ def test_pass_at_k_is_the_share_of_choices_of_k_episodes_with_a_success(outcomes
     k = data.draw(st.integers(1, len(outcomes)))
     share = sum(map(any, combinations(outcomes, k))) / comb(len(outcomes), k)
     assert isclose(pass_at(k, len(outcomes), sum(outcomes)), share, abs_tol=1e-12)
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5))
+def test_a_mean_lies_among_its_numbers_however_large_their_sum_is(rewards):
+    slack = 1e-12 * max(map(abs, rewards)) / 2
+    assert min(rewards) / 2 - slack <= mean(rewards) / 2 <= max(rewards) / 2 + slack
+    for rows in ([rewards], [[reward] for reward in rewards]):
+        told = estimate(rows)
+        intervals = [told.mean_interval, told.success_interval]
+        assert all(abs(end) <= 1.8e308 for interval in intervals if interval for end in interval)
 
 
 @given(ROWS)

@@ -105,3 +105,9 @@ def test_a_run_is_told_on_the_terminal_with_its_intervals_and_its_best_and_worst
     assert first.startswith("mean reward 0.75 (0.5 to 1) over 4 of 5, standard deviation 0.5, success 0.75 (0.5 to 1)")
     assert first.endswith("pass@2 1 (1 to 1)")
     assert rows == "best rows: b 1, a 0.5; worst: a 0.5"
+
+
+def test_rewards_whose_sum_is_past_the_largest_number_have_a_mean():
+    told = MetricsBuilder(trajectory(f"a-{n}", total_reward=1e308) for n in range(4)).metrics()
+    assert (told.mean_reward, told.median_reward, told.scored) == (1e308, 1e308, 4)
+    assert msgspec.json.decode(msgspec.json.encode(told), type=Metrics) == told

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from muxsim.errors import MuxsimError
-from muxsim.rollouts.data.estimates import Interval, intervals_of_ratios, sign_test, succeeded
+from muxsim.rollouts.data.estimates import Interval, intervals_of_ratios, mean, sign_test, succeeded
 from muxsim.rollouts.data.run_config import RunConfig
 from muxsim.rollouts.data.run_folder import RunFolder
 from muxsim.rollouts.data.trajectory import Trajectory
@@ -26,6 +27,8 @@ _PRICED: Final = 1_000_000
 _MOST_DIFFERENCES: Final = 8
 # Below this, the difference of two means of the same numbers is that of their rounding.
 _SAME: Final = 1e-9
+# Two numbers may be further apart than the largest that there is.
+_MOST: Final = sys.float_info.max
 _END: Final = "end "
 
 # A row of an environment, and its seed; of runs without a common row "" for the row.
@@ -259,7 +262,7 @@ def _figures(rows: Iterable[Sequence[Values]], names: Sequence[str]) -> dict[str
         told = [value for value in known if value is not None]
         if told:
             spread = interval if len(told) > 1 else None
-            figures[name] = Figure(mean=math.fsum(told) / len(told), interval=spread, episodes=len(told))
+            figures[name] = Figure(mean=mean(told), interval=spread, episodes=len(told))
     return figures
 
 
@@ -305,9 +308,9 @@ def _means(episodes: Sequence[Values], names: Sequence[str]) -> dict[str, float]
     """What the episodes of a row came to: the mean of those of which it is known."""
     means = {}
     for name in names:
-        known, total = _counted(episodes, name)
-        if known:
-            means[name] = total / known
+        told = [value for one in episodes if (value := _known(one, name)) is not None]
+        if told:
+            means[name] = mean(told)
     return means
 
 
@@ -333,7 +336,8 @@ def _changes(pairs: Sequence[tuple[Values, Values]], names: Sequence[str]) -> di
 def _gap(one: Values, other: Values, name: str) -> float:
     """How much more the other has."""
     before, after = one[name], other[name]
-    return 0.0 if math.isclose(before, after, rel_tol=_SAME, abs_tol=_SAME) else after - before
+    gap = 0.0 if math.isclose(before, after, rel_tol=_SAME, abs_tol=_SAME) else after - before
+    return max(-_MOST, min(_MOST, gap))
 
 
 def _change(known: Sequence[tuple[float, float]], interval: Interval | None) -> Change:
@@ -341,9 +345,9 @@ def _change(known: Sequence[tuple[float, float]], interval: Interval | None) -> 
     more, less = sum(gap > 0 for gap in gaps), sum(gap < 0 for gap in gaps)
     return Change(
         pairs=len(known),
-        first=math.fsum(one for one, _ in known) / len(known),
-        second=math.fsum(other for _, other in known) / len(known),
-        difference=math.fsum(gaps) / len(gaps),
+        first=mean([one for one, _ in known]),
+        second=mean([other for _, other in known]),
+        difference=mean(gaps),
         interval=interval,
         more=more,
         same=len(gaps) - more - less,

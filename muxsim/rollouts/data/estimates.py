@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 from collections.abc import Sequence
 from math import comb
-from statistics import stdev
 from typing import Final
 
 import msgspec
@@ -49,6 +49,21 @@ def succeeded(reward: float, threshold: float | None) -> bool:
     return reward > 0 if threshold is None else reward >= threshold
 
 
+def mean(values: Sequence[float]) -> float:
+    """The mean of some numbers, also where their sum is past the largest that there is."""
+    try:
+        return math.fsum(values) / len(values)
+    except OverflowError:
+        return statistics.mean(values)  # by fractions, which takes its time
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    try:
+        return statistics.stdev(values) if len(values) > 1 else None
+    except OverflowError:
+        return None
+
+
 def pass_at(k: int, episodes: int, successes: int) -> float:
     """The unbiased estimate that one of ``k`` episodes succeeds, of ``episodes`` that were played (at least k)."""
     return 1 - comb(episodes - successes, k) / comb(episodes, k)
@@ -69,7 +84,7 @@ def estimate(
         units = [_columns([reward], [], threshold) for reward in rewards]
     intervals = intervals_of_ratios(units, resamples) + [None] * len(ks)  # of one row alone, no k has any
     return Estimates(
-        std_reward=stdev(rewards) if len(rewards) > 1 else None,
+        std_reward=_deviation(rewards),
         mean_interval=intervals[0],
         success_rate=success,
         success_interval=intervals[1],
@@ -119,8 +134,8 @@ def intervals_of_ratios(units: Sequence[Sequence[float]], resamples: int | None 
 
 
 def _middle(values: list[float]) -> Interval | None:
-    """Where most of the values lie."""
-    if not values:
+    """Where most of the values lie; None also where a sum is past the largest number."""
+    if not values or not all(map(math.isfinite, values)):
         return None
     values.sort()
     cut = round(len(values) * (1 - _LEVEL) / 2)

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from muxsim.rollouts.data.estimates import Estimates, estimate
+from muxsim.rollouts.data.estimates import Estimates, estimate, mean
 from muxsim.rollouts.data.trajectory import StageTimes, Trajectory, Usage
 
 # A row's own interval costs a millisecond, and of thousands of rows nobody looks at each.
@@ -190,12 +190,17 @@ class _Group:
             "valid": self._valid,
             "scored": len(rewards),
             "steps": self._steps,
-            "mean_reward": statistics.fmean(rewards) if rewards else None,
-            "median_reward": statistics.median(rewards) if rewards else None,
+            "mean_reward": mean(rewards) if rewards else None,
+            "median_reward": _median(rewards) if rewards else None,
             "min_reward": min(rewards, default=None),
             "max_reward": max(rewards, default=None),
             "end_reasons": dict(self._ends.most_common()),
         }
+
+
+def _median(rewards: list[float]) -> float:
+    """That of an even number is the mean of two, whose sum may be past the largest number."""
+    return mean([statistics.median_low(rewards), statistics.median_high(rewards)])
 
 
 def _span(trajectory: Trajectory) -> tuple[datetime, datetime] | None:
