@@ -1,10 +1,13 @@
 """What a tool of reward-kit's returns, as an agent is to see it."""
 
+import dataclasses
+import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from mcp_types import CallToolResult, ImageContent
+from mcp_types import CallToolResult, ContentBlock, ImageContent
+from pydantic import BaseModel
 
 from muxsim.mcpgym.jsonable import to_json
 from muxsim.mcpgym.observation import Content, to_content
@@ -15,6 +18,8 @@ _PICTURE = re.compile(r"data:(image/[\w.+-]+);base64,([A-Za-z0-9+/=\s]*)")
 def for_agent(value: Any, hidden: Collection[str]) -> CallToolResult:
     """The result of a call: an object as JSON, without the members that are `hidden`, and its pictures as images.
 
+    An object is also a model of pydantic's, a dataclass, a text that is its JSON, and one of several in a list.
+
     Pictures are members that are a data URL, or have one as their `url`, as chat messages have it: an agent that reads
     them as text would read a hundred thousand characters.
 
@@ -22,9 +27,10 @@ def for_agent(value: Any, hidden: Collection[str]) -> CallToolResult:
     """
     if isinstance(value, CallToolResult):
         return value
-    if not isinstance(value, dict):
-        return CallToolResult(content=to_content(value))
-    words, pictures = apart({name: one for name, one in value.items() if name not in hidden})
+    shown = _shown(value, hidden)
+    if not isinstance(shown, dict):
+        return CallToolResult(content=to_content(shown))
+    words, pictures = apart(shown)
     return CallToolResult(content=[*to_content(words), *pictures])
 
 
@@ -45,6 +51,42 @@ def apart(value: dict[str, Any]) -> tuple[dict[str, Any], list[ImageContent]]:
     """An object without its pictures, and these."""
     found = {name: picture for name, one in value.items() if (picture := _picture(one)) is not None}
     return {name: one for name, one in value.items() if name not in found}, list(found.values())
+
+
+def _shown(value: Any, hidden: Collection[str]) -> Any:
+    """The same without the members of objects that are `hidden`; models as the objects that they are."""
+    if isinstance(value, ContentBlock):
+        return value
+    if isinstance(value, str):
+        return _shown_text(value, hidden)
+    if isinstance(value, list | tuple):
+        return [_shown(item, hidden) for item in value]
+    value = _plain(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items() if name not in hidden}
+    return value
+
+
+def _shown_text(text: str, hidden: Collection[str]) -> str:
+    try:
+        value = json.loads(text) if text.lstrip().startswith(("{", "[")) else None
+    except (ValueError, RecursionError):
+        return text
+    shown = _shown(value, hidden)
+    return text if shown == value else json.dumps(shown, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    """Models of pydantic's as objects, wherever they are: the SDK of mcp 1 has written them so."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", by_alias=True)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
 
 
 def _picture(value: Any) -> ImageContent | None:

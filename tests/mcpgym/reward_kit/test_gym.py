@@ -1,6 +1,7 @@
 """Servers written for reward-kit's McpGym, behind the official client in one process."""
 
 import base64
+import dataclasses
 import json
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -10,7 +11,8 @@ import pytest
 import trio
 from gymnasium import spaces
 from mcp import Client, MCPError
-from pydantic import Field
+from mcp_types import TextContent
+from pydantic import BaseModel, Field
 
 from muxsim.mcpgym import ToolError
 from muxsim.mcpgym.exact import from_exact
@@ -22,6 +24,7 @@ from muxsim.mcpgym.reward_kit import (
     McpGym,
     control_plane_endpoint,
 )
+from muxsim.mcpgym.reward_kit.contents import for_agent
 from muxsim.mcpgym.space_json import space_from_json
 
 KEY = "muxsim/control"
@@ -122,6 +125,40 @@ async def test_a_tool_that_only_looks_has_earned_nothing_and_shows_no_reward():
         said, _, control = await call(client, "look")
         assert said == '{"at": 0}'
         assert control["reward"] == 0.0
+
+
+class Seen(BaseModel):
+    at: int = 3
+    reward: float = 1.0
+
+
+@dataclasses.dataclass
+class Moved:
+    at: int = 3
+    terminated: bool = True
+    last: Any = None
+
+
+@pytest.mark.parametrize(
+    ("returned", "shown"),
+    [
+        ({"at": 3, "reward": 1.0}, '{"at": 3}'),
+        (json.dumps({"at": 3, "reward": 1.0}), '{"at": 3}'),
+        ([{"at": 3}, {"reward": 1.0}], '[{"at": 3}, {}]'),
+        (Seen(), '{"at": 3}'),
+        (
+            {"seen": Moved(last=Seen(reward=0))},
+            '{"seen": {"at": 3, "terminated": true, "last": {"at": 3, "reward": 0.0}}}',
+        ),
+        (Moved(), '{"at": 3, "last": null}'),
+        ('{ "at":3 }', '{ "at":3 }'),
+        ("{no JSON}, a reward", "{no JSON}, a reward"),
+        (TextContent(type="text", text="on"), "on"),
+    ],
+)
+def test_an_object_of_any_form_is_shown_without_what_is_not_the_agents(returned, shown):
+    result = for_agent(returned, McpGym.hidden_from_agent)
+    assert [block.text for block in result.content] == [shown]
 
 
 async def test_what_a_tool_refuses_is_told_the_agent_and_has_no_reward():
