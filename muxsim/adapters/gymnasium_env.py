@@ -25,7 +25,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 
-from muxsim.adapters.actions import Call
+from muxsim.adapters.actions import ActionError, Call
 from muxsim.adapters.episodes import EpisodeError, Looks, Outcome, Play, Score, SomeFailed, Wishes, is_shown
 from muxsim.adapters.running import Source, Use, all_at_once, running
 from muxsim.config import find_config, load
@@ -99,8 +99,8 @@ class MuxsimVectorEnv(VectorEnv[Any, Any, Any]):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         token: str | None = None,
     ) -> None:
-        if num_envs < 1:
-            raise ValueError(f"num_envs must be 1 or more, not {num_envs}")
+        if isinstance(num_envs, bool) or not hasattr(num_envs, "__index__") or num_envs < 1:
+            raise ValueError(f"num_envs must be 1 or more, not {num_envs!r}")
         self.num_envs = num_envs
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.render_mode = None
@@ -203,7 +203,9 @@ class MuxsimVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _works(self, indices: Sequence[int], actions: Any) -> list[Call | int]:
         """What a step is for each, before any is begun: none is if one of the actions is no action."""
-        chosen = iterate(self._actions_for(len(indices)), actions)
+        chosen = list(iterate(self._actions_for(len(indices)), actions))
+        if len(chosen) != len(indices):
+            raise ActionError(f"{len(indices)} actions are wanted, one for each environment, not {len(chosen)}")
         return [self._work(index, action) for index, action in zip(indices, chosen, strict=True)]
 
     def _work(self, index: int, action: Any) -> Call | int:

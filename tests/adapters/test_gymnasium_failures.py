@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from servers import painter
 
 from adapters.forks import raised_in_a_fork
+from muxsim.adapters.actions import ActionError
 from muxsim.adapters.episodes import EpisodeError, SomeFailed
 from muxsim.adapters.gymnasium_env import make, make_vec
 from muxsim.adapters.pictures import NoPicture, picture_of
@@ -48,6 +49,24 @@ def test_images_of_another_server_are_observations_and_what_is_none_is_an_error(
             env.step(way)
         with pytest.raises(EpisodeError, match="a step has failed"):  # its reward is lost, and so its sum
             env.step(SAME)
+
+
+@pytest.mark.children
+def test_a_vector_says_how_many_actions_it_wants_and_begins_none(config, new):
+    envs = new(make_vec, config, "painter", num_envs=2)
+    envs.reset(seed=1)
+    for actions in ([SAME], [SAME] * 3):
+        with pytest.raises(ActionError, match=f"2 actions are wanted, one for each environment, not {len(actions)}"):
+            envs.step(actions)
+    with pytest.raises(ActionError, match="1 actions are wanted"):
+        envs.send([SAME, SAME], [0])
+    assert envs.step([SAME, SAME])[1].tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("many", [0, -1, 1.5, True, "2", None])
+def test_how_many_there_are_is_a_whole_number(config, many):
+    with pytest.raises(ValueError, match="num_envs must be 1 or more, not "):
+        make_vec(config, "painter", num_envs=many)
 
 
 @pytest.mark.children
