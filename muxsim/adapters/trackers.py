@@ -172,8 +172,8 @@ class Tracker:
     def _guarded(self, call: Callable[[], None]) -> None:
         try:
             call()
-        except (Exception, SystemExit) as error:  # of others, whatever it is: the episodes go on
-            self._problem = self._problem or f"{type(error).__name__}: {error}"
+        except BaseException as error:  # of others, whatever it is, a cancellation too: this thread is ours
+            self._problem = self._problem or " ".join(f"{type(error).__name__}: {error}".split())
 
     def _tell(self) -> None:
         lost = self._asked - self._logged
@@ -208,7 +208,9 @@ class _Running:
         if trajectory.valid and reward is not None and math.isfinite(reward):
             self._scored += 1
             self._total += reward
-            values |= {"reward": float(reward), "reward_mean": self._total / self._scored}
+            values["reward"] = float(reward)
+            if math.isfinite(self._total):
+                values["reward_mean"] = self._total / self._scored
             if self.environments > 1:
                 values[f"{trajectory.env}/reward"] = float(reward)
             values |= {f"scores/{name}": float(score) for name, score in trajectory.scores.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -62,7 +63,7 @@ def _write(target: Path, found: Config, source: Path) -> None:
     try:
         unfinished.write_text(as_toml(found, source), encoding="utf-8")
         if not _is_same(load(unfinished, _Names()), found):
-            advice = f"it is a config as it is: muxsim serve {source}"
+            advice = f"it is a config as it is: muxsim serve {shlex.quote(str(source))}"
             raise MuxsimError(f"{source} has settings of muxsim's own, which would be lost in {target}; {advice}")
         unfinished.replace(target)
     except OSError as error:

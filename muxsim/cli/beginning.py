@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,7 +37,7 @@ def new(
     written = or_fail(write_environment, name, "javascript" if javascript else "python")
     for path in written:
         typer.echo(path)
-    typer.echo(f"\nIs it fit?  muxsim check {name.name} --config {name / 'muxsim.toml'}")
+    typer.echo(f"\nIs it fit?  muxsim check {name.name} --config {shlex.quote(str(name / 'muxsim.toml'))}")
 
 
 def init(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -55,7 +56,8 @@ def rollout(
 
     metrics = or_fail(command.run, config, remote, rows, players, model, bounds, kept, watch)
     output = kept.output
-    typer.echo(f"{output}: {metrics.episodes} episodes, {metrics.valid} valid; look at them with: muxsim view {output}")
+    page = f"muxsim view {shlex.quote(str(output))}"
+    typer.echo(f"{output}: {metrics.episodes} episodes, {metrics.valid} valid; look at them with: {page}")
     problem = metrics.problem
     if unscored := metrics.unscored_words:
         if problem is not None and problem.startswith(unscored):

@@ -18,7 +18,7 @@ from muxsim.cli.episodes import add_to
 from muxsim.cli.notes import tell_notes
 from muxsim.cli.options import LockedOption
 from muxsim.cli.refusing import USAGE_ERROR, fail
-from muxsim.cli.streams import settle_standard_streams
+from muxsim.cli.streams import lost_output, settle_standard_streams
 from muxsim.config import Config, find_config, load, load_command
 from muxsim.errors import ConfigError, ListenError, StartError, UnknownEnvironment
 from muxsim.observe.events import ConfigNote, Events
@@ -222,6 +222,10 @@ def _with_settings(config: Config, **settings: Any) -> Config:
     return replace(config, server=replace(config.server, **given))
 
 
+# What these have come to is elsewhere than in what they print.
+_DOING = ("serve", "rollout")
+
+
 def main() -> None:
     """The entry point. What stands behind ``--`` is a server's command line, whatever it looks like."""
     settle_standard_streams()
@@ -235,7 +239,14 @@ def main() -> None:
         arguments, _command_line[:] = arguments[:cut], arguments[cut + 1 :]
         if not _command_line:
             _missing_command()
-    app(args=arguments, prog_name="muxsim")
+    try:
+        app(args=arguments, prog_name="muxsim")
+    except SystemExit as ended:
+        if lost := lost_output():
+            print(f"muxsim: not all of the output could be written to stdout: {lost}", file=sys.stderr)
+            if not ended.code and not {*arguments[:1]} & {*_DOING}:
+                sys.exit(USAGE_ERROR)
+        raise
 
 
 def _missing_command() -> None:

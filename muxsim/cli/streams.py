@@ -12,6 +12,7 @@ from typing import TextIO
 
 # Whoever read has gone: a pipe, a terminal, a socket.
 _READER_GONE = frozenset({errno.EPIPE, errno.EIO, errno.ECONNRESET})
+_lost: list[int] = []
 
 
 def settle_standard_streams() -> None:
@@ -26,10 +27,23 @@ def settle_standard_streams() -> None:
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for as long as we run
     if sys.stdout is sys.__stdout__:
-        sys.stdout = _lasting(1, sys.stdout, "replace", lambda number: number in _READER_GONE)
+        sys.stdout = _lasting(1, sys.stdout, "replace", _lose)
     if sys.stderr is sys.__stderr__:
         # There is nowhere to say that nothing can be said.
         sys.stderr = _lasting(2, sys.stderr, "backslashreplace", lambda _: True)
+
+
+def lost_output() -> str:
+    """Why not all that was printed is written; "" if it is, or if nobody reads it any more."""
+    sys.stdout.flush()
+    return os.strerror(_lost[0]) if _lost else ""
+
+
+def _lose(number: int) -> bool:
+    """A command goes on where its output goes nowhere, and is told at its end what is not the reader's doing."""
+    if number not in _READER_GONE:
+        _lost.append(number)
+    return True
 
 
 def _lasting(fd: int, stream: TextIO | None, errors: str, forgives: Callable[[int], bool]) -> TextIO:

@@ -1,5 +1,6 @@
 """What trackers are told of episodes, and that one which raises or blocks harms none of them."""
 
+import asyncio
 import logging
 import sys
 import threading
@@ -151,6 +152,27 @@ def test_one_that_fails_for_a_while_loses_only_that(caplog):
         told(track(log), trajectory("a"), trajectory("b"))
     assert [step for step, _ in notes.entries] == [2, 2]
     assert "lost 1 of 3 entries: SystemExit: 3" in caplog.text
+
+
+@pytest.mark.parametrize("raised", [asyncio.CancelledError, KeyboardInterrupt, GeneratorExit])
+def test_one_that_raises_what_ends_threads_loses_only_that_entry(caplog, raised):
+    steps = []
+
+    def log(values, step):
+        if step == 1:
+            raise raised("two\nlines")
+        steps.append(step)
+
+    with caplog.at_level(logging.WARNING):
+        told(track(log), trajectory("a"), trajectory("b"))
+    assert steps == [2, 2]
+    assert f"lost 1 of 3 entries: {raised.__name__}: two lines" in caplog.text
+
+
+def test_a_mean_past_the_largest_number_is_left_out():
+    entries = []
+    told(track(lambda values, step: entries.append(values)), *(trajectory(id, total_reward=1e308) for id in "abc"))
+    assert [one.get("rollout/reward_mean") for one in entries[:3]] == [1e308, None, None]
 
 
 def test_one_that_cannot_be_opened_loses_all(caplog):

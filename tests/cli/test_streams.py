@@ -115,6 +115,14 @@ def test_it_serves_when_nobody_reads_what_it_says(config):
         assert when_serving(config, (), stdout=full, stderr=full) == 0
 
 
+@pytest.mark.parametrize("command", [("new", "walker"), ("--help",)])
+def test_output_that_does_not_fit_is_one_line_and_a_status(command, tmp_path):
+    with open("/dev/full", "wb") as full:
+        done = run(*MUXSIM, *command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE)
+    told = b"muxsim: not all of the output could be written to stdout: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, told)
+
+
 @pytest.mark.parametrize("fds", [(2,)])
 def test_a_session_on_stdio_needs_no_stderr(fds, config):
     argv = [*closing(fds), *MUXSIM, "stdio", str(config)]
