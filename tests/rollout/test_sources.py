@@ -165,6 +165,9 @@ def test_columns_with_other_names_are_named_and_the_rest_may_be_info(tmp_path):
     assert fault(tmp_path / "qa.csv", columns={"prompt": "ask"}) == (
         f"{where}: prompt = ask: no such column; there are: question, answer, level"
     )
+    assert fault(tmp_path / "qa.csv", columns={"info": "*", "environment_context": "*"}) == (
+        f"{where}: environment_context = *: info has all that is left already; name columns"
+    )
     assert fault(tmp_path / "qa.csv", columns={"prompt": "question"}).startswith(f"{where}: answer = ")
 
 
