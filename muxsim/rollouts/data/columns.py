@@ -33,13 +33,14 @@ def renamed(value: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
             raise DatasetError(f"no such column; there are: {there}", where=where, key=key, value=column)
         row[key] = value[column]
         left.pop(column, None)
-    rest, *others = [key for key, column in columns.items() if column == _REST] or [None]
+    keys = [key for key, column in columns.items() if column == _REST]
+    if not keys:
+        return left | row
+    rest, *others = keys
     if others:
         raise DatasetError(
             f"{rest} has all that is left already; name columns", where=where, key=others[0], value=_REST
         )
-    if rest is None:
-        return left | row
     own = {column: value for column, value in left.items() if column.partition(".")[0] in ROW_KEYS}
     return own | row | {rest: {column: value for column, value in left.items() if column not in own}}
 
