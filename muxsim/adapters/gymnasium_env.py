@@ -10,6 +10,12 @@ wraps. For others docs/adapters/gymnasium.md says what becomes of their tools.
 
 from __future__ import annotations
 
+try:
+    import gymnasium as _gymnasium  # noqa: F401  # everything below needs it: say so once, with the remedy
+except ModuleNotFoundError as error:
+    text = f"{__name__} needs {error.name}: pip install 'mcp-muxsim[gymnasium]'"
+    raise ModuleNotFoundError(text, name=error.name) from error
+
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress

@@ -13,6 +13,12 @@ machinery breaks is an error of the sample: it has no score. docs/adapters/inspe
 
 from __future__ import annotations
 
+try:
+    import inspect_ai as _inspect_ai  # noqa: F401  # everything below needs it: say so once, with the remedy
+except ModuleNotFoundError as error:
+    text = f"{__name__} needs {error.name}: pip install 'mcp-muxsim[inspect]'"
+    raise ModuleNotFoundError(text, name=error.name) from error
+
 import math
 import os
 import random

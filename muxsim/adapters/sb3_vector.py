@@ -10,6 +10,12 @@ Stable-Baselines3 has vectors of its own, and takes none of Gymnasium's. docs/ad
 
 from __future__ import annotations
 
+try:
+    import stable_baselines3 as _stable_baselines3  # noqa: F401  # everything below needs it: say so once, with the remedy
+except ModuleNotFoundError as error:
+    text = f"{__name__} needs {error.name}: pip install 'mcp-muxsim[sb3]'"
+    raise ModuleNotFoundError(text, name=error.name) from error
+
 import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any
