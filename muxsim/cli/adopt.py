@@ -33,7 +33,7 @@ def find_files(folder: Path, home: Path) -> list[Path]:
 
 
 def adopted(path: Path) -> Config:
-    """What a file has, with the names of variables for their values: no secret is copied. Raises `ConfigError`."""
+    """What a file has, with the names of variables for their values. Raises `ConfigError`."""
     return load(path, _Names())
 
 
@@ -61,6 +61,8 @@ def _write(target: Path, found: Config, source: Path) -> None:
     """Write the config, whole or not at all, if it means what was found. Raises `MuxsimError`."""
     unfinished = target.with_name(f".{os.getpid()}.{target.name}")
     try:
+        # Secrets that stand in the file itself are copied: whoever may not read them there may not here.
+        unfinished.touch(mode=(source.stat().st_mode & 0o666) | 0o600)
         unfinished.write_text(as_toml(found, source), encoding="utf-8")
         if not _is_same(load(unfinished, _Names()), found):
             advice = f"it is a config as it is: muxsim serve {shlex.quote(str(source))}"

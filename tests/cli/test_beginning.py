@@ -104,6 +104,15 @@ def test_what_is_made_of_a_file_is_what_the_file_has(tmp_path, place, key):
     assert "move it away, or use it" in again.complaint
 
 
+def test_what_is_made_is_read_by_nobody_who_could_not_read_the_file(tmp_path):
+    file = tmp_path / "mcp.json"
+    file.write_text(json.dumps({"mcpServers": {"mine": {"command": "python", "env": {"API_KEY": "very-secret"}}}}))
+    file.chmod(0o600)
+    done = muxsim(tmp_path, "init", "mcp.json", env={"HOME": str(tmp_path)})
+    assert done.status == 0, done.stderr
+    assert (tmp_path / "muxsim.toml").stat().st_mode & 0o777 == 0o600
+
+
 def test_the_nearest_file_with_servers_is_taken_and_one_without_is_passed_over(tmp_path):
     project, home = tmp_path / "project", tmp_path / "home"
     project.mkdir()
