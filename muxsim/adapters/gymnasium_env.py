@@ -10,12 +10,6 @@ wraps. For others docs/adapters/gymnasium.md says what becomes of their tools.
 
 from __future__ import annotations
 
-try:
-    import gymnasium as _gymnasium  # noqa: F401  # everything below needs it: say so once, with the remedy
-except ModuleNotFoundError as error:
-    text = f"{__name__} needs {error.name}: pip install 'mcp-muxsim[gymnasium]'"
-    raise ModuleNotFoundError(text, name=error.name) from error
-
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -24,12 +18,15 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final, cast
 
-import gymnasium
-import numpy as np
-from gymnasium import Space
-from gymnasium.utils import seeding
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
+from muxsim.adapters.needed import needed
+
+with needed(__name__, "pip install 'mcp-muxsim[gymnasium]'"):
+    import gymnasium
+    import numpy as np
+    from gymnasium import Space
+    from gymnasium.utils import seeding
+    from gymnasium.vector import AutoresetMode, VectorEnv
+    from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 
 from muxsim.adapters.actions import ActionError, Call
 from muxsim.adapters.episodes import EpisodeError, Looks, Outcome, Play, Score, SomeFailed, Wishes, is_shown

@@ -13,12 +13,6 @@ machinery breaks is an error of the sample: it has no score. docs/adapters/inspe
 
 from __future__ import annotations
 
-try:
-    import inspect_ai as _inspect_ai  # noqa: F401  # everything below needs it: say so once, with the remedy
-except ModuleNotFoundError as error:
-    text = f"{__name__} needs {error.name}: pip install 'mcp-muxsim[inspect]'"
-    raise ModuleNotFoundError(text, name=error.name) from error
-
 import math
 import os
 import random
@@ -30,13 +24,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
-from inspect_ai.dataset import MemoryDataset
-from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageTool, Content
-from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
-from inspect_ai.solver import Generate, Solver, TaskState, solver
-from inspect_ai.tool import Tool, ToolDef, ToolError, ToolFunction, ToolParams
-from inspect_ai.util import LimitExceededError, StoreModel
 from pydantic import Field
+
+from muxsim.adapters.needed import needed
+
+with needed(__name__, "pip install 'mcp-muxsim[inspect]'"):
+    from inspect_ai.dataset import MemoryDataset
+    from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageTool, Content
+    from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
+    from inspect_ai.solver import Generate, Solver, TaskState, solver
+    from inspect_ai.tool import Tool, ToolDef, ToolError, ToolFunction, ToolParams
+    from inspect_ai.util import LimitExceededError, StoreModel
 
 from muxsim.adapters.inspect_messages import content_of, row_of, sample_of, show
 from muxsim.adapters.running import URLS, Running, Source, Use, running

@@ -13,12 +13,16 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import anyio
-from nemo_gym.base_resources_server import BaseResourcesServerConfig
-from nemo_gym.openai_utils import NeMoGymResponse
-from nemo_gym.server_utils import SESSION_ID_KEY
 from pydantic import PrivateAttr
-from resources_servers.gymnasium import GymnasiumServer
 from starlette.requests import Request
+
+from muxsim.adapters.needed import needed
+
+with needed(__name__, "pip install nemo-gym"):
+    from nemo_gym.base_resources_server import BaseResourcesServerConfig
+    from nemo_gym.openai_utils import NeMoGymResponse
+    from nemo_gym.server_utils import SESSION_ID_KEY
+    from resources_servers.gymnasium import GymnasiumServer
 
 from muxsim.adapters.dialogue import (
     DEFAULT_CALL_TIMEOUT,

@@ -13,8 +13,12 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, Final
 
 import anyio
-from rllm.eval.types import EvalOutput, Signal
-from rllm.types import AgentConfig, Episode, Task, Trajectory
+
+from muxsim.adapters.needed import needed
+
+with needed(__name__, "it is not on PyPI, see docs/adapters/trainers.md"):
+    from rllm.eval.types import EvalOutput, Signal
+    from rllm.types import AgentConfig, Episode, Task, Trajectory
 
 from muxsim.adapters.dialogue import seed_in
 from muxsim.adapters.running import Source, kept, portable

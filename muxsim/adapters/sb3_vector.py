@@ -10,20 +10,17 @@ Stable-Baselines3 has vectors of its own, and takes none of Gymnasium's. docs/ad
 
 from __future__ import annotations
 
-try:
-    import stable_baselines3 as _stable_baselines3  # noqa: F401  # everything below needs it: say so once, with the remedy
-except ModuleNotFoundError as error:
-    text = f"{__name__} needs {error.name}: pip install 'mcp-muxsim[sb3]'"
-    raise ModuleNotFoundError(text, name=error.name) from error
-
 import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-from gymnasium.vector import AutoresetMode
-from gymnasium.wrappers.vector import DictInfoToList
-from stable_baselines3.common.vec_env import VecEnv
+from muxsim.adapters.needed import needed
+
+with needed(__name__, "pip install 'mcp-muxsim[sb3]'"):
+    import numpy as np
+    from gymnasium.vector import AutoresetMode
+    from gymnasium.wrappers.vector import DictInfoToList
+    from stable_baselines3.common.vec_env import VecEnv
 
 from muxsim.adapters import gymnasium_env
 from muxsim.adapters.gymnasium_env import MuxsimVectorEnv

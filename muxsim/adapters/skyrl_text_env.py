@@ -8,19 +8,16 @@ Each episode is a session of its own with the row's ``seed``. A model calls tool
 
 from __future__ import annotations
 
-try:
-    import skyrl_gym as _skyrl_gym  # noqa: F401  # everything below needs it: say so once, with the remedy
-except ModuleNotFoundError as error:
-    text = f"{__name__} needs {error.name}: pip install 'mcp-muxsim[skyrl]'"
-    raise ModuleNotFoundError(text, name=error.name) from error
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import skyrl_gym
-from skyrl_gym.envs.base_text_env import BaseTextEnv, BaseTextEnvStepOutput, ConversationType
+from muxsim.adapters.needed import needed
+
+with needed(__name__, "pip install 'mcp-muxsim[skyrl]'"):
+    import skyrl_gym
+    from skyrl_gym.envs.base_text_env import BaseTextEnv, BaseTextEnvStepOutput, ConversationType
 
 from muxsim.adapters.dialogue import (
     DEFAULT_CALL_TIMEOUT,

@@ -16,9 +16,13 @@ from typing import Any, Final
 from uuid import uuid4
 
 import anyio
-from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
-from verl.experimental.agent_loop.tool_parser import ToolParser
-from verl.tools.schemas import OpenAIFunctionToolSchema
+
+from muxsim.adapters.needed import needed
+
+with needed(__name__, "pip install verl"):
+    from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
+    from verl.experimental.agent_loop.tool_parser import ToolParser
+    from verl.tools.schemas import OpenAIFunctionToolSchema
 
 from muxsim.adapters.dialogue import (
     DEFAULT_CALL_TIMEOUT,
