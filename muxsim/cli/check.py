@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Final
@@ -15,7 +17,7 @@ from rich.text import Text
 from muxsim.cli.console import console_of
 from muxsim.cli.notes import tell_notes
 from muxsim.config import find_config, load
-from muxsim.errors import UnknownEnvironment
+from muxsim.errors import MuxsimError, UnknownEnvironment
 from muxsim.rollouts.play.check import Finding, check
 from muxsim.rollouts.policy.random import RandomPolicy
 
@@ -24,6 +26,10 @@ _MARKS: Final = {True: Text("yes", "green"), False: Text("no", "red"), None: Tex
 
 def run(env: str, config: Path | None, steps: int, as_json: bool, locked: bool) -> bool:
     """Check and print; whether nothing is amiss. Raises `MuxsimError` if there is no such environment."""
+    if config is None and os.path.isfile(env):
+        raise MuxsimError(
+            f"{env} is a file: name one of its environments, muxsim check ENV --config {shlex.quote(env)}"
+        )
     loaded = load(config or find_config(Path.cwd(), "name a config with --config"), locked=locked)
     tell_notes(loaded)
     try:

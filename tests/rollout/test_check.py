@@ -87,9 +87,11 @@ def test_a_name_that_the_config_lacks_is_an_error_of_one_line(tmp_path):
 def test_without_a_config_or_with_another_the_advice_is_the_option_that_names_one(tmp_path):
     finished = muxsim(tmp_path, "check", "lake")
     assert (finished.status, "name a config with --config" in finished.complaint) == (2, True)
-    dice(tmp_path)
+    file = dice(tmp_path)
     finished = muxsim(tmp_path, "check", "lake")
     assert (finished.status, "another config is named with --config" in finished.complaint) == (2, True)
+    finished = muxsim(tmp_path, "check", file.name)
+    assert (finished.status, f"muxsim check ENV --config {file.name}" in finished.complaint) == (2, True)
 
 
 DIES = """
