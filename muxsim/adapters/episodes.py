@@ -16,6 +16,7 @@ from muxsim.errors import MuxsimError
 from muxsim.mcpgym.errors import UnsupportedSpace
 from muxsim.mcpgym.exact import NotExact, from_exact
 from muxsim.mcpgym.space_json import space_from_json
+from muxsim.placement.last_words import with_unsaid
 from muxsim.rollouts.environments.environment import EnvironmentPool, ToolResult
 from muxsim.rollouts.environments.mcp_environment import MCPEnvironment
 from muxsim.values import ROLLOUT_KEYS, check_numbers
@@ -46,9 +47,7 @@ class SomeFailed(MuxsimError):
 
 
 def _told(index: int, error: Exception) -> str:
-    said = str(error)
-    stderr = [line for line in getattr(error, "stderr", ()) if line not in said]
-    return "\n".join((f"environment {index}: {said}", *stderr))
+    return with_unsaid(f"environment {index}: {error}", getattr(error, "stderr", ()))
 
 
 @dataclass(frozen=True)

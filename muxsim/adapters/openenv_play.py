@@ -17,6 +17,7 @@ from msgspec import Raw
 from muxsim.adapters import openenv_frames as frames
 from muxsim.adapters.openenv_frames import Fault, Observed, Refused, Tools
 from muxsim.errors import Busy, MuxsimError, StartError
+from muxsim.placement.last_words import with_unsaid
 from muxsim.rollouts.environments.answers import Malformed, read_result
 from muxsim.rollouts.environments.environment import Tool, ToolResult
 from muxsim.rollouts.environments.mcp_environment import Channel, MCPEnvironment, ask, fault_of, list_tools
@@ -325,8 +326,7 @@ class Play:
             raise Fault(frames.FACTORY_ERROR, str(error), factory_name=self._stage.env) from None
         except MuxsimError as error:
             # An episode that broke has no last step: whoever is told of one with a reward of null counts it as 0.
-            last = "".join(f"\n{line}" for line in getattr(error, "stderr", ()))
-            raise Fault(frames.EXECUTION_ERROR, f"{error}{last}") from None
+            raise Fault(frames.EXECUTION_ERROR, with_unsaid(str(error), getattr(error, "stderr", ()))) from None
 
 
 class _Over(MuxsimError):

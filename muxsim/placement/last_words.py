@@ -31,3 +31,10 @@ def with_last_said(reason: str, lines: Sequence[str]) -> str:
     """Why a backend has ended, and the last line that it said, if it said any."""
     said = plain(last_said([_ESCAPES.sub("", line) for line in lines]))
     return f"{reason}; its last line on stderr: {said}" if said else reason
+
+
+def with_unsaid(text: str, lines: Sequence[str]) -> str:
+    """A text with a backend's last lines behind it, but for those that stand at the end of one of its own."""
+    ends = tuple(f": {line}" for line in text.split("\n"))
+    unsaid = [line for line in lines if not any(end.endswith(f": {plain(line)}") for end in ends)]
+    return "\n".join((text, *unsaid))

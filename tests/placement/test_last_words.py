@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muxsim.placement.last_words import last_said, plain, with_last_said
+from muxsim.placement.last_words import last_said, plain, with_last_said, with_unsaid
 
 OF_NODE = """\
 file:///game/server.js:13
@@ -64,3 +64,11 @@ def test_whatever_it_said_is_one_short_line_without_control_characters(lines):
 def test_the_reason_stands_alone_where_nothing_was_said():
     assert with_last_said("it exited", ["", " \x1b[0m"]) == "it exited"
     assert with_last_said("it exited", ["a", "b", "\x1b[0m"]) == "it exited; its last line on stderr: b"
+
+
+def test_a_line_that_a_text_has_in_it_is_not_said_again():
+    assert with_unsaid("it exited; its last line on stderr: b", ["a", "\x1b[31mb\x1b[0m"]) == (
+        "it exited; its last line on stderr: b\na"
+    )
+    assert with_unsaid("it exited", ["a", "b"]) == "it exited\na\nb"
+    assert with_unsaid("it exited", []) == "it exited"

@@ -17,6 +17,7 @@ import msgspec
 
 from muxsim import __version__
 from muxsim.errors import StartError
+from muxsim.placement.last_words import with_unsaid
 from muxsim.rollouts.data.trajectory import CONTROL_META_KEY, Control
 from muxsim.rollouts.environments.answers import (
     Malformed,
@@ -334,13 +335,8 @@ async def closed_on_failure(channel: Channel, env: str) -> AsyncIterator[None]:
         with anyio.CancelScope(shield=True):
             await channel.close()
         if isinstance(error, StartError):
-            words = "\n".join((f"environment {env!r}: {error}", *_unsaid(channel.last_words(), str(error))))
-            raise StartError(words) from None
+            raise StartError(with_unsaid(f"environment {env!r}: {error}", channel.last_words())) from None
         raise
-
-
-def _unsaid(lines: tuple[str, ...], text: str) -> tuple[str, ...]:
-    return () if lines and lines[-1] in text else lines
 
 
 async def shake_hands(channel: Channel, timeout: float | None) -> Opened:
@@ -354,7 +350,7 @@ async def shake_hands(channel: Channel, timeout: float | None) -> Opened:
     except TimeoutError:
         raise StartError(f"no answer to the handshake within {timeout:g} s") from None
     except EnvironmentGone as gone:
-        raise StartError("\n".join((str(gone), *gone.stderr))) from None
+        raise StartError(with_unsaid(str(gone), gone.stderr)) from None
     except (Malformed, EnvironmentFailed, MachineryFailed) as fault:
         raise StartError(str(fault)) from None
     return Opened(
